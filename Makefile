@@ -1,0 +1,62 @@
+# make serve · make demo · make test · make check · make bench
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help serve demo test check format bench pins weights clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+serve: $(VENV)/.serve ## install, find the weights, start the service on HOST:PORT (127.0.0.1:8000)
+	@$(RUN) -m backend serve
+
+weights: $(VENV)/.serve ## find and verify the weights
+	@$(RUN) -m backend weights
+
+demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
+	@$(RUN) -m demo
+
+test: $(VENV)/.dev ## all tests
+	$(RUN) -m pytest
+
+check: $(VENV)/.dev ## formatting, lint, types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev ## format and fix
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(VENV)/.dev ## the measured claims, side by side
+	$(RUN) -m benchmarks
+
+pins: $(VENV)/.dev ## recompile backend/requirements.txt from requirements.in
+	$(VENV)/bin/uv pip compile --universal --python-version 3.10 --no-header --no-annotate \
+		backend/requirements.in -o backend/requirements.txt
+
+clean: ## remove the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+
+# A stamp per set of requirements: nothing is installed twice.
+$(VENV)/.serve: backend/requirements.txt | $(VENV)/bin/python
+	@echo "Installing what the service needs (once, some 260 MB to download)"
+	$(RUN) -m pip install --disable-pip-version-check -r $<
+	@touch $@
+
+$(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(VENV)/bin/python
+	@echo "Installing what the demo needs (once)"
+	$(RUN) -m pip install --disable-pip-version-check -r $<
+	@touch $@ $(VENV)/.serve
+
+$(VENV)/.dev: requirements-dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/bin/python
+	@echo "Installing what development needs, torch included (once)"
+	$(RUN) -m pip install --disable-pip-version-check -r $<
+	@touch $@ $(VENV)/.demo $(VENV)/.serve

@@ -1,0 +1,64 @@
+"""``python -m backend serve`` starts the service; ``python -m backend weights`` finds and verifies the weights."""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from backend import __version__
+from backend.config import Settings, load_settings
+from backend.errors import ConfigError
+from backend.telemetry import configure_logging
+from backend.weights import find_weights
+
+
+class _Server(uvicorn.Server):
+    """Says what to try next once the service answers."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if not self.should_exit:
+            address = f"http://{self.config.host}:{self.config.port}"
+            print(
+                f"\nReady at {address}\n"
+                f"  curl {address}/health        is it well?\n"
+                f"  {address}/docs               every endpoint, with examples to try\n"
+                f"  make demo                                 fit, calibrate and inspect real images\n",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def serve(settings: Settings) -> None:
+    """Serve on ``HOST:PORT`` until stopped."""
+    from backend.app import create_app
+
+    config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_config=None)
+    server = _Server(config)
+    server.run()
+    if not server.started:
+        sys.exit(3)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m backend", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=("serve", "weights"))
+    command = parser.parse_args(arguments).command
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level, settings.log_format)
+        if command == "serve":
+            serve(settings)
+        else:
+            weights = find_weights(settings)
+            print(f"{weights.path} ({weights.source}, sha256 {weights.sha256})")
+    except ConfigError as exc:
+        sys.exit(str(exc))
+
+
+if __name__ == "__main__":
+    main()

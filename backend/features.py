@@ -1,0 +1,109 @@
+"""The frozen extractor: ROI image → patch embeddings. Owns preprocessing; the runtimes only run the network."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backend.runtimes.base import Runtime
+
+IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # RGB
+IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
+# Name of the steps in `preprocess`; memory banks record it, so change it with them.
+PREPROCESSING = "stretch-area-linear/imagenet"
+
+
+@dataclass(frozen=True)
+class ExtractorIdentity:
+    """What decides the value of an embedding. Memory banks of different identities are never compared."""
+
+    model: str
+    weights_sha256: str
+    input_size: int
+    preprocessing: str
+    precision: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for storage."""
+        return asdict(self)
+
+
+class DinoV2Features:
+    """DINOv2 patch embeddings of ROI images (Oquab et al., 2023, arXiv:2304.07193).
+
+    Args:
+        runtime: runs the network.
+        model_name: timm name of the network, for the identity.
+        weights_sha256: hash of its weights, for the identity.
+        input_size: side of the network input in pixels.
+    """
+
+    def __init__(self, runtime: Runtime, model_name: str, weights_sha256: str, input_size: int) -> None:
+        self.runtime = runtime
+        self.input_size = input_size
+        self.identity = ExtractorIdentity(model_name, weights_sha256, input_size, PREPROCESSING, runtime.precision)
+
+    @property
+    def token_hw(self) -> tuple[int, int]:
+        """The token grid (rows, columns), the same for every image."""
+        return self.runtime.grid_hw
+
+    @property
+    def dim(self) -> int:
+        """Length of one embedding."""
+        return self.runtime.dim
+
+    def extract(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
+        """Embed one ROI image.
+
+        Args:
+            image: uint8 [H, W, 3], BGR, any size.
+
+        Returns:
+            embeddings: float32 [rows * columns, D], row by row, not L2-normalised.
+            token_hw: (rows, columns).
+        """
+        return self.extract_batch([image])[0], self.token_hw
+
+    def extract_batch(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Embed several ROI images in one forward pass.
+
+        Args:
+            images: uint8 [H, W, 3], BGR, sizes may differ.
+
+        Returns:
+            float32 [len(images), rows * columns, D], not L2-normalised.
+        """
+        return self.runtime.forward(np.stack([preprocess(image, self.input_size) for image in images]))
+
+
+def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.float32]:
+    """Stretch to ``input_size``², BGR → RGB, ImageNet mean and standard deviation.
+
+    Never crops and never letterboxes: a token covers the same share of the ROI in both directions, and the distance map
+    goes back by the inverse stretch.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+
+    Returns:
+        float32 [3, input_size, input_size].
+    """
+    stretched = stretch(image, input_size)
+    rgb = stretched[..., ::-1].astype(np.float32) / 255
+    normalised = (rgb - IMAGENET_MEAN) / IMAGENET_STD
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def stretch(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Resize to side×side: along each axis by area averaging when it shrinks, bilinearly when it grows."""
+    for size in ((side, image.shape[0]), (side, side)):  # (width, height): columns first, then rows
+        shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
+        if size != (image.shape[1], image.shape[0]):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(
+                np.uint8, copy=False
+            )
+    return image

@@ -1,0 +1,173 @@
+"""One image through a memory bank: distance map → image score, heatmap, regions."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backend.features import DinoV2Features
+from backend.patchcore import PatchCoreMemory
+from backend.roi_mask import Shape, build_mask
+from backend.telemetry import stage
+from backend.utils import mm2_to_px2, percentile, px2_to_mm2
+
+Map = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected defect, in pixels of the uploaded image.
+
+    Attributes:
+        x, y, w, h: bounding box; pixels x..x+w-1, y..y+h-1.
+        area_px: number of pixels.
+        area_mm2: the same in mm².
+        contour: outer boundary as [x, y] pixel coordinates.
+    """
+
+    x: int
+    y: int
+    w: int
+    h: int
+    area_px: float
+    area_mm2: float
+    contour: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What one image gave.
+
+    Attributes:
+        score: percentile of the masked distance map; a distance, 0..2.
+        heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
+        regions: defects by falling area; empty without a threshold.
+        distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
+    """
+
+    score: float
+    heatmap: npt.NDArray[np.uint8]
+    regions: list[Region]
+    distance_map: Map
+
+
+@dataclass(frozen=True)
+class InferenceEngine:
+    """Runs images through memory banks.
+
+    Attributes:
+        features: the extractor.
+        blur_sigma: Gaussian sigma on the distance map, in ROI pixels; 0 is none.
+    """
+
+    features: DinoV2Features
+    blur_sigma: float = 1.0
+
+    def run(
+        self,
+        image: npt.NDArray[np.uint8],
+        memory: PatchCoreMemory,
+        *,
+        mm_per_px: float,
+        shape: Shape | None = None,
+        threshold: float | None = None,
+        score_percentile: float = 99,
+        area_mm2_thr: float = 0,
+        network_turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Inference:
+        """Score one image and find its defects.
+
+        Args:
+            image: uint8 [H, W, 3], BGR, the canonical ROI.
+            memory: bank of the ROI, built by the same extractor.
+            mm_per_px: millimetres per pixel of `image`.
+            shape: mask in pixels of `image`; None is the whole image.
+            threshold: from calibration; None finds no regions.
+            score_percentile: percentile of the masked map that is the score.
+            area_mm2_thr: regions smaller than this are dropped, in mm².
+            network_turn: held while the network runs, where it is shared.
+
+        Raises:
+            InvalidShape: the shape selects no pixel.
+        """
+        image_hw = (image.shape[0], image.shape[1])
+        mask = build_mask(shape, image_hw)
+        with network_turn(), stage("extract"):
+            embeddings, token_hw = self.features.extract(image)
+        with stage("search"):
+            distances = memory.distances(embeddings).reshape(token_hw)
+        with stage("post"):
+            distance_map = to_image_grid(distances, image_hw, self.blur_sigma)
+            values = distance_map if mask is None else distance_map[mask]
+            score = percentile(values, score_percentile)[0]
+            heatmap = to_heatmap(distance_map, mask)
+            regions = []
+            if threshold is not None:
+                regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
+        return Inference(score, heatmap, regions, distance_map)
+
+
+def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) -> Map:
+    """Bring token distances back onto the image's pixels: the inverse of the extractor's stretch, then a blur.
+
+    Args:
+        distances: float32 [rows, columns] of the token grid.
+        image_hw: image size (rows, columns).
+        blur_sigma: Gaussian sigma in image pixels; 0 is none.
+
+    Returns:
+        float32 [H, W]; bilinear between token centres, constant beyond the outermost ones.
+    """
+    upsampled = cv2.resize(distances, image_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    if blur_sigma > 0:
+        upsampled = cv2.GaussianBlur(upsampled, (0, 0), blur_sigma)
+    return np.asarray(upsampled, dtype=np.float32)
+
+
+def to_heatmap(distance_map: Map, mask: Mask | None) -> npt.NDArray[np.uint8]:
+    """Stretch the 1st..99th percentile of the whole map to 0..255, for the eye only; 0 outside the mask."""
+    low, high = percentile(distance_map, 1, 99)
+    if high <= low:
+        return np.zeros(distance_map.shape, np.uint8)
+    scaled = np.clip((distance_map - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
+    heatmap: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    if mask is not None:
+        heatmap[~mask] = 0
+    return heatmap
+
+
+def find_regions(
+    distance_map: Map, mask: Mask | None, threshold: float, area_mm2_thr: float, mm_per_px: float
+) -> list[Region]:
+    """Connected defects (8 neighbours) with ``distance >= threshold`` inside the mask, islands dropped.
+
+    Args:
+        distance_map: float32 [H, W].
+        mask: bool [H, W], or None for every pixel.
+        threshold: distance at and above which a pixel is defective.
+        area_mm2_thr: components smaller than this are dropped, in mm².
+        mm_per_px: millimetres per pixel.
+
+    Returns:
+        Regions by falling area, then from top to bottom and left to right.
+    """
+    defective = distance_map >= np.float32(threshold)
+    if mask is not None:
+        defective &= mask
+    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(defective.astype(np.uint8), connectivity=8)
+    min_px = mm2_to_px2(area_mm2_thr, mm_per_px)
+    regions = []
+    for label in range(1, n_labels):
+        x, y, w, h, area_px = (int(value) for value in stats[label])
+        # A product rounds: 25 px at 0.2 mm are 1.0000000000000002 mm², and a region of exactly the limit is kept.
+        if area_px < min_px * (1 - 1e-9):
+            continue
+        component = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
+        outlines, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
+        contour = [[int(px), int(py)] for px, py in outlines[0][:, 0]]
+        regions.append(Region(x, y, w, h, float(area_px), px2_to_mm2(area_px, mm_per_px), contour))
+    return sorted(regions, key=lambda region: (-region.area_px, region.y, region.x))

@@ -1,0 +1,117 @@
+"""ROI masks in canonical coordinates: rect, circle, annulus. A mask selects pixels; it never moves them.
+
+Coordinates are continuous and in pixels of the uploaded image: pixel (column j, row i) covers [j, j+1) × [i, i+1) and
+belongs to a shape when its centre (j + ½, i + ½) does. So a circle with ``cx = W/2`` is symmetric in the image.
+"""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from backend.errors import InvalidShape
+
+_Coordinate = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+_Length = Annotated[FiniteFloat, Field(gt=0, le=1e6)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Rect(_Shape):
+    """``x``, ``y``: left top corner; ``w``, ``h``: size."""
+
+    kind: Literal["rect"]
+    x: _Coordinate
+    y: _Coordinate
+    w: _Length
+    h: _Length
+
+
+class Circle(_Shape):
+    """``cx``, ``cy``: centre; ``r``: radius."""
+
+    kind: Literal["circle"]
+    cx: _Coordinate
+    cy: _Coordinate
+    r: _Length
+
+
+class Annulus(_Shape):
+    """``cx``, ``cy``: centre; ``r``: outer and ``r_inner``: inner radius."""
+
+    kind: Literal["annulus"]
+    cx: _Coordinate
+    cy: _Coordinate
+    r: _Length
+    r_inner: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+
+    @model_validator(mode="after")
+    def _inner_is_smaller(self) -> "Annulus":
+        if self.r_inner >= self.r:
+            raise ValueError("r_inner must be smaller than r")
+        return self
+
+
+Shape = Rect | Circle | Annulus
+_shape_adapter: TypeAdapter[Shape | None] = TypeAdapter(Annotated[Shape, Field(discriminator="kind")] | None)
+
+
+def parse_shape(text: str | None) -> Shape | None:
+    """Read a shape as the GUI sends it.
+
+    Args:
+        text: JSON such as ``{"kind": "circle", "cx": 64, "cy": 64, "r": 60}``; empty, ``null`` or None is no mask.
+
+    Raises:
+        InvalidShape: not JSON, an unknown kind, or a number that is missing or out of range.
+    """
+    if text is None or not text.strip():
+        return None
+    try:
+        return _shape_adapter.validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidShape(f"shape{': ' + where if where else ''}: {first['msg']}") from exc
+
+
+def build_mask(shape: Shape | None, image_hw: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+    """The pixels that count.
+
+    Args:
+        shape: None selects every pixel.
+        image_hw: image size (rows, columns).
+
+    Returns:
+        bool [rows, columns], or None where every pixel counts.
+
+    Raises:
+        InvalidShape: the shape selects no pixel of the image.
+    """
+    if shape is None:
+        return None
+    y = np.arange(image_hw[0])[:, None] + 0.5
+    x = np.arange(image_hw[1])[None, :] + 0.5
+    if isinstance(shape, Rect):
+        mask = (x >= shape.x) & (x < shape.x + shape.w) & (y >= shape.y) & (y < shape.y + shape.h)
+    else:
+        squared = (x - shape.cx) ** 2 + (y - shape.cy) ** 2
+        mask = squared <= shape.r**2
+        if isinstance(shape, Annulus):
+            mask &= squared >= shape.r_inner**2
+    if mask.all():
+        return None
+    if not mask.any():
+        raise InvalidShape(f"shape {shape.kind} selects no pixel of the {image_hw[1]}x{image_hw[0]} image")
+    return np.asarray(mask)

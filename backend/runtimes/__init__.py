@@ -1,0 +1,66 @@
+"""Who runs the network: OpenVINO on CPUs (the default), timm on torch (the reference, and CUDA)."""
+
+import ctypes
+import importlib.util
+import sys
+
+from backend.config import DEFAULT_MODEL, Settings
+from backend.errors import ConfigError
+from backend.runtimes.base import Runtime
+from backend.weights import Weights
+
+__all__ = ["Runtime", "open_runtime"]
+
+_INSTALL_TORCH = "pip install -r backend/requirements-torch.txt"
+
+
+def open_runtime(settings: Settings, weights: Weights) -> tuple[Runtime, str | None]:
+    """Choose and load the runtime.
+
+    CUDA when it may be used and torch sees a GPU; else OpenVINO for the default model; else torch on the CPU.
+
+    Returns:
+        The runtime, and the reason why it does not run where ``DEVICE`` asked for, if so.
+
+    Raises:
+        ConfigError: the runtime needs torch and it is not installed, or the model cannot be built.
+    """
+    obstacle = _cuda_obstacle(settings)
+    if settings.runtime == "torch" or settings.model_name != DEFAULT_MODEL or obstacle is None:
+        if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+            raise ConfigError(f"RUNTIME=torch and other MODEL_NAMEs need torch and timm: {_INSTALL_TORCH}")
+        from backend.runtimes.torch import TorchRuntime
+
+        device = "cpu" if obstacle else "cuda"
+        runtime: Runtime = TorchRuntime(settings.model_name, weights.path, settings.input_size, device)
+    else:
+        from backend.runtimes.openvino import OpenVinoRuntime
+
+        runtime = OpenVinoRuntime(weights.path, settings.input_size)
+    asked_in_vain = settings.device == "cuda" and obstacle is not None
+    return runtime, f"DEVICE=cuda, but {obstacle}; running on the CPU" if asked_in_vain else None
+
+
+def _cuda_obstacle(settings: Settings) -> str | None:
+    """Why the network does not run on CUDA; None when it does. Imports torch only where there is a GPU driver."""
+    if settings.device == "cpu":
+        return "DEVICE=cpu"
+    if settings.runtime == "openvino":
+        return "RUNTIME=openvino runs on CPUs"
+    if not _nvidia_driver_sees_a_gpu():
+        return "no CUDA device was found"
+    if importlib.util.find_spec("torch") is None:
+        return f"torch is not installed ({_INSTALL_TORCH})"
+    import torch
+
+    return None if torch.cuda.is_available() else "torch finds no usable CUDA device"
+
+
+def _nvidia_driver_sees_a_gpu() -> bool:
+    # Asking the driver takes a millisecond; asking torch means importing it, some seconds and hundreds of megabytes.
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

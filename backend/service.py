@@ -1,0 +1,291 @@
+"""The use cases: fit, calibrate, infer. No HTTP, no file formats."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from backend import calib
+from backend.calib import Calibration
+from backend.config import Settings
+from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound
+from backend.features import DinoV2Features
+from backend.infer import Inference, InferenceEngine
+from backend.patchcore import PatchCoreMemory
+from backend.queueing import NetworkQueue
+from backend.roi_mask import Shape
+from backend.runtimes import open_runtime
+from backend.storage import CalibrationState, FittedRoi, ModelStore, RoiKey
+from backend.telemetry import SCORES, annotate, stage
+from backend.utils import ImageLimits, check_image, decode_image, encode_png_base64
+from backend.weights import find_weights
+
+_PROGRESS_EVERY_S = 5.0
+
+log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An uploaded image that is read when it is needed.
+
+    Attributes:
+        name: file name, for messages.
+        read: gives its bytes; may be called more than once.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit built: embeddings of all images, size of the coreset, token grid (rows, columns)."""
+
+    n_embeddings: int
+    coreset_size: int
+    token_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """One inference and the calibration it was judged by."""
+
+    inference: Inference
+    heatmap_png_base64: str
+    token_hw: tuple[int, int]
+    calibration: Calibration | None
+    calibration_state: CalibrationState
+
+    @property
+    def decision(self) -> Literal["ok", "ng"] | None:
+        """``"ng"`` when the score reaches the threshold, else ``"ok"``; None without a calibration."""
+        if self.calibration is None:
+            return None
+        return "ng" if self.inference.score >= self.calibration.threshold else "ok"
+
+
+class InspectionService:
+    """Fits, calibrates and infers ROIs; safe to call from many threads.
+
+    Args:
+        settings: the configuration.
+        features: the extractor.
+        store: the models.
+        reason: why the extractor does not run where ``DEVICE`` asked for, if so.
+    """
+
+    def __init__(
+        self, settings: Settings, features: DinoV2Features, store: ModelStore, reason: str | None = None
+    ) -> None:
+        self.settings = settings
+        self.features = features
+        self.store = store
+        self.reason = reason
+        self._engine = InferenceEngine(features, settings.blur_sigma)
+        self._queue = NetworkQueue(settings.max_queue)
+        self._limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
+
+    @classmethod
+    def open(cls, settings: Settings) -> "InspectionService":
+        """Find the weights and load the network.
+
+        Raises:
+            ConfigError: no verified weights, or a runtime that is not installed.
+        """
+        weights = find_weights(settings)
+        start = time.perf_counter()
+        runtime, reason = open_runtime(settings, weights)
+        features = DinoV2Features(runtime, settings.model_name, weights.sha256, settings.input_size)
+        log.info(
+            "extractor.loaded",
+            model=settings.model_name,
+            runtime=runtime.name,
+            device=runtime.device,
+            precision=runtime.precision,
+            token_shape=list(runtime.grid_hw),
+            weights=weights.source,
+            seconds=round(time.perf_counter() - start, 2),
+            **({"reason": reason} if reason else {}),
+        )
+        return cls(settings, features, ModelStore(settings.models_dir), reason)
+
+    def fit_ok(
+        self, key: RoiKey, images: Sequence[NamedImage], *, mm_per_px: float, keep_all: bool = False
+    ) -> FitResult:
+        """Learn what OK looks like and replace the ROI's memory bank.
+
+        Args:
+            key: the ROI.
+            images: good parts, at least one.
+            mm_per_px: millimetres per pixel, recorded with the memory.
+            keep_all: keep every embedding instead of a coreset.
+
+        Raises:
+            InvalidRequest: no image, or more than ``MAX_FILES``.
+            InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
+            Busy: the queue is full.
+            StorageError: the model cannot be written.
+        """
+        if not images:
+            raise InvalidRequest("no images: send at least one good image in the file field 'images'")
+        if len(images) > self.settings.max_files:
+            raise InvalidRequest(f"{len(images)} images, at most {self.settings.max_files} are accepted in one fit")
+        annotate(n_images=len(images))
+        with self._queue.admitted():
+            with stage("decode"):  # before any work, so that one broken image does not cost the time of a fit
+                for image in images:
+                    check_image(image.read(), image.name, self._limits)
+            embeddings = self._extract_all(images)
+            rate = 1.0 if keep_all else self.settings.coreset_rate
+            with stage("coreset"):
+                memory = PatchCoreMemory.build(embeddings, self.features.token_hw, rate, _progress_log("coreset"))
+        metadata = {
+            "extractor": self.features.identity.as_dict(),
+            "coreset_rate": rate,
+            "n_embeddings": len(embeddings),
+            "n_images": len(images),
+            "mm_per_px": mm_per_px,
+        }
+        with stage("store"):
+            self.store.save_memory(key, memory, metadata)
+        annotate(token_shape=list(self.features.token_hw), n_embeddings=len(embeddings))
+        return FitResult(len(embeddings), len(memory.embeddings), self.features.token_hw)
+
+    def calibrate_ng(
+        self,
+        key: RoiKey,
+        ok_scores: Sequence[float],
+        ng_scores: Sequence[float],
+        *,
+        mm_per_px: float,
+        area_mm2_thr: float | None = None,
+        score_percentile: float | None = None,
+    ) -> Calibration:
+        """Choose the ROI's threshold from image scores and store it.
+
+        Args:
+            key: the ROI.
+            ok_scores: scores that `infer` gave for good parts, at least one.
+            ng_scores: scores of defective parts, possibly none.
+            mm_per_px: millimetres per pixel.
+            area_mm2_thr: smallest region in mm²; None takes the configured one.
+            score_percentile: percentile that the scores are; None takes the configured one.
+
+        Raises:
+            StorageError: the calibration cannot be written.
+        """
+        fitted = self.store.load(key)
+        calibration = calib.calibrate(
+            ok_scores,
+            ng_scores,
+            mm_per_px=mm_per_px,
+            area_mm2_thr=self.settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
+            score_percentile=self.settings.score_percentile if score_percentile is None else score_percentile,
+            memory_id=fitted.memory_id if fitted else None,
+        )
+        self.store.save_calibration(key, calibration)
+        annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
+        return calibration
+
+    def infer(self, key: RoiKey, image: NamedImage, *, mm_per_px: float, shape: Shape | None = None) -> InferResult:
+        """Score one image against the ROI's memory bank, by the ROI's own calibration.
+
+        Args:
+            key: the ROI.
+            image: the canonical ROI image.
+            mm_per_px: millimetres per pixel of this image.
+            shape: mask in pixels of this image.
+
+        Raises:
+            MemoryNotFound: the ROI was never fitted.
+            IncompatibleMemory: its memory was built by another extractor.
+            InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
+            Busy: the queue is full.
+            StorageError: stored files are damaged.
+        """
+        fitted = self._fitted(key)
+        with self._queue.admitted():
+            with stage("decode"):
+                pixels = decode_image(image.read(), image.name, self._limits)
+            calibration = fitted.calibration
+            inference = self._engine.run(
+                pixels,
+                fitted.memory,
+                mm_per_px=mm_per_px,
+                shape=shape,
+                threshold=calibration.threshold if calibration else None,
+                score_percentile=calibration.score_percentile if calibration else self.settings.score_percentile,
+                area_mm2_thr=calibration.area_mm2_thr if calibration else self.settings.area_mm2_thr,
+                network_turn=self._queue.turn,
+            )
+            with stage("encode"):
+                heatmap = encode_png_base64(inference.heatmap)
+        SCORES.observe(inference.score)
+        annotate(
+            n_images=1,
+            image_hw=list(pixels.shape[:2]),
+            token_shape=list(fitted.memory.token_hw),
+            score=round(inference.score, 6),
+            n_regions=len(inference.regions),
+        )
+        if fitted.calibration_state == "stale":
+            annotate(calibration="stale: made for an earlier fit, not applied; calibrate again")
+        return InferResult(inference, heatmap, fitted.memory.token_hw, calibration, fitted.calibration_state)
+
+    def _extract_all(self, images: Sequence[NamedImage]) -> npt.NDArray[np.float32]:
+        rows, columns = self.features.token_hw
+        embeddings = np.empty((len(images), rows * columns, self.features.dim), np.float32)
+        report = _progress_log("extract")
+        batch_size = self.features.runtime.fit_batch
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            with stage("decode"):
+                decoded = [decode_image(image.read(), image.name, self._limits) for image in batch]
+            with self._queue.turn(fit_batch=True), stage("extract"):
+                embeddings[start : start + len(batch)] = self.features.extract_batch(decoded)
+            report(start + len(batch), len(images))
+        return embeddings.reshape(-1, self.features.dim)
+
+    def _fitted(self, key: RoiKey) -> FittedRoi:
+        fitted = self.store.load(key)
+        if fitted is None:
+            raise MemoryNotFound(str(key))
+        running = self.features.identity.as_dict()
+        built_by = fitted.metadata.get("extractor", {})
+        differences = [
+            f"{name} {built_by[name]!r} instead of {value!r}"
+            for name, value in running.items()
+            if name in built_by and built_by[name] != value
+        ]
+        dim = fitted.memory.embeddings.shape[1]
+        if dim != self.features.dim:
+            differences.append(f"{dim} numbers per embedding instead of {self.features.dim}")
+        if fitted.memory.token_hw != self.features.token_hw:
+            differences.append(f"a token grid of {fitted.memory.token_hw} instead of {self.features.token_hw}")
+        if differences:
+            raise IncompatibleMemory(
+                f"refit needed: the memory stored for {key} was built by another "
+                f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
+            )
+        return fitted
+
+
+def _progress_log(step: str) -> Callable[[int, int], None]:
+    """Logs every few seconds how far a long step is and how long it may still take."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_EVERY_S and done < total:
+            last = now
+            log.info(
+                "fit.progress", step=step, done=done, total=total, left_s=round((now - start) / done * (total - done))
+            )
+
+    return report

@@ -1,0 +1,365 @@
+"""Models on disk: ``<models>/<role>/<roi>/{memory.npz, index.faiss, calib.json}``.
+
+A fit replaces ``memory.npz`` in one rename, so a reader or a crash sees the old model or the new one. Everything
+else is checked against it: the index is rebuilt where it is missing, stale or damaged, and a calibration names the
+memory bank its scores came from. Layouts of older backends are read and never written.
+"""
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+from urllib.parse import quote
+
+import filelock
+import numpy as np
+import structlog
+
+from backend.calib import Calibration
+from backend.errors import InvalidRequest, StorageError
+from backend.patchcore import FaissIndex, PatchCoreMemory
+from backend.utils import TEMPORARY_PREFIX, write_atomic
+
+FORMAT_VERSION = 1
+INDEX_FILE = "index.faiss"
+_MAX_FOLDER_BYTES = 240  # file systems allow 255
+_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+_LOCK_TIMEOUT_S = 30
+_CACHE_BYTES = 512 << 20
+
+log: Any = structlog.get_logger(__name__)
+
+CalibrationState = Literal["none", "applied", "stale"]
+FileIdentity = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class RoiKey:
+    """Names one ROI, with the ids exactly as the client sends them."""
+
+    role_id: str
+    roi_id: str
+
+    def __str__(self) -> str:
+        return f"role {self.role_id!r}, roi {self.roi_id!r}"
+
+
+@dataclass(frozen=True)
+class FittedRoi:
+    """A model as it was found on disk.
+
+    Attributes:
+        memory: the memory bank.
+        memory_id: hash of its embeddings.
+        metadata: what the fit recorded about it; empty in files of other backends.
+        layout: ``"current"``, or the older layout it was found in: ``"L0"``, ``"L1"``, ``"L2"``.
+        calibration: the calibration made for this memory bank, if there is one.
+        calibration_state: ``"stale"`` when there is only one made for another memory bank.
+    """
+
+    memory: PatchCoreMemory
+    memory_id: str
+    metadata: dict[str, Any]
+    layout: str
+    calibration: Calibration | None
+    calibration_state: CalibrationState
+
+
+@dataclass(frozen=True)
+class _Place:
+    layout: str
+    memory: Path
+    calibration: Path
+
+
+@dataclass(frozen=True)
+class _LoadedMemory:
+    memory: PatchCoreMemory
+    memory_id: str
+    metadata: dict[str, Any]
+    version: int | None
+
+
+class ModelStore:
+    """Reads and writes the models below one folder. Several processes may share it.
+
+    Args:
+        root: the models folder; created at the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._cache: OrderedDict[Path, tuple[FileIdentity, _LoadedMemory]] = OrderedDict()
+        self._cache_lock = Lock()
+
+    def load(self, key: RoiKey) -> FittedRoi | None:
+        """Read the model of a ROI; unchanged files come from memory.
+
+        Returns:
+            None if the ROI was never fitted.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+            StorageError: files are damaged or cannot be read.
+        """
+        found = self._find(key)
+        if found is None:
+            return None
+        place, loaded = found
+        stored = {name: loaded.metadata.get(name) for name in ("role_id", "roi_id")}
+        if loaded.metadata and stored != asdict(key):
+            raise StorageError(
+                f"the memory stored for {key} belongs to role {stored['role_id']!r}, roi {stored['roi_id']!r}: "
+                "refit, under ids that differ in more than upper and lower case"
+            )
+        calibration, state = self._calibration_for(key, place, loaded)
+        return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.layout, calibration, state)
+
+    def save_memory(self, key: RoiKey, memory: PatchCoreMemory, metadata: dict[str, Any]) -> None:
+        """Replace the memory bank of a ROI. Nothing changes unless everything could be written.
+
+        Args:
+            key: the ROI.
+            memory: its new memory bank.
+            metadata: what decides whether an image may be compared with it, and what it was built from; JSON values.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        place = self._current_place(key)
+        content = _memory_bytes(memory, {**asdict(key), **metadata})
+        with self._writing(place.memory.parent):
+            write_atomic(place.memory, content)
+            _write_index(place.memory.parent, memory)
+
+    def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
+        """Replace the calibration of a ROI.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        place = self._current_place(key)
+        values = {name: value for name, value in asdict(calibration).items() if value is not None}
+        text = json.dumps({**values, "version": FORMAT_VERSION}, indent=2, allow_nan=False)
+        with self._writing(place.calibration.parent):
+            write_atomic(place.calibration, text.encode())
+
+    def count_fitted(self) -> int:
+        """How many ROIs have a memory bank, in any layout."""
+        return sum(1 for pattern in ("*/*/memory.npz", "*.npz") for _ in self._root.glob(pattern))
+
+    def _current_place(self, key: RoiKey) -> _Place:
+        folder = self._root / folder_name(key.role_id) / folder_name(key.roi_id)
+        return _Place("current", folder / "memory.npz", folder / "calib.json")
+
+    def _find(self, key: RoiKey) -> tuple[_Place, _LoadedMemory] | None:
+        current = self._current_place(key)
+        loaded = self._read_memory(current.memory)
+        if loaded is not None and loaded.version is not None:
+            return current, loaded
+        # Not written by this service. The newest layout of the older backends wins; the plain folder is the oldest.
+        for place in _older_places(self._root, key):
+            if (older := self._read_memory(place.memory)) is not None:
+                return place, older
+        return (_Place("L0", current.memory, current.calibration), loaded) if loaded is not None else None
+
+    def _read_memory(self, path: Path) -> _LoadedMemory | None:
+        try:
+            identity = _identity(path.stat())
+            with self._cache_lock:
+                cached = self._cache.get(path)
+                if cached is not None and cached[0] == identity:
+                    self._cache.move_to_end(path)
+                    return cached[1]
+            with path.open("rb") as file:
+                identity = _identity(os.fstat(file.fileno()))
+                loaded = _parse_memory(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise StorageError(f"the stored memory cannot be read ({exc.strerror}); check the models folder") from exc
+        if loaded.version is not None:
+            self._repair_index(path, identity, loaded.memory)
+        with self._cache_lock:
+            self._cache[path] = (identity, loaded)
+            self._cache.move_to_end(path)
+            while (
+                len(self._cache) > 1 and sum(c.memory.embeddings.nbytes for _, c in self._cache.values()) > _CACHE_BYTES
+            ):
+                self._cache.popitem(last=False)
+        return loaded
+
+    def _cached_bytes(self) -> int:
+        return sum(loaded.memory.embeddings.nbytes for _, loaded in self._cache.values())
+
+    def _repair_index(self, path: Path, identity: FileIdentity, memory: PatchCoreMemory) -> None:
+        # The index of a flat bank holds the bank and nothing else, so what serves is built from memory.npz and
+        # index.faiss is kept for other readers. Comparing bytes never hands a damaged file to FAISS's native reader.
+        if not isinstance(memory.index, FaissIndex):
+            return
+        file = path.parent / INDEX_FILE
+        expected = memory.index.serialized()
+        try:
+            if file.is_file() and file.read_bytes() == expected:
+                return
+            with self._writing(path.parent):
+                if _identity(path.stat()) == identity:
+                    write_atomic(file, expected)
+                    log.info("index.rebuilt")
+        except (OSError, StorageError) as exc:
+            log.warning("index.not_rebuilt", reason=str(exc))
+
+    def _calibration_for(
+        self, key: RoiKey, place: _Place, loaded: _LoadedMemory
+    ) -> tuple[Calibration | None, CalibrationState]:
+        current = _read_calibration(self._current_place(key).calibration)
+        if current is not None and current.memory_id == loaded.memory_id:
+            return current, "applied"
+        # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
+        # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
+        beside = None if place.layout == "current" else _read_calibration(place.calibration)
+        if beside is not None and beside.memory_id is None:
+            return beside, "applied"
+        return None, "none" if current is None else "stale"
+
+    @contextlib.contextmanager
+    def _writing(self, folder: Path) -> Iterator[None]:
+        """Hold the folder's lock, and clear what a killed writer left; the system frees the lock of a dead process."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder / ".lock", timeout=_LOCK_TIMEOUT_S):
+                for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+                    leftover.unlink(missing_ok=True)
+                yield
+        except filelock.Timeout as exc:
+            raise StorageError("another process has been writing this model for too long; retry") from exc
+        except OSError as exc:
+            raise StorageError(f"the model cannot be stored ({exc.strerror}); check the models folder") from exc
+
+
+def folder_name(identifier: str) -> str:
+    """The folder of a role or roi id: reversible (`urllib.parse.unquote`), never colliding, safe on every file system.
+
+    Letters, digits, ``-``, ``_``, ``.``, ``~`` and inner spaces stay as they are; everything else is percent-encoded as
+    UTF-8, and so is what would make a name hidden, relative, or a device on Windows.
+
+    >>> folder_name("Master1"), folder_name("A B"), folder_name("../x"), folder_name("nul.txt")
+    ('Master1', 'A B', '%2E.%2Fx', '%6Eul.txt')
+
+    Raises:
+        InvalidRequest: empty, or too long for a file name.
+    """
+    name = quote(identifier, safe=" ")
+    if not name or len(name) > _MAX_FOLDER_BYTES:
+        raise InvalidRequest(f"role_id and roi_id must not be empty, nor longer than {_MAX_FOLDER_BYTES} bytes encoded")
+    if name[0] in ". " or _WINDOWS_DEVICES.match(name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    if name[-1] in ". ":
+        name = f"{name[:-1]}%{ord(name[-1]):02X}"
+    return name
+
+
+def memory_id(memory: PatchCoreMemory) -> str:
+    """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid."""
+    digest = hashlib.sha256(repr((memory.embeddings.shape, memory.token_hw)).encode())
+    digest.update(np.ascontiguousarray(memory.embeddings).data)
+    return digest.hexdigest()[:32]
+
+
+def _older_places(root: Path, key: RoiKey) -> Iterator[_Place]:
+    """Where older backends kept the ROI, newest first; ids that cannot be a plain name there have no such place."""
+    encoded = [base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in (key.role_id, key.roi_id)]
+    replaced = [re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in (key.role_id, key.roi_id)]
+    for layout, stem in (("L2", "__".join(encoded)), ("L1", "_".join(replaced))):
+        yield _Place(layout, root / f"{stem}.npz", root / f"{stem}_calib.json")
+    raw = (key.role_id, key.roi_id)
+    if all(not re.search(r"[/\\:\0]", text) and text.strip(". ") for text in raw):
+        folder = root / key.role_id / key.roi_id
+        yield _Place("L0", folder / "memory.npz", folder / "calib.json")
+
+
+def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        emb=memory.embeddings,
+        token_h=np.int64(memory.token_hw[0]),
+        token_w=np.int64(memory.token_hw[1]),
+        version=np.int64(FORMAT_VERSION),
+        metadata=np.array(json.dumps(metadata, sort_keys=True)),
+    )
+    return buffer.getvalue()
+
+
+def _parse_memory(content: bytes) -> _LoadedMemory:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            embeddings = np.ascontiguousarray(arrays["emb"])
+            token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
+            version = int(arrays["version"]) if "version" in arrays else None
+            metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
+    except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as exc:
+        raise StorageError("the stored memory.npz is damaged: refit this ROI") from exc
+    if version is not None and version > FORMAT_VERSION:
+        raise StorageError(f"the stored memory has format version {version}, newer than this service: update or refit")
+    if embeddings.ndim != 2 or embeddings.size == 0 or embeddings.dtype != np.float32:
+        raise StorageError("the stored memory.npz holds no float32 embeddings [M, D]: refit this ROI")
+    norms = np.linalg.norm(embeddings, axis=1)
+    if not np.all(np.abs(norms - 1) < 1e-3):
+        raise StorageError("the stored memory.npz holds embeddings that are not L2-normalised: refit this ROI")
+    memory = PatchCoreMemory(embeddings, token_hw)
+    return _LoadedMemory(memory, memory_id(memory), metadata, version)
+
+
+def _write_index(folder: Path, memory: PatchCoreMemory) -> None:
+    file = folder / INDEX_FILE
+    if isinstance(memory.index, FaissIndex):
+        write_atomic(file, memory.index.serialized())
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _read_calibration(path: Path) -> Calibration | None:
+    try:
+        values = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise StorageError(f"the stored calibration cannot be read ({exc.strerror})") from exc
+    except (ValueError, RecursionError) as exc:
+        raise StorageError("the stored calib.json is damaged: calibrate this ROI again") from exc
+    if not isinstance(values, dict):
+        raise StorageError("the stored calib.json is damaged: calibrate this ROI again")
+    # Older backends wrote NaN into numbers they did not have, and left keys out.
+    numbers = {name: value for name, value in values.items() if _is_finite_number(value)}
+    if "threshold" not in numbers:
+        log.warning("calibration.without_threshold")
+        return None
+    known = {name: numbers[name] for name in _CALIBRATION_NUMBERS & numbers.keys()}
+    if isinstance(values.get("memory_id"), str):
+        known["memory_id"] = values["memory_id"]
+    if isinstance(values.get("overlap"), bool):
+        known["overlap"] = values["overlap"]
+    return Calibration(**{"score_percentile": 99, "area_mm2_thr": 0, **known})
+
+
+_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id"}
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _identity(stat: os.stat_result) -> FileIdentity:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,127 @@
+"""Logs, stage timings and metrics: one log line per request, one histogram per stage. Never image content or paths."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from backend.errors import strip_paths
+
+_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+REQUESTS = Counter("requests_total", "Requests by endpoint and status", ["method", "endpoint", "status"])
+REQUEST_SECONDS = Histogram("request_seconds", "Whole requests", ["endpoint"], buckets=_LATENCY_BUCKETS)
+STAGE_SECONDS = Histogram(
+    "stage_seconds", "decode, queue, extract, coreset, store, search, post, encode", ["stage"], buckets=_LATENCY_BUCKETS
+)
+SCORES = Histogram(
+    "image_score", "Image scores (distances, 0..2)", buckets=tuple(round(0.1 * i, 1) for i in range(1, 21))
+)
+FITTED_ROIS = Gauge("fitted_rois", "ROIs with a memory bank", multiprocess_mode="livemostrecent")
+QUEUE_DEPTH = Gauge("queue_depth", "Requests running or waiting for the network", multiprocess_mode="livesum")
+QUEUE_REJECTED = Counter("queue_rejected_total", "Requests answered 503 because the queue was full")
+
+
+@dataclass
+class RequestRecord:
+    """What one request will say in its log line.
+
+    Attributes:
+        request_id: taken from ``X-Request-Id`` or made.
+        fields: ids, image count, token shape, score, …
+        timings_ms: milliseconds by stage; repeated stages add up.
+    """
+
+    request_id: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+_current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
+
+
+@contextlib.contextmanager
+def recording(record: RequestRecord) -> Iterator[None]:
+    """Collect what `stage` and `annotate` report, in this context and the threads it starts, into `record`."""
+    token = _current.set(record)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Time a stage of the current request: decode, queue, extract, coreset, store, search, post or encode."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - start
+        STAGE_SECONDS.labels(name).observe(seconds)
+        if (record := _current.get()) is not None:
+            record.timings_ms[name] = record.timings_ms.get(name, 0.0) + seconds * 1000
+
+
+def annotate(**fields: Any) -> None:
+    """Add fields to the log line of the current request."""
+    if (record := _current.get()) is not None:
+        record.fields.update(fields)
+
+
+def render_metrics() -> bytes:
+    """All metrics in Prometheus text format; of all workers when ``PROMETHEUS_MULTIPROC_DIR`` is set."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Send every log, the server's own included, to stderr: one line per event, for people or as JSON."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_paths,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(sort_keys=False)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").disabled = True  # every request has its line from us
+
+
+def _without_paths(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = strip_paths(value)
+    return event
