@@ -1,5 +1,6 @@
 """Around every request: its id, its body limit, its log line, its metrics, and an answer when nothing else gave one."""
 
+import os
 import re
 import time
 import uuid
@@ -76,6 +77,7 @@ class RequestTelemetry:
             method=scope["method"],
             endpoint=endpoint,
             status=status,
+            pid=os.getpid(),
             ms=round(seconds * 1000, 1),
             **record.fields,
             **{f"{name}_ms": round(value, 1) for name, value in record.timings_ms.items()},

@@ -135,7 +135,7 @@ class InspectionService:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
         if len(images) > self.settings.max_files:
             raise InvalidRequest(f"{len(images)} images, at most {self.settings.max_files} are accepted in one fit")
-        annotate(n_images=len(images))
+        annotate(n_images=len(images), device=self.features.runtime.device)
         with self._queue.admitted():
             with stage("decode"):  # before any work, so that one broken image does not cost the time of a fit
                 for image in images:
@@ -228,6 +228,7 @@ class InspectionService:
         SCORES.observe(inference.score)
         annotate(
             n_images=1,
+            device=self.features.runtime.device,
             image_hw=list(pixels.shape[:2]),
             token_shape=list(fitted.memory.token_hw),
             score=round(inference.score, 6),

@@ -27,7 +27,7 @@ import numpy as np
 import structlog
 
 from backend.calib import Calibration
-from backend.errors import InvalidRequest, StorageError
+from backend.errors import IncompatibleMemory, InvalidRequest, StorageError
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.utils import TEMPORARY_PREFIX, write_atomic
 
@@ -111,6 +111,7 @@ class ModelStore:
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
+            IncompatibleMemory: the embeddings are not L2-normalised.
             StorageError: files are damaged or cannot be read.
         """
         found = self._find(key)
@@ -317,7 +318,7 @@ def _parse_memory(content: bytes) -> _LoadedMemory:
         raise StorageError("the stored memory.npz holds no float32 embeddings [M, D]: refit this ROI")
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all(np.abs(norms - 1) < 1e-3):
-        raise StorageError("the stored memory.npz holds embeddings that are not L2-normalised: refit this ROI")
+        raise IncompatibleMemory("refit needed: the stored memory.npz holds embeddings that are not L2-normalised")
     memory = PatchCoreMemory(embeddings, token_hw)
     return _LoadedMemory(memory, memory_id(memory), metadata, version)
 

