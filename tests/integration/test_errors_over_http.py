@@ -1,0 +1,222 @@
+"""Every error is {"error", "trace"} with a fitting status, tells what to do, and changes nothing on disk."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from backend.weights import Weights
+from tests.integration.conftest import Server, running, uvicorn_command
+from tests.integration.gui import Gui, Part, Reply
+
+Send = Callable[[Gui, bytes], Reply]
+
+
+def png(width: int, height: int) -> bytes:
+    return cv2.imencode(".png", np.zeros((height, width, 3), np.uint8))[1].tobytes()
+
+
+def calibrate_raw(text: str) -> Send:
+    return lambda gui, _: gui.chunked_json("/calibrate_ng", text)
+
+
+def roi_with(**changed: str) -> Send:
+    def send(gui: Gui, crop: bytes) -> Reply:
+        parts = {part.name: part for part in gui.roi("Shared", "Fitted")}
+        parts |= {name: Part(name, text.encode()) for name, text in changed.items()}
+        return gui.multipart("/infer", [*parts.values(), Part("image", crop, "image/png", "crop.png")])
+
+    return send
+
+
+def image_of(content: bytes, filename: str = "part7.png", content_type: str = "image/png") -> Send:
+    def send(gui: Gui, _: bytes) -> Reply:
+        return gui.multipart("/infer", [*gui.roi("Shared", "Fitted"), Part("image", content, content_type, filename)])
+
+    return send
+
+
+ERRORS: dict[str, tuple[Send, int, str]] = {
+    "an unknown path": (lambda gui, _: gui.get("/nowhere"), 404, "unknown path"),
+    "a wrong method": (lambda gui, _: gui.get("/infer"), 405, "GET is not served"),
+    "a missing field": (
+        lambda gui, crop: gui.multipart("/infer", [Part("image", crop, "image/png", "a.png")]),
+        422,
+        "role_id: Field required",
+    ),
+    "no form at all": (lambda gui, _: gui.send("POST", "/infer", b"", {}), 422, "role_id"),
+    "a form without boundary": (
+        lambda gui, _: gui.send("POST", "/fit_ok", b"x", {"Content-Type": "multipart/form-data"}),
+        400,
+        "boundary",
+    ),
+    "an empty role": (roi_with(role_id=""), 422, "role_id"),
+    "a long roi": (roi_with(roi_id="x" * 300), 422, "roi_id"),
+    "zero mm_per_px": (roi_with(mm_per_px="0"), 422, "mm_per_px"),
+    "negative mm_per_px": (roi_with(mm_per_px="-1"), 422, "mm_per_px"),
+    "NaN mm_per_px": (roi_with(mm_per_px="NaN"), 422, "mm_per_px"),
+    "infinite mm_per_px": (roi_with(mm_per_px="Infinity"), 422, "mm_per_px"),
+    "a comma in mm_per_px": (roi_with(mm_per_px="0,2"), 422, "mm_per_px"),
+    "words for mm_per_px": (roi_with(mm_per_px="fine"), 422, "mm_per_px"),
+    "a shape that is no JSON": (roi_with(shape="{kind:rect"), 422, "shape"),
+    "an unknown shape": (roi_with(shape='{"kind":"star"}'), 422, "star"),
+    "a shape with NaN": (roi_with(shape='{"kind":"circle","cx":NaN,"cy":1,"r":2}'), 422, "shape"),
+    "a shape beside the image": (
+        roi_with(shape='{"kind":"rect","x":900,"y":0,"w":5,"h":5}'),
+        422,
+        "selects no pixel",
+    ),
+    "a ROI never fitted": (roi_with(roi_id="Nobody"), 400, "Memoria no encontrada"),
+    "an empty file": (image_of(b""), 400, "part7.png: the file is empty"),
+    "a text file": (image_of(b"hello, I am no image"), 415, "part7.png"),
+    "an executable": (image_of(b"MZ\x90\x00" + bytes(400), "setup.png"), 415, "setup.png"),
+    "an executable by type": (image_of(png(9, 9), "a.exe", "application/x-msdownload"), 415, "a.exe"),
+    "a page by type": (image_of(png(9, 9), "a.html", "text/html"), 415, "text/html"),
+    "a truncated image": (lambda gui, crop: image_of(crop[: len(crop) // 2])(gui, crop), 400, "truncated or damaged"),
+    "two images": (
+        lambda gui, crop: gui.multipart(
+            "/infer", [*gui.roi("Shared", "Fitted"), *[Part("image", crop, "image/png", "a.png")] * 2]
+        ),
+        422,
+        "exactly one image",
+    ),
+    "an image sent as text": (
+        lambda gui, crop: gui.multipart("/infer", [*gui.roi("Shared", "Fitted"), Part("image", b"abc")]),
+        422,
+        "file name",
+    ),
+    "a fit without images": (lambda gui, _: gui.fit("Shared", "Empty", []), 422, "no images"),
+    "a bad memory_fit": (lambda gui, crop: gui.fit("Shared", "Empty", [crop], memory_fit="perhaps"), 422, "memory_fit"),
+    "no scores": (
+        calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":[]}'),
+        422,
+        "ok_scores",
+    ),
+    "scores missing": (calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1}'), 422, "ok_scores: Field required"),
+    "NaN among the scores": (
+        calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":[NaN]}'),
+        422,
+        "ok_scores.0",
+    ),
+    "a percentile of 0": (
+        calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":[1],"score_percentile":0}'),
+        422,
+        "score_percentile",
+    ),
+    "a negative area": (
+        calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":[1],"area_mm2_thr":-1}'),
+        422,
+        "area_mm2_thr",
+    ),
+    "broken JSON": (calibrate_raw('{"role_id":'), 422, "JSON"),
+}
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_shape(reply: Reply, status: int, phrase: str) -> None:
+    assert reply.status == status, reply.content
+    body = reply.json
+    assert set(body) == {"error", "trace"}
+    assert phrase in body["error"]
+    assert body["trace"]
+    assert "/work" not in reply.content.decode()
+    assert str(Path(__file__).parents[2]) not in reply.content.decode()
+    assert reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_bad_input_gets_the_contracts_error_and_changes_nothing(
+    server: Server, fitted: tuple[str, str], crops: list[bytes], name: str
+) -> None:
+    send, status, phrase = ERRORS[name]
+    before = files_below(server.models)
+    check_shape(send(server.gui, crops[0]), status, phrase)
+    assert files_below(server.models) == before
+
+
+@pytest.mark.parametrize("broken", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
+def test_one_broken_image_fails_the_whole_fit_by_name_and_leaves_the_old_model(
+    server: Server, crops: list[bytes], broken: bytes | None
+) -> None:
+    gui = server.gui
+    assert gui.fit("Shared", "Kept", crops[:1]).status == 200
+    before = files_below(server.models)
+    reply = gui.fit("Shared", "Kept", [crops[1], crops[2][:-200] if broken is None else broken, crops[0]])
+    check_shape(reply, 415 if broken == b"not an image" else 400, "ok_1.png")
+    assert files_below(server.models) == before
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator[Server]:
+    """A shared deployment: tight limits, no traces, one origin for browsers."""
+    limits = {"MAX_FILE_MB": "0.05", "MAX_REQUEST_MB": "0.2", "MAX_PIXELS": "90000", "MAX_FILES": "2"}
+    shared = {"TRACE": "false", "CORS_ORIGINS": "https://gui.example", "INPUT_SIZE": "100", "CORESET_RATE": "0.5"}
+    with running(uvicorn_command, tmp_path_factory.mktemp("strict"), weights, **limits, **shared) as server:
+        yield server
+
+
+def test_limits_are_413_or_422_with_an_empty_trace(strict: Server) -> None:
+    gui, small = strict.gui, png(60, 60)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    large_file = cv2.imencode(".bmp", noise)[1].tobytes()
+    replies = {
+        "bytes": (gui.fit("A", "B", [large_file]), 413, "ok_0.png: 120054 bytes"),
+        "pixels": (gui.fit("A", "B", [png(301, 300)]), 413, "301x300 pixels"),
+        "body": (gui.fit("A", "B", [large_file, large_file]), 413, "MAX_REQUEST_MB"),
+        "chunked body": (gui.chunked_json("/calibrate_ng", '{"a":"' + "x" * 300_000 + '"}'), 413, "MAX_REQUEST_MB"),
+    }
+    for reply, status, phrase in replies.values():
+        assert reply.status == status, reply.content
+        assert set(reply.json) == {"error", "trace"}
+        assert phrase in reply.json["error"]
+        assert reply.json["trace"] == ""
+    too_many = gui.fit("A", "B", [small] * 3)
+    assert too_many.status == 400, too_many.content
+    assert "Too many files" in too_many.json["error"]
+    assert not strict.models.exists()
+
+
+def test_settings_reach_the_service(strict: Server) -> None:
+    health = strict.gui.get("/health").json
+    assert (health["input_size"], health["token_shape"]) == (98, [7, 7])
+    reply = strict.gui.fit("A", "B", [png(60, 60)])
+    assert (reply.json["n_embeddings"], reply.json["coreset_size"]) == (49, 25)
+    allowed = strict.gui.send("GET", "/health", headers={"Origin": "https://gui.example"})
+    assert allowed.headers["access-control-allow-origin"] == "https://gui.example"
+    refused = strict.gui.send("GET", "/health", headers={"Origin": "https://other.example"})
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_every_error_of_the_openapi_document_has_examples_in_the_contracts_shape(gui: Gui) -> None:
+    paths = gui.get("/openapi.json").json["paths"]
+    assert {"/health", "/fit_ok", "/calibrate_ng", "/infer", "/metrics"} <= set(paths)
+    for path in ("/fit_ok", "/calibrate_ng", "/infer"):
+        responses = paths[path]["post"]["responses"]
+        errors = {status: reply for status, reply in responses.items() if status[0] in "45"}
+        assert {"413", "422", "500"} <= set(errors)
+        for reply in errors.values():
+            examples = reply["content"]["application/json"]["examples"]
+            assert examples
+            assert all(set(example["value"]) == {"error", "trace"} for example in examples.values())
+
+
+def test_the_docs_page_needs_no_other_server(gui: Gui) -> None:
+    page = gui.get("/docs")
+    assert page.status == 200
+    assert b"https://" not in page.content
+    assert gui.get("/static-offline-docs/swagger-ui-bundle.js").status == 200
+
+
+def test_errors_of_the_fit_never_hold_a_phrase_that_clients_take_for_success(gui: Gui) -> None:
+    parts = [*gui.roi("A", "B"), Part("images", b"no", "image/png", "already_exists.png")]
+    parts[-1].filename = '"memory already exists.png"'
+    reply = gui.multipart("/fit_ok", parts)
+    assert reply.status == 415
+    assert b"already exists" not in reply.content
+    assert "memory is there before.png" in json.loads(reply.content)["error"]

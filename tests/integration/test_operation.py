@@ -1,0 +1,166 @@
+"""The service as it is operated: logs, metrics, request ids, several processes, starts that must fail."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from backend.weights import Weights
+from tests.integration.conftest import ROOT, Server, gunicorn_command, running
+from tests.integration.gui import Gui, Part
+
+
+def test_health_tells_device_model_and_version(gui: Gui) -> None:
+    health = gui.get("/health").json
+    assert health["status"] == "ok"
+    assert (health["device"], health["runtime"]) == ("cpu", "openvino")
+    assert health["model"] == "vit_small_patch14_dinov2.lvd142m"
+    assert isinstance(health["version"], str)
+    assert "reason" not in health
+
+
+def test_a_request_id_is_taken_or_made_and_returned_everywhere(server: Server) -> None:
+    given = Gui(server.gui.host, server.gui.port, {"X-Request-Id": "0f8fad5b-d9cb-469f-a165-70867728950e"})
+    for reply in (given.get("/health"), given.get("/nowhere"), given.get("/infer")):
+        assert reply.headers["x-request-id"] == "0f8fad5b-d9cb-469f-a165-70867728950e"
+    assert given.get("/health").json["request_id"] == "0f8fad5b-d9cb-469f-a165-70867728950e"
+    made = {server.gui.get("/health").headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+    hostile = Gui(server.gui.host, server.gui.port, {"X-Request-Id": "x" * 500})
+    assert len(hostile.get("/health").headers["x-request-id"]) == 36
+
+
+def test_one_log_line_per_request_holds_ids_counts_and_stage_timings_and_no_paths(
+    server: Server, fitted: tuple[str, str], crops: list[bytes]
+) -> None:
+    client = Gui(server.gui.host, server.gui.port, {"X-Request-Id": "log-me"})
+    client.fit("Logged", "Roi", crops[:2])
+    client.infer("Logged", "Roi", crops[2])
+    lines = [line for line in server.log() if line.get("request_id") == "log-me"]
+    assert [line["endpoint"] for line in lines] == ["/fit_ok", "/infer"]
+    fit, infer = lines
+    for line in lines:
+        assert (line["role_id"], line["roi_id"]) == ("Logged", "Roi")
+        assert line["status"] == 200
+        assert line["token_shape"] == [32, 32]
+        assert line["device"] == "cpu"
+    assert (fit["n_images"], infer["n_images"]) == (2, 1)
+    assert {"decode_ms", "extract_ms", "coreset_ms", "store_ms"} <= set(fit)
+    assert {"decode_ms", "extract_ms", "search_ms", "post_ms", "encode_ms"} <= set(infer)
+    assert sum(infer[f"{stage}_ms"] for stage in ("decode", "extract", "search", "post", "encode")) <= infer["ms"]
+    text = server.log_file.read_text()
+    assert str(server.models) not in text
+    assert str(ROOT) not in text
+    assert "iVBORw0" not in text
+
+
+def test_metrics_count_requests_stages_scores_and_fitted_rois(
+    gui: Gui, fitted: tuple[str, str], crops: list[bytes]
+) -> None:
+    def metrics() -> dict[str, float]:
+        reply = gui.get("/metrics")
+        assert reply.headers["content-type"].startswith("text/plain")
+        lines = (line for line in reply.content.decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    before = metrics()
+    assert gui.infer(*fitted, crops[2]).status == 200
+    assert gui.infer("Nobody", "Nothing", crops[2]).status == 400
+    after = metrics()
+
+    def gained(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert gained('requests_total{endpoint="/infer",method="POST",status="200"}') == 1
+    assert gained('requests_total{endpoint="/infer",method="POST",status="400"}') == 1
+    assert gained('stage_seconds_count{stage="extract"}') == 1
+    assert gained("image_score_count") == 1
+    assert after["fitted_rois"] >= 1
+    assert after["queue_depth"] == 0
+
+
+def test_health_answers_while_a_fit_runs(server: Server, crops: list[bytes]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(server.gui.fit, "Busy", "Roi", crops[:2] * 4)
+        polls = 0
+        while not fit.done():
+            assert server.gui.get("/health").status == 200
+            polls += 1
+        assert fit.result().status == 200
+    assert polls > 5
+
+
+def test_a_fit_through_one_gunicorn_worker_is_seen_by_the_other_at_the_next_request(
+    tmp_path: Path, weights: Weights, crops: list[bytes]
+) -> None:
+    metrics_folder = tmp_path / "metrics"
+    metrics_folder.mkdir()
+    with running(gunicorn_command, tmp_path, weights, PROMETHEUS_MULTIPROC_DIR=str(metrics_folder)) as server:
+        gui = server.gui
+
+        def infer_until_both_workers_answered(expected: str) -> set[float]:
+            scores: set[float] = set()
+            mark = len(server.log())
+            for _ in range(60):
+                reply = gui.infer("Two", "Workers", crops[2])
+                assert reply.status == 200, reply.content
+                assert reply.json["calibration"] == expected
+                scores.add(reply.json["score"])
+                pids = {line["pid"] for line in server.log()[mark:] if line.get("endpoint") == "/infer"}
+                if len(pids) == 2:
+                    return scores
+            raise AssertionError("one worker never answered")
+
+        assert gui.fit("Two", "Workers", crops[:1]).status == 200
+        first = infer_until_both_workers_answered("none")
+        assert len(first) == 1, "both workers score alike"
+        assert gui.calibrate("Two", "Workers", [0.3, 0.4], None).status == 200
+        assert infer_until_both_workers_answered("applied") == first
+        assert gui.fit("Two", "Workers", crops[1:2]).status == 200
+        second = infer_until_both_workers_answered("stale")
+        assert len(second) == 1
+        assert second != first, "no worker answered from the old memory"
+        metrics = gui.get("/metrics").content.decode()
+        assert 'requests_total{endpoint="/fit_ok",method="POST",status="200"} 2.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("INPUT_SIZE", "abc"), ("CORESET_RATE", "2"), ("DEVICE", "tpu"), ("WEIGHTS", "/nowhere/x.safetensors")],
+)
+def test_a_bad_setting_stops_the_start_with_a_message_that_names_it(variable: str, value: str) -> None:
+    for command in (["backend", "serve"], ["uvicorn", "backend.app:app", "--port", "0"]):
+        stopped = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env={**os.environ, "PORT": "0", variable: value},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert stopped.returncode != 0
+        assert variable in stopped.stderr
+
+
+def test_a_wrong_cuda_wish_falls_back_and_says_so(tmp_path: Path, weights: Weights) -> None:
+    def serve(_port: int) -> list[str]:
+        return [sys.executable, "-m", "backend", "serve"]
+
+    with running(serve, tmp_path, weights, DEVICE="cuda", CUDA_VISIBLE_DEVICES="") as server:
+        health = server.gui.get("/health").json
+    assert health["device"] == "cpu"
+    assert "DEVICE=cuda" in health["reason"]
+
+
+def test_a_cpu_server_imports_no_torch(server: Server, fitted: tuple[str, str]) -> None:
+    mapped = Path(f"/proc/{server.pid}/maps").read_text()
+    assert "openvino" in mapped
+    assert not any(name in mapped for name in ("libtorch", "torchvision", "timm"))
+
+
+def test_uploads_go_by_content_and_not_by_file_name(gui: Gui, fitted: tuple[str, str], crops: list[bytes]) -> None:
+    parts = [*gui.roi(*fitted), Part("image", crops[2], "image/jpeg", "really_a_png.jpg")]
+    assert gui.multipart("/infer", parts).json["score"] == gui.infer(*fitted, crops[2]).json["score"]
