@@ -1,0 +1,1 @@
+"""``python -m demo``: fit, calibrate and inspect real solar cells through the HTTP interface."""
