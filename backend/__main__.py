@@ -20,12 +20,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if not self.should_exit:
-            address = f"http://{self.config.host}:{self.config.port}"
+            host = "localhost" if self.config.host in ("0.0.0.0", "::") else self.config.host  # noqa: S104
+            address = f"http://{host}:{self.servers[0].sockets[0].getsockname()[1]}"
             print(
-                f"\nReady at {address}\n"
-                f"  curl {address}/health        is it well?\n"
-                f"  {address}/docs               every endpoint, with examples to try\n"
-                f"  make demo                                 fit, calibrate and inspect real images\n",
+                f"\nReady at {address}. Next:",
+                f"  {f'curl {address}/health':<38}is it well?",
+                f"  {f'{address}/docs':<38}every endpoint, with examples to try",
+                f"  {'make demo':<38}fit, calibrate and inspect real images\n",
+                sep="\n",
                 file=sys.stderr,
                 flush=True,
             )

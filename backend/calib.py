@@ -41,7 +41,10 @@ class Calibration:
     def warning(self) -> str | None:
         """What a user has to know about the threshold; None when there is nothing."""
         if self.overlap:
-            return "OK and NG scores overlap: no threshold separates them; expect false rejects, escapes or both"
+            return (
+                f"OK and NG scores overlap (p99_ok {self.p99_ok:.4g}, p5_ng {self.p5_ng:.4g}): no threshold separates "
+                "them; expect false rejects, escapes or both"
+            )
         return None
 
 

@@ -99,11 +99,19 @@ def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.
 
 
 def stretch(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
-    """Resize to side×side: along each axis by area averaging when it shrinks, bilinearly when it grows."""
-    for size in ((side, image.shape[0]), (side, side)):  # (width, height): columns first, then rows
-        shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
-        if size != (image.shape[1], image.shape[0]):
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(
-                np.uint8, copy=False
-            )
+    """Resize to side×side: by area averaging along an axis that shrinks, bilinearly along one that grows.
+
+    Args:
+        image: uint8 [H, W, 3].
+        side: pixels.
+
+    Returns:
+        uint8 [side, side, 3].
+    """
+    height, width = image.shape[:2]
+    shrunk = (min(width, side), min(height, side))
+    if shrunk != (width, height):
+        image = np.asarray(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
+    if shrunk != (side, side):
+        image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     return image

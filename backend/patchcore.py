@@ -18,6 +18,7 @@ Embeddings = npt.NDArray[np.float32]
 _CANDIDATES = 512
 # Rows updated at once: bounds the temporary to 16384 × 512 float32 = 32 MiB.
 _BLOCK_ROWS = 16384
+_RERANKED = 4
 
 
 def l2_normalize(embeddings: Embeddings) -> Embeddings:
@@ -113,10 +114,10 @@ def _squared_distances(left: Embeddings, right: Embeddings) -> npt.NDArray[np.fl
 
 
 class NearestNeighbourIndex(Protocol):
-    """Finds the nearest memory embedding of each query."""
+    """Finds the memory embeddings nearest to each query."""
 
-    def nearest(self, queries: Embeddings) -> npt.NDArray[np.int64]:
-        """Row numbers [N] of the nearest memory embeddings of float32 queries [N, D]."""
+    def nearest(self, queries: Embeddings, k: int) -> npt.NDArray[np.int64]:
+        """Row numbers [N, k] of the memory embeddings nearest to float32 queries [N, D]."""
         ...
 
 
@@ -130,10 +131,9 @@ class FaissIndex:
         self._index = faiss.IndexFlatL2(embeddings.shape[1])
         self._index.add(embeddings)
 
-    def nearest(self, queries: Embeddings) -> npt.NDArray[np.int64]:
+    def nearest(self, queries: Embeddings, k: int) -> npt.NDArray[np.int64]:
         """See `NearestNeighbourIndex.nearest`."""
-        _, rows = self._index.search(queries, 1)
-        return np.asarray(rows[:, 0], dtype=np.int64)
+        return np.asarray(self._index.search(queries, k)[1], dtype=np.int64)
 
     def serialized(self) -> bytes:
         """The bytes of ``index.faiss``, as ``faiss.write_index`` writes them."""
@@ -146,11 +146,11 @@ class SklearnIndex:
     def __init__(self, embeddings: Embeddings) -> None:
         from sklearn.neighbors import NearestNeighbors
 
-        self._index: Any = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(embeddings)
+        self._index: Any = NearestNeighbors(algorithm="brute").fit(embeddings)
 
-    def nearest(self, queries: Embeddings) -> npt.NDArray[np.int64]:
+    def nearest(self, queries: Embeddings, k: int) -> npt.NDArray[np.int64]:
         """See `NearestNeighbourIndex.nearest`."""
-        return np.asarray(self._index.kneighbors(queries, return_distance=False)[:, 0], dtype=np.int64)
+        return np.asarray(self._index.kneighbors(queries, k, return_distance=False), dtype=np.int64)
 
 
 def build_index(embeddings: Embeddings) -> FaissIndex | SklearnIndex:
@@ -210,6 +210,8 @@ class PatchCoreMemory:
             float32 [N], Euclidean on the unit sphere, 0..2.
         """
         queries = l2_normalize(embeddings)
-        nearest = self.embeddings[self.index.nearest(queries)]
-        # Searches expand |q - m|² into products, which costs three digits near zero; take the difference itself.
-        return np.asarray(np.linalg.norm(queries - nearest, axis=1), dtype=np.float32)
+        # Searches expand |q - m|² into products, whose float32 error of some 1e-7 is a distance of 3e-4 near zero. So
+        # the distance is that of the difference itself, to the best of a few that the search cannot tell apart.
+        rows = self.index.nearest(queries, min(_RERANKED, len(self.embeddings)))
+        distances = [np.linalg.norm(queries - self.embeddings[column], axis=1) for column in rows.T]
+        return np.asarray(np.min(distances, axis=0), dtype=np.float32)

@@ -14,8 +14,12 @@ from PIL import Image, UnidentifiedImageError
 
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
 
+# The limit is MAX_PIXELS; Pillow's own would warn or refuse at other sizes.
+Image.MAX_IMAGE_PIXELS = None
+
 # OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
 
@@ -50,12 +54,10 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
-    except Image.DecompressionBombError as exc:
-        raise TooLarge(f"{name}: too many pixels, at most {limits.max_pixels} are accepted") from exc
-    except UnidentifiedImageError as exc:
-        raise UnsupportedImage(f"{name}: this is not an accepted image; {_ACCEPTED}") from exc
     except Exception as exc:  # header parsers raise whatever the bytes lead them to: SyntaxError, struct.error, …
-        raise InvalidImage(f"{name}: the image header is damaged; {_ACCEPTED}") from exc
+        if isinstance(exc, UnidentifiedImageError) and not content.startswith(_SIGNATURES):
+            raise UnsupportedImage(f"{name}: this is not an accepted image; {_ACCEPTED}") from exc
+        raise InvalidImage(f"{name}: the image header is truncated or damaged; {_ACCEPTED}") from exc
     if width * height > limits.max_pixels:
         raise TooLarge(f"{name}: {width}x{height} pixels, at most {limits.max_pixels} are accepted")
     return width, height
