@@ -107,9 +107,13 @@ _MISREAD_AS_SUCCESS = {
     "ya entrenad": "antes entrenad",
     "memoria existente": "memoria anterior",
 }
-_MISREAD = re.compile("|".join(map(re.escape, _MISREAD_AS_SUCCESS)), re.IGNORECASE)
-# Two or more folders: "/fit_ok" is an endpoint, "/srv/models/x" a path.
-_ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/\\])(?:[A-Za-z]:)?(?:[/\\][^/\\\s'"<>|:*?,;()]+){2,}[/\\]?""")
+# Two or more folders, or a drive: "/fit_ok" is an endpoint, "/srv/models/x" a path. Between quotes it may hold spaces.
+# Backslashes come doubled where a path was printed with repr.
+_ABSOLUTE_PATH = re.compile(
+    r"""(?P<quote>['"])(?:[A-Za-z]:(?:[/\\]+[^'"/\\]+)+|(?:[/\\]+[^'"/\\]+){2,})[/\\]*(?P=quote)
+    |(?<![\w.:/\\])(?:[A-Za-z]:(?:[/\\]+[^/\\\s'"<>|:*?,;()]+)+|(?:[/\\]+[^/\\\s'"<>|:*?,;()]+){2,})[/\\]*""",
+    re.VERBOSE,
+)
 
 
 def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> dict[str, str]:
@@ -143,7 +147,12 @@ def format_trace(exc: BaseException) -> str:
 
 def strip_paths(text: str) -> str:
     """`text` with every absolute path cut down to its last component."""
-    return _ABSOLUTE_PATH.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
+
+    def last_component(match: re.Match[str]) -> str:
+        quote = match["quote"] or ""
+        return quote + re.split(r"[/\\]", match[0].strip("'\"").rstrip("/\\"))[-1] + quote
+
+    return _ABSOLUTE_PATH.sub(last_component, text)
 
 
 def _frames(tb: TracebackType | None) -> list[str]:
@@ -163,4 +172,6 @@ def _relative(filename: str) -> str:
 
 
 def _defuse(text: str) -> str:
-    return _MISREAD.sub(lambda match: _MISREAD_AS_SUCCESS[match[0].lower()], text)
+    for phrase, harmless in _MISREAD_AS_SUCCESS.items():
+        text = re.sub(phrase, harmless, text, flags=re.IGNORECASE)
+    return text

@@ -30,7 +30,7 @@ class NetworkQueue:
         self._running = False
         self._inferences: deque[object] = deque()
         self._fit_batches: deque[object] = deque()
-        self._since_fit_batch = 0
+        self._inferences_ahead = 0  # of the fit batch that waits first
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
@@ -62,7 +62,7 @@ class NetworkQueue:
             self._changed.wait_for(lambda: not self._running and self._next() is ticket)
             waiting.popleft()
             self._running = True
-            self._since_fit_batch = 0 if fit_batch else self._since_fit_batch + 1
+            self._inferences_ahead = self._inferences_ahead + 1 if self._fit_batches and not fit_batch else 0
         try:
             yield
         finally:
@@ -71,7 +71,7 @@ class NetworkQueue:
                 self._changed.notify_all()
 
     def _next(self) -> object:
-        fit_is_due = self._fit_batches and self._since_fit_batch >= _INFERENCES_PER_FIT_BATCH
+        fit_is_due = self._fit_batches and self._inferences_ahead >= _INFERENCES_PER_FIT_BATCH
         if self._inferences and not fit_is_due:
             return self._inferences[0]
         return self._fit_batches[0]

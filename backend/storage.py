@@ -7,13 +7,13 @@ memory bank its scores came from. Layouts of older backends are read and never w
 
 import base64
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import math
 import os
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -141,8 +141,9 @@ class ModelStore:
         place = self._current_place(key)
         content = _memory_bytes(memory, {**asdict(key), **metadata})
         with self._writing(place.memory.parent):
-            write_atomic(place.memory, content)
+            # The memory last: its rename is the commit. An index that is ahead of it is rebuilt by the next reader.
             _write_index(place.memory.parent, memory)
+            write_atomic(place.memory, content)
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI.
@@ -189,6 +190,8 @@ class ModelStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
+            if exc.errno == errno.ENAMETOOLONG:  # an id that no older backend could store
+                return None
             raise StorageError(f"the stored memory cannot be read ({exc.strerror}); check the models folder") from exc
         if loaded.version is not None:
             self._repair_index(path, identity, loaded.memory)
@@ -310,7 +313,9 @@ def _parse_memory(content: bytes) -> _LoadedMemory:
             token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
             version = int(arrays["version"]) if "version" in arrays else None
             metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
-    except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as exc:
+            if not isinstance(metadata, dict):
+                raise TypeError("metadata is no JSON object")
+    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
         raise StorageError("the stored memory.npz is damaged: refit this ROI") from exc
     if version is not None and version > FORMAT_VERSION:
         raise StorageError(f"the stored memory has format version {version}, newer than this service: update or refit")
@@ -359,7 +364,10 @@ _CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap
 
 
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def _identity(stat: os.stat_result) -> FileIdentity:

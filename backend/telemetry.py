@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator, MutableMapping
 from contextvars import ContextVar
@@ -13,7 +14,7 @@ import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from backend.errors import strip_paths
+from backend.errors import format_trace, strip_paths
 
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -92,6 +93,7 @@ def configure_logging(level: str, log_format: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_trace,
         _without_paths,
     ]
     structlog.configure(
@@ -118,6 +120,15 @@ def configure_logging(level: str, log_format: str) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True  # every request has its line from us
+
+
+def _with_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # The renderers' own tracebacks show absolute paths and, on consoles, the values of local variables: image content.
+    exc_info = event.pop("exc_info", None)
+    exc = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1] if exc_info is True else exc_info
+    if isinstance(exc, BaseException):
+        event["trace"] = format_trace(exc)
+    return event
 
 
 def _without_paths(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -4,12 +4,13 @@ Whatever the way, the tensors are written in one canonical form (timm's names, s
 before anything uses them. The carriers are not trusted; the hash is.
 """
 
+import contextlib
 import hashlib
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,10 @@ def find_weights(settings: Settings) -> Weights:
     cached = settings.weights_cache / CANONICAL_NAME
     if cached.is_file() and sha256_of(cached) == CANONICAL_SHA256:
         return Weights(cached, CANONICAL_SHA256, "cache")
-    try:
-        settings.weights_cache.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(settings.weights_cache / ".lock"):
-            if cached.is_file() and sha256_of(cached) == CANONICAL_SHA256:
-                return Weights(cached, CANONICAL_SHA256, "cache")
-            return _fetch(cached)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot keep the weights in WEIGHTS_CACHE ({exc.strerror}); name a writable folder"
-        ) from exc
+    with _writing(settings.weights_cache):
+        if cached.is_file() and sha256_of(cached) == CANONICAL_SHA256:
+            return Weights(cached, CANONICAL_SHA256, "cache")
+        return _fetch(cached)
 
 
 def sha256_of(path: Path) -> str:
@@ -201,12 +196,27 @@ def _given_weights(path: Path, cache: Path) -> Weights:
     if sha256_of(path) == CANONICAL_SHA256:
         return Weights(path, CANONICAL_SHA256, "WEIGHTS")
     # The same tensors under another header or other names: bring them into the one form the runtimes read.
-    written = to_canonical(path)
+    try:
+        written = to_canonical(path)
+    except WeightsError as exc:
+        raise WeightsError(f"WEIGHTS ({path.name}): {exc}") from exc
     cached = cache / CANONICAL_NAME
-    cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache / ".lock"):
+    with _writing(cache):
         write_atomic(cached, written)
     return Weights(cached, CANONICAL_SHA256, "WEIGHTS")
+
+
+@contextlib.contextmanager
+def _writing(cache: Path) -> Iterator[None]:
+    """Hold the cache's lock: of several processes that start at once, one fetches and the others wait."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(cache / ".lock"):
+            yield
+    except OSError as exc:
+        raise WeightsError(
+            f"cannot keep the weights in WEIGHTS_CACHE ({exc.strerror}); name a writable folder"
+        ) from exc
 
 
 def _fetch(cached: Path) -> Weights:

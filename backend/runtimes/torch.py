@@ -66,9 +66,12 @@ class TorchRuntime:
             )
         except (RuntimeError, TypeError, AssertionError) as exc:
             raise ConfigError(f"MODEL_NAME={model_name!r} cannot be built at INPUT_SIZE={input_size}: {exc}") from exc
-        grid: Any = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+        patches: Any = getattr(model, "patch_embed", None)
+        grid = getattr(patches, "grid_size", None)
         if grid is None:
             raise ConfigError(f"MODEL_NAME={model_name!r} is not a vision transformer with a patch grid")
+        if any(input_size % side for side in patches.patch_size):
+            raise ConfigError(f"INPUT_SIZE={input_size} is no multiple of the patches of MODEL_NAME={model_name!r}")
         self.grid_hw = (int(grid[0]), int(grid[1]))
         self.dim: int = model.num_features  # type: ignore[assignment]
         self._model: Any = model.eval().requires_grad_(False).to(device)

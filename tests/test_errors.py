@@ -1,0 +1,247 @@
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from backend import errors
+from backend.errors import (
+    BackendError,
+    Busy,
+    ConfigError,
+    IncompatibleMemory,
+    InvalidImage,
+    InvalidRequest,
+    InvalidShape,
+    MemoryNotFound,
+    StorageError,
+    TooLarge,
+    UnsupportedImage,
+    WeightsError,
+    error_reply,
+    format_trace,
+    strip_paths,
+)
+
+MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existente"]
+
+
+@pytest.mark.parametrize(
+    ("error", "parent", "status"),
+    [
+        (ConfigError, BackendError, 500),
+        (WeightsError, ConfigError, 500),
+        (InvalidRequest, BackendError, 422),
+        (InvalidShape, InvalidRequest, 422),
+        (InvalidImage, BackendError, 400),
+        (UnsupportedImage, InvalidImage, 415),
+        (TooLarge, BackendError, 413),
+        (MemoryNotFound, BackendError, 400),
+        (IncompatibleMemory, BackendError, 409),
+        (Busy, BackendError, 503),
+        (StorageError, BackendError, 500),
+    ],
+)
+def test_every_error_has_its_place_in_the_tree_and_its_status(error, parent, status):
+    assert error.__bases__ == (parent,)
+    assert error.status == status
+
+
+def test_the_tree_that_is_drawn_is_the_tree_that_is():
+    drawn = {}
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        entry = re.match(r"([ │├└─]{4,})(\w+) *(\d{3})?", line)
+        if entry is None:
+            continue
+        above = [(indent, name) for indent, name in above if indent < len(entry[1])]
+        drawn[entry[2]] = (above[-1][1] if above else "Exception", entry[3])
+        above.append((len(entry[1]), entry[2]))
+    real = {
+        name: (error.__base__.__name__, error.status)
+        for name, error in vars(errors).items()
+        if inspect.isclass(error) and issubclass(error, BackendError)
+    }
+    assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
+    assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
+    assert len(drawn) == 12
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def test_a_reply_is_a_message_and_a_trace_of_where_it_happened():
+    reply = error_reply("what to do", raised(InvalidShape("what to do")), with_trace=True)
+    assert reply.keys() == {"error", "trace"}
+    assert reply["error"] == "what to do"
+    assert re.search(r'File "tests/test_errors.py", line \d+, in raised\n    raise error\n', reply["trace"])
+    assert reply["trace"].endswith("InvalidShape: what to do\n")
+    assert json.loads(json.dumps(reply)) == reply
+
+
+def test_the_trace_is_empty_where_it_is_turned_off_or_there_is_none():
+    assert error_reply("x", raised(ValueError("secret")), with_trace=False) == {"error": "x", "trace": ""}
+    assert error_reply("x", None, with_trace=True) == {"error": "x", "trace": ""}
+
+
+def test_the_trace_shows_causes_and_contexts_oldest_first():
+    try:
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                raise OSError("second")  # noqa: B904
+        except OSError as cause:
+            raise StorageError("third") from cause
+    except StorageError as error:
+        trace = format_trace(error)
+    places = [trace.index(text) for text in ("KeyError: 'first'", "OSError: second", "StorageError: third")]
+    assert places == sorted(places)
+    try:
+        try:
+            raise KeyError("hidden")
+        except KeyError:
+            raise StorageError("shown") from None
+    except StorageError as error:
+        trace = format_trace(error)
+    assert "shown" in trace
+    assert "hidden" not in trace
+
+
+def test_a_circle_of_causes_ends():
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert format_trace(first).count("ValueError") == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/srv/models/Master1/Pattern/memory.npz",
+        "/home/user/models",
+        "C:\\models\\Master1\\memory.npz",
+        "C:/models/Master1/memory.npz",
+        "\\\\server\\share\\models\\memory.npz",
+        "/srv/modèles/日本/x.npz",
+    ],
+)
+@pytest.mark.parametrize(
+    "wrap", ["cannot read {}", "cannot read '{}': denied", "[Errno 2] No such file: {!r}", "models={}"]
+)
+def test_absolute_paths_are_cut_down_to_their_last_component(path, wrap):
+    reply = error_reply(wrap.format(path), raised(ValueError(wrap.format(path))), with_trace=True)
+    last = re.split(r"[/\\]", path)[-1]
+    for text in reply.values():
+        assert last in text
+        assert not re.search(r"(srv|home|user|server|share|Program|ROI|modèles|日本|Master1|[CD]:)[/\\ ]", text)
+        assert not re.search(r"(?<![\w.])[/\\]", text.replace("tests/test_errors.py", ""))
+
+
+def test_a_path_in_quotes_is_cut_down_though_it_has_spaces():
+    for path in ("/srv/roi anomaly/models/memory.npz", "C:\\Program Files\\roi\\models\\memory.npz"):
+        for text in (f"cannot read '{path}': denied", str(OSError(13, "Permission denied", path))):
+            stripped = error_reply(text, None, with_trace=True)["error"]
+            assert "memory.npz" in stripped
+            assert not re.search(r"srv|roi|anomaly|Program|models|[/\\]", stripped)
+
+
+def test_the_path_in_an_oserror_is_not_told(tmp_path):
+    folder = tmp_path / "customer" / "models"
+    try:
+        (folder / "memory.npz").read_bytes()
+    except OSError as error:
+        reply = error_reply(str(error), error, with_trace=True)
+    for text in reply.values():
+        assert "memory.npz" in text
+        assert str(tmp_path) not in text
+        assert "customer" not in text
+
+
+def test_no_frame_tells_where_the_project_or_its_packages_lie():
+    try:
+        json.loads("{")
+    except ValueError as error:
+        here = format_trace(error)
+    try:
+        import numpy as np
+
+        np.zeros(3).reshape(2)
+        np.percentile([1.0], 200)
+    except ValueError as error:
+        here += format_trace(error)
+    assert 'File "tests/test_errors.py"' in here
+    assert 'File "decoder.py"' in here
+    for private in (
+        str(Path(errors.__file__).parents[1]),
+        json.__file__,
+        str(Path(json.__file__).parent),
+        str(Path.home()),
+    ):
+        assert private not in here
+    assert not re.search(r'File "(/|[A-Za-z]:)', here)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run /fit_ok first",
+        "see /docs",
+        "GET is not served at /infer; see /docs",
+        "see https://example.com/a/b/c for more",
+        "1/2 and 3/4",
+        "image/png or image/jpeg",
+        "role 'A/B', roi 'C'",
+        'the pair {"error", "trace"}',
+    ],
+)
+def test_what_is_no_absolute_path_stays(text):
+    assert strip_paths(text) == text
+
+
+@pytest.mark.parametrize("phrase", MISREAD)
+@pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
+def test_no_reply_contains_what_a_gui_misreads_as_success(phrase, spelling):
+    text = f"memory of Master1 {spelling(phrase)}a!"
+    reply = error_reply(text, raised(ValueError(text)), with_trace=True)
+    for value in reply.values():
+        assert "memory of Master1" in value
+        assert not any(misread in value.lower() for misread in MISREAD)
+
+
+def test_not_even_a_line_of_source_in_the_trace_is_misread():
+    try:
+        raise ValueError("Already Exists: memoria existente; ya entrenada; ALREADY TRAINED")
+    except ValueError as error:
+        trace = error_reply("x", error, with_trace=True)["trace"]
+    assert "raise ValueError(" in trace
+    assert not any(misread in trace.lower() for misread in MISREAD)
+
+
+def test_cutting_a_path_makes_no_misread_phrase():
+    text = error_reply("already /srv/exists", None, with_trace=True)["error"]
+    assert not any(misread in text.lower() for misread in MISREAD)
+
+
+@pytest.mark.parametrize("text", ["already exi\u017fts", "memor\u0130a existente", "ALREADY EX\u0130STS"])
+def test_letters_that_only_fold_to_those_of_a_misread_phrase_are_no_error_of_their_own(text):
+    assert error_reply(text, None, with_trace=True)["error"]
+
+
+def test_memory_not_found_says_what_every_gui_generation_looks_for():
+    error = MemoryNotFound("role 'Master1', roi 'Pattern'")
+    text = error_reply(str(error), error, with_trace=False)["error"]
+    for phrase in ("memory not found", "run /fit_ok first", "Memoria no encontrada"):
+        assert phrase in text
+    assert "role 'Master1', roi 'Pattern'" in text
+
+
+def test_busy_says_how_long_to_wait():
+    error = Busy(32, 2)
+    assert error.retry_after_s == 2
+    assert "32 requests" in str(error)
+    assert "retry in 2 s" in str(error)

@@ -1,0 +1,197 @@
+"""Parity is measured on the real weights: random-initialised DINOv2 has LayerScale 1e-5, and any two runtimes agree."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from backend import runtimes
+from backend.config import DEFAULT_MODEL, Settings
+from backend.errors import ConfigError
+from backend.features import preprocess
+from backend.patchcore import PatchCoreMemory
+from backend.runtimes import open_runtime
+from backend.runtimes.openvino import OpenVinoRuntime, resample_position_grid
+from backend.runtimes.torch import TorchRuntime, select_patch_tokens
+
+# After backend.runtimes.torch, which makes torchvision importable beside a CPU build of torch.
+import timm  # isort: skip
+import torch  # isort: skip
+from safetensors.numpy import load_file  # isort: skip
+from safetensors.torch import load_file as load_torch_file  # isort: skip
+from timm.layers import resample_abs_pos_embed  # isort: skip
+from timm.models.vision_transformer import checkpoint_filter_fn  # isort: skip
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", params=[448, 336])
+def parity(request, weights, images):
+    """Pixels of real images, and the tokens that timm's own model gives for them, loaded by timm's own functions."""
+    side = request.param
+    model = timm.create_model(DEFAULT_MODEL, pretrained=False, num_classes=0, img_size=side)
+    model.load_state_dict(checkpoint_filter_fn(load_torch_file(str(weights.path)), model), strict=True)
+    model.eval()
+    pixels = np.stack([preprocess(image, side) for image in images[1:4] + images[-1:]])
+    with torch.inference_mode():
+        tokens = model.forward_features(torch.from_numpy(pixels))[:, model.num_prefix_tokens :].numpy()
+    return SimpleNamespace(side=side, pixels=pixels, tokens=tokens)
+
+
+@pytest.fixture(params=["openvino", "torch"])
+def runtime(request, parity, weights):
+    if request.param == "openvino":
+        return OpenVinoRuntime(weights.path, parity.side)
+    return TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu")
+
+
+def test_every_token_of_either_runtime_is_the_token_of_timms_own_forward_pass(runtime, parity):
+    tokens = runtime.forward(parity.pixels)
+    side = parity.side // 14
+    assert runtime.grid_hw == (side, side)
+    assert tokens.shape == parity.tokens.shape == (len(parity.pixels), side * side, runtime.dim)
+    assert tokens.dtype == np.float32
+    ours, theirs = tokens.astype(np.float64), parity.tokens.astype(np.float64)
+    cosine = (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
+    assert cosine.min() >= 0.99999
+    # The cosine does not see a wrong scale.
+    assert (np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)).max() < 1e-3
+
+    # And so every score agrees to 1e-4: the first image is the memory bank, the others are judged by it.
+    bank = PatchCoreMemory.build(parity.tokens[0], (side, side), 0.2)
+    for one, other in zip(tokens[1:], parity.tokens[1:], strict=True):
+        assert np.percentile(bank.distances(one), 99) == pytest.approx(
+            np.percentile(bank.distances(other), 99), abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("side", [1, 2, 10, 16, 24, 32, 36, 37, 38, 50, 73, 146])
+def test_the_position_grid_is_resampled_as_timm_resamples_it(weights, side):
+    trained = load_file(weights.path)["pos_embed"]
+    expected = resample_abs_pos_embed(torch.from_numpy(trained), [side, side], num_prefix_tokens=1).numpy()
+    resampled = resample_position_grid(trained, side)
+    assert resampled.shape == expected.shape == (1, 1 + side * side, 384)
+    assert resampled.dtype == np.float32
+    assert np.abs(resampled - expected).max() <= 1e-6  # the values reach 0.16
+
+
+def test_openvino_serves_the_default_model_without_importing_torch(weights):
+    script = (
+        "import sys, numpy; from backend.config import Settings; from backend.weights import Weights;"
+        "from backend.runtimes import open_runtime; from pathlib import Path;"
+        f"runtime, reason = open_runtime(Settings(input_size=28), Weights(Path({str(weights.path)!r}), '', ''));"
+        "assert runtime.forward(numpy.zeros((1, 3, 28, 28), numpy.float32)).shape == (1, 4, 384);"
+        "print(runtime.name, reason, sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in {"DEVICE", "RUNTIME"}}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**clean, "DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "openvino None []"
+
+
+@pytest.mark.parametrize("runtime_name", ["auto", "torch"])
+def test_cuda_asked_for_in_vain_runs_on_the_cpu_and_says_why(weights, monkeypatch, runtime_name):
+    monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: False)
+    opened, reason = open_runtime(Settings(device="cuda", runtime=runtime_name, input_size=28), weights)
+    assert opened.device == "cpu"
+    assert opened.name == ("torch" if runtime_name == "torch" else "openvino")
+    assert reason is not None
+    assert "CUDA" in reason
+    assert "CPU" in reason
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_cpu_that_was_allowed_needs_no_reason(weights, monkeypatch, device):
+    monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: False)
+    opened, reason = open_runtime(Settings(device=device, input_size=28), weights)
+    assert (opened.name, opened.device, reason) == ("openvino", "cpu", None)
+
+
+def test_runtime_openvino_on_device_cuda_says_that_openvino_runs_on_cpus(weights, monkeypatch):
+    monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: True)
+    opened, reason = open_runtime(Settings(device="cuda", runtime="openvino", input_size=28), weights)
+    assert opened.name == "openvino"
+    assert reason is not None
+    assert "RUNTIME=openvino" in reason
+
+
+@pytest.mark.parametrize("runtime_name", ["auto", "torch"])
+def test_torch_asked_for_and_not_installed_is_a_config_error_that_says_how_to_install_it(
+    weights, monkeypatch, runtime_name
+):
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
+    settings = Settings(model_name="vit_x", weights=weights.path, weights_sha256=weights.sha256, runtime=runtime_name)
+    with pytest.raises(ConfigError, match=r"requirements-torch\.txt"):
+        open_runtime(settings, weights)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "input_size"),
+    [
+        ("no_such_model", 448),
+        ("resnet18", 448),  # no vision transformer
+        ("vit_base_patch14_dinov2.lvd142m", 448),  # not the model of these weights
+        (DEFAULT_MODEL, 450),  # not a multiple of its patches
+    ],
+)
+def test_a_model_that_cannot_be_built_is_a_config_error_that_names_it(weights, model_name, input_size):
+    with pytest.raises(ConfigError, match=model_name):
+        TorchRuntime(model_name, weights.path, input_size, "cpu")
+
+
+def test_torch_weights_are_frozen(weights):
+    runtime = TorchRuntime(DEFAULT_MODEL, weights.path, 28, "cpu")
+    model = runtime._model
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def numbered_tokens(prefix: int, n_patches: int) -> torch.Tensor:
+    """[2, prefix + n_patches, 3]: prefix tokens are negative, patch tokens count from 0."""
+    numbers = torch.arange(-prefix, n_patches, dtype=torch.float32)
+    return numbers[None, :, None].expand(2, -1, 3)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5], ids=["no prefix", "class token", "class token and four registers"])
+@pytest.mark.parametrize("grid_hw", [(2, 3), (4, 4), (1, 1)])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tokens: tokens,
+        lambda tokens: {"x_norm_clstoken": tokens[:, 0], "x_norm_patchtokens": tokens, "x_prenorm": tokens + 100},
+        lambda tokens: {"pooled": tokens[:, 0], "features": tokens, "masks": None},
+    ],
+    ids=["tensor", "dict as of Meta", "any dict"],
+)
+def test_patch_tokens_are_found_behind_their_prefix_in_a_tensor_or_a_dict(prefix, grid_hw, wrap):
+    n_patches = grid_hw[0] * grid_hw[1]
+    selected = select_patch_tokens(wrap(numbered_tokens(prefix, n_patches)), grid_hw)
+    assert selected.shape == (2, n_patches, 3)
+    assert selected[0, :, 0].tolist() == list(range(n_patches))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        numbered_tokens(1, 14),  # 15 tokens for 16 patches
+        torch.zeros(2, 384),  # pooled
+        torch.zeros(2, 384, 4, 4),  # a map of a convolutional network
+        {"x_norm_patchtokens": numbered_tokens(0, 9)},
+        {"pooled": torch.zeros(2, 384)},
+        {},
+    ],
+    ids=["too few tokens", "pooled tensor", "map", "too few in a dict", "pooled dict", "empty dict"],
+)
+def test_output_without_the_patch_tokens_is_a_config_error(output):
+    with pytest.raises(ConfigError, match="16 patch tokens"):
+        select_patch_tokens(output, (4, 4))

@@ -1,0 +1,258 @@
+import contextvars
+import json
+import logging
+import re
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import structlog
+
+from backend import telemetry
+from backend.telemetry import RequestRecord, annotate, configure_logging, recording, render_metrics, stage
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only when told to."""
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    return now
+
+
+@pytest.fixture
+def logs(capsys):
+    """Configures logging, writes, and gives back the lines; restores pytest's own logging."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+
+    def lines_of(write, *, level="info", log_format="json"):
+        configure_logging(level, log_format)
+        write()
+        captured = capsys.readouterr()
+        assert captured.out == "", "logs go to stderr"
+        return captured.err.splitlines()
+
+    yield lines_of
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+# --- stages and fields
+
+
+def test_a_stage_that_is_repeated_adds_up(clock):
+    record = RequestRecord("r1")
+    with recording(record):
+        for seconds in (0.25, 0.5, 1.25):
+            with stage("extract"):
+                clock.seconds += seconds
+            clock.seconds += 7  # between stages
+        with stage("search"):
+            clock.seconds += 0.125
+    assert record.timings_ms == {"extract": 2000, "search": 125}
+
+
+def test_a_stage_that_fails_is_timed_all_the_same(clock):
+    record = RequestRecord("r1")
+
+    def decode():
+        with recording(record), stage("decode"):
+            clock.seconds += 0.5
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        decode()
+    assert record.timings_ms == {"decode": 500}
+
+
+def test_stages_and_fields_outside_a_request_go_nowhere(clock):
+    with stage("extract"):
+        clock.seconds += 1
+    annotate(score=1)
+    record = RequestRecord("r1")
+    with recording(record):
+        pass
+    with stage("extract"):
+        clock.seconds += 1
+    annotate(score=2)
+    assert (record.timings_ms, record.fields) == ({}, {})
+
+
+def test_annotations_join_and_the_last_of_a_name_wins():
+    record = RequestRecord("r1")
+    with recording(record):
+        annotate(role_id="Master1", n_images=3)
+        annotate(score=0.5, n_images=4)
+    assert record.fields == {"role_id": "Master1", "n_images": 4, "score": 0.5}
+
+
+def test_requests_at_the_same_time_do_not_mix(clock):
+    records = [RequestRecord(str(i)) for i in range(4)]
+    gate = threading.Barrier(4)
+
+    def serve(record):
+        with recording(record):
+            gate.wait(10)
+            annotate(request=record.request_id)
+            gate.wait(10)
+
+    threads = [threading.Thread(target=serve, args=(record,)) for record in records]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert [record.fields for record in records] == [{"request": str(i)} for i in range(4)]
+
+
+def test_a_worker_thread_that_runs_in_the_requests_context_reports_to_it():
+    record = RequestRecord("r1")
+    with recording(record):
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=lambda: context.run(annotate, score=1))
+        thread.start()
+        thread.join(10)
+    assert record.fields == {"score": 1}
+
+
+def metric(line_start):
+    found = re.search(rf"^{re.escape(line_start)} (\S+)$", render_metrics().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_every_stage_is_counted_in_a_histogram(clock):
+    count, total = 'stage_seconds_count{stage="coreset"}', 'stage_seconds_sum{stage="coreset"}'
+    before = metric(count), metric(total)
+    for _ in range(3):
+        with stage("coreset"):
+            clock.seconds += 2
+    assert (metric(count), metric(total)) == (before[0] + 3, pytest.approx(before[1] + 6))
+
+
+def test_metrics_are_prometheus_text():
+    text = render_metrics().decode()
+    for name in (
+        "requests_total",
+        "stage_seconds",
+        "image_score",
+        "fitted_rois",
+        "queue_depth",
+        "queue_rejected_total",
+    ):
+        assert re.search(rf"^# TYPE {name} (counter|gauge|histogram)$", text, re.MULTILINE)
+
+
+# --- logs
+
+PRIVATE = "/srv/customer/models/Master1/Pattern/memory.npz"
+
+
+def test_every_json_line_parses_and_says_when_what_and_how_bad(logs):
+    def write():
+        log = structlog.get_logger("backend.service")
+        log.info("request", role_id="Línea 1", score=0.5, token_shape=[32, 32], n_images=1)
+        log.warning("weights.unavailable", reason='quotes " and\nnewlines')
+        logging.getLogger("uvicorn.error").info("Started server process [%d]", 42)
+
+    lines = [json.loads(line) for line in logs(write)]
+    assert [line["event"] for line in lines] == ["request", "weights.unavailable", "Started server process [42]"]
+    assert [line["level"] for line in lines] == ["info", "warning", "info"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"]) for line in lines)
+    assert lines[0]["role_id"] == "Línea 1"
+    assert (lines[0]["score"], lines[0]["token_shape"], lines[0]["n_images"]) == (0.5, [32, 32], 1)
+
+
+def test_the_console_has_one_line_per_event_without_colours(logs):
+    def write():
+        structlog.get_logger("x").info("request", role_id="Master1", score=0.5)
+        logging.getLogger("uvicorn.error").warning("stopping")
+
+    lines = logs(write, log_format="console")
+    assert len(lines) == 2
+    assert "request" in lines[0]
+    assert "role_id=Master1" in lines[0]
+    assert "score=0.5" in lines[0]
+    assert "stopping" in lines[1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_events_below_the_level_are_not_written(logs):
+    def write():
+        for level in ("debug", "info", "warning", "error"):
+            getattr(structlog.get_logger("x"), level)(level)
+
+    for kept, level in enumerate(["debug", "info", "warning", "error"]):
+        assert len(logs(write, level=level)) == 4 - kept
+
+
+def test_the_access_log_of_the_server_is_silent(logs):
+    assert logs(lambda: logging.getLogger("uvicorn.access").info("GET /health")) == []
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"path": PRIVATE},
+        {"reason": f"[Errno 2] No such file or directory: '{PRIVATE}'"},
+    ],
+    ids=["text", "message"],
+)
+def test_no_log_line_has_an_absolute_path(logs, log_format, fields):
+    (line,) = logs(lambda: structlog.get_logger("x").info("index.rebuilt", **fields), log_format=log_format)
+    assert "memory.npz" in line
+    assert "customer" not in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_message_of_another_library_has_an_absolute_path(logs, log_format):
+    def write():
+        logging.getLogger("some.library").warning("cannot read %s", PRIVATE)
+        logging.getLogger("uvicorn.error").error(f"cannot read {PRIVATE}")
+
+    lines = logs(write, log_format=log_format)
+    assert len(lines) == 2
+    assert all("memory.npz" in line and "customer" not in line for line in lines)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_logged_exception_shows_neither_absolute_paths_nor_the_pixels_in_its_frames(logs, log_format):
+    # The server, asyncio and others log what escapes to them with its traceback.
+    def fail():
+        image = np.full((4, 4, 3), 217, np.uint8)  # noqa: F841
+        customer = "part of a customer"  # noqa: F841
+        Path(PRIVATE).read_bytes()
+
+    def write():
+        try:
+            fail()
+        except OSError:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+            structlog.get_logger("x").exception("unexpected")
+
+    text = "\n".join(logs(write, log_format=log_format))
+    assert "Exception in ASGI application" in text
+    assert "No such file or directory" in text, "what happened is told"
+    assert "in fail" in text, "and where"
+    assert "217" not in text
+    assert "customer" not in text
+    assert str(Path(__file__).parent) not in text
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_logged_exception_is_one_event_that_parses(logs, log_format):
+    def write():
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+
+    lines = logs(write, log_format=log_format)
+    if log_format == "json":
+        assert len(lines) == 1
+        assert "ValueError: broken" in json.dumps(json.loads(lines[0]))
+    else:
+        assert "ValueError: broken" in "\n".join(lines)
