@@ -34,12 +34,19 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Serve on ``HOST:PORT`` until stopped."""
+    """Serve on ``HOST:PORT`` until stopped.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
     from backend.app import create_app
 
     config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_config=None)
     server = _Server(config)
-    server.run()
+    try:
+        server.run()
+    except SystemExit as exc:  # uvicorn's way to say that it could not bind; the log has the system's reason
+        raise ConfigError(f"cannot listen on HOST={settings.host} PORT={settings.port}") from exc
     if not server.started:
         sys.exit(3)
 

@@ -9,19 +9,20 @@ from typing import Annotated, Any, TypeVar
 import structlog
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from backend import __version__
 from backend.config import Settings, load_settings
 from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, UnsupportedImage, error_reply
-from backend.middleware import BodyLimit, RequestTelemetry
-from backend.openapi import ERRORS, INFER_EXAMPLES, multipart
+from backend.middleware import BodyLimit, Cors, RequestTelemetry
+from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, multipart
 from backend.roi_mask import parse_shape
 from backend.schemas import (
     CalibrateReply,
@@ -39,8 +40,16 @@ from backend.telemetry import FITTED_ROIS, annotate, configure_logging, render_m
 
 _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
+_MAX_INFER_FILES = 8  # one is right; some more get the sentence that says so
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
+
+_FORM = "send multipart/form-data with role_id, roi_id, mm_per_px and"
+_HOW_TO_SEND = {
+    "/fit_ok": f"{_FORM} 1 to MAX_FILES images",
+    "/infer": f"{_FORM} one image",
+    "/calibrate_ng": "send a JSON object in UTF-8, not compressed, with Content-Type: application/json",
+}
 
 log: Any = structlog.get_logger(__name__)
 
@@ -72,18 +81,19 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         description="Images are canonical ROIs, already cropped and rotated; the service never changes their geometry. "
         'Every error is `{"error", "trace"}`.',
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_request_mb * 2**20))
-    app.add_middleware(RequestTelemetry, with_trace=settings.trace)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["X-Request-Id"],
         )
+    app.add_middleware(RequestTelemetry, with_trace=settings.trace)
     _answer_errors(app, settings)
     _add_routes(app)
     return app
@@ -106,7 +116,7 @@ RequestId = Annotated[str, Depends(request_id_of)]
 
 
 def _add_routes(app: FastAPI) -> None:
-    @app.get("/health", response_model_exclude_none=True, tags=["state"])
+    @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
     async def health(service: Service, request_id: RequestId) -> HealthReply:
         """Status, device and model. Cheap: answers while a fit runs."""
         features = service.features
@@ -124,7 +134,7 @@ def _add_routes(app: FastAPI) -> None:
             request_id=request_id,
         )
 
-    @app.get("/metrics", response_class=Response, tags=["state"], responses={200: {"content": {"text/plain": {}}}})
+    @app.get("/metrics", response_class=Response, tags=["state"], responses={**METRICS_EXAMPLE, **ERRORS["state"]})
     def metrics(service: Service) -> Response:
         """Prometheus text format."""
         FITTED_ROIS.set(service.store.count_fitted())
@@ -138,7 +148,7 @@ def _add_routes(app: FastAPI) -> None:
     )
     async def fit_ok(request: Request, service: Service, request_id: RequestId) -> FitReply:
         """Learn what OK looks like from 1..N good images and replace the ROI's memory bank."""
-        async with request.form(max_files=service.settings.max_files, max_fields=_MAX_TEXT_FIELDS) as form:
+        async with _complete_form(request, max_files=service.settings.max_files) as form:
             fields = await _read_fields(form, FitFields)
             images = [_image(value) for name, value in form.multi_items() if _IMAGES_FIELD.fullmatch(name)]
             result = await run_in_threadpool(
@@ -184,7 +194,7 @@ def _add_routes(app: FastAPI) -> None:
     )
     async def infer(request: Request, service: Service, request_id: RequestId) -> InferReply:
         """Score one image against the ROI's memory bank, by the ROI's stored calibration."""
-        async with request.form(max_files=2, max_fields=_MAX_TEXT_FIELDS) as form:
+        async with _complete_form(request, max_files=_MAX_INFER_FILES) as form:
             fields = await _read_fields(form, InferFields)
             images = [_image(value) for name, value in form.multi_items() if name in ("image", "file")]
             if len(images) != 1:
@@ -211,6 +221,16 @@ def _add_routes(app: FastAPI) -> None:
             token_shape=list(result.token_hw),
             request_id=request_id,
         )
+
+
+@asynccontextmanager
+async def _complete_form(request: Request, max_files: int) -> AsyncIterator[FormData]:
+    """The request's form, refused when its end is missing: the parser drops an unfinished part without a word."""
+    async with request.form(max_files=max_files, max_fields=_MAX_TEXT_FIELDS) as form:
+        kind, options = parse_options_header(request.headers.get("content-type"))
+        if kind == b"multipart/form-data" and b"--%b--" % options[b"boundary"] not in request.state.body_end:
+            raise HTTPException(400, "The upload is incomplete: its closing boundary is missing")
+        yield form
 
 
 async def _read_fields(form: FormData, model: type[Fields]) -> Fields:
@@ -265,9 +285,13 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> JSONResponse:
+        if isinstance(exc.__cause__, ClientDisconnect):  # in the middle of a JSON body
+            raise exc.__cause__
+        path = request.url.path
         error = {
-            404: f"unknown path {request.url.path}; see /docs",
-            405: f"{request.method} is not served at {request.url.path}; see /docs",
+            400: f"{exc.detail.rstrip('.')}; {_HOW_TO_SEND.get(path, 'see /docs')}",
+            404: f"unknown path {path}; see /docs",
+            405: f"{request.method} is not served at {path}; see /docs",
         }.get(exc.status_code, exc.detail)
         annotate(error=error)
         return reply(exc.status_code, error, exc, dict(exc.headers) if exc.headers else None)
@@ -277,6 +301,8 @@ def _describe(errors: Any) -> str:
     """One sentence for all problems that pydantic found, each with its field."""
     sentences = []
     for item in errors:
+        if item["loc"] == ("body",):
+            return f"{item['msg']}; {_HOW_TO_SEND['/calibrate_ng']}"
         where = ".".join(str(part) for part in item["loc"] if part != "body")
         sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
     return "; ".join(sentences)

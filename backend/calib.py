@@ -13,8 +13,8 @@ class Calibration:
 
     Attributes:
         threshold: image scores and map values at or above it are defects.
-        score_percentile: percentile of the masked distance map that is the image score.
-        area_mm2_thr: smaller regions are dropped, in mm².
+        score_percentile: percentile of the masked distance map that is the image score; None is the configured one.
+        area_mm2_thr: smaller regions are dropped, in mm²; None is the configured one.
         mm_per_px: millimetres per pixel at calibration; inference takes the request's own.
         p99_ok: 99th percentile of the OK scores; None in files of older generations that lack it.
         p5_ng: 5th percentile of the NG scores; None without NG scores.
@@ -25,8 +25,8 @@ class Calibration:
     """
 
     threshold: float
-    score_percentile: float
-    area_mm2_thr: float
+    score_percentile: float | None = None
+    area_mm2_thr: float | None = None
     mm_per_px: float | None = None
     p99_ok: float | None = None
     p5_ng: float | None = None

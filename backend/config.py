@@ -44,8 +44,8 @@ class Settings(BaseSettings):
         1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², where a calibration names none"
     )
 
-    max_file_mb: float = Field(64, gt=0, allow_inf_nan=False, description="largest uploaded file, in MiB")
-    max_request_mb: float = Field(2048, gt=0, allow_inf_nan=False, description="largest request body, in MiB")
+    max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")
+    max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest request body, in MiB")
     max_files: int = Field(1000, ge=1, description="most images in one request")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")
     max_queue: int = Field(32, ge=1, le=36, description="most requests that run or wait; more get 503")
@@ -63,6 +63,13 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("models_dir")
+    @classmethod
+    def _is_no_file(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError("this is a file, not a folder")
+        return value
 
     @field_validator("input_size")
     @classmethod

@@ -120,15 +120,15 @@ def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> d
     """The body of every error reply.
 
     Args:
-        error: what went wrong and what to do about it.
+        error: what went wrong and what to do about it, in words of ours and the client's own paths and ids.
         exc: the exception behind it; its frames become the trace.
         with_trace: ``False`` leaves the trace empty (shared deployments).
 
     Returns:
-        ``{"error": str, "trace": str}``, without absolute paths and without the phrases that GUI clients misread.
+        ``{"error": str, "trace": str}``, the trace without absolute paths; neither holds a phrase that clients misread.
     """
     trace = format_trace(exc) if with_trace and exc is not None else ""
-    return {"error": _defuse(strip_paths(error)), "trace": _defuse(trace)}
+    return {"error": _defuse(error), "trace": _defuse(trace)}
 
 
 def format_trace(exc: BaseException) -> str:

@@ -9,13 +9,15 @@ from typing import Any
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import error_reply
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
+_BODY_END_BYTES = 1024
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log: Any = structlog.get_logger(__name__)
@@ -84,8 +86,23 @@ class RequestTelemetry:
         )
 
 
+class Cors(CORSMiddleware):
+    """Starlette's, with refusals in the contract's shape."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a browser's question whether it may call."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        error = f"{bytes(response.body).decode()}; CORS_ORIGINS lists the origins that may call"
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return JSONResponse(error_reply(error, None, with_trace=False), response.status_code, headers)
+
+
 class BodyLimit:
     """Refuses a body with 413 as soon as it is known to be too large, by its header or by what has arrived.
+
+    Leaves the end of the body in ``request.state.body_end``, for those who must know whether it is complete.
 
     Args:
         app: the application.
@@ -102,6 +119,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         arrived = 0
+        state = scope.setdefault("state", {})
+        state["body_end"] = b""
         announced = Headers(scope=scope).get("content-length", "")
 
         async def counted() -> Message:
@@ -109,7 +128,9 @@ class BodyLimit:
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise self._too_large()
             message = await receive()
-            arrived += len(message.get("body", b""))
+            body = message.get("body", b"")
+            arrived += len(body)
+            state["body_end"] = (state["body_end"] + body)[-_BODY_END_BYTES:]
             if arrived > self._max_bytes:
                 raise self._too_large()
             return message

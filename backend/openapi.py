@@ -4,64 +4,118 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from backend.schemas import ErrorReply
+from backend.errors import Busy, MemoryNotFound
+from backend.schemas import HEATMAP_EXAMPLE, ErrorReply
 
-_TRACE = (
-    '  File "backend/app.py", line 170, in infer\n    result = await run_in_threadpool(\n'
-    "MemoryNotFound: memory not found for role 'Master1', roi 'Pattern': run /fit_ok first …\n"
+_ROI = "role 'Master1', roi 'Pattern'"
+_ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
+
+Example = tuple[str, str, str]
+"""Class of the error, the code that raises it, and its sentence."""
+
+_FIELD: Example = ("InvalidRequest", "app.py:_read_fields", "mm_per_px: Input should be greater than or equal to 1e-06")
+_MISSING: Example = ("InvalidRequest", "app.py:_read_fields", "role_id: Field required")
+_NO_IMAGE: Example = (
+    "InvalidRequest",
+    "service.py:fit_ok",
+    "no images: send at least one good image in the file field 'images'",
+)
+_SHAPE: Example = (
+    "InvalidShape",
+    "roi_mask.py:build_mask",
+    "shape circle selects no pixel of the 256x256 image",
+)
+_DAMAGED: Example = (
+    "InvalidImage",
+    "utils.py:decode_image",
+    "part7.png: the image cannot be decoded; it is truncated or damaged",
+)
+_EMPTY: Example = ("InvalidImage", "utils.py:check_image", f"part7.png: the file is empty; {_ACCEPTED}")
+_TYPE: Example = (
+    "UnsupportedImage",
+    "utils.py:check_image",
+    f"part7.gif: this is not an accepted image; {_ACCEPTED}",
+)
+_PIXELS: Example = (
+    "TooLarge",
+    "utils.py:check_image",
+    "part7.png: 30000x30000 pixels, at most 64000000 are accepted",
+)
+_BODY: Example = (
+    "HTTPException",
+    "middleware.py:counted",
+    "the request is larger than 2147483648 bytes (MAX_REQUEST_MB); send fewer images",
+)
+_CUT: Example = (
+    "HTTPException",
+    "app.py:_complete_form",
+    "The upload is incomplete: its closing boundary is missing; send multipart/form-data with …",
+)
+_JSON: Example = (
+    "HTTPException",
+    "app.py:calibrate_ng",
+    "There was an error parsing the body; send a JSON object in UTF-8, not compressed, …",
+)
+_SCORES: Example = (
+    "InvalidRequest",
+    "app.py:calibrate_ng",
+    "ok_scores: List should have at least 1 item after validation, not 0",
+)
+_NOT_FITTED: Example = ("MemoryNotFound", "service.py:_fitted", str(MemoryNotFound(_ROI)))
+_REFIT: Example = (
+    "IncompatibleMemory",
+    "service.py:_fitted",
+    f"refit needed: the memory stored for {_ROI} was built by another extractor (1152 numbers per embedding instead of "
+    "384); run /fit_ok again, then calibrate",
+)
+_DISK: Example = (
+    "StorageError",
+    "storage.py:_writing",
+    "the model cannot be stored (No space left on device); check the models folder",
+)
+_FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
+_BUSY: Example = ("Busy", "queueing.py:admitted", str(Busy(32, 2)))
+_UNEXPECTED: Example = (
+    "RuntimeError",
+    "service.py:health",
+    "unexpected RuntimeError; report request id 0f8fad5b-d9cb-469f-a165-70867728950e with the log around it",
 )
 
-_INVALID = {
-    "field": "mm_per_px: Input should be greater than 0",
-    "missing": "role_id: Field required",
-}
-_IMAGE = {
-    "damaged": "part7.png: the image cannot be decoded; it is truncated or damaged",
-    "empty": "part7.png: the file is empty; send a PNG, JPEG, BMP or WebP image",
-}
-_NOT_FITTED = (
-    "memory not found for role 'Master1', roi 'Pattern': run /fit_ok first with images of good parts "
-    "(Memoria no encontrada: ejecute /fit_ok primero)"
-)
-_REFIT = (
-    "refit needed: the memory stored for role 'Master1', roi 'Pattern' was built by another extractor "
-    "(1152 numbers per embedding instead of 384); run /fit_ok again, then calibrate"
-)
-_TYPE = {"type": "part7.gif: this is not an accepted image; send a PNG, JPEG, BMP or WebP image"}
-_SIZE = {"pixels": "part7.png: 30000x30000 pixels, at most 64000000 are accepted"}
-_STORAGE = {"storage": "the model cannot be stored (No space left on device); check the models folder"}
-_BUSY = {"busy": "the service is busy: 32 requests are already queued; retry in 2 s"}
-_SHAPE = {"shape": "shape circle selects no pixel of the 256x256 image"}
 
-
-def _error(description: str, errors: dict[str, str]) -> dict[str, Any]:
-    examples = {name: {"value": {"error": error, "trace": _TRACE}} for name, error in errors.items()}
+def _error(description: str, *errors: Example) -> dict[str, Any]:
+    examples = {}
+    for kind, place, error in errors:
+        file, function = place.split(":")
+        trace = f'  File "backend/{file}", line 123, in {function}\n    …\n{kind}: {error}\n'
+        examples[f"{kind} in {function}"] = {"value": {"error": error, "trace": trace}}
     return {"model": ErrorReply, "description": description, "content": {"application/json": {"examples": examples}}}
 
 
-ERRORS: dict[str, dict[int | str, dict[str, Any]]] = {
+Responses = dict[int | str, dict[str, Any]]
+ERRORS: dict[str, Responses] = {
+    "state": {500: _error("Unexpected", _UNEXPECTED)},
     "/fit_ok": {
-        400: _error("No usable image; nothing was replaced", _IMAGE),
-        413: _error("Too large", _SIZE),
+        400: _error("A broken image or an incomplete upload; nothing was replaced", _DAMAGED, _EMPTY, _CUT),
+        413: _error("Too large", _PIXELS, _BODY),
         415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", {**_INVALID, "images": "no images: send at least one …"}),
-        500: _error("The model could not be stored", _STORAGE),
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE),
+        500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full; see Retry-After", _BUSY),
     },
     "/calibrate_ng": {
-        413: _error("Too large", {"body": "the request is larger than 2147483648 bytes (MAX_REQUEST_MB)"}),
-        422: _error(
-            "A field is missing or out of range", {**_INVALID, "scores": "ok_scores: List should have at least 1 item"}
-        ),
-        500: _error("The calibration could not be stored", _STORAGE),
+        400: _error("The body cannot be parsed", _JSON),
+        409: _error("The stored memory is of another kind", _REFIT),
+        413: _error("Too large", _BODY),
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
+        500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
     },
     "/infer": {
-        400: _error("Not fitted, or a broken image", {"not fitted": _NOT_FITTED, **_IMAGE}),
-        409: _error("The memory was built by another extractor", {"refit": _REFIT}),
-        413: _error("Too large", _SIZE),
+        400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT),
+        409: _error("The stored memory is of another kind", _REFIT),
+        413: _error("Too large", _PIXELS, _BODY),
         415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", {**_INVALID, **_SHAPE}),
-        500: _error("Stored files are damaged", {"storage": "the stored memory.npz is damaged: refit this ROI"}),
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _SHAPE),
+        500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("The queue is full; see Retry-After", _BUSY),
     },
 }
@@ -70,7 +124,7 @@ _INFERENCE = {
     "role_id": "Master1",
     "roi_id": "Pattern",
     "score": 0.6121,
-    "heatmap_png_base64": "iVBORw0KGgoAAAANSUhEUgAAAQAAAAEACAAAAAB5Gfe6…",
+    "heatmap_png_base64": HEATMAP_EXAMPLE,
     "token_shape": [32, 32],
     "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
 }
@@ -95,6 +149,11 @@ INFER_EXAMPLES: dict[str, Any] = {
         }
     },
     "before calibration": {"value": {**_INFERENCE, "calibration": "none", "regions": []}},
+}
+
+
+METRICS_EXAMPLE: Responses = {
+    200: {"content": {"text/plain": {"example": 'requests_total{endpoint="/infer",method="POST",status="200"} 42.0\n'}}}
 }
 
 

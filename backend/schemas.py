@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 MillimetresPerPixel = Annotated[
-    FiniteFloat, Field(gt=0, le=1e6, description="millimetres per pixel of the uploaded image", examples=[0.2])
+    FiniteFloat, Field(ge=1e-6, le=1e6, description="millimetres per pixel of the uploaded image", examples=[0.2])
 ]
 Score = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 
-_HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
 class _Fields(BaseModel):
@@ -159,7 +159,7 @@ class InferReply(_Reply):
         description="stale: there is one, made for an earlier fit; it is not applied", examples=["applied"]
     )
     heatmap_png_base64: str = Field(
-        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask", examples=[_HEATMAP_EXAMPLE]
+        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask", examples=[HEATMAP_EXAMPLE]
     )
     regions: list[RegionReply]
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])

@@ -126,18 +126,16 @@ class InspectionService:
             keep_all: keep every embedding instead of a coreset.
 
         Raises:
-            InvalidRequest: no image, or more than ``MAX_FILES``.
+            InvalidRequest: no image.
             InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
             Busy: the queue is full.
             StorageError: the model cannot be written.
         """
         if not images:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
-        if len(images) > self.settings.max_files:
-            raise InvalidRequest(f"{len(images)} images, at most {self.settings.max_files} are accepted in one fit")
         annotate(n_images=len(images), device=self.features.runtime.device)
         with self._queue.admitted():
-            with stage("decode"):  # before any work, so that one broken image does not cost the time of a fit
+            with stage("decode"):  # what a header can tell, it tells before any image costs time
                 for image in images:
                     check_image(image.read(), image.name, self._limits)
             embeddings = self._extract_all(images)
@@ -177,16 +175,16 @@ class InspectionService:
             score_percentile: percentile that the scores are; None takes the configured one.
 
         Raises:
-            StorageError: the calibration cannot be written.
+            InvalidRequest: the ids are too long for a file name.
+            IncompatibleMemory, StorageError: the stored memory is unusable, or the calibration cannot be written.
         """
-        fitted = self.store.load(key)
         calibration = calib.calibrate(
             ok_scores,
             ng_scores,
             mm_per_px=mm_per_px,
             area_mm2_thr=self.settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
             score_percentile=self.settings.score_percentile if score_percentile is None else score_percentile,
-            memory_id=fitted.memory_id if fitted else None,
+            memory_id=self.store.memory_id(key),
         )
         self.store.save_calibration(key, calibration)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
@@ -212,15 +210,18 @@ class InspectionService:
         with self._queue.admitted():
             with stage("decode"):
                 pixels = decode_image(image.read(), image.name, self._limits)
-            calibration = fitted.calibration
+            percentile, area_mm2_thr = self.settings.score_percentile, self.settings.area_mm2_thr
+            if (calibration := fitted.calibration) is not None:
+                percentile = percentile if calibration.score_percentile is None else calibration.score_percentile
+                area_mm2_thr = area_mm2_thr if calibration.area_mm2_thr is None else calibration.area_mm2_thr
             inference = self._engine.run(
                 pixels,
                 fitted.memory,
                 mm_per_px=mm_per_px,
                 shape=shape,
                 threshold=calibration.threshold if calibration else None,
-                score_percentile=calibration.score_percentile if calibration else self.settings.score_percentile,
-                area_mm2_thr=calibration.area_mm2_thr if calibration else self.settings.area_mm2_thr,
+                score_percentile=percentile,
+                area_mm2_thr=area_mm2_thr,
                 network_turn=self._queue.turn,
             )
             with stage("encode"):
@@ -234,6 +235,8 @@ class InspectionService:
             score=round(inference.score, 6),
             n_regions=len(inference.regions),
         )
+        if fitted.layout != "current":
+            annotate(layout=fitted.layout)
         if fitted.calibration_state == "stale":
             annotate(calibration="stale: made for an earlier fit, not applied; calibrate again")
         return InferResult(inference, heatmap, fitted.memory.token_hw, calibration, fitted.calibration_state)
@@ -257,7 +260,8 @@ class InspectionService:
         if fitted is None:
             raise MemoryNotFound(str(key))
         running = self.features.identity.as_dict()
-        built_by = fitted.metadata.get("extractor", {})
+        recorded = fitted.metadata.get("extractor")
+        built_by = recorded if isinstance(recorded, dict) else {}
         differences = [
             f"{name} {built_by[name]!r} instead of {value!r}"
             for name, value in running.items()

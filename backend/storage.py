@@ -103,6 +103,15 @@ class ModelStore:
         self._cache: OrderedDict[Path, tuple[FileIdentity, _LoadedMemory]] = OrderedDict()
         self._cache_lock = Lock()
 
+    def memory_id(self, key: RoiKey) -> str | None:
+        """Identity of the ROI's memory bank, whatever its calibration; None if the ROI was never fitted.
+
+        Raises:
+            InvalidRequest, IncompatibleMemory, StorageError: as `load`.
+        """
+        found = self._find(key)
+        return found[1].memory_id if found else None
+
     def load(self, key: RoiKey) -> FittedRoi | None:
         """Read the model of a ROI; unchanged files come from memory.
 
@@ -140,10 +149,17 @@ class ModelStore:
         """
         place = self._current_place(key)
         content = _memory_bytes(memory, {**asdict(key), **metadata})
+        index = place.memory.with_name(INDEX_FILE)
         with self._writing(place.memory.parent):
-            # The memory last: its rename is the commit. An index that is ahead of it is rebuilt by the next reader.
-            _write_index(place.memory.parent, memory)
-            write_atomic(place.memory, content)
+            if isinstance(memory.index, FaissIndex):
+                try:
+                    write_atomic({index: memory.index.serialized(), place.memory: content})
+                except OSError:
+                    self._forget(place.memory)  # so that the next load compares the index with the memory
+                    raise
+            else:
+                index.unlink(missing_ok=True)
+                write_atomic({place.memory: content})
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI.
@@ -155,10 +171,10 @@ class ModelStore:
         values = {name: value for name, value in asdict(calibration).items() if value is not None}
         text = json.dumps({**values, "version": FORMAT_VERSION}, indent=2, allow_nan=False)
         with self._writing(place.calibration.parent):
-            write_atomic(place.calibration, text.encode())
+            write_atomic({place.calibration: text.encode()})
 
     def count_fitted(self) -> int:
-        """How many ROIs have a memory bank, in any layout."""
+        """How many memory banks are stored, in this layout and the older ones."""
         return sum(1 for pattern in ("*/*/memory.npz", "*.npz") for _ in self._root.glob(pattern))
 
     def _current_place(self, key: RoiKey) -> _Place:
@@ -186,7 +202,7 @@ class ModelStore:
                     return cached[1]
             with path.open("rb") as file:
                 identity = _identity(os.fstat(file.fileno()))
-                loaded = _parse_memory(file.read())
+                loaded = _parse_memory(file.read(), path.name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
@@ -204,6 +220,10 @@ class ModelStore:
                 self._cache.popitem(last=False)
         return loaded
 
+    def _forget(self, path: Path) -> None:
+        with self._cache_lock:
+            self._cache.pop(path, None)
+
     def _cached_bytes(self) -> int:
         return sum(loaded.memory.embeddings.nbytes for _, loaded in self._cache.values())
 
@@ -219,7 +239,7 @@ class ModelStore:
                 return
             with self._writing(path.parent):
                 if _identity(path.stat()) == identity:
-                    write_atomic(file, expected)
+                    write_atomic({file: expected})
                     log.info("index.rebuilt")
         except (OSError, StorageError) as exc:
             log.warning("index.not_rebuilt", reason=str(exc))
@@ -306,7 +326,7 @@ def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _parse_memory(content: bytes) -> _LoadedMemory:
+def _parse_memory(content: bytes, name: str) -> _LoadedMemory:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             embeddings = np.ascontiguousarray(arrays["emb"])
@@ -316,24 +336,16 @@ def _parse_memory(content: bytes) -> _LoadedMemory:
             if not isinstance(metadata, dict):
                 raise TypeError("metadata is no JSON object")
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
-        raise StorageError("the stored memory.npz is damaged: refit this ROI") from exc
+        raise StorageError(f"the stored {name} is damaged: refit this ROI") from exc
     if version is not None and version > FORMAT_VERSION:
         raise StorageError(f"the stored memory has format version {version}, newer than this service: update or refit")
     if embeddings.ndim != 2 or embeddings.size == 0 or embeddings.dtype != np.float32:
-        raise StorageError("the stored memory.npz holds no float32 embeddings [M, D]: refit this ROI")
+        raise StorageError(f"the stored {name} holds no float32 embeddings [M, D]: refit this ROI")
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all(np.abs(norms - 1) < 1e-3):
-        raise IncompatibleMemory("refit needed: the stored memory.npz holds embeddings that are not L2-normalised")
+        raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")
     memory = PatchCoreMemory(embeddings, token_hw)
     return _LoadedMemory(memory, memory_id(memory), metadata, version)
-
-
-def _write_index(folder: Path, memory: PatchCoreMemory) -> None:
-    file = folder / INDEX_FILE
-    if isinstance(memory.index, FaissIndex):
-        write_atomic(file, memory.index.serialized())
-    else:
-        file.unlink(missing_ok=True)
 
 
 def _read_calibration(path: Path) -> Calibration | None:
@@ -349,6 +361,10 @@ def _read_calibration(path: Path) -> Calibration | None:
         raise StorageError("the stored calib.json is damaged: calibrate this ROI again")
     # Older backends wrote NaN into numbers they did not have, and left keys out.
     numbers = {name: value for name, value in values.items() if _is_finite_number(value)}
+    if not 0 < numbers.get("score_percentile", 99) <= 100:
+        del numbers["score_percentile"]
+    if numbers.get("area_mm2_thr", 0) < 0:
+        del numbers["area_mm2_thr"]
     if "threshold" not in numbers:
         log.warning("calibration.without_threshold")
         return None
@@ -357,7 +373,7 @@ def _read_calibration(path: Path) -> Calibration | None:
         known["memory_id"] = values["memory_id"]
     if isinstance(values.get("overlap"), bool):
         known["overlap"] = values["overlap"]
-    return Calibration(**{"score_percentile": 99, "area_mm2_thr": 0, **known})
+    return Calibration(**known)
 
 
 _CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id"}

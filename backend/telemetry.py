@@ -132,7 +132,8 @@ def _with_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 def _without_paths(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = strip_paths(value)
+    # Only where other programs' words come in: ids, endpoints and errors are the client's words and ours.
+    for key in ("event", "reason", "trace"):
+        if isinstance(event.get(key), str):
+            event[key] = strip_paths(event[key])
     return event

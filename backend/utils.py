@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,26 +116,30 @@ def px2_to_mm2(area_px: float, mm_per_px: float) -> float:
     return area_px * mm_per_px**2
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader or a crash sees all of the old content or all of the new.
+def write_atomic(files: Mapping[Path, bytes]) -> None:
+    """Replace files of one folder so that a reader or a crash sees all of a file's old content or all of its new.
 
-    Writes beside it (``.tmp-…``), syncs, renames, and syncs the folder.
+    Writes all of them beside the old ones (``.tmp-…``) and syncs them, then renames one after the other and syncs the
+    folder. So a full disk replaces nothing, and the last file is the one that commits the others.
 
     Raises:
-        OSError: nothing was replaced.
+        OSError: a file could not be written or renamed; those after it were not replaced.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    temporaries = {path: path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}") for path in files}
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, temporary in temporaries.items():
+            with temporary.open("xb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":  # Windows cannot open folders, and journals renames by itself
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(next(iter(files)).parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

@@ -202,7 +202,8 @@ def _given_weights(path: Path, cache: Path) -> Weights:
         raise WeightsError(f"WEIGHTS ({path.name}): {exc}") from exc
     cached = cache / CANONICAL_NAME
     with _writing(cache):
-        write_atomic(cached, written)
+        if not cached.is_file() or sha256_of(cached) != CANONICAL_SHA256:
+            write_atomic({cached: written})
     return Weights(cached, CANONICAL_SHA256, "WEIGHTS")
 
 
@@ -226,7 +227,7 @@ def _fetch(cached: Path) -> Weights:
         log.info("weights.fetch", source=source, megabytes=85)
         try:
             with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch-") as scratch:
-                write_atomic(cached, attempt(Path(scratch)))
+                write_atomic({cached: attempt(Path(scratch))})
         except WeightsError as exc:
             failures.append(f"{source}: {exc}")
             log.warning("weights.unavailable", source=source, reason=str(exc))

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from backend.config import load_settings
 from backend.patchcore import coreset_size, k_center_greedy, l2_normalize
 from backend.service import InspectionService
+from backend.telemetry import configure_logging
 from benchmarks.common import interleaved, print_table, solar_cells
 
 
@@ -28,6 +29,7 @@ def covering_radius(embeddings: npt.NDArray[np.float32], picks: npt.NDArray[np.i
 
 def main() -> None:
     """Print the table."""
+    configure_logging("warning", "console")
     features = InspectionService.open(load_settings()).features
     rows = []
     extracted = [features.extract(image)[0] for image in solar_cells(34)]

@@ -9,7 +9,7 @@ import cv2
 from backend.config import load_settings
 from backend.service import InspectionService, NamedImage
 from backend.storage import RoiKey
-from backend.telemetry import RequestRecord, recording
+from backend.telemetry import RequestRecord, configure_logging, recording
 from benchmarks.common import print_table, solar_cells
 
 _RUNS = 9
@@ -18,6 +18,7 @@ _FIT_IMAGES = 34
 
 def main() -> None:
     """Print the tables."""
+    configure_logging("warning", "console")
     with tempfile.TemporaryDirectory() as folder:
         service = InspectionService.open(load_settings(models_dir=folder))
         key = RoiKey("Benchmark", "Cell")

@@ -91,6 +91,15 @@ def test_a_value_that_cannot_be_used_is_a_config_error_that_names_the_variable(n
     assert text in str(caught.value)
 
 
+def test_a_models_folder_that_is_a_file_is_a_config_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path))
+    assert load_settings().models_dir == tmp_path
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"MODELS_DIR.*file"):
+        load_settings()
+
+
 def test_no_setting_is_forgotten_here():
     assert BAD_TEXTS.keys() | ANY_TEXT | {"model_name"} == set(Settings.model_fields)
 

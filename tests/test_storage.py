@@ -581,8 +581,10 @@ def test_the_newest_layout_wins(tmp_path):
 @pytest.mark.parametrize(
     ("text", "calibration"),
     [
-        ('{"threshold": 0.5}', Calibration(0.5, 99, 0)),
-        ('{"threshold": 1, "p99_ok": NaN, "p5_ng": null, "mm_per_px": Infinity}', Calibration(1, 99, 0)),
+        ('{"threshold": 0.5}', Calibration(0.5)),
+        ('{"threshold": 1, "p99_ok": NaN, "p5_ng": null, "mm_per_px": Infinity}', Calibration(1)),
+        ('{"threshold": 0.5, "score_percentile": 150, "area_mm2_thr": -1}', Calibration(0.5)),
+        ('{"threshold": 0.5, "score_percentile": 0, "area_mm2_thr": 0}', Calibration(0.5, area_mm2_thr=0)),
         (
             '{"threshold": 0.5, "score_percentile": 95, "area_mm2_thr": 2.5, "ok_mean": 0.3, "ng_mean": NaN, '
             '"request_id": "x", "recipe_id": "default", "n_ok": 12}',
@@ -598,6 +600,8 @@ def test_the_newest_layout_wins(tmp_path):
     ids=[
         "threshold only",
         "NaN",
+        "out of range",
+        "at the edge of the range",
         "later keys",
         "NaN threshold",
         "no threshold",

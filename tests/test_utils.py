@@ -276,8 +276,8 @@ def test_areas_convert_between_millimetres_and_pixels():
 
 def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
     file = tmp_path / "calib.json"
-    write_atomic(file, b"old")
-    write_atomic(file, b"new and longer")
+    write_atomic({file: b"old"})
+    write_atomic({file: b"new and longer"})
     assert file.read_bytes() == b"new and longer"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -286,13 +286,14 @@ def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
 def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_else(tmp_path, monkeypatch, step):
     file = tmp_path / "calib.json"
     file.write_bytes(b"old")
+    other = tmp_path / "other.json"
 
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*((os, "fsync", fail) if step == "fsync" else (Path, "replace", fail)))
     with pytest.raises(OSError, match="No space left"):
-        write_atomic(file, b"new")
+        write_atomic({file: b"new", other: b"new"})
     monkeypatch.undo()
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
@@ -302,9 +303,9 @@ def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     steps = []
     real_fsync, real_replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("sync"), real_fsync(handle))[1])
-    monkeypatch.setattr(Path, "replace", lambda *paths: (steps.append("rename"), real_replace(*paths))[1])
-    write_atomic(tmp_path / "memory.npz", b"content")
-    assert steps[:2] == ["sync", "rename"]
+    monkeypatch.setattr(Path, "replace", lambda old, new: (steps.append(new.name), real_replace(old, new))[1])
+    write_atomic({tmp_path / "index.faiss": b"index", tmp_path / "memory.npz": b"memory"})
+    assert steps[:4] == ["sync", "sync", "index.faiss", "memory.npz"], "and the last name commits the others"
 
 
 def test_16_bit_grey_palette_and_alpha_images_score_as_their_plain_8_bit_rgb(features, images, tmp_path):

@@ -1,5 +1,7 @@
 """Every error is {"error", "trace"} with a fitting status, tells what to do, and changes nothing on disk."""
 
+import base64
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.schemas import InferReply
 from backend.weights import Weights
 from tests.integration.conftest import Server, running, uvicorn_command
 from tests.integration.gui import Gui, Part, Reply
@@ -41,6 +44,8 @@ def image_of(content: bytes, filename: str = "part7.png", content_type: str = "i
 
 ERRORS: dict[str, tuple[Send, int, str]] = {
     "an unknown path": (lambda gui, _: gui.get("/nowhere"), 404, "unknown path"),
+    "an unknown path of several parts": (lambda gui, _: gui.get("/datasets/ok/list"), 404, "path /datasets/ok/list;"),
+    "a path with a slash too many": (lambda gui, _: gui.get("/health/"), 404, "unknown path"),
     "a wrong method": (lambda gui, _: gui.get("/infer"), 405, "GET is not served"),
     "a missing field": (
         lambda gui, crop: gui.multipart("/infer", [Part("image", crop, "image/png", "a.png")]),
@@ -55,6 +60,7 @@ ERRORS: dict[str, tuple[Send, int, str]] = {
     ),
     "an empty role": (roi_with(role_id=""), 422, "role_id"),
     "a long roi": (roi_with(roi_id="x" * 300), 422, "roi_id"),
+    "mm_per_px whose square is no number": (roi_with(mm_per_px="1e-300"), 422, "mm_per_px"),
     "zero mm_per_px": (roi_with(mm_per_px="0"), 422, "mm_per_px"),
     "negative mm_per_px": (roi_with(mm_per_px="-1"), 422, "mm_per_px"),
     "NaN mm_per_px": (roi_with(mm_per_px="NaN"), 422, "mm_per_px"),
@@ -111,8 +117,26 @@ ERRORS: dict[str, tuple[Send, int, str]] = {
         422,
         "area_mm2_thr",
     ),
+    "scores without a content type": (
+        lambda gui, _: gui.send("POST", "/calibrate_ng", b'{"role_id":"a"}', {}),
+        422,
+        "Content-Type: application/json",
+    ),
+    "compressed scores": (
+        lambda gui, _: gui.send("POST", "/calibrate_ng", gzip.compress(b"{}"), {"Content-Type": "application/json"}),
+        400,
+        "not compressed",
+    ),
+    "scores in a list": (calibrate_raw("[0.1, 0.2]"), 422, "send a JSON object"),
     "broken JSON": (calibrate_raw('{"role_id":'), 422, "JSON"),
 }
+
+
+def test_every_error_says_what_to_send(gui: Gui) -> None:
+    garbage = {"Content-Type": 'multipart/form-data; boundary="x"'}
+    reply = gui.send("POST", "/infer", b"--x\r\nno header\r\n\r\n--x--", garbage)
+    assert reply.status == 400
+    assert "multipart/form-data with role_id, roi_id, mm_per_px and one image" in reply.json["error"]
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -150,6 +174,33 @@ def test_one_broken_image_fails_the_whole_fit_by_name_and_leaves_the_old_model(
     reply = gui.fit("Shared", "Kept", [crops[1], crops[2][:-200] if broken is None else broken, crops[0]])
     check_shape(reply, 415 if broken == b"not an image" else 400, "ok_1.png")
     assert files_below(server.models) == before
+
+
+@pytest.mark.parametrize(
+    "cut", [2000, 70, 6, 3], ids=["in an image", "in the end of an image", "the end", "its dashes"]
+)
+def test_an_upload_that_was_cut_short_is_refused_and_leaves_the_old_model(
+    server: Server, crops: list[bytes], cut: int
+) -> None:
+    assert server.gui.fit("Shared", "Cut", crops[:1]).status == 200
+    before = files_below(server.models)
+    sent: list[tuple[bytes, dict[str, str]]] = []
+    recorder = Gui(server.gui.host, server.gui.port)
+    recorder.send = lambda _method, _path, body, headers: sent.append((body, headers))  # type: ignore[method-assign]
+    recorder.fit("Shared", "Cut", crops[1:3])
+    body, headers = sent[0]
+    check_shape(server.gui.send("POST", "/fit_ok", body[:-cut], headers), 400, "upload is incomplete")
+    assert files_below(server.models) == before
+    assert server.gui.send("POST", "/fit_ok", body, headers).status == 200
+
+
+def test_a_damaged_calibration_is_replaced_by_the_next_one(server: Server, crops: list[bytes]) -> None:
+    gui = server.gui
+    assert gui.fit("Shared", "Calibration", crops[:1]).status == 200
+    (server.models / "Shared" / "Calibration" / "calib.json").write_text('{"thresh')
+    check_shape(gui.infer("Shared", "Calibration", crops[1]), 500, "calibrate this ROI again")
+    assert gui.calibrate("Shared", "Calibration", [0.3], None).status == 200
+    assert gui.infer("Shared", "Calibration", crops[1]).json["threshold"] == 0.3
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +244,19 @@ def test_settings_reach_the_service(strict: Server) -> None:
     assert "access-control-allow-origin" not in refused.headers
 
 
+def test_browsers_are_told_who_may_call(strict: Server) -> None:
+    def preflight(origin: str) -> Reply:
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        return strict.gui.send("OPTIONS", "/infer", headers=asked)
+
+    allowed, refused = preflight("https://gui.example"), preflight("https://other.example")
+    assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (200, "https://gui.example")
+    assert refused.status == 400
+    assert "CORS_ORIGINS" in refused.json["error"]
+    assert refused.headers["x-request-id"]
+    assert "access-control-allow-origin" not in refused.headers
+
+
 def test_every_error_of_the_openapi_document_has_examples_in_the_contracts_shape(gui: Gui) -> None:
     paths = gui.get("/openapi.json").json["paths"]
     assert {"/health", "/fit_ok", "/calibrate_ng", "/infer", "/metrics"} <= set(paths)
@@ -204,6 +268,10 @@ def test_every_error_of_the_openapi_document_has_examples_in_the_contracts_shape
             examples = reply["content"]["application/json"]["examples"]
             assert examples
             assert all(set(example["value"]) == {"error", "trace"} for example in examples.values())
+    shown = paths["/infer"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
+    for example in shown.values():
+        reply = InferReply.model_validate(example["value"])
+        assert cv2.imdecode(np.frombuffer(base64.b64decode(reply.heatmap_png_base64), np.uint8), 0) is not None
 
 
 def test_the_docs_page_needs_no_other_server(gui: Gui) -> None:

@@ -1,8 +1,10 @@
 """The service as it is operated: logs, metrics, request ids, several processes, starts that must fail."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,9 +129,26 @@ def test_a_fit_through_one_gunicorn_worker_is_seen_by_the_other_at_the_next_requ
         assert 'requests_total{endpoint="/fit_ok",method="POST",status="200"} 2.0' in metrics
 
 
+def test_the_gauges_of_a_killed_worker_are_forgotten(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
+    with running(gunicorn_command, tmp_path, weights, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as server:
+        assert server.gui.fit("A", "B", crops[:1]).status == 200
+        gauges = next(tmp_path.glob("gauge_livesum_*.db"))
+        os.kill(int(gauges.stem.split("_")[-1]), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while gauges.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("INPUT_SIZE", "abc"), ("CORESET_RATE", "2"), ("DEVICE", "tpu"), ("WEIGHTS", "/nowhere/x.safetensors")],
+    [
+        ("MODELS_DIR", __file__),
+        ("INPUT_SIZE", "abc"),
+        ("CORESET_RATE", "2"),
+        ("DEVICE", "tpu"),
+        ("WEIGHTS", "/nowhere/x.safetensors"),
+    ],
 )
 def test_a_bad_setting_stops_the_start_with_a_message_that_names_it(variable: str, value: str) -> None:
     for command in (["backend", "serve"], ["uvicorn", "backend.app:app", "--port", "0"]):
@@ -143,6 +162,20 @@ def test_a_bad_setting_stops_the_start_with_a_message_that_names_it(variable: st
         )
         assert stopped.returncode != 0
         assert variable in stopped.stderr
+
+
+def test_an_address_that_cannot_be_bound_stops_the_start_with_a_message_that_names_it(server: Server) -> None:
+    for variables in ({"HOST": "999.1.2.3"}, {"PORT": str(server.gui.port)}):
+        stopped = subprocess.run(
+            [sys.executable, "-m", "backend", "serve"],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert stopped.returncode != 0
+        assert all(f"{name}={value}" in stopped.stderr for name, value in variables.items())
 
 
 def test_a_wrong_cuda_wish_falls_back_and_says_so(tmp_path: Path, weights: Weights) -> None:

@@ -1,0 +1,72 @@
+"""The use cases, where they depend on what is stored and configured."""
+
+import json
+
+import cv2
+import pytest
+
+from backend.config import Settings
+from backend.service import InspectionService, NamedImage
+from backend.storage import ModelStore, RoiKey
+
+KEY = RoiKey("Master1", "Pattern")
+
+
+@pytest.fixture
+def named(images):
+    pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images]
+    return [NamedImage(f"{number}.png", lambda png=png: png) for number, png in enumerate(pngs)]
+
+
+def service_with(features, folder, **settings):
+    return InspectionService(Settings(models_dir=folder, **settings), features, ModelStore(folder))
+
+
+def write_calibration(folder, **values):
+    (folder / "Master1" / "Pattern" / "calib.json").write_text(json.dumps(values))
+
+
+def memory_id(folder):
+    return ModelStore(folder).memory_id(KEY)
+
+
+def test_where_a_calibration_names_no_percentile_or_area_the_configured_ones_apply(features, named, tmp_path):
+    service = service_with(features, tmp_path)
+    service.fit_ok(KEY, named[:1], mm_per_px=1)
+    write_calibration(tmp_path, threshold=0.0, memory_id=memory_id(tmp_path))
+
+    configured = service_with(features, tmp_path, score_percentile=50, area_mm2_thr=1e9).infer(
+        KEY, named[1], mm_per_px=1
+    )
+    default = service.infer(KEY, named[1], mm_per_px=1)
+    assert configured.inference.score < default.inference.score, "a median lies below a 99th percentile"
+    assert configured.inference.regions == []
+    assert default.inference.regions != []
+
+    write_calibration(tmp_path, threshold=0.0, memory_id=memory_id(tmp_path), score_percentile=50, area_mm2_thr=1e9)
+    named_there = service.infer(KEY, named[1], mm_per_px=1)
+    assert named_there.inference.score == configured.inference.score
+    assert named_there.inference.regions == []
+
+
+@pytest.mark.parametrize("values", [{"score_percentile": 150}, {"score_percentile": 0}, {"area_mm2_thr": -1}])
+def test_numbers_beyond_their_range_in_a_stored_calibration_count_as_absent(features, named, tmp_path, values):
+    service = service_with(features, tmp_path)
+    service.fit_ok(KEY, named[:1], mm_per_px=1)
+    write_calibration(tmp_path, threshold=0.5, memory_id=memory_id(tmp_path))
+    expected = service.infer(KEY, named[1], mm_per_px=1)
+    write_calibration(tmp_path, threshold=0.5, memory_id=memory_id(tmp_path), **values)
+    found = service.infer(KEY, named[1], mm_per_px=1)
+    assert found.calibration_state == "applied"
+    assert found.inference.score == expected.inference.score
+    assert found.inference.regions == expected.inference.regions
+
+
+def test_the_same_fit_twice_gives_the_same_bytes(features, named, tmp_path):
+    service = service_with(features, tmp_path)
+    memory = tmp_path / "Master1" / "Pattern" / "memory.npz"
+    service.fit_ok(KEY, named[:3], mm_per_px=1)
+    first = memory.read_bytes()
+    memory.unlink()
+    service.fit_ok(KEY, named[:3], mm_per_px=1)
+    assert memory.read_bytes() == first
