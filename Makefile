@@ -47,7 +47,7 @@ $(VENV)/bin/python:
 
 # A stamp per set of requirements: nothing is installed twice.
 $(VENV)/.serve: backend/requirements.txt | $(VENV)/bin/python
-	@echo "Installing what the service needs (once, some 260 MB to download)"
+	@echo "Installing what the service needs (once, some 220 MB to download)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
@@ -57,6 +57,6 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(VENV)/bin/pyth
 	@touch $@ $(VENV)/.serve
 
 $(VENV)/.dev: requirements-dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/bin/python
-	@echo "Installing what development needs, torch included (once)"
+	@echo "Installing what development needs, torch included (once, some 570 MB where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo $(VENV)/.serve
