@@ -92,13 +92,12 @@ def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.
     Returns:
         float32 [3, input_size, input_size].
     """
-    stretched = stretch(image, input_size)
-    rgb = stretched[..., ::-1].astype(np.float32) / 255
+    rgb = stretch(image, input_size)[..., ::-1] / np.float32(255)
     normalised = (rgb - IMAGENET_MEAN) / IMAGENET_STD
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
 
-def stretch(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def stretch(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
     """Resize to side×side: by area averaging along an axis that shrinks, bilinearly along one that grows.
 
     Args:
@@ -106,12 +105,10 @@ def stretch(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
         side: pixels.
 
     Returns:
-        uint8 [side, side, 3].
+        float32 [side, side, 3], 0..255.
     """
     height, width = image.shape[:2]
-    shrunk = (min(width, side), min(height, side))
-    if shrunk != (width, height):
-        image = np.asarray(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
-    if shrunk != (side, side):
-        image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
-    return image
+    shrunk = cv2.resize(image, (min(width, side), min(height, side)), interpolation=cv2.INTER_AREA)
+    # In float32: slopes that grow would become steps of whole grey levels, which the network sees.
+    grown = cv2.resize(shrunk.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(grown, dtype=np.float32)

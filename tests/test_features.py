@@ -41,10 +41,12 @@ def stretched_in_float64(image: np.ndarray, side: int) -> np.ndarray:
     return np.einsum("iy,yxc,jx->ijc", along_y, image.astype(np.float64), along_x, optimize=True)
 
 
-def assert_within_a_grey_level(stretched: np.ndarray, exact: np.ndarray) -> None:
-    # Both axes are rounded, one after the other, so the last bit may differ.
-    assert np.abs(stretched - np.rint(exact)).max() <= 1
-    assert np.abs(stretched - exact).mean() < 0.5
+def assert_stretched(image: np.ndarray, side: int) -> None:
+    stretched, exact = stretch(image, side), stretched_in_float64(image, side)
+    # Averages are whole grey levels again, growing is float32.
+    shrinks = max(image.shape[:2]) > side
+    assert np.abs(stretched - exact).max() <= (0.51 if shrinks else 1e-3)
+    assert np.abs(stretched - exact).mean() <= (0.26 if shrinks else 1e-4)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[1]}x{size[0]}")
@@ -52,14 +54,14 @@ def test_stretching_averages_areas_where_it_shrinks_and_is_bilinear_where_it_gro
     noise = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
     stretched = stretch(noise, 448)
     assert stretched.shape == (448, 448, 3)
-    assert stretched.dtype == np.uint8
-    assert_within_a_grey_level(stretched, stretched_in_float64(noise, 448))
+    assert stretched.dtype == np.float32
+    assert_stretched(noise, 448)
 
 
 def test_real_images_stretch_to_any_input_size(images):
     for image in images:
         for side in (448, 336):
-            assert_within_a_grey_level(stretch(image, side), stretched_in_float64(image, side))
+            assert_stretched(image, side)
 
 
 @pytest.mark.parametrize("size", [(420, 150), (150, 420), (900, 700)])
@@ -94,7 +96,7 @@ def test_preprocessing_of_colour_noise_equals_the_formula_pixel_by_pixel():
     bgr = stretched_in_float64(image, 336)
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         expected = (bgr[..., 2 - channel] / 255 - mean) / deviation
-        assert np.abs(pixels[channel] - expected).max() <= 1.5 / 255 / deviation
+        assert np.abs(pixels[channel] - expected).max() <= 0.51 / 255 / deviation
 
 
 def test_preprocessing_leaves_the_image_alone(images):
