@@ -1,13 +1,17 @@
 """The use cases, where they depend on what is stored and configured."""
 
+import importlib
 import json
 
 import cv2
 import pytest
+from safetensors.torch import save_file
 
 from backend.config import Settings
+from backend.errors import IncompatibleMemory
 from backend.service import InspectionService, NamedImage
 from backend.storage import ModelStore, RoiKey
+from backend.weights import sha256_of
 
 KEY = RoiKey("Master1", "Pattern")
 
@@ -70,3 +74,38 @@ def test_the_same_fit_twice_gives_the_same_bytes(features, named, tmp_path):
     memory.unlink()
     service.fit_ok(KEY, named[:3], mm_per_px=1)
     assert memory.read_bytes() == first
+
+
+def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):
+    service_with(features, tmp_path).fit_ok(KEY, named[:1], mm_per_px=1)
+    maxima = [
+        service_with(features, tmp_path, score_percentile=100, blur_sigma=sigma)
+        .infer(KEY, named[1], mm_per_px=1)
+        .inference.score
+        for sigma in (0, 1, 20)
+    ]
+    assert maxima == sorted(maxima, reverse=True)
+    assert len(set(maxima)) == 3
+
+
+def test_another_network_of_timm_serves_with_weights_and_hash_of_its_own_and_never_mixes(features, named, tmp_path):
+    importlib.import_module("backend.runtimes.torch")  # timm imports only after it
+    timm = importlib.import_module("timm")
+    # Random weights will do: nothing here depends on what the tokens mean.
+    name = "vit_small_patch14_reg4_dinov2.lvd142m"
+    weights = tmp_path / "own.safetensors"
+    save_file(timm.create_model(name, num_classes=0, img_size=518).state_dict(), weights)
+    own = InspectionService.open(
+        Settings(
+            model_name=name,
+            weights=weights,
+            weights_sha256=sha256_of(weights),
+            input_size=112,
+            models_dir=tmp_path / "models",
+        )
+    )
+    assert own.features.runtime.name == "torch"
+    assert own.fit_ok(KEY, named[:1], mm_per_px=1).token_hw == (8, 8), "class and register tokens are no patches"
+    assert own.infer(KEY, named[0], mm_per_px=1).token_hw == (8, 8)
+    with pytest.raises(IncompatibleMemory, match=r"refit needed.*reg4"):
+        service_with(features, tmp_path / "models").infer(KEY, named[0], mm_per_px=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backend.weights import Weights
-from tests.integration.conftest import ROOT, Server, gunicorn_command, running
+from tests.integration.conftest import ROOT, Server, gunicorn_command, running, uvicorn_command
 from tests.integration.gui import Gui, Part
 
 
@@ -93,6 +93,25 @@ def test_health_answers_while_a_fit_runs(server: Server, crops: list[bytes]) -> 
             polls += 1
         assert fit.result().status == 200
     assert polls > 5
+
+
+def test_a_full_queue_is_503_with_the_time_to_come_back(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
+    with running(uvicorn_command, tmp_path, weights, MAX_QUEUE="1") as server, ThreadPoolExecutor(1) as pool:
+        assert server.gui.fit("Full", "Queue", crops[:1]).status == 200
+        fit = pool.submit(server.gui.fit, "Full", "Queue", crops[:2] * 4)
+        while "queue_depth 1.0" not in server.gui.get("/metrics").content.decode():
+            assert not fit.done()
+        refused = []
+        while not fit.done():
+            reply = server.gui.infer("Full", "Queue", crops[2])
+            assert reply.status in (200, 503), reply.content
+            refused += [reply] * (reply.status == 503)
+        assert fit.result().status == 200
+        assert refused
+        assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
+        assert "retry in" in refused[0].json["error"]
+        assert "queue_rejected_total 0.0" not in server.gui.get("/metrics").content.decode()
+        assert server.gui.infer("Full", "Queue", crops[2]).status == 200
 
 
 def test_a_fit_through_one_gunicorn_worker_is_seen_by_the_other_at_the_next_request(
