@@ -39,13 +39,12 @@ def serve(settings: Settings) -> None:
     Raises:
         ConfigError: the address cannot be bound.
     """
-    from backend.app import create_app
-
-    config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_config=None)
-    server = _Server(config)
+    server = _Server(uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None))
     try:
         server.run()
-    except SystemExit as exc:  # uvicorn's way to say that it could not bind; the log has the system's reason
+    except SystemExit as exc:  # uvicorn's way to say that it did not start; the log has the reason
+        if server.lifespan.should_exit:
+            raise
         raise ConfigError(f"cannot listen on HOST={settings.host} PORT={settings.port}") from exc
     if not server.started:
         sys.exit(3)

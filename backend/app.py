@@ -71,7 +71,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
             app.state.service = service or await run_in_threadpool(InspectionService.open, settings)
         except ConfigError as exc:
             log.error("start.failed", reason=str(exc))
-            raise
+            raise exc.with_traceback(None) from None  # the server prints it; the sentence is enough
         yield
 
     app = FastAPIOffline(  # /docs works on machines without internet
