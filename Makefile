@@ -43,7 +43,7 @@ clean: ## remove the virtual environment
 $(VENV)/bin/python:
 	@echo "Making a virtual environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # A stamp per set of requirements: nothing is installed twice.
 $(VENV)/.serve: backend/requirements.txt | $(VENV)/bin/python

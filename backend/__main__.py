@@ -21,7 +21,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if not self.should_exit:
             host = "localhost" if self.config.host in ("0.0.0.0", "::") else self.config.host  # noqa: S104
-            address = f"http://{host}:{self.servers[0].sockets[0].getsockname()[1]}"
+            address = f"http://{f'[{host}]' if ':' in host else host}:{self.servers[0].sockets[0].getsockname()[1]}"
             print(
                 f"\nReady at {address}. Next:",
                 f"  {f'curl {address}/health':<38}is it well?",
@@ -42,6 +42,8 @@ def serve(settings: Settings) -> None:
     server = _Server(uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None))
     try:
         server.run()
+    except KeyboardInterrupt:
+        return  # Ctrl-C is how to stop it
     except SystemExit as exc:  # uvicorn's way to say that it did not start; the log has the reason
         if server.lifespan.should_exit:
             raise

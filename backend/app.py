@@ -79,7 +79,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         version=__version__,
         summary="PatchCore on a frozen DINOv2 ViT-S/14: fit on good images, calibrate, infer.",
         description="Images are canonical ROIs, already cropped and rotated; the service never changes their geometry. "
-        'Every error is `{"error", "trace"}`.',
+        'Every error is `{"error", "trace"}`: also 404 at unknown paths and 405 for wrong methods.',
         lifespan=lifespan,
         redirect_slashes=False,
     )
@@ -99,13 +99,14 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     return app
 
 
-def service_of(request: Request) -> InspectionService:
+# Async, so that /health needs no thread: they may all be taken by requests that wait.
+async def service_of(request: Request) -> InspectionService:
     """The service of the running application."""
     service: InspectionService = request.app.state.service
     return service
 
 
-def request_id_of(request: Request) -> str:
+async def request_id_of(request: Request) -> str:
     """The id that `RequestTelemetry` took or made."""
     request_id: str = request.state.request_id
     return request_id
@@ -116,6 +117,7 @@ RequestId = Annotated[str, Depends(request_id_of)]
 
 
 def _add_routes(app: FastAPI) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
     async def health(service: Service, request_id: RequestId) -> HealthReply:
         """Status, device and model. Cheap: answers while a fit runs."""

@@ -18,6 +18,7 @@ from backend.errors import error_reply
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log: Any = structlog.get_logger(__name__)
@@ -70,7 +71,8 @@ class RequestTelemetry:
 
     def _report(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
         endpoint = getattr(scope.get("route"), "path", "unmatched")
-        REQUESTS.labels(scope["method"], endpoint, str(status)).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        REQUESTS.labels(method, endpoint, str(status)).inc()
         REQUEST_SECONDS.labels(endpoint).observe(seconds)
         quiet = endpoint in ("/health", "/metrics") and status < 400
         (log.debug if quiet else log.info)(

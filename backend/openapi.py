@@ -68,6 +68,11 @@ _REFIT: Example = (
     f"refit needed: the memory stored for {_ROI} was built by another extractor (1152 numbers per embedding instead of "
     "384); run /fit_ok again, then calibrate",
 )
+_NOT_UNIT: Example = (
+    "IncompatibleMemory",
+    "storage.py:_parse_memory",
+    "refit needed: the stored memory.npz holds embeddings that are not L2-normalised",
+)
 _DISK: Example = (
     "StorageError",
     "storage.py:_writing",
@@ -77,17 +82,17 @@ _FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory
 _BUSY: Example = ("Busy", "queueing.py:admitted", str(Busy(32, 2)))
 _UNEXPECTED: Example = (
     "RuntimeError",
-    "service.py:health",
+    "service.py:infer",
     "unexpected RuntimeError; report request id 0f8fad5b-d9cb-469f-a165-70867728950e with the log around it",
 )
 
 
 def _error(description: str, *errors: Example) -> dict[str, Any]:
-    examples = {}
+    examples: dict[str, Any] = {}
     for kind, place, error in errors:
         file, function = place.split(":")
         trace = f'  File "backend/{file}", line 123, in {function}\n    …\n{kind}: {error}\n'
-        examples[f"{kind} in {function}"] = {"value": {"error": error, "trace": trace}}
+        examples[f"{len(examples) + 1}: {kind}"] = {"value": {"error": error, "trace": trace}}
     return {"model": ErrorReply, "description": description, "content": {"application/json": {"examples": examples}}}
 
 
@@ -104,7 +109,7 @@ ERRORS: dict[str, Responses] = {
     },
     "/calibrate_ng": {
         400: _error("The body cannot be parsed", _JSON),
-        409: _error("The stored memory is of another kind", _REFIT),
+        409: _error("The stored memory is of another kind", _NOT_UNIT),
         413: _error("Too large", _BODY),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
@@ -142,7 +147,7 @@ INFER_EXAMPLES: dict[str, Any] = {
     "calibrated": {
         "value": {
             **_INFERENCE,
-            "threshold": 0.565,
+            "threshold": 0.5512,
             "decision": "ng",
             "calibration": "applied",
             "regions": [_REGION],

@@ -89,7 +89,7 @@ class HealthReply(_Reply):
     status: Literal["ok"] = Field(examples=["ok"])
     device: str = Field(description="where the network runs", examples=["cpu"])
     model: str = Field(examples=["vit_small_patch14_dinov2.lvd142m"])
-    version: str = Field(description="version of the service and its file formats", examples=["1.0.0"])
+    version: str = Field(description="version of the service", examples=["1.0.0"])
     runtime: str = Field(examples=["openvino"])
     precision: str = Field(examples=["float32"])
     input_size: int = Field(description="side of the network input in pixels", examples=[448])
@@ -111,7 +111,7 @@ class FitReply(_Reply):
 class CalibrateReply(_Reply):
     """The stored calibration."""
 
-    threshold: float = Field(description="midpoint of p99_ok and p5_ng, or p99_ok without NG", examples=[0.565])
+    threshold: float = Field(description="midpoint of p99_ok and p5_ng, or p99_ok without NG", examples=[0.5512])
     p99_ok: float = Field(description="99th percentile of the OK scores", examples=[0.4394])
     p5_ng: float | None = Field(None, description="5th percentile of the NG scores", examples=[0.663])
     ok_mean: float = Field(examples=[0.4133])
@@ -151,7 +151,7 @@ class InferReply(_Reply):
     role_id: str = Field(examples=["Master1"])
     roi_id: str = Field(examples=["Pattern"])
     score: float = Field(description="percentile of the masked distance map, 0..2", examples=[0.61])
-    threshold: float | None = Field(None, description="left out before calibration", examples=[0.565])
+    threshold: float | None = Field(None, description="left out before calibration", examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(
         None, description="ng when score >= threshold; left out before calibration", examples=["ng"]
     )

@@ -126,13 +126,14 @@ class InspectionService:
             keep_all: keep every embedding instead of a coreset.
 
         Raises:
-            InvalidRequest: no image.
+            InvalidRequest: no image, or ids that the file system cannot hold.
             InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
             Busy: the queue is full.
             StorageError: the model cannot be written.
         """
         if not images:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
+        self.store.check_savable(key)
         annotate(n_images=len(images), device=self.features.runtime.device)
         with self._queue.admitted():
             with stage("decode"):  # what a header can tell, it tells before any image costs time

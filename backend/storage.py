@@ -120,21 +120,32 @@ class ModelStore:
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
-            IncompatibleMemory: the embeddings are not L2-normalised.
+            IncompatibleMemory: the embeddings are not L2-normalised, or another ROI's.
             StorageError: files are damaged or cannot be read.
         """
         found = self._find(key)
         if found is None:
             return None
         place, loaded = found
-        stored = {name: loaded.metadata.get(name) for name in ("role_id", "roi_id")}
-        if loaded.metadata and stored != asdict(key):
-            raise StorageError(
-                f"the memory stored for {key} belongs to role {stored['role_id']!r}, roi {stored['roi_id']!r}: "
-                "refit, under ids that differ in more than upper and lower case"
-            )
         calibration, state = self._calibration_for(key, place, loaded)
         return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.layout, calibration, state)
+
+    def check_savable(self, key: RoiKey) -> None:
+        """Refuse at once what `save_memory` would refuse after a long fit.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
+        """
+        try:
+            stored = self._read_memory(self._current_place(key).memory)
+        except (StorageError, IncompatibleMemory):  # a fit is what mends it
+            return
+        owner = _owner(stored) if stored else None
+        if owner is not None and owner != key and str(owner).casefold() == str(key).casefold():
+            raise InvalidRequest(
+                f"{key} differs from the stored {owner} in upper and lower case only, and the file system of "
+                "MODELS_DIR does not tell them apart: use other ids"
+            )
 
     def save_memory(self, key: RoiKey, memory: PatchCoreMemory, metadata: dict[str, Any]) -> None:
         """Replace the memory bank of a ROI. Nothing changes unless everything could be written.
@@ -185,6 +196,11 @@ class ModelStore:
         current = self._current_place(key)
         loaded = self._read_memory(current.memory)
         if loaded is not None and loaded.version is not None:
+            if (owner := _owner(loaded)) not in (None, key):
+                raise IncompatibleMemory(
+                    f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
+                    "renamed, or the ids differ in upper and lower case only"
+                )
             return current, loaded
         # Not written by this service. The newest layout of the older backends wins; the plain folder is the oldest.
         for place in _older_places(self._root, key):
@@ -214,9 +230,7 @@ class ModelStore:
         with self._cache_lock:
             self._cache[path] = (identity, loaded)
             self._cache.move_to_end(path)
-            while (
-                len(self._cache) > 1 and sum(c.memory.embeddings.nbytes for _, c in self._cache.values()) > _CACHE_BYTES
-            ):
+            while len(self._cache) > 1 and self._cached_bytes() > _CACHE_BYTES:
                 self._cache.popitem(last=False)
         return loaded
 
@@ -225,7 +239,8 @@ class ModelStore:
             self._cache.pop(path, None)
 
     def _cached_bytes(self) -> int:
-        return sum(loaded.memory.embeddings.nbytes for _, loaded in self._cache.values())
+        # Twice: the index holds a copy of the embeddings.
+        return sum(2 * loaded.memory.embeddings.nbytes for _, loaded in self._cache.values())
 
     def _repair_index(self, path: Path, identity: FileIdentity, memory: PatchCoreMemory) -> None:
         # The index of a flat bank holds the bank and nothing else, so what serves is built from memory.npz and
@@ -311,6 +326,11 @@ def _older_places(root: Path, key: RoiKey) -> Iterator[_Place]:
     if all(not re.search(r"[/\\:\0]", text) and text.strip(". ") for text in raw):
         folder = root / key.role_id / key.roi_id
         yield _Place("L0", folder / "memory.npz", folder / "calib.json")
+
+
+def _owner(loaded: _LoadedMemory) -> RoiKey | None:
+    ids = [loaded.metadata.get(name) for name in ("role_id", "roi_id")]
+    return RoiKey(*map(str, ids)) if None not in ids else None
 
 
 def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:

@@ -88,7 +88,7 @@ def render_metrics() -> bytes:
 
 
 def configure_logging(level: str, log_format: str) -> None:
-    """Send every log, the server's own included, to stderr: one line per event, for people or as JSON."""
+    """Send every log of this process, uvicorn's included, to stderr: one line per event, for people or as JSON."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -104,7 +104,7 @@ def configure_logging(level: str, log_format: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(sort_keys=False)
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
+        else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False)
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
@@ -120,6 +120,7 @@ def configure_logging(level: str, log_format: str) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True  # every request has its line from us
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it tried to load
 
 
 def _with_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

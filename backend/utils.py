@@ -19,6 +19,9 @@ from backend.errors import InvalidImage, TooLarge, UnsupportedImage
 Image.MAX_IMAGE_PIXELS = None
 
 # OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
+# What it says about damaged images, the error says; its own lines on stderr carry paths of its build.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"

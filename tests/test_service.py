@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from backend.config import Settings
-from backend.errors import IncompatibleMemory
+from backend.errors import IncompatibleMemory, InvalidRequest
 from backend.service import InspectionService, NamedImage
 from backend.storage import ModelStore, RoiKey
 from backend.weights import sha256_of
@@ -74,6 +74,16 @@ def test_the_same_fit_twice_gives_the_same_bytes(features, named, tmp_path):
     memory.unlink()
     service.fit_ok(KEY, named[:3], mm_per_px=1)
     assert memory.read_bytes() == first
+
+
+@pytest.mark.parametrize("role_id", ["Master1", "x" * 300])
+def test_ids_that_the_file_system_cannot_hold_are_refused_before_any_work(features, named, tmp_path, role_id):
+    service = service_with(features, tmp_path)
+    service.fit_ok(KEY, named[:1], mm_per_px=1)
+    (tmp_path / "master1").symlink_to(tmp_path / "Master1")  # as if case did not matter here
+    unread = NamedImage("never.png", lambda: pytest.fail("the image was read"))
+    with pytest.raises(InvalidRequest, match="role_id" if len(role_id) > 99 else "use other ids"):
+        service.fit_ok(RoiKey(role_id.lower(), "Pattern"), [unread], mm_per_px=1)
 
 
 def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):

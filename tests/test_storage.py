@@ -403,8 +403,18 @@ def test_a_damaged_calibration_is_a_storage_error_that_says_calibrate(fitted_fol
 def test_ids_that_differ_in_case_only_never_share_a_model_on_disks_that_mix_them_up(fitted_folder, tmp_path):
     # As a case-insensitive file system shows it: the folder of the other id holds this one's memory.
     shutil.copytree(fitted_folder[0], tmp_path / "master1" / "pattern")
-    with pytest.raises(StorageError, match=r"belongs to role 'Master1', roi 'Pattern'.*refit"):
-        ModelStore(tmp_path).load(RoiKey("master1", "pattern"))
+    twin, other = RoiKey("master1", "pattern"), RoiKey("Copied", "Pattern")
+    for use in (ModelStore(tmp_path).load, ModelStore(tmp_path).memory_id):
+        with pytest.raises(IncompatibleMemory, match=r"refit.*fitted for role 'Master1', roi 'Pattern'"):
+            use(twin)
+    with pytest.raises(InvalidRequest, match="use other ids"):
+        ModelStore(tmp_path).check_savable(twin)
+
+    # A folder that somebody copied is another matter: a refit makes it this ROI's own.
+    shutil.copytree(fitted_folder[0], tmp_path / "Copied" / "Pattern")
+    ModelStore(tmp_path).check_savable(other)
+    ModelStore(tmp_path).save_memory(other, memory_of(2), {})
+    assert same_memory(ModelStore(tmp_path).load(other), memory_of(2))
 
 
 def test_a_models_folder_that_cannot_be_used_is_a_storage_error_without_its_path(tmp_path):

@@ -27,7 +27,7 @@ def open_runtime(settings: Settings, weights: Weights) -> tuple[Runtime, str | N
     """
     obstacle = _cuda_obstacle(settings)
     if settings.runtime == "torch" or settings.model_name != DEFAULT_MODEL or obstacle is None:
-        if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+        if not _torch_is_installed():
             raise ConfigError(f"RUNTIME=torch and other MODEL_NAMEs need torch and timm: {_INSTALL_TORCH}")
         from backend.runtimes.torch import TorchRuntime
 
@@ -49,11 +49,15 @@ def _cuda_obstacle(settings: Settings) -> str | None:
         return "RUNTIME=openvino runs on CPUs"
     if not _nvidia_driver_sees_a_gpu():
         return "no CUDA device was found"
-    if importlib.util.find_spec("torch") is None:
-        return f"torch is not installed ({_INSTALL_TORCH})"
+    if not _torch_is_installed():
+        return f"torch and timm are not installed ({_INSTALL_TORCH})"
     import torch
 
     return None if torch.cuda.is_available() else "torch finds no usable CUDA device"
+
+
+def _torch_is_installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
 
 
 def _nvidia_driver_sees_a_gpu() -> bool:

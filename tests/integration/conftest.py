@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.config import Settings
 from backend.weights import Weights
 from tests.integration.gui import Gui
 
@@ -48,8 +49,10 @@ def running(
 ) -> Iterator[Server]:
     port = free_port()
     log_file = folder / "server.log"
+    # What the developer's machine is set to must not reach the servers of the tests.
     variables = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields},
+        "DEVICE": "cpu",
         "WEIGHTS": str(weights.path),
         "MODELS_DIR": str(folder / "models"),
         "LOG_FORMAT": "json",
@@ -73,6 +76,10 @@ def running(
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
+
+
+def serve_command(_port: int) -> list[str]:
+    return [sys.executable, "-m", "backend", "serve"]
 
 
 def uvicorn_command(port: int) -> list[str]:
