@@ -13,7 +13,11 @@ _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
 Example = tuple[str, str, str]
 """Class of the error, the code that raises it, and its sentence."""
 
-_FIELD: Example = ("InvalidRequest", "app.py:_read_fields", "mm_per_px: Input should be greater than or equal to 1e-06")
+_FIELD: Example = (
+    "InvalidRequest",
+    "app.py:_read_fields",
+    "mm_per_px: Input should be greater than or equal to 0.000001",
+)
 _MISSING: Example = ("InvalidRequest", "app.py:_read_fields", "role_id: Field required")
 _NO_IMAGE: Example = (
     "InvalidRequest",

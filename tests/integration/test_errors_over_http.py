@@ -274,6 +274,33 @@ def test_every_error_of_the_openapi_document_has_examples_in_the_contracts_shape
         assert cv2.imdecode(np.frombuffer(base64.b64decode(reply.heatmap_png_base64), np.uint8), 0) is not None
 
 
+def test_the_examples_of_errors_are_what_the_service_says(
+    gui: Gui, fitted: tuple[str, str], crops: list[bytes]
+) -> None:
+    responses = gui.get("/openapi.json").json["paths"]["/infer"]["post"]["responses"]
+    examples = {
+        (int(status), example["value"]["error"])
+        for status, response in responses.items()
+        for example in response["content"]["application/json"]["examples"].values()
+        if status != "200"
+    }
+    image = Part("image", crops[0], "image/png", "part7.png")
+    provoked = [
+        roi_with(mm_per_px="0")(gui, crops[0]),
+        gui.multipart("/infer", [*gui.roi("", "")[1:], image]),
+        gui.infer("Master1", "Pattern", crops[0]),
+        image_of(b"")(gui, crops[0]),
+        image_of(crops[0][:-50])(gui, crops[0]),
+        image_of(b"GIF89a" + bytes(99), "part7.gif")(gui, crops[0]),
+        roi_with(shape='{"kind":"circle","cx":-900,"cy":0,"r":1}')(
+            gui, cv2.imencode(".png", np.zeros((256, 256, 3), np.uint8))[1].tobytes()
+        ),
+    ]
+    for reply in provoked:
+        first = reply.json["error"].split("; roi_id")[0]
+        assert (reply.status, first) in examples, reply.json["error"]
+
+
 def test_the_docs_page_needs_no_other_server(gui: Gui) -> None:
     page = gui.get("/docs")
     assert page.status == 200
