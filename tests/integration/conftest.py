@@ -33,7 +33,8 @@ class Server:
 
     def log(self) -> list[dict[str, Any]]:
         """What the server logged so far; lines that are not JSON are the start's banner."""
-        return [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        complete = self.log_file.read_text().rpartition("\n")[0]  # the last line may be half written
+        return [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -42,7 +43,10 @@ def test_one_log_line_per_request_holds_ids_counts_and_stage_timings_and_no_path
     client = Gui(server.gui.host, server.gui.port, {"X-Request-Id": "log-me"})
     client.fit("Logged", "Roi", crops[:2])
     client.infer("Logged", "Roi", crops[2])
-    lines = [line for line in server.log() if line.get("request_id") == "log-me"]
+    lines: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 10
+    while len(lines) < 2 and time.monotonic() < deadline:  # the line follows the reply
+        lines = [line for line in server.log() if line.get("request_id") == "log-me"]
     assert [line["endpoint"] for line in lines] == ["/fit_ok", "/infer"]
     fit, infer = lines
     for line in lines:
@@ -75,8 +79,11 @@ def test_metrics_count_requests_stages_scores_and_fitted_rois(
     after = metrics()
 
     def gained(name: str) -> float:
-        return after[name] - before.get(name, 0)
+        return after.get(name, 0) - before.get(name, 0)
 
+    deadline = time.monotonic() + 10
+    while not gained('requests_total{endpoint="/infer",method="POST",status="400"}') and time.monotonic() < deadline:
+        after = metrics()  # a request is counted after its reply
     assert gained('requests_total{endpoint="/infer",method="POST",status="200"}') == 1
     assert gained('requests_total{endpoint="/infer",method="POST",status="400"}') == 1
     assert gained('stage_seconds_count{stage="extract"}') == 1
