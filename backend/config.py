@@ -101,7 +101,7 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         problems = [
-            f"{'/'.join(map(str, item['loc'])).upper() or 'settings'}={item['input']!r}: {item['msg']}"
+            f"{'/'.join(map(str, item['loc'])).upper()}={item['input']!r}: {item['msg']}"
             if item["loc"]
             else item["msg"].removeprefix("Value error, ")
             for item in exc.errors()

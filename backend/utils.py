@@ -18,10 +18,10 @@ from backend.errors import InvalidImage, TooLarge, UnsupportedImage
 # The limit is MAX_PIXELS; Pillow's own would warn or refuse at other sizes.
 Image.MAX_IMAGE_PIXELS = None
 
-# OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
-# What it says about damaged images, the error says; its own lines on stderr carry paths of its build.
+# What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+# OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"

@@ -45,6 +45,18 @@ def number(value: float) -> str:
     return text.replace("e-", "E-").replace("e+", "E+")
 
 
+def image_parts(images: list[bytes], field: str = "images") -> list[Part]:
+    """File parts; `field` may hold ``{}`` for the number of the image, as in ``images[{}]``."""
+    return [Part(field.format(index), content, "image/png", f"ok_{index}.png") for index, content in enumerate(images)]
+
+
+def multipart_body(parts: list[Part]) -> tuple[bytes, dict[str, str]]:
+    """The body of a form, and the header that announces it."""
+    delimiter = f"--{_BOUNDARY}\r\n".encode()
+    body = b"".join(delimiter + part.encoded() + b"\r\n" for part in parts) + f"--{_BOUNDARY}--\r\n".encode()
+    return body, {"Content-Type": f'multipart/form-data; boundary="{_BOUNDARY}"'}
+
+
 @dataclass
 class Gui:
     host: str
@@ -55,9 +67,7 @@ class Gui:
         return self.send("GET", path)
 
     def multipart(self, path: str, parts: list[Part]) -> Reply:
-        delimiter = f"--{_BOUNDARY}\r\n".encode()
-        body = b"".join(delimiter + part.encoded() + b"\r\n" for part in parts) + f"--{_BOUNDARY}--\r\n".encode()
-        return self.send("POST", path, body, {"Content-Type": f'multipart/form-data; boundary="{_BOUNDARY}"'})
+        return self.send("POST", path, *multipart_body(parts))
 
     def chunked_json(self, path: str, text: str) -> Reply:
         data = text.encode()
@@ -80,12 +90,8 @@ class Gui:
         return [Part(name, text.encode()) for name, text in texts.items()]
 
     def fit(self, role: str, roi: str, images: list[bytes], *, field: str = "images", **texts: str) -> Reply:
-        """Fit; `field` may hold ``{}`` for the number of the image, as in ``images[{}]``."""
-        files = [
-            Part(field.format(index), content, "image/png", f"ok_{index}.png") for index, content in enumerate(images)
-        ]
         extra = [Part(name, text.encode()) for name, text in texts.items()]
-        return self.multipart("/fit_ok", [*self.roi(role, roi), *files, *extra])
+        return self.multipart("/fit_ok", [*self.roi(role, roi), *image_parts(images, field), *extra])
 
     def infer(self, role: str, roi: str, image: bytes, shape: str | None = None, mm_per_px: float = 0.2) -> Reply:
         parts = [*self.roi(role, roi, mm_per_px), Part("image", image, "image/png", "crop.png")]

@@ -14,7 +14,7 @@ import pytest
 from backend.schemas import InferReply
 from backend.weights import Weights
 from tests.integration.conftest import Server, running, uvicorn_command
-from tests.integration.gui import Gui, Part, Reply
+from tests.integration.gui import Gui, Part, Reply, image_parts, multipart_body
 
 Send = Callable[[Gui, bytes], Reply]
 
@@ -184,11 +184,7 @@ def test_an_upload_that_was_cut_short_is_refused_and_leaves_the_old_model(
 ) -> None:
     assert server.gui.fit("Shared", "Cut", crops[:1]).status == 200
     before = files_below(server.models)
-    sent: list[tuple[bytes, dict[str, str]]] = []
-    recorder = Gui(server.gui.host, server.gui.port)
-    recorder.send = lambda _method, _path, body, headers: sent.append((body, headers))  # type: ignore[method-assign]
-    recorder.fit("Shared", "Cut", crops[1:3])
-    body, headers = sent[0]
+    body, headers = multipart_body([*server.gui.roi("Shared", "Cut"), *image_parts(crops[1:3])])
     check_shape(server.gui.send("POST", "/fit_ok", body[:-cut], headers), 400, "upload is incomplete")
     assert files_below(server.models) == before
     assert server.gui.send("POST", "/fit_ok", body, headers).status == 200
