@@ -5,6 +5,13 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
+from backend.resources import usable_cores
+
+
+def post_fork(server: Any, _worker: Any) -> None:
+    """Share the cores between the workers: two that use all of them at once only slow each other down."""
+    os.environ.setdefault("THREADS", str(max(1, usable_cores() // server.cfg.workers)))
+
 
 def child_exit(_server: Any, worker: Any) -> None:
     """Forget the gauges of a worker that is gone, however it went."""

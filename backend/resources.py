@@ -1,0 +1,49 @@
+"""What this process may use of the machine: processor cores and memory, inside a container too."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import psutil
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: its affinity mask, less where a container's quota is smaller; at least 1."""
+    process = psutil.Process()
+    cores = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
+    quota, _, period = _read("cpu.max").partition(" ")  # "max 100000", or microseconds per period
+    if quota.isdigit() and period.strip().isdigit():
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def free_memory() -> int:
+    """Bytes this process can still take without swapping, and without being killed by a container's limit."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = _read("memory.max").strip(), _read("memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        # Files that nobody reads any more count as used until their memory is wanted.
+        fields = dict(line.split() for line in _read("memory.stat").splitlines() if line.count(" ") == 1)
+        free = min(free, int(limit) - int(used) + int(fields.get("inactive_file", 0)))
+    return max(0, free)
+
+
+def limit_threads(threads: int) -> None:
+    """Let the numeric libraries of this process use so many threads: BLAS, OpenMP, OpenCV."""
+    # Here, since gunicorn's master counts cores and should stay small.
+    import cv2
+    import threadpoolctl
+
+    with contextlib.suppress(ImportError):
+        import faiss  # noqa: F401  (its own BLAS and OpenMP count once they are loaded)
+    threadpoolctl.threadpool_limits(threads)
+    cv2.setNumThreads(threads)
+
+
+def _read(name: str) -> str:
+    try:
+        return (_CGROUP / name).read_text(encoding="ascii")
+    except OSError:  # no cgroup v2: another system, or no limit of its own
+        return ""
