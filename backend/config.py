@@ -21,6 +21,10 @@ class Settings(BaseSettings):
     model_name: str = Field(DEFAULT_MODEL, description="timm name of the frozen extractor; others need torch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the network runs")
     runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="who runs the network")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="what the network computes in; a memory bank belongs to one precision"
+    )
+    threads: int = Field(0, ge=0, le=1024, description="threads of the computation; 0 is one per usable core")
     input_size: int = Field(
         448, ge=PATCH_SIZE, le=2044, description="side of the network input in pixels; snapped to a multiple of 14"
     )
@@ -48,7 +52,8 @@ class Settings(BaseSettings):
     max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest request body, in MiB")
     max_files: int = Field(1000, ge=1, description="most images in one request")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")
-    max_queue: int = Field(32, ge=1, le=36, description="most requests that run or wait; more get 503")
+    max_queue: int = Field(32, ge=1, le=1000, description="most inferences that run or wait; more get 503")
+    max_fits: int = Field(4, ge=1, le=100, description="most fits that run or wait, one runs at a time; more get 503")
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins that browsers may call from, comma-separated; empty is none"
@@ -59,7 +64,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address that `python -m backend serve` binds")
     port: int = Field(8000, ge=0, le=65535, description="port that `python -m backend serve` binds")
 
-    @field_validator("log_level", "log_format", "device", "runtime", mode="before")
+    @field_validator("log_level", "log_format", "device", "runtime", "precision", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -1,6 +1,6 @@
 """The frozen extractor: ROI image → patch embeddings. Owns preprocessing; the runtimes only run the network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.runtimes.base import Runtime
+from backend.telemetry import stage
+
+Array = npt.NDArray[np.float32]
+Run = Callable[[Array], Array]
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # RGB
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -44,7 +48,9 @@ class DinoV2Features:
     def __init__(self, runtime: Runtime, model_name: str, weights_sha256: str, input_size: int) -> None:
         self.runtime = runtime
         self.input_size = input_size
-        self.identity = ExtractorIdentity(model_name, weights_sha256, input_size, PREPROCESSING, runtime.precision)
+        # float32 is one answer; below it every runtime rounds in places of its own.
+        precision = runtime.precision if runtime.precision == "float32" else f"{runtime.precision}/{runtime.name}"
+        self.identity = ExtractorIdentity(model_name, weights_sha256, input_size, PREPROCESSING, precision)
 
     @property
     def token_hw(self) -> tuple[int, int]:
@@ -56,28 +62,21 @@ class DinoV2Features:
         """Length of one embedding."""
         return self.runtime.dim
 
-    def extract(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
+    def extract(self, image: npt.NDArray[np.uint8], run: Run | None = None) -> tuple[Array, tuple[int, int]]:
         """Embed one ROI image.
 
         Args:
             image: uint8 [H, W, 3], BGR, any size.
+            run: runs the network where it is shared, float32 [3, S, S] → [rows * columns, D]; None runs it at once.
 
         Returns:
             embeddings: float32 [rows * columns, D], row by row, not L2-normalised.
             token_hw: (rows, columns).
         """
-        return self.extract_batch([image])[0], self.token_hw
-
-    def extract_batch(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """Embed several ROI images in one forward pass.
-
-        Args:
-            images: uint8 [H, W, 3], BGR, sizes may differ.
-
-        Returns:
-            float32 [len(images), rows * columns, D], not L2-normalised.
-        """
-        return self.runtime.forward(np.stack([preprocess(image, self.input_size) for image in images]))
+        with stage("preprocess"):
+            pixels = preprocess(image, self.input_size)
+        embeddings = self.runtime.forward(pixels[None])[0] if run is None else run(pixels)
+        return embeddings, self.token_hw
 
 
 def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.float32]:

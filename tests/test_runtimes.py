@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import elpv_dataset
 import numpy as np
+import openvino
 import pytest
 
 from backend import runtimes
@@ -62,11 +65,72 @@ def test_every_token_of_either_runtime_is_the_token_of_timms_own_forward_pass(ru
     assert (np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)).max() < 1e-3
 
     # And so every score agrees to 1e-4: the first image is the memory bank, the others are judged by it.
-    bank = PatchCoreMemory.build(parity.tokens[0], (side, side), 0.2)
+    bank = PatchCoreMemory.build(parity.tokens[0].copy(), (side, side), 0.2)
     for one, other in zip(tokens[1:], parity.tokens[1:], strict=True):
         assert np.percentile(bank.distances(one), 99) == pytest.approx(
             np.percentile(bank.distances(other), 99), abs=1e-4
         )
+
+
+def test_50_real_images_get_the_same_distances_and_scores_from_openvino_and_torch(weights):
+    files = sorted((Path(elpv_dataset.__file__).parent / "data" / "images").glob("*.png"))[:: 2624 // 54]
+    pixels = [preprocess(cv2.imread(str(file)), 448) for file in files]
+    assert len(pixels) >= 54
+    banks, answers = [], []
+    for runtime in (OpenVinoRuntime(weights.path, 448), TorchRuntime(DEFAULT_MODEL, weights.path, 448, "cpu")):
+        tokens = [runtime.forward(image[None])[0] for image in pixels]
+        banks.append(PatchCoreMemory.build(np.concatenate(tokens[:4]), (32, 32), 0.02))
+        answers.append(np.stack([banks[-1].distances(own) for own in tokens[4:]]))
+    assert np.abs(answers[0] - answers[1]).max() <= 1e-3
+    scores = np.percentile(np.stack(answers), 99, axis=2)
+    assert np.abs(scores[0] - scores[1]).max() <= 1e-4
+
+
+def test_bfloat16_keeps_tokens_close_where_the_cpu_has_it_and_is_refused_where_not(weights, images):
+    exact = OpenVinoRuntime(weights.path, 448)
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(ConfigError, match="PRECISION=bfloat16"):
+            OpenVinoRuntime(weights.path, 448, "bfloat16")
+        return
+    lowered = OpenVinoRuntime(weights.path, 448, "bfloat16")
+    assert (lowered.precision, exact.precision) == ("bfloat16", "float32")
+    pixels = np.stack([preprocess(image, 448) for image in images])
+    tokens, expected = lowered.forward(pixels), exact.forward(pixels)
+    cosine = (tokens * expected).sum(-1) / np.linalg.norm(tokens, axis=-1) / np.linalg.norm(expected, axis=-1)
+    # OpenVINO's own lowering rounds the residual stream and logits of 400 too: there are tokens of 0.95 and less then.
+    assert cosine.min() >= 0.98
+    assert 0.9995 <= cosine.mean() < 0.999999
+
+
+def test_a_cpu_without_bfloat16_refuses_it_in_words(weights, monkeypatch):
+    monkeypatch.setattr(openvino.Core, "get_property", lambda self, *names: ["FP32", "INT8"])
+    with pytest.raises(ConfigError, match=r"PRECISION=bfloat16.*float32"):
+        OpenVinoRuntime(weights.path, 28, "bfloat16")
+    assert OpenVinoRuntime(weights.path, 28).precision == "float32"
+
+
+def test_float16_without_cuda_is_refused_in_words(weights, monkeypatch):
+    monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: False)
+    with pytest.raises(ConfigError, match=r"PRECISION=float16 is for CUDA"):
+        open_runtime(Settings(precision="float16", input_size=28), weights)
+
+
+def test_torch_in_bfloat16_computes_in_bfloat16(weights, images):
+    pixels = preprocess(images[0], 112)[None]
+    exact = TorchRuntime(DEFAULT_MODEL, weights.path, 112, "cpu").forward(pixels)
+    lowered = TorchRuntime(DEFAULT_MODEL, weights.path, 112, "cpu", "bfloat16").forward(pixels)
+    assert lowered.dtype == np.float32
+    deviation = np.linalg.norm(lowered - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
+    assert 1e-3 < np.median(deviation) < 0.1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forward_pass_uses_the_threads_it_was_given(weights, threads):
+    compiled = OpenVinoRuntime(weights.path, 28, threads=threads)._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+    assert not compiled.get_property("ENABLE_CPU_PINNING"), "two processes would be pinned to the same cores"
+    TorchRuntime(DEFAULT_MODEL, weights.path, 28, "cpu", threads=threads)
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("side", [1, 2, 10, 16, 24, 32, 36, 37, 38, 50, 73, 146])

@@ -14,29 +14,39 @@ __all__ = ["Runtime", "open_runtime"]
 _INSTALL_TORCH = "pip install -r backend/requirements-torch.txt"
 
 
-def open_runtime(settings: Settings, weights: Weights) -> tuple[Runtime, str | None]:
+def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tuple[Runtime, str | None]:
     """Choose and load the runtime.
 
     CUDA when it may be used and torch sees a GPU; else OpenVINO for the default model; else torch on the CPU.
+
+    Args:
+        settings: the configuration.
+        weights: of ``settings.model_name``.
+        threads: how many threads a forward pass on the CPU uses; 0 leaves it to the runtime.
 
     Returns:
         The runtime, and the reason why it does not run where ``DEVICE`` asked for, if so.
 
     Raises:
-        ConfigError: the runtime needs torch and it is not installed, or the model cannot be built.
+        ConfigError: the runtime needs torch and it is not installed, the model cannot be built, or the device cannot
+            compute in ``PRECISION``.
     """
     obstacle = _cuda_obstacle(settings)
+    if settings.precision == "float16" and obstacle is not None:
+        raise ConfigError(f"PRECISION=float16 is for CUDA, and {obstacle}; use float32 or bfloat16")
     if settings.runtime == "torch" or settings.model_name != DEFAULT_MODEL or obstacle is None:
         if not _torch_is_installed():
             raise ConfigError(f"RUNTIME=torch and other MODEL_NAMEs need torch and timm: {_INSTALL_TORCH}")
         from backend.runtimes.torch import TorchRuntime
 
         device = "cpu" if obstacle else "cuda"
-        runtime: Runtime = TorchRuntime(settings.model_name, weights.path, settings.input_size, device)
+        runtime: Runtime = TorchRuntime(
+            settings.model_name, weights.path, settings.input_size, device, settings.precision, threads
+        )
     else:
         from backend.runtimes.openvino import OpenVinoRuntime
 
-        runtime = OpenVinoRuntime(weights.path, settings.input_size)
+        runtime = OpenVinoRuntime(weights.path, settings.input_size, settings.precision, threads)
     asked_in_vain = settings.device == "cuda" and obstacle is not None
     return runtime, f"DEVICE=cuda, but {obstacle}; running on the CPU" if asked_in_vain else None
 

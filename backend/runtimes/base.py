@@ -21,7 +21,7 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """What the network computes in: ``"float32"``."""
+        """What the network computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
         ...
 
     @property
@@ -35,7 +35,7 @@ class Runtime(Protocol):
         ...
 
     @property
-    def fit_batch(self) -> int:
+    def batch(self) -> int:
         """Images per forward pass where many wait, as in a fit."""
         ...
 

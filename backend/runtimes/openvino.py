@@ -1,6 +1,6 @@
 """DINOv2 ViT-S/14 on OpenVINO, built straight from the verified safetensors: no torch, no export, no ONNX.
 
-The graph follows timm's ``VisionTransformer`` operation by operation, so that both runtimes give the same tokens.
+The graph computes what timm's ``VisionTransformer`` computes, so that both runtimes give the same tokens.
 """
 
 from pathlib import Path
@@ -12,6 +12,8 @@ from openvino import opset13 as op
 from PIL import Image
 from safetensors.numpy import load_file
 
+from backend.errors import ConfigError
+
 PATCH = 14
 BLOCKS = 12
 HEADS = 6
@@ -22,64 +24,88 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 
 class OpenVinoRuntime:
-    """The ViT compiled for this machine's CPU, float32, any batch size (see `Runtime`).
+    """The ViT compiled for this machine's CPU (see `Runtime`).
 
     Args:
         weights: safetensors file with timm's names.
         input_size: side of the input in pixels, a multiple of 14.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix products only; see `build_vit`.
+        threads: how many threads a forward pass uses; 0 leaves it to OpenVINO.
+
+    Raises:
+        ConfigError: the CPU has no instructions for `precision`.
     """
 
     name = "openvino"
     device = "cpu"
-    precision = "float32"
     dim = DIM
     # One pass over 2 or 4 images takes as long as 2 or 4 passes on two cores, and inferences wait for a whole pass.
-    fit_batch = 1
+    batch = 1
 
-    def __init__(self, weights: Path, input_size: int) -> None:
+    def __init__(self, weights: Path, input_size: int, precision: str = "float32", threads: int = 0) -> None:
         side = input_size // PATCH
         self.grid_hw = (side, side)
-        model = build_vit(load_file(weights), input_size)
-        # Without the hint OpenVINO may choose bfloat16 by itself on CPUs that have it.
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self._request = ov.Core().compile_model(model, "CPU", hints).create_infer_request()
+        self.precision = precision
+        core = ov.Core()
+        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ConfigError("PRECISION=bfloat16: this CPU has no instructions for it; use PRECISION=float32")
+        hints = {
+            # What is not bfloat16 by construction stays float32: left alone, OpenVINO may lower all of it.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            # Pinned, the passes of two processes would share the same cores and leave the others idle.
+            "ENABLE_CPU_PINNING": False,
+        }
+        model = build_vit(load_file(weights), input_size, precision)
+        self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See `Runtime.forward`."""
-        result = self._request.infer([np.ascontiguousarray(pixels)], share_inputs=True)
-        return np.array(result[0])
+        tokens = np.empty((len(pixels), self.grid_hw[0] * self.grid_hw[1], DIM), np.float32)
+        for image, own_tokens in zip(np.ascontiguousarray(pixels), tokens, strict=True):
+            own_tokens[:] = self._request.infer([image[None]], share_inputs=True, share_outputs=True)[0][0]
+        return tokens
 
 
-def build_vit(weights: Tensors, input_size: int) -> ov.Model:
+def build_vit(weights: Tensors, input_size: int, precision: str = "float32") -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
+
+    Two things are left out because they change nothing, and make attention cheaper and safer to round: the scale of
+    attention is in the query's weights (1/8, exact), and keys have no bias: it adds the same number, up to 400 here, to
+    all logits of a query, and the softmax takes it away again.
+
+    In ``"bfloat16"`` the inputs and outputs of matrix products are rounded. Norms, GELU, softmax and the residual
+    stream stay float32: a few of the stream's numbers are so large that rounding it drowns the others.
 
     Args:
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
         input_size: side of the input in pixels, a multiple of 14.
+        precision: ``"float32"`` or ``"bfloat16"``.
 
     Returns:
-        A model from ``[B, 3, S, S]`` to the normalised patch tokens ``[B, (S / 14)², 384]``, B dynamic.
+        A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]``. Its shape is fixed:
+        OpenVINO fuses more then.
     """
     n_patches = (input_size // PATCH) ** 2
-    pixels = op.parameter([-1, 3, input_size, input_size], np.float32, name="pixels")
+    lower = ov.Type.bf16 if precision == "bfloat16" else None
+    pixels = op.parameter([1, 3, input_size, input_size], np.float32, name="pixels")
 
     patches = op.convolution(
         pixels, _constant(weights["patch_embed.proj.weight"]), [PATCH, PATCH], [0, 0], [0, 0], [1, 1]
     )
-    patches = op.transpose(op.reshape(patches, _shape(0, DIM, n_patches), True), _shape(0, 2, 1))
+    patches = op.transpose(op.reshape(patches, _shape(1, DIM, n_patches), False), _shape(0, 2, 1))
     position = resample_position_grid(weights["pos_embed"], input_size // PATCH)
     tokens = op.add(patches, _constant(position[:, 1:] + weights["patch_embed.proj.bias"]))
-    cls = _constant(weights["cls_token"] + position[:, :1])
-    batch = op.gather(op.shape_of(pixels), _shape(0), _scalar(0))
-    tokens = op.concat([op.broadcast(cls, op.concat([batch, _shape(1, DIM)], 0)), tokens], 1)
+    tokens = op.concat([_constant(weights["cls_token"] + position[:, :1]), tokens], 1)
 
     for index in range(BLOCKS):
         block = f"blocks.{index}."
-        attended = _attention(_layer_norm(tokens, weights, block + "norm1"), weights, block + "attn.", n_patches + 1)
-        tokens = op.add(tokens, op.multiply(attended, _constant(weights[block + "ls1.gamma"])))
-        hidden = _linear(_layer_norm(tokens, weights, block + "norm2"), weights, block + "mlp.fc1")
-        mixed = _linear(op.gelu(hidden, "erf"), weights, block + "mlp.fc2")
-        tokens = op.add(tokens, op.multiply(mixed, _constant(weights[block + "ls2.gamma"])))
+        attended = _attention(_layer_norm(tokens, weights, block + "norm1"), weights, block, n_patches + 1, lower)
+        tokens = op.add(tokens, attended)
+        hidden = _product(_layer_norm(tokens, weights, block + "norm2"), weights[block + "mlp.fc1.weight"], lower)
+        hidden = op.add(_float32(hidden, lower), _constant(weights[block + "mlp.fc1.bias"]))
+        tokens = op.add(tokens, _branch(op.gelu(hidden, "erf"), weights, block + "mlp.fc2", block + "ls2", lower))
 
     tokens = _layer_norm(tokens, weights, "norm")
     patch_tokens = op.slice(tokens, _shape(1), _shape(n_patches + 1), _shape(1), _shape(1))
@@ -105,12 +131,39 @@ def resample_position_grid(pos_embed: npt.NDArray[np.float32], side: int) -> npt
     return np.concatenate([prefix, np.stack(resized, axis=-1).reshape(1, side * side, -1)], axis=1)
 
 
-def _attention(tokens: ov.Output, weights: Tensors, key: str, n_tokens: int) -> ov.Output:
-    qkv = op.reshape(_linear(tokens, weights, key + "qkv"), _shape(0, n_tokens, 3, HEADS, DIM // HEADS), True)
-    qkv = op.transpose(qkv, _shape(2, 0, 3, 1, 4))
-    query, keys, values = (op.gather(qkv, _scalar(part), _scalar(0)) for part in range(3))
-    heads = op.transpose(op.scaled_dot_product_attention(query, keys, values), _shape(0, 2, 1, 3))
-    return _linear(op.reshape(heads, _shape(0, n_tokens, DIM), True), weights, key + "proj")
+def _attention(normed: ov.Output, weights: Tensors, block: str, n_tokens: int, lower: ov.Type | None) -> ov.Output:
+    head_dim = DIM // HEADS
+    query_weight, key_weight, value_weight = np.split(weights[block + "attn.qkv.weight"], 3)
+    query_bias, _, value_bias = np.split(weights[block + "attn.qkv.bias"], 3)
+    scale = np.float32(head_dim**-0.5)
+    query = op.add(_product(normed, query_weight * scale, lower), _constant(query_bias * scale, lower))
+    keys = _product(normed, key_weight, lower)
+    values = op.add(_product(normed, value_weight, lower), _constant(value_bias, lower))
+    query, keys, values = (
+        op.transpose(op.reshape(part, _shape(1, n_tokens, HEADS, head_dim), False), _shape(0, 2, 1, 3))
+        for part in (query, keys, values)
+    )
+    heads = op.matmul(op.softmax(op.matmul(query, keys, False, True), -1), values, False, False)
+    attended = op.reshape(op.transpose(heads, _shape(0, 2, 1, 3)), _shape(1, n_tokens, DIM), False)
+    return _branch(attended, weights, block + "attn.proj", block + "ls1", lower)
+
+
+def _branch(inputs: ov.Output, weights: Tensors, key: str, layer_scale: str, lower: ov.Type | None) -> ov.Output:
+    """The last layer of a residual branch, with LayerScale in its weights: float32."""
+    gamma = weights[layer_scale + ".gamma"]
+    product = _product(inputs, weights[key + ".weight"] * gamma[:, None], lower)
+    return op.add(_float32(product, lower), _constant(weights[key + ".bias"] * gamma))
+
+
+def _product(inputs: ov.Output, weight: npt.NDArray[np.float32], lower: ov.Type | None) -> ov.Output:
+    """``inputs @ weight.T``, of and in `lower` where it is given."""
+    if lower is not None and inputs.get_element_type() != lower:
+        inputs = op.convert(inputs, lower)
+    return op.matmul(inputs, _constant(weight, lower), False, True)
+
+
+def _float32(tokens: ov.Output, lower: ov.Type | None) -> ov.Output:
+    return tokens if lower is None else op.convert(tokens, np.float32)
 
 
 def _layer_norm(tokens: ov.Output, weights: Tensors, key: str) -> ov.Output:
@@ -118,13 +171,9 @@ def _layer_norm(tokens: ov.Output, weights: Tensors, key: str) -> ov.Output:
     return op.add(op.multiply(normed, _constant(weights[key + ".weight"])), _constant(weights[key + ".bias"]))
 
 
-def _linear(tokens: ov.Output, weights: Tensors, key: str) -> ov.Output:
-    product = op.matmul(tokens, _constant(weights[key + ".weight"]), False, True)
-    return op.add(product, _constant(weights[key + ".bias"]))
-
-
-def _constant(values: npt.NDArray[np.float32]) -> ov.Output:
-    return op.constant(np.ascontiguousarray(values))
+def _constant(values: npt.NDArray[np.float32], lower: ov.Type | None = None) -> ov.Output:
+    constant = op.constant(np.ascontiguousarray(values))
+    return constant if lower is None else op.convert(constant, lower)
 
 
 def _shape(*sizes: int) -> ov.Output:

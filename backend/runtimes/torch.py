@@ -35,26 +35,40 @@ _declared = _declare_missing_torchvision_operators()  # lives as long as its ope
 
 import timm  # noqa: E402  (after the operators it needs)
 
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class TorchRuntime:
-    """A timm ViT in float32, eval mode, without gradients (see `Runtime`).
+    """A timm ViT in eval mode, without gradients (see `Runtime`).
 
     Args:
         model_name: timm name, such as ``vit_small_patch14_dinov2.lvd142m``.
         weights: safetensors file with timm's names for it.
         input_size: side of the input in pixels, a multiple of the model's patch size.
         device: ``"cpu"`` or ``"cuda"``.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` where torch's autocast lowers operations to it.
+        threads: how many threads a forward pass on the CPU uses; 0 leaves it to torch.
 
     Raises:
         ConfigError: timm does not know the model, it is not a ViT, or `input_size` does not fit its patches.
     """
 
     name = "torch"
-    precision = "float32"
 
-    def __init__(self, model_name: str, weights: Path, input_size: int, device: str) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        weights: Path,
+        input_size: int,
+        device: str,
+        precision: str = "float32",
+        threads: int = 0,
+    ) -> None:
         self.device = device
-        self.fit_batch = 16 if device == "cuda" else 1
+        self.precision = precision
+        self.batch = 16 if device == "cuda" else 1
+        if threads:
+            torch.set_num_threads(threads)
         try:
             # `pretrained` with a file of our own is timm's way to load weights with the position grid resampled.
             model = timm.create_model(
@@ -80,7 +94,8 @@ class TorchRuntime:
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See `Runtime.forward`."""
-        with torch.inference_mode():
+        lowered = self.precision != "float32"
+        with torch.inference_mode(), torch.autocast(self.device, _TYPES[self.precision], enabled=lowered):
             output = self._model.forward_features(torch.from_numpy(pixels).to(self.device))
             tokens = select_patch_tokens(output, self.grid_hw)
             return np.ascontiguousarray(tokens.float().cpu().numpy())
