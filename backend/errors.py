@@ -91,8 +91,8 @@ class Busy(BackendError):
 
     status = 503
 
-    def __init__(self, limit: int, retry_after_s: int) -> None:
-        super().__init__(f"the service is busy: {limit} requests are already queued; retry in {retry_after_s} s")
+    def __init__(self, queued: str, retry_after_s: int) -> None:
+        super().__init__(f"the service is busy: {queued} are already queued; retry in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 

@@ -1,14 +1,12 @@
 """One image through a memory bank: distance map → image score, heatmap, regions."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.features import DinoV2Features
+from backend.features import DinoV2Features, Run
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
 from backend.telemetry import stage
@@ -77,7 +75,7 @@ class InferenceEngine:
         threshold: float | None = None,
         score_percentile: float = 99,
         area_mm2_thr: float = 0,
-        network_turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        run_network: Run | None = None,
     ) -> Inference:
         """Score one image and find its defects.
 
@@ -89,15 +87,14 @@ class InferenceEngine:
             threshold: from calibration; None finds no regions.
             score_percentile: percentile of the masked map that is the score.
             area_mm2_thr: regions smaller than this are dropped, in mm².
-            network_turn: held while the network runs, where it is shared.
+            run_network: see `DinoV2Features.extract`.
 
         Raises:
             InvalidShape: the shape selects no pixel.
         """
         image_hw = (image.shape[0], image.shape[1])
         mask = build_mask(shape, image_hw)
-        with network_turn(), stage("extract"):
-            embeddings, token_hw = self.features.extract(image)
+        embeddings, token_hw = self.features.extract(image, run_network)
         with stage("search"):
             distances = memory.distances(embeddings).reshape(token_hw)
         with stage("post"):

@@ -83,7 +83,7 @@ _DISK: Example = (
     "the model cannot be stored (No space left on device); check the models folder",
 )
 _FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
-_BUSY: Example = ("Busy", "queueing.py:admitted", str(Busy(32, 2)))
+_BUSY: Example = ("Busy", "queueing.py:inference", str(Busy("32 inferences", 2)))
 _UNEXPECTED: Example = (
     "RuntimeError",
     "service.py:infer",

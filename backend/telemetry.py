@@ -21,7 +21,10 @@ _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 REQUESTS = Counter("requests_total", "Requests by endpoint and status", ["method", "endpoint", "status"])
 REQUEST_SECONDS = Histogram("request_seconds", "Whole requests", ["endpoint"], buckets=_LATENCY_BUCKETS)
 STAGE_SECONDS = Histogram(
-    "stage_seconds", "decode, queue, extract, coreset, store, search, post, encode", ["stage"], buckets=_LATENCY_BUCKETS
+    "stage_seconds",
+    "decode, preprocess, queue, extract, coreset, store, search, post, encode",
+    ["stage"],
+    buckets=_LATENCY_BUCKETS,
 )
 SCORES = Histogram(
     "image_score", "Image scores (distances, 0..2)", buckets=tuple(round(0.1 * i, 1) for i in range(1, 21))
@@ -61,15 +64,19 @@ def recording(record: RequestRecord) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Time a stage of the current request: decode, queue, extract, coreset, store, search, post or encode."""
+    """Time a stage of the current request: decode, preprocess, queue, extract, coreset, store, search, post, encode."""
     start = time.perf_counter()
     try:
         yield
     finally:
-        seconds = time.perf_counter() - start
-        STAGE_SECONDS.labels(name).observe(seconds)
-        if (record := _current.get()) is not None:
-            record.timings_ms[name] = record.timings_ms.get(name, 0.0) + seconds * 1000
+        observe_stage(name, time.perf_counter() - start)
+
+
+def observe_stage(name: str, seconds: float) -> None:
+    """Add to a stage of the current request; see `stage`."""
+    STAGE_SECONDS.labels(name).observe(seconds)
+    if (record := _current.get()) is not None:
+        record.timings_ms[name] = record.timings_ms.get(name, 0.0) + seconds * 1000
 
 
 def annotate(**fields: Any) -> None:

@@ -249,7 +249,7 @@ def test_memory_not_found_says_what_every_gui_generation_looks_for():
 
 
 def test_busy_says_how_long_to_wait():
-    error = Busy(32, 2)
+    error = Busy("32 inferences", 2)
     assert error.retry_after_s == 2
-    assert "32 requests" in str(error)
+    assert "32 inferences" in str(error)
     assert "retry in 2 s" in str(error)

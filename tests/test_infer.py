@@ -1,4 +1,3 @@
-from contextlib import contextmanager
 from itertools import pairwise
 
 import cv2
@@ -7,6 +6,7 @@ import pytest
 from scipy import ndimage
 
 from backend.errors import InvalidShape
+from backend.features import preprocess
 from backend.infer import InferenceEngine, find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import build_mask, parse_shape
@@ -49,7 +49,7 @@ class GivenDistances:
     def __init__(self, distances):
         self.distances = np.asarray(distances, np.float64)
 
-    def extract(self, image):
+    def extract(self, image, run):
         angles = 2 * np.arcsin(self.distances.ravel() / 2)
         return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), self.distances.shape
 
@@ -309,7 +309,7 @@ def test_a_mask_cuts_a_region_and_its_area():
 
 def test_a_shape_without_a_pixel_is_refused_before_the_network_runs():
     class Unused:
-        def extract(self, image):
+        def extract(self, image, run):
             raise AssertionError("the network ran")
 
     shape = parse_shape('{"kind":"circle","cx":500,"cy":5,"r":2}')
@@ -317,32 +317,22 @@ def test_a_shape_without_a_pixel_is_refused_before_the_network_runs():
         InferenceEngine(Unused()).run(np.zeros((64, 96, 3), np.uint8), BANK, mm_per_px=0.2, shape=shape)
 
 
-def test_the_turn_is_held_while_the_network_runs_and_no_longer(distances):
-    events = []
-
-    @contextmanager
-    def turn():
-        events.append("begin")
-        yield
-        events.append("end")
-
-    class Watched(GivenDistances):
-        def extract(self, image):
-            events.append("network")
-            return super().extract(image)
-
-    class WatchedMemory:
-        def distances(self, embeddings):
-            events.append("search")
-            return BANK.distances(embeddings)
-
-    InferenceEngine(Watched(distances)).run(
-        np.zeros((8, 8, 3), np.uint8), WatchedMemory(), mm_per_px=0.2, network_turn=turn
-    )
-    assert events == ["begin", "network", "end", "search"]
-
-
 # --- with the real network
+
+
+def test_a_network_that_is_shared_is_asked_with_the_images_pixels_and_believed(features, images):
+    roi = images[-1]
+    asked = []
+
+    def run_network(pixels):
+        asked.append(pixels)
+        return features.runtime.forward(pixels[None])[0]
+
+    engine = InferenceEngine(features)
+    memory = PatchCoreMemory.build(features.extract(images[0])[0], features.token_hw, 0.1)
+    shared = engine.run(roi, memory, mm_per_px=0.2, run_network=run_network)
+    assert shared.score == engine.run(roi, memory, mm_per_px=0.2).score
+    assert [pixels.tobytes() for pixels in asked] == [preprocess(roi, 448).tobytes()]
 
 
 @pytest.mark.parametrize("place", [(60, 24), (210, 75), (380, 120)], ids=lambda place: f"x={place[0]},y={place[1]}")

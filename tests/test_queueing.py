@@ -2,152 +2,295 @@ import contextlib
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from backend.errors import Busy
 from backend.queueing import NetworkQueue
-from backend.telemetry import QUEUE_DEPTH, QUEUE_REJECTED
+from backend.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, RequestRecord, recording
+
+DEADLINE_S = 20
+
+
+def number(pixels):
+    return int(pixels.flat[0])
+
+
+class Network:
+    """A network that notes what it ran, and returns tokens that name the image; closed, it makes passes wait."""
+
+    def __init__(self) -> None:
+        self.passes: list[list[int]] = []
+        self.opened = threading.Event()
+        self.opened.set()
+
+    def forward(self, pixels):
+        assert self.opened.wait(DEADLINE_S)
+        self.passes.append([number(image) for image in pixels])
+        if -1 in self.passes[-1]:
+            raise RuntimeError("out of memory")
+        return np.array([[[number(image)]] for image in pixels], np.float32)
 
 
 class Line:
-    """Threads that queue for one turn each, in a known order, and note when they had it."""
+    """Threads that queue for one turn each, in a known order, and what came of them."""
 
-    def __init__(self, queue: NetworkQueue) -> None:
-        self.queue = queue
-        self.served: list[str] = []
+    def __init__(self, **limits) -> None:
+        self.network = Network()
+        self.queue = NetworkQueue(self.network.forward, **{"max_inferences": 32, "max_fits": 4, **limits})
+        self.tokens: dict[int, int] = {}
+        self.failures: dict[int, BaseException] = {}
         self._threads: list[threading.Thread] = []
 
-    def join_queue(self, name: str) -> None:
-        def take_turn() -> None:
-            with self.queue.turn(fit_batch=name.startswith("fit")):
-                self.served.append(name)
+    def infer(self, image: int) -> None:
+        def work() -> None:
+            try:
+                self.tokens[image] = number(self.queue.infer(np.full((3, 2, 2), image, np.float32)))
+            except RuntimeError as exc:
+                self.failures[image] = exc
 
-        waiting = self._waiting()
-        self._threads.append(threading.Thread(target=take_turn))
-        self._threads[-1].start()
-        deadline = time.monotonic() + 10
-        while self._waiting() == waiting:  # only that it waits tells that it has its place
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        self._start(work, lambda: len(self.queue._inferences))
 
-    def finish(self) -> list[str]:
+    def fit_turn(self, name: int) -> None:
+        def work() -> None:
+            with self.queue.fit_turn():
+                self.network.passes.append([name])
+
+        self._start(work, lambda: len(self.queue._fit_turns))
+
+    def finish(self) -> list[list[int]]:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(DEADLINE_S)
             assert not thread.is_alive()
-        return self.served
+        return self.network.passes
 
-    def _waiting(self) -> int:
-        return len(self.queue._inferences) + len(self.queue._fit_batches)
+    def _start(self, work, waiting) -> None:
+        before = waiting()
+        self._threads.append(threading.Thread(target=work))
+        self._threads[-1].start()
+        wait_until(lambda: waiting() > before)  # only that it waits tells that it has its place
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.fixture
 def line():
-    return Line(NetworkQueue(32))
+    return Line()
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-def test_one_request_beyond_the_limit_is_refused_until_a_place_is_free(limit):
-    queue = NetworkQueue(limit)
-    places = [queue.admitted() for _ in range(limit)]
+def test_one_inference_beyond_the_limit_is_refused_until_a_place_is_free(limit):
+    queue = NetworkQueue(Network().forward, max_inferences=limit, max_fits=1)
+    places = [queue.inference() for _ in range(limit)]
     for place in places:
         place.__enter__()
     rejected = QUEUE_REJECTED._value.get()
-    with pytest.raises(Busy, match=f"{limit} requests") as caught, queue.admitted():
+    with pytest.raises(Busy, match=f"{limit} inferences") as caught, queue.inference():
         pytest.fail("admitted beyond the limit")
     assert caught.value.retry_after_s >= 1
     assert QUEUE_REJECTED._value.get() == rejected + 1
     places[0].__exit__(None, None, None)
-    with queue.admitted(), pytest.raises(Busy), queue.admitted():
+    with queue.inference(), pytest.raises(Busy), queue.inference():
         pytest.fail("admitted beyond the limit")
     for place in places[1:]:
         place.__exit__(None, None, None)
 
 
-def test_a_request_that_fails_gives_its_place_back():
-    queue = NetworkQueue(1)
+def test_fits_do_not_take_the_places_of_inferences_nor_the_other_way_round():
+    queue = NetworkQueue(Network().forward, max_inferences=1, max_fits=1)
+    with queue.fit(), queue.inference():
+        with pytest.raises(Busy, match="1 inferences"), queue.inference():
+            pytest.fail("admitted beyond the limit")
+        with pytest.raises(Busy, match="1 fits"), queue.fit():
+            pytest.fail("admitted beyond the limit")
+
+
+def test_fits_run_one_after_the_other_in_the_order_of_their_arrival():
+    queue = NetworkQueue(Network().forward, max_inferences=1, max_fits=4)
+    running, order = [], []
+
+    def fit(name):
+        with queue.fit():
+            running.append(name)
+            order.append(list(running))
+            time.sleep(0.01)
+            running.remove(name)
+
+    threads = []
+    with queue.fit():
+        for name in range(3):
+            threads.append(threading.Thread(target=fit, args=(name,)))
+            threads[-1].start()
+            wait_until(lambda: len(queue._fits) == name + 2)  # noqa: B023
+        assert order == []
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert order == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("place", ["inference", "fit"])
+def test_a_request_that_fails_gives_its_place_back(place):
+    queue = NetworkQueue(Network().forward, max_inferences=1, max_fits=1)
     depth = QUEUE_DEPTH._value.get()
     for _ in range(3):
-        with contextlib.suppress(ValueError), queue.admitted():
+        with contextlib.suppress(ValueError), getattr(queue, place)():
             assert QUEUE_DEPTH._value.get() == depth + 1
             raise ValueError("broken")
     assert QUEUE_DEPTH._value.get() == depth
 
 
-def test_one_forward_pass_runs_at_a_time():
-    queue = NetworkQueue(32)
-    running, most, done = 0, 0, 0
+def test_one_pass_or_fit_turn_runs_at_a_time_and_everyone_gets_the_tokens_of_the_own_image():
+    running, most, turns = 0, 0, 0
 
-    def work(fit_batch):
-        nonlocal running, most, done
-        for _ in range(20):
-            with queue.turn(fit_batch=fit_batch):
-                running += 1
-                most = max(most, running)
-                time.sleep(0.0005)
-                running -= 1
-                done += 1
+    def busy():
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.0005)
+        running -= 1
 
-    threads = [threading.Thread(target=work, args=(i % 3 == 0,)) for i in range(9)]
+    def forward(pixels):
+        busy()
+        return pixels[:, :1, :1, 0]
+
+    queue = NetworkQueue(forward, max_inferences=32, max_fits=4)
+    wrong = []
+
+    def work(worker):
+        nonlocal turns
+        for image in range(20):
+            if worker % 3 == 0:
+                with queue.fit_turn():
+                    busy()
+                    turns += 1
+            else:
+                tokens = queue.infer(np.full((3, 1, 1), 100 * worker + image, np.float32))
+                wrong.extend([tokens] if number(tokens) != 100 * worker + image else [])
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(9)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
     assert most == 1
-    assert done == 180
+    assert turns == 60
+    assert wrong == []
 
 
 def test_inferences_are_served_in_the_order_of_their_arrival(line):
-    names = [f"inference {i}" for i in range(7)]
-    with line.queue.turn():
-        for name in names:
-            line.join_queue(name)
-        assert line.served == []
-    assert line.finish() == names
+    with line.queue.fit_turn():
+        for image in range(7):
+            line.infer(image)
+        assert line.network.passes == []
+    assert line.finish() == [[image] for image in range(7)]
+    assert line.tokens == {image: image for image in range(7)}
 
 
-def test_inferences_go_before_the_batches_of_a_fit_that_came_earlier(line):
-    with line.queue.turn():
-        for name in ["fit 0", "fit 1", "inference 0", "inference 1", "inference 2"]:
-            line.join_queue(name)
-    assert line.finish() == ["inference 0", "inference 1", "inference 2", "fit 0", "fit 1"]
+def test_inferences_go_before_the_turns_of_a_fit_that_came_earlier(line):
+    with line.queue.fit_turn():
+        line.fit_turn(100)
+        for image in range(3):
+            line.infer(image)
+    assert line.finish() == [[0], [1], [2], [100]]
 
 
-def test_a_batch_that_waits_gets_in_after_8_inferences(line):
-    inferences = [f"inference {i}" for i in range(20)]
-    with line.queue.turn(fit_batch=True):
-        for name in ["fit 0", "fit 1", "fit 2", *inferences]:
-            line.join_queue(name)
-    assert line.finish() == [*inferences[:8], "fit 0", *inferences[8:16], "fit 1", *inferences[16:], "fit 2"]
+def test_a_fit_that_waits_gets_a_turn_after_8_inferences(line):
+    with line.queue.fit_turn():
+        line.fit_turn(100)
+        line.fit_turn(101)
+        for image in range(20):
+            line.infer(image)
+    images = [[image] for image in range(20)]
+    assert line.finish() == [*images[:8], [100], *images[8:16], [101], *images[16:]]
 
 
-def test_a_batch_that_has_just_arrived_waits_for_inferences_however_many_ran_before_it(line):
-    for _ in range(20):
-        with line.queue.turn():
-            pass
-    with line.queue.turn():
-        line.join_queue("fit 0")
-        line.join_queue("inference 0")
-    assert line.finish() == ["inference 0", "fit 0"]
+def test_a_fit_turn_that_has_just_arrived_waits_for_inferences_however_many_ran_before_it(line):
+    for image in range(20):
+        line.queue.infer(np.full((3, 2, 2), image, np.float32))
+    line.network.passes.clear()
+    with line.queue.fit_turn():
+        line.fit_turn(100)
+        line.infer(0)
+    assert line.finish() == [[0], [100]]
 
 
-def test_a_free_network_is_had_at_once():
-    queue = NetworkQueue(1)
-    begin = time.perf_counter()
-    for _ in range(100):
-        with queue.turn(), pytest.raises(RuntimeError, match="not re-entered"):
-            raise RuntimeError("not re-entered")
-        with queue.turn(fit_batch=True):
-            pass
-    assert time.perf_counter() - begin < 1
+def test_inferences_that_wait_share_a_pass_up_to_the_size_of_a_batch():
+    line = Line(batch=4)
+    with line.queue.fit_turn():
+        for image in range(10):
+            line.infer(image)
+    assert line.finish() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert line.tokens == {image: image for image in range(10)}
 
 
-def test_a_forward_pass_that_fails_frees_the_network(line):
+def test_a_pass_waits_a_moment_for_others_to_share_it_and_no_longer_than_until_it_is_full():
+    line = Line(batch=3, window_s=DEADLINE_S)
+    first = threading.Thread(target=lambda: line.queue.infer(np.full((3, 2, 2), 0, np.float32)))
+    first.start()
+    wait_until(lambda: line.queue._running)
+    assert line.network.passes == []
+    line.infer(1)
+    second = threading.Thread(target=lambda: line.queue.infer(np.full((3, 2, 2), 2, np.float32)))
+    second.start()
+    first.join(DEADLINE_S / 2)
+    second.join(DEADLINE_S / 2)
+    assert line.finish() == [[0, 1, 2]]
+
+
+def test_a_pass_alone_runs_when_its_window_is_over():
+    line = Line(batch=3, window_s=0.01)
+    line.queue.infer(np.full((3, 2, 2), 5, np.float32))
+    assert line.network.passes == [[5]]
+
+
+def test_a_pass_that_fails_fails_for_all_who_share_it_and_frees_the_network():
+    line = Line(batch=2)
+    with line.queue.fit_turn():
+        for image in (0, -1, 2):
+            line.infer(image)
+    line.finish()
+    assert sorted(line.failures) == [-1, 0]
+    assert {str(failure) for failure in line.failures.values()} == {"out of memory"}
+    assert line.tokens == {2: 2}
+
+
+def test_a_fit_turn_that_fails_frees_the_network(line):
     def fail():
-        with line.queue.turn():
-            line.join_queue("inference 0")
-            line.join_queue("fit 0")
+        with line.queue.fit_turn():
+            line.infer(0)
             raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
-    assert line.finish() == ["inference 0", "fit 0"]
+    assert line.finish() == [[0]]
+
+
+def test_waiting_counts_as_queue_and_the_pass_as_extract_for_everyone_who_shares_it():
+    line = Line(batch=2)
+    line.network.opened.clear()
+    records = [RequestRecord("0"), RequestRecord("1")]
+
+    def infer(image):
+        with recording(records[image]):
+            line.queue.infer(np.full((3, 2, 2), image, np.float32))
+
+    with line.queue.fit_turn():
+        threads = [threading.Thread(target=infer, args=(image,)) for image in (0, 1)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(line.queue._inferences) == 2)
+        time.sleep(0.05)
+    time.sleep(0.05)
+    line.network.opened.set()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert len(line.network.passes) == 1
+    for record in records:
+        assert record.timings_ms["queue"] >= 45
+        assert record.timings_ms["extract"] >= 45
