@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import structlog
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -34,12 +35,14 @@ from backend.schemas import (
     InferReply,
     RegionReply,
 )
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import RoiKey
 from backend.telemetry import FITTED_ROIS, annotate, configure_logging, render_metrics
+from backend.utils import NamedImage
 
 _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
+_OTHER_THREADS = 8
 _MAX_INFER_FILES = 8  # one is right; some more get the sentence that says so
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
@@ -67,6 +70,8 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # A thread for every request that may run or wait, and some for those that do neither.
+        current_default_thread_limiter().total_tokens = settings.max_queue + settings.max_fits + _OTHER_THREADS
         try:
             app.state.service = service or await run_in_threadpool(InspectionService.open, settings)
         except ConfigError as exc:
@@ -128,7 +133,7 @@ def _add_routes(app: FastAPI) -> None:
             model=features.identity.model,
             version=__version__,
             runtime=features.runtime.name,
-            precision=features.identity.precision,
+            precision=features.runtime.precision,
             input_size=features.input_size,
             token_shape=list(features.token_hw),
             weights_sha256=features.identity.weights_sha256,

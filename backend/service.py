@@ -1,45 +1,38 @@
 """The use cases: fit, calibrate, infer. No HTTP, no file formats."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from backend import calib
 from backend.calib import Calibration
+from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound
+from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
 from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue
+from backend.resources import limit_threads, usable_cores
 from backend.roi_mask import Shape
 from backend.runtimes import open_runtime
 from backend.storage import CalibrationState, FittedRoi, ModelStore, RoiKey
 from backend.telemetry import SCORES, annotate, stage
-from backend.utils import ImageLimits, check_image, decode_image, encode_png_base64
+from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
 from backend.weights import find_weights
 
 _PROGRESS_EVERY_S = 5.0
+# On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
+_BATCH_WINDOW_S = 0.003
+Progress = Callable[[str, int, int], None]
 
 log: Any = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class NamedImage:
-    """An uploaded image that is read when it is needed.
-
-    Attributes:
-        name: file name, for messages.
-        read: gives its bytes; may be called more than once.
-    """
-
-    name: str
-    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,14 @@ class InspectionService:
         self.store = store
         self.reason = reason
         self._engine = InferenceEngine(features, settings.blur_sigma)
-        self._queue = NetworkQueue(settings.max_queue)
+        batch = features.runtime.batch
+        self._queue = NetworkQueue(
+            features.runtime.forward,
+            max_inferences=settings.max_queue,
+            max_fits=settings.max_fits,
+            batch=batch,
+            window_s=_BATCH_WINDOW_S,
+        )
         self._limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
 
     @classmethod
@@ -99,7 +99,9 @@ class InspectionService:
         """
         weights = find_weights(settings)
         start = time.perf_counter()
-        runtime, reason = open_runtime(settings, weights)
+        threads = settings.threads or usable_cores()
+        runtime, reason = open_runtime(settings, weights, threads)
+        limit_threads(threads)
         features = DinoV2Features(runtime, settings.model_name, weights.sha256, settings.input_size)
         log.info(
             "extractor.loaded",
@@ -107,6 +109,7 @@ class InspectionService:
             runtime=runtime.name,
             device=runtime.device,
             precision=runtime.precision,
+            threads=threads,
             token_shape=list(runtime.grid_hw),
             weights=weights.source,
             seconds=round(time.perf_counter() - start, 2),
@@ -115,7 +118,14 @@ class InspectionService:
         return cls(settings, features, ModelStore(settings.models_dir), reason)
 
     def fit_ok(
-        self, key: RoiKey, images: Sequence[NamedImage], *, mm_per_px: float, keep_all: bool = False
+        self,
+        key: RoiKey,
+        images: Sequence[NamedImage],
+        *,
+        mm_per_px: float,
+        keep_all: bool = False,
+        on_progress: Progress | None = None,
+        checkpoint: Path | None = None,
     ) -> FitResult:
         """Learn what OK looks like and replace the ROI's memory bank.
 
@@ -124,34 +134,49 @@ class InspectionService:
             images: good parts, at least one.
             mm_per_px: millimetres per pixel, recorded with the memory.
             keep_all: keep every embedding instead of a coreset.
+            on_progress: called with the step (``"extract"``, ``"coreset"``), how much of it is done, and of how much.
+            checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
+                where it was; removed when the fit is done.
 
         Raises:
             InvalidRequest: no image, or ids that the file system cannot hold.
             InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
+            TooLarge: the embeddings would not fit into the memory that is free; the message has the arithmetic.
             Busy: the queue is full.
-            StorageError: the model cannot be written.
+            StorageError: the model or the checkpoint cannot be written.
         """
         if not images:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
         self.store.check_savable(key)
         annotate(n_images=len(images), device=self.features.runtime.device)
-        with self._queue.admitted():
-            with stage("decode"):  # what a header can tell, it tells before any image costs time
-                for image in images:
-                    check_image(image.read(), image.name, self._limits)
-            embeddings = self._extract_all(images)
-            rate = 1.0 if keep_all else self.settings.coreset_rate
-            with stage("coreset"):
-                memory = PatchCoreMemory.build(embeddings, self.features.token_hw, rate, _progress_log("coreset"))
-        metadata = {
-            "extractor": self.features.identity.as_dict(),
-            "coreset_rate": rate,
-            "n_embeddings": len(embeddings),
-            "n_images": len(images),
-            "mm_per_px": mm_per_px,
-        }
-        with stage("store"):
-            self.store.save_memory(key, memory, metadata)
+        rate = 1.0 if keep_all else self.settings.coreset_rate
+        kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
+        with stage("decode"):  # what a header can tell, it tells before any image costs time
+            sizes = [check_image(image.read(), image.name, self._limits) for image in images]
+        with self._queue.fit():
+            check_memory(self.features, len(images), rate, max(width * height for width, height in sizes))
+            embeddings = embed_all(
+                images,
+                self.features,
+                self._limits,
+                turn=self._queue.fit_turn,
+                checkpoint=kept,
+                on_progress=_reporter("extract", on_progress),
+            )
+            memory = PatchCoreMemory.build(
+                embeddings, self.features.token_hw, rate, _reporter("coreset", on_progress), self._coreset_turn
+            )
+            metadata = {
+                "extractor": self.features.identity.as_dict(),
+                "coreset_rate": rate,
+                "n_embeddings": len(embeddings),
+                "n_images": len(images),
+                "mm_per_px": mm_per_px,
+            }
+            with stage("store"):
+                self.store.save_memory(key, memory, metadata)
+        if kept is not None:
+            kept.remove()
         annotate(token_shape=list(self.features.token_hw), n_embeddings=len(embeddings))
         return FitResult(len(embeddings), len(memory.embeddings), self.features.token_hw)
 
@@ -208,7 +233,7 @@ class InspectionService:
             StorageError: stored files are damaged.
         """
         fitted = self._fitted(key)
-        with self._queue.admitted():
+        with self._queue.inference():
             with stage("decode"):
                 pixels = decode_image(image.read(), image.name, self._limits)
             percentile, area_mm2_thr = self.settings.score_percentile, self.settings.area_mm2_thr
@@ -223,7 +248,7 @@ class InspectionService:
                 threshold=calibration.threshold if calibration else None,
                 score_percentile=percentile,
                 area_mm2_thr=area_mm2_thr,
-                network_turn=self._queue.turn,
+                run_network=self._queue.infer,
             )
             with stage("encode"):
                 heatmap = encode_png_base64(inference.heatmap)
@@ -242,19 +267,10 @@ class InspectionService:
             annotate(calibration="stale: made for an earlier fit, not applied; calibrate again")
         return InferResult(inference, heatmap, fitted.memory.token_hw, calibration, fitted.calibration_state)
 
-    def _extract_all(self, images: Sequence[NamedImage]) -> npt.NDArray[np.float32]:
-        rows, columns = self.features.token_hw
-        embeddings = np.empty((len(images), rows * columns, self.features.dim), np.float32)
-        report = _progress_log("extract")
-        batch_size = self.features.runtime.fit_batch
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            with stage("decode"):
-                decoded = [decode_image(image.read(), image.name, self._limits) for image in batch]
-            with self._queue.turn(fit_batch=True), stage("extract"):
-                embeddings[start : start + len(batch)] = self.features.extract_batch(decoded)
-            report(start + len(batch), len(images))
-        return embeddings.reshape(-1, self.features.dim)
+    @contextlib.contextmanager
+    def _coreset_turn(self) -> Iterator[None]:
+        with self._queue.fit_turn(), stage("coreset"):
+            yield
 
     def _fitted(self, key: RoiKey) -> FittedRoi:
         fitted = self.store.load(key)
@@ -281,12 +297,14 @@ class InspectionService:
         return fitted
 
 
-def _progress_log(step: str) -> Callable[[int, int], None]:
-    """Logs every few seconds how far a long step is and how long it may still take."""
+def _reporter(step: str, on_progress: Progress | None) -> Callable[[int, int], None]:
+    """Tells `on_progress`, and logs every few seconds, how far a long step is and how long it may still take."""
     start = last = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal last
+        if on_progress is not None:
+            on_progress(step, done, total)
         now = time.monotonic()
         if now - last >= _PROGRESS_EVERY_S and done < total:
             last = now

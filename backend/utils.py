@@ -4,7 +4,7 @@ import base64
 import io
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,19 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An encoded image that is read when it is needed.
+
+    Attributes:
+        name: file name, for messages.
+        read: gives its bytes; may be called more than once.
+    """
+
+    name: str
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)

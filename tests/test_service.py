@@ -7,8 +7,11 @@ import cv2
 import pytest
 from safetensors.torch import save_file
 
-from backend.config import Settings
-from backend.errors import IncompatibleMemory, InvalidRequest
+from backend import extraction
+from backend.config import DEFAULT_MODEL, Settings
+from backend.errors import IncompatibleMemory, InvalidRequest, TooLarge
+from backend.features import DinoV2Features
+from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService, NamedImage
 from backend.storage import ModelStore, RoiKey
 from backend.weights import sha256_of
@@ -74,6 +77,56 @@ def test_the_same_fit_twice_gives_the_same_bytes(features, named, tmp_path):
     memory.unlink()
     service.fit_ok(KEY, named[:3], mm_per_px=1)
     assert memory.read_bytes() == first
+
+
+def test_a_fit_says_how_far_it_is(features, named, tmp_path):
+    seen = []
+    service_with(features, tmp_path).fit_ok(
+        KEY, named[:3], mm_per_px=1, on_progress=lambda step, done, total: seen.append((step, done, total))
+    )
+    assert [report for report in seen if report[0] == "extract"] == [("extract", done, 3) for done in (1, 2, 3)]
+    coreset = [report[1:] for report in seen if report[0] == "coreset"]
+    assert coreset[-1] == (62, 62)
+    assert coreset == sorted(coreset)
+
+
+def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, named, tmp_path):
+    memory = tmp_path / "Master1" / "Pattern" / "memory.npz"
+    service = service_with(features, tmp_path)
+    service.fit_ok(KEY, named[:3], mm_per_px=1)
+    uninterrupted = memory.read_bytes()
+    memory.unlink()
+
+    def stop(step, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / ".fit-1"
+    with pytest.raises(KeyboardInterrupt):
+        service.fit_ok(KEY, named[:3], mm_per_px=1, on_progress=stop, checkpoint=checkpoint)
+    assert len(list(checkpoint.iterdir())) == 2
+    assert not memory.exists()
+    service.fit_ok(KEY, named[:3], mm_per_px=1, checkpoint=checkpoint)
+    assert memory.read_bytes() == uninterrupted
+    assert not checkpoint.exists()
+    assert service.infer(KEY, named[0], mm_per_px=1).token_hw == (32, 32), "the interrupted fit gave its place back"
+
+
+def test_a_fit_that_does_not_fit_into_memory_changes_nothing(features, named, tmp_path, monkeypatch):
+    service = service_with(features, tmp_path)
+    monkeypatch.setattr(extraction, "free_memory", lambda: 1_000_000)
+    with pytest.raises(TooLarge, match=r"2 images × 1024 patches × .* 1 MB are free"):
+        service.fit_ok(KEY, named[:2], mm_per_px=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_of_another_precision_is_never_compared(features, named, tmp_path, weights):
+    service_with(features, tmp_path).fit_ok(KEY, named[:1], mm_per_px=1)
+    runtime = OpenVinoRuntime(weights.path, 448)
+    runtime.precision = "bfloat16"  # whether this CPU has it or not
+    lowered = DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 448)
+    with pytest.raises(IncompatibleMemory, match=r"precision 'float32' instead of 'bfloat16/openvino'"):
+        service_with(lowered, tmp_path).infer(KEY, named[0], mm_per_px=1)
 
 
 @pytest.mark.parametrize("role_id", ["Master1", "x" * 300])
