@@ -216,7 +216,15 @@ class InspectionService:
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
         return calibration
 
-    def infer(self, key: RoiKey, image: NamedImage, *, mm_per_px: float, shape: Shape | None = None) -> InferResult:
+    def infer(
+        self,
+        key: RoiKey,
+        image: NamedImage,
+        *,
+        mm_per_px: float,
+        shape: Shape | None = None,
+        score_percentile: float | None = None,
+    ) -> InferResult:
         """Score one image against the ROI's memory bank, by the ROI's own calibration.
 
         Args:
@@ -224,6 +232,7 @@ class InspectionService:
             image: the canonical ROI image.
             mm_per_px: millimetres per pixel of this image.
             shape: mask in pixels of this image.
+            score_percentile: percentile that is the score; None takes the calibration's, or the configured one.
 
         Raises:
             MemoryNotFound: the ROI was never fitted.
@@ -246,7 +255,7 @@ class InspectionService:
                 mm_per_px=mm_per_px,
                 shape=shape,
                 threshold=calibration.threshold if calibration else None,
-                score_percentile=percentile,
+                score_percentile=percentile if score_percentile is None else score_percentile,
                 area_mm2_thr=area_mm2_thr,
                 run_network=self._queue.infer,
             )
