@@ -13,7 +13,7 @@
     ├── MemoryNotFound              400  the ROI was never fitted
     ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
     ├── Busy                        503  the compute queue is full: retry
-    └── StorageError                500  the models folder cannot be read or written, or holds damaged files
+    └── StorageError                500  files cannot be read or written, or stored ones are damaged
 """
 
 import re
@@ -97,7 +97,7 @@ class Busy(BackendError):
 
 
 class StorageError(BackendError):
-    """The models folder cannot be read or written, or a file in it is damaged."""
+    """Models or results cannot be read or written, or a stored file is damaged."""
 
 
 # A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.

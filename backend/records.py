@@ -1,0 +1,292 @@
+"""The records of a bulk run: one per image, in a JSON lines or CSV file that the next run goes on with.
+
+Every record carries the conditions that it was made under, so that records of different ones never share a file.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+from backend.errors import InvalidRequest, StorageError
+from backend.storage import CalibrationState
+from backend.utils import write_atomic
+
+Row = Mapping[str, Any]
+"""A record as it was read back, without regions: its columns by name; in CSV all of them text, empty for none."""
+
+_INSTEAD = "give another file, or begin anew with --restart"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What decides a record beside its image; the names are columns.
+
+    Attributes:
+        threshold, area_mm2_thr: of the calibration; None where none is applied.
+        calibration: as in the reply of ``/infer``.
+        score_percentile: percentile of the masked distance map that is the score.
+        mm_per_px: millimetres per pixel of the images.
+        shape: mask in pixels of the images.
+        blur_sigma: Gaussian sigma on the distance map, in pixels.
+        memory_id: identity of the memory bank.
+        role_id, roi_id: the ROI.
+    """
+
+    threshold: float | None
+    calibration: CalibrationState
+    score_percentile: float
+    area_mm2_thr: float | None
+    mm_per_px: float
+    shape: dict[str, Any] | None
+    blur_sigma: float
+    memory_id: str
+    role_id: str
+    roi_id: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one image gave.
+
+    Attributes:
+        path: the image, as it was given.
+        sha256: of its bytes; None where they cannot be read.
+        conditions: how it was judged.
+        ms: milliseconds from reading the image to its heatmap.
+        score, decision, regions: as in the reply of ``/infer``; None where the image failed.
+        error: why it failed.
+    """
+
+    path: str
+    sha256: str | None
+    conditions: Conditions
+    ms: float
+    score: float | None = None
+    decision: Literal["ok", "ng"] | None = None
+    regions: list[dict[str, Any]] | None = None
+    error: str | None = None
+
+    def as_json(self) -> bytes:
+        """One line of JSON, in ASCII."""
+        return json.dumps({**self._shared(), "regions": self.regions}, allow_nan=False).encode() + b"\n"
+
+    def as_csv(self) -> bytes:
+        """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold."""
+        areas = (
+            None
+            if self.regions is None or self.conditions.threshold is None
+            else [region["area_mm2"] for region in self.regions]
+        )
+        summary = [None] * 3 if areas is None else [len(areas), max(areas, default=0.0), math.fsum(areas)]
+        return _csv_line([_cell(value) for value in (*self._shared().values(), *summary)])
+
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "score": self.score,
+            "decision": self.decision,
+            **asdict(self.conditions),
+            "sha256": self.sha256,
+            "ms": self.ms,
+            "error": self.error,
+        }
+
+
+def _cell(value: Any) -> str:
+    """The text of a value in CSV; numbers keep every digit."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _csv_line(cells: list[str]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue().encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+
+
+_CONDITIONS = [field.name for field in fields(Conditions)]
+_DECISIVE = ["memory_id", *(name for name in _CONDITIONS if name != "memory_id")]  # it explains the others
+_COLUMNS = ["path", "score", "decision", *_CONDITIONS, "sha256", "ms", "error"]
+_CSV_COLUMNS = [*_COLUMNS, "n_regions", "largest_area_mm2", "total_area_mm2"]
+
+
+def _read_json(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict) or list(row) != [*_COLUMNS, "regions"]:
+        raise ValueError("other columns")
+    del row["regions"]  # the contours of a long run would fill the memory
+    return row
+
+
+def _read_csv(line: bytes) -> Row:
+    (cells,) = csv.reader(io.StringIO(line.decode("utf-8", "surrogateescape"), newline=""), strict=True)
+    return dict(zip(_CSV_COLUMNS, cells, strict=True))
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How records lie in a file.
+
+    Attributes:
+        header: what every file begins with.
+        beginning: what every file with a record begins with.
+        write: a record as bytes; the last one is a newline.
+        read: the same back; ValueError or csv.Error for anything else.
+        is_whole: whether bytes that end with a newline are a record to its end.
+    """
+
+    header: bytes
+    beginning: bytes
+    write: Callable[[Record], bytes]
+    read: Callable[[bytes], Row]
+    is_whole: Callable[[bytes], bool]
+
+
+_FORMATS = {
+    ".jsonl": _Format(b"", b'{"path": ', Record.as_json, _read_json, lambda _line: True),
+    # A newline between quotes belongs to a path or an error.
+    ".csv": _Format(
+        _csv_line(_CSV_COLUMNS),
+        _csv_line(_CSV_COLUMNS),
+        Record.as_csv,
+        _read_csv,
+        lambda line: line.count(b'"') % 2 == 0,
+    ),
+}
+
+
+class RecordFile:
+    """The file of a run, with the records of the runs before it.
+
+    Attributes:
+        path: the file; ``.jsonl`` or ``.csv``.
+        restart: whether this run began anew.
+        rows: the records of earlier runs, by path of the image.
+    """
+
+    def __init__(self, path: Path, *, restart: bool) -> None:
+        self.path = path
+        self.restart = restart
+        self.rows: dict[str, Row] = {}
+        self._format = _format_of(path)
+        self._lines: dict[str, bytes] = {}
+        self._is_ready = False
+        content = b"" if restart or not path.exists() else path.read_bytes()
+        for number, line in enumerate(self._whole_records(content), 1):
+            try:
+                row = self._format.read(line)
+            except (ValueError, TypeError, RecursionError, csv.Error) as exc:
+                raise InvalidRequest(f"{path}: record {number} was not made by this command; {_INSTEAD}") from exc
+            self.rows[row["path"]] = row
+            self._lines[row["path"]] = line
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path, *, restart: bool) -> Iterator["RecordFile"]:
+        """Read the file, if there is one, and keep other runs away from it.
+
+        Args:
+            path: the file.
+            restart: forget the records that it has; they are lost with the first `append`.
+
+        Raises:
+            InvalidRequest: another extension, a file with anything else in it, or another run is writing it.
+            StorageError: the file or its folder cannot be read or written.
+        """
+        _format_of(path)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        try:
+            with _writing(path):
+                lock.acquire()
+                records = cls(path, restart=restart)
+            yield records
+        finally:
+            if lock.is_locked:
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()  # while it is held: who waits for a file that is gone makes a new one
+                lock.release()
+
+    def require(self, conditions: Conditions) -> None:
+        """Refuse to mix.
+
+        Raises:
+            InvalidRequest: a record was made under other conditions; the message names the difference.
+        """
+        now = {name: _cell(value) for name, value in asdict(conditions).items()}
+        for row in self.rows.values():
+            for name in _DECISIVE:
+                if (found := _cell(row[name])) != now[name]:
+                    difference = f"with {name} {found or 'none'} instead of {now[name] or 'none'}"
+                    if name == "memory_id":
+                        difference = "against another memory bank; the ROI was fitted anew since"
+                    raise InvalidRequest(f"{self.path} holds records that were made {difference}: {_INSTEAD}")
+
+    def drop(self, path: str) -> None:
+        """Forget the record of an image before the first `append`, so that another can take its place."""
+        del self.rows[path], self._lines[path]
+
+    def append(self, record: Record) -> None:
+        """Write one record; it is in the file when this returns.
+
+        Raises:
+            StorageError: the file cannot be written; it still ends with the record before.
+        """
+        rest = memoryview(self._format.write(record))
+        with _writing(self.path), self._ready().open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+
+    def _ready(self) -> Path:
+        """The file; the first time rid of what a killed run tore, of what was dropped, and of all after a restart."""
+        if not self._is_ready:
+            content = self._format.header + b"".join(self._lines.values())
+            if not self.path.exists() or self.path.read_bytes() != content:
+                write_atomic({self.path.resolve(): content})
+            self._is_ready = True
+            self._lines.clear()
+        return self.path
+
+    def _whole_records(self, content: bytes) -> Iterator[bytes]:
+        beginning = self._format.beginning
+        if content[: len(beginning)] != beginning[: len(content)]:
+            raise InvalidRequest(f"{self.path} was not made by this command; {_INSTEAD}")
+        record = b""
+        for line in io.BytesIO(content[len(self._format.header) :]):
+            record += line
+            if record.endswith(b"\n") and self._format.is_whole(record):
+                yield record
+                record = b""
+
+
+def _format_of(path: Path) -> _Format:
+    if not path.parent.is_dir():
+        raise InvalidRequest(f"{path}: no such folder")
+    if path.exists() and not path.is_file():
+        raise InvalidRequest(f"{path} is no regular file; give a file that ends in {' or '.join(_FORMATS)}")
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError as exc:
+        raise InvalidRequest(f"{path}: the extension names the format; use {' or '.join(_FORMATS)}") from exc
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except filelock.Timeout as exc:
+        raise InvalidRequest(f"{path}: another run is writing this file; wait for its end") from exc
+    except OSError as exc:
+        raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc
