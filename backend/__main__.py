@@ -1,17 +1,70 @@
-"""``python -m backend serve`` starts the service; ``python -m backend weights`` finds and verifies the weights."""
+"""The command line: ``python -m backend serve | weights | fit | calibrate | infer``."""
 
 import argparse
+import contextlib
+import json
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
 
 import uvicorn
+from pydantic import BaseModel, ValidationError
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from backend import __version__
+from backend import __version__, bulk
 from backend.config import Settings, load_settings
-from backend.errors import ConfigError
+from backend.errors import BackendError, ConfigError, InvalidRequest
+from backend.roi_mask import parse_shape
+from backend.schemas import CalibrateFields, FitFields, InferFields
 from backend.telemetry import configure_logging
 from backend.weights import find_weights
+
+_ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
+_ABOUT_EPILOG = """\
+Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); backend/README_backend.md lists them all.
+`python -m backend COMMAND --help` describes a command.
+"""
+_IMAGES = """
+Images are canonical ROIs: PNG, JPEG, BMP or WebP files, already cropped and rotated. Folders are read with all that
+is below them, in natural order (2.png before 10.png); other and hidden files in them are ignored."""
+_RECORDS = """
+FILE gets one record per image, each as soon as it is made. Given the same command again, a run goes on where it
+stopped, even where it was killed. Records of another memory bank, calibration, --mm-per-px, --shape or of an image
+that has changed are never mixed in: the run refuses, and you give another FILE or --restart."""
+_FIT = f"""
+{_IMAGES}
+Replaces the memory bank of the ROI and prints what was built. One broken image fails the whole fit and leaves the old
+model as it was. Stopped or killed, it goes on where it was when the same command is given again."""
+_FIT_EPILOG = """\
+example:
+  python -m backend fit Master1 Pattern good/ --mm-per-px 0.2
+"""
+_CALIBRATE = f"""
+{_IMAGES}
+Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
+of the NG scores) and prints the calibration. Images that were in the fit score lower than others: hold some back. If
+one image cannot be scored, nothing is calibrated.
+{_RECORDS}"""
+_CALIBRATE_EPILOG = """\
+examples:
+  python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2
+  python -m backend calibrate Master1 Pattern --ok held-out/ --ng bad/ --mm-per-px 0.2 --scores scores.csv
+"""
+_INFER = f"""
+{_IMAGES}
+Every image gives one record: score, threshold, decision, regions, milliseconds, and an error where it failed. Without
+--out, records are printed as JSON lines. The exit status is 1 if an image failed.
+{_RECORDS}"""
+_INFER_EPILOG = """\
+examples:
+  python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2
+  python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
+  python -m backend infer Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
+"""
 
 
 class _Server(uvicorn.Server):
@@ -52,22 +105,187 @@ def serve(settings: Settings) -> None:
         sys.exit(3)
 
 
+def weights(settings: Settings) -> None:
+    """Find and verify the weights, and name the file.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    found = find_weights(settings)
+    print(f"{found.path} ({found.source}, sha256 {found.sha256})")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m backend", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("command", choices=("serve", "weights"))
-    command = parser.parse_args(arguments).command
+    """Run one command of the command line.
+
+    The exit status is 0, or 1: it failed, or an image did; 2: its arguments cannot be used; 130, 143: Ctrl-C, SIGTERM.
+    """
+    options = _parser().parse_args(arguments)
     try:
         settings = load_settings()
-        configure_logging(settings.log_level, settings.log_format)
-        if command == "serve":
-            serve(settings)
+        if options.command in ("serve", "weights"):
+            configure_logging(settings.log_level, settings.log_format)
+            options.run(settings)
         else:
-            weights = find_weights(settings)
-            print(f"{weights.path} ({weights.source}, sha256 {weights.sha256})")
-    except ConfigError as exc:
+            # Beside a progress bar what a log says at level info is noise, unless it was asked for.
+            level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+            configure_logging(level, settings.log_format)
+            with logging_redirect_tqdm(), _sigterm_stops():
+                options.run(settings, options)
+    except InvalidRequest as exc:
+        print(exc, file=sys.stderr)
+        sys.exit(2)
+    except BackendError as exc:
         sys.exit(str(exc))
+    except KeyboardInterrupt as exc:
+        sys.exit(143 if isinstance(exc, _Terminated) else 130)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a bulk command as cleanly as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fit(settings: Settings, options: argparse.Namespace) -> None:
+    fields = _fields(FitFields, options, memory_fit=options.keep_all)
+    bulk.print_line(json.dumps(bulk.fit(settings, fields, options.images)))
+
+
+def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
+    fields = _fields(
+        CalibrateFields, options, area_mm2_thr=options.area_mm2_thr, score_percentile=options.score_percentile
+    )
+    shape = parse_shape(options.shape)
+    calibration = bulk.calibrate(
+        settings, fields, shape, options.ok, options.ng, scores=options.scores, restart=options.restart
+    )
+    bulk.print_line(json.dumps(calibration))
+
+
+def _infer(settings: Settings, options: argparse.Namespace) -> None:
+    fields = _fields(InferFields, options, shape=options.shape)
+    n_failed = bulk.infer(
+        settings, fields, options.images, out=options.out, heatmaps=options.heatmaps, restart=options.restart
+    )
+    if n_failed:
+        sys.exit(1)
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions and examples, and gives options the room that ours need."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=120)
+
+
+Fields = TypeVar("Fields", bound=BaseModel)
+_ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI"}
+
+
+def _fields(model: type[Fields], options: argparse.Namespace, **others: Any) -> Fields:
+    """The fields as over HTTP, by the same rules.
+
+    Raises:
+        InvalidRequest: one of them is out of range; the message names the argument.
+    """
+    values = {"role_id": options.role_id, "roi_id": options.roi_id, "mm_per_px": options.mm_per_px, **others}
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        names = [str(item["loc"][0]) for item in exc.errors()]
+        arguments = [_ARGUMENTS.get(name, f"--{name.replace('_', '-')}") for name in names]
+        problems = zip(arguments, exc.errors(), strict=True)
+        raise InvalidRequest("; ".join(f"{argument}: {item['msg']}" for argument, item in problems)) from exc
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description=_ABOUT,
+        epilog=_ABOUT_EPILOG,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Any, summary: str, text: str = "", epilog: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.{text}",
+            epilog=epilog,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    command("serve", serve, "serve on HOST:PORT until stopped")
+    command("weights", weights, "find and verify the weights of the network")
+
+    fit = command("fit", _fit, "learn what good parts look like", _FIT, _FIT_EPILOG)
+    _add_roi(fit)
+    _add_images(fit)
+    fit.add_argument("--keep-all", action="store_true", help="keep every embedding instead of a coreset")
+
+    calibrate = command("calibrate", _calibrate, "choose the threshold of a ROI", _CALIBRATE, _CALIBRATE_EPILOG)
+    _add_roi(calibrate)
+    calibrate.add_argument("--ok", metavar="PATH", nargs="+", required=True, help="good parts that were not in the fit")
+    calibrate.add_argument("--ng", metavar="PATH", nargs="+", default=[], help="defective parts, if there are any")
+    _add_shape(calibrate)
+    calibrate.add_argument("--area-mm2-thr", metavar="MM2", help="smallest region in mm²; default AREA_MM2_THR")
+    calibrate.add_argument(
+        "--score-percentile", metavar="P", help="percentile of the map that is the score; default SCORE_PERCENTILE"
+    )
+    calibrate.add_argument(
+        "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to go on after a stop"
+    )
+    _add_restart(calibrate)
+
+    infer = command("infer", _infer, "score images, and judge them by the calibration", _INFER, _INFER_EPILOG)
+    _add_roi(infer)
+    _add_images(infer)
+    _add_shape(infer)
+    infer.add_argument(
+        "--out", metavar="FILE", type=Path, help="write the records to FILE (.jsonl or .csv), to go on after a stop"
+    )
+    infer.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
+    _add_restart(infer)
+    return parser
+
+
+def _add_roi(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("role_id", metavar="ROLE", help="inspection role, as the GUI names it")
+    parser.add_argument("roi_id", metavar="ROI", help="region of interest within the role")
+    parser.add_argument("--mm-per-px", required=True, metavar="MM", help="millimetres per pixel of the images")
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", metavar="PATH", nargs="+", help="image, or folder with all images below it")
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shape",
+        metavar="JSON",
+        help='mask in pixels of each image, such as {"kind":"circle","cx":128,"cy":128,"r":120}',
+    )
+
+
+def _add_restart(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--restart", action="store_true", help="forget what is in FILE and begin anew")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,18 @@ class InferFields(RoiFields):
     )
 
 
-class CalibrateRequest(RoiFields):
+class CalibrateFields(RoiFields):
+    """What a calibration names beside its scores."""
+
+    area_mm2_thr: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = Field(
+        None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
+    )
+    score_percentile: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = Field(
+        None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
+    )
+
+
+class CalibrateRequest(CalibrateFields):
     """Body of ``POST /calibrate_ng``."""
 
     ok_scores: list[Score] = Field(
@@ -63,12 +74,6 @@ class CalibrateRequest(RoiFields):
     )
     ng_scores: list[Score] | None = Field(
         None, max_length=1_000_000, description="scores of defective parts, if there are any", examples=[[0.72, 0.66]]
-    )
-    area_mm2_thr: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = Field(
-        None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
-    )
-    score_percentile: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = Field(
-        None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
     )
 
 

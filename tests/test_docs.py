@@ -1,11 +1,13 @@
 """The documents say what the code does."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from backend.config import Settings
+from backend.records import Conditions, Record, RecordFile
 
 ROOT = Path(__file__).parents[1]
 MANUAL = (ROOT / "backend" / "README_backend.md").read_text(encoding="utf-8")
@@ -31,6 +33,17 @@ def test_the_manual_lists_no_setting_that_does_not_exist() -> None:
     table = MANUAL.split("## Settings")[1].split("\n## ")[0]
     listed = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", table, re.MULTILINE))
     assert listed == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_manual_lists_every_column_of_a_record(tmp_path: Path) -> None:
+    table = MANUAL.split("| column | |")[1].split("\n\n")[0]
+    names = (name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0]))
+    record = Record("1.png", None, Conditions(None, "none", 99, None, 1, None, 1, "", "", ""), ms=1)
+    for file in (tmp_path / "r.jsonl", tmp_path / "r.csv"):
+        with RecordFile.opened(file, restart=False) as records:
+            records.append(record)
+    header = (tmp_path / "r.csv").read_text().splitlines()[0]
+    assert set(names) == set(json.loads((tmp_path / "r.jsonl").read_text())) | set(header.split(","))
 
 
 def test_the_readmes_link_to_files_that_exist() -> None:

@@ -1,0 +1,421 @@
+"""Fit, calibrate and infer over files and folders: the service's use cases in bulk, without HTTP.
+
+Every run can be stopped and goes on where it was when the same command is given again.
+"""
+
+import base64
+import contextlib
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tqdm import tqdm
+
+from backend.config import Settings
+from backend.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
+from backend.image_files import (
+    Images,
+    check_apart,
+    find_images,
+    heatmap_path,
+    image_sha256,
+    read_image,
+    write_heatmap,
+)
+from backend.records import Conditions, Record, RecordFile, Row
+from backend.roi_mask import Shape, parse_shape
+from backend.schemas import CalibrateFields, FitFields, InferFields, RegionReply
+from backend.service import InspectionService, NamedImage
+from backend.storage import RoiKey
+
+
+def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str, Any]:
+    """Learn what OK looks like from images in files and folders; an interrupted fit keeps its embeddings.
+
+    Returns:
+        What ``/fit_ok`` replies.
+
+    Raises:
+        InvalidRequest, TooLarge: see `find_images`; more images than ``MAX_FILES``.
+        BackendError: as `InspectionService.fit_ok`.
+    """
+    images = _find(paths)
+    if len(images) > settings.max_files:
+        raise TooLarge(f"{_count(images, 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)")
+    key = RoiKey(fields.role_id, fields.roi_id)
+    # Hidden, so that no id maps to it; every set of images has its own, so that two fits never share one.
+    digest = hashlib.sha256(repr((key, list(images))).encode("utf-8", "surrogateescape")).hexdigest()
+    checkpoint = settings.models_dir / f".fit-{digest[:16]}"
+    service = InspectionService.open(settings)
+    try:
+        with _step_bars() as on_progress:
+            result = service.fit_ok(
+                key,
+                [NamedImage(image, partial(read_image, image, _max_bytes(settings))) for image in images.values()],
+                mm_per_px=fields.mm_per_px,
+                keep_all=fields.memory_fit,
+                on_progress=on_progress,
+                checkpoint=checkpoint,
+            )
+    except KeyboardInterrupt:
+        _say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
+        raise
+    return {
+        "n_embeddings": result.n_embeddings,
+        "coreset_size": result.coreset_size,
+        "token_shape": list(result.token_hw),
+    }
+
+
+def calibrate(
+    settings: Settings,
+    fields: CalibrateFields,
+    shape: Shape | None,
+    ok_paths: Sequence[str],
+    ng_paths: Sequence[str],
+    *,
+    scores: Path | None,
+    restart: bool,
+) -> dict[str, Any]:
+    """Score good and defective images and choose the ROI's threshold.
+
+    Args:
+        settings: the configuration.
+        fields: ids and what the calibration names.
+        shape: mask in pixels of the images, as later inferences will have it.
+        ok_paths, ng_paths: files and folders.
+        scores: file that keeps the scores, for going on after a stop.
+        restart: forget what is in it.
+
+    Returns:
+        The stored calibration, without what it does not have.
+
+    Raises:
+        InvalidRequest: see `find_images`, `RecordFile`; an image is given as OK and as NG.
+        InvalidImage: an image could not be scored; nothing was calibrated.
+        BackendError: as `InspectionService.infer` and `InspectionService.calibrate_ng`.
+    """
+    ok, ng = _find(ok_paths), _find(ng_paths) if ng_paths else {}
+    if both := ok.keys() & ng.keys():
+        raise InvalidRequest(f"{ok[min(both)]} is given as OK and as NG")
+    percentile = settings.score_percentile if fields.score_percentile is None else fields.score_percentile
+    with _records(scores, restart=restart) as records:
+        service = InspectionService.open(settings)
+        scoring = Scoring(service, RoiKey(fields.role_id, fields.roi_id), fields.mm_per_px, shape, percentile)
+        rows = _score_all(scoring, [*ok.values(), *ng.values()], records, "--scores")
+    if failed := [row for row in rows.values() if row["error"]]:
+        raise InvalidImage(
+            f"{len(failed)} of {_count(rows, 'image')} could not be scored, so nothing was calibrated: mend them or "
+            "leave them out"
+        )
+    ok_scores, ng_scores = ([float(rows[image]["score"]) for image in images.values()] for images in (ok, ng))
+    calibration = service.calibrate_ng(
+        scoring.key,
+        ok_scores,
+        ng_scores,
+        mm_per_px=fields.mm_per_px,
+        area_mm2_thr=fields.area_mm2_thr,
+        score_percentile=percentile,
+    )
+    values = {**asdict(calibration), "warning": calibration.warning}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def infer(
+    settings: Settings,
+    fields: InferFields,
+    paths: Sequence[str],
+    *,
+    out: Path | None,
+    heatmaps: Path | None,
+    restart: bool,
+) -> int:
+    """Judge every image by the ROI's calibration: a record for each, and a heatmap where they are wanted.
+
+    Args:
+        settings: the configuration.
+        fields: as of ``/infer``.
+        paths: files and folders.
+        out: file of the records, ``.jsonl`` or ``.csv``; None prints them as JSON lines.
+        heatmaps: folder of the heatmaps; see `heatmap_path`.
+        restart: forget what is in `out`.
+
+    Returns:
+        How many images failed; their records say why.
+
+    Raises:
+        InvalidRequest: see `find_images`, `parse_shape`, `RecordFile`; heatmaps among the images.
+        BackendError: as `InspectionService.infer`, where it is not about one image.
+    """
+    shape = parse_shape(fields.shape)
+    images = _find(paths)
+    heatmap_paths = {image: heatmap_path(heatmaps, image) for image in images.values()} if heatmaps else {}
+    check_apart(heatmap_paths.values(), images, paths)
+    with _records(out, restart=restart) as records:
+        service = InspectionService.open(settings)
+        scoring = Scoring(service, RoiKey(fields.role_id, fields.roi_id), fields.mm_per_px, shape, None)
+        rows = _score_all(
+            scoring, list(images.values()), records, "--out", None if records else _print_record, heatmap_paths
+        )
+    n_before = len(records.rows.keys() & rows.keys()) if records else 0
+    n_failed = sum(bool(row["error"]) for row in rows.values())
+    n_ok, n_ng = (sum(row["decision"] == decision for row in rows.values()) for decision in ("ok", "ng"))
+    counts = {
+        "ok": n_ok,
+        "ng": n_ng,
+        "not judged, for want of a calibration": len(rows) - n_ok - n_ng - n_failed,
+        "failed": n_failed,
+    }
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    _say(f"{_count(rows, 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
+    return n_failed
+
+
+def print_line(text: str) -> None:
+    """Print to stdout at once.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as exc:
+        # Or the interpreter would try once more as it ends, and complain in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(f"standard output cannot be written ({exc.strerror})") from exc
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the images of a run are scored.
+
+    Attributes:
+        service: who scores them.
+        key: the ROI.
+        mm_per_px: millimetres per pixel.
+        shape: mask in pixels of each image.
+        percentile: percentile that is the score, whatever the ROI's calibration, which then is not applied; None judges
+            by the calibration.
+    """
+
+    service: InspectionService
+    key: RoiKey
+    mm_per_px: float
+    shape: Shape | None
+    percentile: float | None
+
+    def conditions(self) -> Conditions:
+        """What decides the records, as it is now.
+
+        Raises:
+            InvalidRequest: the ROI was never fitted.
+            IncompatibleMemory, StorageError: as `ModelStore.load`.
+        """
+        settings = self.service.settings
+        fitted = self.service.store.load(self.key)
+        if fitted is None:
+            raise InvalidRequest(
+                f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}: "
+                "run `python -m backend fit` first, with images of good parts"
+            )
+        calibration = fitted.calibration if self.percentile is None else None
+        percentile, area_mm2_thr = self.percentile, None
+        if calibration is not None:
+            percentile, area_mm2_thr = calibration.score_percentile, calibration.area_mm2_thr
+            area_mm2_thr = float(settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr)
+        return Conditions(
+            threshold=float(calibration.threshold) if calibration else None,
+            calibration=fitted.calibration_state if self.percentile is None else "none",
+            score_percentile=float(settings.score_percentile if percentile is None else percentile),
+            area_mm2_thr=area_mm2_thr,
+            mm_per_px=float(self.mm_per_px),
+            shape=self.shape.model_dump() if self.shape else None,
+            blur_sigma=float(settings.blur_sigma),
+            memory_id=fitted.memory_id,
+            role_id=self.key.role_id,
+            roi_id=self.key.roi_id,
+        )
+
+    def score(self, image: str, conditions: Conditions) -> tuple[Record, bytes | None]:
+        """The record of an image, and its heatmap as PNG unless it failed.
+
+        Raises:
+            IncompatibleMemory: the ROI was fitted or calibrated anew since `conditions` were asked for.
+            BackendError: as `InspectionService.infer`, where it is not about this image.
+        """
+        start = time.perf_counter()
+        record = partial(Record, image, conditions=conditions)
+        sha256 = None
+        try:
+            content = read_image(image, _max_bytes(self.service.settings))
+            sha256 = hashlib.sha256(content).hexdigest()
+            result = self.service.infer(
+                self.key,
+                NamedImage(image, lambda: content),
+                mm_per_px=self.mm_per_px,
+                shape=self.shape,
+                score_percentile=self.percentile,
+            )
+        except (InvalidImage, TooLarge, InvalidShape) as exc:
+            return record(sha256, ms=_ms_since(start), error=str(exc)), None
+        if self.conditions() != conditions:
+            raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew while this ran: begin anew")
+        judged = conditions.threshold is not None
+        regions = [RegionReply(bbox=[r.x, r.y, r.w, r.h], **vars(r)).model_dump() for r in result.inference.regions]
+        heatmap = base64.b64decode(result.heatmap_png_base64)
+        return (
+            record(
+                sha256,
+                ms=_ms_since(start),
+                score=result.inference.score,
+                decision=result.decision if judged else None,
+                regions=regions if judged else [],
+            ),
+            heatmap,
+        )
+
+
+def _score_all(
+    scoring: Scoring,
+    images: Sequence[str],
+    records: RecordFile | None,
+    keep_with: str,
+    report: Callable[[Record], None] | None = None,
+    heatmap_paths: Mapping[str, Path] = MappingProxyType({}),
+) -> dict[str, Row]:
+    """Score the images that `records` lack, in order.
+
+    Args:
+        scoring: how.
+        images: paths as they were given.
+        records: gets the new records; None keeps none.
+        keep_with: the option that names its file.
+        report: called with every new record.
+        heatmap_paths: where the heatmaps go, by image.
+
+    Returns:
+        The rows of all images, by path.
+    """
+    conditions = scoring.conditions()
+    rows: dict[str, Row] = {}
+    if records is not None:
+        records.require(conditions)
+        rows = _rows_that_hold(records, images, scoring.service.settings)
+        for row in rows.values():
+            if row["error"]:
+                _say(row["error"])
+    missing = [
+        image
+        for image in images
+        if image not in rows
+        or (image in heatmap_paths and not rows[image]["error"] and not heatmap_paths[image].exists())
+    ]
+    try:
+        with _bar("infer", len(images), len(images) - len(missing)) as bar:
+            for image in missing:
+                record, heatmap = scoring.score(image, conditions)
+                if heatmap is not None and image in heatmap_paths:
+                    write_heatmap(heatmap_paths[image], heatmap)
+                if image not in rows:  # else only its heatmap was missing
+                    if records is not None:
+                        records.append(record)
+                    if report is not None:
+                        report(record)
+                    rows[image] = vars(replace(record, regions=None))  # as little as is needed: runs are long
+                    if record.error:
+                        bar.write(record.error, file=sys.stderr)
+                bar.update()
+    except KeyboardInterrupt:
+        again = f"with {keep_with} FILE a run can go on"
+        if records is not None:
+            again = f"run the same command again{' without --restart' * records.restart} to go on"
+        _say(f"stopped, {len(rows)} of {_count(images, 'image')} done; {again}")
+        raise
+    return rows
+
+
+def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settings) -> dict[str, Row]:
+    """The records of unchanged images; of the changed ones those that failed are dropped, to be tried again.
+
+    Raises:
+        InvalidRequest: an image that did not fail has changed since.
+    """
+    known = [image for image in images if image in records.rows]
+    if not known:
+        return {}
+    with _bar("check", len(known)) as bar:
+        for image in known:
+            row = records.rows[image]
+            if image_sha256(image, _max_bytes(settings)) != (row["sha256"] or None):
+                if not row["error"]:
+                    raise InvalidRequest(
+                        f"{image} has changed since its record in {records.path} was made: "
+                        "give another file, or begin anew with --restart"
+                    )
+                records.drop(image)
+            bar.update()
+    return {image: records.rows[image] for image in known if image in records.rows}
+
+
+def _print_record(record: Record) -> None:
+    # On one terminal with the bar, which makes room.
+    with tqdm.external_write_mode() if sys.stdout.isatty() else contextlib.nullcontext():
+        print_line(record.as_json().decode().rstrip())
+
+
+def _records(path: Path | None, *, restart: bool) -> contextlib.AbstractContextManager[RecordFile | None]:
+    return contextlib.nullcontext() if path is None else RecordFile.opened(path, restart=restart)
+
+
+def _find(paths: Sequence[str]) -> Images:
+    images, n_ignored = find_images(paths)
+    if n_ignored:
+        _say(f"{_count(range(n_ignored), 'other file')} ignored")
+    return images
+
+
+def _max_bytes(settings: Settings) -> int:
+    return int(settings.max_file_mb * 2**20)
+
+
+def _ms_since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1000, 1)
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _bar(step: str, total: int, done: int = 0, unit: str = "image") -> "tqdm[Any]":
+    """A progress bar on stderr; where that is no terminal, a line of it every ten seconds."""
+    is_terminal = sys.stderr.isatty()
+    return tqdm(
+        desc=step, total=total, initial=done, unit=unit, dynamic_ncols=True, mininterval=0.1 if is_terminal else 10
+    )
+
+
+@contextlib.contextmanager
+def _step_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each step of a fit."""
+    with contextlib.ExitStack() as bars:
+        bar: Any = None
+
+        def on_progress(step: str, done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None or bar.desc != step:
+                bars.close()
+                bar = bars.enter_context(_bar(step, total, unit="image" if step == "extract" else "embedding"))
+            bar.update(done - bar.n)
+
+        yield on_progress

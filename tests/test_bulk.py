@@ -1,0 +1,510 @@
+"""The bulk commands, as `python -m backend` runs them, on the extractor that the tests share."""
+
+import base64
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from backend.__main__ import main
+from backend.config import DEFAULT_MODEL, Settings
+from backend.features import DinoV2Features
+from backend.runtimes.openvino import OpenVinoRuntime
+from backend.service import InspectionService, NamedImage
+from backend.storage import ModelStore, RoiKey
+
+KEY = RoiKey("Master1", "Pattern")
+ROI = ("Master1", "Pattern", "--mm-per-px", "0.2")
+CIRCLE = '{"kind":"circle","cx":100,"cy":80,"r":60}'
+
+
+@pytest.fixture(scope="session")
+def features(weights):
+    """The extractor at 112 pixels, which is quick; nothing here depends on how good the scores are."""
+    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
+
+
+@pytest.fixture(scope="session")
+def bank(features, images, tmp_path_factory):
+    """A models folder with one ROI, fitted on one image and not calibrated."""
+    folder = tmp_path_factory.mktemp("models")
+    png = cv2.imencode(".png", images[0])[1].tobytes()
+    InspectionService(Settings(), features, ModelStore(folder)).fit_ok(
+        KEY, [NamedImage("ok.png", lambda: png)], mm_per_px=0.2
+    )
+    return folder
+
+
+@pytest.fixture
+def work(bank, features, images, tmp_path, monkeypatch):
+    """A working folder with models/ and images in parts/, where commands use the loaded extractor."""
+    shutil.copytree(bank, tmp_path / "models")
+    for name, image in zip(["1.png", "2.jpg", "a/10.bmp", "a/1.png"], images[:4], strict=True):
+        (tmp_path / "parts" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "parts" / name), cv2.resize(image, (200, 160), interpolation=cv2.INTER_AREA))
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def opened(settings):
+        return InspectionService(settings, features, ModelStore(settings.models_dir))
+
+    monkeypatch.setattr(InspectionService, "open", opened)
+    return tmp_path
+
+
+PARTS = ["parts/1.png", "parts/2.jpg", "parts/a/1.png", "parts/a/10.bmp"]
+
+
+@pytest.fixture
+def run(work, capfd):
+    """Runs a command; gives its exit status, stdout and stderr."""
+
+    def command(*arguments):
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capfd.readouterr()
+        if isinstance(status, str):  # what the interpreter does with it
+            status, err = 1, err + status
+        return status, out, err
+
+    return command
+
+
+def service(work, features, **settings):
+    return InspectionService(Settings(**settings), features, ModelStore(work / "models"))
+
+
+def named(path):
+    return NamedImage(str(path), Path(path).read_bytes)
+
+
+def records(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def without_ms(content):
+    """Records of a JSON lines or CSV file, but for the milliseconds."""
+    text = content.decode()
+    rows = records(text) if text.startswith("{") else list(csv.DictReader(text.splitlines()))
+    return [{name: value for name, value in row.items() if name != "ms"} for row in rows]
+
+
+def calibrated(work, features, threshold):
+    service(work, features).calibrate_ng(KEY, [threshold], [], mm_per_px=0.2, area_mm2_thr=0.5)
+
+
+class TestInfer:
+    def test_without_out_it_prints_what_the_service_gives_as_json_lines(self, run, work, features):
+        status, out, err = run("infer", *ROI, "parts")
+        assert status == 0
+        printed = records(out)
+        assert [record["path"] for record in printed] == PARTS
+        for record in printed:
+            result = service(work, features).infer(KEY, named(record["path"]), mm_per_px=0.2)
+            assert record["score"] == result.inference.score
+            assert (record["threshold"], record["decision"], record["calibration"]) == (None, None, "none")
+            assert record["regions"] == []
+        assert "4 images: 4 not judged, for want of a calibration" in err
+
+    def test_the_calibration_decides_and_finds_regions(self, run, work, features):
+        alone = service(work, features)
+        calibrated(work, features, alone.infer(KEY, named("parts/2.jpg"), mm_per_px=0.2).inference.score)
+        status, out, _ = run("infer", *ROI, "parts", "--shape", CIRCLE)
+        assert status == 0
+        assert {record["decision"] for record in records(out)} <= {"ok", "ng"}
+        assert any(record["regions"] for record in records(out))
+        unmasked = records(run("infer", *ROI, "parts/2.jpg")[1])[0]
+        assert (unmasked["score"], unmasked["decision"]) == (unmasked["threshold"], "ng"), "it reaches the threshold"
+
+    def test_a_broken_image_is_a_record_and_the_run_goes_on_to_the_end(self, run, work):
+        (work / "parts" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        (work / "parts" / "3.png").write_bytes(b"GIF89a")
+        (work / "parts" / "4.png").symlink_to("nowhere")
+        status, out, err = run("infer", *ROI, "parts", "--out", "r.csv")
+        assert status == 1
+        assert out == ""
+        rows = {row["path"]: row for row in csv.DictReader((work / "r.csv").open(newline=""))}
+        assert list(rows) == ["parts/1.png", "parts/2.jpg", "parts/3.png", "parts/4.png", "parts/a/1.png", PARTS[3]]
+        assert "truncated or damaged" in rows["parts/1.png"]["error"]
+        assert "not an accepted image" in rows["parts/3.png"]["error"]
+        assert "cannot be read" in rows["parts/4.png"]["error"]
+        assert [bool(row["score"]) for row in rows.values()] == [False, True, False, False, True, True]
+        for path in ("parts/1.png", "parts/3.png", "parts/4.png"):
+            assert rows[path]["error"] in err
+        assert "6 images: 3 not judged, for want of a calibration, 3 failed" in err
+
+    def test_limits_are_those_of_the_service_and_a_shape_that_misses_one_image_fails_only_that(
+        self, run, work, monkeypatch
+    ):
+        monkeypatch.setenv("MAX_PIXELS", "10000")
+        cv2.imwrite("parts/small.png", np.zeros((50, 50, 3), np.uint8))
+        status, out, _ = run("infer", *ROI, "parts/2.jpg", "parts/small.png")
+        assert status == 1
+        assert "200x160 pixels, at most 10000" in records(out)[0]["error"]
+        assert records(out)[1]["error"] is None
+        monkeypatch.delenv("MAX_PIXELS")
+        status, out, _ = run(
+            "infer", *ROI, "parts/2.jpg", "parts/small.png", "--shape", '{"kind":"rect","x":60,"y":60,"w":9,"h":9}'
+        )
+        assert status == 1
+        assert [bool(record["error"]) for record in records(out)] == [False, True]
+        assert "selects no pixel of the 50x50 image" in records(out)[1]["error"]
+
+    @pytest.mark.parametrize("name", ["r.jsonl", "r.csv"])
+    def test_a_run_that_is_stopped_goes_on_to_the_same_file(self, run, work, monkeypatch, name):
+        (work / "parts" / "1.png").write_bytes(b"broken")
+        assert run("infer", *ROI, "parts", "--out", f"whole-{name}", "--heatmaps", "whole")[0] == 1
+        whole, asked = (work / f"whole-{name}").read_bytes(), []
+        infer = InspectionService.infer
+
+        def stopped(self, key, image, **rest):
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            asked.append(image.name)
+            return infer(self, key, image, **rest)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(InspectionService, "infer", stopped)
+            status, _, err = run("infer", *ROI, "parts", "--out", name, "--heatmaps", "maps")
+        assert status == 130
+        assert "stopped, 2 of 4 images done; run the same command again to go on" in err
+        assert without_ms((work / name).read_bytes()) == without_ms(whole)[:2]
+
+        monkeypatch.setattr(InspectionService, "infer", lambda *a, **k: asked.append(a[2].name) or infer(*a, **k))
+        status, _, err = run("infer", *ROI, "parts", "--out", name, "--heatmaps", "maps")
+        assert status == 1, "an image had failed before"
+        assert asked == PARTS, "each once"
+        assert "(2 from an earlier run)" in err
+        assert without_ms((work / name).read_bytes()) == without_ms(whole)
+        maps = {path.relative_to("maps"): path.read_bytes() for path in Path("maps").rglob("*.png")}
+        assert maps == {path.relative_to("whole"): path.read_bytes() for path in Path("whole").rglob("*.png")}
+        assert len(maps) == 3
+
+    def test_going_on_takes_more_images_and_does_no_image_twice(self, run, work, monkeypatch):
+        asked = []
+        infer = InspectionService.infer
+        monkeypatch.setattr(InspectionService, "infer", lambda *a, **k: asked.append(a[2].name) or infer(*a, **k))
+        for paths in (["parts/a"], ["parts"], ["parts"]):
+            assert run("infer", *ROI, *paths, "--out", "r.jsonl")[0] == 0
+        assert asked == ["parts/a/1.png", "parts/a/10.bmp", "parts/1.png", "parts/2.jpg"]
+        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == asked
+
+    def test_a_missing_heatmap_is_made_without_a_second_record(self, run, work):
+        run("infer", *ROI, "parts/a", "--out", "r.jsonl")
+        before = Path("r.jsonl").read_bytes()
+        assert run("infer", *ROI, "parts/a", "--out", "r.jsonl", "--heatmaps", "maps")[0] == 0
+        assert Path("r.jsonl").read_bytes() == before
+        assert sorted(path.as_posix() for path in Path("maps").rglob("*.png")) == [
+            "maps/parts/a/1.png.png",
+            "maps/parts/a/10.bmp.png",
+        ]
+
+    @pytest.mark.parametrize(
+        ("what", "says"),
+        [
+            ("fit", "another memory bank"),
+            ("calibration", "threshold none instead of 0.7"),
+            ("setting", "score_percentile 99.0 instead of 98.0"),
+            ("blur", "blur_sigma 1.0 instead of 2.0"),
+            ("mm_per_px", "mm_per_px 0.2 instead of 0.3"),
+            ("shape", "shape none instead of"),
+            ("roi", "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models: run `python -m backend fit`"),
+            ("image", "parts/a/1.png has changed since its record"),
+        ],
+    )
+    def test_records_of_other_conditions_are_refused_before_any_work(
+        self, run, work, features, monkeypatch, what, says
+    ):
+        arguments = {"roi_id": "Pattern", "--mm-per-px": "0.2"}
+        run("infer", *ROI, "parts/a", "--out", "r.jsonl")
+        before = Path("r.jsonl").read_bytes()
+        if what == "fit":
+            service(work, features).fit_ok(KEY, [named("parts/1.png")], mm_per_px=0.2)
+        elif what == "calibration":
+            calibrated(work, features, 0.7)
+        elif what == "setting":
+            monkeypatch.setenv("SCORE_PERCENTILE", "98")
+        elif what == "blur":
+            monkeypatch.setenv("BLUR_SIGMA", "2")
+        elif what == "image":
+            shutil.copy("parts/1.png", "parts/a/1.png")
+        elif what == "mm_per_px":
+            arguments["--mm-per-px"] = "0.3"
+        elif what == "shape":
+            arguments["--shape"] = CIRCLE
+        else:
+            arguments["roi_id"] = "Other"
+        options = [
+            text for name, value in arguments.items() for text in ((name, value) if name[0] == "-" else (value,))
+        ]
+        with monkeypatch.context() as patched:
+            patched.setattr(InspectionService, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
+            status, _, err = run("infer", "Master1", *options, "--out", "r.jsonl", "--", "parts/1.png", "parts/a")
+        assert status == 2
+        assert says in err
+        assert "Traceback" not in err
+        assert Path("r.jsonl").read_bytes() == before
+
+    def test_restart_begins_anew_and_a_stop_says_to_go_on_without_it(self, run, work, monkeypatch):
+        run("infer", *ROI, "parts/a", "--out", "r.jsonl")
+        status, _, _ = run("infer", *ROI[:3], "0.3", "parts/1.png", "--out", "r.jsonl", "--restart")
+        assert status == 0
+        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == ["parts/1.png"]
+        monkeypatch.setattr(InspectionService, "infer", lambda *_a, **_k: (_ for _ in ()).throw(KeyboardInterrupt))
+        status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--restart")
+        assert status == 130
+        assert "stopped, 0 of 4 images done; run the same command again without --restart to go on" in err
+        assert "stopped, 0 of 4 images done; with --out FILE a run can go on" in run("infer", *ROI, "parts")[2]
+
+    def test_an_image_that_failed_is_tried_again_once_it_has_changed(self, run, work):
+        right = Path("parts/a/1.png").read_bytes()
+        Path("parts/a/1.png").write_bytes(right[:100])
+        assert run("infer", *ROI, "parts/a", "--out", "r.jsonl")[0] == 1
+        broken = Path("r.jsonl").read_bytes()
+        status, _, err = run("infer", *ROI, "parts/a", "--out", "r.jsonl")
+        assert (status, Path("r.jsonl").read_bytes()) == (1, broken)
+        assert "parts/a/1.png: " in err, "what failed before is told again"
+        Path("parts/a/1.png").write_bytes(right)
+        assert run("infer", *ROI, "parts/a", "--out", "r.jsonl")[0] == 0
+        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == [PARTS[3], PARTS[2]]
+
+    @pytest.mark.parametrize("change", ["fit", "calibration"])
+    def test_a_fit_or_calibration_in_the_middle_of_a_run_ends_it(self, run, work, features, monkeypatch, change):
+        infer, asked = InspectionService.infer, []
+
+        def disturbed(self, key, image, **rest):
+            asked.append(image.name)
+            if len(asked) == 2:  # by another process, as it were
+                other = service(work, features)
+                if change == "fit":
+                    other.fit_ok(KEY, [named("parts/1.png")], mm_per_px=0.2)
+                else:
+                    calibrated(work, features, 0.5)
+            return infer(self, key, image, **rest)
+
+        monkeypatch.setattr(InspectionService, "infer", disturbed)
+        status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
+        assert status == 1
+        assert "was fitted or calibrated anew while this ran" in err
+        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == PARTS[:1]
+        assert len(list(Path("maps").rglob("*.png"))) == 1
+
+    def test_heatmaps_are_those_of_infer(self, run, work, features):
+        run("infer", *ROI, "parts/a/10.bmp", "--heatmaps", "maps", "--shape", CIRCLE)
+        shape = {"kind": "circle", "cx": 100, "cy": 80, "r": 60}
+        heatmap = cv2.imread("maps/parts/a/10.bmp.png", cv2.IMREAD_GRAYSCALE)
+        y, x = np.mgrid[:160, :200] + 0.5
+        outside = (x - shape["cx"]) ** 2 + (y - shape["cy"]) ** 2 > shape["r"] ** 2
+        assert heatmap.shape == (160, 200), "geometry is that of the image"
+        assert (heatmap[outside] == 0).all()
+        assert (heatmap[~outside] > 0).any()
+        whole = service(work, features).infer(KEY, named("parts/a/10.bmp"), mm_per_px=0.2).heatmap_png_base64
+        run("infer", *ROI, "parts/a/10.bmp", "--heatmaps", "maps")
+        assert Path("maps/parts/a/10.bmp.png").read_bytes() == base64.b64decode(whole)
+
+    def test_logs_keep_quiet_unless_they_are_asked_for_and_warnings_come_through(
+        self, run, work, features, monkeypatch
+    ):
+        (work / "models" / "Master1" / "Pattern" / "index.faiss").write_bytes(b"damaged")
+        assert "index.rebuilt" not in run("infer", *ROI, "parts/a")[2]
+        (work / "models" / "Master1" / "Pattern" / "index.faiss").write_bytes(b"damaged")
+        monkeypatch.setenv("LOG_LEVEL", "info")
+        assert "index.rebuilt" in run("infer", *ROI, "parts/a")[2]
+        (work / "models" / "Master1" / "Pattern" / "calib.json").write_text("{}")
+        monkeypatch.delenv("LOG_LEVEL")
+        assert "calibration.without_threshold" in run("infer", *ROI, "parts/a")[2]
+
+
+class TestCalibrate:
+    OK = ("--ok", "parts/1.png", "parts/2.jpg")
+
+    def test_it_scores_and_stores_what_scores_of_infer_and_calibrate_ng_would(self, run, work, features):
+        alone = service(work, features)
+        ok = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[:2]]
+        ng = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[2:]]
+        expected = vars(alone.calibrate_ng(KEY, ok, ng, mm_per_px=0.2, area_mm2_thr=2.5))
+        stored = (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes()
+        (work / "models" / "Master1" / "Pattern" / "calib.json").unlink()
+        status, out, _ = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--area-mm2-thr", "2.5")
+        assert status == 0
+        printed = json.loads(out)
+        assert {name: printed.get(name) for name in expected} == expected
+        assert (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes() == stored
+
+    def test_scores_are_of_the_percentile_that_the_calibration_will_use(self, run, work, features, monkeypatch):
+        maxima = [
+            float(service(work, features).infer(KEY, named(path), mm_per_px=0.2).inference.distance_map.max())
+            for path in PARTS[:2]
+        ]
+        service(work, features).calibrate_ng(KEY, [0.5], [], mm_per_px=0.2, score_percentile=50)  # is not to matter
+        printed = json.loads(run("calibrate", *ROI, *self.OK, "--score-percentile", "100")[1])
+        assert printed["score_percentile"] == 100
+        assert printed["p99_ok"] == float(np.percentile(maxima, 99))
+        monkeypatch.setenv("SCORE_PERCENTILE", "100")
+        assert json.loads(run("calibrate", *ROI, *self.OK)[1]) == printed
+        judged = records(run("infer", *ROI, PARTS[0])[1])[0]
+        assert judged["score"] == maxima[0]
+        assert judged["score_percentile"] == 100
+
+    def test_the_shape_masks_the_scores(self, run, work, features):
+        masked = records(run("infer", *ROI, "parts/1.png", "--shape", CIRCLE)[1])[0]["score"]
+        assert json.loads(run("calibrate", *ROI, "--ok", "parts/1.png", "--shape", CIRCLE)[1])["threshold"] == masked
+
+    @pytest.mark.parametrize("name", ["s.jsonl", "s.csv"])
+    def test_kept_scores_are_used_again_even_after_they_were_calibrated_with(self, run, work, monkeypatch, name):
+        first = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--scores", name)
+        assert first[0] == 0
+        kept = Path(name).read_bytes()
+        assert [row["path"] for row in without_ms(kept)] == PARTS
+        monkeypatch.setattr(InspectionService, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
+        again = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--scores", name)
+        assert again[:2] == first[:2]
+        assert Path(name).read_bytes() == kept
+        status, _, err = run("calibrate", *ROI, *self.OK, "--scores", name, "--score-percentile", "90")
+        assert status == 2
+        assert "score_percentile 99.0 instead of 90.0" in err
+
+    def test_records_of_infer_before_calibration_are_scores(self, run, work, monkeypatch):
+        run("infer", *ROI, "parts", "--out", "r.jsonl")
+        monkeypatch.setattr(InspectionService, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
+        status, out, _ = run("calibrate", *ROI, *self.OK, "--scores", "r.jsonl")
+        assert status == 0
+        scores = [record["score"] for record in records(Path("r.jsonl").read_text())][:2]
+        assert json.loads(out)["threshold"] == float(np.percentile(scores, 99))
+
+    def test_a_broken_image_means_no_calibration(self, run, work):
+        Path("parts/2.jpg").write_bytes(b"")
+        status, out, err = run("calibrate", *ROI, *self.OK)
+        assert (status, out) == (1, "")
+        assert "parts/2.jpg: the file is empty" in err
+        assert "1 of 2 images could not be scored, so nothing was calibrated" in err
+        assert not (work / "models" / "Master1" / "Pattern" / "calib.json").exists()
+
+    def test_an_image_cannot_be_ok_and_ng(self, run, work):
+        status, _, err = run("calibrate", *ROI, "--ok", "parts", "--ng", "./parts/a/1.png")
+        assert status == 2
+        assert "parts/a/1.png is given as OK and as NG" in err
+
+
+class TestFit:
+    def test_it_stores_and_prints_what_fit_ok_would(self, run, work, features, tmp_path):
+        expected = service(work, features).fit_ok(KEY, [named(path) for path in PARTS], mm_per_px=0.2)
+        stored = (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes()
+        shutil.rmtree(work / "models")
+        status, out, err = run("fit", *ROI, "parts")
+        assert status == 0
+        assert json.loads(out) == {
+            "n_embeddings": expected.n_embeddings,
+            "coreset_size": expected.coreset_size,
+            "token_shape": list(expected.token_hw),
+        }
+        assert (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes() == stored
+        assert [path.name for path in (work / "models").iterdir()] == ["Master1"], "no checkpoint is left"
+        assert "extract: 100%" in err
+        assert "coreset: 100%" in err
+        assert json.loads(run("fit", *ROI, "parts/1.png", "--keep-all")[1])["coreset_size"] == 64
+
+    def test_a_fit_that_is_stopped_goes_on_where_it_was(self, run, work, features, monkeypatch):
+        monkeypatch.setattr(features.runtime, "fit_batch", 3)
+        extract, sizes = DinoV2Features.extract_batch, []
+
+        def stopped(self, batch):
+            if len(sizes) == 1:
+                raise KeyboardInterrupt
+            sizes.append(len(batch))
+            return extract(self, batch)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(DinoV2Features, "extract_batch", stopped)
+            status, _, err = run("fit", *ROI, "parts")
+        assert status == 130
+        (checkpoint,) = (work / "models").glob(".fit-*")
+        assert f"stopped; run the same command again to go on (until then models/{checkpoint.name} keeps" in err
+        assert ModelStore(work / "models").count_fitted() == 1, "a checkpoint is no model"
+
+        def counted(self, batch):
+            sizes.append(len(batch))
+            return extract(self, batch)
+
+        monkeypatch.setattr(DinoV2Features, "extract_batch", counted)
+        assert run("fit", *ROI, "parts")[0] == 0
+        assert sizes == [3, 1], "no image was embedded twice"
+        assert not checkpoint.exists()
+        stored = (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes()
+        assert run("fit", *ROI, "parts")[0] == 0
+        assert (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes() == stored
+
+    def test_other_rois_and_other_images_have_other_checkpoints(self, run, work, monkeypatch):
+        folders = set()
+
+        def noted(_self, _key, _images, *, checkpoint, **_rest):
+            folders.add(checkpoint)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(InspectionService, "fit_ok", noted)
+        for roi, paths in [("A", ["parts"]), ("B", ["parts"]), ("A", ["parts/a"]), ("A", ["./parts"])]:
+            run("fit", "Master1", roi, "--mm-per-px", "0.2", *paths)
+        assert len(folders) == 3, "how the same images are spelled does not matter"
+
+    def test_one_broken_image_fails_it_by_name_and_leaves_the_old_model(self, run, work):
+        before = (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes()
+        Path("parts/a/1.png").write_bytes(Path("parts/a/1.png").read_bytes()[:-50])
+        status, out, err = run("fit", *ROI, "parts")
+        assert (status, out) == (1, "")
+        assert "parts/a/1.png: the image cannot be decoded" in err
+        assert (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes() == before
+
+    def test_more_images_than_allowed_are_refused_at_once(self, run, work, monkeypatch):
+        monkeypatch.setenv("MAX_FILES", "3")
+        monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("the network was loaded"))
+        status, _, err = run("fit", *ROI, "parts")
+        assert status == 1
+        assert "4 images, at most 3 are accepted in one fit (MAX_FILES)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["infer", "", "Pattern", "--mm-per-px", "1", "parts"], "ROLE: String should have at least 1 character"),
+        (["fit", "A", "x" * 129, "--mm-per-px", "1", "parts"], "ROI: String should have at most 128 characters"),
+        (["infer", "A", "B", "--mm-per-px", "0", "parts"], "--mm-per-px: Input should be greater than or equal"),
+        (["infer", "A", "B", "--mm-per-px", "nan", "parts"], "--mm-per-px: Input should be a finite number"),
+        (["infer", "A", "B", "--mm-per-px", "wide", "parts"], "--mm-per-px: Input should be a valid number"),
+        (["infer", *ROI, "parts", "--shape", '{"kind":"oval"}'], "shape: "),
+        (["infer", *ROI, "parts", "--shape", '{"kind":"circle","cx":1,"cy":1,"r":-1}'], "shape: circle.r: "),
+        (["infer", *ROI, "parts", "--out", "r.xml"], "r.xml: the extension names the format; use .jsonl or .csv"),
+        (["infer", *ROI, "parts", "--heatmaps", "parts"], "give --heatmaps another folder"),
+        (["infer", *ROI, "parts", "missing"], "missing: no such file or folder"),
+        (
+            ["calibrate", *ROI, "--ok", "parts", "--score-percentile", "0"],
+            "--score-percentile: Input should be greater",
+        ),
+        (["calibrate", *ROI, "--ok", "parts", "--area-mm2-thr", "-1"], "--area-mm2-thr: Input should be greater"),
+        (["calibrate", *ROI, "--ok", "parts", "--shape", "{"], "shape: "),
+        (["fit", "é" * 100, "B", "--mm-per-px", "1", "parts"], "nor longer than 240 bytes encoded"),
+    ],
+)
+def test_arguments_follow_the_rules_of_http_and_are_refused_in_one_sentence(run, monkeypatch, arguments, says):
+    if "é" not in arguments[1]:  # the store knows that limit
+        monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("the network was loaded"))
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["weights"], ["fit"], ["calibrate"], ["infer"]])
+def test_help_describes_every_command(run, command):
+    status, out, _ = run(*command, "--help")
+    assert status == 0
+    assert f"usage: python -m backend {' '.join(command)}".rstrip() in out
+    if command and command[0] not in ("serve", "weights"):
+        assert f"python -m backend {command[0]} Master1 Pattern" in out, "an example"
