@@ -32,8 +32,9 @@ from backend.image_files import (
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.roi_mask import Shape, parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RegionReply
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import RoiKey
+from backend.utils import NamedImage
 
 
 def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str, Any]:

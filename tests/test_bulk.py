@@ -413,7 +413,7 @@ class TestFit:
         assert json.loads(run("fit", *ROI, "parts/1.png", "--keep-all")[1])["coreset_size"] == 64
 
     def test_a_fit_that_is_stopped_goes_on_where_it_was(self, run, work, features, monkeypatch):
-        monkeypatch.setattr(features.runtime, "fit_batch", 3)
+        monkeypatch.setattr(features.runtime, "batch", 3)
         extract, sizes = DinoV2Features.extract_batch, []
 
         def stopped(self, batch):
