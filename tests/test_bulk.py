@@ -414,27 +414,27 @@ class TestFit:
 
     def test_a_fit_that_is_stopped_goes_on_where_it_was(self, run, work, features, monkeypatch):
         monkeypatch.setattr(features.runtime, "batch", 3)
-        extract, sizes = DinoV2Features.extract_batch, []
+        forward, sizes = features.runtime.forward, []
 
-        def stopped(self, batch):
+        def stopped(pixels):
             if len(sizes) == 1:
                 raise KeyboardInterrupt
-            sizes.append(len(batch))
-            return extract(self, batch)
+            sizes.append(len(pixels))
+            return forward(pixels)
 
         with monkeypatch.context() as patched:
-            patched.setattr(DinoV2Features, "extract_batch", stopped)
+            patched.setattr(features.runtime, "forward", stopped)
             status, _, err = run("fit", *ROI, "parts")
         assert status == 130
         (checkpoint,) = (work / "models").glob(".fit-*")
         assert f"stopped; run the same command again to go on (until then models/{checkpoint.name} keeps" in err
         assert ModelStore(work / "models").count_fitted() == 1, "a checkpoint is no model"
 
-        def counted(self, batch):
-            sizes.append(len(batch))
-            return extract(self, batch)
+        def counted(pixels):
+            sizes.append(len(pixels))
+            return forward(pixels)
 
-        monkeypatch.setattr(DinoV2Features, "extract_batch", counted)
+        monkeypatch.setattr(features.runtime, "forward", counted)
         assert run("fit", *ROI, "parts")[0] == 0
         assert sizes == [3, 1], "no image was embedded twice"
         assert not checkpoint.exists()
