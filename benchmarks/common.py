@@ -1,4 +1,4 @@
-"""What the scripts share: real images, interleaved timing, tables."""
+"""What the scripts share: real images, interleaved timing, percentiles, tables."""
 
 import statistics
 import time
@@ -20,6 +20,16 @@ def solar_cells(count: int) -> list[Image]:
     return [np.asarray(image, np.uint8) for image in images if image is not None]
 
 
+def png(image: Image) -> bytes:
+    """The image as a PNG file."""
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def cell_png(width: int, height: int) -> bytes:
+    """A solar cell stretched to a ROI of that size, as a PNG file of three channels."""
+    return png(np.asarray(cv2.resize(solar_cells(1)[0], (width, height), interpolation=cv2.INTER_CUBIC), np.uint8))
+
+
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Time every contender once per round, in turn, after one warm-up each; median seconds by name."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -30,6 +40,21 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
             if run:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def p95(values: Sequence[float]) -> float:
+    """95th percentile, interpolated."""
+    return float(np.percentile(values, 95))
+
+
+def at_most(claim: float, value: float) -> str:
+    """A figure beside the largest value that is claimed of it."""
+    return f"{value:.3g} (≤ {claim:g}: {'holds' if value <= claim else '**fails**'})"
+
+
+def at_least(claim: float, value: float) -> str:
+    """A figure beside the smallest value that is claimed of it."""
+    return f"{value:.3g} (≥ {claim:g}: {'holds' if value >= claim else '**fails**'})"
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
