@@ -1,7 +1,16 @@
-"""``make bench``: every claim, one after the other."""
+"""``make bench``: the claims that take minutes at most, one after the other.
 
-from benchmarks import coreset, runtimes, stages
+Those with ``python -m benchmarks.<name>`` alone, since they take longer or say more:
+
+- ``serving``: single, load, fit, queue; ``--precision float32 bfloat16``, ``--rounds``
+- ``footprint``: server (start and memory), size
+- ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
+"""
+
+from benchmarks import coreset, footprint, runtimes, serving, stages
 
 if __name__ == "__main__":
     for script in (runtimes, coreset, stages):
         script.main()
+    footprint.size()
+    serving.main(["single", "load", "--rounds", "15"])
