@@ -7,9 +7,10 @@ import time
 import cv2
 
 from backend.config import load_settings
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import RoiKey
 from backend.telemetry import RequestRecord, configure_logging, recording
+from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells
 
 _RUNS = 9
@@ -51,7 +52,7 @@ def main() -> None:
                 with recording(records[-1]):
                     service.infer(key, upload, mm_per_px=0.5)
                 wholes.append((time.perf_counter() - start) * 1000)
-            stages = ("decode", "extract", "search", "post", "encode")
+            stages = ("decode", "preprocess", "extract", "search", "post", "encode")
             medians = [statistics.median(record.timings_ms[stage] for record in records) for stage in stages]
             whole, alone = statistics.median(wholes), statistics.median(bare)
             rows.append((f"{side}×{side}", *(f"{ms:.1f}" for ms in (*medians, whole, alone)), f"{whole / alone:.2f}"))

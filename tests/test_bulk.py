@@ -14,8 +14,9 @@ from backend.__main__ import main
 from backend.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.runtimes.openvino import OpenVinoRuntime
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import ModelStore, RoiKey
+from backend.utils import NamedImage
 
 KEY = RoiKey("Master1", "Pattern")
 ROI = ("Master1", "Pattern", "--mm-per-px", "0.2")

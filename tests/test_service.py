@@ -12,8 +12,9 @@ from backend.config import DEFAULT_MODEL, Settings
 from backend.errors import IncompatibleMemory, InvalidRequest, TooLarge
 from backend.features import DinoV2Features
 from backend.runtimes.openvino import OpenVinoRuntime
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import ModelStore, RoiKey
+from backend.utils import NamedImage
 from backend.weights import sha256_of
 
 KEY = RoiKey("Master1", "Pattern")

@@ -18,8 +18,9 @@ from backend.calib import Calibration, calibrate
 from backend.config import Settings
 from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import FittedRoi, ModelStore, RoiKey, folder_name
+from backend.utils import NamedImage
 
 KEY = RoiKey("Master1", "Pattern")
 

@@ -14,10 +14,11 @@ from PIL import Image
 
 from backend.config import Settings
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.storage import ModelStore, RoiKey
 from backend.utils import (
     ImageLimits,
+    NamedImage,
     check_image,
     decode_image,
     encode_png_base64,
