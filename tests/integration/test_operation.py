@@ -12,6 +12,7 @@ from typing import Any
 import filelock
 import pytest
 
+from backend.resources import usable_cores
 from backend.weights import Weights
 from tests.integration.conftest import ROOT, Server, gunicorn_command, running, serve_command, uvicorn_command
 from tests.integration.gui import Gui, Part
@@ -103,6 +104,19 @@ def test_health_answers_while_a_fit_runs(server: Server, crops: list[bytes]) -> 
     assert polls > 5
 
 
+def test_inferences_are_answered_while_a_fit_runs(
+    server: Server, fitted: tuple[str, str], crops: list[bytes]
+) -> None:
+    role_id, roi_id = fitted
+    with ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(server.gui.fit, "Busy", "Meanwhile", crops[:4] * 5)
+        time.sleep(0.5)
+        for _ in range(3):
+            assert server.gui.infer(role_id, roi_id, crops[2]).status == 200
+        assert not fit.done(), "20 images take longer than 3 inferences between them"
+        assert fit.result().json["n_embeddings"] == 20 * 1024
+
+
 def test_health_answers_while_every_thread_waits(server: Server, crops: list[bytes]) -> None:
     assert server.gui.fit("Locked", "Roi", crops[:1]).status == 200
     with ThreadPoolExecutor(45) as pool:
@@ -167,6 +181,8 @@ def test_a_fit_through_one_gunicorn_worker_is_seen_by_the_other_at_the_next_requ
                     return scores
             raise AssertionError("one worker never answered")
 
+        threads = [line["threads"] for line in server.log() if line["event"] == "extractor.loaded"]
+        assert threads == [max(1, usable_cores() // 2)] * 2, "each worker has its share of the cores"
         assert gui.fit("Two", "Workers", crops[:1]).status == 200
         first = infer_until_both_workers_answered("none")
         assert len(first) == 1, "both workers score alike"
