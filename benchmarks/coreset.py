@@ -1,13 +1,26 @@
-"""Exact greedy k-center in rounds against the plain loop, on real embeddings: same picks, time, covering radius."""
+"""Lazy exact greedy k-center against the plain loop, on real embeddings: time, same picks, covering radius, memory."""
+
+import argparse
+import resource
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from backend.config import load_settings
-from backend.patchcore import coreset_size, k_center_greedy, l2_normalize
+from backend.features import DinoV2Features
+from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
 from backend.service import InspectionService
 from backend.telemetry import configure_logging
 from benchmarks.common import interleaved, print_table, solar_cells
+
+RATE = 0.02
+SMALL, LARGE, HUGE = (8, 34), (200,), 977  # images of 1024 patch embeddings
 
 
 def plain_loop(embeddings: npt.NDArray[np.float32], n_select: int) -> npt.NDArray[np.int64]:
@@ -22,41 +35,82 @@ def plain_loop(embeddings: npt.NDArray[np.float32], n_select: int) -> npt.NDArra
 
 
 def covering_radius(embeddings: npt.NDArray[np.float32], picks: npt.NDArray[np.int64]) -> float:
-    """Largest distance of an embedding to its nearest pick."""
-    nearest = np.concatenate([(block @ embeddings[picks].T).max(axis=1) for block in np.array_split(embeddings, 64)])
+    """Largest distance of an embedding to its nearest pick, in all dimensions."""
+    blocks = np.array_split(embeddings, -(-len(embeddings) // 4096))
+    nearest = np.concatenate([(block @ embeddings[picks].T).max(axis=1) for block in blocks])
     return float(np.sqrt(max(0.0, 2 - 2 * nearest.min())))
 
 
+def extracted(features: DinoV2Features, n_images: int) -> Path:
+    """An .npy of the embeddings of the first solar cells, float32 [1024 * n_images, 384]; kept for the next run."""
+    path = Path(tempfile.gettempdir()) / f"solar-cells-{features.identity.weights_sha256[:8]}-{n_images}.npy"
+    if not path.is_file():
+        part = path.with_suffix(".part.npy")
+        np.save(part, np.concatenate([features.extract(image)[0] for image in solar_cells(n_images)]))
+        part.rename(path)
+    return path
+
+
+def measured_build(path: Path) -> tuple[int, int, float, int, int]:
+    """Build a memory bank, in a process of its own.
+
+    Returns:
+        Number of embeddings and of picks, seconds, peak memory of the process in MiB before and after.
+    """
+    embeddings = np.load(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    start = time.perf_counter()
+    memory = PatchCoreMemory.build(embeddings, (32, 32), RATE)
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return len(embeddings), len(memory.embeddings), seconds, before, after
+
+
+def compared(embeddings: npt.NDArray[np.float32], rounds: int) -> tuple[str, ...]:
+    """A row of the table."""
+    n_select = coreset_size(len(embeddings), RATE)
+    picks = {}
+
+    def select(name: str) -> None:
+        picks[name] = {"lazy": k_center_greedy, "loop": plain_loop}[name](embeddings, n_select)
+
+    seconds = interleaved({name: partial(select, name) for name in ("lazy", "loop")}, rounds)
+    return (
+        f"{len(embeddings)} → {n_select}",
+        f"{seconds['lazy']:.3f}",
+        f"{seconds['loop']:.2f}",
+        f"{seconds['loop'] / seconds['lazy']:.1f}",
+        f"{np.mean(picks['lazy'] == picks['loop']):.1%}",
+        " / ".join(f"{covering_radius(embeddings, picks[name]):.4f}" for name in ("lazy", "loop")),
+    )
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="also 204,800 embeddings; some minutes")
+    parser.add_argument("--huge", action="store_true", help="also 1,000,448 embeddings, without the plain loop")
+    arguments = parser.parse_args()
     configure_logging("warning", "console")
     features = InspectionService.open(load_settings()).features
     rows = []
-    extracted = [features.extract(image)[0] for image in solar_cells(34)]
-    for count in (8, 34):
-        embeddings = l2_normalize(np.concatenate(extracted[:count]))
-        wanted = coreset_size(len(embeddings), 0.02)
-        contenders = {
-            "rounds": lambda e=embeddings, w=wanted: k_center_greedy(e, w),
-            "loop": lambda e=embeddings, w=wanted: plain_loop(e, w),
-        }
-        seconds = interleaved(contenders, rounds=3)
-        ours, plain = k_center_greedy(embeddings, wanted), plain_loop(embeddings, wanted)
-        rows.append(
-            (
-                f"{len(embeddings)} → {wanted}",
-                f"{seconds['rounds']:.2f}",
-                f"{seconds['loop']:.2f}",
-                f"{seconds['loop'] / seconds['rounds']:.1f}",
-                f"{np.mean(ours == plain):.1%}",
-                f"{covering_radius(embeddings, ours):.4f} / {covering_radius(embeddings, plain):.4f}",
-            )
-        )
+    for n_images in (*SMALL, *(LARGE if arguments.large else ())):
+        embeddings = l2_normalize(np.load(extracted(features, n_images)))
+        rows.append(compared(embeddings, rounds=1 if n_images in LARGE else 5))
     print_table(
-        "Coreset, exact greedy k-center, median of 3 interleaved runs",
-        ("embeddings", "rounds s", "plain loop s", "loop / rounds", "same picks in order", "covering radius"),
+        "Coreset, exact greedy k-center, interleaved runs",
+        ("embeddings", "lazy s", "plain loop s", "loop / lazy", "same picks in order", "covering radius"),
         rows,
     )
+    if arguments.huge:
+        path = extracted(features, HUGE)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+            n_embeddings, n_select, seconds, before, after = executor.submit(measured_build, path).result()
+        print_table(
+            "Memory bank of many embeddings, all real",
+            ("embeddings", "build s", "peak memory with the embeddings loaded MiB", "peak memory of the build MiB"),
+            [(f"{n_embeddings} → {n_select}", f"{seconds:.0f}", before, after)],
+        )
 
 
 if __name__ == "__main__":

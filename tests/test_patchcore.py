@@ -1,8 +1,11 @@
 import os
 import subprocess
 import sys
+import tracemalloc
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import faiss
@@ -31,8 +34,19 @@ FLOAT_ERROR = 2e-6
 
 @pytest.fixture(scope="module")
 def embeddings(features, images):
-    """Real patch embeddings, float32 [6144, 384], as the extractor gives them: not normalised."""
-    return np.concatenate([features.extract(image)[0] for image in images])
+    """Real patch embeddings, float32 [6144, 384], as the extractor gives them: not normalised. Read-only."""
+    extracted = np.concatenate([features.extract(image)[0] for image in images])
+    extracted.flags.writeable = False  # shared by the tests, and building a memory normalises in place
+    return extracted
+
+
+@pytest.fixture(params=["as shipped", "tiny"])
+def pools(request, monkeypatch):
+    """Pools and blocks as shipped, and so small that a few points go through every branch."""
+    if request.param == "tiny":
+        for name, size in {"_BLOCK_ROWS": 50, "_MIN_POOL": 9, "_BLOCK_PICKS": 4, "_PICKS_PER_PIECE": 2}.items():
+            assert size < getattr(patchcore, name)
+            monkeypatch.setattr(patchcore, name, size)
 
 
 def normalized_in_float64(embeddings):
@@ -98,17 +112,13 @@ def test_the_coreset_is_the_share_rounded_up_and_at_least_one(n, rate, size):
 
 def test_on_real_embeddings_the_picks_are_those_of_the_plain_loop(embeddings):
     normalised = l2_normalize(embeddings)
-    rounds = []
-    picks = k_center_greedy(normalised, 400, lambda done, total: rounds.append((done, total)))
+    picks = k_center_greedy(normalised, 400)
     assert len(set(picks.tolist())) == len(picks) == 400
     assert assert_greedy(picks, normalised) > 350
-    assert len(rounds) > 1, "one round would not show that rounds agree"
-    assert rounds[-1] == (400, 400)
-    assert rounds == sorted(rounds)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_on_any_cloud_of_points_the_picks_are_those_of_the_plain_loop(seed):
+def test_on_any_cloud_of_points_the_picks_are_those_of_the_plain_loop(seed, pools):
     random = np.random.default_rng(seed)
     n, dim = int(random.integers(1, 1500)), int(random.integers(2, 40))
     centres = random.normal(size=(int(random.integers(1, 20)), dim))
@@ -121,9 +131,35 @@ def test_on_any_cloud_of_points_the_picks_are_those_of_the_plain_loop(seed):
     assert_greedy(picks, normalised)
 
 
-def test_duplicates_are_picked_once_until_nothing_else_is_left():
+@pytest.mark.parametrize("seed", range(6))
+def test_of_points_equally_far_the_first_is_picked(seed, pools):
+    # Corners of a cube with their copies: every product is a multiple of 1/4, exact in float32 in any order.
+    random = np.random.default_rng(seed)
+    corners = (random.integers(0, 2, size=(int(random.integers(1, 1500)), 4)) - 0.5).astype(np.float32)
+    picks = k_center_greedy(corners, len(corners))
+    expected = [picks[0]]
+    squared = np.full(len(corners), np.inf)
+    for _ in corners[1:]:
+        squared = np.minimum(squared, ((corners - corners[expected[-1]]) ** 2).sum(axis=1))
+        squared[expected[-1]] = -1
+        expected.append(np.argmax(squared))  # the first of the farthest
+    assert picks.tolist() == expected
+
+
+def test_the_picks_are_as_far_from_each_other_as_any_point_is_from_them(embeddings):
+    # What makes the greedy a 2-approximation: no 300 balls of half that radius hold the picks and the farthest point.
+    normalised = l2_normalize(embeddings).astype(np.float64)
+    picks = k_center_greedy(normalised.astype(np.float32), 300)
+    tree = KDTree(normalised[picks])
+    covering_radius = tree.query(normalised)[0].max()
+    packing_distance = tree.query(normalised[picks], k=2)[0][:, 1].min()
+    assert packing_distance >= covering_radius - 1e-6
+    assert covering_radius < KDTree(normalised[picks[:100]]).query(normalised)[0].max()
+
+
+def test_duplicates_are_picked_once_until_nothing_else_is_left(pools):
     distinct = l2_normalize(np.random.default_rng(3).normal(size=(40, 16)).astype(np.float32))
-    crowd = np.repeat(distinct, 50, axis=0)  # 2000 rows, more than one round of candidates
+    crowd = np.repeat(distinct, 50, axis=0)  # 2000 rows, more than a pool
     picks = k_center_greedy(crowd, 40)
     assert sorted(picks // 50) == list(range(40))
     more = k_center_greedy(crowd, 200)
@@ -131,12 +167,85 @@ def test_duplicates_are_picked_once_until_nothing_else_is_left():
     assert len(set(more.tolist())) == 200
 
 
-@pytest.mark.parametrize("n", [1, 2, 511, 512, 513, 700])
-def test_selecting_as_many_as_there_are_selects_all(n):
+@pytest.mark.parametrize("n", [1, 2, 1023, 1024, 1025, 1300])
+def test_selecting_as_many_as_there_are_selects_all(n, pools):
     cloud = l2_normalize(np.random.default_rng(n).normal(size=(n, 8)).astype(np.float32))
     assert sorted(k_center_greedy(cloud, n)) == list(range(n))
     same = np.repeat(cloud[:1], n, axis=0)
     assert sorted(k_center_greedy(same, n)) == list(range(n))
+
+
+def test_progress_grows_up_to_the_whole_selection(embeddings):
+    reports = []
+    k_center_greedy(l2_normalize(embeddings), 400, lambda selected, total: reports.append((selected, total)))
+    selected = [report[0] for report in reports]
+    assert len(selected) > 10
+    assert selected == sorted(set(selected))
+    assert reports[-1] == (400, 400)
+    assert {total for _, total in reports} == {400}
+
+
+class Metered(np.ndarray):
+    """Embeddings that count the scalar products they enter, and refuse to be read outside a turn."""
+
+    taken = False
+    turns: ClassVar[list[int]] = []
+
+    @classmethod
+    @contextmanager
+    def turn(cls):
+        assert not cls.taken, "a turn within a turn"
+        cls.taken = True
+        cls.turns.append(0)
+        yield
+        cls.taken = False
+
+    def __getitem__(self, key):
+        assert self.taken, "work outside a turn"
+        return super().__getitem__(key)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        assert self.taken, "work outside a turn"
+        plain = [np.asarray(array) for array in inputs]
+        result = getattr(ufunc, method)(*plain, **options)
+        if ufunc in (np.matmul, np.vecdot):
+            self.turns[-1] += result.size
+        return result
+
+
+def test_the_work_is_done_in_turns_of_bounded_size_with_progress_in_between(embeddings, monkeypatch):
+    monkeypatch.setattr(Metered, "turns", [])
+    normalised = l2_normalize(np.concatenate([embeddings, -embeddings, embeddings[:, ::-1]]))  # 18,432 rows
+    expected = k_center_greedy(normalised, 900)
+    taken_at_progress = []
+    picks = k_center_greedy(
+        normalised.view(Metered), 900, lambda *_: taken_at_progress.append(Metered.taken), Metered.turn
+    )
+    assert picks.tolist() == expected.tolist()
+    assert set(taken_at_progress) == {False}
+    assert max(Metered.turns) <= 1024 * 192  # a pool and a block of picks, of all 18,432 * 900 products
+    # Lazily: most points are covered early.
+    assert sum(Metered.turns) < 0.5 * len(normalised) * 900
+
+
+def test_building_a_memory_takes_turns_from_the_normalising_on(embeddings, monkeypatch):
+    monkeypatch.setattr(Metered, "turns", [])
+    k_center_greedy(l2_normalize(embeddings), 123, turn=Metered.turn)
+    selecting = len(Metered.turns)
+    PatchCoreMemory.build(embeddings.copy(), (32, 32), 0.02, turn=Metered.turn)
+    assert len(Metered.turns) == selecting + selecting + 2  # blocks of 4096 of the 6144 rows
+    assert not Metered.taken
+
+
+def test_building_a_memory_takes_little_more_than_the_embeddings_and_the_result():
+    # 1,000 of 200,000: an N x M matrix of anything is 200 MB at least, a copy of the embeddings 51 MB.
+    random = np.random.default_rng(0)
+    embeddings = random.standard_normal((200_000, 64), dtype=np.float32)
+    tracemalloc.start()
+    PatchCoreMemory.build(embeddings, (1, 1), 0.005)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 def test_the_first_pick_is_the_point_nearest_the_mean(embeddings):
@@ -147,7 +256,7 @@ def test_the_first_pick_is_the_point_nearest_the_mean(embeddings):
 
 
 def test_a_memory_is_the_normalised_coreset_in_the_order_of_selection(embeddings):
-    memory = PatchCoreMemory.build(embeddings, (32, 32), 0.02)
+    memory = PatchCoreMemory.build(embeddings.copy(), (32, 32), 0.02)
     assert memory.token_hw == (32, 32)
     assert memory.embeddings.shape == (123, 384)  # ceil(122.88)
     assert memory.embeddings.dtype == np.float32
@@ -156,13 +265,21 @@ def test_a_memory_is_the_normalised_coreset_in_the_order_of_selection(embeddings
     assert_greedy(rows[:, 0], l2_normalize(embeddings))
 
 
+def test_the_embeddings_are_normalised_in_place_and_the_memory_does_not_hold_on_to_them(embeddings):
+    given = embeddings.copy()
+    memory = PatchCoreMemory.build(given, (32, 32), 0.02)
+    assert np.array_equal(given, l2_normalize(embeddings))
+    assert not np.shares_memory(given, memory.embeddings)
+    assert memory.embeddings.base is None
+
+
 def test_the_same_embeddings_give_the_same_bytes(embeddings):
     once, again = (PatchCoreMemory.build(embeddings.copy(), (32, 32), 0.02) for _ in range(2))
     assert once.embeddings.tobytes() == again.embeddings.tobytes()
 
 
 def test_rate_1_keeps_every_embedding_in_order(embeddings):
-    memory = PatchCoreMemory.build(embeddings[:1024], (32, 32), 1.0)
+    memory = PatchCoreMemory.build(embeddings[:1024].copy(), (32, 32), 1.0)
     assert np.abs(memory.embeddings - normalized_in_float64(embeddings[:1024])).max() < 1e-6
 
 
@@ -173,7 +290,7 @@ def test_faiss_is_used_where_it_is_installed(embeddings):
 @pytest.mark.parametrize("index", [FaissIndex, SklearnIndex])
 def test_distances_are_those_of_brute_force(index, embeddings, monkeypatch):
     monkeypatch.setattr(patchcore, "build_index", index)
-    memory = PatchCoreMemory.build(embeddings[:3072], (32, 32), 0.2)
+    memory = PatchCoreMemory.build(embeddings[:3072].copy(), (32, 32), 0.2)
     assert isinstance(memory.index, index)
     queries = embeddings[3072::7]
     distances = memory.distances(queries)
@@ -188,7 +305,7 @@ def test_distances_are_those_of_brute_force(index, embeddings, monkeypatch):
 @pytest.mark.parametrize("n_queries", [1, 500])
 def test_an_embedding_that_is_in_the_bank_has_distance_0(index, n_queries, embeddings, monkeypatch):
     monkeypatch.setattr(patchcore, "build_index", index)
-    memory = PatchCoreMemory.build(embeddings[:2048], (32, 32), 1.0)
+    memory = PatchCoreMemory.build(embeddings[:2048].copy(), (32, 32), 1.0)
     assert memory.distances(embeddings[:n_queries]).max() < 1e-5
 
 
@@ -214,7 +331,7 @@ def test_distances_are_euclidean_on_the_unit_sphere_whatever_the_length_of_a_que
 
 
 def test_the_serialised_index_is_the_file_that_faiss_reads(embeddings, tmp_path):
-    memory = PatchCoreMemory.build(embeddings[:1024], (32, 32), 0.1)
+    memory = PatchCoreMemory.build(embeddings[:1024].copy(), (32, 32), 0.1)
     assert isinstance(memory.index, FaissIndex)
     (tmp_path / "index.faiss").write_bytes(memory.index.serialized())
     index = faiss.read_index(str(tmp_path / "index.faiss"))
@@ -270,8 +387,8 @@ def python_without_faiss(tmp_path):
 def test_without_faiss_everything_is_the_same_but_the_index_file(embeddings, tmp_path, python_without_faiss):
     np.save(tmp_path / "embeddings.npy", embeddings[:2048])
     np.save(tmp_path / "queries.npy", embeddings[2048:3072])
-    with_faiss = PatchCoreMemory.build(embeddings[:2048], (32, 32), 0.05)
-    ModelStore(tmp_path / "models").save_memory(KEY, PatchCoreMemory.build(embeddings[:100], (32, 32), 1.0), {})
+    with_faiss = PatchCoreMemory.build(embeddings[:2048].copy(), (32, 32), 0.05)
+    ModelStore(tmp_path / "models").save_memory(KEY, PatchCoreMemory.build(embeddings[:100].copy(), (32, 32), 1.0), {})
     folder = tmp_path / "models" / "Master1" / "Pattern"
     assert (folder / "index.faiss").is_file()
 
