@@ -1,5 +1,6 @@
 """One image through a memory bank: distance map → image score, heatmap, regions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +11,7 @@ from backend.features import DinoV2Features, Run
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
 from backend.telemetry import stage
-from backend.utils import mm2_to_px2, percentile, px2_to_mm2
+from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
 
 Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -99,9 +100,12 @@ class InferenceEngine:
             distances = memory.distances(embeddings).reshape(token_hw)
         with stage("post"):
             distance_map = to_image_grid(distances, image_hw, self.blur_sigma)
-            values = distance_map if mask is None else distance_map[mask]
-            score = percentile(values, score_percentile)[0]
-            heatmap = to_heatmap(distance_map, mask)
+            if mask is None:  # one sample and one upper tail serve the picture and the score
+                low, high, score = percentile(distance_map, 1, 99, score_percentile)
+            else:
+                low, high = percentile(distance_map, 1, 99)
+                (score,) = percentile(distance_map, score_percentile, mask=mask)
+            heatmap = to_heatmap(distance_map, mask, low, high)
             regions = []
             if threshold is not None:
                 regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
@@ -119,21 +123,41 @@ def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) 
     Returns:
         float32 [H, W]; bilinear between token centres, constant beyond the outermost ones.
     """
-    upsampled = cv2.resize(distances, image_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    if blur_sigma > 0:
-        upsampled = cv2.GaussianBlur(upsampled, (0, 0), blur_sigma)
-    return np.asarray(upsampled, dtype=np.float32)
+    upsampled = np.asarray(cv2.resize(distances, image_hw[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    if blur_sigma == 0:
+        return upsampled
+    side = round(8 * blur_sigma + 1) | 1  # the kernel that OpenCV derives for floats
+    reach = side // 2
+    blurred = np.empty_like(upsampled)
+    for rows in _row_blocks(image_hw, at_least=4 * reach):
+        top = max(0, rows.start - reach)
+        strip = cv2.GaussianBlur(upsampled[top : rows.stop + reach], (side, side), blur_sigma)
+        blurred[rows] = strip[rows.start - top : rows.stop - top]
+    return blurred
 
 
-def to_heatmap(distance_map: Map, mask: Mask | None) -> npt.NDArray[np.uint8]:
-    """Stretch the 1st..99th percentile of the whole map to 0..255, for the eye only; 0 outside the mask."""
-    low, high = percentile(distance_map, 1, 99)
+def to_heatmap(distance_map: Map, mask: Mask | None, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Stretch `low`..`high` to 0..255, for the eye only; 0 outside the mask, and everywhere where the map is flat.
+
+    Args:
+        distance_map: float32 [H, W].
+        mask: bool [H, W], or None for every pixel.
+        low, high: percentiles 1 and 99 of the whole map.
+
+    Returns:
+        uint8 [H, W].
+    """
+    heatmap = np.zeros(distance_map.shape, np.uint8)
     if high <= low:
-        return np.zeros(distance_map.shape, np.uint8)
-    scaled = np.clip((distance_map - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
-    heatmap: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    if mask is not None:
-        heatmap[~mask] = 0
+        return heatmap
+    scale = np.float32(255 / (high - low))
+    for rows in _row_blocks(distance_map.shape):
+        scaled = distance_map[rows] - np.float32(low)
+        scaled *= scale
+        np.clip(scaled, 0, 255, out=scaled)
+        heatmap[rows] = np.rint(scaled, out=scaled)
+        if mask is not None:
+            heatmap[rows] *= mask[rows]
     return heatmap
 
 
@@ -168,3 +192,11 @@ def find_regions(
         contour = [[int(px), int(py)] for px, py in outlines[0][:, 0]]
         regions.append(Region(x, y, w, h, float(area_px), px2_to_mm2(area_px, mm_per_px), contour))
     return sorted(regions, key=lambda region: (-region.area_px, region.y, region.x))
+
+
+def _row_blocks(image_hw: tuple[int, ...], at_least: int = 0) -> Iterator[slice]:
+    """Rows that are worked on together, from top to bottom; `at_least` so many but for the last."""
+    height, width = image_hw
+    step = max(1, BLOCK_PIXELS // width, at_least)
+    for start in range(0, height, step):
+        yield slice(start, min(start + step, height))

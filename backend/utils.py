@@ -25,6 +25,12 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"
+# Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
+# megapixels the blur takes a third and the heatmap half of the time that whole arrays take.
+BLOCK_PIXELS = 1 << 18
+# Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
+_SAMPLE = 1 << 14
+_SLACK = 1 / 128
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
 
 
@@ -112,14 +118,63 @@ def encode_png_base64(image: npt.NDArray[np.uint8]) -> str:
     return base64.b64encode(png.tobytes()).decode("ascii")
 
 
-def percentile(values: npt.NDArray[np.float32], *percentiles: float) -> list[float]:
-    """Percentiles with linear interpolation between order statistics, as ``numpy.percentile``.
+def percentile(
+    distance_map: npt.NDArray[np.float32], *percentiles: float, mask: npt.NDArray[np.bool_] | None = None
+) -> list[float]:
+    """Percentiles with linear interpolation between order statistics: ``numpy.percentile``, bit for bit.
+
+    Only the tail beyond a loose bound, which a sample gives, is put in order: two hundredths of the map for percentiles
+    1 and 99.
 
     Args:
-        values: float32, any shape, at least one.
+        distance_map: float32 [H, W], finite.
         percentiles: each 0..100.
+        mask: bool [H, W] that selects at least one pixel, or None for every pixel.
     """
-    return [float(value) for value in np.percentile(values, percentiles)]
+    values = distance_map.reshape(-1)
+    selected = None if mask is None else mask.reshape(-1)
+    count = len(values) if selected is None else int(np.count_nonzero(selected))
+    stride = len(values) // _SAMPLE | 1
+    sample = np.sort(values[::stride] if selected is None else values[::stride][selected[::stride]])
+    found = {}
+    for percent in dict.fromkeys(percentiles):
+        place = (count - 1) * (percent / 100)
+        below = int(place)
+        above = min(below + 1, count - 1)
+        tail = _tail(values, selected, sample, percent)
+        first = count - len(tail) if percent >= 50 else 0  # the tail's lowest rank
+        if below < first or above >= first + len(tail):  # the bound was too tight
+            first, tail = 0, values if selected is None else values[selected]
+        ordered = np.partition(tail, (below - first, above - first))
+        found[percent] = _interpolate(ordered[below - first], ordered[above - first], place - below)
+    return [found[percent] for percent in percentiles]
+
+
+def _tail(
+    values: npt.NDArray[np.float32],
+    selected: npt.NDArray[np.bool_] | None,
+    sample: npt.NDArray[np.float32],
+    percent: float,
+) -> npt.NDArray[np.float32]:
+    """The values that may be about the percentile and all beyond, above it from 50 on and below it under 50."""
+    upper = percent >= 50
+    place = int(len(sample) * (percent / 100 + (-_SLACK if upper else _SLACK)))
+    if not 0 <= place < len(sample):
+        return values[:0]
+    parts = []
+    for start in range(0, len(values), BLOCK_PIXELS):
+        block = values[start : start + BLOCK_PIXELS]
+        beyond = block >= sample[place] if upper else block <= sample[place]
+        if selected is not None:
+            beyond &= selected[start : start + BLOCK_PIXELS]
+        parts.append(block[beyond])
+    return np.concatenate(parts)
+
+
+def _interpolate(below: np.float32, above: np.float32, share: float) -> float:
+    """As numpy rounds it: the difference in float32, the rest in float64, from the nearer end."""
+    difference = float(above - below)
+    return float(below) + difference * share if share < 0.5 else float(above) - difference * (1 - share)
 
 
 def mm2_to_px2(area_mm2: float, mm_per_px: float) -> float:

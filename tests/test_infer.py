@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import cv2
@@ -7,9 +8,10 @@ from scipy import ndimage
 
 from backend.errors import InvalidShape
 from backend.features import preprocess
-from backend.infer import InferenceEngine, find_regions, to_heatmap, to_image_grid
+from backend.infer import InferenceEngine, Region, find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import build_mask, parse_shape
+from backend.utils import percentile
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
@@ -43,6 +45,30 @@ def percentile_by_sorting(values, percent):
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
+def plain_heatmap(distance_map, mask):
+    low, high = np.percentile(distance_map, (1, 99))
+    scaled = (distance_map - np.float32(low)) * np.float32(255 / (high - low))
+    heatmap = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return heatmap if mask is None else np.where(mask, heatmap, 0)
+
+
+def plain_regions(distance_map, mask, threshold, min_px, mm_per_px):
+    """Every component by itself: labelled and counted by scipy, outlined by OpenCV in an image with nothing else."""
+    defective = distance_map >= np.float32(threshold)
+    labels, _ = ndimage.label(defective if mask is None else defective & mask, EIGHT_NEIGHBOURS)
+    regions = []
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        component = labels[rows, columns] == label
+        area_px = int(component.sum())
+        if area_px >= min_px:
+            height, width = component.shape
+            outlines, _ = cv2.findContours(component.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            contour = (outlines[0][:, 0] + (columns.start, rows.start)).tolist()
+            box = (columns.start, rows.start, width, height)
+            regions.append(Region(*box, float(area_px), area_px * mm_per_px**2, contour))
+    return sorted(regions, key=lambda region: (-region.area_px, region.y, region.x))
+
+
 class GivenDistances:
     """In place of the extractor: embeddings that lie at given distances from the one in `BANK`."""
 
@@ -61,6 +87,13 @@ def infer(distances, image_hw=(64, 96), *, shape=None, blur_sigma=1.0, **options
     engine = InferenceEngine(GivenDistances(distances), blur_sigma)
     image = np.zeros((*image_hw, 3), np.uint8)
     return engine.run(image, BANK, **{"mm_per_px": 0.2, "shape": parse_shape(shape), **options})
+
+
+@pytest.fixture(scope="module")
+def real_distances(features, images):
+    """Token distances of one real part to the memory bank of another, float32 [32, 32]."""
+    memory = PatchCoreMemory.build(features.extract(images[0])[0], (32, 32), 0.1)
+    return memory.distances(features.extract(images[1])[0]).reshape(32, 32)
 
 
 @pytest.fixture
@@ -88,6 +121,13 @@ def test_the_map_of_a_grid_that_is_not_square_keeps_its_axes():
         np.abs(to_image_grid(grid, (40, 30), 1.0) - blurred_by_scipy(upsampled_by_scipy(grid, (40, 30)), 1)).max()
         < 2e-6
     )
+
+
+@pytest.mark.parametrize("image_hw", [(900, 1200), (2000, 300), (3, 300_000), (1, 400_000), (400_000, 1)])
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 3.7, 40])
+def test_a_large_map_is_blurred_in_blocks_that_do_not_show(real_distances, image_hw, sigma):
+    whole = cv2.GaussianBlur(cv2.resize(real_distances, image_hw[::-1], interpolation=cv2.INTER_LINEAR), (0, 0), sigma)
+    assert np.array_equal(to_image_grid(real_distances, image_hw, sigma), whole.reshape(image_hw))
 
 
 def test_an_engine_blurs_by_sigma_1_unless_told(distances):
@@ -165,9 +205,10 @@ def test_the_heatmap_stretches_percentiles_1_to_99_of_the_map_to_0_to_255_and_is
     assert inference.heatmap.max() == 255 or mask is not None
 
 
-def test_the_heatmap_of_a_flat_map_is_black():
-    assert not to_heatmap(np.full((5, 6), 0.7, np.float32), None).any()
-    assert not to_heatmap(np.zeros((1, 1), np.float32), None).any()
+@pytest.mark.parametrize("image_hw", [(5, 6), (1, 1), (1, 700), (600, 1000)])
+def test_the_heatmap_of_a_flat_map_is_black(image_hw):
+    flat = np.full(image_hw, 0.7, np.float32)
+    assert not to_heatmap(flat, None, *percentile(flat, 1, 99)).any()
 
 
 # --- the regions
@@ -275,6 +316,31 @@ def test_without_a_threshold_there_are_no_regions_and_with_one_there_are(distanc
     labels, n_labels = ndimage.label(inference.distance_map >= np.float32(0.6), EIGHT_NEIGHBOURS)
     assert len(inference.regions) == n_labels > 1
     assert sum(region.area_px for region in inference.regions) == np.count_nonzero(labels)
+
+
+# --- all of it, against the plain way
+
+
+@pytest.mark.parametrize("image_hw", [(150, 420), (700, 900), (1, 700), (700, 1)])
+@pytest.mark.parametrize("kind", ["none", "rect", "circle", "annulus"])
+def test_score_heatmap_and_regions_are_those_of_the_plain_way_bit_for_bit(real_distances, image_hw, kind):
+    height, width = image_hw
+    round_shape = {"kind": kind, "cx": width / 2, "cy": height / 2, "r": 0.4 * max(image_hw), "r_inner": height / 9}
+    rect = {"kind": kind, "x": 0.3, "y": 0, "w": width / 2 + 0.5, "h": height / 2 + 0.5}
+    shape = "" if kind == "none" else json.dumps(rect if kind == "rect" else round_shape)
+    mask = build_mask(parse_shape(shape), image_hw)
+    assert (mask is None) == (kind == "none")
+    expected_map = infer(real_distances, image_hw).distance_map
+    counted = expected_map if mask is None else expected_map[mask]
+    for threshold, percent in [(0.0, 99), (np.median(counted), 50), (np.percentile(counted, 97), 99.9), (9.0, 100)]:
+        options = {"threshold": float(threshold), "score_percentile": percent, "area_mm2_thr": 0.4}
+        inference = infer(real_distances, image_hw, shape=shape, **options)
+        assert np.array_equal(inference.distance_map, expected_map)
+        assert inference.score == np.percentile(counted, (percent,))[0]
+        assert np.array_equal(inference.heatmap, plain_heatmap(expected_map, mask))
+        assert inference.regions == plain_regions(expected_map, mask, threshold, 10, 0.2)
+        if options["threshold"] in (0, 9):
+            assert bool(inference.regions) == (options["threshold"] == 0)
 
 
 # --- the mask

@@ -269,6 +269,42 @@ def test_percentiles_interpolate_between_order_statistics(size):
         assert type(result) is float
 
 
+def adversarial(values):
+    """The same values where a regular sample of them sees only the largest."""
+    placed = np.sort(values, axis=None)
+    every = np.arange(0, placed.size, 5)
+    placed[every], placed[-len(every) :] = placed[-len(every) :].copy(), placed[every].copy()
+    return placed.reshape(values.shape)
+
+
+noise = random.random((300, 400), np.float32)
+MAPS = {
+    "smooth": cv2.resize(random.random((32, 32), np.float32), (700, 500), interpolation=cv2.INTER_LINEAR),
+    "noise": noise,
+    "rising": np.sort(noise, axis=None).reshape(noise.shape),
+    "falling": -np.sort(-noise, axis=None).reshape(noise.shape),
+    "hidden from samples": adversarial(noise),
+    "its opposite": 1 - adversarial(noise),
+    "flat": np.full((300, 400), 0.7, np.float32),
+    "two values": (noise > 0.5).astype(np.float32),
+    "one row": noise[:1],
+    "one column": noise[:, :1],
+    "one pixel": noise[:1, :1],
+}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("share", [None, 0.5, 0.01])
+def test_percentiles_are_those_of_numpy_bit_for_bit(kind, share):
+    distance_map, mask = MAPS[kind], None
+    if share is not None:
+        mask = np.random.default_rng(3).random(distance_map.shape) < share
+        mask[-1, -1] = True
+    percentiles = (0, 0.3, 1, 25, 49.9, 50, 63.1, 99, 99, 99.9, 100)
+    expected = np.percentile(distance_map if mask is None else distance_map[mask], percentiles)
+    assert percentile(distance_map, *percentiles, mask=mask) == expected.tolist()
+
+
 def test_areas_convert_between_millimetres_and_pixels():
     assert mm2_to_px2(1.0, 0.2) == pytest.approx(25)  # 5 × 5 pixels of 0.2 mm
     assert px2_to_mm2(250, 0.2) == pytest.approx(10)  # the playbook's example
