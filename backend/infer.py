@@ -1,6 +1,6 @@
 """One image through a memory bank: distance map → image score, heatmap, regions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -176,22 +176,29 @@ def find_regions(
     Returns:
         Regions by falling area, then from top to bottom and left to right.
     """
-    defective = distance_map >= np.float32(threshold)
+    with np.errstate(over="ignore"):  # no distance reaches a threshold that float32 cannot hold
+        defective = distance_map >= np.float32(threshold)
     if mask is not None:
         defective &= mask
-    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(defective.astype(np.uint8), connectivity=8)
-    min_px = mm2_to_px2(area_mm2_thr, mm_per_px)
-    regions = []
-    for label in range(1, n_labels):
-        x, y, w, h, area_px = (int(value) for value in stats[label])
-        # A product rounds: 25 px at 0.2 mm are 1.0000000000000002 mm², and a region of exactly the limit is kept.
-        if area_px < min_px * (1 - 1e-9):
-            continue
-        component = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
-        outlines, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
-        contour = [[int(px), int(py)] for px, py in outlines[0][:, 0]]
-        regions.append(Region(x, y, w, h, float(area_px), px2_to_mm2(area_px, mm_per_px), contour))
-    return sorted(regions, key=lambda region: (-region.area_px, region.y, region.x))
+    # Outlines tell areas and boxes too: labelling every pixel for them takes ten times as long at five megapixels.
+    contours, _ = cv2.findContours(defective.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return []
+    areas, boxes, holes = _measure(contours)
+    if holes.any():  # OpenCV's own search for the outline around each is quadratic
+        _, labels = cv2.connectedComponents(defective.view(np.uint8), connectivity=8)
+        x, y = np.array([contour[0, 0] for contour in contours]).T
+        of_contour = labels[y, x]
+        of_label = np.empty(of_contour.max() + 1, np.int64)
+        of_label[of_contour[~holes]] = np.flatnonzero(~holes)
+        np.subtract.at(areas, of_label[of_contour[holes]], areas[holes])
+    # A product rounds: 25 px at 0.2 mm are 1.0000000000000002 mm², and a region of exactly the limit is kept.
+    kept = np.flatnonzero(~holes & (areas >= mm2_to_px2(area_mm2_thr, mm_per_px) * (1 - 1e-9)))
+    order = kept[np.lexsort((boxes[kept, 0], boxes[kept, 1], -areas[kept]))]
+    return [
+        Region(x, y, w, h, float(area_px), px2_to_mm2(area_px, mm_per_px), contours[index][:, 0].tolist())
+        for index, area_px, (x, y, w, h) in zip(order, areas[order].tolist(), boxes[order].tolist(), strict=True)
+    ]
 
 
 def _row_blocks(image_hw: tuple[int, ...], at_least: int = 0) -> Iterator[slice]:
@@ -200,3 +207,33 @@ def _row_blocks(image_hw: tuple[int, ...], at_least: int = 0) -> Iterator[slice]
     step = max(1, BLOCK_PIXELS // width, at_least)
     for start in range(0, height, step):
         yield slice(start, min(start + step, height))
+
+
+def _measure(
+    contours: Sequence[cv2.typing.MatLike],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Pixels inside contours, boxes around them, and which are holes; all contours at once.
+
+    By Pick's theorem a lattice polygon of area A that takes S steps from pixel to neighbouring pixel has A + S/2 + 1
+    pixels in or on it and A - S/2 + 1 strictly inside. An outline runs on its component's outermost pixels; a hole's
+    contour runs on the component's pixels around the hole, the other way round.
+
+    Args:
+        contours: int32 [K, 1, 2] each, (x, y) where the direction changes.
+
+    Returns:
+        areas: int64 [N], pixels, those of an outline included and those of a hole's contour not.
+        boxes: int64 [N, 4], x, y, w, h.
+        holes: bool [N].
+    """
+    points = np.concatenate(contours)[:, 0].astype(np.int64)
+    ends = np.cumsum([len(contour) for contour in contours])
+    starts = np.concatenate([[0], ends[:-1]])
+    following = np.roll(points, -1, axis=0)
+    following[ends - 1] = points[starts]
+    doubled = np.add.reduceat(points[:, 1] * following[:, 0] - points[:, 0] * following[:, 1], starts)
+    steps = np.add.reduceat(np.abs(following - points).max(axis=1), starts)
+    holes = doubled < 0
+    areas = (np.abs(doubled) + np.where(holes, -steps, steps)) // 2 + 1
+    corner = np.minimum.reduceat(points, starts)
+    return areas, np.hstack([corner, np.maximum.reduceat(points, starts) - corner + 1]), holes

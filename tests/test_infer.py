@@ -54,7 +54,7 @@ def plain_heatmap(distance_map, mask):
 
 def plain_regions(distance_map, mask, threshold, min_px, mm_per_px):
     """Every component by itself: labelled and counted by scipy, outlined by OpenCV in an image with nothing else."""
-    defective = distance_map >= np.float32(threshold)
+    defective = distance_map >= np.float32(min(threshold, 1e30))
     labels, _ = ndimage.label(defective if mask is None else defective & mask, EIGHT_NEIGHBOURS)
     regions = []
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
@@ -267,6 +267,29 @@ def test_a_contour_is_the_outline_of_its_component():
         assert np.array_equal(filled.astype(bool), ndimage.binary_fill_holes(component))
 
 
+def test_a_component_in_the_hole_of_another_is_one_of_its_own():
+    distance_map = np.zeros((401, 403), np.float32)
+    for inset in range(0, 200, 4):
+        cv2.rectangle(distance_map, (inset, inset), (402 - inset, 400 - inset), 1)
+    distance_map[40:44, 0] = 0  # the outermost ring is open and has no hole
+    regions = find_regions(distance_map, None, 0.5, 0, 0.5)
+    assert regions == plain_regions(distance_map, None, 0.5, 0, 0.5)
+    assert len(regions) == 50
+    assert regions[0].area_px == 2 * 403 + 2 * 399 - 4
+
+
+def test_tens_of_thousands_of_islands_are_found_and_each_has_its_own_area():
+    distance_map = np.random.default_rng(2).random((1000, 1200)).astype(np.float32)
+    distance_map[::4], distance_map[:, ::7] = 0, 0
+    labels, n_labels = ndimage.label(distance_map >= np.float32(0.5), EIGHT_NEIGHBOURS)
+    areas = np.bincount(labels.ravel())[1:]
+    assert n_labels > 20_000
+    regions = find_regions(distance_map, None, 0.5, 0, 1.0)
+    assert [region.area_px for region in regions] == sorted(areas.tolist(), reverse=True)
+    corners = {(y.start, x.start, area) for (y, x), area in zip(ndimage.find_objects(labels), areas, strict=True)}
+    assert {(region.y, region.x, region.area_px) for region in regions} == corners
+
+
 def test_a_pixel_exactly_at_the_threshold_is_defective():
     distance_map = np.full((4, 4), 0.25, np.float32)
     distance_map[1, 2] = np.float32(0.7)
@@ -332,14 +355,14 @@ def test_score_heatmap_and_regions_are_those_of_the_plain_way_bit_for_bit(real_d
     assert (mask is None) == (kind == "none")
     expected_map = infer(real_distances, image_hw).distance_map
     counted = expected_map if mask is None else expected_map[mask]
-    for threshold, percent in [(0.0, 99), (np.median(counted), 50), (np.percentile(counted, 97), 99.9), (9.0, 100)]:
+    for threshold, percent in [(0.0, 99), (np.median(counted), 50), (np.percentile(counted, 97), 99.9), (1e300, 100)]:
         options = {"threshold": float(threshold), "score_percentile": percent, "area_mm2_thr": 0.4}
         inference = infer(real_distances, image_hw, shape=shape, **options)
         assert np.array_equal(inference.distance_map, expected_map)
         assert inference.score == np.percentile(counted, (percent,))[0]
         assert np.array_equal(inference.heatmap, plain_heatmap(expected_map, mask))
         assert inference.regions == plain_regions(expected_map, mask, threshold, 10, 0.2)
-        if options["threshold"] in (0, 9):
+        if options["threshold"] in (0, 1e300):
             assert bool(inference.regions) == (options["threshold"] == 0)
 
 
