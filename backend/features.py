@@ -16,6 +16,9 @@ Run = Callable[[Array], Array]
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # RGB
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
+# What each of the 256 levels becomes, float32 [3, 256], RGB. After shrinking there are no others.
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+_NORMALISED = (_LEVELS - IMAGENET_MEAN[:, None]) / IMAGENET_STD[:, None]
 # Name of the steps in `preprocess`; memory banks record it, so change it with them.
 PREPROCESSING = "stretch-area-linear/imagenet"
 
@@ -82,8 +85,9 @@ class DinoV2Features:
 def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.float32]:
     """Stretch to ``input_size``², BGR → RGB, ImageNet mean and standard deviation.
 
-    Never crops and never letterboxes: a token covers the same share of the ROI in both directions, and the distance map
-    goes back by the inverse stretch.
+    Stretches by area averaging along an axis that shrinks and bilinearly along one that grows. Never crops and never
+    letterboxes: a token covers the same share of the ROI in both directions, and the distance map goes back by the
+    inverse stretch.
 
     Args:
         image: uint8 [H, W, 3], BGR.
@@ -91,23 +95,12 @@ def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.
     Returns:
         float32 [3, input_size, input_size].
     """
-    rgb = stretch(image, input_size)[..., ::-1] / np.float32(255)
-    normalised = (rgb - IMAGENET_MEAN) / IMAGENET_STD
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
-
-
-def stretch(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
-    """Resize to side×side: by area averaging along an axis that shrinks, bilinearly along one that grows.
-
-    Args:
-        image: uint8 [H, W, 3].
-        side: pixels.
-
-    Returns:
-        float32 [side, side, 3], 0..255.
-    """
     height, width = image.shape[:2]
-    shrunk = cv2.resize(image, (min(width, side), min(height, side)), interpolation=cv2.INTER_AREA)
-    # In float32: slopes that grow would become steps of whole grey levels, which the network sees.
-    grown = cv2.resize(shrunk.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(grown, dtype=np.float32)
+    shrunk = cv2.resize(image, (min(width, input_size), min(height, input_size)), interpolation=cv2.INTER_AREA)
+    pixels = np.empty((3, input_size, input_size), np.float32)
+    for plane, levels, target in zip(reversed(cv2.split(shrunk)), _NORMALISED, pixels, strict=True):
+        if plane.shape == target.shape:
+            cv2.LUT(plane, levels, dst=target)
+        else:  # grown in float32: slopes would become steps of whole grey levels, which the network sees
+            cv2.resize(cv2.LUT(plane, levels), target.shape, dst=target, interpolation=cv2.INTER_LINEAR)
+    return pixels

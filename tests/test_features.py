@@ -1,8 +1,9 @@
+import cv2
 import numpy as np
 import pytest
 
 from backend.config import DEFAULT_MODEL
-from backend.features import DinoV2Features, ExtractorIdentity, preprocess, stretch
+from backend.features import DinoV2Features, ExtractorIdentity, preprocess
 from backend.runtimes.openvino import OpenVinoRuntime
 
 SIZES = [
@@ -41,8 +42,15 @@ def stretched_in_float64(image: np.ndarray, side: int) -> np.ndarray:
     return np.einsum("iy,yxc,jx->ijc", along_y, image.astype(np.float64), along_x, optimize=True)
 
 
+def stretched_by_preprocess(image: np.ndarray, side: int) -> np.ndarray:
+    """What the network gets, back in grey levels, BGR, float64 [side, side, 3]."""
+    mean, deviation = np.array([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]).T
+    rgb = (preprocess(image, side).transpose(1, 2, 0).astype(np.float64) * deviation + mean) * 255
+    return rgb[..., ::-1]
+
+
 def assert_stretched(image: np.ndarray, side: int) -> None:
-    stretched, exact = stretch(image, side), stretched_in_float64(image, side)
+    stretched, exact = stretched_by_preprocess(image, side), stretched_in_float64(image, side)
     # Averages are whole grey levels again, growing is float32.
     shrinks = max(image.shape[:2]) > side
     assert np.abs(stretched - exact).max() <= (0.51 if shrinks else 1e-3)
@@ -52,9 +60,10 @@ def assert_stretched(image: np.ndarray, side: int) -> None:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[1]}x{size[0]}")
 def test_stretching_averages_areas_where_it_shrinks_and_is_bilinear_where_it_grows(size):
     noise = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
-    stretched = stretch(noise, 448)
-    assert stretched.shape == (448, 448, 3)
-    assert stretched.dtype == np.float32
+    pixels = preprocess(noise, 448)
+    assert pixels.shape == (3, 448, 448)
+    assert pixels.dtype == np.float32
+    assert pixels.flags.c_contiguous
     assert_stretched(noise, 448)
 
 
@@ -70,12 +79,12 @@ def test_nothing_is_cropped_or_letterboxed(size):
     for y, x in [(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1), (24, 31), (rows // 2, columns // 3)]:
         image = np.zeros((rows, columns, 3), np.uint8)
         image[y, x] = 255
-        stretched = stretch(image, 448)[..., 0].astype(np.float64)
+        stretched = stretched_by_preprocess(image, 448)[..., 0].clip(1e-4) - 1e-4  # what rounding leaves of black
         centre_y, centre_x = (np.average(np.indices((448, 448))[axis] + 0.5, weights=stretched) for axis in (0, 1))
         # Bilinear growth cannot put a pixel's centre beyond the outermost half pixel, hence the half.
         assert centre_y == pytest.approx((y + 0.5) * 448 / rows, abs=0.5 * 448 / rows + 0.5)
         assert centre_x == pytest.approx((x + 0.5) * 448 / columns, abs=0.5 * 448 / columns + 0.5)
-    assert stretch(np.full((rows, columns, 3), 200, np.uint8), 448).min() == 200
+    assert stretched_by_preprocess(np.full((rows, columns, 3), 200, np.uint8), 448).min() == pytest.approx(200)
 
 
 def test_preprocessing_turns_bgr_into_rgb_and_normalises_like_imagenet():
@@ -97,6 +106,16 @@ def test_preprocessing_of_colour_noise_equals_the_formula_pixel_by_pixel():
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         expected = (bgr[..., 2 - channel] / 255 - mean) / deviation
         assert np.abs(pixels[channel] - expected).max() <= 0.51 / 255 / deviation
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[1]}x{size[0]}")
+def test_preprocessing_is_opencv_s_stretch_then_the_plain_formula(size):
+    image = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    shrunk = cv2.resize(image, (min(size[1], 448), min(size[0], 448)), interpolation=cv2.INTER_AREA)
+    grown = cv2.resize(shrunk.astype(np.float32), (448, 448), interpolation=cv2.INTER_LINEAR)
+    mean, deviation = np.array([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)], np.float32).T
+    expected = (grown[..., ::-1] / np.float32(255) - mean) / deviation
+    assert np.abs(preprocess(image, 448).transpose(1, 2, 0) - expected).max() <= 1e-6
 
 
 def test_preprocessing_leaves_the_image_alone(images):
