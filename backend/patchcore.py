@@ -4,7 +4,9 @@ Roth et al., *Towards Total Recall in Industrial Anomaly Detection* (PatchCore),
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -26,7 +28,12 @@ _BLOCK_PICKS = 192
 _COVERED_SHARE = 0.25
 # Picks made at once, each by a pass over the pool: up to 1.5 ms.
 _PICKS_PER_PIECE = 16
-_RERANKED = 4
+# Neighbours fetched at first; see `PatchCoreMemory.distances`.
+_FETCHED = 4
+# Queries a thread searches for at once. FAISS multiplies matrices from some 320 queries on; below, a query costs eight
+# times as much.
+_SEARCHED_AT_ONCE = 512
+_searchers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="search")
 
 
 def l2_normalize(embeddings: Embeddings) -> Embeddings:
@@ -191,10 +198,15 @@ def _blocks(n_rows: int) -> Iterator[slice]:
 
 
 class NearestNeighbourIndex(Protocol):
-    """Finds the memory embeddings nearest to each query."""
+    """Finds the memory embeddings nearest to each query; callable from many threads."""
 
-    def nearest(self, queries: Embeddings, k: int) -> npt.NDArray[np.int64]:
-        """Row numbers [N, k] of the memory embeddings nearest to float32 queries [N, D]."""
+    def nearest(self, queries: Embeddings, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The `k` memory embeddings nearest to each of float32 queries [N, D], as well as products in float32 tell.
+
+        Returns:
+            squared: float32 [N, k], rising squared distances.
+            rows: int64 [N, k], their row numbers in the memory.
+        """
         ...
 
 
@@ -208,9 +220,13 @@ class FaissIndex:
         self._index = faiss.IndexFlatL2(embeddings.shape[1])
         self._index.add(embeddings)
 
-    def nearest(self, queries: Embeddings, k: int) -> npt.NDArray[np.int64]:
+    def nearest(self, queries: Embeddings, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """See `NearestNeighbourIndex.nearest`."""
-        return np.asarray(self._index.search(queries, k)[1], dtype=np.int64)
+        # FAISS's own threads wait for one another by spinning: where the network of another request runs, they take
+        # three times as long as one thread. The setting is the calling thread's.
+        self._faiss.omp_set_num_threads(1)
+        squared, rows = self._index.search(queries, k)
+        return squared, rows
 
     def serialized(self) -> bytes:
         """The bytes of ``index.faiss``, as ``faiss.write_index`` writes them."""
@@ -225,9 +241,10 @@ class SklearnIndex:
 
         self._index: Any = NearestNeighbors(algorithm="brute").fit(embeddings)
 
-    def nearest(self, queries: Embeddings, k: int) -> npt.NDArray[np.int64]:
+    def nearest(self, queries: Embeddings, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """See `NearestNeighbourIndex.nearest`."""
-        return np.asarray(self._index.kneighbors(queries, k, return_distance=False), dtype=np.int64)
+        distances, rows = self._index.kneighbors(queries, k)
+        return np.asarray(np.square(distances), np.float32), rows
 
 
 def build_index(embeddings: Embeddings) -> FaissIndex | SklearnIndex:
@@ -290,9 +307,28 @@ class PatchCoreMemory:
         Returns:
             float32 [N], Euclidean on the unit sphere, 0..2.
         """
-        queries = l2_normalize(embeddings)
+        parts = np.array_split(embeddings, max(1, len(embeddings) // _SEARCHED_AT_ONCE))
+        return np.concatenate(list(_searchers.map(self._distances, parts)))
+
+    def _distances(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
         # Searches expand |q - m|² into products, whose float32 error of some 1e-7 is a distance of 3e-4 near zero. So
-        # the distance is that of the difference itself, to the best of a few that the search cannot tell apart.
-        rows = self.index.nearest(queries, min(_RERANKED, len(self.embeddings)))
-        distances = [np.linalg.norm(queries - self.embeddings[column], axis=1) for column in rows.T]
-        return np.asarray(np.min(distances, axis=0), dtype=np.float32)
+        # the distance is that of the difference itself, to every neighbour that the search cannot tell from its first:
+        # n products and their sum are off by less than n rounding errors, and four such sums are compared in a pair.
+        queries = l2_normalize(embeddings)
+        cannot_tell = np.float32(4 * queries.shape[1] * np.finfo(np.float32).eps)
+        distances = np.full(len(queries), np.inf, np.float32)
+        undecided, k = np.arange(len(queries)), _FETCHED
+        while len(undecided):
+            k = min(k, len(self.embeddings))
+            squared, rows = self.index.nearest(queries[undecided], k)
+            alike = squared <= squared[:, :1] + cannot_tell
+            for place in range(k):
+                which = np.flatnonzero(alike[:, place])
+                asked = undecided[which]
+                difference = queries[asked] - self.embeddings[rows[which, place]]
+                distances[asked] = np.minimum(distances[asked], np.linalg.norm(difference, axis=1))
+            if k == len(self.embeddings):
+                break
+            undecided = undecided[alike[:, -1] & (distances[undecided] > 0)]  # there may be more of them
+            k *= 8
+        return distances
