@@ -247,13 +247,23 @@ def test_the_byte_limit_counts_the_file():
         decode_image(content, "a.png", ImageLimits(len(content) - 1, 10_000))
 
 
-@pytest.mark.parametrize("image", [GREY, RGB], ids=["grey", "BGR"])
+SMOOTH_GREY = np.ascontiguousarray(SMOOTH[..., 0])
+
+
+@pytest.mark.parametrize("image", [GREY, SMOOTH_GREY, GREY[:1], GREY[:, :1], GREY[:1, :1], GREY[::2, ::3]])
 def test_a_png_in_base64_reads_back_as_the_same_pixels(image):
     content = base64.b64decode(encode_png_base64(image), validate=True)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED), image)
     with Image.open(io.BytesIO(content)) as reread:
-        assert reread.format == "PNG"
-        pixels = np.array(reread)
-    assert np.array_equal(pixels, image if image.ndim == 2 else image[..., ::-1])
+        assert (reread.format, reread.mode) == ("PNG", "L")
+        reread.verify()
+    with Image.open(io.BytesIO(content)) as reread:
+        assert np.array_equal(np.array(reread), image)
+
+
+def test_the_png_of_a_smooth_map_is_smaller_than_opencv_s_own_by_a_fifth():
+    smooth = cv2.resize(GREY, (1000, 600), interpolation=cv2.INTER_LINEAR)
+    assert len(base64.b64decode(encode_png_base64(smooth))) < 0.8 * len(cv2.imencode(".png", smooth)[1])
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 1000, 12345])
