@@ -3,7 +3,9 @@
 import base64
 import io
 import os
+import struct
 import uuid
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from PIL import Image, UnidentifiedImageError
 
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
@@ -23,7 +26,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
 # megapixels the blur takes a third and the heatmap half of the time that whole arrays take.
@@ -31,13 +35,6 @@ BLOCK_PIXELS = 1 << 18
 # Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
 _SAMPLE = 1 << 14
 _SLACK = 1 / 128
-# Differences to the left, and matches rather than runs: heatmaps are smooth. Two fifths smaller than by OpenCV's own
-# choice, in no more time.
-_PNG_OPTIONS = (
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-)
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
 
 
@@ -119,10 +116,22 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
 
 
 def encode_png_base64(image: npt.NDArray[np.uint8]) -> str:
-    """PNG of a uint8 [H, W] grey image, as base64 text."""
-    encoded, png = cv2.imencode(".png", image, _PNG_OPTIONS)
-    assert encoded, "OpenCV encodes every uint8 image"
-    return base64.b64encode(png.data).decode("ascii")
+    """PNG of a uint8 [H, W] grey image, as base64 text.
+
+    Written here for the sake of ISA-L, which deflates heatmaps four times as fast as the zlib in OpenCV, and smaller.
+    """
+    height, width = image.shape
+    lines = np.empty((height, 1 + width), np.uint8)
+    lines[:, 0] = 1  # filter Sub: differences to the pixel on the left, modulo 256
+    lines[:, 1] = image[:, 0]
+    np.subtract(image[:, 1:], image[:, :-1], out=lines[:, 2:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
+    chunks = [(b"IHDR", header), (b"IDAT", isal_zlib.compress(lines, 1)), (b"IEND", b"")]
+    png = _PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
+        for name, content in chunks
+    )
+    return base64.b64encode(png).decode("ascii")
 
 
 def percentile(
