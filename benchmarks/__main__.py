@@ -7,10 +7,10 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
 """
 
-from benchmarks import coreset, footprint, runtimes, serving, stages
+from benchmarks import coreset, fit, footprint, outside, runtimes, search, serving, stages
 
 if __name__ == "__main__":
-    for script in (runtimes, coreset, stages):
+    for script in (runtimes, coreset, search, fit, outside, stages):
         script.main()
     footprint.size()
     serving.main(["single", "load", "--rounds", "15"])

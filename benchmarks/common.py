@@ -30,11 +30,17 @@ def cell_png(width: int, height: int) -> bytes:
     return png(np.asarray(cv2.resize(solar_cells(1)[0], (width, height), interpolation=cv2.INTER_CUBIC), np.uint8))
 
 
-def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Time every contender once per round, in turn, after one warm-up each; median seconds by name."""
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Time every contender once per round, in turn, after one warm-up each; median seconds by name.
+
+    `before` runs before each of them and is not timed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for run in range(rounds + 1):
         for name, contender in contenders.items():
+            before()
             start = time.perf_counter()
             contender()
             if run:

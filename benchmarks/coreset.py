@@ -1,9 +1,12 @@
 """Lazy exact greedy k-center against the plain loop, on real embeddings: time, same picks, covering radius, memory."""
 
 import argparse
+import hashlib
 import resource
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -43,7 +46,8 @@ def covering_radius(embeddings: npt.NDArray[np.float32], picks: npt.NDArray[np.i
 
 def extracted(features: DinoV2Features, n_images: int) -> Path:
     """An .npy of the embeddings of the first solar cells, float32 [1024 * n_images, 384]; kept for the next run."""
-    path = Path(tempfile.gettempdir()) / f"solar-cells-{features.identity.weights_sha256[:8]}-{n_images}.npy"
+    made_by = hashlib.sha256(repr(features.identity).encode()).hexdigest()[:8]
+    path = Path(tempfile.gettempdir()) / f"solar-cells-{n_images}-{made_by}.npy"
     if not path.is_file():
         part = path.with_suffix(".part.npy")
         np.save(part, np.concatenate([features.extract(image)[0] for image in solar_cells(n_images)]))
@@ -85,12 +89,12 @@ def compared(embeddings: npt.NDArray[np.float32], rounds: int) -> tuple[str, ...
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true", help="also 204,800 embeddings; some minutes")
     parser.add_argument("--huge", action="store_true", help="also 1,000,448 embeddings, without the plain loop")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     configure_logging("warning", "console")
     features = InspectionService.open(load_settings()).features
     rows = []
@@ -114,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

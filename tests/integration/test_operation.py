@@ -104,9 +104,7 @@ def test_health_answers_while_a_fit_runs(server: Server, crops: list[bytes]) -> 
     assert polls > 5
 
 
-def test_inferences_are_answered_while_a_fit_runs(
-    server: Server, fitted: tuple[str, str], crops: list[bytes]
-) -> None:
+def test_inferences_are_answered_while_a_fit_runs(server: Server, fitted: tuple[str, str], crops: list[bytes]) -> None:
     role_id, roi_id = fitted
     with ThreadPoolExecutor(1) as pool:
         fit = pool.submit(server.gui.fit, "Busy", "Meanwhile", crops[:4] * 5)
