@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 Embeddings = npt.NDArray[np.float32]
 
-# Rows of a pass over all embeddings that are worked on at once: 6 MiB of 384 float32 numbers.
-_BLOCK_ROWS = 4096
-# A pool is a 32nd of the embeddings within these limits; the time is flat within a factor of two. The upper limit
-# bounds the memory: 24 MiB of 384 float32 numbers, and the product with a block of picks another 12 MiB.
+# Rows of a pass over all embeddings that are worked on at once: 24 MiB of 384 float32 numbers.
+_BLOCK_ROWS = 16384
+# A pool is a 16th of the embeddings within these limits; the time is flat within a factor of two. The upper limit
+# bounds the memory: 24 MiB of 384 float32 numbers, and the product with a block of picks another 16 MiB.
 _MIN_POOL, _MAX_POOL = 1024, 16384
 # Picks that a pool is compared with at once. After fewer, points that are covered leave sooner; more make better matrix
 # products. From 8,000 to 200,000 embeddings and 1 to 10 % picks the time is flat between 96 and 256.
-_BLOCK_PICKS = 192
+_BLOCK_PICKS = 256
 # Covered points stay in the matrix products of their pool until copying the others costs less: until this share.
 _COVERED_SHARE = 0.25
 # Picks made at once, each by a pass over the pool: up to 1.5 ms.
@@ -146,7 +146,7 @@ class _Selection:
 
     def _farthest(self) -> tuple[npt.NDArray[np.int64], _Outside]:
         n_embeddings = len(self.embeddings)
-        n_pool = min(max(n_embeddings // 32, _MIN_POOL), _MAX_POOL, n_embeddings - self.n_picked)
+        n_pool = min(max(n_embeddings // 16, _MIN_POOL), _MAX_POOL, n_embeddings - self.n_picked)
         level = np.partition(self.cosine, n_pool - 1)[n_pool - 1]
         pool = np.flatnonzero(self.cosine <= level)
         outside = _Outside(float(level), n_embeddings)

@@ -140,20 +140,22 @@ def test_ctrl_c_stops_the_service_quietly(tmp_path: Path, weights: Weights) -> N
 
 
 def test_a_full_queue_is_503_with_the_time_to_come_back(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
-    with running(uvicorn_command, tmp_path, weights, MAX_QUEUE="1") as server, ThreadPoolExecutor(1) as pool:
+    with (
+        running(uvicorn_command, tmp_path, weights, MAX_QUEUE="1", MAX_FITS="1") as server,
+        ThreadPoolExecutor(4) as pool,
+    ):
         assert server.gui.fit("Full", "Queue", crops[:1]).status == 200
-        fit = pool.submit(server.gui.fit, "Full", "Queue", crops[:2] * 4)
-        while "queue_depth 1.0" not in server.gui.get("/metrics").content.decode():
-            assert not fit.done()
-        refused = []
-        while not fit.done():
-            reply = server.gui.infer("Full", "Queue", crops[2])
-            assert reply.status in (200, 503), reply.content
-            refused += [reply] * (reply.status == 503)
-        assert fit.result().status == 200
-        assert refused
-        assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
-        assert "retry in" in refused[0].json["error"]
+        fits = [pool.submit(server.gui.fit, "Full", "Queue", crops[:2] * 4) for _ in range(2)]
+        inferences = []
+        while not all(fit.done() for fit in fits):
+            pair = [pool.submit(server.gui.infer, "Full", "Queue", crops[2]) for _ in range(2)]
+            inferences += [call.result() for call in pair]
+        fitted, refused = sorted((fit.result() for fit in fits), key=lambda reply: reply.status)
+        assert (fitted.status, refused.status) == (200, 503)
+        assert "1 fits are already queued; retry in" in refused.json["error"]
+        assert {reply.status for reply in inferences} == {200, 503}, "a fit takes no place of an inference"
+        refusals = [refused, *(reply for reply in inferences if reply.status == 503)]
+        assert all(int(reply.headers["retry-after"]) > 0 for reply in refusals)
         assert "queue_rejected_total 0.0" not in server.gui.get("/metrics").content.decode()
         assert server.gui.infer("Full", "Queue", crops[2]).status == 200
 
@@ -179,7 +181,11 @@ def test_a_fit_through_one_gunicorn_worker_is_seen_by_the_other_at_the_next_requ
                     return scores
             raise AssertionError("one worker never answered")
 
-        threads = [line["threads"] for line in server.log() if line["event"] == "extractor.loaded"]
+        deadline = time.monotonic() + 60
+        while len(loaded := [line for line in server.log() if line["event"] == "extractor.loaded"]) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        threads = [line["threads"] for line in loaded]
         assert threads == [max(1, usable_cores() // 2)] * 2, "each worker has its share of the cores"
         assert gui.fit("Two", "Workers", crops[:1]).status == 200
         first = infer_until_both_workers_answered("none")
