@@ -10,7 +10,8 @@ from backend.resources import usable_cores
 
 def post_fork(server: Any, _worker: Any) -> None:
     """Share the cores between the workers: two that use all of them at once only slow each other down."""
-    os.environ.setdefault("THREADS", str(max(1, usable_cores() // server.cfg.workers)))
+    if os.environ.get("THREADS", "") in ("", "0"):
+        os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
 
 
 def child_exit(_server: Any, worker: Any) -> None:

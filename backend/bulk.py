@@ -51,8 +51,8 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
     if len(images) > settings.max_files:
         raise TooLarge(f"{_count(images, 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)")
     key = RoiKey(fields.role_id, fields.roi_id)
-    # Hidden, so that no id maps to it; every set of images has its own, so that two fits never share one.
-    digest = hashlib.sha256(repr((key, list(images))).encode("utf-8", "surrogateescape")).hexdigest()
+    # Hidden, so that no id maps to it. It knows images by their content, so that one may be mended, added or left out.
+    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
     checkpoint = settings.models_dir / f".fit-{digest[:16]}"
     service = InspectionService.open(settings)
     try:
@@ -110,12 +110,14 @@ def calibrate(
     with _records(scores, restart=restart) as records:
         service = InspectionService.open(settings)
         scoring = Scoring(service, RoiKey(fields.role_id, fields.roi_id), fields.mm_per_px, shape, percentile)
-        rows = _score_all(scoring, [*ok.values(), *ng.values()], records, "--scores")
+        rows, memory_id = _score_all(scoring, [*ok.values(), *ng.values()], records, "--scores")
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
             f"{len(failed)} of {_count(rows, 'image')} could not be scored, so nothing was calibrated: mend them or "
             "leave them out"
         )
+    if service.store.memory_id(scoring.key) != memory_id:
+        raise IncompatibleMemory(f"{scoring.key} was fitted anew while this ran: begin anew")
     ok_scores, ng_scores = ([float(rows[image]["score"]) for image in images.values()] for images in (ok, ng))
     calibration = service.calibrate_ng(
         scoring.key,
@@ -124,6 +126,7 @@ def calibrate(
         mm_per_px=fields.mm_per_px,
         area_mm2_thr=fields.area_mm2_thr,
         score_percentile=percentile,
+        memory_id=memory_id,
     )
     values = {**asdict(calibration), "warning": calibration.warning}
     return {name: value for name, value in values.items() if value is not None}
@@ -162,7 +165,7 @@ def infer(
     with _records(out, restart=restart) as records:
         service = InspectionService.open(settings)
         scoring = Scoring(service, RoiKey(fields.role_id, fields.roi_id), fields.mm_per_px, shape, None)
-        rows = _score_all(
+        rows, _ = _score_all(
             scoring, list(images.values()), records, "--out", None if records else _print_record, heatmap_paths
         )
     n_before = len(records.rows.keys() & rows.keys()) if records else 0
@@ -290,7 +293,7 @@ def _score_all(
     keep_with: str,
     report: Callable[[Record], None] | None = None,
     heatmap_paths: Mapping[str, Path] = MappingProxyType({}),
-) -> dict[str, Row]:
+) -> tuple[dict[str, Row], str]:
     """Score the images that `records` lack, in order.
 
     Args:
@@ -302,7 +305,7 @@ def _score_all(
         heatmap_paths: where the heatmaps go, by image.
 
     Returns:
-        The rows of all images, by path.
+        The rows of all images, by path, and the memory bank that all of them were scored by.
     """
     conditions = scoring.conditions()
     rows: dict[str, Row] = {}
@@ -339,7 +342,7 @@ def _score_all(
             again = f"run the same command again{' without --restart' * records.restart} to go on"
         _say(f"stopped, {len(rows)} of {_count(images, 'image')} done; {again}")
         raise
-    return rows
+    return rows, conditions.memory_id
 
 
 def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settings) -> dict[str, Row]:

@@ -12,6 +12,7 @@
     ├── TooLarge                    413  a file, request or image beyond its limit
     ├── MemoryNotFound              400  the ROI was never fitted
     ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
+    ├── NonFiniteEmbeddings         500  the network overflowed
     ├── Busy                        503  the compute queue is full: retry
     └── StorageError                500  files cannot be read or written, or stored ones are damaged
 """
@@ -84,6 +85,10 @@ class IncompatibleMemory(BackendError):
     """The stored memory bank was built from features that the running extractor does not produce."""
 
     status = 409
+
+
+class NonFiniteEmbeddings(BackendError):
+    """The network gave NaN or infinity, which nothing can be compared with."""
 
 
 class Busy(BackendError):

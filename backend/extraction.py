@@ -1,18 +1,20 @@
 """Embedding the images of a fit: decoded in advance, in one array, within the memory that is free."""
 
+import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from backend.checkpoint import Checkpoint
-from backend.errors import TooLarge
-from backend.features import DinoV2Features, preprocess
+from backend.errors import StorageError, TooLarge
+from backend.features import DinoV2Features, preprocess, require_finite
 from backend.patchcore import coreset_size
 from backend.resources import free_memory
 from backend.telemetry import stage
@@ -26,6 +28,8 @@ _COPIES_OF_BANK = 6
 _BYTES_PER_EMBEDDING = 64
 
 Array = npt.NDArray[np.float32]
+log: Any = structlog.get_logger(__name__)
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -37,13 +41,15 @@ class _Known(NamedTuple):
 
 
 class _Fresh(NamedTuple):
-    """An image on its way to the network: its encoded bytes and its pixels, float32 [3, S, S]."""
+    """An image on its way to the network: its pixels, float32 [3, S, S], and its bytes if a checkpoint wants them."""
 
-    content: bytes
+    content: bytes | None
     pixels: Array
 
 
-def check_memory(features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int) -> None:
+def check_memory(
+    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int
+) -> None:
     """See that a fit will fit.
 
     Args:
@@ -51,6 +57,7 @@ def check_memory(features: DinoV2Features, n_images: int, coreset_rate: float, m
         n_images: images in the fit.
         coreset_rate: share of their embeddings that the memory bank keeps.
         most_pixels: pixels of the largest of them.
+        most_bytes: bytes of the largest file.
 
     Raises:
         TooLarge: it needs more memory than is free; the message has the arithmetic.
@@ -59,14 +66,16 @@ def check_memory(features: DinoV2Features, n_images: int, coreset_rate: float, m
     n_embeddings = n_images * rows * columns
     embeddings = n_embeddings * (features.dim * 4 + _BYTES_PER_EMBEDDING)
     bank = coreset_size(n_embeddings, coreset_rate) * features.dim * 4 * _COPIES_OF_BANK
-    fixed = most_pixels * 3 * (_most_ahead(features) + 2) + _FIXED_BYTES
+    # One image is decoded at a time; the others are pixels for the network, on their way to it or in its batch.
+    on_the_way = _most_ahead(features) + 2 * features.runtime.batch + 1
+    fixed = most_pixels * 3 * 2 + on_the_way * (3 * features.input_size**2 * 4 + most_bytes) + _FIXED_BYTES
     needed, free = embeddings + bank + fixed, free_memory()
     if needed > free:
         raise TooLarge(
             f"this fit does not fit into memory: {n_images} images × {rows * columns} patches × ({features.dim} × 4 + "
             f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, with {bank / 1e6:.0f} MB for a memory bank of "
-            f"{coreset_rate:.0%} of them and {fixed / 1e6:.0f} MB whatever their number {needed / 1e6:.0f} MB, and "
-            f"{free / 1e6:.0f} MB are free; send fewer images or free memory"
+            f"{100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB whatever their number {needed / 1e6:.0f} MB, "
+            f"and {free / 1e6:.0f} MB are free; send fewer images or free memory"
         )
 
 
@@ -94,7 +103,6 @@ def embed_all(
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
-        StorageError: the checkpoint cannot be written.
     """
     rows, columns = features.token_hw
     embeddings = np.empty((len(images), rows * columns, features.dim), np.float32)
@@ -106,32 +114,44 @@ def embed_all(
         with stage("decode"):
             decoded = decode_image(content, image.name, limits)
         with stage("preprocess"):
-            return _Fresh(content, preprocess(decoded, features.input_size))
+            return _Fresh(content if checkpoint else None, preprocess(decoded, features.input_size))
 
     waiting: list[tuple[int, _Fresh]] = []  # for the next forward pass
-    for position, prepared in enumerate(_ahead(prepare, images, _most_ahead(features))):
-        if isinstance(prepared, _Known):
-            embeddings[position] = prepared.embeddings
-        else:
-            waiting.append((position, prepared))
-        if len(waiting) == features.runtime.batch or (waiting and position == len(images) - 1):
-            with turn(), stage("extract"):
-                tokens = features.runtime.forward(np.stack([fresh.pixels for _, fresh in waiting]))
-            for (index, fresh), own_tokens in zip(waiting, tokens, strict=True):
-                embeddings[index] = own_tokens
-                if checkpoint is not None:
-                    checkpoint.put(fresh.content, own_tokens)
-            waiting.clear()
-        on_progress(position + 1 - len(waiting), len(images))
+    with contextlib.closing(_ahead(prepare, images, _most_ahead(features))) as in_order:
+        for position, prepared in enumerate(in_order):
+            if isinstance(prepared, _Known):
+                embeddings[position] = prepared.embeddings
+            else:
+                waiting.append((position, prepared))
+            if len(waiting) == features.runtime.batch or (waiting and position == len(images) - 1):
+                with turn(), stage("extract"):
+                    tokens = features.runtime.forward(np.stack([fresh.pixels for _, fresh in waiting]))
+                require_finite(tokens)
+                for (index, fresh), own_tokens in zip(waiting, tokens, strict=True):
+                    embeddings[index] = own_tokens
+                    if checkpoint is not None and fresh.content is not None:
+                        checkpoint = _keep(checkpoint, fresh.content, own_tokens)
+                waiting.clear()
+            on_progress(position + 1 - len(waiting), len(images))
     return embeddings.reshape(-1, features.dim)
 
 
+def _keep(checkpoint: Checkpoint, image: bytes, tokens: Array) -> Checkpoint | None:
+    """Put tokens into the checkpoint; None if that failed: the fit goes on without."""
+    try:
+        checkpoint.put(image, tokens)
+    except StorageError as exc:
+        log.warning("fit.checkpoint_lost", reason=str(exc))
+        return None
+    return checkpoint
+
+
 def _most_ahead(features: DinoV2Features) -> int:
-    """How many images are decoded before the network wants them."""
+    """How many images are made ready before the network wants them."""
     return 2 * features.runtime.batch
 
 
-def _ahead(prepare: Callable[[T], R], items: Sequence[T], most_ahead: int) -> Iterator[R]:
+def _ahead(prepare: Callable[[T], R], items: Sequence[T], most_ahead: int) -> Generator[R, None, None]:
     """What `prepare` makes of each item, in order; another thread makes up to `most_ahead` of them in advance."""
     futures: deque[Future[R]] = deque()
     with ThreadPoolExecutor(1) as pool:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.errors import NonFiniteEmbeddings
 from backend.runtimes.base import Runtime
 from backend.telemetry import stage
 
@@ -75,11 +76,25 @@ class DinoV2Features:
         Returns:
             embeddings: float32 [rows * columns, D], row by row, not L2-normalised.
             token_hw: (rows, columns).
+
+        Raises:
+            NonFiniteEmbeddings: see `require_finite`.
         """
         with stage("preprocess"):
             pixels = preprocess(image, self.input_size)
         embeddings = self.runtime.forward(pixels[None])[0] if run is None else run(pixels)
+        require_finite(embeddings)
         return embeddings, self.token_hw
+
+
+def require_finite(embeddings: Array) -> None:
+    """See that no number overflowed: a NaN would hide its part of the distance map from the score.
+
+    Raises:
+        NonFiniteEmbeddings: one of them is NaN or infinite.
+    """
+    if not np.isfinite(embeddings).all():
+        raise NonFiniteEmbeddings("the network gave numbers that are not finite; use PRECISION=float32")
 
 
 def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.float32]:

@@ -4,15 +4,15 @@ Roth et al., *Towards Total Recall in Industrial Anomaly Detection* (PatchCore),
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from backend.resources import shared_pool
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -33,7 +33,6 @@ _FETCHED = 4
 # Queries a thread searches for at once. FAISS multiplies matrices from some 320 queries on; below, a query costs eight
 # times as much.
 _SEARCHED_AT_ONCE = 512
-_searchers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="search")
 
 
 def l2_normalize(embeddings: Embeddings) -> Embeddings:
@@ -308,7 +307,7 @@ class PatchCoreMemory:
             float32 [N], Euclidean on the unit sphere, 0..2.
         """
         parts = np.array_split(embeddings, max(1, len(embeddings) // _SEARCHED_AT_ONCE))
-        return np.concatenate(list(_searchers.map(self._distances, parts)))
+        return np.concatenate(list(shared_pool().map(self._distances, parts)))
 
     def _distances(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
         # Searches expand |q - m|² into products, whose float32 error of some 1e-7 is a distance of 3e-4 near zero. So

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ class _Inference:
     pixels: Array
     tokens: Array | None = None
     failure: BaseException | None = None
-    started_at: float = field(default=0.0)
+    started_at: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -68,7 +68,7 @@ class NetworkQueue:
     ) -> None:
         self._forward = forward
         self._max_inferences, self._max_fits = max_inferences, max_fits
-        self._batch, self._window_s = batch, window_s
+        self._batch, self._window_s = min(batch, max_inferences), window_s
         self._changed = threading.Condition()
         self._admitted = 0
         self._fits: deque[object] = deque()  # the first one runs
@@ -98,8 +98,8 @@ class NetworkQueue:
                 self._admitted -= 1
 
     @contextlib.contextmanager
-    def fit(self) -> Iterator[None]:
-        """Hold one of the places for fits, and wait until the fits before are done.
+    def fit(self) -> Iterator[Callable[[], None]]:
+        """Hold one of the places for fits; what it gives waits until the fits before are done.
 
         Raises:
             Busy: every place is taken.
@@ -110,11 +110,14 @@ class NetworkQueue:
                 QUEUE_REJECTED.inc()
                 raise Busy(f"{self._max_fits} fits", _RETRY_FIT_AFTER_S)
             self._fits.append(ticket)
-        QUEUE_DEPTH.inc()
-        try:
+
+        def wait_for_those_before() -> None:
             with stage("queue"), self._changed:
                 self._changed.wait_for(lambda: self._fits[0] is ticket)
-            yield
+
+        QUEUE_DEPTH.inc()
+        try:
+            yield wait_for_those_before
         finally:
             QUEUE_DEPTH.dec()
             with self._changed:
@@ -127,9 +130,12 @@ class NetworkQueue:
         ticket = object()
         with stage("queue"), self._changed:
             self._fit_turns.append(ticket)
-            self._changed.wait_for(lambda: not self._running and self._next() is ticket)
-            self._fit_turns.popleft()
-            self._running = True
+            try:
+                self._changed.wait_for(lambda: not self._running and self._next() is ticket)
+                self._running = True
+            finally:  # a wait may be interrupted
+                self._fit_turns.remove(ticket)
+                self._changed.notify_all()
             self._inferences_ahead = 0
         try:
             yield
@@ -149,15 +155,25 @@ class NetworkQueue:
         waiting_since = time.perf_counter()
         with self._changed:
             self._inferences.append(own)
-            self._changed.notify_all()  # a pass may be waiting for others to share it
-            self._changed.wait_for(lambda: own.done or (not self._running and self._next() is own))
-            shared = [] if own.done else self._gather()
+            if self._batch > 1:
+                self._changed.notify_all()  # a pass may be waiting for others to share it
+            try:
+                self._changed.wait_for(lambda: own.done or (not self._running and self._next() is own))
+                shared = [] if own.done else self._gather()
+            except BaseException:  # the wait was interrupted
+                if own in self._inferences:
+                    self._inferences.remove(own)
+                self._changed.notify_all()
+                raise
         if shared:
             self._run(shared)
         observe_stage("queue", own.started_at - waiting_since)
         observe_stage("extract", time.perf_counter() - own.started_at)
         if own.failure is not None:
-            raise own.failure
+            if shared:
+                raise own.failure
+            # An exception of its own: its traceback is this request's.
+            raise RuntimeError("the forward pass that this image shared with others failed") from own.failure
         assert own.tokens is not None, "a pass that did not fail gave tokens"
         return own.tokens
 
@@ -170,10 +186,15 @@ class NetworkQueue:
     def _gather(self) -> list[_Inference]:
         """Take the network, and the inferences that share the next pass; the lock is held."""
         self._running = True
-        if self._batch > 1:
-            self._changed.wait_for(lambda: len(self._inferences) >= self._batch, self._window_s)
-        self._inferences_ahead = self._inferences_ahead + 1 if self._fit_turns else 0
-        return [self._inferences.popleft() for _ in range(min(self._batch, len(self._inferences)))]
+        try:
+            if self._batch > 1:
+                self._changed.wait_for(lambda: len(self._inferences) >= self._batch, self._window_s)
+        except BaseException:
+            self._running = False
+            raise
+        shared = [self._inferences.popleft() for _ in range(min(self._batch, len(self._inferences)))]
+        self._inferences_ahead = self._inferences_ahead + len(shared) if self._fit_turns else 0
+        return shared
 
     def _run(self, shared: list[_Inference]) -> None:
         started_at = time.perf_counter()

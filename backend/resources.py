@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_pool: ThreadPoolExecutor | None = None
 
 
 def usable_cores() -> int:
@@ -31,7 +33,8 @@ def free_memory() -> int:
 
 
 def limit_threads(threads: int) -> None:
-    """Let the numeric libraries of this process use so many threads: BLAS, OpenMP, OpenCV."""
+    """Let the numeric libraries of this process use so many threads: BLAS, OpenCV, OpenMP, and `shared_pool`."""
+    global _pool
     # Here, since gunicorn's master counts cores and should stay small.
     import cv2
     import threadpoolctl
@@ -40,6 +43,16 @@ def limit_threads(threads: int) -> None:
         import faiss  # noqa: F401  (its own BLAS and OpenMP count once they are loaded)
     threadpoolctl.threadpool_limits(threads)
     cv2.setNumThreads(threads)
+    # Its threads are the parallelism; OpenMP, whose limit is per thread, adds none.
+    _pool = ThreadPoolExecutor(threads, "shared", threadpoolctl.threadpool_limits, (1, "openmp"))
+
+
+def shared_pool() -> ThreadPoolExecutor:
+    """Threads for pieces of one request's work, as many as `limit_threads` said; before that, one per usable core."""
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(usable_cores(), "shared")
+    return _pool
 
 
 def _read(name: str) -> str:

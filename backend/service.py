@@ -143,7 +143,7 @@ class InspectionService:
             InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
             TooLarge: the embeddings would not fit into the memory that is free; the message has the arithmetic.
             Busy: the queue is full.
-            StorageError: the model or the checkpoint cannot be written.
+            StorageError: the model cannot be written.
         """
         if not images:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
@@ -151,10 +151,15 @@ class InspectionService:
         annotate(n_images=len(images), device=self.features.runtime.device)
         rate = 1.0 if keep_all else self.settings.coreset_rate
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
-        with stage("decode"):  # what a header can tell, it tells before any image costs time
-            sizes = [check_image(image.read(), image.name, self._limits) for image in images]
-        with self._queue.fit():
-            check_memory(self.features, len(images), rate, max(width * height for width, height in sizes))
+        with self._queue.fit() as wait_for_those_before:
+            most_pixels = most_bytes = 0
+            with stage("decode"):  # what a header can tell, it tells before any image costs time
+                for image in images:
+                    content = image.read()
+                    width, height = check_image(content, image.name, self._limits)
+                    most_pixels, most_bytes = max(most_pixels, width * height), max(most_bytes, len(content))
+            wait_for_those_before()
+            check_memory(self.features, len(images), rate, most_pixels, most_bytes)
             embeddings = embed_all(
                 images,
                 self.features,
@@ -189,6 +194,7 @@ class InspectionService:
         mm_per_px: float,
         area_mm2_thr: float | None = None,
         score_percentile: float | None = None,
+        memory_id: str | None = None,
     ) -> Calibration:
         """Choose the ROI's threshold from image scores and store it.
 
@@ -199,6 +205,7 @@ class InspectionService:
             mm_per_px: millimetres per pixel.
             area_mm2_thr: smallest region in mm²; None takes the configured one.
             score_percentile: percentile that the scores are; None takes the configured one.
+            memory_id: the memory bank that the scores came from; None takes the stored one.
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
@@ -210,7 +217,7 @@ class InspectionService:
             mm_per_px=mm_per_px,
             area_mm2_thr=self.settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
             score_percentile=self.settings.score_percentile if score_percentile is None else score_percentile,
-            memory_id=self.store.memory_id(key),
+            memory_id=self.store.memory_id(key) if memory_id is None else memory_id,
         )
         self.store.save_calibration(key, calibration)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
@@ -315,7 +322,7 @@ def _reporter(step: str, on_progress: Progress | None) -> Callable[[int, int], N
         if on_progress is not None:
             on_progress(step, done, total)
         now = time.monotonic()
-        if now - last >= _PROGRESS_EVERY_S and done < total:
+        if now - last >= _PROGRESS_EVERY_S and 0 < done < total:
             last = now
             log.info(
                 "fit.progress", step=step, done=done, total=total, left_s=round((now - start) / done * (total - done))

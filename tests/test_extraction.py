@@ -9,7 +9,7 @@ import pytest
 
 from backend import extraction
 from backend.checkpoint import Checkpoint
-from backend.errors import InvalidImage, TooLarge
+from backend.errors import InvalidImage, NonFiniteEmbeddings, TooLarge
 from backend.extraction import check_memory, embed_all
 from backend.features import ExtractorIdentity, preprocess
 from backend.telemetry import RequestRecord, recording
@@ -130,17 +130,47 @@ def test_a_fit_that_was_stopped_embeds_only_what_is_missing(tmp_path, batch):
     assert sum(again.runtime.passes) == 3
 
 
+def test_a_forward_pass_that_fails_leaves_no_thread_behind():
+    features, before = features_with(1), threading.active_count()
+
+    def forward(pixels):
+        raise RuntimeError("out of memory")
+
+    features.runtime.forward = forward
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        embed([grey(value) for value in range(30)], features)
+    assert threading.active_count() == before
+    assert caught.traceback, "which holds the frames, and so what they refer to, until here"
+
+
+def test_a_checkpoint_that_cannot_be_kept_does_not_end_the_fit(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    images = [grey(10 * value) for value in range(3)]
+    embeddings = embed(images, features_with(1), Checkpoint(tmp_path / "file" / "fit", IDENTITY))
+    assert np.array_equal(embeddings, expected(images))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_end_the_fit(number):
+    features = features_with(1)
+    features.runtime.forward = lambda pixels: np.full((1, 4, 3), number, np.float32)
+    with pytest.raises(NonFiniteEmbeddings, match="PRECISION=float32"):
+        embed([grey(1)], features)
+
+
 def test_a_fit_that_would_not_fit_into_memory_is_refused_with_the_arithmetic(monkeypatch):
-    features = SimpleNamespace(runtime=Runtime(1), token_hw=(32, 32), dim=384)
-    # 1000 images: 1,024,000 embeddings of 384 float32 and what is known of each; 2 % of them six times over.
-    needed = 1_024_000 * (1536 + 64) + 20_480 * 1536 * 6 + 5_000_000 * 3 * 4 + (256 << 20)
+    features = SimpleNamespace(runtime=Runtime(1), token_hw=(32, 32), dim=384, input_size=448)
+    # 1000 images: 1,024,000 embeddings of 384 float32 and what is known of each; 2 % of them six times over; the
+    # largest image decoded, twice; five images as bytes and as pixels for the network.
+    needed = 1_024_000 * (1536 + 64) + 20_480 * 1536 * 6
+    needed += 5_000_000 * 3 * 2 + 5 * (3 * 448 * 448 * 4 + 1_000_000) + (256 << 20)
     monkeypatch.setattr(extraction, "free_memory", lambda: needed)
-    check_memory(features, 1000, 0.02, 5_000_000)
+    check_memory(features, 1000, 0.02, 5_000_000, 1_000_000)
     monkeypatch.setattr(extraction, "free_memory", lambda: needed - 1)
     with pytest.raises(TooLarge) as caught:
-        check_memory(features, 1000, 0.02, 5_000_000)
+        check_memory(features, 1000, 0.02, 5_000_000, 1_000_000)
     text = str(caught.value)
-    for part in ("1000 images × 1024 patches × (384 × 4 + 64) bytes = 1638 MB", "189 MB", "2%", "328 MB", "2156 MB"):
+    for part in ("1000 images × 1024 patches × (384 × 4 + 64) bytes = 1638 MB", "189 MB", "2%", "315 MB", "2143 MB"):
         assert part in text
     with pytest.raises(TooLarge):
-        check_memory(features, 1000, 1.0, 5_000_000)
+        check_memory(features, 1000, 1.0, 5_000_000, 1_000_000)

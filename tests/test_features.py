@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from backend.config import DEFAULT_MODEL
+from backend.errors import NonFiniteEmbeddings
 from backend.features import DinoV2Features, ExtractorIdentity, preprocess
 from backend.runtimes.openvino import OpenVinoRuntime
 
@@ -147,6 +148,11 @@ def test_an_image_in_a_batch_gets_the_embeddings_it_gets_alone(features, images)
     for together, image in zip(batch, images[-3:], strict=True):
         alone, _ = features.extract(image)
         assert np.abs(together - alone).max() <= 1e-4 * np.abs(alone).max()
+
+
+def test_a_network_that_overflows_is_an_error_and_no_low_score(features, images):
+    with pytest.raises(NonFiniteEmbeddings, match="PRECISION=float32"):
+        features.extract(images[0], lambda pixels: np.full((1024, 384), np.nan, np.float32))
 
 
 def test_tokens_run_row_by_row(features, images):

@@ -103,7 +103,8 @@ def test_one_inference_beyond_the_limit_is_refused_until_a_place_is_free(limit):
 
 def test_fits_do_not_take_the_places_of_inferences_nor_the_other_way_round():
     queue = NetworkQueue(Network().forward, max_inferences=1, max_fits=1)
-    with queue.fit(), queue.inference():
+    with queue.fit() as wait_for_those_before, queue.inference():
+        wait_for_those_before()
         with pytest.raises(Busy, match="1 inferences"), queue.inference():
             pytest.fail("admitted beyond the limit")
         with pytest.raises(Busy, match="1 fits"), queue.fit():
@@ -115,7 +116,8 @@ def test_fits_run_one_after_the_other_in_the_order_of_their_arrival():
     running, order = [], []
 
     def fit(name):
-        with queue.fit():
+        with queue.fit() as wait_for_those_before:
+            wait_for_those_before()
             running.append(name)
             order.append(list(running))
             time.sleep(0.01)
@@ -256,8 +258,46 @@ def test_a_pass_that_fails_fails_for_all_who_share_it_and_frees_the_network():
             line.infer(image)
     line.finish()
     assert sorted(line.failures) == [-1, 0]
-    assert {str(failure) for failure in line.failures.values()} == {"out of memory"}
+    leader, follower = line.failures[0], line.failures[-1]
+    assert str(leader) == "out of memory"
+    assert follower.__cause__ is leader
+    assert follower is not leader, "each request raises an exception of its own"
     assert line.tokens == {2: 2}
+
+
+@pytest.mark.parametrize("what", ["inference", "fit turn", "inference that waits for others"])
+def test_a_wait_that_is_interrupted_leaves_nothing_behind(what, monkeypatch):
+    line = Line(batch=2, window_s=DEADLINE_S)
+    wait_for = line.queue._changed.wait_for
+
+    def interrupted(predicate, timeout=None):
+        if what.endswith("others") and timeout is None:
+            return wait_for(predicate)
+        raise KeyboardInterrupt
+
+    def ask():
+        if what != "fit turn":
+            line.queue.infer(np.zeros((3, 2, 2), np.float32))
+        with line.queue.fit_turn():
+            pytest.fail("had the network")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(line.queue._changed, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+    with line.queue.fit_turn():
+        line.infer(1)
+        line.infer(2)
+    assert line.finish() == [[1, 2]]
+
+
+def test_inferences_that_share_a_pass_count_one_by_one_before_a_fit_that_waits():
+    line = Line(batch=4)
+    with line.queue.fit_turn():
+        line.fit_turn(100)
+        for image in range(12):
+            line.infer(image)
+    assert line.finish() == [[0, 1, 2, 3], [4, 5, 6, 7], [100], [8, 9, 10, 11]]
 
 
 def test_a_fit_turn_that_fails_frees_the_network(line):

@@ -6,8 +6,10 @@ import json
 import cv2
 import pytest
 from safetensors.torch import save_file
+from structlog.testing import capture_logs
 
 from backend import extraction
+from backend import service as service_module
 from backend.config import DEFAULT_MODEL, Settings
 from backend.errors import IncompatibleMemory, InvalidRequest, TooLarge
 from backend.features import DinoV2Features
@@ -89,6 +91,17 @@ def test_a_fit_says_how_far_it_is(features, named, tmp_path):
     coreset = [report[1:] for report in seen if report[0] == "coreset"]
     assert coreset[-1] == (62, 62)
     assert coreset == sorted(coreset)
+
+
+def test_progress_is_logged_once_there_is_some(monkeypatch):
+    monkeypatch.setattr(service_module, "_PROGRESS_EVERY_S", 0)
+    seen = []
+    report = service_module._reporter("extract", lambda *progress: seen.append(progress))
+    with capture_logs() as logged:
+        for done in (0, 8, 16):
+            report(done, 16)
+    assert seen == [("extract", 0, 16), ("extract", 8, 16), ("extract", 16, 16)]
+    assert [(line["event"], line["done"], line["total"]) for line in logged] == [("fit.progress", 8, 16)]
 
 
 def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, named, tmp_path):

@@ -178,7 +178,3 @@ def _constant(values: npt.NDArray[np.float32], lower: ov.Type | None = None) -> 
 
 def _shape(*sizes: int) -> ov.Output:
     return op.constant(np.array(sizes, dtype=np.int64))
-
-
-def _scalar(value: int) -> ov.Output:
-    return op.constant(np.int64(value))
