@@ -123,17 +123,10 @@ def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) 
     Returns:
         float32 [H, W]; bilinear between token centres, constant beyond the outermost ones.
     """
-    upsampled = np.asarray(cv2.resize(distances, image_hw[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    if blur_sigma == 0:
-        return upsampled
-    side = round(8 * blur_sigma + 1) | 1  # the kernel that OpenCV derives for floats
-    reach = side // 2
-    blurred = np.empty_like(upsampled)
-    for rows in _row_blocks(image_hw, at_least=4 * reach):
-        top = max(0, rows.start - reach)
-        strip = cv2.GaussianBlur(upsampled[top : rows.stop + reach], (side, side), blur_sigma)
-        blurred[rows] = strip[rows.start - top : rows.stop - top]
-    return blurred
+    upsampled = cv2.resize(distances, image_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    if blur_sigma > 0:
+        upsampled = cv2.GaussianBlur(upsampled, (0, 0), blur_sigma)
+    return np.asarray(upsampled, dtype=np.float32)
 
 
 def to_heatmap(distance_map: Map, mask: Mask | None, low: float, high: float) -> npt.NDArray[np.uint8]:
@@ -201,10 +194,10 @@ def find_regions(
     ]
 
 
-def _row_blocks(image_hw: tuple[int, ...], at_least: int = 0) -> Iterator[slice]:
-    """Rows that are worked on together, from top to bottom; `at_least` so many but for the last."""
+def _row_blocks(image_hw: tuple[int, ...]) -> Iterator[slice]:
+    """Rows that are worked on together, from top to bottom."""
     height, width = image_hw
-    step = max(1, BLOCK_PIXELS // width, at_least)
+    step = max(1, BLOCK_PIXELS // width)
     for start in range(0, height, step):
         yield slice(start, min(start + step, height))
 

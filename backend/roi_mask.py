@@ -63,8 +63,8 @@ class Annulus(_Shape):
         return self
 
 
-# Distances are computed in blocks of 256 KiB of float64, which stay in a core's cache: a fourth of the time that whole
-# arrays take at five megapixels.
+# Distances are computed in blocks of 256 KiB of float64, which stay in a core's cache: less than half of the time
+# that whole arrays take at five megapixels.
 _BLOCK_PIXELS = 1 << 15
 
 Shape = Rect | Circle | Annulus

@@ -30,7 +30,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", b"RIFF")
 TEMPORARY_PREFIX = ".tmp-"
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
-# megapixels the blur takes a third and the heatmap half of the time that whole arrays take.
+# megapixels the heatmap takes half of the time that whole arrays take.
 BLOCK_PIXELS = 1 << 18
 # Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
 _SAMPLE = 1 << 14
