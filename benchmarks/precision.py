@@ -8,7 +8,7 @@ import argparse
 import random
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from backend.config import DEFAULT_MODEL, load_settings
 from backend.errors import ConfigError
 from backend.features import DinoV2Features
 from backend.infer import InferenceEngine
-from backend.patchcore import PatchCoreMemory
+from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
 from backend.runtimes import Runtime
 from backend.runtimes.openvino import OpenVinoRuntime
 from backend.runtimes.torch import TorchRuntime
@@ -46,12 +46,16 @@ class DataSet:
 
 @dataclass
 class Answers:
-    """What one runtime said about one data set: tokens [N, T, D], distances [N, T], scores [N]."""
+    """What one runtime said about one data set.
 
-    tokens: list[npt.NDArray[np.float32]]
-    distances: list[npt.NDArray[np.float32]]
-    scores: list[float]
-    milliseconds: list[float]
+    Tokens [N, T, D] and scores [N]; distances [N, T] and scores [N] to the patches that the reference selected.
+    """
+
+    tokens: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    distances: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    same_patches_scores: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -68,6 +72,7 @@ def main() -> None:
         for name, answer in answers.items():
             cosine = np.concatenate([cosines(*pair) for pair in zip(answer.tokens, reference.tokens, strict=True)])
             distances = np.abs(np.concatenate(answer.distances) - np.concatenate(reference.distances))
+            same_patches = np.abs(np.array(answer.same_patches_scores) - np.array(reference.same_patches_scores))
             scores = np.abs(np.array(answer.scores) - np.array(reference.scores))
             rows.append(
                 (
@@ -77,6 +82,7 @@ def main() -> None:
                     f"{statistics.median(reference.milliseconds) / statistics.median(answer.milliseconds):.2f}",
                     f"{cosine.min():.6f}",
                     f"{distances.max():.1e}",
+                    f"{same_patches.max():.1e}",
                     f"{scores.max():.1e}",
                     f"{scores.mean():.1e}",
                     f"{roc_auc_score(labels, answer.scores):.4f}",
@@ -90,9 +96,10 @@ def main() -> None:
             "forward ms",
             "torch f32 / it",
             "lowest token cosine",
-            "largest change of a patch distance",
-            "largest change of a score",
-            "mean change of a score",
+            "largest change of a patch distance, same patches in the bank",
+            "largest change of a score, same patches in the bank",
+            "largest change of a score, own coreset",
+            "mean change of a score, own coreset",
             "AUROC",
         ),
         rows,
@@ -118,15 +125,21 @@ def compare(data_set: DataSet, runtimes: dict[str, Runtime]) -> dict[str, Answer
         for name, engine in engines.items():
             fitted[name].append(engine.features.extract(read(path))[0])
     grid = (_SIZE // 14, _SIZE // 14)
-    memories = {name: PatchCoreMemory.build(np.concatenate(tokens), grid, 0.02) for name, tokens in fitted.items()}
-    answers = {name: Answers([], [], [], []) for name in engines}
+    embeddings = {name: l2_normalize(np.concatenate(tokens)) for name, tokens in fitted.items()}
+    reference = embeddings["torch float32"]
+    picks = k_center_greedy(reference, coreset_size(len(reference), 0.02))
+    same_patches = {name: PatchCoreMemory(own[picks], grid) for name, own in embeddings.items()}
+    memories = {name: PatchCoreMemory.build(own, grid, 0.02) for name, own in embeddings.items()}
+    answers = {name: Answers() for name in engines}
     for path in tqdm(data_set.good + data_set.defective, desc=f"{data_set.name}: score"):
         image = read(path)
         for name, engine in engines.items():
             answer = answers[name]
             run = partial(run_and_note, runtimes[name], answer)
             answer.scores.append(engine.run(image, memories[name], mm_per_px=1, run_network=run).score)
-            answer.distances.append(memories[name].distances(answer.tokens[-1]))
+            again = engine.run(image, same_patches[name], mm_per_px=1, run_network=lambda _, a=answer: a.tokens[-1])
+            answer.same_patches_scores.append(again.score)
+            answer.distances.append(same_patches[name].distances(answer.tokens[-1]))
     return answers
 
 

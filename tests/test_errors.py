@@ -67,7 +67,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     }
     assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
     assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 12
+    assert len(drawn) == 13
 
 
 def raised(error: BaseException) -> BaseException:
