@@ -57,9 +57,10 @@ def test_distances_are_those_of_brute_force_for_any_number_of_queries_and_embedd
 @pytest.mark.parametrize("crowd", [3, 4, 5, 40, 300])
 def test_the_true_neighbour_is_found_in_a_crowd_that_float32_products_cannot_tell_apart(memory_of, embeddings, crowd):
     wanted = l2_normalize(embeddings[::600])
-    crowds = [nudged(np.repeat(row[None], crowd, axis=0), 4e-4, seed) for seed, row in enumerate(wanted)]
+    crowds = [nudged(np.repeat(row[None], crowd, axis=0), 1.5e-4, seed) for seed, row in enumerate(wanted)]
     bank = np.concatenate([*crowds, nudged(wanted, 1e-4), l2_normalize(embeddings[300:900])])
-    distances = memory_of(bank).distances(wanted)
+    # FAISS multiplies matrices from some number of queries on; few are compared by their differences.
+    distances = memory_of(bank).distances(np.repeat(wanted, 60, axis=0))[::60]
     expected = brute_force(wanted, bank)
     assert expected.max() < 1.1e-4
     assert np.abs(distances - expected).max() < 1e-6
