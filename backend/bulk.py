@@ -271,7 +271,6 @@ class Scoring:
             return record(sha256, ms=_ms_since(start), error=str(exc)), None
         if self.conditions() != conditions:
             raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew while this ran: begin anew")
-        judged = conditions.threshold is not None
         regions = [RegionReply(bbox=[r.x, r.y, r.w, r.h], **vars(r)).model_dump() for r in result.inference.regions]
         heatmap = base64.b64decode(result.heatmap_png_base64)
         return (
@@ -279,8 +278,8 @@ class Scoring:
                 sha256,
                 ms=_ms_since(start),
                 score=result.inference.score,
-                decision=result.decision if judged else None,
-                regions=regions if judged else [],
+                decision=result.decision,
+                regions=regions,
             ),
             heatmap,
         )

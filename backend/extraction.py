@@ -109,12 +109,13 @@ def embed_all(
 
     def prepare(image: NamedImage) -> _Known | _Fresh:
         content = image.read()
-        if checkpoint is not None and (known := checkpoint.get(content)) is not None:
+        keeper = checkpoint  # which the fit's own thread may give up at any time
+        if keeper is not None and (known := keeper.get(content)) is not None:
             return _Known(known)
         with stage("decode"):
             decoded = decode_image(content, image.name, limits)
         with stage("preprocess"):
-            return _Fresh(content if checkpoint else None, preprocess(decoded, features.input_size))
+            return _Fresh(content if keeper else None, preprocess(decoded, features.input_size))
 
     waiting: list[tuple[int, _Fresh]] = []  # for the next forward pass
     with contextlib.closing(_ahead(prepare, images, _most_ahead(features))) as in_order:

@@ -239,7 +239,8 @@ class InspectionService:
             image: the canonical ROI image.
             mm_per_px: millimetres per pixel of this image.
             shape: mask in pixels of this image.
-            score_percentile: percentile that is the score; None takes the calibration's, or the configured one.
+            score_percentile: percentile that is the score, whatever the calibration, which then is not applied: its
+                threshold was chosen from other scores. None takes the calibration's, or the configured one.
 
         Raises:
             MemoryNotFound: the ROI was never fitted.
@@ -252,8 +253,9 @@ class InspectionService:
         with self._queue.inference():
             with stage("decode"):
                 pixels = decode_image(image.read(), image.name, self._limits)
-            percentile, area_mm2_thr = self.settings.score_percentile, self.settings.area_mm2_thr
-            if (calibration := fitted.calibration) is not None:
+            percentile, area_mm2_thr = score_percentile or self.settings.score_percentile, self.settings.area_mm2_thr
+            calibration = fitted.calibration if score_percentile is None else None
+            if calibration is not None:
                 percentile = percentile if calibration.score_percentile is None else calibration.score_percentile
                 area_mm2_thr = area_mm2_thr if calibration.area_mm2_thr is None else calibration.area_mm2_thr
             inference = self._engine.run(
@@ -262,7 +264,7 @@ class InspectionService:
                 mm_per_px=mm_per_px,
                 shape=shape,
                 threshold=calibration.threshold if calibration else None,
-                score_percentile=percentile if score_percentile is None else score_percentile,
+                score_percentile=percentile,
                 area_mm2_thr=area_mm2_thr,
                 run_network=self._queue.infer,
             )
@@ -281,7 +283,8 @@ class InspectionService:
             annotate(layout=fitted.layout)
         if fitted.calibration_state == "stale":
             annotate(calibration="stale: made for an earlier fit, not applied; calibrate again")
-        return InferResult(inference, heatmap, fitted.memory.token_hw, calibration, fitted.calibration_state)
+        state = fitted.calibration_state if score_percentile is None else "none"
+        return InferResult(inference, heatmap, fitted.memory.token_hw, calibration, state)
 
     @contextlib.contextmanager
     def _coreset_turn(self) -> Iterator[None]:

@@ -59,6 +59,17 @@ def test_where_a_calibration_names_no_percentile_or_area_the_configured_ones_app
     assert named_there.inference.regions == []
 
 
+def test_a_percentile_that_is_asked_for_is_not_judged_by_a_threshold_from_another(features, named, tmp_path):
+    service = service_with(features, tmp_path)
+    service.fit_ok(KEY, named[:1], mm_per_px=1)
+    write_calibration(tmp_path, threshold=0.0, memory_id=memory_id(tmp_path), score_percentile=99)
+    judged = service.infer(KEY, named[1], mm_per_px=1)
+    asked = service.infer(KEY, named[1], mm_per_px=1, score_percentile=50)
+    assert (judged.decision, judged.calibration_state) == ("ng", "applied")
+    assert (asked.decision, asked.calibration_state, asked.inference.regions) == (None, "none", [])
+    assert asked.inference.score < judged.inference.score
+
+
 @pytest.mark.parametrize("values", [{"score_percentile": 150}, {"score_percentile": 0}, {"area_mm2_thr": -1}])
 def test_numbers_beyond_their_range_in_a_stored_calibration_count_as_absent(features, named, tmp_path, values):
     service = service_with(features, tmp_path)

@@ -26,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("python", type=Path, help="interpreter of anomalib's environment")
-    parser.add_argument("--folder", type=Path, help="images in MVTec layout; without it solar cells of elpv-dataset")
+    parser.add_argument(
+        "--folder",
+        type=lambda text: Path(text).resolve(),
+        help="images in MVTec layout; without it solar cells of elpv-dataset",
+    )
     parser.add_argument("--images", type=int, default=34, help="images whose embeddings are used (%(default)s)")
     options = parser.parse_args(arguments)
     share_cores()

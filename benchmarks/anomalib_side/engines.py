@@ -75,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("python", type=Path, help="interpreter of anomalib's environment")
-    parser.add_argument("--folder", type=Path, help="images in MVTec layout; without it solar cells of elpv-dataset")
+    parser.add_argument(
+        "--folder",
+        type=lambda text: Path(text).resolve(),
+        help="images in MVTec layout; without it solar cells of elpv-dataset",
+    )
     parser.add_argument("--fit", type=int, default=34, help="good images to fit (%(default)s)")
     parser.add_argument("--test", type=int, default=20, help="images per class to score (%(default)s)")
     options = parser.parse_args(arguments)
