@@ -31,6 +31,10 @@ def main() -> None:
         ("input", "OpenVINO ms", "torch ms", "torch / OpenVINO", "lowest token cosine"),
         rows,
     )
+    side = 4096
+    matrix = np.random.default_rng(0).random((side, side), np.float32)
+    seconds = interleaved({"product": lambda: matrix @ matrix}, rounds=5)["product"]
+    print(f"\nFor scale, a float32 product of {side}×{side} matrices: {2 * side**3 / seconds / 1e9:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":
