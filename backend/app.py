@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from backend import __version__
 from backend.config import Settings, load_settings
 from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, UnsupportedImage, error_reply
+from backend.layout import RoiKey
 from backend.middleware import BodyLimit, Cors, RequestTelemetry
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, multipart
 from backend.roi_mask import parse_shape
@@ -36,7 +37,6 @@ from backend.schemas import (
     RegionReply,
 )
 from backend.service import InspectionService
-from backend.storage import RoiKey
 from backend.telemetry import FITTED_ROIS, annotate, configure_logging, render_metrics
 from backend.utils import NamedImage
 

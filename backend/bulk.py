@@ -29,11 +29,11 @@ from backend.image_files import (
     read_image,
     write_heatmap,
 )
+from backend.layout import RoiKey
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.roi_mask import Shape, parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RegionReply
 from backend.service import InspectionService
-from backend.storage import RoiKey
 from backend.utils import NamedImage
 
 

@@ -17,12 +17,13 @@ from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
+from backend.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue
 from backend.resources import limit_threads, usable_cores
 from backend.roi_mask import Shape
 from backend.runtimes import open_runtime
-from backend.storage import CalibrationState, FittedRoi, ModelStore, RoiKey
+from backend.storage import CalibrationState, FittedRoi, ModelStore
 from backend.telemetry import SCORES, annotate, stage
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
 from backend.weights import find_weights

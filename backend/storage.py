@@ -1,11 +1,10 @@
-"""Models on disk: ``<models>/<role>/<roi>/{memory.npz, index.faiss, calib.json}``.
+"""Models on disk: ``memory.npz``, ``index.faiss`` and ``calib.json`` in a folder that `layout` names.
 
 A fit replaces ``memory.npz`` in one rename, so a reader or a crash sees the old model or the new one. Everything
 else is checked against it: the index is rebuilt where it is missing, stale or damaged, and a calibration names the
 memory bank its scores came from. Layouts of older backends are read and never written.
 """
 
-import base64
 import contextlib
 import errno
 import hashlib
@@ -13,14 +12,12 @@ import io
 import json
 import math
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
-from urllib.parse import quote
 
 import filelock
 import numpy as np
@@ -28,31 +25,20 @@ import structlog
 
 from backend.calib import Calibration
 from backend.errors import IncompatibleMemory, InvalidRequest, StorageError
+from backend.layout import Layout, Place, RoiKey, current_place, places
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.utils import TEMPORARY_PREFIX, write_atomic
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.faiss"
-_MAX_FOLDER_BYTES = 240  # file systems allow 255
-_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _LOCK_TIMEOUT_S = 30
 _CACHE_BYTES = 512 << 20
+_IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 log: Any = structlog.get_logger(__name__)
 
 CalibrationState = Literal["none", "applied", "stale"]
 FileIdentity = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class RoiKey:
-    """Names one ROI, with the ids exactly as the client sends them."""
-
-    role_id: str
-    roi_id: str
-
-    def __str__(self) -> str:
-        return f"role {self.role_id!r}, roi {self.roi_id!r}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,8 @@ class FittedRoi:
         memory: the memory bank.
         memory_id: hash of its embeddings.
         metadata: what the fit recorded about it; empty in files of other backends.
-        layout: ``"current"``, or the older layout it was found in: ``"L0"``, ``"L1"``, ``"L2"``.
+        key: the ROI that it is stored under: the default recipe's, where the recipe has none.
+        layout: ``"current"``, or the older layout it was found in: ``"L0"`` … ``"L4"``.
         calibration: the calibration made for this memory bank, if there is one.
         calibration_state: ``"stale"`` when there is only one made for another memory bank.
     """
@@ -71,16 +58,10 @@ class FittedRoi:
     memory: PatchCoreMemory
     memory_id: str
     metadata: dict[str, Any]
-    layout: str
+    key: RoiKey
+    layout: Layout
     calibration: Calibration | None
     calibration_state: CalibrationState
-
-
-@dataclass(frozen=True)
-class _Place:
-    layout: str
-    memory: Path
-    calibration: Path
 
 
 @dataclass(frozen=True)
@@ -128,7 +109,7 @@ class ModelStore:
             return None
         place, loaded = found
         calibration, state = self._calibration_for(key, place, loaded)
-        return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.layout, calibration, state)
+        return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.key, place.layout, calibration, state)
 
     def check_savable(self, key: RoiKey) -> None:
         """Refuse at once what `save_memory` would refuse after a long fit.
@@ -137,11 +118,11 @@ class ModelStore:
             InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
         """
         try:
-            stored = self._read_memory(self._current_place(key).memory)
+            stored = self._read_memory(current_place(self._root, key).memory)
         except (StorageError, IncompatibleMemory):  # a fit is what mends it
             return
         owner = _owner(stored) if stored else None
-        if owner is not None and owner != key and str(owner).casefold() == str(key).casefold():
+        if owner is not None and owner != key.owner and str(owner).casefold() == str(key.owner).casefold():
             raise InvalidRequest(
                 f"{key} differs from the stored {owner} in upper and lower case only, and the file system of "
                 "MODELS_DIR does not tell them apart: use other ids"
@@ -158,8 +139,9 @@ class ModelStore:
         Raises:
             StorageError: the folder cannot be written.
         """
-        place = self._current_place(key)
-        content = _memory_bytes(memory, {**asdict(key), **metadata})
+        place = current_place(self._root, key)
+        ids = {name: value for name, value in asdict(place.key).items() if value is not None}
+        content = _memory_bytes(memory, {**ids, **metadata})
         index = place.memory.with_name(INDEX_FILE)
         with self._writing(place.memory.parent):
             if isinstance(memory.index, FaissIndex):
@@ -173,12 +155,14 @@ class ModelStore:
                 write_atomic({place.memory: content})
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
-        """Replace the calibration of a ROI.
+        """Replace the calibration of a ROI. What was found in the default recipe for another one keeps its own.
 
         Raises:
+            InvalidRequest, IncompatibleMemory: as `load`.
             StorageError: the folder cannot be written.
         """
-        place = self._current_place(key)
+        found = self._find(key)
+        place = current_place(self._root, _calibrated_as(key, found[0]) if found else key)
         values = {name: value for name, value in asdict(calibration).items() if value is not None}
         text = json.dumps({**values, "version": FORMAT_VERSION}, indent=2, allow_nan=False)
         with self._writing(place.calibration.parent):
@@ -186,27 +170,27 @@ class ModelStore:
 
     def count_fitted(self) -> int:
         """How many memory banks are stored, in this layout and the older ones."""
-        return sum(1 for pattern in ("*/*/memory.npz", "*.npz") for _ in self._root.glob(pattern))
+        patterns = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz", "recipes/*/*/*__*.npz", "*.npz")
+        return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
 
-    def _current_place(self, key: RoiKey) -> _Place:
-        folder = self._root / folder_name(key.role_id) / folder_name(key.roi_id)
-        return _Place("current", folder / "memory.npz", folder / "calib.json")
-
-    def _find(self, key: RoiKey) -> tuple[_Place, _LoadedMemory] | None:
-        current = self._current_place(key)
-        loaded = self._read_memory(current.memory)
-        if loaded is not None and loaded.version is not None:
-            if (owner := _owner(loaded)) not in (None, key):
+    def _find(self, key: RoiKey) -> tuple[Place, _LoadedMemory] | None:
+        of_no_version = None
+        for place in places(self._root, key):
+            loaded = self._read_memory(place.memory)
+            if loaded is None:
+                continue
+            if place.layout != "current":
+                return place, loaded
+            if loaded.version is None:  # not written by this service: the oldest layout, which all others go before
+                of_no_version = of_no_version or (replace(place, layout="L0"), loaded)
+                continue
+            if (owner := _owner(loaded)) not in (None, place.key):
                 raise IncompatibleMemory(
                     f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
                     "renamed, or the ids differ in upper and lower case only"
                 )
-            return current, loaded
-        # Not written by this service. The newest layout of the older backends wins; the plain folder is the oldest.
-        for place in _older_places(self._root, key):
-            if (older := self._read_memory(place.memory)) is not None:
-                return place, older
-        return (_Place("L0", current.memory, current.calibration), loaded) if loaded is not None else None
+            return place, loaded
+        return of_no_version
 
     def _read_memory(self, path: Path) -> _LoadedMemory | None:
         try:
@@ -260,17 +244,21 @@ class ModelStore:
             log.warning("index.not_rebuilt", reason=str(exc))
 
     def _calibration_for(
-        self, key: RoiKey, place: _Place, loaded: _LoadedMemory
+        self, key: RoiKey, place: Place, loaded: _LoadedMemory
     ) -> tuple[Calibration | None, CalibrationState]:
-        current = _read_calibration(self._current_place(key).calibration)
-        if current is not None and current.memory_id == loaded.memory_id:
-            return current, "applied"
+        files = [current_place(self._root, _calibrated_as(key, place)).calibration]
+        if place.layout == "current" and place.calibration not in files:
+            files.append(place.calibration)
+        ours = [_read_calibration(file) for file in files]
+        for calibration in ours:
+            if calibration is not None and calibration.memory_id == loaded.memory_id:
+                return calibration, "applied"
         # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
         # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
         beside = None if place.layout == "current" else _read_calibration(place.calibration)
         if beside is not None and beside.memory_id is None:
             return beside, "applied"
-        return None, "none" if current is None else "stale"
+        return None, "none" if ours == [None] * len(ours) else "stale"
 
     @contextlib.contextmanager
     def _writing(self, folder: Path) -> Iterator[None]:
@@ -287,28 +275,6 @@ class ModelStore:
             raise StorageError(f"the model cannot be stored ({exc.strerror}); check the models folder") from exc
 
 
-def folder_name(identifier: str) -> str:
-    """The folder of a role or roi id: reversible (`urllib.parse.unquote`), never colliding, safe on every file system.
-
-    Letters, digits, ``-``, ``_``, ``.``, ``~`` and inner spaces stay as they are; everything else is percent-encoded as
-    UTF-8, and so is what would make a name hidden, relative, or a device on Windows.
-
-    >>> folder_name("Master1"), folder_name("A B"), folder_name("../x"), folder_name("nul.txt")
-    ('Master1', 'A B', '%2E.%2Fx', '%6Eul.txt')
-
-    Raises:
-        InvalidRequest: empty, or too long for a file name.
-    """
-    name = quote(identifier, safe=" ")
-    if not name or len(name) > _MAX_FOLDER_BYTES:
-        raise InvalidRequest(f"role_id and roi_id must not be empty, nor longer than {_MAX_FOLDER_BYTES} bytes encoded")
-    if name[0] in ". " or _WINDOWS_DEVICES.match(name):
-        name = f"%{ord(name[0]):02X}{name[1:]}"
-    if name[-1] in ". ":
-        name = f"{name[:-1]}%{ord(name[-1]):02X}"
-    return name
-
-
 def memory_id(memory: PatchCoreMemory) -> str:
     """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid."""
     digest = hashlib.sha256(repr((memory.embeddings.shape, memory.token_hw)).encode())
@@ -316,21 +282,14 @@ def memory_id(memory: PatchCoreMemory) -> str:
     return digest.hexdigest()[:32]
 
 
-def _older_places(root: Path, key: RoiKey) -> Iterator[_Place]:
-    """Where older backends kept the ROI, newest first; ids that cannot be a plain name there have no such place."""
-    encoded = [base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in (key.role_id, key.roi_id)]
-    replaced = [re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in (key.role_id, key.roi_id)]
-    for layout, stem in (("L2", "__".join(encoded)), ("L1", "_".join(replaced))):
-        yield _Place(layout, root / f"{stem}.npz", root / f"{stem}_calib.json")
-    raw = (key.role_id, key.roi_id)
-    if all(not re.search(r"[/\\:\0]", text) and text.strip(". ") for text in raw):
-        folder = root / key.role_id / key.roi_id
-        yield _Place("L0", folder / "memory.npz", folder / "calib.json")
-
-
 def _owner(loaded: _LoadedMemory) -> RoiKey | None:
-    ids = [loaded.metadata.get(name) for name in ("role_id", "roi_id")]
-    return RoiKey(*map(str, ids)) if None not in ids else None
+    ids = {name: str(loaded.metadata[name]) for name in _IDS if loaded.metadata.get(name) is not None}
+    return RoiKey(**ids) if {"role_id", "roi_id"} <= ids.keys() else None
+
+
+def _calibrated_as(key: RoiKey, place: Place) -> RoiKey:
+    """Under which ROI a calibration for the memory at `place` is stored when `key` is what was asked for."""
+    return key if key.recipe_id is None else replace(key, role_id=place.key.role_id, model_key=place.key.model)
 
 
 def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:

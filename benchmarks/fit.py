@@ -9,10 +9,10 @@ import numpy as np
 from backend.config import DEFAULT_MODEL, load_settings
 from backend.errors import ConfigError
 from backend.features import preprocess
+from backend.layout import RoiKey
 from backend.patchcore import coreset_size, l2_normalize
 from backend.runtimes.torch import TorchRuntime
 from backend.service import InspectionService
-from backend.storage import RoiKey
 from backend.telemetry import configure_logging
 from backend.utils import NamedImage
 from backend.weights import find_weights

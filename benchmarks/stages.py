@@ -7,8 +7,8 @@ import time
 import cv2
 
 from backend.config import load_settings
+from backend.layout import RoiKey
 from backend.service import InspectionService
-from backend.storage import RoiKey
 from backend.telemetry import RequestRecord, configure_logging, recording
 from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells

@@ -13,9 +13,10 @@ import pytest
 from backend.__main__ import main
 from backend.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
+from backend.layout import RoiKey
 from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
-from backend.storage import ModelStore, RoiKey
+from backend.storage import ModelStore
 from backend.utils import NamedImage
 
 KEY = RoiKey("Master1", "Pattern")

@@ -14,6 +14,7 @@ import pytest
 from sklearn.neighbors import KDTree
 
 from backend import patchcore
+from backend.layout import RoiKey
 from backend.patchcore import (
     FaissIndex,
     PatchCoreMemory,
@@ -23,7 +24,7 @@ from backend.patchcore import (
     k_center_greedy,
     l2_normalize,
 )
-from backend.storage import ModelStore, RoiKey
+from backend.storage import ModelStore
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = RoiKey("Master1", "Pattern")
@@ -353,7 +354,8 @@ else:
 
 import numpy as np
 from backend.patchcore import PatchCoreMemory, SklearnIndex
-from backend.storage import ModelStore, RoiKey
+from backend.layout import RoiKey
+from backend.storage import ModelStore
 
 folder = Path(sys.argv[1])
 embeddings, queries = np.load(folder / "embeddings.npy"), np.load(folder / "queries.npy")

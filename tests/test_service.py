@@ -13,9 +13,10 @@ from backend import service as service_module
 from backend.config import DEFAULT_MODEL, Settings
 from backend.errors import IncompatibleMemory, InvalidRequest, TooLarge
 from backend.features import DinoV2Features
+from backend.layout import RoiKey
 from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
-from backend.storage import ModelStore, RoiKey
+from backend.storage import ModelStore
 from backend.utils import NamedImage
 from backend.weights import sha256_of
 
@@ -160,7 +161,7 @@ def test_ids_that_the_file_system_cannot_hold_are_refused_before_any_work(featur
     service.fit_ok(KEY, named[:1], mm_per_px=1)
     (tmp_path / "master1").symlink_to(tmp_path / "Master1")  # as if case did not matter here
     unread = NamedImage("never.png", lambda: pytest.fail("the image was read"))
-    with pytest.raises(InvalidRequest, match="role_id" if len(role_id) > 99 else "use other ids"):
+    with pytest.raises(InvalidRequest, match="ids must not" if len(role_id) > 99 else "use other ids"):
         service.fit_ok(RoiKey(role_id.lower(), "Pattern"), [unread], mm_per_px=1)
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from backend.config import Settings
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
+from backend.layout import RoiKey
 from backend.service import InspectionService
-from backend.storage import ModelStore, RoiKey
+from backend.storage import ModelStore
 from backend.utils import (
     ImageLimits,
     NamedImage,

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from backend.config import load_settings
+from backend.layout import RoiKey
 from backend.patchcore import k_center_greedy
 from backend.service import InspectionService, NamedImage
-from backend.storage import RoiKey
 from backend.telemetry import RequestRecord, recording
 from benchmarks.anomalib_side.worker import serve
 from benchmarks.coreset import plain_loop

@@ -1,0 +1,251 @@
+"""Where everything lies below the models folder: this service's layout, and those of older backends. Names only.
+
+::
+
+    <role>/<roi>/                                       models of the default recipe
+    @recipes/<recipe>/recipe.json                       what a recipe has settled
+    @recipes/<recipe>/models/<role>/<roi>/<model_key>/  models of the other recipes
+    @recipes/<recipe>/datasets/<role>/<roi>/{ok,ng}/    stored images
+
+No id becomes a folder name that begins with ``@``, so nothing collides with ``@recipes``.
+"""
+
+import base64
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from backend.errors import InvalidRequest
+
+DEFAULT_RECIPE = "default"
+MEMORY_FILE = "memory.npz"
+CALIBRATION_FILE = "calib.json"
+INSPECTION_ROLE = "Inspection"
+_RECIPES = "@recipes"
+_MAX_FOLDER_BYTES = 240  # file systems allow 255
+_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+_NEWEST_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+Layout = Literal["current", "L4", "L3", "L2", "L1", "L0"]
+
+
+@dataclass(frozen=True)
+class RoiKey:
+    """Names one ROI, with role, roi and model key exactly as the client sends them.
+
+    Attributes:
+        role_id, roi_id: the ROI.
+        recipe_id: as `canonical_recipe` gives it; None where the client named none, which is the default recipe.
+        model_key: which model of the ROI; None is the ROI's own, named by `roi_id`. Of no effect without a recipe.
+    """
+
+    role_id: str
+    roi_id: str
+    recipe_id: str | None = None
+    model_key: str | None = None
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that is meant."""
+        return DEFAULT_RECIPE if self.recipe_id is None else self.recipe_id
+
+    @property
+    def model(self) -> str:
+        """The model key that is meant."""
+        return self.roi_id if self.recipe_id is None or self.model_key is None else self.model_key
+
+    @property
+    def owner(self) -> "RoiKey":
+        """The one among the keys that mean the same model."""
+        if self.recipe == DEFAULT_RECIPE and self.model == self.roi_id:
+            return RoiKey(self.role_id, self.roi_id)
+        return replace(self, model_key=self.model)
+
+    def __str__(self) -> str:
+        model = f", model_key {self.model!r}" if self.model != self.roi_id else ""
+        recipe = "" if self.recipe_id is None else f", recipe {self.recipe_id!r}"
+        return f"role {self.role_id!r}, roi {self.roi_id!r}{model}{recipe}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies, or may lie.
+
+    Attributes:
+        layout: ``"current"``, or the older layout it is: ``"L0"`` … ``"L4"``.
+        key: the ROI that it is stored under.
+        memory, calibration: its files.
+    """
+
+    layout: Layout
+    key: RoiKey
+    memory: Path
+    calibration: Path
+
+
+def canonical_recipe(text: str) -> str | None:
+    """The recipe that a client's layout name means: without outer blanks, and without regard to case.
+
+    >>> canonical_recipe(" My Layout 1"), canonical_recipe("DEFAULT"), canonical_recipe(" ")
+    ('my layout 1', 'default', None)
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).strip() or None
+
+
+def folder_name(identifier: str) -> str:
+    """The folder of an id: reversible (`urllib.parse.unquote`), never colliding, safe on every file system.
+
+    Letters, digits, ``-``, ``_``, ``.``, ``~`` and inner spaces stay as they are; everything else is percent-encoded as
+    UTF-8, and so is what would make a name hidden, relative, or a device on Windows.
+
+    >>> folder_name("Master1"), folder_name("A B"), folder_name("../x"), folder_name("nul.txt")
+    ('Master1', 'A B', '%2E.%2Fx', '%6Eul.txt')
+
+    Raises:
+        InvalidRequest: empty, or too long for a file name.
+    """
+    name = quote(identifier, safe=" ")
+    if not name or len(name) > _MAX_FOLDER_BYTES:
+        raise InvalidRequest(f"ids must not be empty, nor longer than {_MAX_FOLDER_BYTES} bytes encoded")
+    if name[0] in ". " or _WINDOWS_DEVICES.match(name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    if name[-1] in ". ":
+        name = f"{name[:-1]}%{ord(name[-1]):02X}"
+    return name
+
+
+def recipe_folder(root: Path, recipe_id: str) -> Path:
+    """The folder of a recipe. Layout names may be longer than a file name: then a hash stands for their end."""
+    encoded = quote(recipe_id, safe=" ")
+    if len(encoded) > _MAX_FOLDER_BYTES:
+        digest = hashlib.sha256(recipe_id.encode()).hexdigest()[:32]
+        return root / _RECIPES / f"{encoded[: _MAX_FOLDER_BYTES - 40].rstrip('. ')}@{digest}"
+    return root / _RECIPES / folder_name(recipe_id)
+
+
+def dataset_folder(root: Path, key: RoiKey) -> Path:
+    """Folder of a ROI's stored images.
+
+    Raises:
+        InvalidRequest: see `folder_name`.
+    """
+    return recipe_folder(root, key.recipe) / "datasets" / folder_name(key.role_id) / folder_name(key.roi_id)
+
+
+def current_place(root: Path, key: RoiKey) -> Place:
+    """Where this service stores the model of a ROI.
+
+    Raises:
+        InvalidRequest: see `folder_name`.
+    """
+    owner = key.owner
+    folder = Path(folder_name(key.role_id), folder_name(key.roi_id))
+    if owner.recipe_id is None:
+        folder = root / folder
+    else:
+        folder = recipe_folder(root, owner.recipe_id) / "models" / folder / folder_name(owner.model)
+    return Place("current", owner, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
+
+
+def places(root: Path, key: RoiKey) -> Iterator[Place]:
+    """Where the model of a ROI may lie, in the order in which it is looked for.
+
+    The recipe's own comes before the default recipe's, and that before what knew no recipes; within each this service's
+    before older ones, newest layout first.
+
+    Raises:
+        InvalidRequest: see `folder_name`.
+    """
+    if key.recipe_id is None:
+        yield current_place(root, key)
+        yield from _older_of_recipe(root, replace(key, recipe_id=DEFAULT_RECIPE, model_key=None))
+    else:
+        yield from _of_recipe(root, key)
+        if key.recipe_id != DEFAULT_RECIPE:
+            yield from _of_recipe(root, replace(key, recipe_id=DEFAULT_RECIPE))
+        if key.model != key.roi_id:
+            yield from (current_place(root, RoiKey(role_id, key.roi_id)) for role_id in roles(key))
+    for role_id in roles(key):
+        yield from _older_without_recipes(root, RoiKey(role_id, key.roi_id))
+
+
+def roles(key: RoiKey) -> tuple[str, ...]:
+    """The roles that the model of a ROI may be stored under.
+
+    Clients that name recipes turn the role of every roi called "inspection…" into "Inspection" when they fit and infer,
+    and leave it when they ask for the state or send images.
+    """
+    if key.recipe_id is None or not is_inspection(key) or key.role_id == INSPECTION_ROLE:
+        return (key.role_id,)
+    return key.role_id, INSPECTION_ROLE
+
+
+def is_inspection(key: RoiKey) -> bool:
+    """Whether this is a ROI whose role some clients turn into "Inspection"; see `roles`."""
+    return key.roi_id.casefold().startswith("inspection")
+
+
+def _of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
+    for role_id in roles(key):
+        own = replace(key, role_id=role_id)
+        yield current_place(root, own)
+        if key.model_key is None:
+            yield from _other_model_keys(root, own)
+        yield from _older_of_recipe(root, own)
+
+
+def _other_model_keys(root: Path, key: RoiKey) -> Iterator[Place]:
+    """Models of the ROI under other model keys, newest first: some clients name the key when they fit, and then not."""
+    folder = recipe_folder(root, key.recipe) / "models" / folder_name(key.role_id) / folder_name(key.roi_id)
+    for memory in _newest_first(folder.glob(f"*/{MEMORY_FILE}")):
+        owner = replace(key, model_key=unquote(memory.parent.name)).owner
+        yield Place("current", owner, memory, memory.with_name(CALIBRATION_FILE))
+
+
+def _older_of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
+    """``recipes/<recipe>/<model_key>/<b64 role>__<b64 roi>.npz``; recipes first kept their case, and then had none."""
+    try:
+        folders = [folder for folder in (root / "recipes").iterdir() if canonical_recipe(folder.name) == key.recipe]
+    except OSError:  # there are none
+        return
+    stem = _b64_stem(key)
+    for folder in sorted(folders, key=lambda folder: (folder.name != key.recipe, folder.name)):
+        layout: Layout = "L4" if _NEWEST_RECIPE_NAME.fullmatch(folder.name) else "L3"
+        found = [memory for memory in folder.glob("*/*.npz") if memory.name == f"{stem}.npz"]
+        own = [memory for memory in found if memory.parent.name == key.model]
+        others = [memory for memory in _newest_first(found) if memory.parent.name != key.model]
+        for memory in own if key.model_key is not None else own + others:
+            model_key = memory.parent.name
+            yield Place(layout, replace(key, model_key=model_key), memory, memory.with_name(f"{stem}_calib.json"))
+
+
+def _older_without_recipes(root: Path, key: RoiKey) -> Iterator[Place]:
+    """Where older backends kept the ROI, newest first; ids that cannot be a plain name there have no such place."""
+    replaced = "_".join(re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in (key.role_id, key.roi_id))
+    stems: tuple[tuple[Layout, str], ...] = (("L2", _b64_stem(key)), ("L1", replaced))
+    for layout, stem in stems:
+        yield Place(layout, key, root / f"{stem}.npz", root / f"{stem}_calib.json")
+    raw = (key.role_id, key.roi_id)
+    if all(not re.search(r"[/\\:\0]", text) and text.strip(". ") for text in raw):
+        folder = root / key.role_id / key.roi_id
+        yield Place("L0", key, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
+
+
+def _b64_stem(key: RoiKey) -> str:
+    encoded = [base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in (key.role_id, key.roi_id)]
+    return "__".join(encoded)
+
+
+def _newest_first(files: Iterable[Path]) -> list[Path]:
+    dated = []
+    for file in files:
+        try:
+            dated.append((file.stat().st_mtime_ns, file))
+        except OSError:  # deleted since
+            continue
+    return [file for _, file in sorted(dated, reverse=True)]

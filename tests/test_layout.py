@@ -1,0 +1,318 @@
+"""Where models lie: names of folders, recipes and model keys, and the order in which places are looked at."""
+
+import base64
+import os
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from backend.calib import Calibration
+from backend.errors import IncompatibleMemory
+from backend.layout import (
+    RoiKey,
+    canonical_recipe,
+    current_place,
+    dataset_folder,
+    folder_name,
+    places,
+    recipe_folder,
+)
+from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.storage import ModelStore
+
+ORDINARY = ["Master1", "Pattern", "A B", "ro.i", "a-b_c~d", "0", "x" * 240, "CONSOLE", "com", "lpt10x", "nulls.txt"]
+AWKWARD = [
+    "..",
+    ".",
+    "...",
+    "../../etc/passwd",
+    "a/b",
+    "a\\b",
+    "a:b",
+    "C:\\x",
+    "\0",
+    "a\0b",
+    "a\nb",
+    "CON",
+    "con",
+    "nul.txt",
+    "Com1",
+    "LPT9.a.b",
+    "aux",
+    "x.",
+    "x ",
+    "x. .",
+    " x",
+    " ",
+    ".hidden",
+    ".tmp-1",
+    ".lock",
+    "%",
+    "%2E",
+    "%2E%2E",
+    "%252E",
+    "é",  # one code point
+    "e\u0301",  # two that look the same
+    "ﬁ",
+    "fi",
+    "ñandú",
+    "日本",
+    "🙂",
+    "a*b?c",
+    '<>|"',
+    "tab\t",
+    "\u202eevil",
+]
+
+
+# --- folder names
+
+
+def test_ordinary_names_stay_as_they_are():
+    assert [folder_name(name) for name in ORDINARY] == ORDINARY
+
+
+@pytest.mark.parametrize("identifier", ORDINARY + AWKWARD, ids=ascii)
+def test_folder_names_are_reversible_and_safe_on_every_file_system(identifier, tmp_path):
+    name = folder_name(identifier)
+    assert unquote(name, errors="strict") == identifier
+    assert name.isascii()
+    assert name.isprintable()
+    assert not set(name) & set('/\\:*?"<>|')
+    assert name[0] not in ". "
+    assert name[-1] not in ". "
+    stem = name.split(".")[0].upper()
+    assert stem not in {"CON", "PRN", "AUX", "NUL", *(f"{device}{i}" for device in ("COM", "LPT") for i in range(10))}
+    assert len(name) <= 255
+    folder = tmp_path / name
+    folder.mkdir()
+    assert folder.resolve().parent == tmp_path.resolve()
+
+
+def test_distinct_ids_have_distinct_folders():
+    names = [folder_name(identifier) for identifier in ORDINARY + AWKWARD]
+    assert len(set(names)) == len(names)
+
+
+# --- recipes
+
+DEFAULT = RoiKey("Master1", "Pattern")
+RECIPE = RoiKey("Master1", "Pattern", "line 1")
+OWN_KEY = RoiKey("Master1", "Pattern", "line 1", "K")
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("My Layout 1", "my layout 1"),
+        ("  my LAYOUT 1\t", "my layout 1"),
+        ("DEFAULT", "default"),
+        ("Straße", "strasse"),
+        ("e\u0301", "é"),
+        ("", None),
+        ("  ", None),
+    ],
+)
+def test_a_recipe_is_known_by_its_name_without_case_or_outer_blanks(sent, meant):
+    assert canonical_recipe(sent) == meant
+    assert meant is None or canonical_recipe(meant) == meant
+
+
+def test_the_default_recipe_is_the_playbooks_layout_and_the_others_lie_beside_it(tmp_path):
+    folders = {
+        key: current_place(tmp_path, key).memory.parent.relative_to(tmp_path).as_posix()
+        for key in (DEFAULT, RoiKey("Master1", "Pattern", "default"), RECIPE, OWN_KEY)
+    }
+    assert list(folders.values()) == [
+        "Master1/Pattern",
+        "Master1/Pattern",
+        "@recipes/line 1/models/Master1/Pattern/Pattern",
+        "@recipes/line 1/models/Master1/Pattern/K",
+    ]
+    assert current_place(tmp_path, RoiKey("Master1", "Pattern", None, "K")) == current_place(tmp_path, DEFAULT), (
+        "without a recipe the model key has no effect: those who name it then do so at the fit and not at the inference"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [*ORDINARY, *AWKWARD, "recipes", "@recipes", "datasets", "models", "default"], ids=ascii
+)
+def test_recipes_collide_with_no_role_and_stay_below_the_models_folder(name, tmp_path):
+    role = current_place(tmp_path, RoiKey(name, name)).memory
+    recipe = recipe_folder(tmp_path, name)
+    places_of_recipe = [
+        current_place(tmp_path, RoiKey(name, name, "r", name)).memory,
+        dataset_folder(tmp_path, RoiKey(name, name, name)),
+        dataset_folder(tmp_path, RoiKey(name, name)),
+    ]
+    assert recipe.parent == tmp_path / "@recipes"
+    assert all(path.is_relative_to(tmp_path / "@recipes") for path in places_of_recipe)
+    assert all(".." not in path.parts for path in (role, recipe, *places_of_recipe))
+    assert not role.is_relative_to(tmp_path / "@recipes")
+
+
+def test_names_of_layouts_may_be_longer_than_a_file_name_and_stay_apart(tmp_path):
+    names = ["x" * 240, "x" * 241, "x" * 1000, "x" * 1000 + "y", "日本" * 200, "日本" * 201, "a. " * 200]
+    folders = [recipe_folder(tmp_path, name) for name in names]
+    assert len(set(folders)) == len(names)
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert folder.resolve().parent == (tmp_path / "@recipes").resolve()
+
+
+# --- lookups
+
+
+def unit_rows(dim):
+    return l2_normalize(np.random.default_rng(dim).normal(size=(4, dim)).astype(np.float32))
+
+
+def store_current(root, key, dim):
+    ModelStore(root).save_memory(key, PatchCoreMemory.build(unit_rows(dim), (2, 2), 1.0), {})
+
+
+def store_older(root, path, dim):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    np.savez(root / path, emb=unit_rows(dim), token_h=2, token_w=2)
+
+
+def stem(role, roi):
+    return "__".join(base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in (role, roi))
+
+
+B64 = stem("Master1", "Pattern")
+
+
+def found(root, key):
+    """Dimension of the memory found, which tells them apart, with its layout, recipe and model key."""
+    fitted = ModelStore(root).load(key)
+    if fitted is None:
+        return None
+    return fitted.memory.embeddings.shape[1], fitted.layout, fitted.key.recipe, fitted.key.model
+
+
+def test_a_recipe_looks_in_its_own_folders_then_in_the_defaults_then_in_what_knew_no_recipes(tmp_path):
+    writers = [
+        lambda: store_older(tmp_path, "Master1/Pattern/memory.npz", 3),
+        lambda: store_older(tmp_path, "Master1_Pattern.npz", 4),
+        lambda: store_older(tmp_path, f"{B64}.npz", 5),
+        lambda: store_older(tmp_path, f"recipes/Default/Pattern/{B64}.npz", 6),
+        lambda: store_older(tmp_path, f"recipes/default/Pattern/{B64}.npz", 7),
+        lambda: store_current(tmp_path, DEFAULT, 8),
+        lambda: store_older(tmp_path, f"recipes/Line 1/Pattern/{B64}.npz", 9),
+        lambda: store_current(tmp_path, RECIPE, 10),
+    ]
+    seen = [found(tmp_path, RECIPE)]
+    for write in writers:
+        write()
+        seen.append(found(tmp_path, RECIPE))
+    assert seen == [
+        None,
+        (3, "L0", "default", "Pattern"),
+        (4, "L1", "default", "Pattern"),
+        (5, "L2", "default", "Pattern"),
+        (6, "L3", "default", "Pattern"),
+        (7, "L4", "default", "Pattern"),
+        (8, "current", "default", "Pattern"),
+        (9, "L3", "line 1", "Pattern"),
+        (10, "current", "line 1", "Pattern"),
+    ]
+    assert found(tmp_path, DEFAULT) == (8, "current", "default", "Pattern"), (
+        "nothing of a recipe leaks into the default"
+    )
+    assert found(tmp_path, RoiKey("Master1", "Pattern", "other")) == (8, "current", "default", "Pattern")
+
+
+def test_a_recipe_of_an_older_backend_is_found_whatever_its_case(tmp_path):
+    store_older(tmp_path, f"recipes/LINE 1/Pattern/{B64}.npz", 3)
+    assert found(tmp_path, RECIPE) == (3, "L3", "line 1", "Pattern")
+    store_older(tmp_path, f"recipes/line 1/Pattern/{B64}.npz", 4)
+    assert found(tmp_path, RECIPE) == (4, "L3", "line 1", "Pattern"), "the newest layout has no capitals"
+
+
+def test_a_named_model_key_is_never_answered_by_another_keys_model(tmp_path):
+    store_current(tmp_path, RoiKey("Master1", "Pattern", "line 1", "Other"), 3)
+    assert found(tmp_path, OWN_KEY) is None
+    store_older(tmp_path, f"recipes/line 1/Other/{B64}.npz", 4)
+    assert found(tmp_path, OWN_KEY) is None
+    store_older(tmp_path, f"recipes/line 1/K/{B64}.npz", 5)
+    assert found(tmp_path, OWN_KEY) == (5, "L3", "line 1", "K")
+    store_current(tmp_path, OWN_KEY, 6)
+    assert found(tmp_path, OWN_KEY) == (6, "current", "line 1", "K")
+
+
+def test_without_a_model_key_the_rois_own_model_is_meant_and_else_the_one_fitted_last(tmp_path):
+    for dim, model_key in ((3, "A"), (4, "B"), (5, "C")):
+        key = RoiKey("Master1", "Pattern", "line 1", model_key)
+        store_current(tmp_path, key, dim)
+        os.utime(current_place(tmp_path, key).memory, ns=(dim, dim if model_key != "B" else 99))
+    assert found(tmp_path, RECIPE) == (4, "current", "line 1", "B")
+    store_current(tmp_path, RECIPE, 6)
+    assert found(tmp_path, RECIPE) == (6, "current", "line 1", "Pattern")
+
+
+def test_a_roi_called_inspection_is_found_under_the_role_that_clients_turn_it_into(tmp_path):
+    stored = RoiKey("Inspection", "inspection-1", "line 1")
+    store_current(tmp_path, stored, 3)
+    asked = RoiKey("Master1", "inspection-1", "line 1")
+    assert found(tmp_path, asked) == (3, "current", "line 1", "inspection-1")
+    assert found(tmp_path, RoiKey("Master1", "inspection-1")) is None, "a client that names no recipe turns nothing"
+    assert found(tmp_path, RoiKey("Master1", "inspection-2", "line 1")) is None
+    store_current(tmp_path, asked, 4)
+    assert found(tmp_path, asked) == (4, "current", "line 1", "inspection-1"), "its own role comes first"
+    assert found(tmp_path, stored) == (3, "current", "line 1", "inspection-1")
+
+
+def test_a_folder_that_was_copied_to_another_recipe_is_refused_with_refit(tmp_path):
+    store_current(tmp_path, RECIPE, 3)
+    recipe_folder(tmp_path, "line 1").rename(recipe_folder(tmp_path, "line 2"))
+    with pytest.raises(IncompatibleMemory, match=r"refit needed.*line 2.*line 1"):
+        ModelStore(tmp_path).load(RoiKey("Master1", "Pattern", "line 2"))
+
+
+def test_no_place_of_any_key_lies_outside_the_models_folder(tmp_path):
+    root = tmp_path / "models"
+    for text in AWKWARD:
+        for key in (RoiKey(text, text), RoiKey(text, text, "r", text), RoiKey("a", "inspection", text, text)):
+            for place in places(root, key):
+                assert ".." not in place.memory.relative_to(root).parts
+
+
+# --- calibrations
+
+
+def calibrate_as(root, key, threshold):
+    store = ModelStore(root)
+    store.save_calibration(key, Calibration(threshold, memory_id=store.memory_id(key)))
+
+
+def threshold(root, key):
+    fitted = ModelStore(root).load(key)
+    return fitted.calibration.threshold if fitted.calibration else fitted.calibration_state
+
+
+def test_a_recipe_that_uses_the_defaults_model_uses_its_threshold_until_it_has_its_own(tmp_path):
+    store_current(tmp_path, DEFAULT, 3)
+    assert threshold(tmp_path, RECIPE) == "none"
+    calibrate_as(tmp_path, DEFAULT, 0.1)
+    assert threshold(tmp_path, RECIPE) == 0.1
+    calibrate_as(tmp_path, RECIPE, 0.2)
+    assert (threshold(tmp_path, RECIPE), threshold(tmp_path, DEFAULT)) == (0.2, 0.1)
+    store_current(tmp_path, RECIPE, 4)
+    assert (threshold(tmp_path, RECIPE), threshold(tmp_path, DEFAULT)) == ("stale", 0.1)
+
+
+def test_a_calibration_belongs_to_the_model_that_is_found_whatever_key_and_role_asked_for_it(tmp_path):
+    stored = RoiKey("Inspection", "inspection-1", "line 1", "K")
+    store_current(tmp_path, stored, 3)
+    calibrate_as(tmp_path, RoiKey("Master1", "inspection-1", "line 1"), 0.3)
+    assert threshold(tmp_path, stored) == 0.3
+
+
+def test_models_of_recipes_are_counted(tmp_path):
+    store_current(tmp_path, DEFAULT, 3)
+    store_current(tmp_path, RECIPE, 3)
+    store_current(tmp_path, OWN_KEY, 3)
+    store_older(tmp_path, f"recipes/line 1/Pattern/{B64}.npz", 3)
+    assert ModelStore(tmp_path).count_fitted() == 4
