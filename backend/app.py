@@ -1,28 +1,37 @@
 """The HTTP surface: ``create_app`` and the routes. ``uvicorn backend.app:app`` serves it."""
 
-import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Any
 
 import structlog
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ValidationError
-from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend import __version__
+from backend import __version__, dataset_routes, dataset_runs
 from backend.config import Settings, load_settings
-from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, UnsupportedImage, error_reply
-from backend.layout import RoiKey
+from backend.dataset_routes import ids_of, model_reply
+from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, error_reply
+from backend.http_input import (
+    HeaderRecipe,
+    RequestId,
+    Service,
+    complete_form,
+    describe,
+    image_of,
+    images_of,
+    read_fields,
+    roi_key,
+)
+from backend.layout import DEFAULT_RECIPE
 from backend.middleware import BodyLimit, Cors, RequestTelemetry
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, multipart
 from backend.roi_mask import parse_shape
@@ -34,29 +43,27 @@ from backend.schemas import (
     HealthReply,
     InferFields,
     InferReply,
-    RegionReply,
+    region_reply,
 )
 from backend.service import InspectionService
 from backend.telemetry import FITTED_ROIS, annotate, configure_logging, render_metrics
-from backend.utils import NamedImage
 
-_IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
-_MAX_TEXT_FIELDS = 64
 _OTHER_THREADS = 8
 _MAX_INFER_FILES = 8  # one is right; some more get the sentence that says so
-# What clients declare for images: image/*, and application/octet-stream where they do not know better.
-_IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
 
-_FORM = "send multipart/form-data with role_id, roi_id, mm_per_px and"
+_FORM = "send multipart/form-data with role_id, roi_id"
+_SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
 _HOW_TO_SEND = {
-    "/fit_ok": f"{_FORM} 1 to MAX_FILES images",
-    "/infer": f"{_FORM} one image",
-    "/calibrate_ng": "send a JSON object in UTF-8, not compressed, with Content-Type: application/json",
+    "/fit_ok": f"{_FORM}, mm_per_px and 1 to MAX_FILES images",
+    "/infer": f"{_FORM}, mm_per_px and one image",
+    "/datasets/ok/upload": f"{_FORM} and 1 to MAX_FILES images",
+    "/datasets/ng/upload": f"{_FORM} and 1 to MAX_FILES images",
+    "/calibrate_ng": _SEND_JSON,
+    "/calibrate_dataset": _SEND_JSON,
+    "/infer_dataset": _SEND_JSON,
 }
 
 log: Any = structlog.get_logger(__name__)
-
-Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def create_app(settings: Settings, service: InspectionService | None = None) -> FastAPI:
@@ -101,30 +108,14 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     app.add_middleware(RequestTelemetry, with_trace=settings.trace)
     _answer_errors(app, settings)
     _add_routes(app)
+    app.include_router(dataset_routes.router)
     return app
-
-
-# Async, so that /health needs no thread: they may all be taken by requests that wait.
-async def service_of(request: Request) -> InspectionService:
-    """The service of the running application."""
-    service: InspectionService = request.app.state.service
-    return service
-
-
-async def request_id_of(request: Request) -> str:
-    """The id that `RequestTelemetry` took or made."""
-    request_id: str = request.state.request_id
-    return request_id
-
-
-Service = Annotated[InspectionService, Depends(service_of)]
-RequestId = Annotated[str, Depends(request_id_of)]
 
 
 def _add_routes(app: FastAPI) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
-    async def health(service: Service, request_id: RequestId) -> HealthReply:
+    async def health(service: Service, request_id: RequestId, recipe: HeaderRecipe) -> HealthReply:
         """Status, device and model. Cheap: answers while a fit runs."""
         features = service.features
         return HealthReply(
@@ -138,6 +129,7 @@ def _add_routes(app: FastAPI) -> None:
             token_shape=list(features.token_hw),
             weights_sha256=features.identity.weights_sha256,
             reason=service.reason,
+            recipe_id=recipe or DEFAULT_RECIPE,
             request_id=request_id,
         )
 
@@ -151,17 +143,23 @@ def _add_routes(app: FastAPI) -> None:
         "/fit_ok",
         tags=["inspection"],
         responses=ERRORS["/fit_ok"],
-        openapi_extra=multipart(FitFields, {"images": "good images of the ROI; also `images[]`, `images[0]`, …"}),
+        openapi_extra=multipart(
+            FitFields,
+            {"images": "good images of the ROI; also `images[]`, `images[0]`, …; none with use_dataset"},
+            files_required=False,
+        ),
     )
-    async def fit_ok(request: Request, service: Service, request_id: RequestId) -> FitReply:
+    async def fit_ok(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> FitReply:
         """Learn what OK looks like from 1..N good images and replace the ROI's memory bank."""
-        async with _complete_form(request, max_files=service.settings.max_files) as form:
-            fields = await _read_fields(form, FitFields)
-            images = [_image(value) for name, value in form.multi_items() if _IMAGES_FIELD.fullmatch(name)]
+        async with complete_form(request, max_files=service.settings.max_files) as form:
+            fields = await read_fields(form, FitFields)
+            key = roi_key(fields, recipe)
+            images = images_of(form)
+            if fields.use_dataset and images:
+                raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
+            fit_stored, fit_sent = partial(dataset_runs.fit, service, key), partial(service.fit_ok, key, images)
             result = await run_in_threadpool(
-                service.fit_ok,
-                RoiKey(fields.role_id, fields.roi_id),
-                images,
+                fit_stored if fields.use_dataset else fit_sent,
                 mm_per_px=fields.mm_per_px,
                 keep_all=fields.memory_fit,
             )
@@ -169,7 +167,7 @@ def _add_routes(app: FastAPI) -> None:
             n_embeddings=result.n_embeddings,
             coreset_size=result.coreset_size,
             token_shape=list(result.token_hw),
-            request_id=request_id,
+            **ids_of(key, request_id),
         )
 
     @app.post(
@@ -178,19 +176,21 @@ def _add_routes(app: FastAPI) -> None:
         tags=["inspection"],
         responses=ERRORS["/calibrate_ng"],
     )
-    async def calibrate_ng(body: CalibrateRequest, service: Service, request_id: RequestId) -> CalibrateReply:
+    async def calibrate_ng(
+        body: CalibrateRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe
+    ) -> CalibrateReply:
         """Choose and store the ROI's threshold from scores that `/infer` gave."""
-        annotate(role_id=body.role_id, roi_id=body.roi_id)
+        key = roi_key(body, recipe)
         calibration = await run_in_threadpool(
             service.calibrate_ng,
-            RoiKey(body.role_id, body.roi_id),
+            key,
             body.ok_scores,
             body.ng_scores or [],
             mm_per_px=body.mm_per_px,
             area_mm2_thr=body.area_mm2_thr,
             score_percentile=body.score_percentile,
         )
-        return CalibrateReply(**vars(calibration), warning=calibration.warning, request_id=request_id)
+        return CalibrateReply(**vars(calibration), warning=calibration.warning, **ids_of(key, request_id))
 
     @app.post(
         "/infer",
@@ -199,77 +199,32 @@ def _add_routes(app: FastAPI) -> None:
         responses={200: {"content": {"application/json": {"examples": INFER_EXAMPLES}}}, **ERRORS["/infer"]},
         openapi_extra=multipart(InferFields, {"image": "the canonical ROI image; also `file`"}),
     )
-    async def infer(request: Request, service: Service, request_id: RequestId) -> InferReply:
+    async def infer(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> InferReply:
         """Score one image against the ROI's memory bank, by the ROI's stored calibration."""
-        async with _complete_form(request, max_files=_MAX_INFER_FILES) as form:
-            fields = await _read_fields(form, InferFields)
-            images = [_image(value) for name, value in form.multi_items() if name in ("image", "file")]
+        async with complete_form(request, max_files=_MAX_INFER_FILES) as form:
+            fields = await read_fields(form, InferFields)
+            key = roi_key(fields, recipe)
+            images = [image_of(value) for name, value in form.multi_items() if name in ("image", "file")]
             if len(images) != 1:
                 raise InvalidRequest(f"send exactly one image in the file field 'image', not {len(images)}")
             result = await run_in_threadpool(
                 service.infer,
-                RoiKey(fields.role_id, fields.roi_id),
+                key,
                 images[0],
                 mm_per_px=fields.mm_per_px,
                 shape=parse_shape(fields.shape),
             )
         return InferReply(
-            role_id=fields.role_id,
-            roi_id=fields.roi_id,
             score=result.inference.score,
             threshold=result.calibration.threshold if result.calibration else None,
             decision=result.decision,
             calibration=result.calibration_state,
             heatmap_png_base64=result.heatmap_png_base64,
-            regions=[
-                RegionReply(bbox=[region.x, region.y, region.w, region.h], **vars(region))
-                for region in result.inference.regions
-            ],
-            token_shape=list(result.token_hw),
-            request_id=request_id,
+            regions=[region_reply(region) for region in result.inference.regions],
+            token_shape=list(result.fitted.memory.token_hw),
+            model=model_reply(result.fitted),
+            **ids_of(key, request_id),
         )
-
-
-@asynccontextmanager
-async def _complete_form(request: Request, max_files: int) -> AsyncIterator[FormData]:
-    """The request's form, refused when its end is missing: the parser drops an unfinished part without a word."""
-    async with request.form(max_files=max_files, max_fields=_MAX_TEXT_FIELDS) as form:
-        kind, options = parse_options_header(request.headers.get("content-type"))
-        if kind == b"multipart/form-data" and b"--%b--" % options[b"boundary"] not in request.state.body_end:
-            raise HTTPException(400, "The upload is incomplete: its closing boundary is missing")
-        yield form
-
-
-async def _read_fields(form: FormData, model: type[Fields]) -> Fields:
-    texts: dict[str, str] = {}
-    for name, value in form.multi_items():
-        if name not in model.model_fields:
-            continue
-        try:  # a text part that carries a file name arrives as a file
-            texts[name] = (await value.read()).decode() if isinstance(value, UploadFile) else value
-        except UnicodeDecodeError as exc:
-            raise InvalidRequest(f"{name}: the text is not UTF-8") from exc
-    try:
-        fields = model.model_validate(texts)
-    except ValidationError as exc:
-        raise InvalidRequest(_describe(exc.errors())) from exc
-    annotate(role_id=texts["role_id"], roi_id=texts["roi_id"])
-    return fields
-
-
-def _image(value: UploadFile | str) -> NamedImage:
-    if isinstance(value, str):
-        raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
-    name = re.split(r"[/\\]", value.filename or "image")[-1]
-    if value.content_type and not _IMAGE_TYPE.fullmatch(value.content_type.strip()):
-        raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a PNG or JPEG")
-    file = value.file
-
-    def read() -> bytes:
-        file.seek(0)
-        return file.read()
-
-    return NamedImage(name, read)
 
 
 def _answer_errors(app: FastAPI, settings: Settings) -> None:
@@ -286,15 +241,17 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_request: Request, exc: RequestValidationError) -> JSONResponse:
-        error = _describe(exc.errors())
+        error = _describe_body(exc.errors())
         annotate(error=error)
         return reply(InvalidRequest.status, error, InvalidRequest(error))
 
     @app.exception_handler(HTTPException)
-    async def http_error(request: Request, exc: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, exc: HTTPException) -> Response:
         if isinstance(exc.__cause__, ClientDisconnect):  # in the middle of a JSON body
             raise exc.__cause__
         path = request.url.path
+        if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
+            return Response(status_code=204, headers=exc.headers)
         error = {
             400: f"{exc.detail.rstrip('.')}; {_HOW_TO_SEND.get(path, 'see /docs')}",
             404: f"unknown path {path}; see /docs",
@@ -304,15 +261,12 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
         return reply(exc.status_code, error, exc, dict(exc.headers) if exc.headers else None)
 
 
-def _describe(errors: Any) -> str:
-    """One sentence for all problems that pydantic found, each with its field."""
-    sentences = []
+def _describe_body(errors: Any) -> str:
+    """One sentence for all problems of a JSON body or of a query."""
     for item in errors:
         if item["loc"] == ("body",):
-            return f"{item['msg']}; {_HOW_TO_SEND['/calibrate_ng']}"
-        where = ".".join(str(part) for part in item["loc"] if part != "body")
-        sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
-    return "; ".join(sentences)
+            return f"{item['msg']}; {_SEND_JSON}"
+    return describe(errors)
 
 
 def _app_from_environment() -> FastAPI:

@@ -32,7 +32,7 @@ from backend.image_files import (
 from backend.layout import RoiKey
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.roi_mask import Shape, parse_shape
-from backend.schemas import CalibrateFields, FitFields, InferFields, RegionReply
+from backend.schemas import CalibrateFields, FitFields, InferFields, region_reply
 from backend.service import InspectionService
 from backend.utils import NamedImage
 
@@ -271,7 +271,7 @@ class Scoring:
             return record(sha256, ms=_ms_since(start), error=str(exc)), None
         if self.conditions() != conditions:
             raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew while this ran: begin anew")
-        regions = [RegionReply(bbox=[r.x, r.y, r.w, r.h], **vars(r)).model_dump() for r in result.inference.regions]
+        regions = [region_reply(region).model_dump() for region in result.inference.regions]
         heatmap = base64.b64decode(result.heatmap_png_base64)
         return (
             record(

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
         1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², where a calibration names none"
     )
 
+    min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
+
     max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")
     max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest request body, in MiB")
     max_files: int = Field(1000, ge=1, description="most images in one request")

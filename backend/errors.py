@@ -6,11 +6,14 @@
     ├── ConfigError                      a setting that cannot be used: the start stops
     │   └── WeightsError                 no verified weights: the start stops
     ├── InvalidRequest              422  a missing, malformed or out-of-range field
-    │   └── InvalidShape            422  a ROI shape that is malformed or selects no pixel
+    │   ├── InvalidShape            422  a ROI shape that is malformed or selects no pixel
+    │   └── ReservedRecipe          400  a recipe that no client may name
     ├── InvalidImage                400  empty, truncated or damaged image bytes
     │   └── UnsupportedImage        415  not one of the accepted image formats
     ├── TooLarge                    413  a file, request or image beyond its limit
     ├── MemoryNotFound              400  the ROI was never fitted
+    ├── SampleNotFound              404  no such image is stored
+    ├── Conflict                    409  what is asked for contradicts what is stored
     ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
     ├── NonFiniteEmbeddings         500  the network overflowed
     ├── Busy                        503  the compute queue is full: retry
@@ -50,6 +53,12 @@ class InvalidShape(InvalidRequest):
     """The ROI shape is malformed or selects no pixel of the image."""
 
 
+class ReservedRecipe(InvalidRequest):
+    """A recipe that no client may name."""
+
+    status = 400
+
+
 class InvalidImage(BackendError):
     """The bytes are empty, truncated or damaged."""
 
@@ -79,6 +88,18 @@ class MemoryNotFound(BackendError):
             f"memory not found for {roi}: run /fit_ok first with images of good parts "
             "(Memoria no encontrada: ejecute /fit_ok primero)"
         )
+
+
+class SampleNotFound(BackendError):
+    """No such image is stored for the ROI."""
+
+    status = 404
+
+
+class Conflict(BackendError):
+    """What is asked for contradicts what is stored."""
+
+    status = 409
 
 
 class IncompatibleMemory(BackendError):

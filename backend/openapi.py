@@ -15,10 +15,10 @@ Example = tuple[str, str, str]
 
 _FIELD: Example = (
     "InvalidRequest",
-    "app.py:_read_fields",
+    "http_input.py:read_fields",
     "mm_per_px: Input should be greater than or equal to 0.000001",
 )
-_MISSING: Example = ("InvalidRequest", "app.py:_read_fields", "role_id: Field required")
+_MISSING: Example = ("InvalidRequest", "http_input.py:read_fields", "role_id: Field required")
 _NO_IMAGE: Example = (
     "InvalidRequest",
     "service.py:fit_ok",
@@ -52,7 +52,7 @@ _BODY: Example = (
 )
 _CUT: Example = (
     "HTTPException",
-    "app.py:_complete_form",
+    "http_input.py:complete_form",
     "The upload is incomplete: its closing boundary is missing; send multipart/form-data with …",
 )
 _JSON: Example = (
@@ -65,10 +65,10 @@ _SCORES: Example = (
     "app.py:calibrate_ng",
     "ok_scores: List should have at least 1 item after validation, not 0",
 )
-_NOT_FITTED: Example = ("MemoryNotFound", "service.py:_fitted", str(MemoryNotFound(_ROI)))
+_NOT_FITTED: Example = ("MemoryNotFound", "service.py:fitted", str(MemoryNotFound(_ROI)))
 _REFIT: Example = (
     "IncompatibleMemory",
-    "service.py:_fitted",
+    "service.py:fitted",
     f"refit needed: the memory stored for {_ROI} was built by another extractor (1152 numbers per embedding instead of "
     "384); run /fit_ok again, then calibrate",
 )
@@ -77,9 +77,51 @@ _NOT_UNIT: Example = (
     "storage.py:_parse_memory",
     "refit needed: the stored memory.npz holds embeddings that are not L2-normalised",
 )
+_LAST: Example = (
+    "ReservedRecipe",
+    "http_input.py:roi_key",
+    "recipe 'last' is reserved: save the layout under a name of its own",
+)
+_LOCKED: Example = (
+    "Conflict",
+    "recipes.py:check",
+    "mm_per_px is 0.3, but recipe 'line 1' is locked to mm_per_px 0.2, which its first fit or upload decided: send "
+    "that, or use another recipe",
+)
+_MANY: Example = (
+    "Conflict",
+    "datasets.py:find",
+    "2 ok images of role 'Master1', roi 'Pattern' were uploaded as 'part7.png': name one of …",
+)
+_ANEW: Example = (
+    "Conflict",
+    "dataset_runs.py:calibrate",
+    f"{_ROI} was fitted anew while its images were scored; nothing was calibrated: call again",
+)
+_NO_SAMPLE: Example = (
+    "SampleNotFound",
+    "datasets.py:find",
+    f"{_ROI} has no ok image 'part7.png'; /datasets/list names them",
+)
+_FEW_SAMPLES: Example = (
+    "InvalidRequest",
+    "dataset_runs.py:fit",
+    f"3 OK images are stored for {_ROI}, a fit needs 10 (MIN_OK_SAMPLES): upload more",
+)
+_NO_NG: Example = (
+    "InvalidRequest",
+    "dataset_runs.py:calibrate",
+    f"no NG images are stored for {_ROI}: upload some, or set require_ng to false",
+)
+_METAS: Example = (
+    "InvalidRequest",
+    "dataset_routes.py:_store",
+    "1 metas for 2 images: send one for each, or none",
+)
+_QUERY: Example = ("InvalidRequest", "app.py:validation_error", "roi_id: Field required")
 _DISK: Example = (
     "StorageError",
-    "storage.py:_writing",
+    "locking.py:writing",
     "the model cannot be stored (No space left on device); check the models folder",
 )
 _FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
@@ -103,27 +145,66 @@ def _error(description: str, *errors: Example) -> dict[str, Any]:
 Responses = dict[int | str, dict[str, Any]]
 ERRORS: dict[str, Responses] = {
     "state": {500: _error("Unexpected", _UNEXPECTED)},
-    "/fit_ok": {
-        400: _error("A broken image or an incomplete upload; nothing was replaced", _DAMAGED, _EMPTY, _CUT),
+    "read": {
+        400: _error("A recipe that no client may name", _LAST),
+        422: _error("A field is missing or out of range", _QUERY),
+        500: _error("Stored files cannot be read, or something unexpected", _FILE, _UNEXPECTED),
+    },
+    "sample": {
+        400: _error("A recipe that no client may name", _LAST),
+        404: _error("No such image", _NO_SAMPLE),
+        409: _error("Several images were uploaded under that name", _MANY),
+        422: _error("A field is missing or out of range", _QUERY),
+        500: _error("Stored files cannot be read, or something unexpected", _DISK, _UNEXPECTED),
+    },
+    "upload": {
+        400: _error("A broken image or an incomplete upload; nothing was stored", _DAMAGED, _EMPTY, _CUT, _LAST),
+        409: _error("The recipe is locked to another scale", _LOCKED),
         413: _error("Too large", _PIXELS, _BODY),
         415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE),
+        422: _error("A field is missing or out of range", _MISSING, _METAS, _NO_IMAGE),
+        500: _error("The images could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+    },
+    "/fit_ok": {
+        400: _error("A broken image or an incomplete upload; nothing was replaced", _DAMAGED, _EMPTY, _CUT, _LAST),
+        409: _error("The recipe is locked to another scale", _LOCKED),
+        413: _error("Too large", _PIXELS, _BODY),
+        415: _error("Not an image", _TYPE),
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE, _FEW_SAMPLES),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full; see Retry-After", _BUSY),
     },
     "/calibrate_ng": {
-        400: _error("The body cannot be parsed", _JSON),
-        409: _error("The stored memory is of another kind", _NOT_UNIT),
+        400: _error("The body cannot be parsed", _JSON, _LAST),
+        409: _error(
+            "The stored memory is of another kind, or the recipe is locked to another scale", _NOT_UNIT, _LOCKED
+        ),
         413: _error("Too large", _BODY),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
     },
     "/infer": {
-        400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT),
-        409: _error("The stored memory is of another kind", _REFIT),
+        400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT, _LAST),
+        409: _error("The stored memory is of another kind, or the recipe is locked to another scale", _REFIT, _LOCKED),
         413: _error("Too large", _PIXELS, _BODY),
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SHAPE),
+        500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
+        503: _error("The queue is full; see Retry-After", _BUSY),
+    },
+    "/calibrate_dataset": {
+        400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
+        409: _error("The stored memory is of another kind, or was replaced meanwhile", _REFIT, _ANEW),
+        413: _error("Too large", _BODY),
+        422: _error("A field is missing or out of range, or images are missing", _MISSING, _NO_NG),
+        500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+        503: _error("The queue is full; see Retry-After", _BUSY),
+    },
+    "/infer_dataset": {
+        400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
+        409: _error("The stored memory is of another kind", _REFIT),
+        413: _error("Too large", _BODY),
+        422: _error("A field is missing or out of range", _MISSING),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("The queue is full; see Retry-After", _BUSY),
     },
@@ -132,9 +213,12 @@ ERRORS: dict[str, Responses] = {
 _INFERENCE = {
     "role_id": "Master1",
     "roi_id": "Pattern",
+    "recipe_id": "default",
+    "model_key": "Pattern",
     "score": 0.6121,
     "heatmap_png_base64": HEATMAP_EXAMPLE,
     "token_shape": [32, 32],
+    "model": {"role_id": "Master1", "recipe_id": "default", "model_key": "Pattern", "layout": "current"},
     "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
 }
 _REGION = {
@@ -166,17 +250,28 @@ METRICS_EXAMPLE: Responses = {
 }
 
 
-def multipart(fields: type[BaseModel], files: dict[str, str]) -> dict[str, Any]:
+def multipart(
+    fields: type[BaseModel],
+    files: dict[str, str],
+    optional: dict[str, str] | None = None,
+    *,
+    files_required: bool = True,
+) -> dict[str, Any]:
     """The ``requestBody`` of a multipart endpoint that reads its form itself.
 
     Args:
         fields: the text fields.
         files: description by name of the file fields; names in the plural take several files.
+        optional: description by name of further JSON parts.
+        files_required: whether the files must be there.
     """
     schema = fields.model_json_schema()
     binary = {"type": "string", "format": "binary"}
     for name, description in files.items():
         several = {"type": "array", "items": binary, "minItems": 1}
         schema["properties"][name] = {**(several if name.endswith("s") else binary), "description": description}
-    schema["required"] = [*schema["required"], *files]
+    for name, description in (optional or {}).items():
+        parts = {"type": "array", "items": {"type": "string", "contentMediaType": "application/json"}}
+        schema["properties"][name] = {**parts, "description": description}
+    schema["required"] = [*schema["required"], *(files if files_required else ())]
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

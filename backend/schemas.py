@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
+
+from backend.infer import Region
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 MillimetresPerPixel = Annotated[
@@ -19,23 +21,40 @@ class _Fields(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
 
-class RoiFields(_Fields):
+def _empty_is_none(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+class RoiIds(_Fields):
     """What every request names."""
 
     role_id: Identifier = Field(description="inspection role, as the GUI names it", examples=["Master1"])
     roi_id: Identifier = Field(description="region of interest within the role", examples=["Pattern"])
-    mm_per_px: MillimetresPerPixel
-    model_key: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="accepted from newer clients", examples=["Pattern"]
+    recipe_id: Annotated[Annotated[str, Field(max_length=1000)] | None, BeforeValidator(_empty_is_none)] = Field(
+        None,
+        description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
+        examples=["line 1"],
     )
+    model_key: Annotated[Identifier | None, BeforeValidator(_empty_is_none)] = Field(
+        None,
+        description="which model of the ROI, default is roi_id; of no effect without a recipe",
+        examples=["Pattern"],
+    )
+
+
+class RoiFields(RoiIds):
+    """What every request names that is about images of its own."""
+
+    mm_per_px: MillimetresPerPixel
 
 
 class FitFields(RoiFields):
     """Form fields of ``POST /fit_ok`` beside the images."""
 
     memory_fit: bool = Field(False, description="keep every embedding instead of a coreset", examples=[False])
+    use_dataset: bool = Field(False, description="fit on the stored OK images; then send no files", examples=[False])
 
-    @field_validator("memory_fit", mode="before")
+    @field_validator("memory_fit", "use_dataset", mode="before")
     @classmethod
     def _empty_is_false(cls, value: Any) -> Any:
         return False if value is None or (isinstance(value, str) and not value.strip()) else value
@@ -77,6 +96,53 @@ class CalibrateRequest(CalibrateFields):
     )
 
 
+Label = Annotated[
+    Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
+
+
+class SampleClass(RoiIds):
+    """Query of what is about one class of stored images."""
+
+    label: Label = Field(description="good or defective", examples=["ok"])
+
+
+class SampleName(SampleClass):
+    """Query of what is about one stored image."""
+
+    filename: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="its name in /datasets/list, or the filename in its metadata",
+        examples=["20261122-210455-123456-1a2b3c4d.png"],
+    )
+
+
+class _DatasetRequest(RoiIds):
+    default_mm_per_px: MillimetresPerPixel | None = Field(
+        None, description="for images whose metadata does not say, of a recipe that is not locked", examples=[0.2]
+    )
+
+
+class CalibrateDatasetRequest(_DatasetRequest):
+    """Body of ``POST /calibrate_dataset``."""
+
+    score_percentile: Annotated[int, Field(gt=0, le=100)] | None = Field(
+        None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
+    )
+    area_mm2_thr: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = Field(
+        None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
+    )
+    require_ng: bool = Field(True, description="refuse without NG images", examples=[True])
+
+
+class InferDatasetRequest(_DatasetRequest):
+    """Body of ``POST /infer_dataset``."""
+
+    labels: list[Label] | None = Field(None, max_length=2, description="default: both", examples=[["ok", "ng"]])
+    include_heatmap: bool = Field(False, description="with the heatmap of each image", examples=[False])
+
+
 class _Reply(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -101,21 +167,38 @@ class HealthReply(_Reply):
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     weights_sha256: str = Field(examples=["46a3827c3d504b167dcae6c5505ae17672c90fc799ab34987d5deadd279db413"])
     reason: str | None = Field(None, description="why the network does not run where DEVICE asked for")
+    recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
-class FitReply(_Reply):
+class _RoiReply(_Reply):
+    role_id: str = Field(examples=["Master1"])
+    roi_id: str = Field(examples=["Pattern"])
+    recipe_id: str = Field(description="recipe that was meant", examples=["default"])
+    model_key: str = Field(examples=["Pattern"])
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class ModelReply(_Reply):
+    """The stored model that was used."""
+
+    role_id: str = Field(examples=["Master1"])
+    recipe_id: str = Field(description="default where the recipe has no model of its own", examples=["default"])
+    model_key: str = Field(examples=["Pattern"])
+    layout: Literal["current", "L4", "L3", "L2", "L1", "L0"] = Field(
+        description="current, or the older backend's that stored it", examples=["current"]
+    )
+
+
+class FitReply(_RoiReply):
     """What a fit built."""
 
     n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
-    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
-class CalibrateReply(_Reply):
-    """The stored calibration."""
-
+class _CalibrationReply(_RoiReply):
     threshold: float = Field(description="midpoint of p99_ok and p5_ng, or p99_ok without NG", examples=[0.5512])
     p99_ok: float = Field(description="99th percentile of the OK scores", examples=[0.4394])
     p5_ng: float | None = Field(None, description="5th percentile of the NG scores", examples=[0.663])
@@ -123,7 +206,6 @@ class CalibrateReply(_Reply):
     ng_mean: float | None = Field(None, examples=[0.69])
     mm_per_px: float = Field(examples=[0.2])
     area_mm2_thr: float = Field(examples=[1.0])
-    score_percentile: int | float = Field(examples=[99])
     n_ok: int = Field(examples=[3])
     n_ng: int = Field(examples=[2])
     overlap: bool | None = Field(
@@ -132,7 +214,12 @@ class CalibrateReply(_Reply):
         examples=[False],
     )
     warning: str | None = Field(None, description="what the numbers cannot promise")
-    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class CalibrateReply(_CalibrationReply):
+    """The stored calibration."""
+
+    score_percentile: int | float = Field(examples=[99])
 
 
 class RegionReply(_Reply):
@@ -150,11 +237,14 @@ class RegionReply(_Reply):
     )
 
 
-class InferReply(_Reply):
+def region_reply(region: Region) -> RegionReply:
+    """A region, as clients read it."""
+    return RegionReply(bbox=[region.x, region.y, region.w, region.h], **vars(region))
+
+
+class InferReply(_RoiReply):
     """The judgement of one image."""
 
-    role_id: str = Field(examples=["Master1"])
-    roi_id: str = Field(examples=["Pattern"])
     score: float = Field(description="percentile of the masked distance map, 0..2", examples=[0.61])
     threshold: float | None = Field(None, description="left out before calibration", examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(
@@ -168,4 +258,151 @@ class InferReply(_Reply):
     )
     regions: list[RegionReply]
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    model: ModelReply
+
+
+class StateReply(_RoiReply):
+    """What there is for a ROI."""
+
+    status: Literal["ok", "refit_needed"] = Field(examples=["ok"])
+    memory_fitted: bool = Field(description="whether /infer has a memory bank to compare with", examples=[True])
+    calib_present: bool = Field(description="whether /infer applies a threshold", examples=[True])
+    calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
+    reason: str | None = Field(None, description="why a refit is needed")
+    model: ModelReply | None = Field(None, description="left out when there is none to use")
+    mm_per_px: float | None = Field(None, description="what the recipe is locked to; left out before", examples=[0.2])
+
+
+class SampleClassReply(_Reply):
+    """The stored images of one class."""
+
+    count: int = Field(examples=[1])
+    files: list[str] = Field(
+        description="names, sorted by the time of upload", examples=[["20261122-210455-123456-1a2b3c4d.png"]]
+    )
+    meta: dict[str, bool] = Field(
+        description="whether an image has metadata", examples=[{"20261122-210455-123456-1a2b3c4d.png": True}]
+    )
+
+
+class SampleClasses(_Reply):
+    """The stored images."""
+
+    ok: SampleClassReply
+    ng: SampleClassReply
+
+
+class DatasetListReply(_RoiReply):
+    """The data set of a ROI."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    classes: SampleClasses
+
+
+class ManifestDatasets(_Reply):
+    """The data sets of a ROI: it has one."""
+
+    classes: SampleClasses
+
+
+class ManifestReply(_RoiReply):
+    """Everything that is stored for a ROI."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    memory: bool = Field(description="as memory_fitted of /state", examples=[True])
+    calib: dict[str, Any] | None = Field(
+        description="the calibration that /infer applies, or null", examples=[{"threshold": 0.5512, "p99_ok": 0.4394}]
+    )
+    datasets: ManifestDatasets
+
+
+class UploadReply(_RoiReply):
+    """Images that were stored."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    label: Literal["ok", "ng"] = Field(examples=["ok"])
+    files: list[str] = Field(
+        description="their names, in the order of the upload", examples=[["20261122-210455-123456-1a2b3c4d.png"]]
+    )
+
+
+class DeleteReply(_RoiReply):
+    """Images that were deleted."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    label: Literal["ok", "ng"] = Field(examples=["ok"])
+    n_deleted: int = Field(examples=[1])
+    filename: str | None = Field(
+        None, description="name of the one image", examples=["20261122-210455-123456-1a2b3c4d.png"]
+    )
+
+
+class FailedSampleReply(_Reply):
+    """A stored image that could not be judged."""
+
+    label: Literal["ok", "ng"] = Field(examples=["ok"])
+    filename: str = Field(examples=["20261122-210455-123456-1a2b3c4d.png"])
+    error: str = Field(
+        description="why", examples=["part7.png: the image cannot be decoded; it is truncated or damaged"]
+    )
+
+
+class CalibrateDatasetReply(_CalibrationReply):
+    """The stored calibration, and the images that it does not rest on."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    score_percentile: int | None = Field(
+        None, description="left out when SCORE_PERCENTILE is no integer", examples=[99]
+    )
+    n_errors: int = Field(examples=[0])
+    errors: list[FailedSampleReply]
+
+
+class ItemReply(_Reply):
+    """The judgement of one stored image; a failed one has no score."""
+
+    label: Literal["ok", "ng"] = Field(examples=["ok"])
+    filename: str = Field(examples=["20261122-210455-123456-1a2b3c4d.png"])
+    mm_per_px: float | None = Field(None, examples=[0.2])
+    score: float | None = Field(None, examples=[0.61])
+    threshold: float | None = Field(None, examples=[0.5512])
+    decision: Literal["ok", "ng"] | None = Field(None, examples=["ng"])
+    regions: list[RegionReply]
+    n_regions: int = Field(examples=[0])
+    heatmap_png_base64: str | None = Field(None, description="with include_heatmap", examples=[HEATMAP_EXAMPLE])
+    error: str | None = Field(None, description="why it failed")
+
+
+class InferDatasetReply(_RoiReply):
+    """The judgements of the stored images."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    n_total: int = Field(examples=[1])
+    n_errors: int = Field(examples=[0])
+    model: ModelReply
+    items: list[ItemReply]
+
+
+class RunReply(_Reply):
+    """Long work that is under way."""
+
+    kind: Literal["fit", "calibrate_dataset", "infer_dataset"] = Field(examples=["fit"])
+    role_id: str = Field(examples=["Master1"])
+    roi_id: str = Field(examples=["Pattern"])
+    recipe_id: str = Field(examples=["default"])
+    model_key: str = Field(examples=["Pattern"])
+    request_id: str | None = Field(None, description="of the request that asked for it; none from the command line")
+    started_at_utc: str = Field(examples=["2026-11-22T21:04:55.123+00:00"])
+    n_images: int = Field(examples=[34])
+    step: str = Field(description="wait, extract, coreset or score", examples=["extract"])
+    done: int = Field(description="how much of the step is done", examples=[17])
+    total: int = Field(description="of how much", examples=[34])
+    left_s: int | None = Field(None, description="seconds that the step may still take", examples=[4])
+    n_errors: int = Field(description="images that failed", examples=[0])
+
+
+class RunsReply(_Reply):
+    """The long work of all processes of the service, the oldest first."""
+
+    runs: list[RunReply]
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])

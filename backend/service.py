@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from backend import calib
 from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
+from backend.datasets import DatasetStore
 from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
@@ -20,18 +22,18 @@ from backend.infer import Inference, InferenceEngine
 from backend.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue
+from backend.recipes import RecipeStore
 from backend.resources import limit_threads, usable_cores
 from backend.roi_mask import Shape
+from backend.runs import Progress, RunBoard
 from backend.runtimes import open_runtime
 from backend.storage import CalibrationState, FittedRoi, ModelStore
 from backend.telemetry import SCORES, annotate, stage
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
 from backend.weights import find_weights
 
-_PROGRESS_EVERY_S = 5.0
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
 _BATCH_WINDOW_S = 0.003
-Progress = Callable[[str, int, int], None]
 
 log: Any = structlog.get_logger(__name__)
 
@@ -46,12 +48,25 @@ class FitResult:
 
 
 @dataclass(frozen=True)
+class RoiState:
+    """What there is for a ROI.
+
+    Attributes:
+        fitted: its model, if there is one that the running extractor can be compared with.
+        refit_reason: why there is one that it cannot be compared with.
+    """
+
+    fitted: FittedRoi | None
+    refit_reason: str | None = None
+
+
+@dataclass(frozen=True)
 class InferResult:
-    """One inference and the calibration it was judged by."""
+    """One inference, the model that it was compared with and the calibration it was judged by."""
 
     inference: Inference
     heatmap_png_base64: str
-    token_hw: tuple[int, int]
+    fitted: FittedRoi
     calibration: Calibration | None
     calibration_state: CalibrationState
 
@@ -79,6 +94,9 @@ class InspectionService:
         self.settings = settings
         self.features = features
         self.store = store
+        self.recipes = RecipeStore(settings.models_dir)
+        self.datasets = DatasetStore(settings.models_dir)
+        self.runs = RunBoard(settings.models_dir)
         self.reason = reason
         self._engine = InferenceEngine(features, settings.blur_sigma)
         batch = features.runtime.batch
@@ -89,7 +107,7 @@ class InspectionService:
             batch=batch,
             window_s=_BATCH_WINDOW_S,
         )
-        self._limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
+        self.limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
 
     @classmethod
     def open(cls, settings: Settings) -> "InspectionService":
@@ -125,6 +143,7 @@ class InspectionService:
         *,
         mm_per_px: float,
         keep_all: bool = False,
+        source: str | None = None,
         on_progress: Progress | None = None,
         checkpoint: Path | None = None,
     ) -> FitResult:
@@ -135,6 +154,7 @@ class InspectionService:
             images: good parts, at least one.
             mm_per_px: millimetres per pixel, recorded with the memory.
             keep_all: keep every embedding instead of a coreset.
+            source: where the images came from, recorded with the memory.
             on_progress: called with the step (``"extract"``, ``"coreset"``), how much of it is done, and of how much.
             checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
                 where it was; removed when the fit is done.
@@ -143,11 +163,13 @@ class InspectionService:
             InvalidRequest: no image, or ids that the file system cannot hold.
             InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
             TooLarge: the embeddings would not fit into the memory that is free; the message has the arithmetic.
+            Conflict: the recipe is locked to another `mm_per_px`.
             Busy: the queue is full.
             StorageError: the model cannot be written.
         """
         if not images:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
+        self.recipes.check(key.recipe_id, mm_per_px)
         self.store.check_savable(key)
         annotate(n_images=len(images), device=self.features.runtime.device)
         rate = 1.0 if keep_all else self.settings.coreset_rate
@@ -157,29 +179,31 @@ class InspectionService:
             with stage("decode"):  # what a header can tell, it tells before any image costs time
                 for image in images:
                     content = image.read()
-                    width, height = check_image(content, image.name, self._limits)
+                    width, height = check_image(content, image.name, self.limits)
                     most_pixels, most_bytes = max(most_pixels, width * height), max(most_bytes, len(content))
-            wait_for_those_before()
-            check_memory(self.features, len(images), rate, most_pixels, most_bytes)
-            embeddings = embed_all(
-                images,
-                self.features,
-                self._limits,
-                turn=self._queue.fit_turn,
-                checkpoint=kept,
-                on_progress=_reporter("extract", on_progress),
-            )
-            memory = PatchCoreMemory.build(
-                embeddings, self.features.token_hw, rate, _reporter("coreset", on_progress), self._coreset_turn
-            )
+            with self.runs.run("fit", key, len(images), on_progress) as run:
+                wait_for_those_before()
+                check_memory(self.features, len(images), rate, most_pixels, most_bytes)
+                embeddings = embed_all(
+                    images,
+                    self.features,
+                    self.limits,
+                    turn=self._queue.fit_turn,
+                    checkpoint=kept,
+                    on_progress=partial(run.report, "extract"),
+                )
+                memory = PatchCoreMemory.build(
+                    embeddings, self.features.token_hw, rate, partial(run.report, "coreset"), self._coreset_turn
+                )
             metadata = {
                 "extractor": self.features.identity.as_dict(),
                 "coreset_rate": rate,
                 "n_embeddings": len(embeddings),
                 "n_images": len(images),
                 "mm_per_px": mm_per_px,
+                **({"source": source} if source else {}),
             }
-            with stage("store"):
+            with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px):
                 self.store.save_memory(key, memory, metadata)
         if kept is not None:
             kept.remove()
@@ -210,8 +234,10 @@ class InspectionService:
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
+            Conflict: the recipe is locked to another `mm_per_px`.
             IncompatibleMemory, StorageError: the stored memory is unusable, or the calibration cannot be written.
         """
+        self.recipes.check(key.recipe_id, mm_per_px)
         calibration = calib.calibrate(
             ok_scores,
             ng_scores,
@@ -246,53 +272,108 @@ class InspectionService:
         Raises:
             MemoryNotFound: the ROI was never fitted.
             IncompatibleMemory: its memory was built by another extractor.
+            Conflict: the recipe is locked to another `mm_per_px`.
             InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
             Busy: the queue is full.
             StorageError: stored files are damaged.
         """
-        fitted = self._fitted(key)
-        with self._queue.inference():
-            with stage("decode"):
-                pixels = decode_image(image.read(), image.name, self._limits)
-            percentile, area_mm2_thr = score_percentile or self.settings.score_percentile, self.settings.area_mm2_thr
-            calibration = fitted.calibration if score_percentile is None else None
-            if calibration is not None:
-                percentile = percentile if calibration.score_percentile is None else calibration.score_percentile
-                area_mm2_thr = area_mm2_thr if calibration.area_mm2_thr is None else calibration.area_mm2_thr
-            inference = self._engine.run(
-                pixels,
-                fitted.memory,
-                mm_per_px=mm_per_px,
-                shape=shape,
-                threshold=calibration.threshold if calibration else None,
-                score_percentile=percentile,
-                area_mm2_thr=area_mm2_thr,
-                run_network=self._queue.infer,
-            )
-            with stage("encode"):
-                heatmap = encode_png_base64(inference.heatmap)
-        SCORES.observe(inference.score)
+        self.recipes.check(key.recipe_id, mm_per_px)
+        fitted = self.fitted(key)
+        with self.inference_place():
+            result = self.judge(fitted, image, mm_per_px=mm_per_px, shape=shape, score_percentile=score_percentile)
         annotate(
             n_images=1,
             device=self.features.runtime.device,
-            image_hw=list(pixels.shape[:2]),
+            image_hw=list(result.inference.heatmap.shape),
             token_shape=list(fitted.memory.token_hw),
-            score=round(inference.score, 6),
-            n_regions=len(inference.regions),
+            score=round(result.inference.score, 6),
+            n_regions=len(result.inference.regions),
         )
         if fitted.layout != "current":
             annotate(layout=fitted.layout)
         if fitted.calibration_state == "stale":
             annotate(calibration="stale: made for an earlier fit, not applied; calibrate again")
+        return result
+
+    def judge(
+        self,
+        fitted: FittedRoi,
+        image: NamedImage,
+        *,
+        mm_per_px: float,
+        shape: Shape | None = None,
+        score_percentile: float | None = None,
+        with_heatmap: bool = True,
+    ) -> InferResult:
+        """Score one image against a model; the caller holds an `inference_place`.
+
+        Args:
+            fitted: what `fitted` gave.
+            image, mm_per_px, shape, score_percentile: as for `infer`.
+            with_heatmap: False leaves the encoded heatmap empty, for who needs the score only.
+
+        Raises:
+            InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
+        """
+        with stage("decode"):
+            pixels = decode_image(image.read(), image.name, self.limits)
+        percentile, area_mm2_thr = score_percentile or self.settings.score_percentile, self.settings.area_mm2_thr
+        calibration = fitted.calibration if score_percentile is None else None
+        if calibration is not None:
+            percentile = percentile if calibration.score_percentile is None else calibration.score_percentile
+            area_mm2_thr = area_mm2_thr if calibration.area_mm2_thr is None else calibration.area_mm2_thr
+        inference = self._engine.run(
+            pixels,
+            fitted.memory,
+            mm_per_px=mm_per_px,
+            shape=shape,
+            threshold=calibration.threshold if calibration else None,
+            score_percentile=percentile,
+            area_mm2_thr=area_mm2_thr,
+            run_network=self._queue.infer,
+        )
+        heatmap = ""
+        if with_heatmap:
+            with stage("encode"):
+                heatmap = encode_png_base64(inference.heatmap)
+        SCORES.observe(inference.score)
         state = fitted.calibration_state if score_percentile is None else "none"
-        return InferResult(inference, heatmap, fitted.memory.token_hw, calibration, state)
+        return InferResult(inference, heatmap, fitted, calibration, state)
+
+    def inference_place(self) -> contextlib.AbstractContextManager[None]:
+        """One of the places for inferences, for one image or for many that are judged one after the other.
+
+        Raises:
+            Busy: every place is taken.
+        """
+        return self._queue.inference()
 
     @contextlib.contextmanager
     def _coreset_turn(self) -> Iterator[None]:
         with self._queue.fit_turn(), stage("coreset"):
             yield
 
-    def _fitted(self, key: RoiKey) -> FittedRoi:
+    def state(self, key: RoiKey) -> RoiState:
+        """What there is for a ROI.
+
+        Raises:
+            InvalidRequest, StorageError: as `ModelStore.load`.
+        """
+        try:
+            return RoiState(self.fitted(key))
+        except MemoryNotFound:
+            return RoiState(None)
+        except IncompatibleMemory as exc:
+            return RoiState(None, str(exc))
+
+    def fitted(self, key: RoiKey) -> FittedRoi:
+        """The model of a ROI.
+
+        Raises:
+            MemoryNotFound: the ROI was never fitted.
+            IncompatibleMemory: its memory was built by another extractor.
+            InvalidRequest, StorageError: as `ModelStore.load`.
+        """
         fitted = self.store.load(key)
         if fitted is None:
             raise MemoryNotFound(str(key))
@@ -315,21 +396,3 @@ class InspectionService:
                 f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
             )
         return fitted
-
-
-def _reporter(step: str, on_progress: Progress | None) -> Callable[[int, int], None]:
-    """Tells `on_progress`, and logs every few seconds, how far a long step is and how long it may still take."""
-    start = last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if on_progress is not None:
-            on_progress(step, done, total)
-        now = time.monotonic()
-        if now - last >= _PROGRESS_EVERY_S and 0 < done < total:
-            last = now
-            log.info(
-                "fit.progress", step=step, done=done, total=total, left_s=round((now - start) / done * (total - done))
-            )
-
-    return report

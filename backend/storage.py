@@ -5,7 +5,6 @@ else is checked against it: the index is rebuilt where it is missing, stale or d
 memory bank its scores came from. Layouts of older backends are read and never written.
 """
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -13,25 +12,23 @@ import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-import filelock
 import numpy as np
 import structlog
 
 from backend.calib import Calibration
 from backend.errors import IncompatibleMemory, InvalidRequest, StorageError
 from backend.layout import Layout, Place, RoiKey, current_place, places
+from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
-from backend.utils import TEMPORARY_PREFIX, write_atomic
+from backend.utils import write_atomic
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.faiss"
-_LOCK_TIMEOUT_S = 30
 _CACHE_BYTES = 512 << 20
 _IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
@@ -143,7 +140,7 @@ class ModelStore:
         ids = {name: value for name, value in asdict(place.key).items() if value is not None}
         content = _memory_bytes(memory, {**ids, **metadata})
         index = place.memory.with_name(INDEX_FILE)
-        with self._writing(place.memory.parent):
+        with writing(place.memory.parent, "model"):
             if isinstance(memory.index, FaissIndex):
                 try:
                     write_atomic({index: memory.index.serialized(), place.memory: content})
@@ -165,7 +162,7 @@ class ModelStore:
         place = current_place(self._root, _calibrated_as(key, found[0]) if found else key)
         values = {name: value for name, value in asdict(calibration).items() if value is not None}
         text = json.dumps({**values, "version": FORMAT_VERSION}, indent=2, allow_nan=False)
-        with self._writing(place.calibration.parent):
+        with writing(place.calibration.parent, "model"):
             write_atomic({place.calibration: text.encode()})
 
     def count_fitted(self) -> int:
@@ -236,7 +233,7 @@ class ModelStore:
         try:
             if file.is_file() and file.read_bytes() == expected:
                 return
-            with self._writing(path.parent):
+            with writing(path.parent, "model"):
                 if _identity(path.stat()) == identity:
                     write_atomic({file: expected})
                     log.info("index.rebuilt")
@@ -259,20 +256,6 @@ class ModelStore:
         if beside is not None and beside.memory_id is None:
             return beside, "applied"
         return None, "none" if ours == [None] * len(ours) else "stale"
-
-    @contextlib.contextmanager
-    def _writing(self, folder: Path) -> Iterator[None]:
-        """Hold the folder's lock, and clear what a killed writer left; the system frees the lock of a dead process."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(folder / ".lock", timeout=_LOCK_TIMEOUT_S):
-                for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                    leftover.unlink(missing_ok=True)
-                yield
-        except filelock.Timeout as exc:
-            raise StorageError("another process has been writing this model for too long; retry") from exc
-        except OSError as exc:
-            raise StorageError(f"the model cannot be stored ({exc.strerror}); check the models folder") from exc
 
 
 def memory_id(memory: PatchCoreMemory) -> str:

@@ -85,6 +85,12 @@ def annotate(**fields: Any) -> None:
         record.fields.update(fields)
 
 
+def current_request_id() -> str | None:
+    """Id of the current request; None outside of one."""
+    record = _current.get()
+    return record.request_id if record is not None else None
+
+
 def render_metrics() -> bytes:
     """All metrics in Prometheus text format; of all workers when ``PROMETHEUS_MULTIPROC_DIR`` is set."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

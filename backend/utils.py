@@ -27,7 +27,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", b"RIFF")
+_SUFFIX_OF_SIGNATURE = {_PNG_SIGNATURE: ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp", b"RIFF": ".webp"}
+_SIGNATURES = tuple(_SUFFIX_OF_SIGNATURE)
 TEMPORARY_PREFIX = ".tmp-"
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
 # megapixels the heatmap takes half of the time that whole arrays take.
@@ -88,6 +89,18 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
     if width * height > limits.max_pixels:
         raise TooLarge(f"{name}: {width}x{height} pixels, at most {limits.max_pixels} are accepted")
     return width, height
+
+
+def image_suffix(content: bytes) -> str:
+    r"""File extension of an accepted image, by its content.
+
+    >>> image_suffix(b"\xff\xd8\xff...")
+    '.jpg'
+
+    Raises:
+        StopIteration: `check_image` would have refused it.
+    """
+    return next(suffix for signature, suffix in _SUFFIX_OF_SIGNATURE.items() if content.startswith(signature))
 
 
 def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint8]:

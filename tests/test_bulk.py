@@ -409,7 +409,8 @@ class TestFit:
             "token_shape": list(expected.token_hw),
         }
         assert (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes() == stored
-        assert [path.name for path in (work / "models").iterdir()] == ["Master1"], "no checkpoint is left"
+        assert {path.name for path in (work / "models").iterdir()} == {"Master1", ".runs"}, "no checkpoint is left"
+        assert list((work / "models" / ".runs").iterdir()) == []
         assert "extract: 100%" in err
         assert "coreset: 100%" in err
         assert json.loads(run("fit", *ROI, "parts/1.png", "--keep-all")[1])["coreset_size"] == 64

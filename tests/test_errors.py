@@ -10,12 +10,15 @@ from backend.errors import (
     BackendError,
     Busy,
     ConfigError,
+    Conflict,
     IncompatibleMemory,
     InvalidImage,
     InvalidRequest,
     InvalidShape,
     MemoryNotFound,
     NonFiniteEmbeddings,
+    ReservedRecipe,
+    SampleNotFound,
     StorageError,
     TooLarge,
     UnsupportedImage,
@@ -35,6 +38,9 @@ MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existent
         (WeightsError, ConfigError, 500),
         (InvalidRequest, BackendError, 422),
         (InvalidShape, InvalidRequest, 422),
+        (ReservedRecipe, InvalidRequest, 400),
+        (SampleNotFound, BackendError, 404),
+        (Conflict, BackendError, 409),
         (InvalidImage, BackendError, 400),
         (UnsupportedImage, InvalidImage, 415),
         (TooLarge, BackendError, 413),
@@ -67,7 +73,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     }
     assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
     assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 13
+    assert len(drawn) == 16
 
 
 def raised(error: BaseException) -> BaseException:

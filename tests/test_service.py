@@ -6,10 +6,8 @@ import json
 import cv2
 import pytest
 from safetensors.torch import save_file
-from structlog.testing import capture_logs
 
 from backend import extraction
-from backend import service as service_module
 from backend.config import DEFAULT_MODEL, Settings
 from backend.errors import IncompatibleMemory, InvalidRequest, TooLarge
 from backend.features import DinoV2Features
@@ -105,17 +103,6 @@ def test_a_fit_says_how_far_it_is(features, named, tmp_path):
     assert coreset == sorted(coreset)
 
 
-def test_progress_is_logged_once_there_is_some(monkeypatch):
-    monkeypatch.setattr(service_module, "_PROGRESS_EVERY_S", 0)
-    seen = []
-    report = service_module._reporter("extract", lambda *progress: seen.append(progress))
-    with capture_logs() as logged:
-        for done in (0, 8, 16):
-            report(done, 16)
-    assert seen == [("extract", 0, 16), ("extract", 8, 16), ("extract", 16, 16)]
-    assert [(line["event"], line["done"], line["total"]) for line in logged] == [("fit.progress", 8, 16)]
-
-
 def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, named, tmp_path):
     memory = tmp_path / "Master1" / "Pattern" / "memory.npz"
     service = service_with(features, tmp_path)
@@ -135,7 +122,9 @@ def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, n
     service.fit_ok(KEY, named[:3], mm_per_px=1, checkpoint=checkpoint)
     assert memory.read_bytes() == uninterrupted
     assert not checkpoint.exists()
-    assert service.infer(KEY, named[0], mm_per_px=1).token_hw == (32, 32), "the interrupted fit gave its place back"
+    assert service.infer(KEY, named[0], mm_per_px=1).fitted.memory.token_hw == (32, 32), (
+        "the interrupted fit gave its place back"
+    )
 
 
 def test_a_fit_that_does_not_fit_into_memory_changes_nothing(features, named, tmp_path, monkeypatch):
@@ -143,7 +132,7 @@ def test_a_fit_that_does_not_fit_into_memory_changes_nothing(features, named, tm
     monkeypatch.setattr(extraction, "free_memory", lambda: 1_000_000)
     with pytest.raises(TooLarge, match=r"2 images × 1024 patches × .* 1 MB are free"):
         service.fit_ok(KEY, named[:2], mm_per_px=1)
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_bank_of_another_precision_is_never_compared(features, named, tmp_path, weights):
@@ -195,6 +184,6 @@ def test_another_network_of_timm_serves_with_weights_and_hash_of_its_own_and_nev
     )
     assert own.features.runtime.name == "torch"
     assert own.fit_ok(KEY, named[:1], mm_per_px=1).token_hw == (8, 8), "class and register tokens are no patches"
-    assert own.infer(KEY, named[0], mm_per_px=1).token_hw == (8, 8)
+    assert own.infer(KEY, named[0], mm_per_px=1).fitted.memory.token_hw == (8, 8)
     with pytest.raises(IncompatibleMemory, match=r"refit needed.*reg4"):
         service_with(features, tmp_path / "models").infer(KEY, named[0], mm_per_px=1)

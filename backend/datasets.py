@@ -1,0 +1,236 @@
+"""Images that clients store beside the models: good and defective samples of a ROI, each with its metadata.
+
+An image is there when its file is; its metadata is written before it and removed after it, so no image is ever without.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from backend.errors import Conflict, InvalidImage, SampleNotFound, StorageError
+from backend.image_files import SUFFIXES
+from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
+from backend.locking import writing
+from backend.recipes import utc_now
+from backend.utils import write_atomic
+
+Label = Literal["ok", "ng"]
+LABELS: tuple[Label, ...] = ("ok", "ng")
+_METADATA_SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class NewSample:
+    """An image that is to be stored.
+
+    Attributes:
+        read: gives its bytes.
+        suffix: its extension, ``.png``.
+        metadata: JSON values; ``filename`` is the name that the client knows it by.
+    """
+
+    read: Callable[[], bytes]
+    suffix: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A stored image.
+
+    Attributes:
+        label: its class.
+        name: its name in the data set.
+        path: its file.
+    """
+
+    label: Label
+    name: str
+    path: Path
+
+    def read(self) -> bytes:
+        """Its bytes, as they were uploaded.
+
+        Raises:
+            InvalidImage: it was deleted since, or cannot be read.
+        """
+        try:
+            return self.path.read_bytes()
+        except OSError as exc:
+            raise InvalidImage(f"{self.name}: the stored image cannot be read ({exc.strerror})") from exc
+
+    def metadata(self) -> dict[str, Any]:
+        """What was stored with it; nothing for an image that somebody else put into the folder.
+
+        Raises:
+            StorageError: it is damaged or cannot be read.
+        """
+        try:
+            metadata = json.loads(_metadata_path(self.path).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except OSError as exc:
+            raise StorageError(f"the metadata of {self.name} cannot be read ({exc.strerror})") from exc
+        except (ValueError, RecursionError) as exc:
+            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
+        if not isinstance(metadata, dict):
+            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again")
+        return metadata
+
+
+class DatasetStore:
+    """Reads and writes the stored images below one models folder. Several processes may share it.
+
+    Args:
+        root: the models folder; created at the first upload.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def add(self, key: RoiKey, label: Label, samples: Sequence[NewSample]) -> list[str]:
+        """Store images under new names, which sort by the time they came.
+
+        Returns:
+            Their names.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+            StorageError: an image could not be written; those after it were not.
+        """
+        folder = dataset_folder(self._root, key) / label
+        names = []
+        with writing(folder, "image"):
+            start = utc_now()
+            for number, sample in enumerate(samples):
+                name = _new_name(start + timedelta(microseconds=number), sample.suffix)
+                self._write(folder / name, sample)
+                names.append(name)
+        return names
+
+    def copy(self, key: RoiKey, label: Label, name: str, sample: NewSample) -> None:
+        """Store an image under a name that it had before, unless one is there.
+
+        Raises:
+            InvalidRequest, StorageError: as `add`.
+        """
+        folder = dataset_folder(self._root, key) / label
+        with writing(folder, "image"):
+            if not (folder / name).exists():
+                self._write(folder / name, sample)
+
+    def names(self, key: RoiKey, label: Label) -> dict[str, bool]:
+        """Names of the stored images, sorted, and whether they have metadata.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+            Conflict: see `_folder`.
+            StorageError: the folder cannot be read.
+        """
+        return _names(self._folder(key) / label)
+
+    def samples(self, key: RoiKey, label: Label) -> list[Sample]:
+        """The stored images, sorted by name.
+
+        Raises:
+            InvalidRequest, Conflict, StorageError: as `names`.
+        """
+        folder = self._folder(key) / label
+        return [Sample(label, name, folder / name) for name in _names(folder)]
+
+    def find(self, key: RoiKey, label: Label, filename: str) -> Sample:
+        """The stored image of a name: its own, or else the one in its metadata.
+
+        Raises:
+            SampleNotFound: there is none.
+            Conflict: the metadata of several carry that name.
+            InvalidRequest, StorageError: as `names`.
+        """
+        samples = self.samples(key, label)
+        found = [sample for sample in samples if sample.name == filename]
+        found = found or [sample for sample in samples if sample.metadata().get("filename") == filename]
+        if not found:
+            raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
+        if len(found) > 1:
+            names = ", ".join(sample.name for sample in found[:3]) + (", …" if len(found) > 3 else "")
+            raise Conflict(f"{len(found)} {label} images of {key} were uploaded as {filename!r}: name one of {names}")
+        return found[0]
+
+    def remove(self, sample: Sample) -> None:
+        """Delete a stored image and its metadata.
+
+        Raises:
+            StorageError: it cannot be deleted.
+        """
+        with writing(sample.path.parent, "image"):
+            _remove(sample.path)
+
+    def clear(self, key: RoiKey, label: Label) -> int:
+        """Delete all stored images of a class, and how many they were. Only those stored under this very role.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+            StorageError: an image cannot be deleted; those before it were.
+        """
+        folder = dataset_folder(self._root, key) / label
+        if not folder.is_dir():
+            return 0
+        with writing(folder, "image"):
+            names = _names(folder)
+            for name in names:
+                _remove(folder / name)
+            for left in folder.glob(f"*{_METADATA_SUFFIX}"):  # of an image that was never completed
+                left.unlink(missing_ok=True)
+        return len(names)
+
+    def _folder(self, key: RoiKey) -> Path:
+        """Where the images of a ROI are read: under its role, or what clients had it as before they turned the role.
+
+        Raises:
+            Conflict: several roles have images of this ROI.
+        """
+        own = dataset_folder(self._root, key)
+        if key.recipe_id is None or not is_inspection(key) or any(_names(own / label) for label in LABELS):
+            return own
+        others = own.parent.parent.glob(f"*/{folder_name(key.roi_id)}")
+        found = [other for other in others if any(_names(other / label) for label in LABELS)]
+        if len(found) > 1:
+            roles = ", ".join(repr(unquote(folder.parent.name)) for folder in found)
+            raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
+        return found[0] if found else own
+
+    def _write(self, path: Path, sample: NewSample) -> None:
+        metadata = json.dumps(sample.metadata, indent=2, allow_nan=False).encode()
+        write_atomic({_metadata_path(path): metadata, path: sample.read()})
+
+
+def _new_name(time: datetime, suffix: str) -> str:
+    """A name that nobody else makes: the time, for people and for the order, and a random part."""
+    return f"{time:%Y%m%d-%H%M%S-%f}-{uuid.uuid4().hex[:8]}{suffix}"
+
+
+def _names(folder: Path) -> dict[str, bool]:
+    try:
+        with os.scandir(folder) as entries:
+            files = {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise StorageError(f"the stored images cannot be listed ({exc.strerror}); check the models folder") from exc
+    images = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+    return {name: f"{name}{_METADATA_SUFFIX}" in files for name in sorted(images)}
+
+
+def _remove(image: Path) -> None:
+    image.unlink(missing_ok=True)
+    _metadata_path(image).unlink(missing_ok=True)
+
+
+def _metadata_path(image: Path) -> Path:
+    return image.with_name(image.name + _METADATA_SUFFIX)

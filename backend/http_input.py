@@ -1,0 +1,175 @@
+"""What routes share: the service, ids from headers, and the reading of forms into plain values."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from backend.errors import InvalidRequest, ReservedRecipe, UnsupportedImage
+from backend.layout import RoiKey, canonical_recipe
+from backend.schemas import RoiIds
+from backend.service import InspectionService
+from backend.telemetry import annotate
+from backend.utils import NamedImage
+
+_RESERVED_RECIPE = "last"
+_IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
+_METAS_FIELD = re.compile(r"metas(\[\d*\])?")
+_MAX_TEXT_FIELDS = 64
+_MAX_META_CHARACTERS = 64 << 10
+# What clients declare for images: image/*, and application/octet-stream where they do not know better.
+_IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+# Async, so that /health needs no thread: they may all be taken by requests that wait.
+async def service_of(request: Request) -> InspectionService:
+    """The service of the running application."""
+    service: InspectionService = request.app.state.service
+    return service
+
+
+async def request_id_of(request: Request) -> str:
+    """The id that `RequestTelemetry` took or made."""
+    request_id: str = request.state.request_id
+    return request_id
+
+
+async def recipe_of_header(request: Request) -> str | None:
+    """The recipe that ``X-Recipe-Id`` names: a layout name in any script, as it is."""
+    raw = dict(request.scope["headers"]).get(b"x-recipe-id", b"")
+    try:
+        return canonical_recipe(raw.decode())
+    except UnicodeDecodeError:
+        return canonical_recipe(raw.decode("latin-1"))
+
+
+Service = Annotated[InspectionService, Depends(service_of)]
+RequestId = Annotated[str, Depends(request_id_of)]
+HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
+
+
+def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
+    """The ROI that a request is about; its own recipe goes before the header's.
+
+    Raises:
+        ReservedRecipe: the recipe is "last".
+    """
+    recipe_id = canonical_recipe(ids.recipe_id or "") or header_recipe
+    key = RoiKey(ids.role_id, ids.roi_id, recipe_id, ids.model_key)
+    annotate(role_id=key.role_id, roi_id=key.roi_id)
+    if recipe_id is not None:
+        annotate(recipe_id=recipe_id, model_key=key.model)
+    if recipe_id == _RESERVED_RECIPE:
+        raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
+    return key
+
+
+@asynccontextmanager
+async def complete_form(request: Request, max_files: int, also_fields: int = 0) -> AsyncIterator[FormData]:
+    """The request's form, refused when its end is missing: the parser drops an unfinished part without a word."""
+    async with request.form(max_files=max_files, max_fields=_MAX_TEXT_FIELDS + also_fields) as form:
+        kind, options = parse_options_header(request.headers.get("content-type"))
+        if kind == b"multipart/form-data" and b"--%b--" % options[b"boundary"] not in request.state.body_end:
+            raise HTTPException(400, "The upload is incomplete: its closing boundary is missing")
+        yield form
+
+
+async def read_fields(form: FormData, model: type[Fields]) -> Fields:
+    """The text fields of a form.
+
+    Raises:
+        InvalidRequest: one is missing or out of range; the message names all of them.
+    """
+    texts: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if name in model.model_fields:
+            texts[name] = await _text(name, value)
+    try:
+        return model.model_validate(texts)
+    except ValidationError as exc:
+        raise InvalidRequest(describe(exc.errors())) from exc
+
+
+def images_of(form: FormData) -> list[NamedImage]:
+    """The files called ``images``, ``images[]`` or ``images[0]`` and so on.
+
+    Raises:
+        InvalidRequest, UnsupportedImage: see `image_of`.
+    """
+    return [image_of(value) for name, value in form.multi_items() if _IMAGES_FIELD.fullmatch(name)]
+
+
+def image_of(value: UploadFile | str) -> NamedImage:
+    """A file of a form; its bytes are read when they are needed.
+
+    Raises:
+        InvalidRequest: it is a text.
+        UnsupportedImage: it is declared as something other than an image.
+    """
+    if isinstance(value, str):
+        raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
+    name = re.split(r"[/\\]", value.filename or "image")[-1]
+    if value.content_type and not _IMAGE_TYPE.fullmatch(value.content_type.strip()):
+        raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a PNG or JPEG")
+    file = value.file
+
+    def read() -> bytes:
+        file.seek(0)
+        return file.read()
+
+    return NamedImage(name, read)
+
+
+async def metas_of(form: FormData) -> list[dict[str, Any]]:
+    """The metadata of uploaded images: a part ``metas`` for each, or one part with an array.
+
+    Raises:
+        InvalidRequest: no JSON, or no object.
+    """
+    texts = [await _text(name, value) for name, value in form.multi_items() if _METAS_FIELD.fullmatch(name)]
+    parsed = [_parse_meta(text) for text in texts]
+    metas = parsed[0] if len(parsed) == 1 and isinstance(parsed[0], list) else parsed
+    if not all(isinstance(meta, dict) for meta in metas):
+        raise InvalidRequest("metas: send a JSON object for each image")
+    return metas
+
+
+def describe(errors: Any) -> str:
+    """One sentence for all problems that pydantic found, each with its field."""
+    sentences = []
+    for item in errors:
+        where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query"))
+        sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
+    return "; ".join(sentences)
+
+
+async def _text(name: str, value: UploadFile | str) -> str:
+    try:  # a text part that carries a file name arrives as a file
+        return (await value.read()).decode() if isinstance(value, UploadFile) else value
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"{name}: the text is not UTF-8") from exc
+
+
+def _parse_meta(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    if len(text) > _MAX_META_CHARACTERS:
+        raise InvalidRequest(f"metas: {len(text)} characters, at most {_MAX_META_CHARACTERS} are accepted")
+    try:
+        meta = json.loads(text, parse_constant=refuse)
+        json.dumps(
+            meta, ensure_ascii=False, allow_nan=False
+        ).encode()  # half a character can be escaped, and then not be sent
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest("metas: this is not JSON; send a JSON object for each image") from exc
+    return meta

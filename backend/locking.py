@@ -1,0 +1,35 @@
+"""One writer at a time per folder, across threads and processes."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from backend.errors import StorageError
+from backend.utils import TEMPORARY_PREFIX
+
+_TIMEOUT_S = 30
+
+
+@contextlib.contextmanager
+def writing(folder: Path, what: str) -> Iterator[None]:
+    """Make the folder, hold its lock, and clear what a killed writer left; the system frees the lock of a dead process.
+
+    Args:
+        folder: of the files that are written.
+        what: what they are, for messages: "model".
+
+    Raises:
+        StorageError: another process holds the lock for too long, or writing failed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock", timeout=_TIMEOUT_S):
+            for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+                leftover.unlink(missing_ok=True)
+            yield
+    except filelock.Timeout as exc:
+        raise StorageError(f"another process has been writing this {what} for too long; retry") from exc
+    except OSError as exc:
+        raise StorageError(f"the {what} cannot be stored ({exc.strerror}); check the models folder") from exc

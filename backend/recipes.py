@@ -1,0 +1,106 @@
+"""What a recipe has settled: the scale of its images, which its first fit or upload decides."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from backend.errors import Conflict, StorageError
+from backend.layout import canonical_recipe, recipe_folder
+from backend.locking import writing
+from backend.utils import write_atomic
+
+RECIPE_FILE = "recipe.json"
+_OLDER_RECIPE_FILE = "recipe_meta.json"
+_SAME_SCALE = 1e-6  # clients print all digits; files of older backends went through other hands
+
+
+class RecipeStore:
+    """Settings of the recipes below one models folder. Several processes may share it.
+
+    Calls that name no recipe settle nothing and are bound to nothing: for them, pass None.
+
+    Args:
+        root: the models folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def mm_per_px(self, recipe_id: str | None) -> float | None:
+        """Millimetres per pixel that the recipe is locked to; None before its first fit or upload.
+
+        Raises:
+            StorageError: the stored settings are damaged or cannot be read.
+        """
+        if recipe_id is None:
+            return None
+        for path in (recipe_folder(self._root, recipe_id) / RECIPE_FILE, *self._older_files(recipe_id)):
+            if (value := _read(path).get("mm_per_px")) is not None:
+                return float(value)
+        return None
+
+    def check(self, recipe_id: str | None, mm_per_px: float) -> None:
+        """Refuse a scale that is not the recipe's.
+
+        Raises:
+            Conflict: the recipe is locked to another one.
+            StorageError: as `mm_per_px`.
+        """
+        locked = self.mm_per_px(recipe_id)
+        if locked is not None and not math.isclose(locked, mm_per_px, rel_tol=_SAME_SCALE):
+            raise Conflict(
+                f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g}, which its "
+                "first fit or upload decided: send that, or use another recipe"
+            )
+
+    @contextlib.contextmanager
+    def settling(self, recipe_id: str | None, mm_per_px: float | None) -> Iterator[None]:
+        """Lock the recipe to a scale once what is done inside has succeeded; nobody else settles it meanwhile.
+
+        Args:
+            recipe_id: the recipe.
+            mm_per_px: its scale; None settles nothing.
+
+        Raises:
+            Conflict: it is locked to another one; nothing was done.
+            StorageError: the settings cannot be read or written.
+        """
+        if recipe_id is None or mm_per_px is None:
+            yield
+            return
+        folder = recipe_folder(self._root, recipe_id)
+        with writing(folder, "recipe"):
+            self.check(recipe_id, mm_per_px)
+            yield
+            if not (folder / RECIPE_FILE).exists():
+                settings = {"recipe_id": recipe_id, "mm_per_px": mm_per_px, "created_at_utc": utc_now().isoformat()}
+                write_atomic({folder / RECIPE_FILE: json.dumps(settings, indent=2).encode()})
+
+    def _older_files(self, recipe_id: str) -> list[Path]:
+        files = (self._root / "recipes").glob(f"*/{_OLDER_RECIPE_FILE}")
+        found = [file for file in files if canonical_recipe(file.parent.name) == recipe_id]
+        return sorted(found, key=lambda file: (file.parent.name != recipe_id, file))  # the newest has no capitals
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise StorageError(f"the settings of the recipe cannot be read ({exc.strerror})") from exc
+    except (ValueError, RecursionError) as exc:
+        raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it") from exc
+    scale = values.get("mm_per_px") if isinstance(values, dict) else None
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it")
+    return dict(values)
