@@ -108,7 +108,7 @@ class RunBoard:
             "recipe_id": key.recipe,
             "model_key": key.model,
             "request_id": current_request_id(),
-            "started_at_utc": utc_now().isoformat(timespec="milliseconds"),
+            "started_at_utc": utc_now().isoformat(timespec="microseconds"),
             "host": socket.gethostname(),
             "pid": process.pid,
             "process_started": process.create_time(),

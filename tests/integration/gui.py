@@ -1,9 +1,12 @@
-"""A client that writes the GUI's wire format: .NET multipart, chunked JSON, shortest numbers; it reads as strictly."""
+"""Clients that write the GUI's wire format: .NET multipart, chunked JSON, shortest numbers; they read as strictly."""
 
 import http.client
 import json
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 _BOUNDARY = "4f6b1d0e-6e0a-4a8e-9a55-0c1a7f3f2b11"
 
@@ -20,6 +23,41 @@ class Reply:
             raise ValueError(f"{constant} is no JSON")
 
         return json.loads(self.content, parse_constant=refuse)
+
+    def read(self, members: dict[str, Any]) -> dict[str, Any]:
+        """The members of an object as the GUI's reader finds them.
+
+        Names are case-insensitive and unknown ones ignored. A missing value reads as 0, false, or null; null is an
+        error for a number or truth value that cannot be null (types ending in ``?`` can), and 3.0 is none for an int.
+        """
+        return read_object(self.json, members)
+
+
+def read_object(values: Any, members: dict[str, Any]) -> dict[str, Any]:
+    assert isinstance(values, dict), values
+    given = {name.lower(): value for name, value in values.items()}
+    return {name: _read(given.get(name.lower(), _MISSING), kind, name) for name, kind in members.items()}
+
+
+_MISSING = object()
+_ZEROS = {"int": 0, "double": 0.0, "bool": False}
+_TYPES = {"int": int, "double": int | float, "bool": bool, "string": str}
+
+
+def _read(value: Any, kind: Any, name: str) -> Any:
+    if isinstance(kind, dict):
+        return None if value in (_MISSING, None) else read_object(value, kind)
+    if isinstance(kind, list):
+        return None if value in (_MISSING, None) else [_read(item, kind[0], name) for item in value]
+    if value is _MISSING:
+        return _ZEROS.get(kind)
+    if value is None:
+        assert kind not in _ZEROS, f"{name}: null"
+        return None
+    base = kind.removesuffix("?")
+    assert isinstance(value, _TYPES[base]), f"{name}: {value!r} is no {kind}"
+    assert base == "bool" or not isinstance(value, bool), f"{name}: {value!r} is no {kind}"
+    return value
 
 
 @dataclass
@@ -105,3 +143,96 @@ class Gui:
             "/calibrate_ng",
             f'{{"role_id":"{role}","roi_id":"{roi}","mm_per_px":0.2,"ok_scores":{ok_text},"ng_scores":{ng_text}{extra}}}',
         )
+
+
+REGION = dict.fromkeys(("x", "y", "w", "h", "area_px", "area_mm2"), "double") | {"bbox": ["double"]}
+HEALTH = dict.fromkeys(("status", "device", "model", "version", "reason", "request_id", "recipe_id"), "string")
+FIT = {"n_embeddings": "int", "coreset_size": "int", "token_shape": ["int"]}
+CALIBRATION = dict.fromkeys(("threshold", "ok_mean", "ng_mean", "score_percentile", "area_mm2_thr"), "double")
+SEED_INFERENCE = {"score": "double", "threshold": "double", "heatmap_png_base64": "string", "regions": [REGION]}
+HEAD_INFERENCE = SEED_INFERENCE | {
+    "threshold": "double?",
+    "decision": "string",
+    "request_id": "string",
+    "recipe_id": "string",
+}
+STATE = {
+    **dict.fromkeys(("status", "request_id", "recipe_id", "role_id", "roi_id", "model_key"), "string"),
+    "memory_fitted": "bool",
+    "calib_present": "bool",
+}
+DATASET_CALIBRATION = {
+    "threshold": "double",
+    "score_percentile": "int",
+    "area_mm2_thr": "double",
+    "n_ok": "int",
+    "n_ng": "int",
+    "role_id": "string",
+    "roi_id": "string",
+    "recipe_id": "string",
+    "request_id": "string",
+}
+DATASET_INFERENCE = {
+    "status": "string",
+    "n_total": "int",
+    "n_errors": "int",
+    "items": [
+        {
+            "label": "string",
+            "filename": "string",
+            "mm_per_px": "double",
+            "score": "double",
+            "threshold": "double?",
+            "regions": [REGION],
+            "n_regions": "int",
+            "heatmap_png_base64": "string",
+            "error": "string",
+        }
+    ],
+}
+
+
+@dataclass
+class Head(Gui):
+    """The newest generation: a recipe in a header of every call, stored images, decisions."""
+
+    layout: str = "My Layout 1"
+
+    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        request_id = str(uuid.uuid4())
+        own = {"X-Request-Id": request_id, "X-Recipe-Id": self.layout}
+        reply = super().send(method, path, body, {**own, **(headers or {})})
+        assert reply.headers["x-request-id"] == request_id
+        return reply
+
+    def upload(self, role: str, roi: str, label: str, images: Sequence[bytes], metas: Sequence[str] = ()) -> Reply:
+        parts = [Part(name, text.encode()) for name, text in {"role_id": role, "roi_id": roi}.items()]
+        parts += image_parts(list(images))
+        parts += [Part("metas", meta.encode(), "application/json; charset=utf-8") for meta in metas]
+        return self.multipart(f"/datasets/{label}/upload", parts)
+
+    def ask(self, path: str, method: str = "GET", **query: str) -> Reply:
+        return self.send(method, f"{path}?{urlencode(query)}")
+
+    def fit_dataset(self, role: str, roi: str, mm_per_px: float = 0.2) -> Reply:
+        texts = [Part("use_dataset", b"true"), Part("model_key", roi.encode())]
+        return self.multipart("/fit_ok", [*self.roi(role, roi, mm_per_px), *texts])
+
+
+def meta(role: str, roi: str, label: str, filename: str, mm_per_px: float = 0.2, shape: str = "") -> str:
+    """The metadata of an image as the newest generation writes them."""
+    return json.dumps(
+        {
+            "role_id": role,
+            "roi_id": roi,
+            "label": label,
+            "filename": filename,
+            "angle": 12.5,
+            "timestamp": "2026-01-07T10:11:12.1234567Z",
+            "mm_per_px": "@",
+            "shape_json": shape,
+            "created_at_utc": "2026-01-07T10:11:12.1234567Z",
+            "source_path": "C:\\line\\part.png",
+        },
+        separators=(",", ":"),
+    ).replace('"@"', number(mm_per_px))
