@@ -5,6 +5,7 @@ An image is there when its file is; its metadata is written before it and remove
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from backend.utils import write_atomic
 Label = Literal["ok", "ng"]
 LABELS: tuple[Label, ...] = ("ok", "ng")
 _METADATA_SUFFIX = ".json"
+_PLAIN_NAME = re.compile(r"[^/\\:\0]+")  # of a file in the folder itself, on any system
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,10 @@ class DatasetStore:
             Conflict: the metadata of several carry that name.
             InvalidRequest, StorageError: as `names`.
         """
-        samples = self.samples(key, label)
-        found = [sample for sample in samples if sample.name == filename]
-        found = found or [sample for sample in samples if sample.metadata().get("filename") == filename]
+        folder = self._folder(key) / label
+        if _is_image(filename) and _PLAIN_NAME.fullmatch(filename) and _is_file(folder / filename):
+            return Sample(label, filename, folder / filename)
+        found = [sample for sample in self.samples(key, label) if sample.metadata().get("filename") == filename]
         if not found:
             raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
         if len(found) > 1:
@@ -196,10 +199,10 @@ class DatasetStore:
             Conflict: several roles have images of this ROI.
         """
         own = dataset_folder(self._root, key)
-        if key.recipe_id is None or not is_inspection(key) or any(_names(own / label) for label in LABELS):
+        if key.recipe_id is None or not is_inspection(key) or _has_images(own):
             return own
         others = own.parent.parent.glob(f"*/{folder_name(key.roi_id)}")
-        found = [other for other in others if any(_names(other / label) for label in LABELS)]
+        found = [other for other in others if _has_images(other)]
         if len(found) > 1:
             roles = ", ".join(repr(unquote(folder.parent.name)) for folder in found)
             raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
@@ -223,8 +226,22 @@ def _names(folder: Path) -> dict[str, bool]:
         return {}
     except OSError as exc:
         raise StorageError(f"the stored images cannot be listed ({exc.strerror}); check the models folder") from exc
-    images = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-    return {name: f"{name}{_METADATA_SUFFIX}" in files for name in sorted(images)}
+    return {name: f"{name}{_METADATA_SUFFIX}" in files for name in sorted(filter(_is_image, files))}
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have such a name
+        return False
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_is_image(path.name) for label in LABELS for path in (folder / label).glob("*"))
 
 
 def _remove(image: Path) -> None:

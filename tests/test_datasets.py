@@ -123,7 +123,17 @@ def test_an_image_is_found_by_its_name_or_by_the_one_in_its_metadata(tmp_path):
     assert store.find(KEY, "ok", "2.png").name == two
     with pytest.raises(Conflict, match=rf"2 ok images .*'3\.png': name one of {twice}, {again}"):
         store.find(KEY, "ok", "3.png")
-    for name in ("9.png", "", ".", "..", "../ok/" + one, str(folder_of(tmp_path) / one), one + ".json", ".lock"):
+    for name in (
+        "9.png",
+        "",
+        ".",
+        "..",
+        "../ok/" + one,
+        str(folder_of(tmp_path) / one),
+        one + ".json",
+        ".lock",
+        "x" * 300 + ".png",
+    ):
         with pytest.raises(SampleNotFound):
             store.find(KEY, "ok", name)
     with pytest.raises(SampleNotFound):
