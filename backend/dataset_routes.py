@@ -50,7 +50,7 @@ from backend.schemas import (
     UploadReply,
     region_reply,
 )
-from backend.service import InspectionService
+from backend.service import InferResult, InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
 from backend.utils import NamedImage, decode_image, image_suffix
@@ -249,7 +249,7 @@ def infer_dataset(
     try:
         n_total = n_errors = 0
 
-        def write(judged: Judged) -> None:
+        def write(judged: Judged[InferResult]) -> None:
             nonlocal n_total, n_errors
             reply.write(b"," if n_total else b"")
             reply.write(_item(judged, with_heatmap=body.include_heatmap).model_dump_json(exclude_none=True).encode())
@@ -329,7 +329,7 @@ def _scale_of(meta: dict[str, Any]) -> float | None:
     return float(value)
 
 
-def _item(judged: Judged, *, with_heatmap: bool) -> ItemReply:
+def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:
     item: dict[str, Any] = {"label": judged.sample.label, "filename": judged.sample.name, "mm_per_px": judged.mm_per_px}
     if judged.result is None:
         return ItemReply(**item, regions=[], n_regions=0, error=judged.error)

@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from backend.calib import Calibration
 from backend.datasets import Label, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.layout import RoiKey
 from backend.roi_mask import Shape, parse_shape
+from backend.score_cache import ScoreCache
 from backend.service import FitResult, InferResult, InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
@@ -22,8 +23,11 @@ _SEEN_IN_THE_FIT = (
 )
 
 
+Result = TypeVar("Result")
+
+
 @dataclass(frozen=True)
-class Judged:
+class Judged(Generic[Result]):
     """A stored image and what came of it.
 
     Attributes:
@@ -35,7 +39,7 @@ class Judged:
 
     sample: Sample
     mm_per_px: float | None
-    result: InferResult | None = None
+    result: Result | None = None
     error: str | None = None
 
 
@@ -50,7 +54,7 @@ class DatasetCalibration:
     """
 
     calibration: Calibration
-    failed: list[Judged]
+    failed: list[Judged[float]]
     warning: str | None
 
 
@@ -101,23 +105,30 @@ def calibrate(
     if require_ng and not ng:
         raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
     percentile = service.settings.score_percentile if score_percentile is None else score_percentile
+    known = _score_cache(service, key, fitted, percentile)
     scores: dict[Label, list[float]] = {"ok": [], "ng": []}
     scales: list[float] = []
-    failed: list[Judged] = []
+    failed: list[Judged[float]] = []
 
-    def keep_score(judged: Judged) -> None:
+    def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> float:
+        content = image.read()
+        score = known.get(content, shape)
+        if score is None:
+            result = service.judge(
+                fitted, image, mm_per_px=mm_per_px, shape=shape, score_percentile=percentile, with_heatmap=False
+            )
+            score = result.inference.score
+            known.put(content, shape, score)
+        return score
+
+    def keep(judged: Judged[float]) -> None:
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
         else:
-            scores[judged.sample.label].append(judged.result.inference.score)
+            scores[judged.sample.label].append(judged.result)
             scales.append(judged.mm_per_px)
 
-    _judge_all(
-        _Judging(service, fitted, key, default_mm_per_px, percentile, with_heatmap=False),
-        "calibrate_dataset",
-        [*ok, *ng],
-        keep_score,
-    )
+    _judge_all(service, key, "calibrate_dataset", [*ok, *ng], default_mm_per_px, score, keep)
     if not scores["ok"] or (require_ng and not scores["ng"]):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
     if service.store.memory_id(key) != fitted.memory_id:
@@ -126,7 +137,7 @@ def calibrate(
         key,
         scores["ok"],
         scores["ng"],
-        mm_per_px=scales[0],
+        mm_per_px=service.recipes.mm_per_px(key.recipe_id) or scales[0],
         area_mm2_thr=area_mm2_thr,
         score_percentile=percentile,
         memory_id=fitted.memory_id,
@@ -143,7 +154,7 @@ def infer(
     *,
     default_mm_per_px: float | None,
     with_heatmaps: bool,
-    on_judged: Callable[[Judged], None],
+    on_judged: Callable[[Judged[InferResult]], None],
 ) -> FittedRoi:
     """Judge the stored images, each as `InspectionService.infer` would.
 
@@ -163,57 +174,52 @@ def infer(
     """
     fitted = service.fitted(key)
     samples = [sample for label in labels for sample in service.datasets.samples(key, label)]
-    _judge_all(
-        _Judging(service, fitted, key, default_mm_per_px, None, with_heatmap=with_heatmaps),
-        "infer_dataset",
-        samples,
-        on_judged,
-    )
+
+    def judge(image: NamedImage, mm_per_px: float, shape: Shape | None) -> InferResult:
+        return service.judge(fitted, image, mm_per_px=mm_per_px, shape=shape, with_heatmap=with_heatmaps)
+
+    _judge_all(service, key, "infer_dataset", samples, default_mm_per_px, judge, on_judged)
     return fitted
 
 
-def _judge_all(judging: "_Judging", kind: str, samples: Sequence[Sample], on_judged: Callable[[Judged], None]) -> None:
-    """Judge all samples, in order, in the place of one inference."""
-    service, key = judging.service, judging.key
+def _judge_all(
+    service: InspectionService,
+    key: RoiKey,
+    kind: str,
+    samples: Sequence[Sample],
+    default_mm_per_px: float | None,
+    judge: Callable[[NamedImage, float, Shape | None], Result],
+    on_judged: Callable[[Judged[Result]], None],
+) -> None:
+    """Judge all samples, in order, in the place of one inference; what is wrong with one of them is its error."""
     locked = service.recipes.mm_per_px(key.recipe_id)
     with service.inference_place(), service.runs.run(kind, key, len(samples)) as run:
         for number, sample in enumerate(samples, start=1):
-            judged = judging.judge(sample, locked)
-            run.n_errors += judged.result is None
+            mm_per_px = None
+            try:
+                metadata = sample.metadata()
+                mm_per_px = _scale(metadata) or locked or default_mm_per_px
+                if mm_per_px is None:
+                    raise InvalidRequest(f"{sample.name}: no mm_per_px is known; send default_mm_per_px")
+                result = judge(NamedImage(sample.name, sample.read), mm_per_px, _shape(metadata))
+                judged = Judged(sample, mm_per_px, result)
+            except (InvalidImage, TooLarge, InvalidRequest, StorageError) as exc:
+                run.n_errors += 1
+                judged = Judged(sample, mm_per_px, error=str(exc))
             on_judged(judged)
             run.report("score", number, len(samples))
     annotate(n_images=len(samples), n_errors=run.n_errors)
 
 
-@dataclass(frozen=True)
-class _Judging:
-    """How the images of a run are judged."""
-
-    service: InspectionService
-    fitted: FittedRoi
-    key: RoiKey
-    default_mm_per_px: float | None
-    score_percentile: float | None
-    with_heatmap: bool
-
-    def judge(self, sample: Sample, locked: float | None) -> Judged:
-        mm_per_px = None
-        try:
-            metadata = sample.metadata()
-            mm_per_px = _scale(metadata) or locked or self.default_mm_per_px
-            if mm_per_px is None:
-                raise InvalidRequest(f"{sample.name}: no mm_per_px is known; send default_mm_per_px")
-            result = self.service.judge(
-                self.fitted,
-                NamedImage(sample.name, sample.read),
-                mm_per_px=mm_per_px,
-                shape=_shape(metadata),
-                score_percentile=self.score_percentile,
-                with_heatmap=self.with_heatmap,
-            )
-        except (InvalidImage, TooLarge, InvalidRequest, StorageError) as exc:
-            return Judged(sample, mm_per_px, error=str(exc))
-        return Judged(sample, mm_per_px, result)
+def _score_cache(service: InspectionService, key: RoiKey, fitted: FittedRoi, percentile: float) -> ScoreCache:
+    conditions = {
+        "memory_id": fitted.memory_id,
+        "extractor": service.features.identity.as_dict(),
+        "runtime": service.features.runtime.name,
+        "score_percentile": percentile,
+        "blur_sigma": service.settings.blur_sigma,
+    }
+    return ScoreCache(service.datasets.folder(key), conditions)
 
 
 def _scale(metadata: dict[str, Any]) -> float | None:

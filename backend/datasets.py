@@ -132,10 +132,10 @@ class DatasetStore:
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
-            Conflict: see `_folder`.
+            Conflict: see `folder`.
             StorageError: the folder cannot be read.
         """
-        return _names(self._folder(key) / label)
+        return _names(self.folder(key) / label)
 
     def samples(self, key: RoiKey, label: Label) -> list[Sample]:
         """The stored images, sorted by name.
@@ -143,7 +143,7 @@ class DatasetStore:
         Raises:
             InvalidRequest, Conflict, StorageError: as `names`.
         """
-        folder = self._folder(key) / label
+        folder = self.folder(key) / label
         return [Sample(label, name, folder / name) for name in _names(folder)]
 
     def find(self, key: RoiKey, label: Label, filename: str) -> Sample:
@@ -154,7 +154,7 @@ class DatasetStore:
             Conflict: the metadata of several carry that name.
             InvalidRequest, StorageError: as `names`.
         """
-        folder = self._folder(key) / label
+        folder = self.folder(key) / label
         if _is_image(filename) and _PLAIN_NAME.fullmatch(filename) and _is_file(folder / filename):
             return Sample(label, filename, folder / filename)
         found = [sample for sample in self.samples(key, label) if sample.metadata().get("filename") == filename]
@@ -192,10 +192,11 @@ class DatasetStore:
                 left.unlink(missing_ok=True)
         return len(names)
 
-    def _folder(self, key: RoiKey) -> Path:
+    def folder(self, key: RoiKey) -> Path:
         """Where the images of a ROI are read: under its role, or what clients had it as before they turned the role.
 
         Raises:
+            InvalidRequest: the ids are too long for a file name.
             Conflict: several roles have images of this ROI.
         """
         own = dataset_folder(self._root, key)

@@ -1,0 +1,71 @@
+"""Scores of stored images on disk, so that a calibration that a client gave up on, or repeats, does not start anew."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backend.roi_mask import Shape
+
+_PREFIX = ".scores-"
+
+log: Any = structlog.get_logger(__name__)
+
+
+class ScoreCache:
+    """One file of scores, a JSON line each; appended to as they are made, by whatever process.
+
+    Args:
+        folder: of the data set.
+        conditions: everything but image and mask that decides a score, JSON values; scores of others are forgotten.
+    """
+
+    def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
+        self._path = folder / f"{_PREFIX}{digest[:32]}.jsonl"
+        self._scores = _read(self._path)
+        self._writes = True
+
+    def get(self, image: bytes, shape: Shape | None) -> float | None:
+        """What was put for these image bytes and this mask; None if nothing was."""
+        return self._scores.get(_name(image, shape))
+
+    def put(self, image: bytes, shape: Shape | None, score: float) -> None:
+        """Keep a score; where the disk does not take it, the run goes on without."""
+        name = _name(image, shape)
+        self._scores[name] = score
+        if not self._writes:
+            return
+        try:
+            if not self._path.exists():
+                for other in self._path.parent.glob(f"{_PREFIX}*"):
+                    other.unlink(missing_ok=True)
+            with self._path.open("ab", buffering=0) as file:
+                file.write(f"\n{json.dumps([name, score])}".encode())  # a torn line ends where the next one begins
+        except OSError as exc:
+            self._writes = False
+            log.warning("scores.not_kept", reason=str(exc.strerror))
+
+
+def _name(image: bytes, shape: Shape | None) -> str:
+    mask = b"" if shape is None else shape.model_dump_json().encode()
+    return hashlib.sha256(hashlib.sha256(image).digest() + mask).hexdigest()
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:  # there are none yet, or they cannot be read: all are made again
+        return {}
+    scores = {}
+    for line in lines:
+        try:
+            name, score = json.loads(line)
+        except (ValueError, TypeError):  # empty, or torn by a crash
+            continue
+        if isinstance(name, str) and isinstance(score, float):
+            scores[name] = score
+    return scores

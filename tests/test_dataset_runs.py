@@ -1,0 +1,182 @@
+"""Fit, calibrate and infer from stored images, beside the same with images that are sent."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from backend import dataset_runs
+from backend import runs as runs_module
+from backend.calib import choose_threshold
+from backend.config import Settings
+from backend.datasets import NewSample
+from backend.errors import Conflict, InvalidRequest, MemoryNotFound
+from backend.layout import RoiKey
+from backend.roi_mask import parse_shape
+from backend.service import InspectionService
+from backend.storage import ModelStore
+from backend.utils import NamedImage
+
+KEY = RoiKey("Master1", "Pattern", "line 1")
+CIRCLE = '{"kind":"circle","cx":100,"cy":100,"r":90}'
+CALIBRATION = {"default_mm_per_px": 0.2, "score_percentile": None, "area_mm2_thr": None, "require_ng": True}
+
+
+@pytest.fixture
+def service(features, tmp_path):
+    return InspectionService(Settings(models_dir=tmp_path, min_ok_samples=2), features, ModelStore(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def pngs(images):
+    small = [cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA) for image in images]
+    return [cv2.imencode(".png", image)[1].tobytes() for image in small]
+
+
+def store(service, label, contents, key=KEY, **metadata):
+    return service.datasets.add(key, label, [NewSample(lambda c=c: c, ".png", metadata) for c in contents])
+
+
+def score(service, content, shape=None, percentile=None):
+    result = service.infer(
+        KEY,
+        NamedImage("x.png", lambda: content),
+        mm_per_px=0.2,
+        shape=parse_shape(shape),
+        score_percentile=percentile,
+    )
+    return result.inference.score
+
+
+@pytest.fixture
+def fitted(service, pngs):
+    store(service, "ok", pngs[:2])
+    dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    return service
+
+
+def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitted, pngs, features, tmp_path):
+    sent = InspectionService(Settings(models_dir=tmp_path / "b"), features, ModelStore(tmp_path / "b"))
+    sent.fit_ok(KEY, [NamedImage("x.png", lambda png=png: png) for png in pngs[:2]], mm_per_px=0.2)
+    assert fitted.store.memory_id(KEY) == sent.store.memory_id(KEY)
+    assert fitted.recipes.mm_per_px("line 1") == 0.2
+
+
+def test_a_calibration_equals_that_of_the_scores_that_single_inferences_give(fitted, pngs):
+    store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
+    store(fitted, "ng", pngs[3:5])
+    ok = [score(fitted, pngs[0]), score(fitted, pngs[1]), score(fitted, pngs[2], CIRCLE)]
+    ng = [score(fitted, png) for png in pngs[3:5]]
+    done = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    assert done.calibration.threshold == choose_threshold(ok, ng)
+    assert (done.calibration.n_ok, done.calibration.n_ng, done.failed) == (3, 2, [])
+    assert done.calibration.memory_id == fitted.store.memory_id(KEY)
+    median = dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 50, "area_mm2_thr": 7.0})
+    assert median.calibration.threshold == choose_threshold(
+        [score(fitted, pngs[0], None, 50), score(fitted, pngs[1], None, 50), score(fitted, pngs[2], CIRCLE, 50)],
+        [score(fitted, png, None, 50) for png in pngs[3:5]],
+    )
+    assert (median.calibration.score_percentile, median.calibration.area_mm2_thr) == (50, 7.0)
+
+
+def test_a_calibration_that_is_repeated_runs_the_network_for_new_images_only(fitted, pngs, monkeypatch):
+    store(fitted, "ng", pngs[3:4])
+    first = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    judge, judged = fitted.judge, []
+    monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
+    assert dataset_runs.calibrate(fitted, KEY, **CALIBRATION) == first
+    assert judged == []
+    store(fitted, "ng", pngs[4:5])
+    third = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    assert len(judged) == 1
+    assert third.calibration.n_ng == 2
+    assert third.calibration.threshold == choose_threshold(
+        [score(fitted, png, None, 99) for png in pngs[:2]], [score(fitted, png, None, 99) for png in pngs[3:5]]
+    )
+
+
+def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
+    with pytest.raises(InvalidRequest, match=r"0 OK images are stored .* a fit needs 2"):
+        dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    with pytest.raises(MemoryNotFound):
+        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+    service.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
+    with pytest.raises(InvalidRequest, match="no OK images"):
+        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+    store(service, "ok", pngs[:1])
+    with pytest.raises(InvalidRequest, match=r"no NG images .* require_ng"):
+        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+    without = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    assert (without.calibration.n_ng, without.warning) == (0, None), "no image was in the fit, as far as is known"
+    store(service, "ng", [b"\x89PNG\r\n\x1a\n damaged"])
+    with pytest.raises(InvalidRequest, match=r"too few images could be scored.*damaged"):
+        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+
+
+def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, monkeypatch):
+    judge = fitted.judge
+
+    def judge_while_somebody_fits(*arguments, **options):
+        fitted.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[3])], mm_per_px=0.2)
+        return judge(*arguments, **options)
+
+    monkeypatch.setattr(fitted, "judge", judge_while_somebody_fits)
+    with pytest.raises(Conflict, match="fitted anew"):
+        dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False})
+    assert fitted.fitted(KEY).calibration_state == "none"
+
+
+def test_the_scale_of_an_image_is_its_own_then_the_recipes_then_the_default(service, pngs):
+    key = RoiKey("Master1", "Pattern")
+    service.fit_ok(key, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
+    for metadata in ({"mm_per_px": 0.5}, {"mm_per_px": 0}, {}):
+        store(service, "ok", pngs[:1], key, **metadata)
+
+    def scales(default):
+        seen = []
+        dataset_runs.infer(service, key, ["ok"], default_mm_per_px=default, with_heatmaps=False, on_judged=seen.append)
+        return [(judged.mm_per_px, judged.error is None) for judged in seen]
+
+    assert scales(0.3) == [(0.5, True), (0.3, True), (0.3, True)]
+    assert scales(None) == [(0.5, True), (None, False), (None, False)]
+
+
+def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
+    folder = fitted.datasets.folder(KEY) / "ok"
+    names = store(fitted, "ok", [pngs[0]] * 3, shape_json='{"kind":"star"}')
+    (folder / names[1]).write_bytes(pngs[0][: len(pngs[0]) // 2])
+    (folder / f"{names[1]}.json").write_text("{}")
+    (folder / f"{names[2]}.json").write_text("{")
+    seen = []
+    dataset_runs.infer(fitted, KEY, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    errors = [judged.error for judged in seen]
+    assert errors[:2] == [None, None]
+    assert "star" in errors[2]
+    assert "truncated or damaged" in errors[3]
+    assert "metadata" in errors[4]
+    assert seen[0].result.heatmap_png_base64
+
+
+def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
+    monkeypatch.setattr(runs_module, "_LOG_EVERY_S", 0)
+    with capture_logs() as logged:
+        dataset_runs.infer(
+            fitted, KEY, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None
+        )
+    (line,) = [line for line in logged if line["event"] == "infer_dataset.progress"]
+    assert {name: line[name] for name in ("step", "done", "total")} == {"step": "score", "done": 1, "total": 2}
+
+
+def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
+    store(fitted, "ng", pngs[3:4], shape_json=CIRCLE)
+    store(fitted, "ng", pngs[3:4], shape_json=json.loads(CIRCLE))
+    store(fitted, "ng", pngs[3:4], shape_json="")
+    seen = []
+    dataset_runs.infer(fitted, KEY, ["ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=seen.append)
+    masked, also_masked, whole = (judged.result.inference for judged in seen)
+    assert masked.score == also_masked.score == score(fitted, pngs[3], CIRCLE)
+    assert whole.score == score(fitted, pngs[3])
+    assert masked.score != whole.score
+    assert np.array_equal(masked.heatmap, also_masked.heatmap)
