@@ -1,15 +1,29 @@
-"""The workflows of the GUI generations seed and mid, written byte for byte as they write them."""
+"""The workflows of the GUI generations, written byte for byte as they write them."""
 
 import base64
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.integration.conftest import Server
-from tests.integration.gui import Gui, Part
+from tests.integration.gui import (
+    CALIBRATION,
+    FIT,
+    HEAD_INFERENCE,
+    SEED_INFERENCE,
+    Gui,
+    Head,
+    Part,
+    Reply,
+    image_parts,
+    number,
+)
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',
@@ -21,6 +35,133 @@ SHAPES = {
 def heatmap_of(reply: dict) -> np.ndarray:
     png = np.frombuffer(base64.b64decode(reply["heatmap_png_base64"]), np.uint8)
     return cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How the clients of one time write their requests, and what they read."""
+
+    client: Callable[[Gui], Gui]
+    images: str
+    image_type: str
+    texts: dict[str, str]
+    shape_type: str
+    calibration: str
+    inference: dict[str, Any]
+    judges: bool
+
+
+GENERATIONS = {
+    "seed": Generation(
+        client=lambda gui: gui,
+        images="images[{}]",
+        image_type="image/png",
+        texts={},
+        shape_type="application/json; charset=utf-8",
+        calibration="",
+        inference=SEED_INFERENCE,
+        judges=False,
+    ),
+    "mid": Generation(
+        client=lambda gui: gui,
+        images="images",
+        image_type="application/octet-stream",
+        texts={"memory_fit": "false", "model_key": "A key of its own"},
+        shape_type="text/plain; charset=utf-8",
+        calibration=',"model_key":"A key of its own"',
+        inference=SEED_INFERENCE | {"threshold": "double?"},
+        judges=False,
+    ),
+    "head": Generation(
+        client=lambda gui: Head(gui.host, gui.port, layout="Generations 1"),
+        images="images",
+        image_type="image/png",
+        texts={"model_key": "Pattern"},
+        shape_type="text/plain; charset=utf-8",
+        calibration=',"model_key":"Pattern"',
+        inference=HEAD_INFERENCE,
+        judges=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_every_generation_from_the_fit_to_its_errors(server: Server, crops: list[bytes], name: str) -> None:
+    generation = GENERATIONS[name]
+    gui = generation.client(server.gui)
+    role, roi = f"Generation {name}", "Pattern"
+    ids = gui.roi(role, roi, mm_per_px=1e-05)
+    texts = [Part(field, text.encode()) for field, text in generation.texts.items()]
+
+    def files(images: list[bytes]) -> list[Part]:
+        parts = image_parts(images, generation.images)
+        return [replace(part, content_type=generation.image_type) for part in parts]
+
+    def infer(image: bytes, shape: str | None = None) -> Reply:
+        model_key = texts if name == "head" else []
+        masks = [] if shape is None else [Part("shape", shape.encode(), generation.shape_type)]
+        return gui.multipart("/infer", [*ids, *model_key, Part("image", image, "image/png", "crop.png"), *masks])
+
+    missing = infer(crops[2])
+    assert missing.status == 400
+    assert set(missing.json) == {"error", "trace"}
+    for phrase in ("memory not found", "run /fit_ok first", "Memoria no encontrada"):
+        assert phrase in missing.json["error"]
+    refused_fits = [
+        gui.multipart("/fit_ok", [*ids, *texts, *files([crops[0], crops[1][:700]])]),
+        gui.multipart("/fit_ok", [*ids, *texts]),
+        gui.multipart("/fit_ok", [*texts, *files(crops[:1])]),
+    ]
+    assert [reply.status for reply in refused_fits] == [400, 422, 422]
+    for reply in refused_fits:
+        assert set(reply.json) == {"error", "trace"}
+        text = reply.content.decode().lower()
+        assert not any(
+            phrase in text for phrase in ("already trained", "already exists", "ya entrenad", "memoria exis")
+        )
+
+    fit = gui.multipart("/fit_ok", [*ids, *texts, *files(crops[:2])])
+    assert fit.status == 200, fit.content
+    assert fit.read(FIT) == {"n_embeddings": 2048, "coreset_size": 41, "token_shape": [32, 32]}
+    before = infer(crops[2])
+    assert before.status == 200
+    assert "threshold" not in before.json
+    first = before.read(generation.inference)
+    assert (first["threshold"] or 0, first["regions"]) == (0, [])
+    fresh = infer(crops[0]).read(generation.inference)["score"]
+    numbers = f'"ok_scores":[{number(fresh)},{number(fresh / 2)}],"ng_scores":null,"area_mm2_thr":1E-10'
+    body = f'{{"role_id":"{role}","roi_id":"{roi}","mm_per_px":1E-05,{numbers},"score_percentile":99'
+    calibrated = gui.chunked_json("/calibrate_ng", body + generation.calibration + "}")
+    assert calibrated.status == 200, calibrated.content
+    calibration = calibrated.read(CALIBRATION)
+    assert None not in calibrated.json.values()
+    assert (calibration["ng_mean"], calibration["score_percentile"]) == (0, 99)
+
+    for shape in SHAPES.values():
+        reply = infer(crops[2], shape)
+        assert reply.status == 200, reply.content
+        judged = reply.read(generation.inference)
+        assert judged["threshold"] == calibration["threshold"]
+        assert 0 < judged["score"] <= 2
+        assert judged["regions"]
+        for region in judged["regions"]:
+            assert region["bbox"] == [region[side] for side in "xywh"]
+            assert region["area_mm2"] == pytest.approx(region["area_px"] * 1e-10)
+        assert heatmap_of(judged).shape == (240, 300)
+        if generation.judges:
+            assert judged["decision"] == ("ng" if judged["score"] >= judged["threshold"] else "ok")
+    errors = [
+        (infer(crops[2][:800]), 400),
+        (infer(b"MZ\x90\x00"), 415),
+        (infer(crops[2], '{"kind":"star"}'), 422),
+        (infer(crops[2], '{"kind":"rect","x":900,"y":0,"w":9,"h":9}'), 422),
+        (gui.chunked_json("/calibrate_ng", body.replace(numbers, '"ok_scores":[]') + "}"), 422),
+        (gui.chunked_json("/calibrate_ng", body), 422),
+    ]
+    for reply, status in errors:
+        assert reply.status == status, reply.content
+        assert set(reply.json) == {"error", "trace"}
+    assert infer(crops[2]).read(generation.inference)["threshold"] == calibration["threshold"], "errors change nothing"
 
 
 def test_seed_fits_infers_uncalibrated_calibrates_and_infers(server: Server, crops: list[bytes]) -> None:
