@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from backend import __version__, bulk
 from backend.config import Settings, load_settings
+from backend.console import print_line
 from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields
@@ -159,7 +160,7 @@ def _sigterm_stops() -> Iterator[None]:
 
 def _fit(settings: Settings, options: argparse.Namespace) -> None:
     fields = _fields(FitFields, options, memory_fit=options.keep_all)
-    bulk.print_line(json.dumps(bulk.fit(settings, fields, options.images)))
+    print_line(json.dumps(bulk.fit(settings, fields, options.images)))
 
 
 def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
@@ -170,7 +171,7 @@ def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
     calibration = bulk.calibrate(
         settings, fields, shape, options.ok, options.ng, scores=options.scores, restart=options.restart
     )
-    bulk.print_line(json.dumps(calibration))
+    print_line(json.dumps(calibration))
 
 
 def _infer(settings: Settings, options: argparse.Namespace) -> None:
