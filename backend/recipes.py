@@ -52,7 +52,7 @@ class RecipeStore:
             StorageError: as `mm_per_px`.
         """
         locked = self.mm_per_px(recipe_id)
-        if locked is not None and not math.isclose(locked, mm_per_px, rel_tol=_SAME_SCALE):
+        if locked is not None and not same_scale(locked, mm_per_px):
             raise Conflict(
                 f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g}, which its "
                 "first fit or upload decided: send that, or use another recipe"
@@ -104,6 +104,11 @@ class RecipeStore:
 def utc_now() -> datetime:
     """The time, in UTC."""
     return datetime.now(timezone.utc)
+
+
+def same_scale(first: float, second: float) -> bool:
+    """Whether two scales in millimetres per pixel are one, but for digits lost on the way."""
+    return math.isclose(first, second, rel_tol=_SAME_SCALE)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
