@@ -34,8 +34,7 @@ _HISTORY = "history"
 _HEADER = ("what", "layout", "recipe", "role", "roi", "found", "result")
 _UNKNOWN_ROI = "its name does not tell role and roi"
 _HINT = (
-    "Refitted ROIs are not calibrated yet: POST /calibrate_dataset, or `python -m backend calibrate` with images of "
-    "good parts."
+    "Calibrate refitted ROIs next: POST /calibrate_dataset, or `python -m backend calibrate` with images of good parts."
 )
 
 Kind = Literal["recipe", "data set", "model", "calibration"]
