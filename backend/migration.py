@@ -5,40 +5,32 @@ Old files are read and never written. What is done already is left as it is, so 
 
 import contextlib
 import hashlib
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from backend import dataset_runs, older
 from backend.checkpoint import checkpoint_folder
 from backend.config import Settings
-from backend.console import count, print_line, progress_bar, say, step_bars
+from backend.console import print_line, progress_bar, say, step_bars
 from backend.dataset_runs import scale_of
-from backend.datasets import LABELS, DatasetStore, Label, NewSample, Sample
-from backend.errors import BackendError, Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
-from backend.image_files import SUFFIXES, read_image
-from backend.layout import INSPECTION_ROLE, RoiKey, current_place, dataset_folder, folder_name, is_inspection
+from backend.datasets import LABELS, Label
+from backend.errors import BackendError, InvalidRequest, StorageError
+from backend.layout import INSPECTION_ROLE, RoiKey, current_place, is_inspection
 from backend.locking import writing
+from backend.migration_images import ImageCopies, StoredImage
+from backend.migration_report import Line, Report
 from backend.older import Found, OlderImage
 from backend.recipes import RecipeStore, read_settings, same_scale, utc_now
 from backend.service import InspectionService
-from backend.utils import ImageLimits, decode_image, image_suffix, write_atomic
+from backend.utils import write_atomic
 
 _HISTORY = "history"
-_HEADER = ("what", "layout", "recipe", "role", "roi", "found", "result")
 _UNKNOWN_ROI = "its name does not tell role and roi"
-_HINT = (
-    "Calibrate refitted ROIs next: POST /calibrate_dataset, or `python -m backend calibrate` with images of good parts."
-)
-
-Kind = Literal["recipe", "data set", "model", "calibration"]
-_KINDS: tuple[Kind, ...] = ("recipe", "data set", "model", "calibration")
 
 
 def migrate(settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> int:
@@ -60,28 +52,15 @@ def migrate(settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> int
         next(old.iterdir(), None)
     except OSError as exc:
         raise InvalidRequest(f"{old}: give the models folder of the older backend ({exc.strerror})") from exc
-    migration = _Migration(settings, old, dry_run=dry_run, refit=refit)
-    migration.run()
-    for line in migration.report():
+    report = Report(old, dry_run=dry_run)
+    try:
+        _Migration(settings, old, report, dry_run=dry_run, refit=refit).run()
+    except KeyboardInterrupt:
+        say("stopped; run the same command again to go on")
+        raise
+    for line in report.text():
         print_line(line)
-    return migration.counts["failed"]
-
-
-@dataclass
-class _Line:
-    """One line of the report: something that was found, and what came of it."""
-
-    kind: Kind
-    layout: str
-    recipe: str
-    role: str
-    roi: str
-    found: str = ""
-    results: list[str] = field(default_factory=list)
-
-    def cells(self) -> tuple[str, ...]:
-        texts = (self.kind, self.layout, self.recipe, self.role, self.roi, self.found, "; ".join(self.results))
-        return tuple(map(_shown, texts))
+    return report.counts["failed"]
 
 
 @dataclass
@@ -96,8 +75,8 @@ class _Roi:
 
     key: RoiKey
     model_keys: set[str] = field(default_factory=set)
-    of_models: list[_Line] = field(default_factory=list)
-    of_datasets: list[_Line] = field(default_factory=list)
+    of_models: list[Line] = field(default_factory=list)
+    of_datasets: list[Line] = field(default_factory=list)
 
     def new_key(self) -> RoiKey:
         """What it is fitted as: under the model key that clients gave it before, if that was one."""
@@ -121,32 +100,19 @@ class _Refit:
     n_images: int
 
 
-@dataclass(frozen=True)
-class _StoredImage:
-    """An image in a data set, or one that a dry run would have put there, with its metadata."""
-
-    name: str
-    path: Path
-    metadata: dict[str, Any] | None = None
-
-
 class _Migration:
     """One run. In a dry run it goes the same way, and keeps in mind what it would have written."""
 
-    def __init__(self, settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> None:
-        self.counts: Counter[str] = Counter()
+    def __init__(self, settings: Settings, old: Path, report: Report, *, dry_run: bool, refit: bool) -> None:
         self._settings = settings
         self._root = settings.models_dir
         self._old = old
         self._dry_run = dry_run
         self._refits = refit
-        self._limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
-        self._datasets = DatasetStore(self._root)
+        self._report = report
+        self._images = ImageCopies(settings, report.note, dry_run=dry_run)
         self._recipes = RecipeStore(self._root)
-        self._lines: list[_Line] = []
-        self._notes: list[str] = []
         self._scales: dict[str, float] = {}
-        self._images: dict[Path, dict[str, _StoredImage]] = {}
         self._rois: dict[tuple[str, str, str], _Roi] = {}
 
     def run(self) -> None:
@@ -160,65 +126,18 @@ class _Migration:
             self._take_memory(memory)
         self._refit_all([refit for roi in self._rois.values() if (refit := self._wanted(roi))])
 
-    def report(self) -> Iterator[str]:
-        """The lines of the report."""
-        if not self._lines:
-            yield f"Nothing of an older backend was found in {self._old}."
-            return
-        lines = sorted(
-            self._lines, key=lambda line: (_KINDS.index(line.kind), line.recipe, line.role, line.roi, line.layout)
-        )
-        yield from _table([_HEADER, *(line.cells() for line in lines)])
-        if self._notes:
-            yield ""
-            yield from self._notes
-        yield ""
-        yield self._summary()
-        yield _HINT
-
-    def _summary(self) -> str:
-        kinds = Counter(line.kind for line in self._lines)
-        found = ", ".join(count(kinds[kind], kind) for kind in _KINDS if kinds[kind])
-        done = {
-            self._did("locked", "lock"): count(self.counts["locked"], "recipe"),
-            self._did("copied", "copy"): count(self.counts["copied"], "image"),
-            self._did("kept", "keep"): f"{count(self.counts['kept'], 'calibration')} as history",
-            self._did("refitted", "refit"): count(self.counts["refitted"], "ROI"),
-        }
-        summary = f"Found {found}: {', '.join(f'{did} {what}' for did, what in done.items())}"
-        failed = f", {self.counts['failed']} failed" if self.counts["failed"] else ""
-        return summary + failed + (" (dry run: nothing was written)." if self._dry_run else ".")
-
-    def _did(self, past: str, verb: str) -> str:
-        return f"would {verb}" if self._dry_run else past
-
-    def _line(self, kind: Kind, found: Found) -> _Line:
-        role_id, roi_id = (found.key.role_id, found.key.roi_id) if found.key else (found.name, "-")
-        if kind == "recipe":
-            role_id = "-"
-        line = _Line(kind, found.layout, found.recipe, role_id, roi_id)
-        self._lines.append(line)
-        return line
-
-    def _note(self, path: Path, text: str) -> None:
-        self._notes.append(_shown(f"{path.relative_to(self._old).as_posix()}: {text}"))
-
-    def _fail(self, result: str) -> str:
-        self.counts["failed"] += 1
-        return f"failed: {result}"
-
     @contextlib.contextmanager
-    def _reporting(self, line: _Line) -> Iterator[None]:
+    def _reporting(self, line: Line) -> Iterator[None]:
         """What fails inside fails this line, and the others go on."""
         try:
             yield
         except BackendError as exc:
-            line.results.append(self._fail(str(exc)))
+            line.results.append(self._report.failed(str(exc)))
 
     # --- settings of recipes
 
     def _take_recipe(self, found: Found) -> None:
-        line = self._line("recipe", found)
+        line = self._report.line("recipe", found)
         try:
             settings = read_settings(found.path)
             mm_per_px = float(settings["mm_per_px"])
@@ -228,7 +147,10 @@ class _Migration:
             return
         line.found = f"mm_per_px {mm_per_px:g}"
         with self._reporting(line):
-            line.results.append(self._lock(found.recipe, mm_per_px, settings.get("created_at_utc")))
+            try:
+                line.results.append(self._lock(found.recipe, mm_per_px, settings.get("created_at_utc")))
+            except UnicodeEncodeError:  # a file name that is no text
+                line.results.append("not taken over: its name is no recipe")
 
     def _lock(self, recipe_id: str, mm_per_px: float, created_at_utc: Any) -> str:
         locked = self._scale_of_recipe(recipe_id)
@@ -240,8 +162,8 @@ class _Migration:
             created = created_at_utc if isinstance(created_at_utc, str) else utc_now().isoformat()
             self._recipes.adopt(recipe_id, mm_per_px, created)
         self._scales[recipe_id] = mm_per_px
-        self.counts["locked"] += 1
-        return f"{self._did('locked', 'lock')} the recipe to it"
+        self._report.counts["locked"] += 1
+        return f"{self._report.did('locked', 'lock')} the recipe to it"
 
     def _scale_of_recipe(self, recipe_id: str | None) -> float | None:
         return self._scales.get(recipe_id or "") or self._recipes.mm_per_px(recipe_id)
@@ -251,7 +173,7 @@ class _Migration:
     def _take_datasets(self, datasets: Sequence[Found]) -> None:
         listed = []
         for found in datasets:
-            line = self._line("data set", found)
+            line = self._report.line("data set", found)
             with self._reporting(line):
                 listed.append((line, found, {label: older.images(found.path / label) for label in LABELS}))
         n_files = sum(len(images) for _, _, of_labels in listed for images in of_labels.values())
@@ -263,7 +185,7 @@ class _Migration:
 
     def _take_dataset(
         self,
-        line: _Line,
+        line: Line,
         key: RoiKey | None,
         images: Mapping[Label, Sequence[OlderImage]],
         bar: "tqdm[Any]",
@@ -278,86 +200,14 @@ class _Migration:
         with self._reporting(line):
             for label in LABELS:
                 for image in images[label]:
-                    outcome = self._take_image(key, label, image)
+                    outcome = self._images.take(key, label, image)
                     outcomes[outcome] += 1
                     n_accepted[label] += outcome != "not copied"
                     bar.update()
         line.found = ", ".join(f"{n_accepted[label]} {label}" for label in LABELS)
-        self.counts["copied"] += outcomes["copied"]
-        words = {"copied": self._did("copied", "copy"), "there": "there already:", "not copied": "not copied:"}
-        line.results[:0] = [f"{words[outcome]} {n}" for outcome, n in outcomes.items()]
-
-    def _take_image(self, key: RoiKey, label: Label, image: OlderImage) -> Literal["copied", "there", "not copied"]:
-        path = str(image.path)
-        try:
-            content = read_image(path, self._limits.max_bytes)
-            decode_image(content, path, self._limits)
-        except (InvalidImage, TooLarge) as exc:
-            self._note(image.path, f"not copied: {str(exc).removeprefix(f'{path}: ')}")
-            return "not copied"
-        folder = dataset_folder(self._root, key) / label
-        name = self._free_name(folder, image.path.name, content)
-        if name is None:
-            return "there"
-        metadata = self._metadata(image, key, label)
-        if name != image.path.name:
-            metadata.setdefault("filename", _as_text(image.path.name))
-        if not self._dry_run:
-            self._datasets.copy(key, label, name, NewSample(lambda: content, PurePath(name).suffix, metadata))
-        self._stored(folder)[name.casefold()] = _StoredImage(name, image.path, metadata)
-        return "copied"
-
-    def _free_name(self, folder: Path, old_name: str, content: bytes) -> str | None:
-        """The name to store an image under: its own, or one that its content makes; None if it is there already."""
-        digest = hashlib.sha256(content).hexdigest()
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePath(old_name).stem)[:100]
-        suffix = PurePath(old_name).suffix
-        suffix = suffix if suffix.lower() in SUFFIXES else image_suffix(content)
-        names = [old_name] if _is_safe(old_name) else []
-        for name in [*names, f"{stem}-{digest[:8]}{suffix}", f"{stem}-{digest}{suffix}"]:
-            stored = self._stored(folder).get(name.casefold())  # some file systems do not tell a.png from A.png
-            if stored is None:
-                return name
-            if _content(stored.path) == content:
-                return None
-        raise Conflict(f"{_shown(old_name)}: every name that it could have is taken by another image")
-
-    def _metadata(self, image: OlderImage, key: RoiKey, label: Label) -> dict[str, Any]:
-        known = {
-            "role_id": key.role_id,
-            "roi_id": key.roi_id,
-            "label": label,
-            "filename": _as_text(image.path.name),
-        }
-        if image.metadata is None:
-            return known
-        try:
-            # Older backends wrote NaN into numbers they did not have, which is no JSON.
-            metadata = json.loads(image.metadata.read_bytes(), parse_constant=lambda _: None)
-            json.dumps(metadata, indent=2, allow_nan=False)  # as it will be stored
-        except (OSError, ValueError, RecursionError):
-            metadata = None
-        if isinstance(metadata, dict):
-            return metadata
-        self._note(image.metadata, f"no JSON object: {self._did('copied', 'copy')} the image with default metadata")
-        return known
-
-    def _stored(self, folder: Path) -> dict[str, _StoredImage]:
-        """The images in a folder of one class, those that a dry run would have put there included, by casefolded name.
-
-        Raises:
-            StorageError: the folder cannot be read.
-        """
-        if folder not in self._images:
-            try:
-                files = sorted(folder.iterdir())
-            except FileNotFoundError:
-                files = []
-            except OSError as exc:
-                raise StorageError(f"the stored images cannot be listed ({exc.strerror})") from exc
-            images = [file for file in files if file.name.lower().endswith(SUFFIXES) and file.name[0] != "."]
-            self._images[folder] = {image.name.casefold(): _StoredImage(image.name, image) for image in images}
-        return self._images[folder]
+        self._report.counts["copied"] += outcomes["copied"]
+        words = {"copied": self._report.did("copied", "copy"), "there": "there already:", "not copied": "not copied:"}
+        line.results[:0] = [f"{did} {outcomes[outcome]}" for outcome, did in words.items() if outcomes[outcome]]
 
     # --- calibrations
 
@@ -366,13 +216,13 @@ class _Migration:
             content = found.path.read_bytes()
             values = older.read_calibration(content)
         except (OSError, StorageError) as exc:
-            line = self._line("calibration", found)
+            line = self._report.line("calibration", found)
             line.found = str(exc) if isinstance(exc, StorageError) else f"cannot be read ({exc.strerror})"
             line.results.append("not copied")
             return
         if found.layout == "L0" and older.is_current_calibration(values):
             return
-        line = self._line("calibration", found)
+        line = self._report.line("calibration", found)
         line.found = f"threshold {values.get('threshold', 'missing')}"
         with self._reporting(line):
             line.results.append(self._keep_calibration(found, content))
@@ -387,8 +237,8 @@ class _Migration:
         if not self._dry_run:
             with writing(path.parent, "calibration"):
                 write_atomic({path: content})
-        self.counts["kept"] += 1
-        return f"{self._did('copied', 'copy')} as history, never applied"
+        self._report.counts["kept"] += 1
+        return f"{self._report.did('copied', 'copy')} as history, never applied"
 
     # --- models
 
@@ -402,7 +252,7 @@ class _Migration:
                 return
             rows, columns = facts.token_hw
             described = f"{facts.dim}-d, {rows}x{columns}, {facts.n_patches} patches"
-        line = self._line("model", found)
+        line = self._report.line("model", found)
         line.found = described
         if found.key is None:
             line.results.append(f"needs a refit: {_UNKNOWN_ROI}")
@@ -430,13 +280,13 @@ class _Migration:
         try:
             refused = self._refused(key, of_old_model=bool(roi.of_models))
             if refused is None:
-                images = self._ok_images(key)
+                images = self._images.ok_images(key)
                 return _Refit(roi, key, self._scale(key, images), len(images))
             roi.tell(refused)
         except InvalidRequest as exc:  # it cannot be fitted, and that is no failure of the migration
             roi.tell(f"not refitted: {exc}")
         except BackendError as exc:
-            roi.tell(self._fail(str(exc)))
+            roi.tell(self._report.failed(str(exc)))
         return None
 
     def _refused(self, key: RoiKey, *, of_old_model: bool) -> str | None:
@@ -447,7 +297,7 @@ class _Migration:
             with contextlib.suppress(StorageError):
                 if older.read_memory(memory).is_current:
                     return "fitted already"
-        n_images, needed = len(self._ok_images(key)), self._settings.min_ok_samples
+        n_images, needed = len(self._images.ok_images(key)), self._settings.min_ok_samples
         if not n_images and of_old_model:
             return "needs a refit: no stored images"
         if n_images < needed:
@@ -458,39 +308,16 @@ class _Migration:
             return f"needs a refit: {n_images} stored ok images (left out by --no-refit)"
         return None
 
-    def _scale(self, key: RoiKey, images: Sequence[_StoredImage]) -> float:
+    def _scale(self, key: RoiKey, images: Sequence[StoredImage]) -> float:
         locked = self._scale_of_recipe(key.recipe_id)
         if locked is not None:
             return locked
-        scales = {scale for image in images if (scale := scale_of(_metadata_of(image))) is not None}
+        scales = {scale for image in images if (scale := scale_of(image.metadata())) is not None}
         if not scales:
             raise InvalidRequest("no mm_per_px is known")
         if not same_scale(min(scales), max(scales)):
             raise InvalidRequest(f"its images differ in mm_per_px ({min(scales):g} to {max(scales):g})")
         return min(scales)
-
-    def _ok_images(self, key: RoiKey) -> list[_StoredImage]:
-        return list(self._stored(self._image_folder(key) / "ok").values())
-
-    def _image_folder(self, key: RoiKey) -> Path:
-        """As `DatasetStore` looks for the images of a ROI, but with those that a dry run would have put there.
-
-        Raises:
-            Conflict: several roles have images of this ROI.
-        """
-        own = dataset_folder(self._root, key)
-        if key.recipe_id is None or not is_inspection(key) or self._has_images(own):
-            return own
-        roles = own.parent.parent
-        folders = {*roles.glob(f"*/{own.name}"), *(folder.parent for folder in self._images)}
-        others = [folder for folder in folders if folder.parent.parent == roles and folder.name == own.name]
-        found = [folder for folder in others if self._has_images(folder)]
-        if len(found) > 1:
-            raise Conflict(f"several roles have images of roi {key.roi_id!r}, and {key.role_id!r} has none")
-        return found[0] if found else own
-
-    def _has_images(self, folder: Path) -> bool:
-        return any(self._stored(folder / label) for label in LABELS)
 
     def _refit_all(self, refits: Sequence[_Refit]) -> None:
         if not refits:
@@ -503,15 +330,11 @@ class _Migration:
             service = InspectionService.open(self._settings)
         except BackendError as exc:
             for refit in refits:
-                refit.roi.tell(self._fail(str(exc)))
+                refit.roi.tell(self._report.failed(str(exc)))
             return
-        try:
-            for number, refit in enumerate(refits, start=1):
-                say(f"refit {number} of {len(refits)}: {refit.key}")
-                refit.roi.tell(self._fit(service, refit))
-        except KeyboardInterrupt:
-            say("stopped; run the same command again to go on")
-            raise
+        for number, refit in enumerate(refits, start=1):
+            say(f"refit {number} of {len(refits)}: {refit.key}")
+            refit.roi.tell(self._fit(service, refit))
 
     def _fit(self, service: InspectionService, refit: _Refit) -> str:
         checkpoint = checkpoint_folder(self._root, refit.key)
@@ -526,49 +349,9 @@ class _Migration:
                     checkpoint=checkpoint,
                 )
         except BackendError as exc:
-            return self._fail(str(exc))
+            return self._report.failed(str(exc))
         return f"{self._refitted(refit)}, {result.coreset_size} patches"
 
     def _refitted(self, refit: _Refit) -> str:
-        self.counts["refitted"] += 1
-        return f"{self._did('refitted', 'refit')} from the stored data set: {refit.n_images} ok"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _shown(text: str) -> str:
-    """A text as it may be printed: ids and file names hold anything."""
-    return text if text.isprintable() else ascii(text)[1:-1]
-
-
-def _as_text(name: str) -> str:
-    """A file name as text that UTF-8 can hold."""
-    return name.encode("utf-8", "replace").decode()
-
-
-def _is_safe(name: str) -> bool:
-    try:
-        return name.lower().endswith(SUFFIXES) and folder_name(name) == name
-    except (InvalidRequest, UnicodeEncodeError):
-        return False
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise StorageError(f"a stored image cannot be read ({exc.strerror})") from exc
-
-
-def _metadata_of(image: _StoredImage) -> dict[str, Any]:
-    if image.metadata is not None:
-        return image.metadata
-    try:
-        return Sample("ok", image.name, image.path).metadata()
-    except StorageError:  # it may be damaged; the fit takes the image without
-        return {}
+        self._report.counts["refitted"] += 1
+        return f"{self._report.did('refitted', 'refit')} from the stored data set: {refit.n_images} ok"

@@ -263,10 +263,12 @@ def test_an_image_whose_metadata_is_no_json_object_is_copied_with_what_is_known(
 def test_ids_that_this_service_cannot_store_are_reported(run, pngs):
     write(f"datasets/{'é' * 100}/Pattern/ok/a.png", pngs[0])
     write("recipes/r/datasets/whatever/ok/a.png", pngs[0])
-    write(b"old/datasets/\xff/Pattern/ok/a.png".decode("utf-8", "surrogateescape").removeprefix("old/"), pngs[0])
+    write(b"datasets/\xff/Pattern/ok/a.png".decode("utf-8", "surrogateescape"), pngs[0])
+    write(b"recipes/\xff/recipe_meta.json".decode("utf-8", "surrogateescape"), {"mm_per_px": 0.2})
     status, out, _ = run("old")
     assert status == 0
     assert out.count("not copied: its name does not tell role and roi") == 3
+    assert "not taken over: its name is no recipe" in out
     assert not Path("models").exists()
 
 
