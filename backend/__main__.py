@@ -1,4 +1,4 @@
-"""The command line: ``python -m backend serve | weights | fit | calibrate | infer``."""
+"""The command line: ``python -m backend serve | weights | fit | calibrate | infer | migrate``."""
 
 import argparse
 import contextlib
@@ -15,8 +15,9 @@ import uvicorn
 from pydantic import BaseModel, ValidationError
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from backend import __version__, bulk
+from backend import __version__, bulk, migration
 from backend.config import Settings, load_settings
+from backend.console import print_line
 from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields
@@ -64,6 +65,18 @@ examples:
   python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2
   python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
   python -m backend infer Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
+"""
+_MIGRATE = """
+Copies stored images with their metadata, keeps old calibrations as history, takes over what recipes are locked to, and
+fits anew, from stored images, every ROI that has MIN_OK_SAMPLES good ones. Old models hold features of another kind:
+they are never copied or compared. Old files stay as they are, and OLD_MODELS_DIR may be MODELS_DIR itself. Given again,
+the command leaves what is done and goes on where it stopped.
+
+Prints a report: what was found, and what was done. The exit status is 1 if anything failed."""
+_MIGRATE_EPILOG = """\
+examples:
+  python -m backend migrate old-models/ --dry-run
+  python -m backend migrate old-models/
 """
 
 
@@ -159,7 +172,7 @@ def _sigterm_stops() -> Iterator[None]:
 
 def _fit(settings: Settings, options: argparse.Namespace) -> None:
     fields = _fields(FitFields, options, memory_fit=options.keep_all)
-    bulk.print_line(json.dumps(bulk.fit(settings, fields, options.images)))
+    print_line(json.dumps(bulk.fit(settings, fields, options.images)))
 
 
 def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
@@ -170,7 +183,7 @@ def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
     calibration = bulk.calibrate(
         settings, fields, shape, options.ok, options.ng, scores=options.scores, restart=options.restart
     )
-    bulk.print_line(json.dumps(calibration))
+    print_line(json.dumps(calibration))
 
 
 def _infer(settings: Settings, options: argparse.Namespace) -> None:
@@ -179,6 +192,11 @@ def _infer(settings: Settings, options: argparse.Namespace) -> None:
         settings, fields, options.images, out=options.out, heatmaps=options.heatmaps, restart=options.restart
     )
     if n_failed:
+        sys.exit(1)
+
+
+def _migrate(settings: Settings, options: argparse.Namespace) -> None:
+    if migration.migrate(settings, options.old, dry_run=options.dry_run, refit=not options.no_refit):
         sys.exit(1)
 
 
@@ -263,6 +281,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     infer.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
     _add_restart(infer)
+
+    migrate = command(
+        "migrate", _migrate, "bring what an older backend stored into MODELS_DIR", _MIGRATE, _MIGRATE_EPILOG
+    )
+    migrate.add_argument("old", metavar="OLD_MODELS_DIR", type=Path, help="models folder of the older backend")
+    migrate.add_argument("--dry-run", action="store_true", help="write nothing, and report what would be done")
+    migrate.add_argument("--no-refit", action="store_true", help="fit nothing anew, and load no network")
     return parser
 
 

@@ -6,10 +6,9 @@ Every run can be stopped and goes on where it was when the same command is given
 import base64
 import contextlib
 import hashlib
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from backend.checkpoint import checkpoint_folder
 from backend.config import Settings
-from backend.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
+from backend.console import count, print_line, progress_bar, say, step_bars
+from backend.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
 from backend.image_files import (
     Images,
     check_apart,
@@ -49,14 +50,14 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
     """
     images = _find(paths)
     if len(images) > settings.max_files:
-        raise TooLarge(f"{_count(images, 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)")
+        raise TooLarge(
+            f"{count(len(images), 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
+        )
     key = RoiKey(fields.role_id, fields.roi_id)
-    # Hidden, so that no id maps to it. It knows images by their content, so that one may be mended, added or left out.
-    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
-    checkpoint = settings.models_dir / f".fit-{digest[:16]}"
+    checkpoint = checkpoint_folder(settings.models_dir, key)
     service = InspectionService.open(settings)
     try:
-        with _step_bars() as on_progress:
+        with step_bars() as on_progress:
             result = service.fit_ok(
                 key,
                 [NamedImage(image, partial(read_image, image, _max_bytes(settings))) for image in images.values()],
@@ -66,7 +67,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
                 checkpoint=checkpoint,
             )
     except KeyboardInterrupt:
-        _say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
+        say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
     return {
         "n_embeddings": result.n_embeddings,
@@ -113,8 +114,8 @@ def calibrate(
         rows, memory_id = _score_all(scoring, [*ok.values(), *ng.values()], records, "--scores")
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
-            f"{len(failed)} of {_count(rows, 'image')} could not be scored, so nothing was calibrated: mend them or "
-            "leave them out"
+            f"{len(failed)} of {count(len(rows), 'image')} could not be scored, so nothing was calibrated: mend them "
+            "or leave them out"
         )
     if service.store.memory_id(scoring.key) != memory_id:
         raise IncompatibleMemory(f"{scoring.key} was fitted anew while this ran: begin anew")
@@ -178,22 +179,8 @@ def infer(
         "failed": n_failed,
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    _say(f"{_count(rows, 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
+    say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
     return n_failed
-
-
-def print_line(text: str) -> None:
-    """Print to stdout at once.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    try:
-        print(text, flush=True)
-    except OSError as exc:
-        # Or the interpreter would try once more as it ends, and complain in its own words.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StorageError(f"standard output cannot be written ({exc.strerror})") from exc
 
 
 @dataclass(frozen=True)
@@ -313,7 +300,7 @@ def _score_all(
         rows = _rows_that_hold(records, images, scoring.service.settings)
         for row in rows.values():
             if row["error"]:
-                _say(row["error"])
+                say(row["error"])
     missing = [
         image
         for image in images
@@ -321,7 +308,7 @@ def _score_all(
         or (image in heatmap_paths and not rows[image]["error"] and not heatmap_paths[image].exists())
     ]
     try:
-        with _bar("infer", len(images), len(images) - len(missing)) as bar:
+        with progress_bar("infer", len(images), len(images) - len(missing)) as bar:
             for image in missing:
                 record, heatmap = scoring.score(image, conditions)
                 if heatmap is not None and image in heatmap_paths:
@@ -339,7 +326,7 @@ def _score_all(
         again = f"with {keep_with} FILE a run can go on"
         if records is not None:
             again = f"run the same command again{' without --restart' * records.restart} to go on"
-        _say(f"stopped, {len(rows)} of {_count(images, 'image')} done; {again}")
+        say(f"stopped, {len(rows)} of {count(len(images), 'image')} done; {again}")
         raise
     return rows, conditions.memory_id
 
@@ -353,7 +340,7 @@ def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settin
     known = [image for image in images if image in records.rows]
     if not known:
         return {}
-    with _bar("check", len(known)) as bar:
+    with progress_bar("check", len(known)) as bar:
         for image in known:
             row = records.rows[image]
             if image_sha256(image, _max_bytes(settings)) != (row["sha256"] or None):
@@ -380,7 +367,7 @@ def _records(path: Path | None, *, restart: bool) -> contextlib.AbstractContextM
 def _find(paths: Sequence[str]) -> Images:
     images, n_ignored = find_images(paths)
     if n_ignored:
-        _say(f"{_count(range(n_ignored), 'other file')} ignored")
+        say(f"{count(n_ignored, 'other file')} ignored")
     return images
 
 
@@ -390,35 +377,3 @@ def _max_bytes(settings: Settings) -> int:
 
 def _ms_since(start: float) -> float:
     return round((time.perf_counter() - start) * 1000, 1)
-
-
-def _count(things: Sized, name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _bar(step: str, total: int, done: int = 0, unit: str = "image") -> "tqdm[Any]":
-    """A progress bar on stderr; where that is no terminal, a line of it every ten seconds."""
-    is_terminal = sys.stderr.isatty()
-    return tqdm(
-        desc=step, total=total, initial=done, unit=unit, dynamic_ncols=True, mininterval=0.1 if is_terminal else 10
-    )
-
-
-@contextlib.contextmanager
-def _step_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each step of a fit."""
-    with contextlib.ExitStack() as bars:
-        bar: Any = None
-
-        def on_progress(step: str, done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None or bar.desc != step:
-                bars.close()
-                bar = bars.enter_context(_bar(step, total, unit="image" if step == "extract" else "embedding"))
-            bar.update(done - bar.n)
-
-        yield on_progress

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from backend.errors import StorageError
 from backend.features import ExtractorIdentity
+from backend.layout import RoiKey
 from backend.utils import write_atomic
 
 
@@ -57,3 +58,9 @@ class Checkpoint:
 
     def _path(self, image: bytes) -> Path:
         return self._folder / f"{hashlib.sha256(self._extractor + image).hexdigest()}.npy"
+
+
+def checkpoint_folder(root: Path, key: RoiKey) -> Path:
+    """Where the fit of a ROI keeps its embeddings below the models folder: hidden, so that no id maps to it."""
+    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
+    return root / f".fit-{digest[:16]}"

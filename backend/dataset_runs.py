@@ -1,9 +1,10 @@
 """The use cases over stored images: fit, calibrate and infer a ROI from its data set. No HTTP."""
 
 import json
-import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from backend.calib import Calibration
@@ -11,6 +12,7 @@ from backend.datasets import Label, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.layout import RoiKey
 from backend.roi_mask import Shape, parse_shape
+from backend.runs import Progress
 from backend.score_cache import ScoreCache
 from backend.service import FitResult, InferResult, InspectionService
 from backend.storage import FittedRoi
@@ -58,8 +60,21 @@ class DatasetCalibration:
     warning: str | None
 
 
-def fit(service: InspectionService, key: RoiKey, *, mm_per_px: float, keep_all: bool) -> FitResult:
+def fit(
+    service: InspectionService,
+    key: RoiKey,
+    *,
+    mm_per_px: float,
+    keep_all: bool,
+    on_progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> FitResult:
     """Learn what OK looks like from the stored OK images, read one by one.
+
+    Args:
+        service: who fits.
+        key: the ROI.
+        mm_per_px, keep_all, on_progress, checkpoint: as for `InspectionService.fit_ok`.
 
     Raises:
         InvalidRequest: fewer of them than ``MIN_OK_SAMPLES``.
@@ -72,7 +87,15 @@ def fit(service: InspectionService, key: RoiKey, *, mm_per_px: float, keep_all: 
             f"{len(samples)} OK images are stored for {key}, a fit needs {needed} (MIN_OK_SAMPLES): upload more"
         )
     images = [NamedImage(sample.name, sample.read) for sample in samples]
-    return service.fit_ok(key, images, mm_per_px=mm_per_px, keep_all=keep_all, source="dataset")
+    return service.fit_ok(
+        key,
+        images,
+        mm_per_px=mm_per_px,
+        keep_all=keep_all,
+        source="dataset",
+        on_progress=on_progress,
+        checkpoint=checkpoint,
+    )
 
 
 def calibrate(
@@ -198,7 +221,7 @@ def _judge_all(
             mm_per_px = None
             try:
                 metadata = sample.metadata()
-                mm_per_px = _scale(metadata) or locked or default_mm_per_px
+                mm_per_px = scale_of(metadata) or locked or default_mm_per_px
                 if mm_per_px is None:
                     raise InvalidRequest(f"{sample.name}: no mm_per_px is known; send default_mm_per_px")
                 result = judge(NamedImage(sample.name, sample.read), mm_per_px, _shape(metadata))
@@ -222,11 +245,12 @@ def _score_cache(service: InspectionService, key: RoiKey, fitted: FittedRoi, per
     return ScoreCache(service.datasets.folder(key), conditions)
 
 
-def _scale(metadata: dict[str, Any]) -> float | None:
+def scale_of(metadata: dict[str, Any]) -> float | None:
+    """Millimetres per pixel in the metadata of an image, if it is known; a client that does not know writes 0."""
     value = metadata.get("mm_per_px")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 < value < math.inf else None
+    return float(value) if 0 < value <= sys.float_info.max else None
 
 
 def _shape(metadata: dict[str, Any]) -> Shape | None:

@@ -174,6 +174,25 @@ def places(root: Path, key: RoiKey) -> Iterator[Place]:
         yield from _older_without_recipes(root, RoiKey(role_id, key.roi_id))
 
 
+def ids_of_stem(stem: str) -> tuple[str, str] | None:
+    """The role and roi that a name ``<b64 role>__<b64 roi>`` of older backends stands for; None if it is no such name.
+
+    >>> ids_of_stem("TWFzdGVyMQ__UGF0dGVybg"), ids_of_stem("Master1_Pattern")
+    (('Master1', 'Pattern'), None)
+    """
+    found = []
+    for split in re.finditer(r"(?=__)", stem):  # base64url has underscores of its own
+        role_id, roi_id = _text_of_b64(stem[: split.start()]), _text_of_b64(stem[split.start() + 2 :])
+        if role_id and roi_id:
+            found.append((role_id, roi_id))
+    return found[0] if len(found) == 1 else None
+
+
+def layout_of_recipe(folder: str) -> Layout:
+    """The layout that a folder ``recipes/<folder>`` of an older backend is: recipes first kept their case."""
+    return "L4" if _NEWEST_RECIPE_NAME.fullmatch(folder) else "L3"
+
+
 def roles(key: RoiKey) -> tuple[str, ...]:
     """The roles that the model of a ROI may be stored under.
 
@@ -215,7 +234,7 @@ def _older_of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
         return
     stem = _b64_stem(key)
     for folder in sorted(folders, key=lambda folder: (folder.name != key.recipe, folder.name)):
-        layout: Layout = "L4" if _NEWEST_RECIPE_NAME.fullmatch(folder.name) else "L3"
+        layout = layout_of_recipe(folder.name)
         found = [memory for memory in folder.glob("*/*.npz") if memory.name == f"{stem}.npz"]
         own = [memory for memory in found if memory.parent.name == key.model]
         others = [memory for memory in _newest_first(found) if memory.parent.name != key.model]
@@ -237,8 +256,19 @@ def _older_without_recipes(root: Path, key: RoiKey) -> Iterator[Place]:
 
 
 def _b64_stem(key: RoiKey) -> str:
-    encoded = [base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in (key.role_id, key.roi_id)]
-    return "__".join(encoded)
+    return "__".join(_b64(text) for text in (key.role_id, key.roi_id))
+
+
+def _b64(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _text_of_b64(encoded: str) -> str | None:
+    try:
+        text = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+    except ValueError:
+        return None
+    return text if _b64(text) == encoded else None
 
 
 def _newest_first(files: Iterable[Path]) -> list[Path]:

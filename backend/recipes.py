@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +15,7 @@ from backend.locking import writing
 from backend.utils import write_atomic
 
 RECIPE_FILE = "recipe.json"
-_OLDER_RECIPE_FILE = "recipe_meta.json"
+OLDER_RECIPE_FILE = "recipe_meta.json"
 _SAME_SCALE = 1e-6  # clients print all digits; files of older backends went through other hands
 
 
@@ -39,7 +40,7 @@ class RecipeStore:
         if recipe_id is None:
             return None
         for path in (recipe_folder(self._root, recipe_id) / RECIPE_FILE, *self._older_files(recipe_id)):
-            if (value := _read(path).get("mm_per_px")) is not None:
+            if (value := read_settings(path).get("mm_per_px")) is not None:
                 return float(value)
         return None
 
@@ -51,7 +52,7 @@ class RecipeStore:
             StorageError: as `mm_per_px`.
         """
         locked = self.mm_per_px(recipe_id)
-        if locked is not None and not math.isclose(locked, mm_per_px, rel_tol=_SAME_SCALE):
+        if locked is not None and not same_scale(locked, mm_per_px):
             raise Conflict(
                 f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g}, which its "
                 "first fit or upload decided: send that, or use another recipe"
@@ -76,12 +77,26 @@ class RecipeStore:
         with writing(folder, "recipe"):
             self.check(recipe_id, mm_per_px)
             yield
-            if not (folder / RECIPE_FILE).exists():
-                settings = {"recipe_id": recipe_id, "mm_per_px": mm_per_px, "created_at_utc": utc_now().isoformat()}
-                write_atomic({folder / RECIPE_FILE: json.dumps(settings, indent=2).encode()})
+            _settle(folder / RECIPE_FILE, recipe_id, mm_per_px, utc_now().isoformat())
+
+    def adopt(self, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
+        """Lock the recipe to what another backend had locked it to.
+
+        Raises:
+            Conflict: it is locked to another scale; nothing was done.
+            StorageError: the settings cannot be read or written.
+        """
+        folder = recipe_folder(self._root, recipe_id)
+        with writing(folder, "recipe"):
+            self.check(recipe_id, mm_per_px)
+            _settle(folder / RECIPE_FILE, recipe_id, mm_per_px, created_at_utc)
+
+    def has_settings(self, recipe_id: str) -> bool:
+        """Whether the recipe has settings of this service, and not only those of an older backend."""
+        return (recipe_folder(self._root, recipe_id) / RECIPE_FILE).exists()
 
     def _older_files(self, recipe_id: str) -> list[Path]:
-        files = (self._root / "recipes").glob(f"*/{_OLDER_RECIPE_FILE}")
+        files = (self._root / "recipes").glob(f"*/{OLDER_RECIPE_FILE}")
         found = [file for file in files if canonical_recipe(file.parent.name) == recipe_id]
         return sorted(found, key=lambda file: (file.parent.name != recipe_id, file))  # the newest has no capitals
 
@@ -91,7 +106,17 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def same_scale(first: float, second: float) -> bool:
+    """Whether two scales in millimetres per pixel are one, but for digits lost on the way."""
+    return math.isclose(first, second, rel_tol=_SAME_SCALE)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What is in a file of settings, this service's or an older backend's; nothing where there is no file.
+
+    Raises:
+        StorageError: it cannot be read, or has no scale.
+    """
     try:
         values = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -101,6 +126,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it") from exc
     scale = values.get("mm_per_px") if isinstance(values, dict) else None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
         raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it")
     return dict(values)
+
+
+def _settle(path: Path, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
+    if not path.exists():
+        settings = {"recipe_id": recipe_id, "mm_per_px": mm_per_px, "created_at_utc": created_at_utc}
+        write_atomic({path: json.dumps(settings, indent=2).encode()})

@@ -1,0 +1,63 @@
+"""What commands print: results to stdout, messages and progress bars to stderr."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from backend.errors import StorageError
+
+
+def print_line(text: str) -> None:
+    """Print to stdout at once.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as exc:
+        # Or the interpreter would try once more as it ends, and complain in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(f"standard output cannot be written ({exc.strerror})") from exc
+
+
+def say(text: str) -> None:
+    """Print a message to stderr at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def count(number: int, name: str) -> str:
+    """How many there are, in words.
+
+    >>> count(1, "image"), count(3, "image")
+    ('1 image', '3 images')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def progress_bar(step: str, total: int, done: int = 0, unit: str = "image") -> "tqdm[Any]":
+    """A progress bar on stderr; where that is no terminal, a line of it every ten seconds."""
+    is_terminal = sys.stderr.isatty()
+    return tqdm(
+        desc=step, total=total, initial=done, unit=unit, dynamic_ncols=True, mininterval=0.1 if is_terminal else 10
+    )
+
+
+@contextlib.contextmanager
+def step_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each step of a fit."""
+    with contextlib.ExitStack() as bars:
+        bar: Any = None
+
+        def on_progress(step: str, done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None or bar.desc != step:
+                bars.close()
+                bar = bars.enter_context(progress_bar(step, total, unit="image" if step == "extract" else "embedding"))
+            bar.update(done - bar.n)
+
+        yield on_progress
