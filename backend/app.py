@@ -190,7 +190,13 @@ def _add_routes(app: FastAPI) -> None:
             area_mm2_thr=body.area_mm2_thr,
             score_percentile=body.score_percentile,
         )
-        return CalibrateReply(**vars(calibration), warning=calibration.warning, **ids_of(key, request_id))
+        fitted = (await run_in_threadpool(service.state, key)).fitted
+        return CalibrateReply(
+            **vars(calibration),
+            warning=calibration.warning,
+            model=model_reply(fitted) if fitted else None,
+            **ids_of(key, request_id),
+        )
 
     @app.post(
         "/infer",

@@ -1,17 +1,19 @@
 """The routes around stored images: upload and care, calibration and judgement, and what there is for a ROI."""
 
+import contextlib
 import mimetypes
 from dataclasses import asdict
 from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from backend import dataset_runs
-from backend.dataset_runs import Judged
+from backend.dataset_runs import Judged, scale_of
 from backend.datasets import Label, NewSample
 from backend.errors import Conflict, InvalidRequest
 from backend.http_input import (
@@ -25,7 +27,7 @@ from backend.http_input import (
     roi_key,
 )
 from backend.layout import RoiKey
-from backend.openapi import ERRORS, multipart
+from backend.openapi import ERRORS, METADATA_EXAMPLE, multipart
 from backend.recipes import utc_now
 from backend.schemas import (
     CalibrateDatasetReply,
@@ -55,7 +57,6 @@ from backend.storage import FittedRoi
 from backend.telemetry import annotate
 from backend.utils import NamedImage, decode_image, image_suffix
 
-_MIN_SCALE, _MAX_SCALE = 1e-6, 1e6
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
 
@@ -118,7 +119,11 @@ def manifest(
 @router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
 def runs(service: Service, request_id: RequestId) -> RunsReply:
     """How far fits, calibrations and inferences over many images are, in whichever process."""
-    return RunsReply(runs=[RunReply(**record) for record in service.runs.running()], request_id=request_id)
+    shown = []
+    for record in service.runs.running():
+        with contextlib.suppress(ValidationError):  # another version of the service may show other things
+            shown.append(RunReply.model_validate(record))
+    return RunsReply(runs=shown, request_id=request_id)
 
 
 def _add_upload(label: Label) -> None:
@@ -172,10 +177,12 @@ def read_sample(wanted: Annotated[SampleName, Query()], service: Service, recipe
     return Response(sample.read(), media_type=mimetypes.guess_type(sample.name)[0])
 
 
-@router.get("/datasets/meta", tags=["data sets"], responses=ERRORS["sample"])
-def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> dict[str, Any]:
+@router.get("/datasets/meta", tags=["data sets"], responses={**METADATA_EXAMPLE, **ERRORS["sample"]})
+def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> Response:
     """The metadata of a stored image."""
-    return service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename).metadata()
+    sample = service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename)
+    sample.metadata()  # damaged ones are an error
+    return Response(sample.metadata_bytes(), media_type="application/json")
 
 
 @router.delete("/datasets/file", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["sample"])
@@ -227,6 +234,7 @@ def calibrate_dataset(
     return CalibrateDatasetReply(
         **{**values, "score_percentile": percentile if isinstance(percentile, int) else None},
         **ids_of(key, request_id),
+        model=model_reply(done.fitted),
         warning=done.warning,
         n_errors=len(failed),
         errors=failed,
@@ -303,7 +311,7 @@ def _store(
         raise InvalidRequest("no images: send at least one in the file field 'images'")
     if metas and len(metas) != len(images):
         raise InvalidRequest(f"{len(metas)} metas for {len(images)} images: send one for each, or none")
-    scales = [scale for scale in map(_scale_of, metas) if scale is not None]
+    scales = [scale for scale in map(scale_of, metas) if scale is not None]
     if key.recipe_id is not None and len(set(scales)) > 1:
         raise Conflict(f"the images differ in mm_per_px ({min(scales):g} to {max(scales):g}), a recipe has one")
     for scale in scales[:1]:
@@ -317,16 +325,6 @@ def _store(
         samples.append(NewSample(image.read, image_suffix(content), metadata))
     with service.recipes.settling(key.recipe_id, scales[0] if scales else None):
         return service.datasets.add(key, label, samples)
-
-
-def _scale_of(meta: dict[str, Any]) -> float | None:
-    """Millimetres per pixel in the metadata of an image; a client that does not know writes 0."""
-    value = meta.get("mm_per_px")
-    if value is None or value == 0:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _MIN_SCALE <= value <= _MAX_SCALE:
-        raise InvalidRequest(f"metas: mm_per_px must be a number from {_MIN_SCALE:g} to {_MAX_SCALE:g}")
-    return float(value)
 
 
 def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:

@@ -1,7 +1,6 @@
 """The use cases over stored images: fit, calibrate and infer a ROI from its data set. No HTTP."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from backend.calib import Calibration
 from backend.datasets import Label, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.layout import RoiKey
+from backend.recipes import same_scale
 from backend.roi_mask import Shape, parse_shape
 from backend.runs import Progress
 from backend.score_cache import ScoreCache
 from backend.service import FitResult, InferResult, InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
-from backend.utils import NamedImage
+from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage
 
 _SEEN_IN_THE_FIT = (
     "the model was fitted on stored OK images, whose scores are lower than those of fresh parts: check the threshold "
@@ -50,11 +50,13 @@ class DatasetCalibration:
     """A calibration from stored images.
 
     Attributes:
+        fitted: the model that it was made for.
         calibration: as it was stored.
         failed: images that could not be scored; it rests on the others.
         warning: what the numbers cannot promise.
     """
 
+    fitted: FittedRoi
     calibration: Calibration
     failed: list[Judged[float]]
     warning: str | None
@@ -160,14 +162,14 @@ def calibrate(
         key,
         scores["ok"],
         scores["ng"],
-        mm_per_px=service.recipes.mm_per_px(key.recipe_id) or scales[0],
+        mm_per_px=scales[0],
         area_mm2_thr=area_mm2_thr,
         score_percentile=percentile,
         memory_id=fitted.memory_id,
     )
     seen = _SEEN_IN_THE_FIT if fitted.metadata.get("source") == "dataset" else None
     warnings = [text for text in (calibration.warning, seen) if text]
-    return DatasetCalibration(calibration, failed, "; ".join(warnings) or None)
+    return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None)
 
 
 def infer(
@@ -224,9 +226,11 @@ def _judge_all(
                 mm_per_px = scale_of(metadata) or locked or default_mm_per_px
                 if mm_per_px is None:
                     raise InvalidRequest(f"{sample.name}: no mm_per_px is known; send default_mm_per_px")
+                if locked is not None and not same_scale(locked, mm_per_px):
+                    raise Conflict(f"{sample.name}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
                 result = judge(NamedImage(sample.name, sample.read), mm_per_px, _shape(metadata))
                 judged = Judged(sample, mm_per_px, result)
-            except (InvalidImage, TooLarge, InvalidRequest, StorageError) as exc:
+            except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:
                 run.n_errors += 1
                 judged = Judged(sample, mm_per_px, error=str(exc))
             on_judged(judged)
@@ -246,11 +250,17 @@ def _score_cache(service: InspectionService, key: RoiKey, fitted: FittedRoi, per
 
 
 def scale_of(metadata: dict[str, Any]) -> float | None:
-    """Millimetres per pixel in the metadata of an image, if it is known; a client that does not know writes 0."""
+    """Millimetres per pixel in the metadata of an image, if it is known; a client that does not know writes 0.
+
+    Raises:
+        InvalidRequest: this is no scale.
+    """
     value = metadata.get("mm_per_px")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is None or value == 0:
         return None
-    return float(value) if 0 < value <= sys.float_info.max else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_MM_PER_PX <= value <= MAX_MM_PER_PX:
+        raise InvalidRequest(f"metas: mm_per_px must be a number from {MIN_MM_PER_PX:g} to {MAX_MM_PER_PX:g}")
+    return float(value)
 
 
 def _shape(metadata: dict[str, Any]) -> Shape | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
+import structlog
+
 from backend.errors import Conflict, InvalidImage, SampleNotFound, StorageError
 from backend.image_files import SUFFIXES
 from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
@@ -24,6 +26,9 @@ from backend.utils import write_atomic
 Label = Literal["ok", "ng"]
 LABELS: tuple[Label, ...] = ("ok", "ng")
 _METADATA_SUFFIX = ".json"
+
+log: Any = structlog.get_logger(__name__)
+
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+")  # of a file in the folder itself, on any system
 
 
@@ -67,18 +72,27 @@ class Sample:
         except OSError as exc:
             raise InvalidImage(f"{self.name}: the stored image cannot be read ({exc.strerror})") from exc
 
+    def metadata_bytes(self) -> bytes:
+        """The JSON that was stored with it; an empty object for an image that somebody put into the folder.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            return _metadata_path(self.path).read_bytes()
+        except FileNotFoundError:
+            return b"{}"
+        except OSError as exc:
+            raise StorageError(f"the metadata of {self.name} cannot be read ({exc.strerror})") from exc
+
     def metadata(self) -> dict[str, Any]:
-        """What was stored with it; nothing for an image that somebody else put into the folder.
+        """What `metadata_bytes` says.
 
         Raises:
             StorageError: it is damaged or cannot be read.
         """
         try:
-            metadata = json.loads(_metadata_path(self.path).read_bytes())
-        except FileNotFoundError:
-            return {}
-        except OSError as exc:
-            raise StorageError(f"the metadata of {self.name} cannot be read ({exc.strerror})") from exc
+            metadata = json.loads(self.metadata_bytes())
         except (ValueError, RecursionError) as exc:
             raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
         if not isinstance(metadata, dict):
@@ -104,16 +118,20 @@ class DatasetStore:
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
-            StorageError: an image could not be written; those after it were not.
+            StorageError: an image could not be written; none is stored then.
         """
         folder = dataset_folder(self._root, key) / label
-        names = []
+        names: list[str] = []
         with writing(folder, "image"):
             start = utc_now()
-            for number, sample in enumerate(samples):
-                name = _new_name(start + timedelta(microseconds=number), sample.suffix)
-                self._write(folder / name, sample)
-                names.append(name)
+            try:
+                for number, sample in enumerate(samples):
+                    names.append(_new_name(start + timedelta(microseconds=number), sample.suffix))
+                    _write(folder / names[-1], sample)
+            except BaseException:
+                for name in names:
+                    _remove(folder / name)
+                raise
         return names
 
     def copy(self, key: RoiKey, label: Label, name: str, sample: NewSample) -> None:
@@ -125,7 +143,7 @@ class DatasetStore:
         folder = dataset_folder(self._root, key) / label
         with writing(folder, "image"):
             if not (folder / name).exists():
-                self._write(folder / name, sample)
+                _write(folder / name, sample)
 
     def names(self, key: RoiKey, label: Label) -> dict[str, bool]:
         """Names of the stored images, sorted, and whether they have metadata.
@@ -157,7 +175,7 @@ class DatasetStore:
         folder = self.folder(key) / label
         if _is_image(filename) and _PLAIN_NAME.fullmatch(filename) and _is_file(folder / filename):
             return Sample(label, filename, folder / filename)
-        found = [sample for sample in self.samples(key, label) if sample.metadata().get("filename") == filename]
+        found = [sample for sample in self.samples(key, label) if _uploaded_as(sample) == filename]
         if not found:
             raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
         if len(found) > 1:
@@ -209,9 +227,10 @@ class DatasetStore:
             raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
         return found[0] if found else own
 
-    def _write(self, path: Path, sample: NewSample) -> None:
-        metadata = json.dumps(sample.metadata, indent=2, allow_nan=False).encode()
-        write_atomic({_metadata_path(path): metadata, path: sample.read()})
+
+def _write(path: Path, sample: NewSample) -> None:
+    metadata = json.dumps(sample.metadata, indent=2, allow_nan=False).encode()
+    write_atomic({_metadata_path(path): metadata, path: sample.read()})
 
 
 def _new_name(time: datetime, suffix: str) -> str:
@@ -222,12 +241,20 @@ def _new_name(time: datetime, suffix: str) -> str:
 def _names(folder: Path) -> dict[str, bool]:
     try:
         with os.scandir(folder) as entries:
-            files = {entry.name for entry in entries}
+            files = {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as exc:
         raise StorageError(f"the stored images cannot be listed ({exc.strerror}); check the models folder") from exc
     return {name: f"{name}{_METADATA_SUFFIX}" in files for name in sorted(filter(_is_image, files))}
+
+
+def _uploaded_as(sample: Sample) -> Any:
+    try:
+        return sample.metadata().get("filename")
+    except StorageError as exc:  # of another image than is looked for, as far as anybody can tell
+        log.warning("metadata.not_read", reason=str(exc))
+        return None
 
 
 def _is_image(name: str) -> bool:

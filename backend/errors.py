@@ -18,6 +18,7 @@
     ├── NonFiniteEmbeddings         500  the network overflowed
     ├── Busy                        503  the compute queue is full: retry
     └── StorageError                500  files cannot be read or written, or stored ones are damaged
+        └── DamagedMemory           500  the stored memory bank is damaged: refit
 """
 
 import re
@@ -124,6 +125,10 @@ class Busy(BackendError):
 
 class StorageError(BackendError):
     """Models or results cannot be read or written, or a stored file is damaged."""
+
+
+class DamagedMemory(StorageError):
+    """The stored memory bank is damaged; a refit mends it."""
 
 
 # A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -117,7 +119,7 @@ def image_of(value: UploadFile | str) -> NamedImage:
     """
     if isinstance(value, str):
         raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
-    name = re.split(r"[/\\]", value.filename or "image")[-1]
+    name = re.split(r"[/\\]", _decoded(value.filename or "image"))[-1]
     if value.content_type and not _IMAGE_TYPE.fullmatch(value.content_type.strip()):
         raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a PNG or JPEG")
     file = value.file
@@ -150,6 +152,14 @@ def describe(errors: Any) -> str:
         where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query"))
         sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
     return "; ".join(sentences)
+
+
+def _decoded(filename: str) -> str:
+    """The name of a file; .NET clients encode one that is not ASCII as in mail headers (RFC 2047)."""
+    try:
+        return str(make_header(decode_header(filename)))
+    except (HeaderParseError, LookupError, ValueError):
+        return filename
 
 
 async def _text(name: str, value: UploadFile | str) -> str:

@@ -89,12 +89,12 @@ class Place:
 
 
 def canonical_recipe(text: str) -> str | None:
-    """The recipe that a client's layout name means: without outer blanks, and without regard to case.
+    """The recipe that a client's layout name means: without outer blanks, in lower case.
 
     >>> canonical_recipe(" My Layout 1"), canonical_recipe("DEFAULT"), canonical_recipe(" ")
     ('my layout 1', 'default', None)
     """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).strip() or None
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower()).strip() or None
 
 
 def folder_name(identifier: str) -> str:
@@ -124,7 +124,7 @@ def recipe_folder(root: Path, recipe_id: str) -> Path:
     encoded = quote(recipe_id, safe=" ")
     if len(encoded) > _MAX_FOLDER_BYTES:
         digest = hashlib.sha256(recipe_id.encode()).hexdigest()[:32]
-        return root / _RECIPES / f"{encoded[: _MAX_FOLDER_BYTES - 40].rstrip('. ')}@{digest}"
+        return root / _RECIPES / f"{re.sub('[^a-z0-9]', '_', recipe_id)[:80]}@{digest}"
     return root / _RECIPES / folder_name(recipe_id)
 
 
@@ -162,8 +162,10 @@ def places(root: Path, key: RoiKey) -> Iterator[Place]:
         InvalidRequest: see `folder_name`.
     """
     if key.recipe_id is None:
+        default = replace(key, recipe_id=DEFAULT_RECIPE, model_key=None)
         yield current_place(root, key)
-        yield from _older_of_recipe(root, replace(key, recipe_id=DEFAULT_RECIPE, model_key=None))
+        yield from _other_model_keys(root, default)
+        yield from _older_of_recipe(root, default)
     else:
         yield from _of_recipe(root, key)
         if key.recipe_id != DEFAULT_RECIPE:
@@ -197,11 +199,12 @@ def roles(key: RoiKey) -> tuple[str, ...]:
     """The roles that the model of a ROI may be stored under.
 
     Clients that name recipes turn the role of every roi called "inspection…" into "Inspection" when they fit and infer,
-    and leave it when they ask for the state or send images.
+    and leave it when they ask for the state or send images. What lies under the other role in the default recipe was
+    fitted by clients that name none.
     """
     if key.recipe_id is None or not is_inspection(key) or key.role_id == INSPECTION_ROLE:
         return (key.role_id,)
-    return key.role_id, INSPECTION_ROLE
+    return (INSPECTION_ROLE, key.role_id) if key.recipe == DEFAULT_RECIPE else (key.role_id, INSPECTION_ROLE)
 
 
 def is_inspection(key: RoiKey) -> bool:
@@ -210,11 +213,12 @@ def is_inspection(key: RoiKey) -> bool:
 
 
 def _of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
-    for role_id in roles(key):
-        own = replace(key, role_id=role_id)
+    under_each_role = [replace(key, role_id=role_id) for role_id in roles(key)]
+    for own in under_each_role:
         yield current_place(root, own)
         if key.model_key is None:
             yield from _other_model_keys(root, own)
+    for own in under_each_role:
         yield from _older_of_recipe(root, own)
 
 

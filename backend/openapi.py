@@ -248,6 +248,12 @@ INFER_EXAMPLES: dict[str, Any] = {
 METRICS_EXAMPLE: Responses = {
     200: {"content": {"text/plain": {"example": 'requests_total{endpoint="/infer",method="POST",status="200"} 42.0\n'}}}
 }
+METADATA_EXAMPLE: Responses = {
+    200: {
+        "description": "as they were sent",
+        "content": {"application/json": {"example": {"filename": "part7.png", "label": "ok", "mm_per_px": 0.2}}},
+    }
+}
 
 
 def multipart(

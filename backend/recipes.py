@@ -12,7 +12,7 @@ from typing import Any
 from backend.errors import Conflict, StorageError
 from backend.layout import canonical_recipe, recipe_folder
 from backend.locking import writing
-from backend.utils import write_atomic
+from backend.utils import TEMPORARY_PREFIX, write_atomic
 
 RECIPE_FILE = "recipe.json"
 OLDER_RECIPE_FILE = "recipe_meta.json"
@@ -39,9 +39,12 @@ class RecipeStore:
         """
         if recipe_id is None:
             return None
-        for path in (recipe_folder(self._root, recipe_id) / RECIPE_FILE, *self._older_files(recipe_id)):
-            if (value := read_settings(path).get("mm_per_px")) is not None:
-                return float(value)
+        own = read_settings(recipe_folder(self._root, recipe_id) / RECIPE_FILE)
+        if own:
+            return float(own["mm_per_px"])
+        for path in self._older_files(recipe_id):
+            with contextlib.suppress(StorageError):  # theirs may lack the scale, and locks nothing then
+                return float(read_settings(path)["mm_per_px"])
         return None
 
     def check(self, recipe_id: str | None, mm_per_px: float) -> None:
@@ -73,11 +76,18 @@ class RecipeStore:
         if recipe_id is None or mm_per_px is None:
             yield
             return
+        self.check(recipe_id, mm_per_px)
+        if self.mm_per_px(recipe_id) is not None:  # for good: what is done now needs no lock
+            yield
+            return
         folder = recipe_folder(self._root, recipe_id)
         with writing(folder, "recipe"):
             self.check(recipe_id, mm_per_px)
+            # Written before, so that a full disk shows before anything is done, and renamed after.
+            prepared = folder / f"{TEMPORARY_PREFIX}{RECIPE_FILE}"
+            write_atomic({prepared: _settings(recipe_id, mm_per_px, utc_now().isoformat())})
             yield
-            _settle(folder / RECIPE_FILE, recipe_id, mm_per_px, utc_now().isoformat())
+            prepared.replace(folder / RECIPE_FILE)
 
     def adopt(self, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
         """Lock the recipe to what another backend had locked it to.
@@ -89,7 +99,8 @@ class RecipeStore:
         folder = recipe_folder(self._root, recipe_id)
         with writing(folder, "recipe"):
             self.check(recipe_id, mm_per_px)
-            _settle(folder / RECIPE_FILE, recipe_id, mm_per_px, created_at_utc)
+            if not (folder / RECIPE_FILE).exists():
+                write_atomic({folder / RECIPE_FILE: _settings(recipe_id, mm_per_px, created_at_utc)})
 
     def has_settings(self, recipe_id: str) -> bool:
         """Whether the recipe has settings of this service, and not only those of an older backend."""
@@ -131,7 +142,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def _settle(path: Path, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
-    if not path.exists():
-        settings = {"recipe_id": recipe_id, "mm_per_px": mm_per_px, "created_at_utc": created_at_utc}
-        write_atomic({path: json.dumps(settings, indent=2).encode()})
+def _settings(recipe_id: str, mm_per_px: float, created_at_utc: str) -> bytes:
+    settings = {"recipe_id": recipe_id, "mm_per_px": mm_per_px, "created_at_utc": created_at_utc}
+    return json.dumps(settings, indent=2).encode()

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import time
 import uuid
@@ -16,12 +15,12 @@ import structlog
 from backend.layout import RoiKey
 from backend.recipes import utc_now
 from backend.telemetry import current_request_id
-from backend.utils import TEMPORARY_PREFIX
 
 _LOG_EVERY_S = 5.0
 _SHOW_EVERY_S = 0.5
 _FORGET_AFTER_S = 3600.0
 _PRIVATE = ("host", "pid", "process_started")
+_IDS = ("role_id", "roi_id", "recipe_id", "model_key", "request_id")
 _FOLDER = ".runs"  # no id becomes a hidden folder
 
 log: Any = structlog.get_logger(__name__)
@@ -60,7 +59,8 @@ class Run:
             progress["left_s"] = round((now - self._step_since) / done * (total - done))
         if now - self._logged >= _LOG_EVERY_S and 0 < done < total:
             self._logged = now
-            log.info(f"{self._record['kind']}.progress", **progress)
+            whose = {name: self._record[name] for name in _IDS if name in self._record}
+            log.info(f"{self._record['kind']}.progress", **whose, **progress)
         if now - self._shown >= _SHOW_EVERY_S:
             self._shown = now
             self.show(progress)
@@ -70,7 +70,7 @@ class Run:
         if not self._shows:
             return
         content = {**self._record, **progress, "n_errors": self.n_errors}
-        temporary = self._path.with_name(f"{TEMPORARY_PREFIX}{self._path.name}")
+        temporary = self._path.with_suffix(".part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -126,6 +126,10 @@ class RunBoard:
     def running(self) -> list[dict[str, Any]]:
         """What is under way, the oldest first; what a killed process left is cleared."""
         found = []
+        for torn in self._folder.glob("*.part"):
+            with contextlib.suppress(OSError):
+                if _is_old(torn):
+                    torn.unlink()
         for path in self._folder.glob("*.json"):
             try:
                 record = json.loads(path.read_bytes())
@@ -140,10 +144,14 @@ class RunBoard:
 
 def _has_ended(record: dict[str, Any], path: Path) -> bool:
     if record["host"] != socket.gethostname():  # on a shared volume: only that machine knows its processes
-        return time.time() - path.stat().st_mtime > _FORGET_AFTER_S
-    if record["pid"] == os.getpid():
-        return False
+        return _is_old(path)
     try:
         return abs(psutil.Process(record["pid"]).create_time() - float(record["process_started"])) > 1
     except psutil.NoSuchProcess:
         return True
+    except psutil.AccessDenied:  # another user's process
+        return _is_old(path)
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _FORGET_AFTER_S

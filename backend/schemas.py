@@ -5,10 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
 
 from backend.infer import Region
+from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 MillimetresPerPixel = Annotated[
-    FiniteFloat, Field(ge=1e-6, le=1e6, description="millimetres per pixel of the uploaded image", examples=[0.2])
+    FiniteFloat,
+    Field(
+        ge=MIN_MM_PER_PX, le=MAX_MM_PER_PX, description="millimetres per pixel of the uploaded image", examples=[0.2]
+    ),
 ]
 Score = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 
@@ -19,6 +23,10 @@ class _Fields(BaseModel):
     """Unknown fields are ignored: newer clients send more."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+def _zero_is_none(value: Any) -> Any:
+    return None if isinstance(value, int | float) and value == 0 else value
 
 
 def _empty_is_none(value: Any) -> Any:
@@ -119,7 +127,7 @@ class SampleName(SampleClass):
 
 
 class _DatasetRequest(RoiIds):
-    default_mm_per_px: MillimetresPerPixel | None = Field(
+    default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(_zero_is_none)] = Field(
         None, description="for images whose metadata does not say, of a recipe that is not locked", examples=[0.2]
     )
 
@@ -133,13 +141,17 @@ class CalibrateDatasetRequest(_DatasetRequest):
     area_mm2_thr: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = Field(
         None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
     )
-    require_ng: bool = Field(True, description="refuse without NG images", examples=[True])
+    require_ng: Annotated[bool, BeforeValidator(lambda value: True if value is None else value)] = Field(
+        True, description="refuse without NG images", examples=[True]
+    )
 
 
 class InferDatasetRequest(_DatasetRequest):
     """Body of ``POST /infer_dataset``."""
 
-    labels: list[Label] | None = Field(None, max_length=2, description="default: both", examples=[["ok", "ng"]])
+    labels: list[Label] | None = Field(
+        None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
+    )
     include_heatmap: bool = Field(False, description="with the heatmap of each image", examples=[False])
 
 
@@ -214,6 +226,7 @@ class _CalibrationReply(_RoiReply):
         examples=[False],
     )
     warning: str | None = Field(None, description="what the numbers cannot promise")
+    model: ModelReply | None = Field(None, description="the stored model that it was made for; left out before a fit")
 
 
 class CalibrateReply(_CalibrationReply):

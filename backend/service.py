@@ -15,7 +15,7 @@ from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.datasets import DatasetStore
-from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound
+from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
@@ -53,7 +53,7 @@ class RoiState:
 
     Attributes:
         fitted: its model, if there is one that the running extractor can be compared with.
-        refit_reason: why there is one that it cannot be compared with.
+        refit_reason: why there is one that cannot be used.
     """
 
     fitted: FittedRoi | None
@@ -235,16 +235,19 @@ class InspectionService:
         Raises:
             InvalidRequest: the ids are too long for a file name.
             Conflict: the recipe is locked to another `mm_per_px`.
-            IncompatibleMemory, StorageError: the stored memory is unusable, or the calibration cannot be written.
+            IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
+            StorageError: the stored memory is damaged, or the calibration cannot be written.
         """
         self.recipes.check(key.recipe_id, mm_per_px)
+        with contextlib.suppress(MemoryNotFound):  # who has scores may calibrate before the fit
+            memory_id = memory_id or self.fitted(key).memory_id
         calibration = calib.calibrate(
             ok_scores,
             ng_scores,
             mm_per_px=mm_per_px,
             area_mm2_thr=self.settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
             score_percentile=self.settings.score_percentile if score_percentile is None else score_percentile,
-            memory_id=self.store.memory_id(key) if memory_id is None else memory_id,
+            memory_id=memory_id,
         )
         self.store.save_calibration(key, calibration)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
@@ -363,7 +366,7 @@ class InspectionService:
             return RoiState(self.fitted(key))
         except MemoryNotFound:
             return RoiState(None)
-        except IncompatibleMemory as exc:
+        except (IncompatibleMemory, DamagedMemory) as exc:
             return RoiState(None, str(exc))
 
     def fitted(self, key: RoiKey) -> FittedRoi:

@@ -21,7 +21,7 @@ import numpy as np
 import structlog
 
 from backend.calib import Calibration
-from backend.errors import IncompatibleMemory, InvalidRequest, StorageError
+from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError
 from backend.layout import Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
@@ -298,11 +298,11 @@ def _parse_memory(content: bytes, name: str) -> _LoadedMemory:
             if not isinstance(metadata, dict):
                 raise TypeError("metadata is no JSON object")
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
-        raise StorageError(f"the stored {name} is damaged: refit this ROI") from exc
+        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI") from exc
     if version is not None and version > FORMAT_VERSION:
         raise StorageError(f"the stored memory has format version {version}, newer than this service: update or refit")
     if embeddings.ndim != 2 or embeddings.size == 0 or embeddings.dtype != np.float32:
-        raise StorageError(f"the stored {name} holds no float32 embeddings [M, D]: refit this ROI")
+        raise DamagedMemory(f"the stored {name} holds no float32 embeddings [M, D]: refit this ROI")
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all(np.abs(norms - 1) < 1e-3):
         raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")

@@ -30,6 +30,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SUFFIX_OF_SIGNATURE = {_PNG_SIGNATURE: ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp", b"RIFF": ".webp"}
 _SIGNATURES = tuple(_SUFFIX_OF_SIGNATURE)
 TEMPORARY_PREFIX = ".tmp-"
+MIN_MM_PER_PX, MAX_MM_PER_PX = 1e-6, 1e6
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
 # megapixels the heatmap takes half of the time that whole arrays take.
 BLOCK_PIXELS = 1 << 18

@@ -86,7 +86,7 @@ def test_a_calibration_that_is_repeated_runs_the_network_for_new_images_only(fit
     first = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
     judge, judged = fitted.judge, []
     monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
-    assert dataset_runs.calibrate(fitted, KEY, **CALIBRATION) == first
+    assert dataset_runs.calibrate(fitted, KEY, **CALIBRATION).calibration == first.calibration
     assert judged == []
     store(fitted, "ng", pngs[4:5])
     third = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)

@@ -106,11 +106,13 @@ def test_a_disk_that_is_full_stores_neither_image_nor_metadata(tmp_path, monkeyp
     store.add(KEY, "ok", [sample(0)])
 
     def full(_descriptor):
-        raise OSError(28, "No space left on device")
+        if next(steps, None) is None:
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
+    steps = iter(range(8))  # three for each image: its metadata, itself, their folder
     with pytest.raises(StorageError, match="No space left on device"):
-        store.add(KEY, "ok", [sample(1)])
+        store.add(KEY, "ok", [sample(n) for n in (1, 2, 3)])
     assert len(store.names(KEY, "ok")) == 1
     assert len([path for path in folder_of(tmp_path).iterdir() if not path.name.startswith(".")]) == 2
 
@@ -144,10 +146,11 @@ def test_clearing_deletes_the_images_of_one_class_and_nothing_else(tmp_path):
     store = DatasetStore(tmp_path)
     store.add(KEY, "ok", [sample(1), sample(2)])
     store.add(KEY, "ng", [sample(3)])
+    (folder_of(tmp_path) / "folder.png").mkdir()
     (folder_of(tmp_path) / "notes.txt").write_text("keep me")
     (folder_of(tmp_path) / "20260101-never-completed.png.json").write_text("{}")
     assert store.clear(KEY, "ok") == 2
-    assert {path.name for path in folder_of(tmp_path).iterdir()} == {"notes.txt", ".lock"}
+    assert {path.name for path in folder_of(tmp_path).iterdir()} == {"notes.txt", "folder.png", ".lock"}
     assert len(store.names(KEY, "ng")) == 1
     assert store.clear(RoiKey("Nobody", "Pattern", "line 1"), "ok") == 0
     assert not (tmp_path / "@recipes" / "line 1" / "datasets" / "Nobody").exists()
@@ -170,6 +173,8 @@ def test_damaged_metadata_is_a_storage_error_that_names_the_image(tmp_path, text
     (folder_of(tmp_path) / f"{name}.json").write_text(text)
     with pytest.raises(StorageError, match=f"metadata of {name} is damaged"):
         store.find(KEY, "ok", name).metadata()
+    (other,) = store.add(KEY, "ok", [sample(2)])
+    assert store.find(KEY, "ok", "2.png").name == other, "it hides no other image"
 
 
 def test_images_of_a_roi_called_inspection_are_found_under_the_role_they_came_with(tmp_path):

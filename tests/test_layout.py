@@ -108,7 +108,8 @@ OWN_KEY = RoiKey("Master1", "Pattern", "line 1", "K")
         ("My Layout 1", "my layout 1"),
         ("  my LAYOUT 1\t", "my layout 1"),
         ("DEFAULT", "default"),
-        ("Straße", "strasse"),
+        ("MAẞE", "maße"),
+        ("Masse", "masse"),
         ("e\u0301", "é"),
         ("", None),
         ("  ", None),
@@ -153,12 +154,24 @@ def test_recipes_collide_with_no_role_and_stay_below_the_models_folder(name, tmp
 
 
 def test_names_of_layouts_may_be_longer_than_a_file_name_and_stay_apart(tmp_path):
-    names = ["x" * 240, "x" * 241, "x" * 1000, "x" * 1000 + "y", "日本" * 200, "日本" * 201, "a. " * 200]
+    names = [
+        "." + "x" * 300,
+        "nul." + "x" * 300,
+        "x" * 240,
+        "x" * 241,
+        "x" * 1000,
+        "x" * 1000 + "y",
+        "日本" * 200,
+        "日本" * 201,
+        "a. " * 200,
+    ]
     folders = [recipe_folder(tmp_path, name) for name in names]
     assert len(set(folders)) == len(names)
     for folder in folders:
         folder.mkdir(parents=True)
         assert folder.resolve().parent == (tmp_path / "@recipes").resolve()
+        assert folder.name[0] != "."
+        assert not folder.name.startswith("nul.")
 
 
 # --- lookups
@@ -262,6 +275,27 @@ def test_a_roi_called_inspection_is_found_under_the_role_that_clients_turn_it_in
     store_current(tmp_path, asked, 4)
     assert found(tmp_path, asked) == (4, "current", "line 1", "inspection-1"), "its own role comes first"
     assert found(tmp_path, stored) == (3, "current", "line 1", "inspection-1")
+
+
+def test_a_fit_of_a_roi_called_inspection_goes_before_what_is_left_under_the_other_role(tmp_path):
+    asked, fitted = (RoiKey(role, "inspection-1", "default") for role in ("Master1", "Inspection"))
+    store_older(tmp_path, f"recipes/default/inspection-1/{stem('Master1', 'inspection-1')}.npz", 3)
+    assert found(tmp_path, asked) == (3, "L4", "default", "inspection-1")
+    store_current(tmp_path, RoiKey("Master1", "inspection-1"), 4)  # by a client that names no recipe
+    store_current(tmp_path, fitted, 5)
+    assert found(tmp_path, asked) == found(tmp_path, fitted) == (5, "current", "default", "inspection-1")
+    assert found(tmp_path, RoiKey("Master1", "inspection-1")) == (4, "current", "default", "inspection-1")
+    line = [RoiKey(role, "inspection-1", "line 1") for role in ("Master1", "Inspection")]
+    store_older(tmp_path, f"recipes/line 1/inspection-1/{stem('Master1', 'inspection-1')}.npz", 6)
+    store_current(tmp_path, line[1], 7)
+    assert found(tmp_path, line[0]) == found(tmp_path, line[1]) == (7, "current", "line 1", "inspection-1")
+
+
+def test_a_model_of_the_default_recipe_under_another_key_is_found_by_those_who_name_no_recipe(tmp_path):
+    store_current(tmp_path, RoiKey("Master1", "Pattern", "default", "K"), 3)
+    assert found(tmp_path, DEFAULT) == (3, "current", "default", "K")
+    store_current(tmp_path, DEFAULT, 4)
+    assert found(tmp_path, DEFAULT) == (4, "current", "default", "Pattern")
 
 
 def test_a_folder_that_was_copied_to_another_recipe_is_refused_with_refit(tmp_path):

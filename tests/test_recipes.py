@@ -1,6 +1,7 @@
 """What a recipe settles: its scale, once, for everybody."""
 
 import json
+import os
 import threading
 
 import pytest
@@ -85,6 +86,34 @@ def test_the_scale_that_an_older_backend_locked_holds(tmp_path):
     assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.25, "the newest had no capitals"
     with pytest.raises(Conflict):
         settle(tmp_path, "line 1", 0.5)
+
+
+def test_settings_of_an_older_backend_without_a_scale_lock_nothing(tmp_path):
+    (tmp_path / "recipes" / "line 1").mkdir(parents=True)
+    for text in ('{"mm_per_px": null}', "{}", "{", '{"mm_per_px": 1' + "0" * 400 + "}"):
+        (tmp_path / "recipes" / "line 1" / "recipe_meta.json").write_text(text)
+        assert RecipeStore(tmp_path).mm_per_px("line 1") is None
+    settle(tmp_path, "line 1", 0.2)
+    assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
+
+
+def test_once_it_is_settled_nobody_waits_for_anybody(tmp_path):
+    settle(tmp_path, "line 1", 0.2)
+    with RecipeStore(tmp_path).settling("line 1", 0.2), RecipeStore(tmp_path).settling("line 1", 0.2):
+        pass
+    assert [path.name for path in (tmp_path / "@recipes" / "line 1").glob("*.json")] == ["recipe.json"]
+
+
+def test_a_full_disk_shows_before_anything_is_done(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = []
+    with pytest.raises(StorageError), RecipeStore(tmp_path).settling("line 1", 0.2):
+        done.append("what must not be done")
+    assert done == []
+    assert RecipeStore(tmp_path).mm_per_px("line 1") is None
 
 
 @pytest.mark.parametrize(

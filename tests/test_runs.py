@@ -61,6 +61,7 @@ def test_it_is_told_and_logged_with_an_estimate_of_the_time_left(tmp_path, monke
     assert told == [("extract", 0, 16), ("extract", 4, 16), ("extract", 16, 16), ("coreset", 1, 2)]
     lines = [(line["event"], line["step"], line["done"], line["total"]) for line in logged]
     assert lines == [("fit.progress", "extract", 4, 16), ("fit.progress", "coreset", 1, 2)]
+    assert (logged[0]["role_id"], logged[0]["recipe_id"]) == ("Master1", "line 1")
     assert logged[0]["left_s"] == 2, "0.6 s for 4 of 16, so 1.8 for the others"
     assert logged[1]["left_s"] == 0, "a step has a clock of its own"
 
@@ -72,8 +73,15 @@ def test_what_a_killed_process_left_is_forgotten(tmp_path):
     )
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
     (left,) = (tmp_path / ".runs").glob("*.json")
+    record = json.loads(left.read_text())
     assert RunBoard(tmp_path).running() == []
     assert not left.exists()
+    left.write_text(json.dumps({**record, "pid": os.getpid()}))  # a number may come again, as 1 does in containers
+    torn = left.with_suffix(".part")
+    torn.write_text("{")
+    os.utime(torn, (time.time() - 7200,) * 2)
+    assert RunBoard(tmp_path).running() == []
+    assert list((tmp_path / ".runs").iterdir()) == []
 
 
 def test_another_machines_work_is_shown_until_it_has_been_silent_for_long(tmp_path):

@@ -318,6 +318,49 @@ def test_one_broken_image_is_an_item_with_its_error_and_not_the_end_of_the_run(
     assert "NG" in refused.json["error"]
 
 
+def test_a_file_name_that_is_not_ascii_is_kept_as_dotnet_writes_it(server: Server, crops: list[bytes]) -> None:
+    head = head_of(server, "Names")
+    encoded = "=?utf-8?B?" + base64.b64encode("Prüfung/ä 7.png".encode()).decode() + "?="
+    part = Part("images", crops[0], "image/png", f'"{encoded}"')
+    ids = [Part("role_id", b"R"), Part("roi_id", b"N")]
+    (name,) = head.multipart("/datasets/ok/upload", [*ids, part]).json["files"]
+    assert head.ask("/datasets/meta", role_id="R", roi_id="N", label="ok", filename=name).json["filename"] == "ä 7.png"
+    assert head.ask("/datasets/file", role_id="R", roi_id="N", label="ok", filename="ä 7.png").content == crops[0]
+
+
+def test_an_image_of_another_scale_than_the_recipes_is_an_item_with_its_error(
+    server: Server, crops: list[bytes]
+) -> None:
+    named, unnamed = head_of(server, "default"), server.gui
+    part = Part("metas", meta("R", "S", "ok", "a.png", 0.1).encode(), "application/json")
+    ids = [Part("role_id", b"R"), Part("roi_id", b"S")]
+    files = [Part("images", crops[0], "image/png", "a.png")]
+    assert unnamed.multipart("/datasets/ok/upload", [*ids, *files, part]).status == 200
+    assert named.fit("R", "S", crops[:1]).status == 200
+    text = '{"role_id":"R","roi_id":"S","default_mm_per_px":0,"require_ng":false,"labels":[]}'
+    (item,) = named.chunked_json("/infer_dataset", text).json["items"]
+    assert "mm_per_px is 0.1, the recipe is locked to 0.2" in item["error"]
+    refused = named.chunked_json("/calibrate_dataset", text)
+    assert refused.status == 422
+    assert "locked to 0.2" in refused.json["error"]
+
+
+def test_no_calibration_replaces_that_of_a_memory_which_it_cannot_be_for(server: Server) -> None:
+    folder = server.models / "Foreign" / "Roi"
+    folder.mkdir(parents=True)
+    emb = np.eye(20, 1152, dtype=np.float32)
+    np.savez(folder / "memory.npz", emb=emb, token_h=32, token_w=32)
+    (folder / "calib.json").write_text('{"threshold": 20.0}')
+    before = only_files(folder)
+    refused = server.gui.calibrate("Foreign", "Roi", [0.1], None)
+    assert refused.status == 409
+    assert "refit" in refused.json["error"]
+    assert only_files(folder) == before
+    (folder / "memory.npz").write_bytes(b"damaged")
+    state = server.gui.get("/state?role_id=Foreign&roi_id=Roi").json
+    assert (state["status"], state["memory_fitted"]) == ("refit_needed", False)
+
+
 def test_a_bad_upload_stores_nothing(server: Server, crops: list[bytes]) -> None:
     head = head_of(server, "Refused")
     good = meta("R", "U", "ok", "a.png")
@@ -341,6 +384,9 @@ def test_a_bad_upload_stores_nothing(server: Server, crops: list[bytes]) -> None
         assert reply.status == status, reply.content
         assert words in reply.json["error"]
     assert not (server.models / "@recipes" / "refused").exists()
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    kept = head.upload("R", "U", "ok", crops[:1], [deep]).json["files"][0]
+    assert head.ask("/datasets/meta", role_id="R", roi_id="U", label="ok", filename=kept).json["a"]
     array = head.upload("R", "U", "ok", crops[:2], [f"[{good},{good}]"])
     assert array.status == 200, "one part with an array does as well"
 
