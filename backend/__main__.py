@@ -208,7 +208,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 Fields = TypeVar("Fields", bound=BaseModel)
-_ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI"}
+_ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI", "recipe_id": "--recipe"}
 
 
 def _fields(model: type[Fields], options: argparse.Namespace, **others: Any) -> Fields:
@@ -217,7 +217,7 @@ def _fields(model: type[Fields], options: argparse.Namespace, **others: Any) -> 
     Raises:
         InvalidRequest: one of them is out of range; the message names the argument.
     """
-    values = {"role_id": options.role_id, "roi_id": options.roi_id, "mm_per_px": options.mm_per_px, **others}
+    values = {name: getattr(options, name) for name in ("role_id", "roi_id", "recipe_id", "mm_per_px")} | others
     try:
         return model.model_validate(values)
     except ValidationError as exc:
@@ -294,6 +294,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_roi(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("role_id", metavar="ROLE", help="inspection role, as the GUI names it")
     parser.add_argument("roi_id", metavar="ROI", help="region of interest within the role")
+    parser.add_argument("--recipe", dest="recipe_id", metavar="NAME", help="recipe of the ROI; default: none")
     parser.add_argument("--mm-per-px", required=True, metavar="MM", help="millimetres per pixel of the images")
 
 

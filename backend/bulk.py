@@ -30,10 +30,10 @@ from backend.image_files import (
     read_image,
     write_heatmap,
 )
-from backend.layout import RoiKey
+from backend.layout import RoiKey, check_recipe
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.roi_mask import Shape, parse_shape
-from backend.schemas import CalibrateFields, FitFields, InferFields, region_reply
+from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, region_reply
 from backend.service import InspectionService
 from backend.utils import NamedImage
 
@@ -53,7 +53,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
         raise TooLarge(
             f"{count(len(images), 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
         )
-    key = RoiKey(fields.role_id, fields.roi_id)
+    key = _key(fields)
     checkpoint = checkpoint_folder(settings.models_dir, key)
     service = InspectionService.open(settings)
     try:
@@ -110,7 +110,7 @@ def calibrate(
     percentile = settings.score_percentile if fields.score_percentile is None else fields.score_percentile
     with _records(scores, restart=restart) as records:
         service = InspectionService.open(settings)
-        scoring = Scoring(service, RoiKey(fields.role_id, fields.roi_id), fields.mm_per_px, shape, percentile)
+        scoring = Scoring(service, _key(fields), fields.mm_per_px, shape, percentile)
         rows, memory_id = _score_all(scoring, [*ok.values(), *ng.values()], records, "--scores")
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
@@ -165,7 +165,7 @@ def infer(
     check_apart(heatmap_paths.values(), images, paths)
     with _records(out, restart=restart) as records:
         service = InspectionService.open(settings)
-        scoring = Scoring(service, RoiKey(fields.role_id, fields.roi_id), fields.mm_per_px, shape, None)
+        scoring = Scoring(service, _key(fields), fields.mm_per_px, shape, None)
         rows, _ = _score_all(
             scoring, list(images.values()), records, "--out", None if records else _print_record, heatmap_paths
         )
@@ -369,6 +369,12 @@ def _find(paths: Sequence[str]) -> Images:
     if n_ignored:
         say(f"{count(n_ignored, 'other file')} ignored")
     return images
+
+
+def _key(fields: RoiIds) -> RoiKey:
+    key = fields.roi_key()
+    check_recipe(key.recipe_id)
+    return key
 
 
 def _max_bytes(settings: Settings) -> int:

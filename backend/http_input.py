@@ -14,14 +14,13 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from backend.errors import InvalidRequest, ReservedRecipe, UnsupportedImage
-from backend.layout import RoiKey, canonical_recipe
+from backend.errors import InvalidRequest, UnsupportedImage
+from backend.layout import RoiKey, canonical_recipe, check_recipe
 from backend.schemas import RoiIds
 from backend.service import InspectionService
 from backend.telemetry import annotate
 from backend.utils import NamedImage
 
-_RESERVED_RECIPE = "last"
 _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
 _METAS_FIELD = re.compile(r"metas(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
@@ -65,13 +64,11 @@ def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
     Raises:
         ReservedRecipe: the recipe is "last".
     """
-    recipe_id = canonical_recipe(ids.recipe_id or "") or header_recipe
-    key = RoiKey(ids.role_id, ids.roi_id, recipe_id, ids.model_key)
+    key = ids.roi_key(header_recipe)
     annotate(role_id=key.role_id, roi_id=key.roi_id)
-    if recipe_id is not None:
-        annotate(recipe_id=recipe_id, model_key=key.model)
-    if recipe_id == _RESERVED_RECIPE:
-        raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
+    if key.recipe_id is not None:
+        annotate(recipe_id=key.recipe_id, model_key=key.model)
+    check_recipe(key.recipe_id)
     return key
 
 

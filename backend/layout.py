@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
 
-from backend.errors import InvalidRequest
+from backend.errors import InvalidRequest, ReservedRecipe
 
 DEFAULT_RECIPE = "default"
 MEMORY_FILE = "memory.npz"
 CALIBRATION_FILE = "calib.json"
 INSPECTION_ROLE = "Inspection"
 _RECIPES = "@recipes"
+_RESERVED_RECIPE = "last"
 _MAX_FOLDER_BYTES = 240  # file systems allow 255
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _NEWEST_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -95,6 +96,16 @@ def canonical_recipe(text: str) -> str | None:
     ('my layout 1', 'default', None)
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower()).strip() or None
+
+
+def check_recipe(recipe_id: str | None) -> None:
+    """Refuse the recipe that no client may name.
+
+    Raises:
+        ReservedRecipe: it is "last".
+    """
+    if recipe_id == _RESERVED_RECIPE:
+        raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
 
 
 def folder_name(identifier: str) -> str:
@@ -193,6 +204,11 @@ def ids_of_stem(stem: str) -> tuple[str, str] | None:
 def layout_of_recipe(folder: str) -> Layout:
     """The layout that a folder ``recipes/<folder>`` of an older backend is: recipes first kept their case."""
     return "L4" if _NEWEST_RECIPE_NAME.fullmatch(folder) else "L3"
+
+
+def has_older_images(root: Path) -> bool:
+    """Whether there are stored images of older backends, which only a migration reads."""
+    return any(True for pattern in ("datasets/*/*/[on][kg]", "recipes/*/datasets/*") for _ in root.glob(pattern))
 
 
 def roles(key: RoiKey) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ _NOT_UNIT: Example = (
 )
 _LAST: Example = (
     "ReservedRecipe",
-    "http_input.py:roi_key",
+    "layout.py:check_recipe",
     "recipe 'last' is reserved: save the layout under a name of its own",
 )
 _LOCKED: Example = (

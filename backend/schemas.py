@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
 
 from backend.infer import Region
+from backend.layout import RoiKey, canonical_recipe
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
@@ -48,6 +49,14 @@ class RoiIds(_Fields):
         description="which model of the ROI, default is roi_id; of no effect without a recipe",
         examples=["Pattern"],
     )
+
+    def roi_key(self, other_recipe: str | None = None) -> RoiKey:
+        """The ROI that is meant.
+
+        Args:
+            other_recipe: recipe where the request names none.
+        """
+        return RoiKey(self.role_id, self.roi_id, canonical_recipe(self.recipe_id or "") or other_recipe, self.model_key)
 
 
 class RoiFields(RoiIds):

@@ -19,7 +19,7 @@ from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, Me
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
-from backend.layout import RoiKey
+from backend.layout import RoiKey, has_older_images
 from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue
 from backend.recipes import RecipeStore
@@ -134,6 +134,8 @@ class InspectionService:
             seconds=round(time.perf_counter() - start, 2),
             **({"reason": reason} if reason else {}),
         )
+        if has_older_images(settings.models_dir):
+            log.info("older_images.found", hint="python -m backend migrate MODELS_DIR copies those that are not yet")
         return cls(settings, features, ModelStore(settings.models_dir), reason)
 
     def fit_ok(

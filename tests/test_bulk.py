@@ -415,6 +415,14 @@ class TestFit:
         assert "coreset: 100%" in err
         assert json.loads(run("fit", *ROI, "parts/1.png", "--keep-all")[1])["coreset_size"] == 64
 
+    def test_a_recipe_has_a_model_of_its_own_and_a_scale(self, run, work):
+        assert run("fit", *ROI, "parts", "--recipe", "Line 1")[0] == 0
+        assert (work / "models" / "@recipes" / "line 1" / "models" / "Master1" / "Pattern" / "Pattern").is_dir()
+        assert run("infer", *ROI, "parts/1.png", "--recipe", "LINE 1")[0] == 0
+        status, _, err = run("fit", "Master1", "Pattern", "--mm-per-px", "0.3", "parts", "--recipe", "line 1")
+        assert (status, "locked to mm_per_px 0.2" in err) == (1, True)
+        assert run("fit", *ROI, "parts", "--recipe", "Last")[0] == 2
+
     def test_a_fit_that_is_stopped_goes_on_where_it_was(self, run, work, features, monkeypatch):
         monkeypatch.setattr(features.runtime, "batch", 3)
         forward, sizes = features.runtime.forward, []

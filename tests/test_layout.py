@@ -15,6 +15,7 @@ from backend.layout import (
     current_place,
     dataset_folder,
     folder_name,
+    has_older_images,
     places,
     recipe_folder,
 )
@@ -311,6 +312,14 @@ def test_no_place_of_any_key_lies_outside_the_models_folder(tmp_path):
         for key in (RoiKey(text, text), RoiKey(text, text, "r", text), RoiKey("a", "inspection", text, text)):
             for place in places(root, key):
                 assert ".." not in place.memory.relative_to(root).parts
+
+
+@pytest.mark.parametrize("folder", ["datasets/Master1/Pattern/ok", "recipes/Line 1/datasets/a__b"])
+def test_images_of_older_backends_are_noticed(tmp_path, folder):
+    store_current(tmp_path, RoiKey("datasets", "recipes"), 3)
+    assert not has_older_images(tmp_path)
+    (tmp_path / folder).mkdir(parents=True)
+    assert has_older_images(tmp_path)
 
 
 # --- calibrations
