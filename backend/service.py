@@ -242,7 +242,7 @@ class InspectionService:
         """
         self.recipes.check(key.recipe_id, mm_per_px)
         with contextlib.suppress(MemoryNotFound):  # who has scores may calibrate before the fit
-            memory_id = memory_id or self.fitted(key).memory_id
+            memory_id = memory_id or self.fitted(key, with_calibration=False).memory_id
         calibration = calib.calibrate(
             ok_scores,
             ng_scores,
@@ -371,15 +371,15 @@ class InspectionService:
         except (IncompatibleMemory, DamagedMemory) as exc:
             return RoiState(None, str(exc))
 
-    def fitted(self, key: RoiKey) -> FittedRoi:
-        """The model of a ROI.
+    def fitted(self, key: RoiKey, *, with_calibration: bool = True) -> FittedRoi:
+        """The model of a ROI; see `ModelStore.load`.
 
         Raises:
             MemoryNotFound: the ROI was never fitted.
             IncompatibleMemory: its memory was built by another extractor.
             InvalidRequest, StorageError: as `ModelStore.load`.
         """
-        fitted = self.store.load(key)
+        fitted = self.store.load(key, with_calibration=with_calibration)
         if fitted is None:
             raise MemoryNotFound(str(key))
         running = self.features.identity.as_dict()

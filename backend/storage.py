@@ -90,8 +90,12 @@ class ModelStore:
         found = self._find(key)
         return found[1].memory_id if found else None
 
-    def load(self, key: RoiKey) -> FittedRoi | None:
+    def load(self, key: RoiKey, *, with_calibration: bool = True) -> FittedRoi | None:
         """Read the model of a ROI; unchanged files come from memory.
+
+        Args:
+            key: the ROI.
+            with_calibration: False leaves the calibration alone, for who is about to replace it.
 
         Returns:
             None if the ROI was never fitted.
@@ -105,7 +109,7 @@ class ModelStore:
         if found is None:
             return None
         place, loaded = found
-        calibration, state = self._calibration_for(key, place, loaded)
+        calibration, state = self._calibration_for(key, place, loaded) if with_calibration else (None, "none")
         return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.key, place.layout, calibration, state)
 
     def check_savable(self, key: RoiKey) -> None:
