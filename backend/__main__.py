@@ -1,7 +1,9 @@
 """The command line: ``python -m backend serve | weights | fit | calibrate | infer | migrate``."""
 
 import argparse
+import asyncio
 import contextlib
+import importlib
 import json
 import signal
 import socket
@@ -80,11 +82,20 @@ examples:
 """
 
 
+_READY_POLL_S = 0.02
+
+
 class _Server(uvicorn.Server):
-    """Says what to try next once the service answers."""
+    """Says what to try next once the service is ready."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        self._announcement = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        lifecycle = importlib.import_module("backend.app").app.state.lifecycle
+        while lifecycle.status != "ok" and not self.should_exit:
+            await asyncio.sleep(_READY_POLL_S)
         if not self.should_exit:
             host = "localhost" if self.config.host in ("0.0.0.0", "::") else self.config.host  # noqa: S104
             address = f"http://{f'[{host}]' if ':' in host else host}:{self.servers[0].sockets[0].getsockname()[1]}"

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from backend import __version__, dataset_routes, dataset_runs
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
-from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, error_reply
+from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
 from backend.http_input import (
     HeaderRecipe,
     RequestId,
@@ -32,6 +32,7 @@ from backend.http_input import (
     roi_key,
 )
 from backend.layout import DEFAULT_RECIPE
+from backend.lifecycle import Admission, Lifecycle
 from backend.middleware import BodyLimit, Cors, RequestTelemetry
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, multipart
 from backend.roi_mask import parse_shape
@@ -43,6 +44,7 @@ from backend.schemas import (
     HealthReply,
     InferFields,
     InferReply,
+    ReadyReply,
     region_reply,
 )
 from backend.service import InspectionService
@@ -71,20 +73,17 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
 
     Args:
         settings: the configuration.
-        service: a ready service; None loads one at start-up.
+        service: a ready service; None loads one in the background of the start.
     """
     configure_logging(settings.log_level, settings.log_format)
+    lifecycle = Lifecycle(partial(InspectionService.open, settings), service)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # A thread for every request that may run or wait, and some for those that do neither.
         current_default_thread_limiter().total_tokens = settings.max_queue + settings.max_fits + _OTHER_THREADS
-        try:
-            app.state.service = service or await run_in_threadpool(InspectionService.open, settings)
-        except ConfigError as exc:
-            log.error("start.failed", reason=str(exc))
-            raise exc.with_traceback(None) from None  # the server prints it; the sentence is enough
-        yield
+        async with lifecycle.running():
+            yield
 
     app = FastAPIOffline(  # /docs works on machines without internet
         title="ROI anomaly detection",
@@ -96,7 +95,9 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.lifecycle = lifecycle
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_request_mb * 2**20))
+    app.add_middleware(Admission, lifecycle=lifecycle, with_trace=settings.trace)
     if settings.cors_origins:
         app.add_middleware(
             Cors,
@@ -107,19 +108,30 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         )
     app.add_middleware(RequestTelemetry, with_trace=settings.trace)
     _answer_errors(app, settings)
-    _add_routes(app)
+    _add_routes(app, settings, lifecycle)
     app.include_router(dataset_routes.router)
     return app
 
 
-def _add_routes(app: FastAPI) -> None:
+def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
-    async def health(service: Service, request_id: RequestId, recipe: HeaderRecipe) -> HealthReply:
-        """Status, device and model. Cheap: answers while a fit runs."""
+    async def health(request_id: RequestId, recipe: HeaderRecipe) -> HealthReply:
+        """Status, device and model. Cheap, and 200 in every state: answers while a fit runs."""
+        ids: dict[str, Any] = {"recipe_id": recipe or DEFAULT_RECIPE, "request_id": request_id}
+        service = lifecycle.service
+        if service is None:
+            return HealthReply(
+                status=lifecycle.status,
+                device=settings.device,
+                model=settings.model_name,
+                version=__version__,
+                reason=lifecycle.failure,
+                **ids,
+            )
         features = service.features
         return HealthReply(
-            status="ok",
+            status=lifecycle.status,
             device=features.runtime.device,
             model=features.identity.model,
             version=__version__,
@@ -128,15 +140,22 @@ def _add_routes(app: FastAPI) -> None:
             input_size=features.input_size,
             token_shape=list(features.token_hw),
             weights_sha256=features.identity.weights_sha256,
+            stale_calibrations=lifecycle.stale_calibrations,
             reason=service.reason,
-            recipe_id=recipe or DEFAULT_RECIPE,
-            request_id=request_id,
+            **ids,
         )
 
+    @app.get("/ready", tags=["state"], responses=ERRORS["/ready"])
+    async def ready(request_id: RequestId) -> ReadyReply:
+        """Whether the service takes work: 503 while it starts, could not load, or is about to stop."""
+        lifecycle.require_ready()
+        return ReadyReply(status="ok", request_id=request_id)
+
     @app.get("/metrics", response_class=Response, tags=["state"], responses={**METRICS_EXAMPLE, **ERRORS["state"]})
-    def metrics(service: Service) -> Response:
+    def metrics() -> Response:
         """Prometheus text format."""
-        FITTED_ROIS.set(service.store.count_fitted())
+        if lifecycle.service is not None:
+            FITTED_ROIS.set(lifecycle.service.store.count_fitted())
         return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.post(
@@ -164,6 +183,7 @@ def _add_routes(app: FastAPI) -> None:
                 keep_all=fields.memory_fit,
             )
         return FitReply(
+            calibration=result.calibration_state,
             n_embeddings=result.n_embeddings,
             coreset_size=result.coreset_size,
             token_shape=list(result.token_hw),
@@ -239,8 +259,8 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
 
     @app.exception_handler(BackendError)
     async def backend_error(_request: Request, exc: BackendError) -> JSONResponse:
-        headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy) else None
-        if exc.status >= 500 and not isinstance(exc, Busy):
+        headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady) else None
+        if exc.status >= 500 and headers is None:
             log.error("failed", **error_reply(str(exc), exc, with_trace=True))
         annotate(error=str(exc))
         return reply(exc.status, str(exc), exc, headers)

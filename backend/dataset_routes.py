@@ -116,7 +116,7 @@ def manifest(
     )
 
 
-@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
+@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/ready"])
 def runs(service: Service, request_id: RequestId) -> RunsReply:
     """How far fits, calibrations and inferences over many images are, in whichever process."""
     shown = []

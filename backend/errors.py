@@ -17,6 +17,7 @@
     ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
     ├── NonFiniteEmbeddings         500  the network overflowed
     ├── Busy                        503  the compute queue is full: retry
+    ├── NotReady                    503  the service is starting, could not load, or is about to stop
     └── StorageError                500  files cannot be read or written, or stored ones are damaged
         └── DamagedMemory           500  the stored memory bank is damaged: refit
 """
@@ -120,6 +121,16 @@ class Busy(BackendError):
 
     def __init__(self, queued: str, retry_after_s: int) -> None:
         super().__init__(f"the service is busy: {queued} are already queued; retry in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(BackendError):
+    """The service is starting, could not load, or is about to stop."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
         self.retry_after_s = retry_after_s
 
 

@@ -34,7 +34,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 # Async, so that /health needs no thread: they may all be taken by requests that wait.
 async def service_of(request: Request) -> InspectionService:
     """The service of the running application."""
-    service: InspectionService = request.app.state.service
+    service: InspectionService = request.app.state.lifecycle.service  # which `Admission` has seen to
     return service
 
 

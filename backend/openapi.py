@@ -125,6 +125,7 @@ _DISK: Example = (
     "the model cannot be stored (No space left on device); check the models folder",
 )
 _FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
+_STARTING: Example = ("NotReady", "lifecycle.py:require_ready", "the service is starting; retry")
 _BUSY: Example = ("Busy", "queueing.py:inference", str(Busy("32 inferences", 2)))
 _UNEXPECTED: Example = (
     "RuntimeError",
@@ -145,10 +146,12 @@ def _error(description: str, *errors: Example) -> dict[str, Any]:
 Responses = dict[int | str, dict[str, Any]]
 ERRORS: dict[str, Responses] = {
     "state": {500: _error("Unexpected", _UNEXPECTED)},
+    "/ready": {500: _error("Unexpected", _UNEXPECTED), 503: _error("Not ready; see Retry-After", _STARTING)},
     "read": {
         400: _error("A recipe that no client may name", _LAST),
         422: _error("A field is missing or out of range", _QUERY),
         500: _error("Stored files cannot be read, or something unexpected", _FILE, _UNEXPECTED),
+        503: _error("Not ready; see Retry-After", _STARTING),
     },
     "sample": {
         400: _error("A recipe that no client may name", _LAST),
@@ -156,6 +159,7 @@ ERRORS: dict[str, Responses] = {
         409: _error("Several images were uploaded under that name", _MANY),
         422: _error("A field is missing or out of range", _QUERY),
         500: _error("Stored files cannot be read, or something unexpected", _DISK, _UNEXPECTED),
+        503: _error("Not ready; see Retry-After", _STARTING),
     },
     "upload": {
         400: _error("A broken image or an incomplete upload; nothing was stored", _DAMAGED, _EMPTY, _CUT, _LAST),
@@ -164,6 +168,7 @@ ERRORS: dict[str, Responses] = {
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _MISSING, _METAS, _NO_IMAGE),
         500: _error("The images could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+        503: _error("Not ready; see Retry-After", _STARTING),
     },
     "/fit_ok": {
         400: _error("A broken image or an incomplete upload; nothing was replaced", _DAMAGED, _EMPTY, _CUT, _LAST),
@@ -172,7 +177,7 @@ ERRORS: dict[str, Responses] = {
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE, _FEW_SAMPLES),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
-        503: _error("The queue is full; see Retry-After", _BUSY),
+        503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
     "/calibrate_ng": {
         400: _error("The body cannot be parsed", _JSON, _LAST),
@@ -182,6 +187,7 @@ ERRORS: dict[str, Responses] = {
         413: _error("Too large", _BODY),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+        503: _error("Not ready; see Retry-After", _STARTING),
     },
     "/infer": {
         400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT, _LAST),
@@ -190,7 +196,7 @@ ERRORS: dict[str, Responses] = {
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SHAPE),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
-        503: _error("The queue is full; see Retry-After", _BUSY),
+        503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
     "/calibrate_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
@@ -198,7 +204,7 @@ ERRORS: dict[str, Responses] = {
         413: _error("Too large", _BODY),
         422: _error("A field is missing or out of range, or images are missing", _MISSING, _NO_NG),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
-        503: _error("The queue is full; see Retry-After", _BUSY),
+        503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
     "/infer_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
@@ -206,7 +212,7 @@ ERRORS: dict[str, Responses] = {
         413: _error("Too large", _BODY),
         422: _error("A field is missing or out of range", _MISSING),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
-        503: _error("The queue is full; see Retry-After", _BUSY),
+        503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
 }
 

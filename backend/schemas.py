@@ -178,16 +178,30 @@ class ErrorReply(_Reply):
 class HealthReply(_Reply):
     """The state of the service."""
 
-    status: Literal["ok"] = Field(examples=["ok"])
-    device: str = Field(description="where the network runs", examples=["cpu"])
+    status: Literal["ok", "starting", "failed", "draining"] = Field(
+        description="failed: it could not load, see reason, and tries again; draining: it is about to stop",
+        examples=["ok"],
+    )
+    device: str = Field(description="where the network runs, or shall run", examples=["cpu"])
     model: str = Field(examples=["vit_small_patch14_dinov2.lvd142m"])
     version: str = Field(description="version of the service", examples=["1.0.0"])
-    runtime: str = Field(examples=["openvino"])
-    precision: str = Field(examples=["float32"])
-    input_size: int = Field(description="side of the network input in pixels", examples=[448])
-    token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
-    weights_sha256: str = Field(examples=["46a3827c3d504b167dcae6c5505ae17672c90fc799ab34987d5deadd279db413"])
-    reason: str | None = Field(None, description="why the network does not run where DEVICE asked for")
+    runtime: str | None = Field(
+        None, description="left out, like what follows, until it is loaded", examples=["openvino"]
+    )
+    precision: str | None = Field(None, examples=["float32"])
+    input_size: int | None = Field(None, description="side of the network input in pixels", examples=[448])
+    token_shape: list[int] | None = Field(None, description="token grid [rows, columns]", examples=[[32, 32]])
+    weights_sha256: str | None = Field(
+        None, examples=["46a3827c3d504b167dcae6c5505ae17672c90fc799ab34987d5deadd279db413"]
+    )
+    stale_calibrations: int | None = Field(
+        None,
+        description="ROIs that were fitted anew since they were calibrated, so that no threshold applies",
+        examples=[0],
+    )
+    reason: str | None = Field(
+        None, description="why it could not load, or why the network does not run where DEVICE asked for"
+    )
     recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
@@ -211,9 +225,19 @@ class ModelReply(_Reply):
     )
 
 
+class ReadyReply(_Reply):
+    """The service takes work."""
+
+    status: Literal["ok"] = Field(examples=["ok"])
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
 class FitReply(_RoiReply):
     """What a fit built."""
 
+    calibration: Literal["none", "applied", "stale"] = Field(
+        description="stale: the one there was is not applied any more; calibrate again", examples=["none"]
+    )
     n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])

@@ -15,7 +15,7 @@ from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.datasets import DatasetStore
-from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound
+from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
@@ -40,11 +40,12 @@ log: Any = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit built: embeddings of all images, size of the coreset, token grid (rows, columns)."""
+    """What a fit built, its token grid as (rows, columns), and what became of the calibration."""
 
     n_embeddings: int
     coreset_size: int
     token_hw: tuple[int, int]
+    calibration_state: CalibrationState
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,9 @@ class InspectionService:
                 self.store.save_memory(key, memory, metadata)
         if kept is not None:
             kept.remove()
-        annotate(token_shape=list(self.features.token_hw), n_embeddings=len(embeddings))
-        return FitResult(len(embeddings), len(memory.embeddings), self.features.token_hw)
+        state = self._calibration_state(key)
+        annotate(token_shape=list(self.features.token_hw), n_embeddings=len(embeddings), calibration=state)
+        return FitResult(len(embeddings), len(memory.embeddings), self.features.token_hw, state)
 
     def calibrate_ng(
         self,
@@ -352,6 +354,19 @@ class InspectionService:
             Busy: every place is taken.
         """
         return self._queue.inference()
+
+    def _calibration_state(self, key: RoiKey) -> CalibrationState:
+        """What became of the ROI's calibration with a fit; the log warns where none applies any more."""
+        try:
+            fitted = self.store.load(key)
+            state = fitted.calibration_state if fitted else "none"
+        except StorageError:  # a damaged one applies no more either, and inferences say what to do
+            state = "stale"
+        if state == "stale":
+            log.warning(
+                "calibration.stale", role_id=key.role_id, roi_id=key.roi_id, hint="fitted anew: calibrate again"
+            )
+        return state
 
     @contextlib.contextmanager
     def _coreset_turn(self) -> Iterator[None]:

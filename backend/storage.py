@@ -22,7 +22,7 @@ import structlog
 
 from backend.calib import Calibration
 from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError
-from backend.layout import Layout, Place, RoiKey, current_place, places
+from backend.layout import CALIBRATION_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.utils import write_atomic
@@ -30,6 +30,7 @@ from backend.utils import write_atomic
 FORMAT_VERSION = 1
 INDEX_FILE = "index.faiss"
 _CACHE_BYTES = 512 << 20
+_CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
 _IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 log: Any = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ class ModelStore:
         self._root = root
         self._cache: OrderedDict[Path, tuple[FileIdentity, _LoadedMemory]] = OrderedDict()
         self._cache_lock = Lock()
+        self._memory_ids: dict[Path, tuple[FileIdentity, str | None]] = {}
 
     def memory_id(self, key: RoiKey) -> str | None:
         """Identity of the ROI's memory bank, whatever its calibration; None if the ROI was never fitted.
@@ -142,7 +144,7 @@ class ModelStore:
         """
         place = current_place(self._root, key)
         ids = {name: value for name, value in asdict(place.key).items() if value is not None}
-        content = _memory_bytes(memory, {**ids, **metadata})
+        content = _memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)})
         index = place.memory.with_name(INDEX_FILE)
         with writing(place.memory.parent, "model"):
             if isinstance(memory.index, FaissIndex):
@@ -169,9 +171,33 @@ class ModelStore:
         with writing(place.calibration.parent, "model"):
             write_atomic({place.calibration: text.encode()})
 
+    def count_stale(self) -> int:
+        """How many models of this service lie beside a calibration that was made for an earlier fit.
+
+        Raises:
+            OSError, StorageError: files cannot be read.
+        """
+        stale = 0
+        for pattern in _CURRENT_MEMORIES:
+            for memory in self._root.glob(pattern):
+                calibration = _read_calibration(memory.with_name(CALIBRATION_FILE))
+                if calibration is not None:
+                    fitted_as = self._stored_memory_id(memory)
+                    stale += fitted_as is not None and fitted_as != calibration.memory_id
+        return stale
+
+    def _stored_memory_id(self, path: Path) -> str | None:
+        """The id that a fit wrote into a memory, without reading its embeddings."""
+        identity = _identity(path.stat())
+        known = self._memory_ids.get(path)
+        if known is None or known[0] != identity:
+            known = identity, _written_memory_id(path)
+            self._memory_ids[path] = known
+        return known[1]
+
     def count_fitted(self) -> int:
         """How many memory banks are stored, in this layout and the older ones."""
-        patterns = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz", "recipes/*/*/*__*.npz", "*.npz")
+        patterns = (*_CURRENT_MEMORIES, "recipes/*/*/*__*.npz", "*.npz")
         return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
 
     def _find(self, key: RoiKey) -> tuple[Place, _LoadedMemory] | None:
@@ -312,6 +338,15 @@ def _parse_memory(content: bytes, name: str) -> _LoadedMemory:
         raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")
     memory = PatchCoreMemory(embeddings, token_hw)
     return _LoadedMemory(memory, memory_id(memory), metadata, version)
+
+
+def _written_memory_id(path: Path) -> str | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            metadata = json.loads(str(arrays["metadata"]))
+        return str(metadata["memory_id"])
+    except Exception:  # of an older backend, or damaged: see `_parse_memory`
+        return None
 
 
 def _read_calibration(path: Path) -> Calibration | None:

@@ -82,7 +82,7 @@ class Server:
         return httpx.Client(base_url=self.address, timeout=600, trust_env=False)
 
     def wait_for(self, path: str) -> httpx.Response:
-        """Ask for `path` until the server answers.
+        """Ask for `path` until the server is ready.
 
         Raises:
             RuntimeError: it ended or stayed silent; the message is the end of its log.
@@ -91,7 +91,8 @@ class Server:
         with self.client() as client:
             while self.process.poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):
-                    return client.get(path)
+                    if client.get("/ready").status_code == httpx.codes.OK:
+                        return client.get(path)
                 time.sleep(0.01)
         raise RuntimeError("the server does not answer; the end of its log:\n" + self.log.read_text()[-4000:])
 

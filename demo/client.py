@@ -42,11 +42,12 @@ class Client:
         self._http = httpx.Client(base_url=address, timeout=600, trust_env=False)
 
     def health(self) -> HealthReply | None:
-        """``GET /health``; None while nothing, or some other service, answers."""
+        """``GET /health``; None while nothing that is ready, or some other service, answers."""
         try:
-            return HealthReply.model_validate_json(self._http.get("/health", timeout=5).content)
+            reply = HealthReply.model_validate_json(self._http.get("/health", timeout=5).content)
         except (httpx.HTTPError, ValidationError):
             return None
+        return reply if reply.status == "ok" else None
 
     def fit_ok(self, cells: Sequence[Cell]) -> FitReply:
         """``POST /fit_ok`` with good cells."""

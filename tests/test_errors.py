@@ -18,6 +18,7 @@ from backend.errors import (
     InvalidShape,
     MemoryNotFound,
     NonFiniteEmbeddings,
+    NotReady,
     ReservedRecipe,
     SampleNotFound,
     StorageError,
@@ -49,6 +50,7 @@ MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existent
         (IncompatibleMemory, BackendError, 409),
         (NonFiniteEmbeddings, BackendError, 500),
         (Busy, BackendError, 503),
+        (NotReady, BackendError, 503),
         (StorageError, BackendError, 500),
         (DamagedMemory, StorageError, 500),
     ],
@@ -75,7 +77,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     }
     assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
     assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 17
+    assert len(drawn) == 18
 
 
 def raised(error: BaseException) -> BaseException:

@@ -84,7 +84,12 @@ def test_a_memory_is_readable_with_plain_numpy_faiss_and_json(fitted_folder):
         assert np.array_equal(arrays["emb"], memory.embeddings)
         assert np.linalg.norm(arrays["emb"], axis=1) == pytest.approx(1, abs=1e-6)
         assert (int(arrays["token_h"]), int(arrays["token_w"])) == (4, 5)
-        assert json.loads(str(arrays["metadata"])) == {"role_id": "Master1", "roi_id": "Pattern", "coreset_rate": 1.0}
+        assert json.loads(str(arrays["metadata"])) == {
+            "role_id": "Master1",
+            "roi_id": "Pattern",
+            "coreset_rate": 1.0,
+            "memory_id": ModelStore(folder.parents[1]).memory_id(KEY),
+        }
     index = faiss.read_index(str(folder / "index.faiss"))
     assert isinstance(index, faiss.IndexFlatL2)
     assert np.array_equal(index.reconstruct_n(0, index.ntotal), memory.embeddings)

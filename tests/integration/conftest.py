@@ -68,7 +68,7 @@ def running(
         while True:
             assert process.poll() is None, log_file.read_text()
             try:
-                if gui.get("/health").status == 200:
+                if gui.get("/ready").status == 200:
                     break
             except OSError:
                 assert time.monotonic() < deadline, log_file.read_text()

@@ -218,7 +218,6 @@ def test_the_gauges_of_a_killed_worker_are_forgotten(tmp_path: Path, weights: We
         ("INPUT_SIZE", "abc"),
         ("CORESET_RATE", "2"),
         ("DEVICE", "tpu"),
-        ("WEIGHTS", "/nowhere/x.safetensors"),
     ],
 )
 def test_a_bad_setting_stops_the_start_with_a_message_that_names_it(variable: str, value: str) -> None:

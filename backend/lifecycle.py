@@ -1,0 +1,176 @@
+"""From the start of the process to its end: starting, ok, failed to load, draining. And who may work meanwhile."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from types import FrameType
+from typing import Any, Literal
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backend.errors import NotReady, StorageError, error_reply, strip_paths
+from backend.service import InspectionService
+from backend.telemetry import annotate
+
+_RETRY_LOAD_AFTER_S = 5.0
+_RETRY_AFTER_S = 5
+_COUNT_STALE_EVERY_S = 10.0
+_STARTS_WITHIN_S = 10.0
+_POLL_S = 0.05
+# Questions about the service, which it answers in every state.
+_ALWAYS_SERVED = ("/health", "/ready", "/metrics", "/openapi.json", "/docs", "/static-offline-docs")
+
+log: Any = structlog.get_logger(__name__)
+
+Status = Literal["starting", "ok", "failed", "draining"]
+
+
+class Lifecycle:
+    """Loads the service in the background, tries again where that fails, and ends only after the work in flight.
+
+    Args:
+        open_service: loads it; called in a thread.
+        service: one that is loaded.
+    """
+
+    def __init__(self, open_service: Callable[[], InspectionService], service: InspectionService | None = None) -> None:
+        self._open_service = open_service
+        self.service = service
+        self.failure: str | None = None
+        self.draining = False
+        self.in_flight = 0
+        self.stale_calibrations: int | None = None
+
+    @property
+    def status(self) -> Status:
+        """What the service is doing."""
+        if self.draining:
+            return "draining"
+        if self.service is not None:
+            return "ok"
+        return "starting" if self.failure is None else "failed"
+
+    def require_ready(self) -> None:
+        """Refuse work that cannot be done now.
+
+        Raises:
+            NotReady: the service is starting, could not load, or is about to end; the message says which.
+        """
+        if self.status == "draining":
+            raise NotReady("the service is about to stop and takes no new work; retry", _RETRY_AFTER_S)
+        if self.status == "starting":
+            raise NotReady("the service is starting; retry", _RETRY_AFTER_S)
+        if self.status == "failed":
+            raise NotReady(f"the service could not load and tries again: {self.failure}", _RETRY_AFTER_S)
+
+    async def wait_until_started(self) -> None:
+        """Wait while the service is starting, but not for long: of several workers, one may be new."""
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while self.status == "starting" and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_S)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The time in which the server runs."""
+        tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._count_stale())]
+        with self._draining_on_sigterm(asyncio.get_running_loop()):
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+
+    async def _load(self) -> None:
+        while self.service is None:
+            try:
+                self.service = await run_in_threadpool(self._open_service)
+                self.failure = None
+            except Exception as exc:  # weights, runtimes and drivers raise what they like; it is told and tried again
+                failure = strip_paths(str(exc))
+                if failure != self.failure:
+                    log.error("start.failed", reason=failure, retry_s=_RETRY_LOAD_AFTER_S)
+                self.failure = failure
+                await asyncio.sleep(_RETRY_LOAD_AFTER_S)
+
+    async def _count_stale(self) -> None:
+        while True:
+            if self.service is not None:
+                try:
+                    self.stale_calibrations = await run_in_threadpool(self.service.store.count_stale)
+                except (OSError, StorageError) as exc:
+                    self.stale_calibrations = None
+                    log.warning("stale_calibrations.not_counted", reason=str(exc))
+                await asyncio.sleep(_COUNT_STALE_EVERY_S)
+            else:
+                await asyncio.sleep(_POLL_S)
+
+    @contextmanager
+    def _draining_on_sigterm(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Take SIGTERM before the server does: it would close its door at once, and new work would see no reply."""
+        before = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield  # under a test client, or a server without a handler of its own
+            return
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            if self.draining or not self.in_flight:  # asked for twice, or nothing to wait for
+                self.draining = True
+                before(number, frame)
+                return
+            self.draining = True
+            loop.call_soon_threadsafe(lambda: asyncio.ensure_future(stop_when_drained(number)))
+
+        async def stop_when_drained(number: int) -> None:
+            log.info("draining", in_flight=self.in_flight)
+            while self.in_flight:
+                await asyncio.sleep(_POLL_S)
+            before(number, None)
+
+        signal.signal(signal.SIGTERM, drain)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Admission:
+    """Refuses work that the service cannot do, once it had time to start, and counts what is in flight.
+
+    Args:
+        app: the application.
+        lifecycle: knows whether it can.
+        with_trace: whether error replies carry a trace.
+    """
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, with_trace: bool) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._with_trace = with_trace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] == "OPTIONS" or scope["path"].startswith(_ALWAYS_SERVED):
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._lifecycle.wait_until_started()
+            self._lifecycle.require_ready()
+        except NotReady as exc:
+            annotate(error=str(exc))
+            reply = error_reply(str(exc), exc, with_trace=self._with_trace)
+            headers = {"Retry-After": str(exc.retry_after_s)}
+            await JSONResponse(reply, exc.status, headers)(scope, receive, send)
+            return
+        self._lifecycle.in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._lifecycle.in_flight -= 1

@@ -1,0 +1,111 @@
+"""Starts that fail and recover, and ends that lose nothing, of real server processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from backend.weights import Weights
+from tests.integration.conftest import ROOT, free_port, gunicorn_command, running, serve_command, uvicorn_command
+from tests.integration.gui import Gui
+
+COMMANDS = [serve_command, uvicorn_command, gunicorn_command]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_sigterm_finishes_a_fit_and_refuses_new_work_with_503(
+    tmp_path: Path, weights: Weights, crops: list[bytes], command: Callable[[int], list[str]]
+) -> None:
+    with running(command, tmp_path, weights) as server, ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(server.gui.fit, "Last", "Fit", crops[:4] * 6)
+        time.sleep(1)
+        os.kill(server.pid, signal.SIGTERM)
+        seen: dict[str, set[int]] = {"/health": set(), "/ready": set(), "/infer": set()}
+        statuses = set()
+        while not fit.done():
+            try:
+                health = server.gui.get("/health")
+                statuses.add(health.json["status"])
+                seen["/health"].add(health.status)
+                seen["/ready"].add(server.gui.get("/ready").status)
+                refused = server.gui.infer("Last", "Fit", crops[0])
+                seen["/infer"].add(refused.status)
+                assert int(refused.headers["retry-after"]) > 0
+                assert "stop" in refused.json["error"]
+            except ConnectionError:
+                break  # the fit is done and the door closed: its reply is on the way
+        reply = fit.result()
+        assert reply.status == 200, reply.content
+        assert reply.json["n_embeddings"] == 24 * 1024
+        if command is not gunicorn_command:  # with two workers the idle one ends at once, and the other may be asked
+            assert seen == {"/health": {200}, "/ready": {503}, "/infer": {503}}
+            assert statuses == {"draining"}
+    assert (tmp_path / "models" / "Last" / "Fit" / "memory.npz").is_file()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_sigterm_ends_an_idle_server_at_once_and_cleanly(
+    tmp_path: Path, weights: Weights, command: Callable[[int], list[str]]
+) -> None:
+    with running(command, tmp_path, weights) as server:
+        os.kill(server.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                server.gui.get("/health")
+            except ConnectionError:
+                break
+            time.sleep(0.05)
+        assert time.monotonic() < deadline
+    assert "Traceback" not in server.log_file.read_text()
+
+
+def test_a_server_without_weights_says_why_and_serves_as_soon_as_they_are_there(
+    tmp_path: Path, weights: Weights, crops: list[bytes]
+) -> None:
+    port = free_port()
+    missing = tmp_path / "later.safetensors"
+    variables = {"WEIGHTS": str(missing), "MODELS_DIR": str(tmp_path / "models"), "PORT": str(port)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "backend", "serve"],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        gui = Gui("127.0.0.1", port)
+
+        def status() -> str:
+            try:
+                return str(gui.get("/health").json["status"])
+            except ConnectionError:
+                return "not there"
+
+        wait_for(lambda: status() == "failed")
+        assert "WEIGHTS" in gui.get("/health").json["reason"]
+        assert str(tmp_path) not in gui.get("/health").json["reason"]
+        assert gui.infer("a", "b", crops[0]).status == 503
+        missing.symlink_to(weights.path)
+        wait_for(lambda: status() == "ok")
+        assert gui.fit("a", "b", crops[:1]).status == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+    text = (tmp_path / "log").read_text()
+    assert text.count("start.failed") == 1, "said once, not at every try"
+    assert "Ready at" in text
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,131 @@
+"""What the service answers while it starts, where it could not load, and when it is about to end."""
+
+import json
+import threading
+import time
+
+import cv2
+import pytest
+from starlette.testclient import TestClient
+
+from backend import lifecycle as lifecycle_module
+from backend.app import create_app
+from backend.config import Settings
+from backend.errors import WeightsError
+from backend.service import InspectionService
+from backend.storage import ModelStore
+
+
+@pytest.fixture
+def service(features, tmp_path):
+    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_not_ready(client, words):
+    for reply in (
+        client.get("/ready"),
+        client.post("/infer"),
+        client.post("/fit_ok"),
+        client.get("/state?role_id=a&roi_id=b"),
+        client.get("/nowhere"),
+    ):
+        assert reply.status_code == 503
+        assert set(reply.json()) == {"error", "trace"}
+        assert words in reply.json()["error"]
+        assert int(reply.headers["retry-after"]) > 0
+    for path in ("/metrics", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200, path
+    assert client.options("/infer").status_code == 204
+
+
+def test_while_it_starts_health_says_so_and_work_is_asked_to_come_again(service, monkeypatch, tmp_path):
+    may_load = threading.Event()
+
+    def open_service(_settings):
+        may_load.wait(30)
+        return service
+
+    monkeypatch.setattr(InspectionService, "open", open_service)
+    monkeypatch.setattr(lifecycle_module, "_STARTS_WITHIN_S", 0.1)
+    with TestClient(create_app(Settings(models_dir=tmp_path))) as client:
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "starting")
+        assert (health.json()["model"], "runtime" in health.json()) == ("vit_small_patch14_dinov2.lvd142m", False)
+        check_not_ready(client, "starting")
+        monkeypatch.setattr(lifecycle_module, "_STARTS_WITHIN_S", 30)
+        threading.Timer(0.2, may_load.set).start()
+        assert client.get("/state?role_id=a&roi_id=b").status_code == 200, "a short start is waited for"
+        wait_until(lambda: client.get("/ready").status_code == 200)
+        assert client.get("/health").json()["status"] == "ok"
+        assert client.get("/health").json()["runtime"] == "openvino"
+        assert client.get("/state?role_id=a&roi_id=b").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "failure", [WeightsError("no weights in /srv/secret/weights"), OSError("disk"), ValueError("x")]
+)
+def test_a_load_that_fails_is_told_and_tried_again_until_it_succeeds(service, monkeypatch, tmp_path, failure):
+    monkeypatch.setattr(lifecycle_module, "_RETRY_LOAD_AFTER_S", 0.05)
+    fails = threading.Event()
+    fails.set()
+
+    def open_service(_settings):
+        if fails.is_set():
+            raise failure
+        return service
+
+    monkeypatch.setattr(InspectionService, "open", open_service)
+    with TestClient(create_app(Settings(models_dir=tmp_path))) as client:
+        wait_until(lambda: client.get("/health").json()["status"] == "failed")
+        health = client.get("/health").json()
+        assert health["reason"] == str(failure).replace("/srv/secret/weights", "weights")
+        check_not_ready(client, health["reason"])
+        fails.clear()
+        wait_until(lambda: client.get("/ready").status_code == 200)
+        assert "reason" not in client.get("/health").json()
+
+
+def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
+    monkeypatch.setattr(lifecycle_module, "_COUNT_STALE_EVERY_S", 0.05)
+    pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]
+    ids = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2}
+
+    def fit(number, **more):
+        files = [("images", ("a.png", pngs[number], "image/png"))]
+        return client.post("/fit_ok", data={**ids, **more}, files=files).json()["calibration"]
+
+    with TestClient(create_app(service.settings, service)) as client:
+        assert fit(0) == "none"
+        assert client.post("/calibrate_ng", json={**ids, "ok_scores": [0.5]}).status_code == 200
+        wait_until(lambda: client.get("/health").json().get("stale_calibrations") == 0)
+        assert fit(0) == "applied", "the same images give the same memory"
+        assert fit(1) == "stale"
+        wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 1)
+        assert fit(0, recipe_id="line 1") == "none"
+        assert client.post("/calibrate_ng", json={**ids, "ok_scores": [0.5]}).status_code == 200
+        wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 0)
+        (service.settings.models_dir / "Master1" / "Pattern" / "calib.json").write_text("{")
+        wait_until(lambda: "stale_calibrations" not in client.get("/health").json())
+        assert fit(1) == "stale", "a damaged one applies no more"
+
+
+def test_a_stored_memory_says_its_id_without_its_embeddings_being_read(service, images, tmp_path):
+    store = service.store
+    assert store.count_stale() == 0
+    with TestClient(create_app(service.settings, service)) as client:
+        png = cv2.imencode(".png", images[0])[1].tobytes()
+        ids = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2}
+        client.post("/fit_ok", data=ids, files={"images": ("a.png", png, "image/png")})
+    (tmp_path / "Master1" / "Pattern" / "calib.json").write_text(json.dumps({"threshold": 0.5, "memory_id": "another"}))
+    assert store.count_stale() == 1
+    (tmp_path / "Old" / "Roi").mkdir(parents=True)
+    (tmp_path / "Old" / "Roi" / "memory.npz").write_bytes(b"damaged")
+    (tmp_path / "Old" / "Roi" / "calib.json").write_text('{"threshold": 0.5}')
+    assert store.count_stale() == 1, "what says no id is not judged"
