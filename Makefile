@@ -37,9 +37,11 @@ bench: $(VENV)/.dev ## the measured claims, side by side
 bench-anomalib: $(VENV)/.dev $(ANOMALIB_VENV)/.installed ## our engine beside anomalib's, which gets an environment of its own
 	$(RUN) -m benchmarks.anomalib_side $(ANOMALIB_VENV)/bin/python
 
-pins: $(VENV)/.dev ## recompile backend/requirements.txt from requirements.in
-	$(VENV)/bin/uv pip compile --universal --python-version 3.10 --no-header --no-annotate \
-		backend/requirements.in -o backend/requirements.txt
+PIN := $(VENV)/bin/uv pip compile --universal --python-version 3.10 --no-header --no-annotate
+
+pins: $(VENV)/.dev ## recompile the pinned requirements from backend/requirements.in
+	$(PIN) backend/requirements.in -o backend/requirements.txt
+	$(PIN) --generate-hashes -c backend/requirements.txt backend/requirements.in -o backend/requirements-hashed.txt
 
 clean: ## remove the virtual environments
 	rm -rf $(VENV) $(ANOMALIB_VENV)
@@ -50,20 +52,20 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # A stamp per set of requirements: nothing is installed twice.
-$(VENV)/.serve: backend/requirements.txt | $(VENV)/bin/python
+$(VENV)/.serve: backend/requirements-hashed.txt | $(VENV)/bin/python
 	@echo "Installing what the service needs (once, some 220 MB to download)"
+	$(RUN) -m pip install --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(VENV)/.serve
+	@echo "Installing what the demo needs (once)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
-$(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(VENV)/bin/python
-	@echo "Installing what the demo needs (once)"
-	$(RUN) -m pip install --disable-pip-version-check -r $<
-	@touch $@ $(VENV)/.serve
-
-$(VENV)/.dev: requirements-dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/bin/python
+$(VENV)/.dev: requirements-dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/.serve
 	@echo "Installing what development needs, torch included (once, some 570 MB where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
-	@touch $@ $(VENV)/.demo $(VENV)/.serve
+	@touch $@ $(VENV)/.demo
 
 $(ANOMALIB_VENV)/.installed: benchmarks/anomalib_side/requirements.txt | $(VENV)/bin/python
 	@echo "Installing anomalib in $(ANOMALIB_VENV) (once, 2.0 GB on disk where torch is a CPU build)"
