@@ -17,11 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from backend import __version__, dataset_routes, dataset_runs
+from backend.access import Gate, RateLimit
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
 from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, error_reply
 from backend.http_input import (
     HeaderRecipe,
+    Known,
     RequestId,
     Service,
     complete_form,
@@ -31,9 +33,10 @@ from backend.http_input import (
     read_fields,
     roi_key,
 )
+from backend.keys import ApiKeys
 from backend.layout import DEFAULT_RECIPE
-from backend.middleware import BodyLimit, Cors, RequestTelemetry
-from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, multipart
+from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts
+from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, multipart
 from backend.roi_mask import parse_shape
 from backend.schemas import (
     CalibrateReply,
@@ -43,6 +46,7 @@ from backend.schemas import (
     HealthReply,
     InferFields,
     InferReply,
+    MinimalHealthReply,
     region_reply,
 )
 from backend.service import InspectionService
@@ -72,8 +76,12 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     Args:
         settings: the configuration.
         service: a ready service; None loads one at start-up.
+
+    Raises:
+        ConfigError: an API key cannot be used.
     """
     configure_logging(settings.log_level, settings.log_format)
+    keys = ApiKeys.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -97,40 +105,53 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     )
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_request_mb * 2**20))
+    rate_limit = RateLimit(settings.rate_limit_per_s) if settings.rate_limit_per_s else None
+    app.add_middleware(Gate, keys=keys, rate_limit=rate_limit, with_trace=settings.trace)
     if settings.cors_origins:
         app.add_middleware(
             Cors,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
         )
+    if settings.allowed_hosts:
+        app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestTelemetry, with_trace=settings.trace)
     _answer_errors(app, settings)
     _add_routes(app)
     app.include_router(dataset_routes.router)
+    if keys:
+        declare_keys(app)
     return app
 
 
 def _add_routes(app: FastAPI) -> None:
     @app.head("/health", include_in_schema=False)
-    @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
-    async def health(service: Service, request_id: RequestId, recipe: HeaderRecipe) -> HealthReply:
-        """Status, device and model. Cheap: answers while a fit runs."""
+    @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/health"])
+    async def health(
+        service: Service, request_id: RequestId, recipe: HeaderRecipe, known: Known
+    ) -> HealthReply | MinimalHealthReply:
+        """Status, device and model; where there are API keys, little more without one. Answers while a fit runs."""
         features = service.features
-        return HealthReply(
+        minimal = MinimalHealthReply(
             status="ok",
             device=features.runtime.device,
             model=features.identity.model,
             version=__version__,
+            recipe_id=recipe or DEFAULT_RECIPE,
+            request_id=request_id,
+        )
+        if not known:
+            return minimal
+        return HealthReply(
+            **vars(minimal),
             runtime=features.runtime.name,
             precision=features.runtime.precision,
             input_size=features.input_size,
             token_shape=list(features.token_hw),
             weights_sha256=features.identity.weights_sha256,
             reason=service.reason,
-            recipe_id=recipe or DEFAULT_RECIPE,
-            request_id=request_id,
         )
 
     @app.get("/metrics", response_class=Response, tags=["state"], responses={**METRICS_EXAMPLE, **ERRORS["state"]})

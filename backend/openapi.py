@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
-from backend.errors import Busy, MemoryNotFound
+from backend.errors import Busy, MemoryNotFound, TooManyRequests
 from backend.schemas import HEATMAP_EXAMPLE, ErrorReply
 
 _ROI = "role 'Master1', roi 'Pattern'"
@@ -126,6 +127,17 @@ _DISK: Example = (
 )
 _FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
 _BUSY: Example = ("Busy", "queueing.py:inference", str(Busy("32 inferences", 2)))
+_NO_KEY: Example = (
+    "Unauthorized",
+    "access.py:_check_right",
+    "this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY",
+)
+_WRONG_KEY: Example = (
+    "Forbidden",
+    "access.py:_check_right",
+    "POST /fit_ok needs a key that may do everything; this one may only read and infer",
+)
+_TOO_MANY: Example = ("TooManyRequests", "access.py:take", str(TooManyRequests(2, 1)))
 _UNEXPECTED: Example = (
     "RuntimeError",
     "service.py:infer",
@@ -143,7 +155,13 @@ def _error(description: str, *errors: Example) -> dict[str, Any]:
 
 
 Responses = dict[int | str, dict[str, Any]]
-ERRORS: dict[str, Responses] = {
+_ANY_KEY: Responses = {
+    401: _error("The service has API keys, and this is none of them", _NO_KEY),
+    429: _error("The client sends too many requests; see Retry-After", _TOO_MANY),
+}
+_FULL_KEY: Responses = {**_ANY_KEY, 403: _error("The API key may only read and infer", _WRONG_KEY)}
+_ERRORS: dict[str, Responses] = {
+    "/health": {500: _error("Unexpected", _UNEXPECTED)},
     "state": {500: _error("Unexpected", _UNEXPECTED)},
     "read": {
         400: _error("A recipe that no client may name", _LAST),
@@ -209,6 +227,13 @@ ERRORS: dict[str, Responses] = {
         503: _error("The queue is full; see Retry-After", _BUSY),
     },
 }
+_ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
+_OPEN = {"/health"}
+_READING = {"state", "read", "sample", "/infer", "/infer_dataset"}
+ERRORS: dict[str, Responses] = {
+    name: dict(sorted({**errors, **({} if name in _OPEN else _ANY_KEY if name in _READING else _FULL_KEY)}.items()))
+    for name, errors in _ERRORS.items()
+}
 
 _INFERENCE = {
     "role_id": "Master1",
@@ -254,6 +279,28 @@ METADATA_EXAMPLE: Responses = {
         "content": {"application/json": {"example": {"filename": "part7.png", "label": "ok", "mm_per_px": 0.2}}},
     }
 }
+
+
+def is_documentation(path: str) -> bool:
+    """Whether a page of the documentation, or what it is made of, is at `path`."""
+    return path in ("/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")
+
+
+def declare_keys(app: FastAPI) -> None:
+    """Let the document of `app` say that all but ``/health`` needs an API key."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = {
+            "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "Bearer": {"type": "http", "scheme": "bearer"},
+        }
+        document["security"] = [{"X-API-Key": []}, {"Bearer": []}]
+        document["paths"]["/health"]["get"]["security"] = [{}, *document["security"]]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def multipart(

@@ -175,21 +175,26 @@ class ErrorReply(_Reply):
     trace: str = Field(description="where, without absolute paths; empty with TRACE=false")
 
 
-class HealthReply(_Reply):
-    """The state of the service."""
+class MinimalHealthReply(_Reply):
+    """That the service is there: all that is told without an API key, where there are keys."""
 
     status: Literal["ok"] = Field(examples=["ok"])
     device: str = Field(description="where the network runs", examples=["cpu"])
     model: str = Field(examples=["vit_small_patch14_dinov2.lvd142m"])
     version: str = Field(description="version of the service", examples=["1.0.0"])
+    recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class HealthReply(MinimalHealthReply):
+    """The state of the service."""
+
     runtime: str = Field(examples=["openvino"])
     precision: str = Field(examples=["float32"])
     input_size: int = Field(description="side of the network input in pixels", examples=[448])
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     weights_sha256: str = Field(examples=["46a3827c3d504b167dcae6c5505ae17672c90fc799ab34987d5deadd279db413"])
     reason: str | None = Field(None, description="why the network does not run where DEVICE asked for")
-    recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
-    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
 class _RoiReply(_Reply):
