@@ -10,7 +10,7 @@ from backend.config import Settings
 from backend.errors import ConfigError
 from backend.keys import ApiKeys
 
-FULL, OTHER, INFER = "full-key-of-the-line", "other-key+of#the\"line", "infer-key-of-the-line"
+FULL, OTHER, INFER = "full-key-of-the-line", 'other-key+of#the"line', "infer-key-of-the-line"
 UNUSABLE = {
     "too short": "only-15-chars-x",
     "too long": "x" * 513,
