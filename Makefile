@@ -5,7 +5,7 @@ VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 
-.PHONY: help serve demo test check format bench bench-anomalib pins weights clean
+.PHONY: help serve demo test check format bench bench-anomalib soak-nginx pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ bench: $(VENV)/.dev ## the measured claims, side by side
 
 bench-anomalib: $(VENV)/.dev $(ANOMALIB_VENV)/.installed ## our engine beside anomalib's, which gets an environment of its own
 	$(RUN) -m benchmarks.anomalib_side $(ANOMALIB_VENV)/bin/python
+
+soak-nginx: $(VENV)/.dev ## prove docker/nginx.conf with a real nginx (apt-get install nginx-light openssl)
+	$(RUN) -m soak.nginx
 
 PIN := $(VENV)/bin/uv pip compile --universal --python-version 3.10 --no-header --no-annotate
 

@@ -1,11 +1,27 @@
 """Read by gunicorn on its own when it starts in this folder."""
 
 import os
+import sys
 from typing import Any
 
 from prometheus_client import multiprocess
 
+from backend.config import load_settings
+from backend.errors import ConfigError
+from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.resources import usable_cores
+
+
+def when_ready(server: Any) -> None:
+    """Warn of an address that others reach where no key is needed."""
+    try:
+        keys = ApiKeys.of(load_settings())
+    except ConfigError as exc:
+        sys.exit(str(exc))
+    hosts = [address[0] if isinstance(address, tuple) else str(address) for address in server.cfg.address]
+    for host in hosts:
+        if not keys and not is_loopback(host):
+            server.log.warning("access.open address=%s: %s", host, OPEN)
 
 
 def post_fork(server: Any, _worker: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+import structlog
 import uvicorn
 from pydantic import BaseModel, ValidationError
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -21,6 +22,7 @@ from backend import __version__, bulk, migration
 from backend.config import Settings, load_settings
 from backend.console import print_line
 from backend.errors import BackendError, ConfigError, InvalidRequest
+from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields
 from backend.telemetry import configure_logging
@@ -81,6 +83,8 @@ examples:
   python -m backend migrate old-models/
 """
 
+log: Any = structlog.get_logger(__name__)
+
 
 _READY_POLL_S = 0.02
 
@@ -114,8 +118,10 @@ def serve(settings: Settings) -> None:
     """Serve on ``HOST:PORT`` until stopped.
 
     Raises:
-        ConfigError: the address cannot be bound.
+        ConfigError: the address cannot be bound, or an API key cannot be used.
     """
+    if not ApiKeys.of(settings) and not is_loopback(settings.host):
+        log.warning("access.open", address=settings.host, reason=OPEN)
     server = _Server(uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None))
     try:
         server.run()

@@ -17,11 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from backend import __version__, dataset_routes, dataset_runs
+from backend.access import Gate, RateLimit
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
 from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
 from backend.http_input import (
     HeaderRecipe,
+    Known,
     RequestId,
     Service,
     complete_form,
@@ -31,10 +33,11 @@ from backend.http_input import (
     read_fields,
     roi_key,
 )
+from backend.keys import ApiKeys
 from backend.layout import DEFAULT_RECIPE
 from backend.lifecycle import Admission, Lifecycle
-from backend.middleware import BodyLimit, Cors, RequestTelemetry
-from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, multipart
+from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts
+from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, multipart
 from backend.roi_mask import parse_shape
 from backend.schemas import (
     CalibrateReply,
@@ -44,6 +47,7 @@ from backend.schemas import (
     HealthReply,
     InferFields,
     InferReply,
+    MinimalHealthReply,
     ReadyReply,
     region_reply,
 )
@@ -74,8 +78,12 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     Args:
         settings: the configuration.
         service: a ready service; None loads one in the background of the start.
+
+    Raises:
+        ConfigError: an API key cannot be used.
     """
     configure_logging(settings.log_level, settings.log_format)
+    keys = ApiKeys.of(settings)
     lifecycle = Lifecycle(partial(InspectionService.open, settings), service)
 
     @asynccontextmanager
@@ -98,43 +106,48 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     app.state.lifecycle = lifecycle
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_request_mb * 2**20))
     app.add_middleware(Admission, lifecycle=lifecycle, with_trace=settings.trace)
+    rate_limit = RateLimit(settings.rate_limit_per_s) if settings.rate_limit_per_s else None
+    app.add_middleware(Gate, keys=keys, rate_limit=rate_limit, with_trace=settings.trace)
     if settings.cors_origins:
         app.add_middleware(
             Cors,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
         )
+    if settings.allowed_hosts:
+        app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestTelemetry, with_trace=settings.trace)
     _answer_errors(app, settings)
     _add_routes(app, settings, lifecycle)
     app.include_router(dataset_routes.router)
+    if keys:
+        declare_keys(app)
     return app
 
 
 def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
     @app.head("/health", include_in_schema=False)
-    @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["state"])
-    async def health(request_id: RequestId, recipe: HeaderRecipe) -> HealthReply:
-        """Status, device and model. Cheap, and 200 in every state: answers while a fit runs."""
-        ids: dict[str, Any] = {"recipe_id": recipe or DEFAULT_RECIPE, "request_id": request_id}
+    @app.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/health"])
+    async def health(request_id: RequestId, recipe: HeaderRecipe, known: Known) -> HealthReply | MinimalHealthReply:
+        """Status, device and model; where there are API keys, little more without one. 200 in every state."""
         service = lifecycle.service
+        minimal = MinimalHealthReply(
+            status=lifecycle.status,
+            device=service.features.runtime.device if service else settings.device,
+            model=service.features.identity.model if service else settings.model_name,
+            version=__version__,
+            recipe_id=recipe or DEFAULT_RECIPE,
+            request_id=request_id,
+        )
+        if not known:
+            return minimal
         if service is None:
-            return HealthReply(
-                status=lifecycle.status,
-                device=settings.device,
-                model=settings.model_name,
-                version=__version__,
-                reason=lifecycle.failure,
-                **ids,
-            )
+            return HealthReply(**vars(minimal), reason=lifecycle.failure)
         features = service.features
         return HealthReply(
-            status=lifecycle.status,
-            device=features.runtime.device,
-            model=features.identity.model,
-            version=__version__,
+            **vars(minimal),
             runtime=features.runtime.name,
             precision=features.runtime.precision,
             input_size=features.input_size,
@@ -142,13 +155,12 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             weights_sha256=features.identity.weights_sha256,
             stale_calibrations=lifecycle.stale_calibrations,
             reason=service.reason,
-            **ids,
         )
 
     @app.get("/ready", tags=["state"], responses=ERRORS["/ready"])
-    async def ready(request_id: RequestId) -> ReadyReply:
+    async def ready(request_id: RequestId, known: Known) -> ReadyReply:
         """Whether the service takes work: 503 while it starts, could not load, or is about to stop."""
-        lifecycle.require_ready()
+        lifecycle.require_ready(tells_why=known)
         return ReadyReply(status="ok", request_id=request_id)
 
     @app.get("/metrics", response_class=Response, tags=["state"], responses={**METRICS_EXAMPLE, **ERRORS["state"]})

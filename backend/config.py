@@ -1,22 +1,26 @@
 """Settings: every environment variable, its default and its meaning. Nothing else reads the environment."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.errors import ConfigError
 
 PATCH_SIZE = 14
 DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
+_HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 
 
 class Settings(BaseSettings):
     """The configuration of one service process, read from environment variables of the same names in capitals."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", protected_namespaces=(), env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     model_name: str = Field(DEFAULT_MODEL, description="timm name of the frozen extractor; others need torch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the network runs")
@@ -57,6 +61,15 @@ class Settings(BaseSettings):
     max_queue: int = Field(32, ge=1, le=1000, description="most inferences that run or wait; more get 503")
     max_fits: int = Field(4, ge=1, le=100, description="most fits that run or wait, one runs at a time; more get 503")
 
+    api_keys: SecretStr | None = Field(None, description="keys that may do everything, comma-separated; unset: no key")
+    infer_keys: SecretStr | None = Field(None, description="keys that may only read and infer, comma-separated")
+    api_keys_file: Path | None = Field(None, description="file with a key per line: KEY, or infer KEY")
+    rate_limit_per_s: float = Field(
+        0, ge=0, le=1e6, description="requests per second of one client, on average; more get 429; 0 is no limit"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names that requests may call the service by, comma-separated; empty is any"
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins that browsers may call from, comma-separated; empty is none"
     )
@@ -83,10 +96,17 @@ class Settings(BaseSettings):
     def _snap_to_patches(cls, value: int) -> int:
         return max(1, (value + PATCH_SIZE // 2) // PATCH_SIZE) * PATCH_SIZE
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_HOST.fullmatch, value)):
+            raise ValueError("names without a port, such as inspection.example, *.example, 10.0.0.7 or [::1]")
+        return value
 
     @model_validator(mode="after")
     def _own_weights_need_their_hash(self) -> "Settings":

@@ -116,7 +116,7 @@ def manifest(
     )
 
 
-@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/ready"])
+@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/runs"])
 def runs(service: Service, request_id: RequestId) -> RunsReply:
     """How far fits, calibrations and inferences over many images are, in whichever process."""
     shown = []
@@ -185,7 +185,7 @@ def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, reci
     return Response(sample.metadata_bytes(), media_type="application/json")
 
 
-@router.delete("/datasets/file", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["sample"])
+@router.delete("/datasets/file", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["delete"])
 def delete_sample(
     wanted: Annotated[SampleName, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> DeleteReply:
@@ -196,7 +196,7 @@ def delete_sample(
     return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=1, filename=sample.name)
 
 
-@router.delete("/datasets/clear", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["read"])
+@router.delete("/datasets/clear", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["clear"])
 def clear_samples(
     wanted: Annotated[SampleClass, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> DeleteReply:

@@ -10,6 +10,9 @@
     │   └── ReservedRecipe          400  a recipe that no client may name
     ├── InvalidImage                400  empty, truncated or damaged image bytes
     │   └── UnsupportedImage        415  not one of the accepted image formats
+    ├── Unauthorized                401  no API key, or one that is not known
+    ├── Forbidden                   403  the API key may not do that
+    ├── TooManyRequests             429  the client sends more than its share: retry
     ├── TooLarge                    413  a file, request or image beyond its limit
     ├── MemoryNotFound              400  the ROI was never fitted
     ├── SampleNotFound              404  no such image is stored
@@ -71,6 +74,30 @@ class UnsupportedImage(InvalidImage):
     """The bytes are not one of the accepted image formats."""
 
     status = 415
+
+
+class Unauthorized(BackendError):
+    """The service has API keys, and the request carries none of them."""
+
+    status = 401
+
+
+class Forbidden(BackendError):
+    """The request's API key may not do that."""
+
+    status = 403
+
+
+class TooManyRequests(BackendError):
+    """The client sends more requests than its share."""
+
+    status = 429
+
+    def __init__(self, per_s: float, retry_after_s: int) -> None:
+        super().__init__(
+            f"too many requests: a client may send {per_s:g} per second (RATE_LIMIT_PER_S); retry in {retry_after_s} s"
+        )
+        self.retry_after_s = retry_after_s
 
 
 class TooLarge(BackendError):

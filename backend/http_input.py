@@ -44,6 +44,12 @@ async def request_id_of(request: Request) -> str:
     return request_id
 
 
+async def is_known(request: Request) -> bool:
+    """Whether `Gate` found that the client may see everything."""
+    known: bool = request.state.known
+    return known
+
+
 async def recipe_of_header(request: Request) -> str | None:
     """The recipe that ``X-Recipe-Id`` names: a layout name in any script, as it is."""
     raw = dict(request.scope["headers"]).get(b"x-recipe-id", b"")
@@ -55,6 +61,7 @@ async def recipe_of_header(request: Request) -> str | None:
 
 Service = Annotated[InspectionService, Depends(service_of)]
 RequestId = Annotated[str, Depends(request_id_of)]
+Known = Annotated[bool, Depends(is_known)]
 HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
 
 

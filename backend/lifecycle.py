@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.errors import NotReady, StorageError, error_reply, strip_paths
+from backend.openapi import is_documentation
 from backend.service import InspectionService
 from backend.telemetry import annotate
 
@@ -24,7 +25,7 @@ _COUNT_STALE_EVERY_S = 10.0
 _STARTS_WITHIN_S = 10.0
 _POLL_S = 0.05
 # Questions about the service, which it answers in every state.
-_ALWAYS_SERVED = ("/health", "/ready", "/metrics", "/openapi.json", "/docs", "/static-offline-docs")
+_ALWAYS_SERVED = frozenset({"/health", "/ready", "/metrics"})
 
 log: Any = structlog.get_logger(__name__)
 
@@ -56,8 +57,11 @@ class Lifecycle:
             return "ok"
         return "starting" if self.failure is None else "failed"
 
-    def require_ready(self) -> None:
+    def require_ready(self, *, tells_why: bool = True) -> None:
         """Refuse work that cannot be done now.
+
+        Args:
+            tells_why: say why it could not load.
 
         Raises:
             NotReady: the service is starting, could not load, or is about to end; the message says which.
@@ -67,7 +71,8 @@ class Lifecycle:
         if self.status == "starting":
             raise NotReady("the service is starting; retry", _RETRY_AFTER_S)
         if self.status == "failed":
-            raise NotReady(f"the service could not load and tries again: {self.failure}", _RETRY_AFTER_S)
+            why = f": {self.failure}" if tells_why else ""
+            raise NotReady(f"the service could not load and tries again{why}", _RETRY_AFTER_S)
 
     async def wait_until_started(self) -> None:
         """Wait while the service is starting, but not for long: of several workers, one may be new."""
@@ -157,7 +162,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] == "OPTIONS" or scope["path"].startswith(_ALWAYS_SERVED):
+        if scope["type"] != "http" or scope["method"] == "OPTIONS" or _is_always_served(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
@@ -174,3 +179,7 @@ class Admission:
             await self._app(scope, receive, send)
         finally:
             self._lifecycle.in_flight -= 1
+
+
+def _is_always_served(path: str) -> bool:
+    return path in _ALWAYS_SERVED or is_documentation(path)

@@ -1,31 +1,54 @@
-"""Around every request: its id, its body limit, its log line, its metrics, and an answer when nothing else gave one."""
+"""Around every request: id, limits, log line, metrics, security headers, and an answer when nothing else gave one."""
 
 import os
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import error_reply
+from backend.openapi import is_documentation
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_SECURITY_OF_REPLIES = [
+    *_SECURITY,
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+# What the pages of the documentation load: their own scripts, styles and document; both put scripts or styles inline.
+_SECURITY_OF_PAGES = [
+    *_SECURITY,
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'",
+    ),
+]
 
 log: Any = structlog.get_logger(__name__)
 
 
 class RequestTelemetry:
-    """Takes or makes ``X-Request-Id``, returns it, and writes one log line per request.
+    """Takes or makes ``X-Request-Id``, returns it with the security headers, and writes one log line per request.
 
     Args:
         app: the application.
@@ -44,13 +67,15 @@ class RequestTelemetry:
         given = Headers(scope=scope).get("x-request-id", "")
         record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()))
         scope.setdefault("state", {})["request_id"] = record.request_id
-        status = 0
+        status, path = 0, scope["path"]
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = record.request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = record.request_id
+                headers.raw.extend(_SECURITY_OF_PAGES if is_documentation(path) else _SECURITY_OF_REPLIES)
             await send(message)
 
         start = time.perf_counter()
@@ -99,6 +124,37 @@ class Cors(CORSMiddleware):
         error = f"{bytes(response.body).decode()}; CORS_ORIGINS lists the origins that may call"
         headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
         return JSONResponse(error_reply(error, None, with_trace=False), response.status_code, headers)
+
+
+class TrustedHosts:
+    """Starlette's, with refusals in the contract's shape.
+
+    Args:
+        app: the application.
+        allowed_hosts: names that requests may call the service by; ``*.example`` is any below it.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
+        self._app = app
+        self._judge = TrustedHostMiddleware(_nothing, allowed_hosts, www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        refusal: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            refusal.append(message)
+
+        await self._judge(scope, receive, keep)
+        if refusal:
+            error = "the header Host names no host of this service; ALLOWED_HOSTS lists them"
+            await JSONResponse(error_reply(error, None, with_trace=False), 400)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """An application that says nothing."""
 
 
 class BodyLimit:

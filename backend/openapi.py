@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
-from backend.errors import Busy, MemoryNotFound
+from backend.errors import Busy, MemoryNotFound, TooManyRequests
 from backend.schemas import HEATMAP_EXAMPLE, ErrorReply
 
 _ROI = "role 'Master1', roi 'Pattern'"
@@ -127,6 +128,17 @@ _DISK: Example = (
 _FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
 _STARTING: Example = ("NotReady", "lifecycle.py:require_ready", "the service is starting; retry")
 _BUSY: Example = ("Busy", "queueing.py:inference", str(Busy("32 inferences", 2)))
+_NO_KEY: Example = (
+    "Unauthorized",
+    "access.py:_check_right",
+    "this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY",
+)
+_WRONG_KEY: Example = (
+    "Forbidden",
+    "access.py:_check_right",
+    "POST /fit_ok needs a key that may do everything; this one may only read and infer",
+)
+_TOO_MANY: Example = ("TooManyRequests", "access.py:take", str(TooManyRequests(2, 1)))
 _UNEXPECTED: Example = (
     "RuntimeError",
     "service.py:infer",
@@ -144,9 +156,16 @@ def _error(description: str, *errors: Example) -> dict[str, Any]:
 
 
 Responses = dict[int | str, dict[str, Any]]
-ERRORS: dict[str, Responses] = {
+_ANY_KEY: Responses = {
+    401: _error("The service has API keys, and this is none of them", _NO_KEY),
+    429: _error("The client sends too many requests; see Retry-After", _TOO_MANY),
+}
+_FULL_KEY: Responses = {**_ANY_KEY, 403: _error("The API key may only read and infer", _WRONG_KEY)}
+_ERRORS: dict[str, Responses] = {
+    "/health": {500: _error("Unexpected", _UNEXPECTED)},
     "state": {500: _error("Unexpected", _UNEXPECTED)},
     "/ready": {500: _error("Unexpected", _UNEXPECTED), 503: _error("Not ready; see Retry-After", _STARTING)},
+    "/runs": {500: _error("Unexpected", _UNEXPECTED), 503: _error("Not ready; see Retry-After", _STARTING)},
     "read": {
         400: _error("A recipe that no client may name", _LAST),
         422: _error("A field is missing or out of range", _QUERY),
@@ -215,6 +234,13 @@ ERRORS: dict[str, Responses] = {
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
 }
+_ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
+_OPEN = {"/health", "/ready"}
+_READING = {"state", "/runs", "read", "sample", "/infer", "/infer_dataset"}
+ERRORS: dict[str, Responses] = {
+    name: dict(sorted({**errors, **({} if name in _OPEN else _ANY_KEY if name in _READING else _FULL_KEY)}.items()))
+    for name, errors in _ERRORS.items()
+}
 
 _INFERENCE = {
     "role_id": "Master1",
@@ -260,6 +286,29 @@ METADATA_EXAMPLE: Responses = {
         "content": {"application/json": {"example": {"filename": "part7.png", "label": "ok", "mm_per_px": 0.2}}},
     }
 }
+
+
+def is_documentation(path: str) -> bool:
+    """Whether a page of the documentation, or what it is made of, is at `path`."""
+    return path in ("/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")
+
+
+def declare_keys(app: FastAPI) -> None:
+    """Let the document of `app` say that all but ``/health`` and ``/ready`` needs an API key."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = {
+            "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "Bearer": {"type": "http", "scheme": "bearer"},
+        }
+        document["security"] = [{"X-API-Key": []}, {"Bearer": []}]
+        for path in _OPEN:
+            document["paths"][path]["get"]["security"] = [{}, *document["security"]]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def multipart(

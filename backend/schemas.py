@@ -175,8 +175,8 @@ class ErrorReply(_Reply):
     trace: str = Field(description="where, without absolute paths; empty with TRACE=false")
 
 
-class HealthReply(_Reply):
-    """The state of the service."""
+class MinimalHealthReply(_Reply):
+    """That the service is there: all that is told without an API key, where there are keys."""
 
     status: Literal["ok", "starting", "failed", "draining"] = Field(
         description="failed: it could not load, see reason, and tries again; draining: it is about to stop",
@@ -185,6 +185,13 @@ class HealthReply(_Reply):
     device: str = Field(description="where the network runs, or shall run", examples=["cpu"])
     model: str = Field(examples=["vit_small_patch14_dinov2.lvd142m"])
     version: str = Field(description="version of the service", examples=["1.0.0"])
+    recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class HealthReply(MinimalHealthReply):
+    """The state of the service."""
+
     runtime: str | None = Field(
         None, description="left out, like what follows, until it is loaded", examples=["openvino"]
     )
@@ -202,8 +209,6 @@ class HealthReply(_Reply):
     reason: str | None = Field(
         None, description="why it could not load, or why the network does not run where DEVICE asked for"
     )
-    recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
-    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
 class _RoiReply(_Reply):

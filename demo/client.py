@@ -34,12 +34,14 @@ class Client:
 
     Args:
         address: ``http://host:port``.
+        key: its API key; None where it has none.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, key: str | None = None) -> None:
         self.address = address
+        headers = {"X-API-Key": key} if key else None
         # Proxies are for the internet, not for a service next door.
-        self._http = httpx.Client(base_url=address, timeout=600, trust_env=False)
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=600, trust_env=False)
 
     def health(self) -> HealthReply | None:
         """``GET /health``; None while nothing that is ready, or some other service, answers."""
@@ -90,10 +92,11 @@ def open_client(console: Console) -> Iterator[Client]:
         DemoError: the service did not start.
     """
     settings = load_settings()
+    key = settings.api_keys.get_secret_value().split(",")[0].strip() if settings.api_keys else None
     host = {"0.0.0.0": _LOCAL, "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - to connect, not to bind
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(
-            contextlib.closing(Client(str(httpx.URL(scheme="http", host=host, port=settings.port))))
+            contextlib.closing(Client(str(httpx.URL(scheme="http", host=host, port=settings.port)), key))
         )
         if health := client.health():
             console.print(f"Using the service at {client.address}; it keeps role Demo, ROI solar-cell.")
@@ -117,6 +120,7 @@ def _started(console: Console) -> Iterator[tuple[Client, HealthReply]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roi-anomaly-demo-")))
         log = folder / "service.log"
         environment = {**os.environ, "HOST": _LOCAL, "PORT": str(port), "MODELS_DIR": str(folder / "models")}
+        environment |= dict.fromkeys(("API_KEYS", "INFER_KEYS", "API_KEYS_FILE"), "")
         with log.open("wb") as output:
             service = subprocess.Popen(
                 [sys.executable, "-m", "backend", "serve"], env=environment, stdout=output, stderr=subprocess.STDOUT

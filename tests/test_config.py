@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from backend.config import DEFAULT_MODEL, Settings, load_settings
 from backend.errors import ConfigError
@@ -28,6 +29,11 @@ TEXTS = {
     "max_pixels": ("1000000", 1_000_000),
     "max_queue": ("4", 4),
     "cors_origins": ("http://a:1, https://b ,", ("http://a:1", "https://b")),
+    "api_keys": ("a-key-of-the-line-1,another-key-of-it", SecretStr("a-key-of-the-line-1,another-key-of-it")),
+    "infer_keys": ("a-key-of-the-line-2", SecretStr("a-key-of-the-line-2")),
+    "api_keys_file": ("/run/secrets/keys", Path("/run/secrets/keys")),
+    "rate_limit_per_s": ("2.5", 2.5),
+    "allowed_hosts": ("a.example, *.b.example,[::1],", ("a.example", "*.b.example", "[::1]")),
     "precision": ("BFloat16", "bfloat16"),
     "threads": ("3", 3),
     "max_fits": ("7", 7),
@@ -56,13 +62,15 @@ BAD_TEXTS = {
     "max_pixels": ["0", "1e6x", "-1"],
     "max_queue": ["0", "-1", "many", "100000"],
     "max_fits": ["0", "-1", "101"],
+    "rate_limit_per_s": ["-1", "nan", "inf", "2/s"],
+    "allowed_hosts": ["a.example:8000", "http://a.example", "*a.example", "a.*", "a b", "::1"],
     "log_level": ["verbose"],
     "log_format": ["xml"],
     "trace": ["maybe", "2"],
     "port": ["-1", "65536", "http"],
 }
-# Any text is one: paths are judged when they are used.
-ANY_TEXT = {"models_dir", "weights", "weights_cache", "cors_origins", "host"}
+# Any text is one: paths are judged when they are used, and keys by `backend.keys`.
+ANY_TEXT = {"models_dir", "weights", "weights_cache", "cors_origins", "host", "api_keys", "infer_keys", "api_keys_file"}
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +180,18 @@ def test_openvino_serves_the_default_model_only(monkeypatch):
 def test_what_the_caller_gives_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("PORT", "9000")
     assert load_settings(port=9001).port == 9001
+
+
+def test_settings_never_show_a_key(monkeypatch):
+    for name in ("API_KEYS", "INFER_KEYS"):
+        monkeypatch.setenv(name, "a-key-of-the-line")
+    settings = load_settings()
+    shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()]
+    monkeypatch.setenv("MODEL_NAME", "another one without weights")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    shown += [str(caught.value), str(caught.value.__cause__), repr(caught.value.__cause__)]
+    assert not any("a-key-of-the-line" in text for text in shown)
 
 
 def test_settings_do_not_change():

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from backend.config import Settings
 from backend.records import Conditions, Record, RecordFile
@@ -44,6 +45,15 @@ def test_the_manual_lists_every_column_of_a_record(tmp_path: Path) -> None:
             records.append(record)
     header = (tmp_path / "r.csv").read_text().splitlines()[0]
     assert set(names) == set(json.loads((tmp_path / "r.jsonl").read_text())) | set(header.split(","))
+
+
+def test_the_nginx_example_agrees_with_the_service_that_it_stands_before() -> None:
+    example = (ROOT / "docker" / "nginx.conf").read_text(encoding="utf-8")
+    directives = dict(re.findall(r"^ *([a-z_]+) ([^;{]+);", example, re.MULTILINE))
+    assert directives["client_max_body_size"] == f"{Settings.model_fields['max_request_mb'].default}m"
+    assert f"server 127.0.0.1:{Settings.model_fields['port'].default};" in example
+    idle_s = uvicorn.Config("").timeout_keep_alive
+    assert int(directives["keepalive_timeout"].removesuffix("s")) < idle_s, "or nginx sends on closed connections"
 
 
 def test_the_readmes_link_to_files_that_exist() -> None:

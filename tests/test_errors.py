@@ -12,6 +12,7 @@ from backend.errors import (
     ConfigError,
     Conflict,
     DamagedMemory,
+    Forbidden,
     IncompatibleMemory,
     InvalidImage,
     InvalidRequest,
@@ -23,6 +24,8 @@ from backend.errors import (
     SampleNotFound,
     StorageError,
     TooLarge,
+    TooManyRequests,
+    Unauthorized,
     UnsupportedImage,
     WeightsError,
     error_reply,
@@ -45,6 +48,9 @@ MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existent
         (Conflict, BackendError, 409),
         (InvalidImage, BackendError, 400),
         (UnsupportedImage, InvalidImage, 415),
+        (Unauthorized, BackendError, 401),
+        (Forbidden, BackendError, 403),
+        (TooManyRequests, BackendError, 429),
         (TooLarge, BackendError, 413),
         (MemoryNotFound, BackendError, 400),
         (IncompatibleMemory, BackendError, 409),
@@ -77,7 +83,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     }
     assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
     assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 18
+    assert len(drawn) == 21
 
 
 def raised(error: BaseException) -> BaseException:

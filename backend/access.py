@@ -1,0 +1,197 @@
+"""Who may come in, and how often: every request's key and rate, judged before its body is read. Keys are in `keys`."""
+
+import base64
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import structlog
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backend.errors import BackendError, Forbidden, TooManyRequests, Unauthorized, error_reply
+from backend.keys import OPEN, ApiKey, ApiKeys, is_loopback
+from backend.openapi import is_documentation
+from backend.telemetry import annotate
+
+_READING = frozenset({"GET", "HEAD"})
+_OPEN = frozenset({"/health", "/ready"})
+_INFERENCE = frozenset({"/infer", "/infer_dataset"})
+_BURST_S = 5.0
+_MAX_CLIENTS = 10_000
+# A connection that is closed while its client still sends is reset, and some clients then never see the reply: as
+# nginx does, some of what is still coming is taken and thrown away first.
+_LINGER_S = 5.0
+_LINGER_BYTES = 16 << 20
+
+Client = bytes | str
+"""Hash of a client's key, or its address where it has none."""
+
+log: Any = structlog.get_logger(__name__)
+
+
+class RateLimit:
+    """How many requests each client may send: `per_s` on average, and five seconds' worth at once (GCRA).
+
+    Only the clients seen last are remembered, in this process: the longest unseen one is forgotten for a new one.
+
+    Args:
+        per_s: requests per second.
+        clock: seconds that never go back.
+        max_clients: how many are remembered.
+    """
+
+    def __init__(
+        self, per_s: float, clock: Callable[[], float] = time.monotonic, max_clients: int = _MAX_CLIENTS
+    ) -> None:
+        self._per_s = per_s
+        self._clock = clock
+        self._max_clients = max_clients
+        self._burst_s = max(_BURST_S, 1 / per_s)
+        # When each client will have its whole burst again: one number says all about it.
+        self._whole_at: OrderedDict[Client, float] = OrderedDict()
+
+    def take(self, client: Client) -> None:
+        """Count one request.
+
+        Raises:
+            TooManyRequests: it is one too many, and is not counted.
+        """
+        now = self._clock()
+        before = max(self._whole_at.pop(client, now), now)
+        after = before + 1 / self._per_s
+        wait_s = after - now - self._burst_s
+        refused = wait_s > 1e-9  # sums of floats are not exact
+        self._whole_at[client] = before if refused else after
+        if len(self._whole_at) > self._max_clients:
+            self._whole_at.popitem(last=False)
+        if refused:
+            raise TooManyRequests(self._per_s, max(1, math.ceil(wait_s)))
+
+
+class Gate:
+    """Lets a request in, or answers 401, 403 or 429 without reading its body.
+
+    Leaves in ``request.state.known`` whether the client may know more than that the service is there. ``/health`` and
+    ``/ready`` are open to everybody at any rate, and ``OPTIONS`` without a key: both only tell that something is there.
+
+    Args:
+        app: the application.
+        keys: the keys of the service; with none, everybody may do everything.
+        rate_limit: how often clients may call; None is any rate.
+        with_trace: whether error replies carry a trace.
+    """
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, rate_limit: RateLimit | None, with_trace: bool) -> None:
+        self._app = app
+        self._keys = keys
+        self._rate_limit = rate_limit
+        self._with_trace = with_trace
+        self._may_be_open = not keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._may_be_open:
+            self._warn_once(scope)
+        try:
+            self._admit(scope)
+        except BackendError as exc:
+            annotate(error=str(exc))
+            await self._refuse(exc, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        """Judge a request by its headers.
+
+        Raises:
+            Unauthorized: it needs a key.
+            Forbidden: its key may not do that.
+            TooManyRequests: its client sends too many.
+        """
+        method, path = scope["method"], _path(scope)
+        key = self._keys.find(_given(scope)) if self._keys else None
+        scope.setdefault("state", {})["known"] = key is not None or not self._keys
+        if path in _OPEN and method in (*_READING, "OPTIONS"):
+            return
+        if self._rate_limit:
+            self._rate_limit.take(key.digest if key else (scope.get("client") or ("",))[0])
+        if self._keys and method != "OPTIONS":
+            _check_right(key, method, path)
+
+    async def _refuse(self, exc: BackendError, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = JSONResponse(error_reply(str(exc), exc, with_trace=self._with_trace), exc.status)
+        if isinstance(exc, Unauthorized):  # a browser asks for a key where it opens a page, and nowhere else
+            page = scope["method"] in _READING and is_documentation(_path(scope))
+            reply.headers["WWW-Authenticate"] = 'Basic realm="API key as password"' if page else "Bearer"
+        if isinstance(exc, TooManyRequests):
+            reply.headers["Retry-After"] = str(exc.retry_after_s)
+        headers = Headers(scope=scope)
+        if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+            await reply(scope, receive, send)
+            return
+        reply.headers["Connection"] = "close"
+        await send({"type": "http.response.start", "status": exc.status, "headers": reply.raw_headers})
+        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+        with anyio.move_on_after(_LINGER_S):
+            await _throw_away(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _warn_once(self, scope: Scope) -> None:
+        address = (scope.get("server") or ("localhost",))[0]
+        if not is_loopback(address):
+            self._may_be_open = False
+            log.warning("access.open", address=address, reason=OPEN)
+
+
+def _check_right(key: ApiKey | None, method: str, path: str) -> None:
+    if key is None:
+        raise Unauthorized("this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY")
+    if key.right != "full" and method not in _READING and not (method == "POST" and path in _INFERENCE):
+        raise Forbidden(f"{method} {path} needs a key that may do everything; this one may only read and infer")
+
+
+def _path(scope: Scope) -> str:
+    """The path as the routes see it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _given(scope: Scope) -> bytes:
+    """The key that a request carries, or nothing.
+
+    Pages of the documentation also take it as the password of Basic, which is how a browser can open them. Nothing else
+    does: browsers add it to whatever other sites make them send.
+    """
+    headers = Headers(scope=scope)
+    key = headers.get("x-api-key")
+    if key is None:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic" and scope["method"] in _READING and is_documentation(_path(scope)):
+            return _password(key)
+        if scheme.lower() != "bearer":
+            return b""
+    return key.strip().encode("latin-1")
+
+
+def _password(credentials: str) -> bytes:
+    try:
+        return base64.b64decode(credentials).partition(b":")[2]
+    except ValueError:  # no base64, so no known key either
+        return b""
+
+
+async def _throw_away(receive: Receive) -> None:
+    arrived = 0
+    while arrived < _LINGER_BYTES:
+        message = await receive()
+        arrived += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
