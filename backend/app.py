@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from backend import __version__, dataset_routes, dataset_runs
 from backend.config import Settings, load_settings
@@ -96,7 +97,12 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.add_middleware(BodyLimit, max_bytes=int(settings.max_request_mb * 2**20))
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=int(min(settings.max_json_mb, settings.max_request_mb) * 2**20),
+        max_streamed_bytes=int(settings.max_request_mb * 2**20),
+        timeout_s=settings.body_timeout_s,
+    )
     if settings.cors_origins:
         app.add_middleware(
             Cors,
@@ -256,15 +262,27 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
         if isinstance(exc.__cause__, ClientDisconnect):  # in the middle of a JSON body
             raise exc.__cause__
         path = request.url.path
+        headers = dict(exc.headers) if exc.headers else None
+        if exc.status_code == 405:
+            headers = {"Allow": ", ".join(_methods_at(request))}
         if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
-            return Response(status_code=204, headers=exc.headers)
+            return Response(status_code=204, headers=headers)
         error = {
             400: f"{exc.detail.rstrip('.')}; {_HOW_TO_SEND.get(path, 'see /docs')}",
             404: f"unknown path {path}; see /docs",
             405: f"{request.method} is not served at {path}; see /docs",
         }.get(exc.status_code, exc.detail)
         annotate(error=error)
-        return reply(exc.status_code, error, exc, dict(exc.headers) if exc.headers else None)
+        return reply(exc.status_code, error, exc, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """The methods of all routes of the path; the router names those of the first."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            methods |= route.methods
+    return sorted(methods)
 
 
 def _describe_body(errors: Any) -> str:

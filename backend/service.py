@@ -21,7 +21,7 @@ from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
 from backend.layout import RoiKey, has_older_images
 from backend.patchcore import PatchCoreMemory
-from backend.queueing import NetworkQueue
+from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore
 from backend.resources import limit_threads, usable_cores
 from backend.roi_mask import Shape
@@ -108,6 +108,7 @@ class InspectionService:
             window_s=_BATCH_WINDOW_S,
         )
         self.limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
+        self._pixels = PixelBudget(settings.max_pixels)
 
     @classmethod
     def open(cls, settings: Settings) -> "InspectionService":
@@ -320,6 +321,37 @@ class InspectionService:
         Raises:
             InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
         """
+        with self.pixels_of(image):
+            return self._judge(
+                fitted,
+                image,
+                mm_per_px=mm_per_px,
+                shape=shape,
+                score_percentile=score_percentile,
+                with_heatmap=with_heatmap,
+            )
+
+    @contextlib.contextmanager
+    def pixels_of(self, image: NamedImage) -> Iterator[None]:
+        """Hold room for the pixels of an image; decode it inside, and drop what was made of it before the end.
+
+        Raises:
+            InvalidImage, UnsupportedImage, TooLarge: see `check_image`.
+        """
+        width, height = check_image(image.read(), image.name, self.limits)
+        with self._pixels.hold(width * height):
+            yield
+
+    def _judge(
+        self,
+        fitted: FittedRoi,
+        image: NamedImage,
+        *,
+        mm_per_px: float,
+        shape: Shape | None,
+        score_percentile: float | None,
+        with_heatmap: bool,
+    ) -> InferResult:
         with stage("decode"):
             pixels = decode_image(image.read(), image.name, self.limits)
         percentile, area_mm2_thr = score_percentile or self.settings.score_percentile, self.settings.area_mm2_thr
