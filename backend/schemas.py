@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, FiniteFloat, StrictBool, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StrictBool, field_validator
 from pydantic_core import PydanticCustomError
 
 from backend.infer import Region
@@ -18,7 +18,7 @@ MillimetresPerPixel = Annotated[
 ]
 Score = Annotated[FiniteFloat, Field(strict=True, ge=-1e6, le=1e6)]
 # One bad score is named, and not a million of them.
-Scores = Annotated[list[Score], FailFast()]
+Scores = Annotated[list[Score], Field(fail_fast=True)]
 
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 

@@ -1,0 +1,1 @@
+"""Long runs of hostile input against a real server; not part of the service."""
