@@ -15,7 +15,6 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 
 from backend import __version__, dataset_routes, dataset_runs
 from backend.config import Settings, load_settings
@@ -264,7 +263,7 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
         path = request.url.path
         headers = dict(exc.headers) if exc.headers else None
         if exc.status_code == 405:
-            headers = {"Allow": ", ".join(_methods_at(request))}
+            headers = {"Allow": ", ".join(_methods_at(request, exc))}
         if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
             return Response(status_code=204, headers=headers)
         error = {
@@ -276,13 +275,10 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
         return reply(exc.status_code, error, exc, headers)
 
 
-def _methods_at(request: Request) -> list[str]:
-    """The methods of all routes of the path; the router names those of the first."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] != Match.NONE:
-            methods |= route.methods
-    return sorted(methods)
+def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
+    """The methods that a path is served with; the refusal names those of its first route only."""
+    named = (refusal.headers or {}).get("Allow", "").split(", ")
+    return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(request.url.path, ()))} - {""})
 
 
 def _describe_body(errors: Any) -> str:

@@ -33,6 +33,10 @@ def _zero_is_none(value: Any) -> Any:
     return None if isinstance(value, int | float) and value == 0 else value
 
 
+def _or_zero(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"type": "number", "const": 0})
+
+
 def _number(value: Any) -> Any:
     """In JSON a text or a truth value is no number, as in the OpenAPI document; in a form all is text."""
     if isinstance(value, bool | str):
@@ -57,7 +61,7 @@ class RoiIds(_Fields):
         description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
         examples=["line 1"],
     )
-    model_key: Annotated[Identifier | None, BeforeValidator(_empty_is_none)] = Field(
+    model_key: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(_empty_is_none)] = Field(
         None,
         description="which model of the ROI, default is roi_id; of no effect without a recipe",
         examples=["Pattern"],
@@ -155,7 +159,10 @@ class SampleName(SampleClass):
 
 class _DatasetRequest(RoiIds):
     default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(_zero_is_none), _JsonNumber] = Field(
-        None, description="for images whose metadata does not say, of a recipe that is not locked", examples=[0.2]
+        None,
+        description="for images whose metadata does not say, of a recipe that is not locked; 0 is none",
+        examples=[0.2],
+        json_schema_extra=_or_zero,
     )
 
 

@@ -18,7 +18,7 @@ from backend.datasets import DatasetStore
 from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
-from backend.infer import Inference, InferenceEngine
+from backend.infer import Finding, InferenceEngine
 from backend.layout import RoiKey, has_older_images
 from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue, PixelBudget
@@ -64,7 +64,8 @@ class RoiState:
 class InferResult:
     """One inference, the model that it was compared with and the calibration it was judged by."""
 
-    inference: Inference
+    inference: Finding
+    image_hw: tuple[int, int]
     heatmap_png_base64: str
     fitted: FittedRoi
     calibration: Calibration | None
@@ -290,7 +291,7 @@ class InspectionService:
         annotate(
             n_images=1,
             device=self.features.runtime.device,
-            image_hw=list(result.inference.heatmap.shape),
+            image_hw=list(result.image_hw),
             token_shape=list(fitted.memory.token_hw),
             score=round(result.inference.score, 6),
             n_regions=len(result.inference.regions),
@@ -375,7 +376,8 @@ class InspectionService:
                 heatmap = encode_png_base64(inference.heatmap)
         SCORES.observe(inference.score)
         state = fitted.calibration_state if score_percentile is None else "none"
-        return InferResult(inference, heatmap, fitted, calibration, state)
+        finding = Finding(inference.score, inference.regions)  # the maps are as large as the image: they end here
+        return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)
 
     def inference_place(self) -> contextlib.AbstractContextManager[None]:
         """One of the places for inferences, for one image or for many that are judged one after the other.

@@ -363,8 +363,8 @@ def test_16_bit_grey_palette_and_alpha_images_score_as_their_plain_8_bit_rgb(fea
     service.fit_ok(key, [NamedImage("good.png", lambda: saved(good))], mm_per_px=0.2)
 
     def score(content):
-        inference = service.infer(key, NamedImage("part.png", lambda: content), mm_per_px=0.2).inference
-        return inference.score, inference.heatmap.tobytes()
+        result = service.infer(key, NamedImage("part.png", lambda: content), mm_per_px=0.2)
+        return result.inference.score, result.heatmap_png_base64
 
     grey = np.ascontiguousarray(other[..., 1])
     alpha = np.zeros_like(grey)  # fully transparent
