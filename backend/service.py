@@ -244,7 +244,7 @@ class InspectionService:
         """
         self.recipes.check(key.recipe_id, mm_per_px)
         with contextlib.suppress(MemoryNotFound):  # who has scores may calibrate before the fit
-            memory_id = memory_id or self.fitted(key).memory_id
+            memory_id = memory_id or self.fitted(key, calibrated=False).memory_id  # a damaged one is replaced
         calibration = calib.calibrate(
             ok_scores,
             ng_scores,
@@ -405,15 +405,19 @@ class InspectionService:
         except (IncompatibleMemory, DamagedMemory) as exc:
             return RoiState(None, str(exc))
 
-    def fitted(self, key: RoiKey) -> FittedRoi:
+    def fitted(self, key: RoiKey, *, calibrated: bool = True) -> FittedRoi:
         """The model of a ROI.
+
+        Args:
+            key: the ROI.
+            calibrated: see `ModelStore.load`.
 
         Raises:
             MemoryNotFound: the ROI was never fitted.
             IncompatibleMemory: its memory was built by another extractor.
             InvalidRequest, StorageError: as `ModelStore.load`.
         """
-        fitted = self.store.load(key)
+        fitted = self.store.load(key, calibrated=calibrated)
         if fitted is None:
             raise MemoryNotFound(str(key))
         running = self.features.identity.as_dict()

@@ -96,8 +96,12 @@ class ModelStore:
         found = self._find(key)
         return found[1].memory_id if found else None
 
-    def load(self, key: RoiKey) -> FittedRoi | None:
+    def load(self, key: RoiKey, *, calibrated: bool = True) -> FittedRoi | None:
         """Read the model of a ROI; unchanged files come from memory.
+
+        Args:
+            key: the ROI.
+            calibrated: False leaves the calibration out, for who is about to replace it.
 
         Returns:
             None if the ROI was never fitted.
@@ -111,7 +115,10 @@ class ModelStore:
         if found is None:
             return None
         place, loaded = found
-        calibration, state = self._calibration_for(key, place, loaded)
+        calibration: Calibration | None = None
+        state: CalibrationState = "none"
+        if calibrated:
+            calibration, state = self._calibration_for(key, place, loaded)
         return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.key, place.layout, calibration, state)
 
     def check_savable(self, key: RoiKey) -> None:
