@@ -1,11 +1,11 @@
-# make serve · make demo · make test · make check · make bench
+# make serve · make demo · make test · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 
-.PHONY: help serve demo test check format bench bench-anomalib soak-nginx pins weights clean
+.PHONY: help serve demo test check format soak soak-nginx bench bench-anomalib pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,12 @@ check: $(VENV)/.dev ## formatting, lint, types
 format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+soak: $(VENV)/.dev ## hostile files, an abused API, slow bodies, the largest images: some ten minutes
+	$(RUN) -m soak.files --uploads 20000
+	$(RUN) -m soak.api --cases 10000
+	$(RUN) -m soak.slow
+	$(RUN) -m soak.large
 
 bench: $(VENV)/.dev ## the measured claims, side by side
 	$(RUN) -m benchmarks

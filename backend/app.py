@@ -104,7 +104,12 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
-    app.add_middleware(BodyLimit, max_bytes=int(settings.max_request_mb * 2**20))
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=int(min(settings.max_json_mb, settings.max_request_mb) * 2**20),
+        max_streamed_bytes=int(settings.max_request_mb * 2**20),
+        timeout_s=settings.body_timeout_s,
+    )
     app.add_middleware(Admission, lifecycle=lifecycle, with_trace=settings.trace)
     rate_limit = RateLimit(settings.rate_limit_per_s) if settings.rate_limit_per_s else None
     app.add_middleware(Gate, keys=keys, rate_limit=rate_limit, with_trace=settings.trace)
@@ -288,15 +293,24 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
         if isinstance(exc.__cause__, ClientDisconnect):  # in the middle of a JSON body
             raise exc.__cause__
         path = request.url.path
+        headers = dict(exc.headers) if exc.headers else None
+        if exc.status_code == 405:
+            headers = {"Allow": ", ".join(_methods_at(request, exc))}
         if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
-            return Response(status_code=204, headers=exc.headers)
+            return Response(status_code=204, headers=headers)
         error = {
             400: f"{exc.detail.rstrip('.')}; {_HOW_TO_SEND.get(path, 'see /docs')}",
             404: f"unknown path {path}; see /docs",
             405: f"{request.method} is not served at {path}; see /docs",
         }.get(exc.status_code, exc.detail)
         annotate(error=error)
-        return reply(exc.status_code, error, exc, dict(exc.headers) if exc.headers else None)
+        return reply(exc.status_code, error, exc, headers)
+
+
+def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
+    """The methods that a path is served with; the refusal names those of its first route only."""
+    named = (refusal.headers or {}).get("Allow", "").split(", ")
+    return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(request.url.path, ()))} - {""})
 
 
 def _describe_body(errors: Any) -> str:

@@ -55,7 +55,11 @@ class Settings(BaseSettings):
     min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
 
     max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")
-    max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest request body, in MiB")
+    max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest form with images, in MiB")
+    max_json_mb: float = Field(64, gt=0, le=1e6, description="largest body that is no form, in MiB")
+    body_timeout_s: float = Field(
+        30, gt=0, le=3600, description="seconds a body may take, beside one for every KiB that arrived; then 408"
+    )
     max_files: int = Field(1000, ge=1, description="most images in one request")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")
     max_queue: int = Field(32, ge=1, le=1000, description="most inferences that run or wait; more get 503")

@@ -319,7 +319,8 @@ def _store(
     samples = []
     for image, meta in zip(images, metas or [{}] * len(images), strict=True):
         content = image.read()
-        decode_image(content, image.name, service.limits)
+        with service.pixels_of(image):
+            decode_image(content, image.name, service.limits)
         known = {"role_id": key.role_id, "roi_id": key.roi_id, "label": label, "filename": image.name}
         metadata = {**known, "created_at_utc": utc_now().isoformat(timespec="milliseconds"), **meta}
         samples.append(NewSample(image.read, image_suffix(content), metadata))

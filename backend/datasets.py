@@ -21,7 +21,7 @@ from backend.image_files import SUFFIXES
 from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
 from backend.locking import writing
 from backend.recipes import utc_now
-from backend.utils import write_atomic
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, write_atomic
 
 Label = Literal["ok", "ng"]
 LABELS: tuple[Label, ...] = ("ok", "ng")
@@ -79,11 +79,13 @@ class Sample:
             StorageError: it cannot be read.
         """
         try:
-            return _metadata_path(self.path).read_bytes()
+            return read_small(_metadata_path(self.path), MAX_JSON_FILE_BYTES)
         except FileNotFoundError:
             return b"{}"
         except OSError as exc:
             raise StorageError(f"the metadata of {self.name} cannot be read ({exc.strerror})") from exc
+        except ValueError as exc:
+            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
 
     def metadata(self) -> dict[str, Any]:
         """What `metadata_bytes` says.
@@ -229,7 +231,7 @@ class DatasetStore:
 
 
 def _write(path: Path, sample: NewSample) -> None:
-    metadata = json.dumps(sample.metadata, indent=2, allow_nan=False).encode()
+    metadata = json.dumps(sample.metadata, allow_nan=False).encode()  # indented, deep lists would fill the disk
     write_atomic({_metadata_path(path): metadata, path: sample.read()})
 
 

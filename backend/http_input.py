@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
-from backend.errors import InvalidRequest, UnsupportedImage
+from backend.errors import InvalidRequest, TooLarge, UnsupportedImage
 from backend.layout import RoiKey, canonical_recipe, check_recipe
 from backend.schemas import RoiIds
 from backend.service import InspectionService
@@ -25,6 +26,10 @@ _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
 _METAS_FIELD = re.compile(r"metas(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
 _MAX_META_CHARACTERS = 64 << 10
+_MAX_TEXT_BYTES = 256 << 10  # of one text; so many characters of metadata in UTF-8
+_MAX_TEXTS_BYTES = 16 << 20  # of all texts of a form: they are held in memory
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
+_MAX_PROBLEMS = 10
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
 
@@ -81,12 +86,66 @@ def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
 
 @asynccontextmanager
 async def complete_form(request: Request, max_files: int, also_fields: int = 0) -> AsyncIterator[FormData]:
-    """The request's form, refused when its end is missing: the parser drops an unfinished part without a word."""
-    async with request.form(max_files=max_files, max_fields=_MAX_TEXT_FIELDS + also_fields) as form:
-        kind, options = parse_options_header(request.headers.get("content-type"))
-        if kind == b"multipart/form-data" and b"--%b--" % options[b"boundary"] not in request.state.body_end:
+    """The request's form, read to its end before anything waits for it.
+
+    Raises:
+        HTTPException: it is malformed, has too many parts, or its end is missing: the parser drops an unfinished part
+            without a word.
+        TooLarge: a file is larger than allowed; nothing after that is read.
+    """
+    max_fields = _MAX_TEXT_FIELDS + also_fields
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        async with request.form(max_fields=max_fields, max_part_size=_MAX_TEXT_BYTES) as form:
+            yield form
+        return
+    # Python's decoders of names like "idna", "punycode" or "undefined" raise what no caller expects, or take minutes.
+    if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise HTTPException(400, "The charset of the form is not UTF-8")
+    request.state.streams_body = True
+    max_file_bytes = int(request.app.state.settings.max_file_mb * 2**20)
+    try:
+        form = await _FormParser(request, max_files, max_fields, max_file_bytes).parse()
+    except MultiPartException as exc:
+        raise HTTPException(400, exc.message) from exc
+    try:
+        if b"--%b--" % options[b"boundary"] not in request.state.body_end:
             raise HTTPException(400, "The upload is incomplete: its closing boundary is missing")
         yield form
+    finally:
+        await form.close()
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's, with limits that hold while the form arrives."""
+
+    def __init__(self, request: Request, max_files: int, max_fields: int, max_file_bytes: int) -> None:
+        super().__init__(
+            request.headers,
+            request.stream(),
+            max_files=max_files,
+            max_fields=max_fields,
+            max_part_size=_MAX_TEXT_BYTES,
+        )
+        self._max_file_bytes = max_file_bytes
+        self._file_bytes = self._texts_bytes = 0
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        self._file_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        file = self._current_part.file
+        if file is None:
+            self._texts_bytes += end - start
+            if self._texts_bytes > _MAX_TEXTS_BYTES:
+                raise TooLarge(f"the texts of the form are larger than {_MAX_TEXTS_BYTES} bytes")
+        else:
+            self._file_bytes += end - start
+            if self._file_bytes > self._max_file_bytes:
+                name = _name_of(file)
+                raise TooLarge(f"{name}: at most {self._max_file_bytes} bytes are accepted in a file (MAX_FILE_MB)")
+        super().on_part_data(data, start, end)
 
 
 async def read_fields(form: FormData, model: type[Fields]) -> Fields:
@@ -123,7 +182,7 @@ def image_of(value: UploadFile | str) -> NamedImage:
     """
     if isinstance(value, str):
         raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
-    name = re.split(r"[/\\]", _decoded(value.filename or "image"))[-1]
+    name = _name_of(value)
     if value.content_type and not _IMAGE_TYPE.fullmatch(value.content_type.strip()):
         raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a PNG or JPEG")
     file = value.file
@@ -150,25 +209,38 @@ async def metas_of(form: FormData) -> list[dict[str, Any]]:
 
 
 def describe(errors: Any) -> str:
-    """One sentence for all problems that pydantic found, each with its field."""
+    """One sentence for the problems that pydantic found, each with its field; of many the first few."""
     sentences = []
-    for item in errors:
+    for item in errors[:_MAX_PROBLEMS]:
         where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query"))
         sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
+    if len(errors) > _MAX_PROBLEMS:
+        sentences.append(f"and {len(errors) - _MAX_PROBLEMS} more")
     return "; ".join(sentences)
+
+
+def _name_of(file: UploadFile) -> str:
+    return re.split(r"[/\\]", _decoded(file.filename or "image"))[-1]
 
 
 def _decoded(filename: str) -> str:
     """The name of a file; .NET clients encode one that is not ASCII as in mail headers (RFC 2047)."""
     try:
-        return str(make_header(decode_header(filename)))
+        decoded = str(make_header(decode_header(filename)))
+        decoded.encode()  # UTF-7 holds halves of characters, which no reply could name
     except (HeaderParseError, LookupError, ValueError):
         return filename
+    return decoded
 
 
 async def _text(name: str, value: UploadFile | str) -> str:
-    try:  # a text part that carries a file name arrives as a file
-        return (await value.read()).decode() if isinstance(value, UploadFile) else value
+    if isinstance(value, str):
+        return value
+    content = await value.read(_MAX_TEXT_BYTES + 1)  # a text part that carries a file name arrives as a file
+    if len(content) > _MAX_TEXT_BYTES:
+        raise TooLarge(f"{name}: the text is larger than {_MAX_TEXT_BYTES} bytes")
+    try:
+        return content.decode()
     except UnicodeDecodeError as exc:
         raise InvalidRequest(f"{name}: the text is not UTF-8") from exc
 

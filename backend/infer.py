@@ -38,19 +38,29 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Inference:
-    """What one image gave.
+class Finding:
+    """What one image gave, without anything of its size.
 
     Attributes:
         score: percentile of the masked distance map; a distance, 0..2.
-        heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
         regions: defects by falling area; empty without a threshold.
-        distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
     """
 
     score: float
-    heatmap: npt.NDArray[np.uint8]
     regions: list[Region]
+
+
+@dataclass(frozen=True)
+class Inference(Finding):
+    """What one image gave.
+
+    Attributes:
+        score, regions: see `Finding`.
+        heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
+        distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
+    """
+
+    heatmap: npt.NDArray[np.uint8]
     distance_map: Map
 
 
@@ -109,7 +119,7 @@ class InferenceEngine:
             regions = []
             if threshold is not None:
                 regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
-        return Inference(score, heatmap, regions, distance_map)
+        return Inference(score, regions, heatmap, distance_map)
 
 
 def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) -> Map:

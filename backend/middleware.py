@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -21,6 +22,10 @@ from backend.openapi import is_documentation
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024
+_SLOWEST_BYTES_PER_S = 1024
+# How long a reply to a body that is not read to its end stays open: a connection that is closed with unread bytes is
+# reset, and the client may lose the reply.
+_LINGER_S = 2.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _SECURITY = [
@@ -158,44 +163,85 @@ async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 
 class BodyLimit:
-    """Refuses a body with 413 as soon as it is known to be too large, by its header or by what has arrived.
+    """Refuses a body that is too large (413) or too slow (408) as soon as that is known, by its header or its bytes.
 
-    Leaves the end of the body in ``request.state.body_end``, for those who must know whether it is complete.
+    Leaves in ``request.state`` the end of the body as ``body_end``, for those who must know whether it is complete.
+    Whoever streams the body instead of holding it in memory allows it to be larger with ``streams_body``. What is not
+    read of a body once the reply is there is thrown away for a moment; then the connection is closed.
 
     Args:
         app: the application.
         max_bytes: the largest body.
+        max_streamed_bytes: the largest body that is streamed.
+        timeout_s: seconds that a body may take beside those that its size allows.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_streamed_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_streamed_bytes = max_streamed_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        arrived = 0
         state = scope.setdefault("state", {})
-        state["body_end"] = b""
-        announced = Headers(scope=scope).get("content-length", "")
+        state.update(body_end=b"", streams_body=False)
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        arrived, complete = 0, not announced and "transfer-encoding" not in headers
+        leaves_body = False
+        deadline: float | None = None
 
         async def counted() -> Message:
-            nonlocal arrived
-            if announced.isdecimal() and int(announced) > self._max_bytes:
-                raise self._too_large()
-            message = await receive()
+            nonlocal arrived, complete, deadline
+            if complete:
+                return await receive()
+            max_bytes = self._max_streamed_bytes if state["streams_body"] else self._max_bytes
+            if announced.isdecimal() and int(announced) > max_bytes:
+                raise self._too_large(max_bytes)
+            deadline = deadline or anyio.current_time() + self._timeout_s
+            try:
+                with anyio.fail_after(max(0, deadline + arrived / _SLOWEST_BYTES_PER_S - anyio.current_time())):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow(arrived) from None
             body = message.get("body", b"")
             arrived += len(body)
             state["body_end"] = (state["body_end"] + body)[-_BODY_END_BYTES:]
-            if arrived > self._max_bytes:
-                raise self._too_large()
+            complete = not message.get("more_body", False)
+            if arrived > max_bytes:
+                raise self._too_large(max_bytes)
             return message
 
-        await self._app(scope, counted, send)
+        async def send_and_leave(message: Message) -> None:
+            nonlocal leaves_body
+            if message["type"] == "http.response.start" and not complete:
+                leaves_body = True
+                MutableHeaders(scope=message)["Connection"] = "close"
+            if leaves_body and message["type"] == "http.response.body" and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                with anyio.move_on_after(_LINGER_S):
+                    while (await receive()).get("more_body", False):
+                        pass
+                await send({"type": "http.response.body"})
+            else:
+                await send(message)
 
-    def _too_large(self) -> HTTPException:
+        await self._app(scope, counted, send_and_leave)
+
+    def _too_large(self, max_bytes: int) -> HTTPException:
+        if max_bytes == self._max_streamed_bytes:
+            advice = "(MAX_REQUEST_MB); send fewer images"
+        else:
+            advice = "(MAX_JSON_MB); send fewer values, and images as multipart/form-data"
+        return HTTPException(413, f"the request is larger than {max_bytes} bytes {advice}")
+
+    def _too_slow(self, arrived: int) -> HTTPException:
         return HTTPException(
-            413, f"the request is larger than {self._max_bytes} bytes (MAX_REQUEST_MB); send fewer images"
+            408,
+            f"the body is too slow: {arrived} bytes came in {self._timeout_s:g} s (BODY_TIMEOUT_S) and a second for "
+            f"every {_SLOWEST_BYTES_PER_S}; send it faster",
         )

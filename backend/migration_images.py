@@ -112,7 +112,7 @@ class ImageCopies:
         try:
             # Older backends wrote NaN into numbers they did not have, which is no JSON.
             metadata = json.loads(image.metadata.read_bytes(), parse_constant=lambda _: None)
-            json.dumps(metadata, indent=2, allow_nan=False)  # as it will be stored
+            json.dumps(metadata, allow_nan=False)  # as it will be stored
         except (OSError, ValueError, RecursionError):
             metadata = None
         if isinstance(metadata, dict):

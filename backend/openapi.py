@@ -51,6 +51,21 @@ _BODY: Example = (
     "middleware.py:counted",
     "the request is larger than 2147483648 bytes (MAX_REQUEST_MB); send fewer images",
 )
+_BODY_OF_JSON: Example = (
+    "HTTPException",
+    "middleware.py:counted",
+    "the request is larger than 67108864 bytes (MAX_JSON_MB); send fewer values, and images as multipart/form-data",
+)
+_FILE_BYTES: Example = (
+    "TooLarge",
+    "http_input.py:on_part_data",
+    "part7.png: at most 67108864 bytes are accepted in a file (MAX_FILE_MB)",
+)
+_SLOW: Example = (
+    "HTTPException",
+    "middleware.py:counted",
+    "the body is too slow: 65536 bytes came in 30 s (BODY_TIMEOUT_S) and a second for every 1024; send it faster",
+)
 _CUT: Example = (
     "HTTPException",
     "http_input.py:complete_form",
@@ -155,6 +170,8 @@ def _error(description: str, *errors: Example) -> dict[str, Any]:
     return {"model": ErrorReply, "description": description, "content": {"application/json": {"examples": examples}}}
 
 
+_TOO_SLOW = _error("The body comes too slowly; the connection is closed", _SLOW)
+
 Responses = dict[int | str, dict[str, Any]]
 _ANY_KEY: Responses = {
     401: _error("The service has API keys, and this is none of them", _NO_KEY),
@@ -183,7 +200,8 @@ _ERRORS: dict[str, Responses] = {
     "upload": {
         400: _error("A broken image or an incomplete upload; nothing was stored", _DAMAGED, _EMPTY, _CUT, _LAST),
         409: _error("The recipe is locked to another scale", _LOCKED),
-        413: _error("Too large", _PIXELS, _BODY),
+        408: _TOO_SLOW,
+        413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _MISSING, _METAS, _NO_IMAGE),
         500: _error("The images could not be stored, or something unexpected", _DISK, _UNEXPECTED),
@@ -192,7 +210,8 @@ _ERRORS: dict[str, Responses] = {
     "/fit_ok": {
         400: _error("A broken image or an incomplete upload; nothing was replaced", _DAMAGED, _EMPTY, _CUT, _LAST),
         409: _error("The recipe is locked to another scale", _LOCKED),
-        413: _error("Too large", _PIXELS, _BODY),
+        408: _TOO_SLOW,
+        413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE, _FEW_SAMPLES),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
@@ -203,7 +222,8 @@ _ERRORS: dict[str, Responses] = {
         409: _error(
             "The stored memory is of another kind, or the recipe is locked to another scale", _NOT_UNIT, _LOCKED
         ),
-        413: _error("Too large", _BODY),
+        408: _TOO_SLOW,
+        413: _error("Too large", _BODY_OF_JSON),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("Not ready; see Retry-After", _STARTING),
@@ -211,7 +231,8 @@ _ERRORS: dict[str, Responses] = {
     "/infer": {
         400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT, _LAST),
         409: _error("The stored memory is of another kind, or the recipe is locked to another scale", _REFIT, _LOCKED),
-        413: _error("Too large", _PIXELS, _BODY),
+        408: _TOO_SLOW,
+        413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
         415: _error("Not an image", _TYPE),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SHAPE),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
@@ -220,7 +241,8 @@ _ERRORS: dict[str, Responses] = {
     "/calibrate_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
         409: _error("The stored memory is of another kind, or was replaced meanwhile", _REFIT, _ANEW),
-        413: _error("Too large", _BODY),
+        408: _TOO_SLOW,
+        413: _error("Too large", _BODY_OF_JSON),
         422: _error("A field is missing or out of range, or images are missing", _MISSING, _NO_NG),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
@@ -228,7 +250,8 @@ _ERRORS: dict[str, Responses] = {
     "/infer_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
         409: _error("The stored memory is of another kind", _REFIT),
-        413: _error("Too large", _BODY),
+        408: _TOO_SLOW,
+        413: _error("Too large", _BODY_OF_JSON),
         422: _error("A field is missing or out of range", _MISSING),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),

@@ -12,7 +12,7 @@ from typing import Any
 from backend.errors import Conflict, StorageError
 from backend.layout import canonical_recipe, recipe_folder
 from backend.locking import writing
-from backend.utils import TEMPORARY_PREFIX, write_atomic
+from backend.utils import MAX_JSON_FILE_BYTES, TEMPORARY_PREFIX, read_small, write_atomic
 
 RECIPE_FILE = "recipe.json"
 OLDER_RECIPE_FILE = "recipe_meta.json"
@@ -129,7 +129,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         StorageError: it cannot be read, or has no scale.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as exc:

@@ -15,6 +15,7 @@ import structlog
 from backend.layout import RoiKey
 from backend.recipes import utc_now
 from backend.telemetry import current_request_id
+from backend.utils import MAX_JSON_FILE_BYTES, read_small
 
 _LOG_EVERY_S = 5.0
 _SHOW_EVERY_S = 0.5
@@ -132,12 +133,19 @@ class RunBoard:
                     torn.unlink()
         for path in self._folder.glob("*.json"):
             try:
-                record = json.loads(path.read_bytes())
+                record = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
                 if _has_ended(record, path):
                     path.unlink(missing_ok=True)
                 else:
                     found.append({name: value for name, value in record.items() if name not in _PRIVATE})
-            except (OSError, ValueError, KeyError, TypeError):  # it ended just now, or is no file of ours
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                OverflowError,
+                RecursionError,
+            ):  # it ended just now, or is no file of ours
                 continue
         return sorted(found, key=lambda record: str(record["started_at_utc"]))
 

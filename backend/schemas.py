@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StrictBool, field_validator
+from pydantic_core import PydanticCustomError
 
 from backend.infer import Region
 from backend.layout import RoiKey, canonical_recipe
@@ -15,7 +16,9 @@ MillimetresPerPixel = Annotated[
         ge=MIN_MM_PER_PX, le=MAX_MM_PER_PX, description="millimetres per pixel of the uploaded image", examples=[0.2]
     ),
 ]
-Score = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+Score = Annotated[FiniteFloat, Field(strict=True, ge=-1e6, le=1e6)]
+# One bad score is named, and not a million of them.
+Scores = Annotated[list[Score], Field(fail_fast=True)]
 
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
@@ -28,6 +31,20 @@ class _Fields(BaseModel):
 
 def _zero_is_none(value: Any) -> Any:
     return None if isinstance(value, int | float) and value == 0 else value
+
+
+def _or_zero(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"type": "number", "const": 0})
+
+
+def _number(value: Any) -> Any:
+    """In JSON a text or a truth value is no number, as in the OpenAPI document; in a form all is text."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number", "Input should be a valid number")
+    return value
+
+
+_JsonNumber = BeforeValidator(_number)
 
 
 def _empty_is_none(value: Any) -> Any:
@@ -44,7 +61,7 @@ class RoiIds(_Fields):
         description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
         examples=["line 1"],
     )
-    model_key: Annotated[Identifier | None, BeforeValidator(_empty_is_none)] = Field(
+    model_key: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(_empty_is_none)] = Field(
         None,
         description="which model of the ROI, default is roi_id; of no effect without a recipe",
         examples=["Pattern"],
@@ -102,15 +119,20 @@ class CalibrateFields(RoiFields):
 class CalibrateRequest(CalibrateFields):
     """Body of ``POST /calibrate_ng``."""
 
-    ok_scores: list[Score] = Field(
+    ok_scores: Scores = Field(
         min_length=1,
         max_length=1_000_000,
         description="scores of good parts from /infer",
         examples=[[0.41, 0.44, 0.39]],
     )
-    ng_scores: list[Score] | None = Field(
+    ng_scores: Scores | None = Field(
         None, max_length=1_000_000, description="scores of defective parts, if there are any", examples=[[0.72, 0.66]]
     )
+
+    @field_validator("mm_per_px", "area_mm2_thr", "score_percentile", mode="before")
+    @classmethod
+    def _are_numbers(cls, value: Any) -> Any:
+        return _number(value)
 
 
 Label = Annotated[
@@ -136,21 +158,24 @@ class SampleName(SampleClass):
 
 
 class _DatasetRequest(RoiIds):
-    default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(_zero_is_none)] = Field(
-        None, description="for images whose metadata does not say, of a recipe that is not locked", examples=[0.2]
+    default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(_zero_is_none), _JsonNumber] = Field(
+        None,
+        description="for images whose metadata does not say, of a recipe that is not locked; 0 is none",
+        examples=[0.2],
+        json_schema_extra=_or_zero,
     )
 
 
 class CalibrateDatasetRequest(_DatasetRequest):
     """Body of ``POST /calibrate_dataset``."""
 
-    score_percentile: Annotated[int, Field(gt=0, le=100)] | None = Field(
+    score_percentile: Annotated[Annotated[int, Field(gt=0, le=100)] | None, _JsonNumber] = Field(
         None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
     )
-    area_mm2_thr: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = Field(
+    area_mm2_thr: Annotated[Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None, _JsonNumber] = Field(
         None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
     )
-    require_ng: Annotated[bool, BeforeValidator(lambda value: True if value is None else value)] = Field(
+    require_ng: Annotated[StrictBool, BeforeValidator(lambda value: True if value is None else value)] = Field(
         True, description="refuse without NG images", examples=[True]
     )
 
@@ -161,7 +186,7 @@ class InferDatasetRequest(_DatasetRequest):
     labels: list[Label] | None = Field(
         None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
     )
-    include_heatmap: bool = Field(False, description="with the heatmap of each image", examples=[False])
+    include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
 
 
 class _Reply(BaseModel):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import structlog
 
 from backend.roi_mask import Shape
+from backend.utils import read_small
 
 _PREFIX = ".scores-"
+_MAX_BYTES = 64 << 20  # scores of 700,000 images
 
 log: Any = structlog.get_logger(__name__)
 
@@ -57,15 +60,18 @@ def _name(image: bytes, shape: Shape | None) -> str:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_small(path, _MAX_BYTES).split(b"\n")
     except OSError:  # there are none yet, or they cannot be read: all are made again
+        return {}
+    except ValueError as exc:
+        log.warning("scores.not_read", reason=str(exc))
         return {}
     scores = {}
     for line in lines:
         try:
             name, score = json.loads(line)
-        except (ValueError, TypeError):  # empty, or torn by a crash
+        except (ValueError, TypeError, RecursionError):  # empty, or torn by a crash
             continue
-        if isinstance(name, str) and isinstance(score, float):
+        if isinstance(name, str) and isinstance(score, float) and math.isfinite(score):
             scores[name] = score
     return scores

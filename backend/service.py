@@ -18,10 +18,10 @@ from backend.datasets import DatasetStore
 from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
-from backend.infer import Inference, InferenceEngine
+from backend.infer import Finding, InferenceEngine
 from backend.layout import RoiKey, has_older_images
 from backend.patchcore import PatchCoreMemory
-from backend.queueing import NetworkQueue
+from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore
 from backend.resources import limit_threads, usable_cores
 from backend.roi_mask import Shape
@@ -65,7 +65,8 @@ class RoiState:
 class InferResult:
     """One inference, the model that it was compared with and the calibration it was judged by."""
 
-    inference: Inference
+    inference: Finding
+    image_hw: tuple[int, int]
     heatmap_png_base64: str
     fitted: FittedRoi
     calibration: Calibration | None
@@ -109,6 +110,7 @@ class InspectionService:
             window_s=_BATCH_WINDOW_S,
         )
         self.limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
+        self._pixels = PixelBudget(settings.max_pixels)
 
     @classmethod
     def open(cls, settings: Settings) -> "InspectionService":
@@ -291,7 +293,7 @@ class InspectionService:
         annotate(
             n_images=1,
             device=self.features.runtime.device,
-            image_hw=list(result.inference.heatmap.shape),
+            image_hw=list(result.image_hw),
             token_shape=list(fitted.memory.token_hw),
             score=round(result.inference.score, 6),
             n_regions=len(result.inference.regions),
@@ -322,6 +324,37 @@ class InspectionService:
         Raises:
             InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
         """
+        with self.pixels_of(image):
+            return self._judge(
+                fitted,
+                image,
+                mm_per_px=mm_per_px,
+                shape=shape,
+                score_percentile=score_percentile,
+                with_heatmap=with_heatmap,
+            )
+
+    @contextlib.contextmanager
+    def pixels_of(self, image: NamedImage) -> Iterator[None]:
+        """Hold room for the pixels of an image; decode it inside, and drop what was made of it before the end.
+
+        Raises:
+            InvalidImage, UnsupportedImage, TooLarge: see `check_image`.
+        """
+        width, height = check_image(image.read(), image.name, self.limits)
+        with self._pixels.hold(width * height):
+            yield
+
+    def _judge(
+        self,
+        fitted: FittedRoi,
+        image: NamedImage,
+        *,
+        mm_per_px: float,
+        shape: Shape | None,
+        score_percentile: float | None,
+        with_heatmap: bool,
+    ) -> InferResult:
         with stage("decode"):
             pixels = decode_image(image.read(), image.name, self.limits)
         percentile, area_mm2_thr = score_percentile or self.settings.score_percentile, self.settings.area_mm2_thr
@@ -345,7 +378,8 @@ class InspectionService:
                 heatmap = encode_png_base64(inference.heatmap)
         SCORES.observe(inference.score)
         state = fitted.calibration_state if score_percentile is None else "none"
-        return InferResult(inference, heatmap, fitted, calibration, state)
+        finding = Finding(inference.score, inference.regions)  # the maps are as large as the image: they end here
+        return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)
 
     def inference_place(self) -> contextlib.AbstractContextManager[None]:
         """One of the places for inferences, for one image or for many that are judged one after the other.
@@ -387,7 +421,11 @@ class InspectionService:
             return RoiState(None, str(exc))
 
     def fitted(self, key: RoiKey, *, with_calibration: bool = True) -> FittedRoi:
-        """The model of a ROI; see `ModelStore.load`.
+        """The model of a ROI.
+
+        Args:
+            key: the ROI.
+            with_calibration: see `ModelStore.load`.
 
         Raises:
             MemoryNotFound: the ROI was never fitted.

@@ -11,11 +11,12 @@ import io
 import json
 import math
 import os
+import zipfile
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import structlog
@@ -25,12 +26,17 @@ from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, St
 from backend.layout import CALIBRATION_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
-from backend.utils import write_atomic
+from backend.resources import free_memory
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, write_atomic
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.faiss"
 _CACHE_BYTES = 512 << 20
 _CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
+# A bank is read, indexed and serialised; unit vectors do not compress, and nothing else in the file is large.
+_COPIES_OF_BANK = 4
+_MOST_COMPRESSED = 4
+_SMALL_PARTS_BYTES = 1 << 20
 _IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 log: Any = structlog.get_logger(__name__)
@@ -206,6 +212,8 @@ class ModelStore:
             loaded = self._read_memory(place.memory)
             if loaded is None:
                 continue
+            if place.layout == "L0" and loaded.version is not None:  # this service's, of the id that its folder encodes
+                continue
             if place.layout != "current":
                 return place, loaded
             if loaded.version is None:  # not written by this service: the oldest layout, which all others go before
@@ -229,7 +237,7 @@ class ModelStore:
                     return cached[1]
             with path.open("rb") as file:
                 identity = _identity(os.fstat(file.fileno()))
-                loaded = _parse_memory(file.read(), path.name)
+                loaded = _parse_memory(file, path.name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
@@ -261,7 +269,7 @@ class ModelStore:
         file = path.parent / INDEX_FILE
         expected = memory.index.serialized()
         try:
-            if file.is_file() and file.read_bytes() == expected:
+            if file.is_file() and file.stat().st_size == len(expected) and file.read_bytes() == expected:
                 return
             with writing(path.parent, "model"):
                 if _identity(path.stat()) == identity:
@@ -318,15 +326,38 @@ def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _parse_memory(content: bytes, name: str) -> _LoadedMemory:
+def _check_sizes(file: BinaryIO, name: str) -> None:
+    """Refuse a bank that would not fit into memory once it is unpacked, by what the file says about itself.
+
+    Raises:
+        BadZipFile, DamagedMemory: it is none.
+        StorageError: it is too large for the memory that is free.
+    """
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > _MOST_COMPRESSED * os.fstat(file.fileno()).st_size + _SMALL_PARTS_BYTES:
+        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI")
+    needed, free = _COPIES_OF_BANK * unpacked, free_memory()
+    if needed > free:
+        raise StorageError(
+            f"the stored {name} does not fit into memory: it takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
+            "free; free memory or refit this ROI on fewer images"
+        )
+    file.seek(0)
+
+
+def _parse_memory(file: BinaryIO, name: str) -> _LoadedMemory:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        _check_sizes(file, name)
+        with np.load(file, allow_pickle=False) as arrays:
             embeddings = np.ascontiguousarray(arrays["emb"])
             token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
             version = int(arrays["version"]) if "version" in arrays else None
             metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
             if not isinstance(metadata, dict):
                 raise TypeError("metadata is no JSON object")
+    except StorageError:
+        raise
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
         raise DamagedMemory(f"the stored {name} is damaged: refit this ROI") from exc
     if version is not None and version > FORMAT_VERSION:
@@ -351,7 +382,7 @@ def _written_memory_id(path: Path) -> str | None:
 
 def _read_calibration(path: Path) -> Calibration | None:
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

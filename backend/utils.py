@@ -34,6 +34,13 @@ MIN_MM_PER_PX, MAX_MM_PER_PX = 1e-6, 1e6
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
 # megapixels the heatmap takes half of the time that whole arrays take.
 BLOCK_PIXELS = 1 << 18
+# Of files of settings, calibrations and metadata: each is a few hundred bytes, and metadata 64 Ki characters at most,
+# which JSON may write with twelve bytes each.
+MAX_JSON_FILE_BYTES = 1 << 20
+# Each scan of a progressive JPEG passes over the whole image again, and takes a hundred bytes where it changes nothing:
+# a file within the limits could keep a core busy for hours. Encoders write some ten.
+_MAX_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"  # in compressed data FF is followed by other bytes
 # Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
 _SAMPLE = 1 << 14
 _SLACK = 1 / 128
@@ -89,6 +96,8 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
         raise InvalidImage(f"{name}: the image header is truncated or damaged; {_ACCEPTED}") from exc
     if width * height > limits.max_pixels:
         raise TooLarge(f"{name}: {width}x{height} pixels, at most {limits.max_pixels} are accepted")
+    if content.startswith(b"\xff\xd8\xff") and content.count(_START_OF_SCAN) > _MAX_SCANS:
+        raise InvalidImage(f"{name}: a JPEG of more than {_MAX_SCANS} scans; {_ACCEPTED}")
     return width, height
 
 
@@ -215,6 +224,20 @@ def mm2_to_px2(area_mm2: float, mm_per_px: float) -> float:
 def px2_to_mm2(area_px: float, mm_per_px: float) -> float:
     """Square pixels → square millimetres at `mm_per_px` millimetres per pixel."""
     return area_px * mm_per_px**2
+
+
+def read_small(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file that is small unless somebody tampered with it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than `max_bytes`; no more than that was read.
+    """
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{path.name} is larger than {max_bytes} bytes")
+    return content
 
 
 def write_atomic(files: Mapping[Path, bytes]) -> None:

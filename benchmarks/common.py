@@ -1,5 +1,6 @@
 """What the scripts share: real images, interleaved timing, percentiles, tables."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ import cv2
 import elpv_dataset
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 Image = npt.NDArray[np.uint8]
 
@@ -46,6 +48,16 @@ def interleaved(
             if run:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_bytes(process: psutil.Process) -> float:
+    """The most memory that the process ever had; NaN where the system does not tell."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        return float(getattr(process.memory_info(), "peak_wset", "nan"))
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+    assert peak is not None, "every running process of Linux has it"
+    return int(peak[1]) * 1024
 
 
 def p95(values: Sequence[float]) -> float:

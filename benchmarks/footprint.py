@@ -5,7 +5,6 @@
 """
 
 import argparse
-import re
 import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import distribution
@@ -16,7 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks.common import at_most, cell_png, print_table
+from benchmarks.common import at_most, cell_png, peak_bytes, print_table
 from benchmarks.server import Form, fitted_models, starting
 
 _RUNTIMES = ("openvino", "torch")
@@ -85,19 +84,9 @@ def _start(environment: dict[str, str], small: Form, large: Form) -> dict[str, f
             "first /infer, s": inferred_s,
             f"memory after {_N_SMALL} × {_SMALL[0]}×{_SMALL[1]}, MB": after_small / 1e6,
             f"memory after {_N_LARGE} × {_LARGE[0]}×{_LARGE[1]} more, MB": process.memory_info().rss / 1e6,
-            "highest ever, MB": _peak_bytes(process) / 1e6,
+            "highest ever, MB": peak_bytes(process) / 1e6,
             "libraries of torch in it": sum("torch" in Path(path).parts for path in mapped),
         }
-
-
-def _peak_bytes(process: psutil.Process) -> float:
-    """The most memory that the process ever had; NaN where the system does not tell."""
-    status = Path(f"/proc/{process.pid}/status")
-    if not status.exists():
-        return float(getattr(process.memory_info(), "peak_wset", "nan"))
-    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-    assert peak is not None, "every running process of Linux has it"
-    return int(peak[1]) * 1024
 
 
 def size() -> None:

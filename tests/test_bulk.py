@@ -343,7 +343,7 @@ class TestCalibrate:
 
     def test_scores_are_of_the_percentile_that_the_calibration_will_use(self, run, work, features, monkeypatch):
         maxima = [
-            float(service(work, features).infer(KEY, named(path), mm_per_px=0.2).inference.distance_map.max())
+            service(work, features).infer(KEY, named(path), mm_per_px=0.2, score_percentile=100).inference.score
             for path in PARTS[:2]
         ]
         service(work, features).calibrate_ng(KEY, [0.5], [], mm_per_px=0.2, score_percentile=50)  # is not to matter

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend.errors import Busy
-from backend.queueing import NetworkQueue
+from backend.queueing import NetworkQueue, PixelBudget
 from backend.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, RequestRecord, recording
 
 DEADLINE_S = 20
@@ -334,3 +334,60 @@ def test_waiting_counts_as_queue_and_the_pass_as_extract_for_everyone_who_shares
     for record in records:
         assert record.timings_ms["queue"] >= 45
         assert record.timings_ms["extract"] >= 45
+
+
+# --- the budget of pixels
+
+
+def in_thread(budget, pixels):
+    """Hold pixels in a thread of its own: an event that they are held, one that lets them go, and the thread."""
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with budget.hold(pixels):
+            held.set()
+            assert let_go.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    return held, let_go, thread
+
+
+def test_images_share_the_budget_of_pixels_and_wait_for_it_in_order():
+    budget = PixelBudget(100)
+    first, second = in_thread(budget, 60), in_thread(budget, 40)
+    assert first[0].wait(10)
+    assert second[0].wait(10)
+    large = in_thread(budget, 90)
+    time.sleep(0.1)
+    small = in_thread(budget, 5)
+    second[1].set()
+    assert not small[0].wait(0.2), "40 pixels are free, and the large one came before"
+    assert not large[0].is_set()
+    first[1].set()
+    assert large[0].wait(10)
+    assert small[0].wait(10), "5 fit beside 90"
+    for _, let_go, thread in (large, small, first, second):
+        let_go.set()
+        thread.join()
+
+
+def test_an_image_larger_than_the_budget_is_worked_on_alone():
+    budget = PixelBudget(100)
+    huge = in_thread(budget, 500)
+    assert huge[0].wait(10)
+    other = in_thread(budget, 1)
+    assert not other[0].wait(0.2)
+    huge[1].set()
+    assert other[0].wait(10)
+    other[1].set()
+    for thread in (huge[2], other[2]):
+        thread.join()
+
+
+def test_a_failure_gives_the_pixels_back():
+    budget = PixelBudget(100)
+    with pytest.raises(ZeroDivisionError), budget.hold(100):
+        raise ZeroDivisionError
+    with budget.hold(100):
+        pass

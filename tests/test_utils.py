@@ -26,8 +26,10 @@ from backend.utils import (
     mm2_to_px2,
     percentile,
     px2_to_mm2,
+    read_small,
     write_atomic,
 )
+from soak.corpus import jpeg_of_many_scans
 
 LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=1_000_000)
 ORIENTATION = 0x0112
@@ -232,6 +234,25 @@ def test_refusing_a_bomb_writes_no_warning():
     assert caught == []
 
 
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
+    limits = ImageLimits(1 << 20, 64_000_000)
+    assert decode_image(jpeg_of_many_scans(640, 480, 90), "many.jpg", limits).shape == (480, 640, 3)
+    endless = jpeg_of_many_scans(8000, 8000, 8000)  # of less than a megabyte; decoding it takes more than half a minute
+    assert len(endless) < 1 << 20
+    begin = time.perf_counter()
+    with pytest.raises(InvalidImage, match="more than 100 scans"):
+        decode_image(endless, "endless.jpg", limits)
+    assert time.perf_counter() - begin < 0.5
+
+
+def test_a_small_file_is_read_and_a_large_one_is_not(tmp_path):
+    file = tmp_path / "calib.json"
+    file.write_bytes(b"12345")
+    assert read_small(file, 5) == b"12345"
+    with pytest.raises(ValueError, match=r"calib\.json is larger than 4 bytes"):
+        read_small(file, 4)
+
+
 @pytest.mark.parametrize("size", [(1000, 1000), (1_000_000, 1), (9_500, 9_500), (15_000, 13_000), (20_000, 20_000)])
 def test_the_pixel_limit_is_the_configured_one_and_no_other(size):
     # 9,500² and above are where Pillow warns, and 15,000 × 13,000 where it refuses by itself.
@@ -363,8 +384,8 @@ def test_16_bit_grey_palette_and_alpha_images_score_as_their_plain_8_bit_rgb(fea
     service.fit_ok(key, [NamedImage("good.png", lambda: saved(good))], mm_per_px=0.2)
 
     def score(content):
-        inference = service.infer(key, NamedImage("part.png", lambda: content), mm_per_px=0.2).inference
-        return inference.score, inference.heatmap.tobytes()
+        result = service.infer(key, NamedImage("part.png", lambda: content), mm_per_px=0.2)
+        return result.inference.score, result.heatmap_png_base64
 
     grey = np.ascontiguousarray(other[..., 1])
     alpha = np.zeros_like(grey)  # fully transparent

@@ -140,6 +140,26 @@ def test_every_error_says_what_to_send(gui: Gui) -> None:
     assert "multipart/form-data with role_id, roi_id, mm_per_px and one image" in reply.json["error"]
 
 
+def test_a_wrong_method_names_all_that_the_path_is_served_with(gui: Gui) -> None:
+    for method, status in (("POST", 405), ("OPTIONS", 204)):
+        reply = gui.send(method, "/datasets/file")
+        assert (reply.status, reply.headers["allow"]) == (status, "DELETE, GET")
+    assert gui.send("POST", "/openapi.json").headers["allow"] == "GET, HEAD"
+
+
+def test_many_problems_are_a_short_answer(gui: Gui) -> None:
+    scores = ",".join(["null"] * 100_000)
+    reply = gui.send(
+        "POST",
+        "/calibrate_ng",
+        f'{{"role_id":"","roi_id":"b","mm_per_px":true,"ok_scores":[{scores}],"ng_scores":["0.5"]}}'.encode(),
+        {"Content-Type": "application/json"},
+    )
+    assert reply.status == 422
+    assert reply.json["error"].count("ok_scores.") == 1
+    assert all(f"{field}: " in reply.json["error"] for field in ("role_id", "mm_per_px", "ng_scores.0"))
+
+
 def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -202,7 +222,13 @@ def test_a_damaged_calibration_is_replaced_by_the_next_one(server: Server, crops
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator[Server]:
     """A shared deployment: tight limits, no traces, one origin for browsers."""
-    limits = {"MAX_FILE_MB": "0.05", "MAX_REQUEST_MB": "0.2", "MAX_PIXELS": "90000", "MAX_FILES": "2"}
+    limits = {
+        "MAX_FILE_MB": "0.05",
+        "MAX_REQUEST_MB": "0.2",
+        "MAX_JSON_MB": "0.1",
+        "MAX_PIXELS": "90000",
+        "MAX_FILES": "2",
+    }
     shared = {"TRACE": "false", "CORS_ORIGINS": "https://gui.example", "INPUT_SIZE": "100", "CORESET_RATE": "0.5"}
     with running(uvicorn_command, tmp_path_factory.mktemp("strict"), weights, **limits, **shared) as server:
         yield server
@@ -213,10 +239,10 @@ def test_limits_are_413_or_422_with_an_empty_trace(strict: Server) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
     large_file = cv2.imencode(".bmp", noise)[1].tobytes()
     replies = {
-        "bytes": (gui.fit("A", "B", [large_file]), 413, "ok_0.png: 120054 bytes"),
+        "bytes": (gui.fit("A", "B", [large_file]), 413, "ok_0.png: at most 52428 bytes"),
         "pixels": (gui.fit("A", "B", [png(301, 300)]), 413, "301x300 pixels"),
         "body": (gui.fit("A", "B", [large_file, large_file]), 413, "MAX_REQUEST_MB"),
-        "chunked body": (gui.chunked_json("/calibrate_ng", '{"a":"' + "x" * 300_000 + '"}'), 413, "MAX_REQUEST_MB"),
+        "chunked body": (gui.chunked_json("/calibrate_ng", '{"a":"' + "x" * 110_000 + '"}'), 413, "MAX_JSON_MB"),
     }
     for reply, status, phrase in replies.values():
         assert reply.status == status, reply.content

@@ -1,0 +1,292 @@
+"""Hostile image files, made from a fixed seed: bombs, strips, cuts, flips, polyglots, and odd kinds that are fine."""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+SEED = 20261122
+_WIDTH, _HEIGHT = 96, 64
+_BOMB_SIDES = (9_000, 65_500)
+_STRIP = 60_000
+
+
+def corpus() -> dict[str, bytes]:
+    """Every file that is written on purpose, by what it is."""
+    return {**_whole(), **_headers_that_lie(), **_strips(), **_loaded_with_metadata(), **_no_images(), **_cut()}
+
+
+def mutations(count: int, seed: int = SEED) -> Iterator[tuple[str, bytes]]:
+    """`count` damaged files, each with what was done to it; the same for the same seed.
+
+    Args:
+        count: how many.
+        seed: another one gives other files.
+    """
+    chance = random.Random(seed)  # noqa: S311  nothing is secret here
+    originals = {**_whole(), **_headers_that_lie(), **_loaded_with_metadata(), **_no_images()}
+    names = sorted(originals)
+    changes = (_flip_bits, _overwrite, _cut_out, _repeat, _splice, _extreme_number, _cut_off)
+    for _ in range(count):
+        name = chance.choice(names)
+        content = bytearray(originals[name])
+        done = []
+        for change in chance.choices(changes, k=chance.randint(1, 3)):
+            if content:
+                change(content, chance, originals[chance.choice(names)])
+                done.append(change.__name__.strip("_"))
+        yield f"{name}: {', '.join(done)}", bytes(content)
+
+
+def _flip_bits(content: bytearray, chance: random.Random, _other: bytes) -> None:
+    for _ in range(chance.choice((1, 1, 2, 8, 64))):
+        content[_place(content, chance)] ^= 1 << chance.randrange(8)
+
+
+def _overwrite(content: bytearray, chance: random.Random, _other: bytes) -> None:
+    start = _place(content, chance)
+    content[start : start + 8] = chance.randbytes(chance.randint(1, 8))
+
+
+def _cut_out(content: bytearray, chance: random.Random, _other: bytes) -> None:
+    start = _place(content, chance)
+    del content[start : start + chance.choice((1, 4, 64, 1024))]
+
+
+def _repeat(content: bytearray, chance: random.Random, _other: bytes) -> None:
+    start = _place(content, chance)
+    content[start:start] = content[start : start + chance.choice((1, 4, 64, 1024))] * chance.choice((1, 2, 50))
+
+
+def _splice(content: bytearray, chance: random.Random, other: bytes) -> None:
+    content[_place(content, chance) :] = other[chance.randrange(len(other) or 1) :]
+
+
+def _extreme_number(content: bytearray, chance: random.Random, _other: bytes) -> None:
+    start = _place(content, chance)
+    number = chance.choice((0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0x10000, 65_000))
+    content[start : start + 4] = struct.pack(chance.choice((">I", "<I")), number)
+
+
+def _cut_off(content: bytearray, chance: random.Random, _other: bytes) -> None:
+    del content[_place(content, chance) :]
+
+
+def _place(content: bytearray, chance: random.Random) -> int:
+    """Anywhere, and as often in the first hundred bytes, where headers are."""
+    return chance.randrange(len(content) if chance.random() < 0.5 else min(len(content), 100))
+
+
+def pixels(width: int = _WIDTH, height: int = _HEIGHT, channels: int = 3) -> npt.NDArray[np.uint8]:
+    """A picture that is neither flat nor noise: uint8 [H, W, C]."""
+    y, x = np.mgrid[:height, :width]
+    planes = [(x * (3 + plane) + y * (2 + plane)) % 256 for plane in range(channels)]
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    """The image as a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 2, extra: bytes = b"") -> bytes:
+    """A PNG written chunk by chunk, whatever its header claims.
+
+    Args:
+        width, height: what the header says.
+        rows: what is in it, unpacked.
+        depth, colour: bits and colour type of the header.
+        extra: chunks between the header and the rows.
+    """
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = (png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def bmp(width: int, height: int, rows: bytes, *, compression: int = 0, bits: int = 24) -> bytes:
+    """A BMP whose header says what it is told."""
+    palette = bytes(1024) if bits == 8 else b""
+    start = 54 + len(palette)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(rows), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + info + palette + rows
+
+
+def jpeg_of_many_scans(width: int, height: int, scans: int) -> bytes:
+    """A grey progressive JPEG whose scans change nothing: each still passes over every block of the image."""
+    blocks = -(-width // 8) * -(-height // 8)
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+    def huffman(kind: int, symbol: int) -> bytes:
+        return segment(0xC4, bytes([kind, 1, *[0] * 15, symbol]))  # the one symbol is the bit 0
+
+    frame = struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0)
+    head = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, frame)
+    first = huffman(0x00, 0) + segment(0xDA, b"\1\1\0\0\0\0") + bytes(-(-blocks // 8))
+    runs, bits = divmod(blocks, 32767), ""
+    bits = ("0" + "1" * 14) * runs[0]  # a run of 2¹⁴ + (2¹⁴ - 1) blocks that end here
+    if runs[1]:
+        bits += ("0" + "0" * 14) * (runs[1] // 16384 + 1)
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    scan = segment(0xDA, b"\1\1\0\1\x3f\0") + data
+    return head + first + huffman(0x10, 0xE0) + scan * scans + b"\xff\xd9"
+
+
+def _whole() -> dict[str, bytes]:
+    """What cameras and programs write; most of it is accepted."""
+    rgb = Image.fromarray(pixels())
+    rgba = Image.fromarray(pixels(channels=4), "RGBA")
+    grey = rgb.convert("L")
+    sixteen = Image.fromarray(pixels(channels=1)[..., 0].astype(np.uint16) * 257)
+    palette = rgb.quantize(64)
+    frames = [rgb.rotate(angle) for angle in (90, 180)]
+    return {
+        "PNG": saved(rgb, "PNG"),
+        "PNG with alpha": saved(rgba, "PNG"),
+        "PNG of 16 bits": saved(sixteen, "PNG"),
+        "PNG of 1 bit": saved(grey.convert("1"), "PNG"),
+        "PNG, palette with transparency": saved(palette, "PNG", transparency=bytes(range(64))),
+        "APNG": saved(rgb, "PNG", save_all=True, append_images=frames),
+        "JPEG": saved(rgb, "JPEG"),
+        "JPEG, progressive": saved(rgb, "JPEG", progressive=True),
+        "JPEG, CMYK": saved(rgb.convert("CMYK"), "JPEG"),
+        "JPEG, grey": saved(grey, "JPEG"),
+        "JPEG of a hundred scans": jpeg_of_many_scans(_WIDTH, _HEIGHT, 99),
+        "BMP": saved(rgb, "BMP"),
+        "BMP, palette": saved(palette, "BMP"),
+        "BMP, top row first": bmp(_WIDTH, -_HEIGHT, pixels().tobytes()),
+        "WebP": saved(rgb, "WEBP"),
+        "WebP, lossless, alpha": saved(rgba, "WEBP", lossless=True),
+        "WebP, animated": saved(rgb, "WEBP", save_all=True, append_images=frames),
+        "one pixel": saved(Image.fromarray(pixels(1, 1)), "PNG"),
+        "GIF": saved(palette, "GIF"),
+        "TIFF": saved(rgb, "TIFF"),
+    }
+
+
+def _headers_that_lie() -> dict[str, bytes]:
+    """Decompression bombs: small files whose header claims a large image, and some that keep the promise."""
+    rgb = Image.fromarray(pixels())
+    jpeg, webp = bytearray(saved(rgb, "JPEG")), bytearray(saved(rgb, "WEBP", lossless=True))
+    animated = bytearray(saved(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(90)]))
+    tiff = bytearray(saved(rgb, "TIFF"))
+    files = {}
+    for side in _BOMB_SIDES:
+        frame = jpeg.index(b"\xff\xc0")
+        jpeg[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+        files[f"JPEG that claims {side}²"] = bytes(jpeg)
+        files[f"PNG that claims {side}²"] = png(side, side, bytes(99))
+        files[f"PNG of 16 bits that claims {side}²"] = png(side, side, bytes(99), depth=16, colour=6)
+        files[f"BMP that claims {side}²"] = bmp(side, side, bytes(99))
+        files[f"BMP, packed, that claims {side}²"] = bmp(side, side, b"\0\1", compression=1, bits=8)
+    start = webp.index(b"VP8L") + 9
+    webp[start : start + 4] = struct.pack("<I", 0x0FFFFFFF)
+    files["WebP that claims 16384²"] = bytes(webp)
+    start = animated.index(b"VP8X") + 12
+    animated[start : start + 6] = b"\xff\xff\0\xff\xff\0"
+    files["WebP, animated, that claims 65536²"] = bytes(animated)
+    width = tiff.index(struct.pack("<HHI", 256, 4, 1)) if struct.pack("<HHI", 256, 4, 1) in tiff else 8
+    tiff[width + 8 : width + 12] = struct.pack("<I", 65_500)
+    files["TIFF that claims 65500"] = bytes(tiff)
+    files["PNG that claims 0 × 9"] = png(0, 9, b"")
+    files["PNG that claims 2³¹-1"] = png(2**31 - 1, 2**31 - 1, b"")
+    files["BMP that claims -2³¹"] = bmp(-(2**31), -(2**31), bytes(99))
+    files["PNG whose rows go on and on"] = png(_WIDTH, _HEIGHT, bytes(50_000_000))
+    files["JPEG of 5000 scans"] = jpeg_of_many_scans(4096, 4096, 5_000)
+    files["APNG whose frame is larger than the image"] = png(
+        _WIDTH,
+        _HEIGHT,
+        b"".join(b"\0" + row.tobytes() for row in pixels()),
+        extra=png_chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))
+        + png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 2**31 - 1, 2**31 - 1, 2**31 - 1, 2**31 - 1, 1, 1, 0, 0)),
+    )
+    return files
+
+
+def _strips() -> dict[str, bytes]:
+    """Images of one row or column."""
+    row, column = pixels(_STRIP, 1), pixels(1, _STRIP)
+    return {
+        f"PNG of {_STRIP} × 1": saved(Image.fromarray(row), "PNG"),
+        f"PNG of 1 × {_STRIP}": saved(Image.fromarray(column), "PNG"),
+        f"JPEG of {_STRIP} × 1": saved(Image.fromarray(row), "JPEG"),
+        f"JPEG of 1 × {_STRIP}": saved(Image.fromarray(column), "JPEG"),
+        f"BMP of 1 × {_STRIP}": saved(Image.fromarray(column), "BMP"),
+        "WebP of 1 × 16383": saved(Image.fromarray(pixels(1, 16_383)), "WEBP"),
+        "BMP of 2000000 × 1": saved(Image.fromarray(pixels(2_000_000, 1)), "BMP"),
+    }
+
+
+def _loaded_with_metadata() -> dict[str, bytes]:
+    """Bombs and garbage beside the pixels: EXIF, ICC, texts."""
+    rgb = Image.fromarray(pixels())
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels())
+    bomb = zlib.compress(bytes(100_000_000))
+    entries = b"".join(struct.pack("<HHII", 0x8769 + place, 4, 1, 8) for place in range(4000))
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 4000) + entries + struct.pack("<I", 8)  # and on to itself
+    garbage = random.Random(SEED).randbytes(50_000)  # noqa: S311
+    return {
+        "PNG with a packed text of 100 MB": png(_WIDTH, _HEIGHT, rows, extra=png_chunk(b"zTXt", b"a\0\0" + bomb)),
+        "PNG with a packed profile of 100 MB": png(_WIDTH, _HEIGHT, rows, extra=png_chunk(b"iCCP", b"a\0\0" + bomb)),
+        "PNG with a packed text in UTF-8": png(
+            _WIDTH, _HEIGHT, rows, extra=png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb)
+        ),
+        "PNG with EXIF that turns in circles": png(_WIDTH, _HEIGHT, rows, extra=png_chunk(b"eXIf", exif[6:])),
+        "PNG with 5000 chunks of text": png(_WIDTH, _HEIGHT, rows, extra=png_chunk(b"tEXt", b"a\0b") * 5_000),
+        "JPEG with EXIF that turns in circles": saved(rgb, "JPEG", exif=exif[:60_000]),
+        "JPEG with a profile of garbage": saved(rgb, "JPEG", icc_profile=garbage),
+        "PNG with a profile of garbage": saved(rgb, "PNG", icc_profile=garbage),
+        "WebP with a profile of garbage": saved(rgb, "WEBP", icc_profile=garbage, exif=garbage),
+    }
+
+
+def _no_images() -> dict[str, bytes]:
+    """What is called .png and is none, or is an image and something else, too."""
+    image = saved(Image.fromarray(pixels()), "PNG")
+    archive = b"PK\x03\x04" + bytes(26)
+    page = b"<!DOCTYPE html><script>alert(1)</script>"
+    return {
+        "no bytes": b"",
+        "one byte": b"\x89",
+        "zeros": bytes(5_000),
+        "EXE": b"MZ\x90\0" + bytes(400),
+        "ELF": b"\x7fELF" + bytes(400),
+        "HTML": page,
+        "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"/>',
+        "SVG of entities": b'<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><svg>&b;</svg>',
+        "PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
+        "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "ZIP": archive,
+        "PNG and ZIP": image + archive,
+        "PNG and HTML": image + page,
+        "GIF and script": b"GIF89a/*" + bytes(20) + b"*/=1;",
+        "JPEG and script": b"\xff\xd8\xff\xe0/*" + bytes(90),
+        "PNG of its signature alone": image[:8],
+        "BMP of its signature alone": b"BM",
+        "WebP of its signature alone": b"RIFF\xff\xff\xff\xffWEBP",
+    }
+
+
+def _cut() -> dict[str, bytes]:
+    """Whole images that end at every hundredth of their length."""
+    whole = _whole()
+    kinds = ("PNG", "APNG", "JPEG", "JPEG, progressive", "BMP", "WebP", "WebP, lossless, alpha", "WebP, animated")
+    return {
+        f"{kind}, cut at {percent} %": whole[kind][: len(whole[kind]) * percent // 100]
+        for kind in kinds
+        for percent in range(100)
+    }

@@ -1,0 +1,123 @@
+"""Slow and half-sent bodies: two hundred connections that send a byte now and then, while others are served.
+
+``python -m soak.slow [--connections 200]``: they hold no thread and no place in the queue, and are answered 408 and
+closed; /health and /infer answer others as before.
+"""
+
+import argparse
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import httpx
+import psutil
+
+from benchmarks.common import p95
+from benchmarks.server import ROI, Server, serving
+from soak.corpus import corpus
+from soak.watch import ENVIRONMENT, Watch
+
+_TIMEOUT_S = 10
+_BYTE_EVERY_S = 2.0
+_SLOWEST_S = 2.0
+_MOST_MB = 700.0
+_HEAD = (
+    b"POST /infer HTTP/1.1\r\nHost: service\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b'Content-Length: 100000\r\n\r\n--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+)
+
+
+def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, list[tuple[str, object]]]:
+    """Hold the connections until the server ends them, and measure what others see meanwhile.
+
+    Args:
+        server: whose BODY_TIMEOUT_S is `timeout_s`.
+        connections: how many.
+        timeout_s: after three times of it they should have ended.
+    """
+    watch = Watch(server, frozenset({200}), _SLOWEST_S)
+    image = corpus()["PNG"]
+    process = psutil.Process(server.process.pid)
+    with server.client() as client:
+        client.post("/fit_ok", data=ROI, files=[("images", ("a.png", image, "image/png"))]).raise_for_status()
+
+        def infer() -> httpx.Response:
+            return client.post("/infer", data=ROI, files=[("image", ("a.png", image, "image/png"))])
+
+        before = _seconds(watch, client, infer, rounds=50)
+        threads = process.num_threads()
+        slow = [_connect(server) for _ in range(connections)]
+        begin = time.monotonic()
+        during: dict[str, list[float]] = {"/health": [], "/infer": []}
+        most_threads, ended = threads, Counter[str]()
+        while slow and time.monotonic() - begin < 3 * timeout_s + 2 * _BYTE_EVERY_S:
+            ended += _drip(slow)
+            until = time.monotonic() + _BYTE_EVERY_S
+            while time.monotonic() < until:
+                for endpoint, seconds in _seconds(watch, client, infer, rounds=1).items():
+                    during[endpoint] += seconds
+                most_threads = max(most_threads, process.num_threads())
+        lasted = time.monotonic() - begin
+    watch.expect(not slow, f"{len(slow)} connections are still held after {lasted:.0f} s")
+    watch.expect(set(ended) == {"408"}, f"the slow connections ended with {dict(ended)}")
+    watch.expect(most_threads <= threads + 2, f"{most_threads - threads} more threads while slow bodies came")
+    figures: list[tuple[str, object]] = [("slow connections, by how they ended", dict(ended))]
+    figures.append(("seconds until the last was ended", f"{lasted:.1f} (BODY_TIMEOUT_S={timeout_s:g})"))
+    figures.append(("threads before, and most during", f"{threads}, {most_threads}"))
+    for endpoint in before:
+        p95s = f"{1000 * p95(before[endpoint]):.0f}, {1000 * p95(during[endpoint]):.0f}"
+        figures.append((f"{endpoint}: p95 in ms before and during", p95s))
+    return watch, figures
+
+
+def _seconds(
+    watch: Watch, client: httpx.Client, infer: Callable[[], httpx.Response], rounds: int
+) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {"/health": [], "/infer": []}
+    for _ in range(rounds):
+        for endpoint, send in (("/health", lambda: client.get("/health")), ("/infer", infer)):
+            start = time.perf_counter()
+            watch.ask("beside slow bodies", endpoint, send)
+            seconds[endpoint].append(time.perf_counter() - start)
+    return seconds
+
+
+def _connect(server: Server) -> socket.socket:
+    address = httpx.URL(server.address)
+    connection = socket.create_connection((address.host, address.port or 80), timeout=10)
+    connection.sendall(_HEAD)
+    connection.setblocking(False)
+    return connection
+
+
+def _drip(slow: list[socket.socket]) -> Counter[str]:
+    """Send a byte on each connection; those that were answered are closed and taken out. Their statuses."""
+    ended = Counter[str]()
+    for connection in slow.copy():
+        try:
+            received = connection.recv(65536)
+        except BlockingIOError:
+            connection.send(b"x")
+            continue
+        except ConnectionError as exc:
+            received = f"x {type(exc).__name__}".encode()
+        ended[received.split(b" ")[1].decode() if b" " in received else "closed"] += 1
+        connection.close()
+        slow.remove(connection)
+    return ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m soak.slow", description=__doc__)
+    parser.add_argument("--connections", type=int, default=200)
+    options = parser.parse_args(arguments)
+    with serving(**ENVIRONMENT, BODY_TIMEOUT_S=str(_TIMEOUT_S)) as server:
+        watch, figures = soak(server, options.connections, _TIMEOUT_S)
+        return watch.finish(f"{options.connections} slow bodies", _MOST_MB, figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""No id reads, writes or deletes outside its own folder, or meets another's: models, data sets, recipes."""
+
+import os
+import unicodedata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from backend.calib import calibrate
+from backend.checkpoint import checkpoint_folder
+from backend.datasets import DatasetStore, NewSample
+from backend.errors import BackendError, InvalidRequest, SampleNotFound
+from backend.layout import RoiKey, canonical_recipe, current_place, dataset_folder, folder_name, places, recipe_folder
+from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.recipes import RecipeStore
+from backend.schemas import RoiIds
+from backend.storage import ModelStore
+from tests.test_layout import AWKWARD, ORDINARY
+
+TWINS = [
+    *("Master1", "master1", "MASTER1", "Maſter1"),
+    *("é", "e\u0301", "É", "%C3%A9", "%c3%a9", "%25C3%25A9"),
+    *("K", "\u212a", "k", "ﬁ", "fi", "ß", "ss", "ı", "i", "İ"),
+    *("@recipes", "recipes", "datasets", "models", "@recipes/default", "ok", "ng", ".runs", ".fit-0", ".lock"),
+    *("a__b", "a_b", "a b", "a-b", "a/b", "a\\b", "a|b", "TWFzdGVyMQ__UGF0dGVybg", "memory.npz", "calib.json"),
+    *("C:", "C:\\Windows", "\\\\server\\share", "/etc/passwd", "~", "~root", "$HOME", "%TEMP%", "*", "?", "[a]"),
+    *("CON", "con.txt", "COM¹", "NUL ", "aux.", "conin$", "x" * 240, "é" * 60, "日" * 26),
+]
+ids = st.one_of(
+    st.sampled_from(ORDINARY + AWKWARD + TWINS),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128),
+    st.text("./\\%@_- aA\0:", min_size=1, max_size=12),
+)
+recipes = st.one_of(st.none(), ids, st.text(min_size=1, max_size=1000).filter(lambda text: text.isprintable()))
+slow = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@st.composite
+def keys(draw: st.DrawFn) -> RoiKey:
+    """A ROI as a request may name it: ids that pass the schema, and whose folders can be named."""
+    recipe = draw(recipes)
+    key = RoiKey(draw(ids), draw(ids), canonical_recipe(recipe or ""), draw(st.one_of(st.none(), ids)))
+    return key if all(_has_a_folder(text) for text in (key.role_id, key.roi_id, key.model)) else RoiKey("a", "b")
+
+
+def _has_a_folder(identifier: str) -> bool:
+    try:
+        return bool(folder_name(identifier))
+    except InvalidRequest:
+        return False
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether it stays below the folder as the system resolves it, and by its parts alone."""
+    return path.is_relative_to(folder) and Path(os.path.normpath(path)) == path and ".." not in path.parts
+
+
+@given(keys())
+@slow
+def test_everything_of_a_roi_lies_below_the_models_folder_under_names_that_say_whose_it_is(key: RoiKey) -> None:
+    root = Path("/models")
+    place = current_place(root, key)
+    for path in (place.memory, place.calibration, dataset_folder(root, key), recipe_folder(root, key.recipe)):
+        assert is_below(path, root)
+        assert all(len(part) <= 255 and part.isascii() and part.isprintable() for part in path.parts[2:])
+    assert [unquote(part) for part in place.memory.parts[-4:-1]][-2:] == [
+        *([key.role_id, key.roi_id] if place.key.recipe_id is None else [key.roi_id, place.key.model])
+    ]
+    assert is_below(checkpoint_folder(root, key), root)
+    for looked_at in places(root, key):
+        assert is_below(looked_at.memory, root)
+        assert is_below(looked_at.calibration, root)
+
+
+@given(keys(), keys())
+@slow
+def test_two_rois_never_share_a_folder(first: RoiKey, second: RoiKey) -> None:
+    root = Path("/models")
+    same_model = first.owner == second.owner
+    assert (current_place(root, first).memory == current_place(root, second).memory) == same_model
+    same_images = (first.recipe, first.role_id, first.roi_id) == (second.recipe, second.role_id, second.roi_id)
+    assert (dataset_folder(root, first) == dataset_folder(root, second)) == same_images
+    assert (recipe_folder(root, first.recipe) == recipe_folder(root, second.recipe)) == (first.recipe == second.recipe)
+    models, images = current_place(root, first).memory.parent, dataset_folder(root, second)
+    assert not is_below(models, images)
+    assert not is_below(images, models)
+
+
+@given(ids, ids)
+@slow
+def test_folders_are_reversible_also_where_upper_and_lower_case_or_forms_of_unicode_are_one(
+    one: str, other: str
+) -> None:
+    assume(_has_a_folder(one) and _has_a_folder(other))
+    first, second = folder_name(one), folder_name(other)
+    assert (first == second) == (one == other)
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        assert unicodedata.normalize(form, first) == first, "a file system that normalises changes nothing"
+    if first.casefold() == second.casefold():
+        assert one.casefold() == other.casefold() or "%" in first, "only case twins meet where case is one"
+
+
+def memory_of(seed: int) -> PatchCoreMemory:
+    rows = np.random.default_rng(seed).normal(size=(3, 8)).astype(np.float32)
+    return PatchCoreMemory.build(l2_normalize(rows), (1, 3), 1.0)
+
+
+def everything_below(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@given(keys(), keys())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_what_is_done_to_one_roi_is_done_to_no_other(first: RoiKey, second: RoiKey) -> None:
+    assume(first.owner != second.owner)
+    with TemporaryDirectory() as folder:
+        outside, root = Path(folder) / "outside", Path(folder) / "models"
+        outside.mkdir()
+        (outside / "memory.npz").write_bytes(b"not yours")
+        store, datasets, recipe_store = ModelStore(root), DatasetStore(root), RecipeStore(root)
+        for seed, key in enumerate((first, second)):
+            store.save_memory(key, memory_of(seed), {})
+            datasets.add(key, "ok", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "a.png"})])
+        with recipe_store.settling(first.recipe, 0.25):
+            pass
+        found = [store.memory_id(key) for key in (first, second)]
+        assert found[0] != found[1]
+        store.save_calibration(
+            first, calibrate([0.4], [], mm_per_px=0.2, area_mm2_thr=1.0, score_percentile=99, memory_id=found[0])
+        )
+        other = store.load(second)
+        assert other is not None
+        assert other.calibration is None
+        if first.recipe != second.recipe:
+            assert recipe_store.mm_per_px(second.recipe) is None
+        if dataset_folder(root, first) != dataset_folder(root, second):
+            datasets.clear(first, "ok")
+            assert datasets.names(first, "ok") == {}
+            assert len(datasets.names(second, "ok")) == 1
+        assert everything_below(outside) == {"memory.npz": b"not yours"}
+        assert {path.name for path in Path(folder).iterdir()} == {"outside", "models"}
+
+
+@given(st.one_of(ids, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1000)))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_no_name_of_an_image_reaches_a_file_that_is_no_image_of_the_roi(filename: str) -> None:
+    with TemporaryDirectory() as folder:
+        datasets, key = DatasetStore(Path(folder)), RoiKey("Master1", "Pattern")
+        (name,) = datasets.add(key, "ok", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "part7.png"})])
+        mine = dataset_folder(Path(folder), key) / "ok"
+        (Path(folder) / "secret.png").write_bytes(b"not yours")
+        for wanted in (filename, f"{filename}.png", f"../{filename}", f"../../../../../secret.png{filename}", name):
+            try:
+                sample = datasets.find(key, "ok", wanted)
+            except SampleNotFound:
+                continue
+            assert sample.path == mine / name
+
+
+def test_no_name_of_an_image_climbs_to_another_folder(tmp_path: Path) -> None:
+    datasets, key = DatasetStore(tmp_path), RoiKey("Master1", "Pattern")
+    datasets.add(key, "ok", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "part7.png"})])
+    (other,) = datasets.add(key, "ng", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "part8.png"})])
+    (tmp_path / "secret.png").write_bytes(b"not yours")
+    up = "../" * 6
+    hostile = [
+        f"../ng/{other}",
+        f"..\\ng\\{other}",
+        f"{up}secret.png",
+        str(tmp_path / "secret.png"),
+        "\0.png",
+        "C:a.png",
+    ]
+    for name in [*hostile, ".lock.png", "a" * 300 + ".png", other]:
+        with pytest.raises(SampleNotFound):
+            datasets.find(key, "ok", name)
+
+
+@pytest.mark.parametrize("length", [129, 10_000])
+def test_ids_of_ten_thousand_characters_are_refused_before_anything_is_named_by_them(length: int) -> None:
+    for name in ("role_id", "roi_id", "model_key"):
+        with pytest.raises(ValidationError):
+            RoiIds(**{"role_id": "a", "roi_id": "b", name: "x" * length})
+    with pytest.raises(ValidationError):
+        RoiIds(role_id="a", roi_id="b", recipe_id="x" * 10_000)
+    with pytest.raises(InvalidRequest):
+        folder_name("é" * 128)
+    assert len(recipe_folder(Path(), "é" * 30_000).name) < 255, "a header may hold such a name"
+
+
+def test_an_id_that_looks_like_the_folder_of_another_does_not_read_its_model(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    store.save_memory(RoiKey("é", "nul"), memory_of(1), {})
+    assert store.load(RoiKey("é", "nul")) is not None
+    assert store.load(RoiKey("%C3%A9", "%6Eul")) is None, "the folder of é was read as an older backend's"
+    assert store.load(RoiKey("@recipes", "default")) is None
+
+
+def test_where_the_file_system_does_not_tell_case_twins_apart_the_second_is_refused(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    store.save_memory(RoiKey("Master1", "Pattern"), memory_of(1), {})
+    (tmp_path / "MASTER1").symlink_to(tmp_path / "Master1")  # as a file system without case shows it
+    with pytest.raises(BackendError, match="upper and lower case"):
+        store.check_savable(RoiKey("MASTER1", "Pattern"))
+    with pytest.raises(BackendError, match="upper and lower case"):
+        store.load(RoiKey("MASTER1", "Pattern"))
