@@ -1,0 +1,1 @@
+"""Long runs that try to break what the service promises. Each prints a Markdown table and fails where one is broken."""
