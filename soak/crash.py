@@ -105,6 +105,8 @@ class Crashes:
 
     def _look(self, server: Server) -> None:
         """Hold the first replies and the files against what was acknowledged or under way, and go on from there."""
+        if runs := [what for what in leftovers(self._root) if what.startswith(".runs")]:
+            self.tally.breaks(f"runs of a dead process are still there after a start: {runs}")
         with Client(server, self._versions, self.tally) as client:
             for roi in self._rois:
                 try:
@@ -113,8 +115,6 @@ class Crashes:
                     self.tally.breaks(f"after a restart, {roi.name}: {exc!r}")
             self._look_at_images()
             with server.client() as http:
-                if http.get("/runs").json()["runs"]:
-                    self.tally.breaks("/runs shows runs of a dead process")
                 if len(self._acknowledged) > _MOST_STORED:
                     http.delete("/datasets/clear", params={**self._rois[0].ids, "label": "ok"}).raise_for_status()
                     self._acknowledged.clear()
