@@ -1,8 +1,8 @@
 """Writes that die at every step, in processes that really end: ``python -m tests.dying FOLDER``.
 
 For each kind of write and each step, ``FOLDER/<kind>/<step>`` is what a process left that was killed just before that
-write, sync or rename; of a file that was not yet synced, half is on the disk. The last step is the one that is not there:
-the write was completed.
+write, sync or rename; of a file that was not yet synced, half is on the disk. After the last step there was nothing
+left to kill: the write was completed.
 """
 
 import itertools
