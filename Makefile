@@ -1,11 +1,11 @@
-# make serve · make demo · make test · make check · make bench
+# make serve · make demo · make test · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 
-.PHONY: help serve demo test check format bench bench-anomalib pins weights clean
+.PHONY: help serve demo test check format soak bench bench-anomalib pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,13 @@ check: $(VENV)/.dev ## formatting, lint, types
 format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+soak: $(VENV)/.dev ## long runs that try to break what is promised: hours; the last needs root
+	$(RUN) -m soak.crash --rounds 200
+	$(RUN) -m soak.processes --workers 2 --minutes 10
+	$(RUN) -m soak.processes --workers 4 --minutes 10
+	$(RUN) -m soak.mixed --minutes 60 --out docs/soak.png
+	$(RUN) -m soak.unwritable
 
 bench: $(VENV)/.dev ## the measured claims, side by side
 	$(RUN) -m benchmarks

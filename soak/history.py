@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from soak.versions import Version
 
@@ -29,6 +30,9 @@ class _Write:
     start: float
     end: float = math.inf
     acknowledged: bool = False
+
+
+AnyWrite = TypeVar("AnyWrite", bound=_Write)
 
 
 @dataclass(eq=False)
@@ -112,7 +116,7 @@ class History:
         return f"threshold {answer.threshold} of {answer.version.name}, possible {sorted(thresholds)}"
 
     @contextlib.contextmanager
-    def _writing(self, writes: list, write: _Write) -> Iterator[None]:  # type: ignore[type-arg]
+    def _writing(self, writes: list[AnyWrite], write: AnyWrite) -> Iterator[None]:
         with self._lock:
             writes.append(write)
         try:
@@ -133,7 +137,7 @@ class History:
         return {fit.version for fit in _possible(self._fits, calibration.start, calibration.end)}
 
 
-def _possible(writes: Sequence, start: float, end: float) -> list:  # type: ignore[type-arg]
+def _possible(writes: Sequence[AnyWrite], start: float, end: float) -> list[AnyWrite]:
     """The writes that a read from `start` to `end` may tell of."""
     began = [write for write in writes if write.start < end]
     newest = max((write.start for write in began if write.acknowledged and write.end < start), default=-math.inf)

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def read_memory(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         return arrays["emb"], json.loads(str(arrays["metadata"]))
 
 
+@cache
 def known_versions(count: int) -> Versions:
     """Fit `count` versions once, each as a ROI of its own, and remember what it is.
 
