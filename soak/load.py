@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -154,7 +154,7 @@ class Client:
         ).json()["files"]
         return files
 
-    def _ask(self, kind: str, roi: Roi, send: Callable[[], httpx.Response], refusals: set[int]) -> httpx.Response:
+    def _ask(self, kind: str, roi: Roi, send: Callable[[], httpx.Response], refusals: Container[int]) -> httpx.Response:
         start = time.monotonic()
         try:
             reply = send()
