@@ -31,11 +31,16 @@ format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-soak: $(VENV)/.dev ## hostile files, an abused API, slow bodies, the largest images: some ten minutes
+soak: $(VENV)/.dev ## long runs that try to break what is promised: two hours; the last needs root
 	$(RUN) -m soak.files --uploads 20000
 	$(RUN) -m soak.api --cases 10000
 	$(RUN) -m soak.slow
 	$(RUN) -m soak.large
+	$(RUN) -m soak.crash --rounds 200
+	$(RUN) -m soak.processes --workers 2 --minutes 10
+	$(RUN) -m soak.processes --workers 4 --minutes 10
+	$(RUN) -m soak.mixed --minutes 60 --out docs/soak.png
+	$(RUN) -m soak.unwritable
 
 bench: $(VENV)/.dev ## the measured claims, side by side
 	$(RUN) -m benchmarks

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from backend.errors import StorageError
 from backend.features import ExtractorIdentity
 from backend.layout import RoiKey
-from backend.utils import write_atomic
+from backend.utils import make_folder, write_atomic
 
 
 class Checkpoint:
@@ -47,7 +47,7 @@ class Checkpoint:
         buffer = io.BytesIO()
         np.save(buffer, embeddings, allow_pickle=False)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             write_atomic({self._path(image): buffer.getvalue()})
         except OSError as exc:
             raise StorageError(f"the embeddings of a long fit cannot be kept ({exc.strerror})") from exc

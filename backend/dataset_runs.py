@@ -156,8 +156,6 @@ def calibrate(
     _judge_all(service, key, "calibrate_dataset", [*ok, *ng], default_mm_per_px, score, keep)
     if not scores["ok"] or (require_ng and not scores["ng"]):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
-    if service.store.memory_id(key) != fitted.memory_id:
-        raise Conflict(f"{key} was fitted anew while its images were scored; nothing was calibrated: call again")
     calibration = service.calibrate_ng(
         key,
         scores["ok"],

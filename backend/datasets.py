@@ -29,6 +29,7 @@ _METADATA_SUFFIX = ".json"
 
 log: Any = structlog.get_logger(__name__)
 
+_NEW_NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{8}\.[a-z]+")
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+")  # of a file in the folder itself, on any system
 
 
@@ -125,6 +126,7 @@ class DatasetStore:
         folder = dataset_folder(self._root, key) / label
         names: list[str] = []
         with writing(folder, "image"):
+            _clear_orphans(folder)
             start = utc_now()
             try:
                 for number, sample in enumerate(samples):
@@ -233,6 +235,16 @@ class DatasetStore:
 def _write(path: Path, sample: NewSample) -> None:
     metadata = json.dumps(sample.metadata, allow_nan=False).encode()  # indented, deep lists would fill the disk
     write_atomic({_metadata_path(path): metadata, path: sample.read()})
+
+
+def _clear_orphans(folder: Path) -> None:
+    """Delete the metadata that a killed writer left without their image."""
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries}
+    for name in names:
+        image = name.removesuffix(_METADATA_SUFFIX)
+        if image not in names and _NEW_NAME.fullmatch(image):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _new_name(time: datetime, suffix: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 
 from backend.errors import StorageError
-from backend.utils import TEMPORARY_PREFIX
+from backend.utils import TEMPORARY_PREFIX, make_folder
 
 _TIMEOUT_S = 30
 
@@ -24,7 +24,7 @@ def writing(folder: Path, what: str) -> Iterator[None]:
         StorageError: another process holds the lock for too long, or writing failed.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with filelock.FileLock(folder / ".lock", timeout=_TIMEOUT_S):
             for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
                 leftover.unlink(missing_ok=True)

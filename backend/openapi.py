@@ -111,8 +111,8 @@ _MANY: Example = (
 )
 _ANEW: Example = (
     "Conflict",
-    "dataset_runs.py:calibrate",
-    f"{_ROI} was fitted anew while its images were scored; nothing was calibrated: call again",
+    "storage.py:save_calibration",
+    f"{_ROI} was fitted anew while it was calibrated; nothing was stored: calibrate again",
 )
 _NO_SAMPLE: Example = (
     "SampleNotFound",
@@ -220,7 +220,10 @@ _ERRORS: dict[str, Responses] = {
     "/calibrate_ng": {
         400: _error("The body cannot be parsed", _JSON, _LAST),
         409: _error(
-            "The stored memory is of another kind, or the recipe is locked to another scale", _NOT_UNIT, _LOCKED
+            "The stored memory is of another kind or was replaced meanwhile, or the recipe is locked to another scale",
+            _NOT_UNIT,
+            _ANEW,
+            _LOCKED,
         ),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_JSON),

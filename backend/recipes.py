@@ -12,9 +12,10 @@ from typing import Any
 from backend.errors import Conflict, StorageError
 from backend.layout import canonical_recipe, recipe_folder
 from backend.locking import writing
-from backend.utils import MAX_JSON_FILE_BYTES, TEMPORARY_PREFIX, read_small, write_atomic
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, write_atomic
 
 RECIPE_FILE = "recipe.json"
+_PENDING_FILE = f"{RECIPE_FILE}.pending"
 OLDER_RECIPE_FILE = "recipe_meta.json"
 _SAME_SCALE = 1e-6  # clients print all digits; files of older backends went through other hands
 
@@ -65,6 +66,9 @@ class RecipeStore:
     def settling(self, recipe_id: str | None, mm_per_px: float | None) -> Iterator[None]:
         """Lock the recipe to a scale once what is done inside has succeeded; nobody else settles it meanwhile.
 
+        Of a process that died inside, nobody knows what it still stored: its scale holds, so that a recipe never has
+        models or images of two scales.
+
         Args:
             recipe_id: the recipe.
             mm_per_px: its scale; None settles nothing.
@@ -82,12 +86,16 @@ class RecipeStore:
             return
         folder = recipe_folder(self._root, recipe_id)
         with writing(folder, "recipe"):
+            _settle_what_was_pending(folder)
             self.check(recipe_id, mm_per_px)
             # Written before, so that a full disk shows before anything is done, and renamed after.
-            prepared = folder / f"{TEMPORARY_PREFIX}{RECIPE_FILE}"
-            write_atomic({prepared: _settings(recipe_id, mm_per_px, utc_now().isoformat())})
-            yield
-            prepared.replace(folder / RECIPE_FILE)
+            write_atomic({folder / _PENDING_FILE: _settings(recipe_id, mm_per_px, utc_now().isoformat())})
+            try:
+                yield
+            except BaseException:
+                (folder / _PENDING_FILE).unlink(missing_ok=True)
+                raise
+            _settle_what_was_pending(folder)
 
     def adopt(self, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
         """Lock the recipe to what another backend had locked it to.
@@ -98,6 +106,7 @@ class RecipeStore:
         """
         folder = recipe_folder(self._root, recipe_id)
         with writing(folder, "recipe"):
+            _settle_what_was_pending(folder)
             self.check(recipe_id, mm_per_px)
             if not (folder / RECIPE_FILE).exists():
                 write_atomic({folder / RECIPE_FILE: _settings(recipe_id, mm_per_px, created_at_utc)})
@@ -140,6 +149,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
         raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it")
     return dict(values)
+
+
+def _settle_what_was_pending(folder: Path) -> None:
+    """Commit the settings that were written before something was stored; the folder's lock is held."""
+    if (folder / _PENDING_FILE).exists():
+        if (folder / RECIPE_FILE).exists():
+            (folder / _PENDING_FILE).unlink()
+        else:
+            (folder / _PENDING_FILE).replace(folder / RECIPE_FILE)
+        sync_folder(folder)
 
 
 def _settings(recipe_id: str, mm_per_px: float, created_at_utc: str) -> bytes:

@@ -139,7 +139,9 @@ class InspectionService:
         )
         if has_older_images(settings.models_dir):
             log.info("older_images.found", hint="python -m backend migrate MODELS_DIR copies those that are not yet")
-        return cls(settings, features, ModelStore(settings.models_dir), reason)
+        service = cls(settings, features, ModelStore(settings.models_dir), reason)
+        service.runs.running()  # clears what a killed process left, where nobody asks for runs
+        return service
 
     def fit_ok(
         self,
@@ -240,7 +242,7 @@ class InspectionService:
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
-            Conflict: the recipe is locked to another `mm_per_px`.
+            Conflict: the recipe is locked to another `mm_per_px`, or the ROI was fitted anew meanwhile.
             IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
             StorageError: the stored memory is damaged, or the calibration cannot be written.
         """

@@ -22,7 +22,7 @@ import numpy as np
 import structlog
 
 from backend.calib import Calibration
-from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError
+from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError
 from backend.layout import CALIBRATION_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
@@ -113,12 +113,14 @@ class ModelStore:
             IncompatibleMemory: the embeddings are not L2-normalised, or another ROI's.
             StorageError: files are damaged or cannot be read.
         """
-        found = self._find(key)
-        if found is None:
-            return None
-        place, loaded = found
-        calibration, state = self._calibration_for(key, place, loaded) if with_calibration else (None, "none")
-        return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, place.key, place.layout, calibration, state)
+        while (found := self._find(key)) is not None:
+            place, loaded = found
+            calibration, state = self._calibration_for(key, place, loaded) if with_calibration else (None, "none")
+            # Between the two reads another fit and its calibration may have come: then this was never what there is.
+            if state != "stale" or self.memory_id(key) == loaded.memory_id:
+                ids = place.key, place.layout
+                return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state)
+        return None
 
     def check_savable(self, key: RoiKey) -> None:
         """Refuse at once what `save_memory` would refuse after a long fit.
@@ -168,6 +170,7 @@ class ModelStore:
 
         Raises:
             InvalidRequest, IncompatibleMemory: as `load`.
+            Conflict: the ROI was fitted anew since the calibration was made; nothing was written.
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
@@ -175,6 +178,10 @@ class ModelStore:
         values = {name: value for name, value in asdict(calibration).items() if value is not None}
         text = json.dumps({**values, "version": FORMAT_VERSION}, indent=2, allow_nan=False)
         with writing(place.calibration.parent, "model"):
+            # Asked again under the lock: an older calibration must not replace that of a newer fit.
+            found = self._find(key, repair=False)
+            if found is not None and found[1].memory_id != calibration.memory_id:
+                raise Conflict(f"{key} was fitted anew while it was calibrated; nothing was stored: calibrate again")
             write_atomic({place.calibration: text.encode()})
 
     def count_stale(self) -> int:
@@ -184,32 +191,29 @@ class ModelStore:
             OSError, StorageError: files cannot be read.
         """
         stale = 0
+        known, self._memory_ids = self._memory_ids, {}  # those of models that were deleted are forgotten
         for pattern in _CURRENT_MEMORIES:
             for memory in self._root.glob(pattern):
                 calibration = _read_calibration(memory.with_name(CALIBRATION_FILE))
-                if calibration is not None:
-                    fitted_as = self._stored_memory_id(memory)
-                    stale += fitted_as is not None and fitted_as != calibration.memory_id
+                if calibration is None:
+                    continue
+                identity = _identity(memory.stat())
+                read = known.get(memory)
+                if read is None or read[0] != identity:
+                    read = identity, _written_memory_id(memory)
+                self._memory_ids[memory] = read
+                stale += read[1] is not None and read[1] != calibration.memory_id
         return stale
-
-    def _stored_memory_id(self, path: Path) -> str | None:
-        """The id that a fit wrote into a memory, without reading its embeddings."""
-        identity = _identity(path.stat())
-        known = self._memory_ids.get(path)
-        if known is None or known[0] != identity:
-            known = identity, _written_memory_id(path)
-            self._memory_ids[path] = known
-        return known[1]
 
     def count_fitted(self) -> int:
         """How many memory banks are stored, in this layout and the older ones."""
         patterns = (*_CURRENT_MEMORIES, "recipes/*/*/*__*.npz", "*.npz")
         return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
 
-    def _find(self, key: RoiKey) -> tuple[Place, _LoadedMemory] | None:
+    def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[Place, _LoadedMemory] | None:
         of_no_version = None
         for place in places(self._root, key):
-            loaded = self._read_memory(place.memory)
+            loaded = self._read_memory(place.memory, repair=repair)
             if loaded is None:
                 continue
             if place.layout == "L0" and loaded.version is not None:  # this service's, of the id that its folder encodes
@@ -227,7 +231,8 @@ class ModelStore:
             return place, loaded
         return of_no_version
 
-    def _read_memory(self, path: Path) -> _LoadedMemory | None:
+    def _read_memory(self, path: Path, *, repair: bool = True) -> _LoadedMemory | None:
+        """The memory in a file, None if there is none; `repair` is False for who holds the lock of its folder."""
         try:
             identity = _identity(path.stat())
             with self._cache_lock:
@@ -244,6 +249,8 @@ class ModelStore:
             if exc.errno == errno.ENAMETOOLONG:  # an id that no older backend could store
                 return None
             raise StorageError(f"the stored memory cannot be read ({exc.strerror}); check the models folder") from exc
+        if not repair:  # and not kept either, so that the next load does
+            return loaded
         if loaded.version is not None:
             self._repair_index(path, identity, loaded.memory)
         with self._cache_lock:

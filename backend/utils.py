@@ -262,9 +262,30 @@ def write_atomic(files: Mapping[Path, bytes]) -> None:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
         raise
+    sync_folder(next(iter(files)).parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that a crash of the machine takes none of them away again.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
     if os.name == "posix":  # Windows cannot open folders, and journals renames by itself
-        folder = os.open(next(iter(files)).parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)

@@ -122,11 +122,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def starting(command: Sequence[str] = SERVE, **environment: str) -> Iterator[Server]:
+def starting(command: Sequence[str] = SERVE, under: Sequence[str] = (), **environment: str) -> Iterator[Server]:
     """Start a server that may not yet answer when the block begins, and end it whatever happens.
 
     Args:
         command: Python module and its arguments.
+        under: command that becomes the server, such as setpriv with its options.
         environment: variables for it, such as ``RUNTIME``.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended then too, as on Ctrl-C
@@ -147,7 +148,11 @@ def starting(command: Sequence[str] = SERVE, **environment: str) -> Iterator[Ser
         }
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=_ROOT, env=os.environ | variables, stdout=output, stderr=output
+                [*under, sys.executable, "-m", *command],
+                cwd=_ROOT,
+                env=os.environ | variables,
+                stdout=output,
+                stderr=output,
             )
         try:
             yield Server(f"http://{_LOCAL}:{port}", process, log)
@@ -161,9 +166,9 @@ def starting(command: Sequence[str] = SERVE, **environment: str) -> Iterator[Ser
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str] = SERVE, **environment: str) -> Iterator[Server]:
+def serving(command: Sequence[str] = SERVE, under: Sequence[str] = (), **environment: str) -> Iterator[Server]:
     """A server that answers (see `starting`)."""
-    with starting(command, **environment) as server:
+    with starting(command, under, **environment) as server:
         server.wait_for("/health")
         yield server
 

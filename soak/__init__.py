@@ -1,1 +1,1 @@
-"""Long or heavy proofs that need more than pip installs or `make test` has time for."""
+"""Long runs that try to break what the service promises. Each prints a Markdown table and fails where one is broken."""

@@ -1,10 +1,12 @@
 import base64
 import errno
+import gc
 import io
 import json
 import os
 import shutil
 import time
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import faiss
 import numpy as np
 import pytest
 
+from backend import storage
 from backend.calib import Calibration, calibrate
 from backend.config import Settings
-from backend.errors import IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
+from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.layout import RoiKey, folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.service import InspectionService
@@ -456,6 +459,52 @@ def test_the_same_memory_fitted_again_keeps_its_calibration(fitted_folder, tmp_p
     assert load(tmp_path).calibration_state == "applied"
 
 
+def test_an_older_calibration_never_replaces_that_of_a_newer_fit(fitted_folder, tmp_path):
+    slow, other = ModelStore(tmp_path), ModelStore(tmp_path)
+    older = calibration_of(slow.load(KEY), 0.4)
+    other.save_memory(KEY, memory_of(2), {})
+    other.save_calibration(KEY, calibration_of(other.load(KEY), 0.6))
+    with pytest.raises(Conflict, match="fitted anew while it was calibrated"):
+        slow.save_calibration(KEY, older)
+    fitted = load(tmp_path)
+    assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))
+
+
+def test_a_fit_that_comes_just_before_a_calibration_is_written_is_noticed_at_once(fitted_folder, tmp_path, monkeypatch):
+    store = ModelStore(tmp_path)
+    older, writing = calibration_of(store.load(KEY)), storage.writing
+
+    def after_another_fit(folder, what):
+        monkeypatch.setattr(storage, "writing", writing)
+        ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
+        (folder / "index.faiss").unlink()  # which a read would mend, if it did not wait for the lock that is held
+        return writing(folder, what)
+
+    monkeypatch.setattr(storage, "writing", after_another_fit)
+    start = time.monotonic()
+    with pytest.raises(Conflict):
+        store.save_calibration(KEY, older)
+    assert time.monotonic() - start < 5
+    assert same_memory(store.load(KEY), memory_of(2))
+    assert (fitted_folder[0] / "index.faiss").exists(), "the next read mends it"
+
+
+def test_a_fit_and_its_calibration_that_come_during_a_read_are_read_together(fitted_folder, tmp_path, monkeypatch):
+    read, store = storage._read_calibration, ModelStore(tmp_path)
+
+    def after_another_fit(path):
+        monkeypatch.setattr(storage, "_read_calibration", read)
+        other = ModelStore(tmp_path)
+        other.save_memory(KEY, memory_of(2), {})
+        other.save_calibration(KEY, calibration_of(other.load(KEY), 0.6))
+        return read(path)
+
+    monkeypatch.setattr(storage, "_read_calibration", after_another_fit)
+    fitted = store.load(KEY)
+    assert same_memory(fitted, memory_of(2))
+    assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))
+
+
 def test_a_calibration_made_before_any_fit_is_stale_once_there_is_one(tmp_path):
     store = ModelStore(tmp_path)
     store.save_calibration(KEY, calibration_of(None))
@@ -491,6 +540,39 @@ def test_a_memory_that_did_not_change_is_read_once(fitted_folder, tmp_path):
     assert first is not None
     assert second is not None
     assert first.memory is second.memory
+
+
+def test_the_memories_that_were_used_last_are_kept_up_to_a_limit_of_bytes(tmp_path, monkeypatch):
+    memory = memory_of(1)
+    monkeypatch.setattr(storage, "_CACHE_BYTES", 3 * 2 * memory.embeddings.nbytes)  # the index holds them again
+    store, keys = ModelStore(tmp_path), [RoiKey("Master1", f"{number}") for number in range(5)]
+    for key in keys:
+        store.save_memory(key, memory, {})
+
+    def held(key):
+        fitted = store.load(key)
+        assert fitted is not None
+        return weakref.ref(fitted.memory)
+
+    memories = [held(key) for key in keys[:3]]
+    held(keys[0])  # so that the second is the one that was not used for longest
+    memories += [held(key) for key in keys[3:]]
+    gc.collect()
+    assert [memory() is not None for memory in memories] == [True, False, False, True, True]
+
+
+def test_what_is_known_of_models_that_were_deleted_is_forgotten(tmp_path):
+    store = ModelStore(tmp_path)
+    for number in range(5):
+        key = RoiKey("Master1", f"{number}")
+        store.save_memory(key, memory_of(1), {})
+        store.save_calibration(key, calibration_of(store.load(key)))
+        store.save_memory(key, memory_of(2), {})
+        assert store.count_stale() == 1
+        assert len(store._memory_ids) == 1
+        shutil.rmtree(tmp_path / "Master1" / f"{number}")
+    assert store.count_stale() == 0
+    assert store._memory_ids == {}
 
 
 def test_a_model_that_was_deleted_is_gone_at_the_next_load(fitted_folder, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend import utils
 from backend.config import Settings
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
 from backend.layout import RoiKey
@@ -23,6 +24,7 @@ from backend.utils import (
     check_image,
     decode_image,
     encode_png_base64,
+    make_folder,
     mm2_to_px2,
     percentile,
     px2_to_mm2,
@@ -399,3 +401,13 @@ def test_16_bit_grey_palette_and_alpha_images_score_as_their_plain_8_bit_rgb(fea
     assert score(saved(grey)) == plain_grey
     assert score(png_of_16_bits(grey[..., None], 0)) == plain_grey
     assert score(saved(palette, transparency=bytes(32))) == score(saved(np.array(palette.convert("RGB"))))
+
+
+def test_new_folders_are_on_the_disk_before_anything_is_written_into_them(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(utils, "sync_folder", synced.append)
+    make_folder(tmp_path / "role" / "roi")
+    assert (tmp_path / "role" / "roi").is_dir()
+    assert set(synced) == {tmp_path, tmp_path / "role"}, "each in the folder that names it"
+    make_folder(tmp_path / "role" / "roi")
+    assert len(synced) == 2, "once"

@@ -1,0 +1,123 @@
+"""Writes that die at every step, in processes that really end: ``python -m tests.dying FOLDER``.
+
+For each kind of write and each step, ``FOLDER/<kind>/<step>`` is what a process left that was killed just before that
+write, sync or rename; of a file that was not yet synced, half is on the disk. After the last step there was nothing
+left to kill: the write was completed.
+"""
+
+import itertools
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend.checkpoint import Checkpoint
+from backend.datasets import DatasetStore, NewSample
+from backend.features import ExtractorIdentity
+from backend.layout import RoiKey
+from backend.recipes import RecipeStore
+from backend.storage import ModelStore
+from tests.test_storage import KEY, calibration_of, memory_of
+
+OLD, NEW = memory_of(1), memory_of(2)
+IN_RECIPE = RoiKey("Master1", "Pattern", "line 1")
+IDENTITY = ExtractorIdentity("model", "0" * 64, 448, "stretch", "float32")
+EMBEDDINGS = np.random.default_rng(0).random((4, 3), np.float32)
+_STEPS = ((os, "fsync"), (Path, "open"), (Path, "replace"), (Path, "unlink"), (Path, "mkdir"))
+
+
+def sample(number: int) -> NewSample:
+    return NewSample(lambda: b"image %d" % number, ".png", {"filename": f"{number}.png"})
+
+
+def calibrated(root: Path) -> None:
+    store = ModelStore(root)
+    store.save_memory(KEY, OLD, {})
+    store.save_calibration(KEY, calibration_of(store.load(KEY), 0.4))
+
+
+def without_index(root: Path) -> None:
+    calibrated(root)
+    (root / "Master1" / "Pattern" / "index.faiss").unlink()
+
+
+def fit(root: Path) -> None:
+    ModelStore(root).save_memory(KEY, NEW, {})
+
+
+def calibrate(root: Path) -> None:
+    store = ModelStore(root)
+    store.save_calibration(KEY, calibration_of(store.load(KEY), 0.6))
+
+
+def read(root: Path) -> None:
+    ModelStore(root).load(KEY)
+
+
+def settle(root: Path) -> None:
+    with RecipeStore(root).settling(IN_RECIPE.recipe_id, 0.2):
+        ModelStore(root).save_memory(IN_RECIPE, NEW, {})
+
+
+def upload(root: Path) -> None:
+    DatasetStore(root).add(KEY, "ok", [sample(1), sample(2)])
+
+
+def keep(root: Path) -> None:
+    Checkpoint(root / "fit", IDENTITY).put(b"image", EMBEDDINGS)
+
+
+def nothing(_root: Path) -> None:
+    """There was nothing before."""
+
+
+KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
+    "first fit": (nothing, fit),
+    "fit": (calibrated, fit),
+    "calibration": (calibrated, calibrate),
+    "index repair": (without_index, read),
+    "recipe": (nothing, settle),
+    "upload": (nothing, upload),
+    "checkpoint": (nothing, keep),
+}
+
+
+def _die_before(fatal_step: int) -> None:
+    steps = itertools.count(1)
+
+    def dying(call: Any) -> Any:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == fatal_step:
+                if call is os_fsync and stat.S_ISREG(os.fstat(arguments[0]).st_mode):
+                    os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
+                os._exit(9)
+            return call(*arguments, **options)
+
+        return step
+
+    os_fsync = os.fsync
+    for owner, name in _STEPS:
+        setattr(owner, name, dying(getattr(owner, name)))
+
+
+def main(folder: Path) -> None:
+    for kind, (prepare, write) in KINDS.items():
+        for step in itertools.count(1):
+            root = folder / kind / str(step)
+            root.mkdir(parents=True)
+            prepare(root)
+            process = os.fork()
+            if process == 0:
+                _die_before(step)
+                write(root)
+                os._exit(0)
+            if os.waitpid(process, 0)[1] == 0:
+                break
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

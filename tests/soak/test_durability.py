@@ -1,0 +1,91 @@
+"""Short forms of the long runs about crashes, several processes, and what their judge lets pass."""
+
+import time
+
+import pytest
+
+from soak import crash, mixed, processes
+from soak.history import Answer, History, Lost, Refused
+from soak.versions import Version
+
+
+def test_a_service_that_is_killed_answers_with_whole_models(capsys):
+    assert crash.main(["--rounds", "4"]) == 0, capsys.readouterr().out
+    assert "| models found whole | 10 |" in capsys.readouterr().out
+
+
+def test_every_reply_of_two_workers_is_that_of_a_model_of_now(capsys):
+    assert processes.main(["--minutes", "0.15", "--kill-every", "3", "--clients", "8"]) == 0, capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| workers killed |" in printed
+    assert "| promises broken | 0 |" in printed
+
+
+def test_a_mixed_load_is_drawn(tmp_path, capsys):
+    picture = tmp_path / "soak.png"
+    assert mixed.main(["--minutes", "0.1", "--clients", "3", "--out", str(picture)]) == 0, capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_inferences_that_become_slower_are_told():
+    steady = [mixed.Sample(minute, 400, 50, 90, 3) for minute in range(20)]
+    slow = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3) for minute in range(20)]
+    assert mixed.slower(steady) == []
+    assert mixed.slower(slow) == ["the median inference went from 60 to 135 ms"]
+
+
+# --- what the history lets pass
+
+A, B, C = (Version(name, (), name, "", number) for number, name in enumerate("ABC"))
+
+
+@pytest.fixture
+def history():
+    """A is fitted and calibrated with 0.4."""
+    history = History()
+    history.seed(A, 0.4, A)
+    return history
+
+
+def now(history, answer):
+    start = time.monotonic()
+    return history.contradiction(answer, start, time.monotonic())
+
+
+def test_a_version_is_possible_from_the_beginning_of_its_fit_and_alone_after_its_end(history):
+    before = time.monotonic()
+    assert now(history, Answer(B, "stale", None))
+    with history.fitting(B):
+        for version, state, threshold in ((A, "applied", 0.4), (B, "stale", None)):
+            assert now(history, Answer(version, state, threshold)) is None
+        assert now(history, Answer(C, "stale", None))
+    assert now(history, Answer(B, "stale", None)) is None
+    assert "possible ['B']" in now(history, Answer(A, "applied", 0.4))
+    assert history.contradiction(Answer(A, "applied", 0.4), before, time.monotonic()) is None, "it began before"
+    assert now(history, Answer(None, "stale", None)) == "the score is that of no version, possible ['B']"
+
+
+def test_a_fit_without_a_reply_may_have_been_done_or_not_and_a_refused_one_was_not(history):
+    with pytest.raises(Lost), history.fitting(B):
+        raise Lost
+    with pytest.raises(Refused), history.fitting(C):
+        raise Refused
+    assert now(history, Answer(A, "applied", 0.4)) is None
+    assert now(history, Answer(B, "stale", None)) is None
+    assert now(history, Answer(C, "stale", None))
+
+
+def test_a_threshold_belongs_to_the_version_that_it_was_made_for(history):
+    with history.fitting(B):
+        pass
+    with history.calibrating(0.6):
+        pass
+    assert now(history, Answer(B, "applied", 0.6)) is None
+    assert "possible [0.6]" in now(history, Answer(B, "applied", 0.4))
+    assert now(history, Answer(B, "stale", None)) == "the calibration of B is called stale"
+    assert now(history, Answer(B, "none", None)) == "an acknowledged calibration is not there"
+    assert now(history, Answer(B, "applied", None)) == "calibration 'applied' with threshold None"
+    with history.fitting(A):
+        pass
+    assert "possible []" in now(history, Answer(A, "applied", 0.4))
+    assert now(history, Answer(A, "stale", None)) is None

@@ -1,0 +1,129 @@
+"""What killed processes leave: see `dying`, which kills one before every write, sync and rename."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backend.checkpoint import Checkpoint
+from backend.datasets import DatasetStore
+from backend.errors import Conflict
+from backend.recipes import RecipeStore
+from backend.storage import ModelStore
+from tests.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, sample
+from tests.test_storage import KEY, calibration_of, index_bytes, load, same_memory
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """What was left of each kind of write, by the step at which it died; the last was completed."""
+    folder = tmp_path_factory.mktemp("dying")
+    subprocess.run([sys.executable, "-m", "tests.dying", folder], cwd=Path(__file__).parents[1], check=True)
+    return {kind: sorted((folder / kind).iterdir(), key=lambda path: int(path.name)) for kind in KINDS}
+
+
+def leftovers(root):
+    return [path.name for path in root.rglob("*") if path.name.startswith(".tmp-") or path.name.endswith(".pending")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_write_has_steps_and_some_of_them_leave_something_behind(left, kind):
+    assert len(left[kind]) > 4
+    assert any(leftovers(root) for root in left[kind])
+    assert not leftovers(left[kind][-1]), "one that was completed leaves nothing"
+
+
+def test_a_killed_fit_leaves_the_old_model_with_its_calibration_or_the_new_one(left):
+    outcomes = []
+    for root in left["fit"]:
+        fitted = load(root)
+        if same_memory(fitted, OLD):
+            assert (fitted.calibration_state, fitted.calibration.threshold) == ("applied", 0.4)
+        else:
+            assert same_memory(fitted, NEW)
+            assert (fitted.calibration_state, fitted.calibration) == ("stale", None)
+        index = root / "Master1" / "Pattern" / "index.faiss"
+        assert index.read_bytes() == index_bytes(fitted.memory.embeddings), "mended by the first read"
+        outcomes.append(fitted.calibration_state)
+        ModelStore(root).save_memory(KEY, OLD, {})
+        assert not leftovers(root)
+    assert outcomes == sorted(outcomes), "first the old, from some step on the new"
+    assert set(outcomes) == {"applied", "stale"}
+
+
+def test_a_killed_first_fit_leaves_no_model_or_a_whole_one(left):
+    outcomes = []
+    for root in left["first fit"]:
+        fitted = ModelStore(root).load(KEY)
+        assert fitted is None or same_memory(fitted, NEW)
+        outcomes.append(fitted is not None)
+        ModelStore(root).save_memory(KEY, OLD, {})
+        assert same_memory(load(root), OLD)
+        assert not leftovers(root)
+    assert set(outcomes) == {False, True}
+
+
+def test_a_killed_calibration_leaves_the_old_one_or_the_new(left):
+    thresholds = []
+    for root in left["calibration"]:
+        fitted = load(root)
+        assert same_memory(fitted, OLD)
+        assert fitted.calibration_state == "applied"
+        thresholds.append(fitted.calibration.threshold)
+        ModelStore(root).save_calibration(KEY, calibration_of(fitted, 0.5))
+        assert load(root).calibration.threshold == 0.5
+        assert not leftovers(root)
+    assert thresholds == sorted(thresholds)
+    assert set(thresholds) == {0.4, 0.6}
+
+
+def test_a_killed_repair_of_the_index_is_done_by_the_next_read(left):
+    for root in left["index repair"]:
+        assert same_memory(load(root), OLD)
+        assert (root / "Master1" / "Pattern" / "index.faiss").read_bytes() == index_bytes(OLD.embeddings)
+        assert not leftovers(root)
+
+
+def test_a_killed_first_fit_of_a_recipe_never_leaves_a_model_of_another_scale(left):
+    outcomes = set()
+    for root in left["recipe"]:
+        has_model = ModelStore(root).load(IN_RECIPE) is not None
+        try:
+            with RecipeStore(root).settling(IN_RECIPE.recipe_id, 0.3):
+                pass
+            settled = 0.3
+        except Conflict:
+            settled = 0.2
+        assert RecipeStore(root).mm_per_px(IN_RECIPE.recipe_id) == settled
+        assert {path.name for path in (root / "@recipes" / "line 1").iterdir()} <= {".lock", "recipe.json", "models"}
+        outcomes.add((has_model, settled))
+    assert (True, 0.3) not in outcomes
+    assert {(False, 0.3), (True, 0.2)} <= outcomes
+
+
+def test_a_killed_upload_leaves_whole_images_and_no_metadata_of_none_for_long(left):
+    counts = []
+    for root in left["upload"]:
+        samples = DatasetStore(root).samples(KEY, "ok")
+        for stored in samples:
+            assert stored.metadata() == {"filename": f"{stored.read().decode().split()[1]}.png"}
+        counts.append(len(samples))
+        DatasetStore(root).add(KEY, "ok", [sample(3)])
+        files = {path.name for path in (root / "@recipes/default/datasets/Master1/Pattern/ok").iterdir()}
+        images = {name for name in files if name.endswith(".png")}
+        assert len(images) == len(samples) + 1
+        assert files - {".lock"} == images | {f"{name}.json" for name in images}
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 1, 2}
+
+
+def test_a_killed_checkpoint_is_whole_or_not_there(left):
+    outcomes = set()
+    for root in left["checkpoint"]:
+        found = Checkpoint(root / "fit", IDENTITY).get(b"image")
+        assert found is None or found.tobytes() == EMBEDDINGS.tobytes()
+        outcomes.add(found is not None)
+        Checkpoint(root / "fit", IDENTITY).remove()
+        assert not (root / "fit").exists()
+    assert outcomes == {False, True}
