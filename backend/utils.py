@@ -44,6 +44,8 @@ _START_OF_SCAN = b"\xff\xda"  # in compressed data FF is followed by other bytes
 # Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
 _SAMPLE = 1 << 14
 _SLACK = 1 / 128
+# Of a flat map all values are in the tail: a copy of them in pieces would be in nobody's favour, least the memory's.
+_MOST_OF_TAIL = 0.25
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
 
 
@@ -195,18 +197,24 @@ def _tail(
     sample: npt.NDArray[np.float32],
     percent: float,
 ) -> npt.NDArray[np.float32]:
-    """The values that may be about the percentile and all beyond, above it from 50 on and below it under 50."""
+    """The values that may be about the percentile and all beyond, above it from 50 on and below it under 50.
+
+    None, where they would be no small part of the map.
+    """
     upper = percent >= 50
     place = int(len(sample) * (percent / 100 + (-_SLACK if upper else _SLACK)))
     if not 0 <= place < len(sample):
         return values[:0]
-    parts = []
+    parts, n_found = [], 0
     for start in range(0, len(values), BLOCK_PIXELS):
         block = values[start : start + BLOCK_PIXELS]
         beyond = block >= sample[place] if upper else block <= sample[place]
         if selected is not None:
             beyond &= selected[start : start + BLOCK_PIXELS]
         parts.append(block[beyond])
+        n_found += len(parts[-1])
+        if n_found > len(values) * _MOST_OF_TAIL:
+            return values[:0]
     return np.concatenate(parts)
 
 
