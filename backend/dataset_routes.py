@@ -2,20 +2,19 @@
 
 import contextlib
 import mimetypes
+from collections.abc import Iterator
 from dataclasses import asdict
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from backend import dataset_runs
-from backend.dataset_runs import Judged, scale_of
-from backend.datasets import Label, NewSample
-from backend.errors import Conflict, InvalidRequest
+from backend.dataset_runs import Judged
+from backend.datasets import Label
 from backend.http_input import (
     HeaderRecipe,
     RequestId,
@@ -28,7 +27,6 @@ from backend.http_input import (
 )
 from backend.layout import RoiKey
 from backend.openapi import ERRORS, METADATA_EXAMPLE, multipart
-from backend.recipes import utc_now
 from backend.schemas import (
     CalibrateDatasetReply,
     CalibrateDatasetRequest,
@@ -55,7 +53,6 @@ from backend.schemas import (
 from backend.service import InferResult, InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
-from backend.utils import NamedImage, decode_image, image_suffix
 
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
@@ -147,7 +144,7 @@ def _add_upload(label: Label) -> None:
         async with complete_form(request, max_files=max_files, also_fields=max_files) as form:
             key = roi_key(await read_fields(form, RoiIds), recipe)
             images, metas = images_of(form), await metas_of(form)
-            files = await run_in_threadpool(_store, service, key, label, images, metas)
+            files = await run_in_threadpool(dataset_runs.store, service, key, label, images, metas)
         annotate(n_images=len(files), label=label)
         return UploadReply(**ids_of(key, request_id), label=label, files=files)
 
@@ -253,8 +250,8 @@ def infer_dataset(
     """Judge the stored images as /infer would, one item each; see /runs for how far it is."""
     key = roi_key(body, recipe)
     # With heatmaps a reply may be larger than what a process should hold.
-    reply = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115  closed when it was sent
-    try:
+    with contextlib.ExitStack() as on_failure:
+        reply = on_failure.enter_context(SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
         n_total = n_errors = 0
 
         def write(judged: Judged[InferResult]) -> None:
@@ -278,14 +275,14 @@ def infer_dataset(
         )
         reply.write(b"]," + summary.model_dump_json(exclude={"items"}).encode()[1:])
         reply.seek(0)
-    except BaseException:
-        reply.close()
-        raise
-    return StreamingResponse(
-        iter(lambda: reply.read(_PIECE_BYTES), b""),
-        media_type="application/json",
-        background=BackgroundTask(reply.close),
-    )
+        on_failure.pop_all()
+    return StreamingResponse(_in_pieces(reply), media_type="application/json")
+
+
+def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def _classes(service: InspectionService, key: RoiKey) -> SampleClasses:
@@ -294,38 +291,6 @@ def _classes(service: InspectionService, key: RoiKey) -> SampleClasses:
         return SampleClassReply(count=len(names), files=list(names), meta=names)
 
     return SampleClasses(ok=samples("ok"), ng=samples("ng"))
-
-
-def _store(
-    service: InspectionService, key: RoiKey, label: Label, images: list[NamedImage], metas: list[dict[str, Any]]
-) -> list[str]:
-    """Check all images, then store them.
-
-    Raises:
-        InvalidRequest: no image, another number of metas, or a scale out of range.
-        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
-        Conflict: the recipe is locked to another scale.
-        StorageError: they cannot be written.
-    """
-    if not images:
-        raise InvalidRequest("no images: send at least one in the file field 'images'")
-    if metas and len(metas) != len(images):
-        raise InvalidRequest(f"{len(metas)} metas for {len(images)} images: send one for each, or none")
-    scales = [scale for scale in map(scale_of, metas) if scale is not None]
-    if key.recipe_id is not None and len(set(scales)) > 1:
-        raise Conflict(f"the images differ in mm_per_px ({min(scales):g} to {max(scales):g}), a recipe has one")
-    for scale in scales[:1]:
-        service.recipes.check(key.recipe_id, scale)
-    samples = []
-    for image, meta in zip(images, metas or [{}] * len(images), strict=True):
-        content = image.read()
-        with service.pixels_of(image):
-            decode_image(content, image.name, service.limits)
-        known = {"role_id": key.role_id, "roi_id": key.roi_id, "label": label, "filename": image.name}
-        metadata = {**known, "created_at_utc": utc_now().isoformat(timespec="milliseconds"), **meta}
-        samples.append(NewSample(image.read, image_suffix(content), metadata))
-    with service.recipes.settling(key.recipe_id, scales[0] if scales else None):
-        return service.datasets.add(key, label, samples)
 
 
 def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from backend.calib import Calibration
-from backend.datasets import Label, Sample
+from backend.datasets import Label, NewSample, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.layout import RoiKey
 from backend.recipes import same_scale
@@ -17,7 +17,7 @@ from backend.score_cache import ScoreCache
 from backend.service import FitResult, InferResult, InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
-from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage
+from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, decode_image, image_suffix, utc_now
 
 _SEEN_IN_THE_FIT = (
     "the model was fitted on stored OK images, whose scores are lower than those of fresh parts: check the threshold "
@@ -60,6 +60,48 @@ class DatasetCalibration:
     calibration: Calibration
     failed: list[Judged[float]]
     warning: str | None
+
+
+def store(
+    service: InspectionService, key: RoiKey, label: Label, images: list[NamedImage], metas: list[dict[str, Any]]
+) -> list[str]:
+    """Check all images, then store them.
+
+    Args:
+        service: whose limits and stores apply.
+        key: the ROI.
+        label: their class.
+        images: at least one.
+        metas: metadata of each image, or nothing.
+
+    Returns:
+        Their names in the data set.
+
+    Raises:
+        InvalidRequest: no image, another number of metas, or a scale out of range.
+        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
+        Conflict: the recipe is locked to another scale.
+        StorageError: they cannot be written.
+    """
+    if not images:
+        raise InvalidRequest("no images: send at least one in the file field 'images'")
+    if metas and len(metas) != len(images):
+        raise InvalidRequest(f"{len(metas)} metas for {len(images)} images: send one for each, or none")
+    scales = [scale for scale in map(scale_of, metas) if scale is not None]
+    if key.recipe_id is not None and len(set(scales)) > 1:
+        raise Conflict(f"the images differ in mm_per_px ({min(scales):g} to {max(scales):g}), a recipe has one")
+    for scale in scales[:1]:
+        service.recipes.check(key.recipe_id, scale)
+    samples = []
+    for image, meta in zip(images, metas or [{}] * len(images), strict=True):
+        content = image.read()
+        with service.pixels_of(image):
+            decode_image(content, image.name, service.limits)
+        known = {"role_id": key.role_id, "roi_id": key.roi_id, "label": label, "filename": image.name}
+        metadata = {**known, "created_at_utc": utc_now().isoformat(timespec="milliseconds"), **meta}
+        samples.append(NewSample(image.read, image_suffix(content), metadata))
+    with service.recipes.settling(key.recipe_id, scales[0] if scales else None):
+        return service.datasets.add(key, label, samples)
 
 
 def fit(
@@ -139,8 +181,9 @@ def calibrate(
         content = image.read()
         score = known.get(content, shape)
         if score is None:
+            once = NamedImage(image.name, lambda: content)
             result = service.judge(
-                fitted, image, mm_per_px=mm_per_px, shape=shape, score_percentile=percentile, with_heatmap=False
+                fitted, once, mm_per_px=mm_per_px, shape=shape, score_percentile=percentile, with_heatmap=False
             )
             score = result.inference.score
             known.put(content, shape, score)
@@ -257,7 +300,7 @@ def scale_of(metadata: dict[str, Any]) -> float | None:
     if value is None or value == 0:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_MM_PER_PX <= value <= MAX_MM_PER_PX:
-        raise InvalidRequest(f"metas: mm_per_px must be a number from {MIN_MM_PER_PX:g} to {MAX_MM_PER_PX:g}")
+        raise InvalidRequest(f"mm_per_px of an image must be a number from {MIN_MM_PER_PX:g} to {MAX_MM_PER_PX:g}")
     return float(value)
 
 

@@ -20,8 +20,7 @@ from backend.errors import Conflict, InvalidImage, SampleNotFound, StorageError
 from backend.image_files import SUFFIXES
 from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
 from backend.locking import writing
-from backend.recipes import utc_now
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, write_atomic
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now, write_atomic
 
 Label = Literal["ok", "ng"]
 LABELS: tuple[Label, ...] = ("ok", "ng")

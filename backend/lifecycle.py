@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.errors import NotReady, StorageError, error_reply, strip_paths
+from backend.errors import NotReady, error_reply, strip_paths
 from backend.openapi import is_documentation
 from backend.service import InspectionService
 from backend.telemetry import annotate
@@ -110,7 +110,7 @@ class Lifecycle:
             if self.service is not None:
                 try:
                     self.stale_calibrations = await run_in_threadpool(self.service.store.count_stale)
-                except (OSError, StorageError) as exc:
+                except OSError as exc:
                     self.stale_calibrations = None
                     log.warning("stale_calibrations.not_counted", reason=str(exc))
                 await asyncio.sleep(_COUNT_STALE_EVERY_S)
@@ -125,13 +125,15 @@ class Lifecycle:
             yield  # under a test client, or a server without a handler of its own
             return
 
+        stopping: list[asyncio.Task[None]] = []  # the loop itself does not hold its tasks
+
         def drain(number: int, frame: FrameType | None) -> None:
             if self.draining or not self.in_flight:  # asked for twice, or nothing to wait for
                 self.draining = True
                 before(number, frame)
                 return
             self.draining = True
-            loop.call_soon_threadsafe(lambda: asyncio.ensure_future(stop_when_drained(number)))
+            loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(stop_when_drained(number))))
 
         async def stop_when_drained(number: int) -> None:
             log.info("draining", in_flight=self.in_flight)

@@ -25,9 +25,9 @@ from backend.locking import writing
 from backend.migration_images import ImageCopies, StoredImage
 from backend.migration_report import Line, Report
 from backend.older import Found, OlderImage
-from backend.recipes import RecipeStore, read_settings, same_scale, utc_now
+from backend.recipes import RecipeStore, read_settings, same_scale
 from backend.service import InspectionService
-from backend.utils import write_atomic
+from backend.utils import utc_now, write_atomic
 
 _HISTORY = "history"
 _UNKNOWN_ROI = "its name does not tell role and roi"

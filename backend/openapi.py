@@ -131,7 +131,7 @@ _NO_NG: Example = (
 )
 _METAS: Example = (
     "InvalidRequest",
-    "dataset_routes.py:_store",
+    "dataset_runs.py:store",
     "1 metas for 2 images: send one for each, or none",
 )
 _QUERY: Example = ("InvalidRequest", "app.py:validation_error", "roi_id: Field required")

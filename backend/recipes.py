@@ -5,14 +5,13 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from backend.errors import Conflict, StorageError
 from backend.layout import canonical_recipe, recipe_folder
 from backend.locking import writing
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, write_atomic
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, utc_now, write_atomic
 
 RECIPE_FILE = "recipe.json"
 _PENDING_FILE = f"{RECIPE_FILE}.pending"
@@ -119,11 +118,6 @@ class RecipeStore:
         files = (self._root / "recipes").glob(f"*/{OLDER_RECIPE_FILE}")
         found = [file for file in files if canonical_recipe(file.parent.name) == recipe_id]
         return sorted(found, key=lambda file: (file.parent.name != recipe_id, file))  # the newest has no capitals
-
-
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 def same_scale(first: float, second: float) -> bool:

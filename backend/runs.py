@@ -13,9 +13,8 @@ import psutil
 import structlog
 
 from backend.layout import RoiKey
-from backend.recipes import utc_now
 from backend.telemetry import current_request_id
-from backend.utils import MAX_JSON_FILE_BYTES, read_small
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now
 
 _LOG_EVERY_S = 5.0
 _SHOW_EVERY_S = 0.5

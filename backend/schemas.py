@@ -376,7 +376,7 @@ class DatasetListReply(_RoiReply):
 
 
 class ManifestDatasets(_Reply):
-    """The data sets of a ROI: it has one."""
+    """The data set of a ROI."""
 
     classes: SampleClasses
 

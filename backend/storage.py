@@ -185,16 +185,20 @@ class ModelStore:
             write_atomic({place.calibration: text.encode()})
 
     def count_stale(self) -> int:
-        """How many models of this service lie beside a calibration that was made for an earlier fit.
+        """How many models of this service lie beside a calibration that was made for an earlier fit, or is damaged.
 
         Raises:
-            OSError, StorageError: files cannot be read.
+            OSError: files cannot be read.
         """
         stale = 0
         known, self._memory_ids = self._memory_ids, {}  # those of models that were deleted are forgotten
         for pattern in _CURRENT_MEMORIES:
             for memory in self._root.glob(pattern):
-                calibration = _read_calibration(memory.with_name(CALIBRATION_FILE))
+                try:
+                    calibration = _read_calibration(memory.with_name(CALIBRATION_FILE))
+                except StorageError:
+                    stale += 1
+                    continue
                 if calibration is None:
                     continue
                 identity = _identity(memory.stat())

@@ -8,6 +8,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -222,6 +223,11 @@ def _interpolate(below: np.float32, above: np.float32, share: float) -> float:
     """As numpy rounds it: the difference in float32, the rest in float64, from the nearer end."""
     difference = float(above - below)
     return float(below) + difference * share if share < 0.5 else float(above) - difference * (1 - share)
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(timezone.utc)
 
 
 def mm2_to_px2(area_mm2: float, mm_per_px: float) -> float:

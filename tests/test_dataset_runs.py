@@ -11,7 +11,7 @@ from backend import runs as runs_module
 from backend.calib import choose_threshold
 from backend.config import Settings
 from backend.datasets import NewSample
-from backend.errors import Conflict, InvalidRequest, MemoryNotFound
+from backend.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
 from backend.layout import RoiKey
 from backend.roi_mask import parse_shape
 from backend.service import InspectionService
@@ -94,6 +94,26 @@ def test_a_calibration_that_is_repeated_runs_the_network_for_new_images_only(fit
     assert third.calibration.threshold == choose_threshold(
         [score(fitted, png, None, 99) for png in pngs[:2]], [score(fitted, png, None, 99) for png in pngs[3:5]]
     )
+
+
+def test_no_score_outlives_the_memory_bank_that_it_was_made_with(fitted, pngs):
+    store(fitted, "ng", pngs[3:4])
+    first = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    fitted.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[4])], mm_per_px=0.2)
+    second = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    assert second.calibration.threshold != first.calibration.threshold
+    assert second.calibration.threshold == choose_threshold(
+        [score(fitted, png, None, 99) for png in pngs[:2]], [score(fitted, pngs[3], None, 99)]
+    )
+
+
+def test_a_run_needs_a_place_in_the_queue(features, tmp_path, pngs):
+    settings = Settings(models_dir=tmp_path, min_ok_samples=2, max_queue=1)
+    service = InspectionService(settings, features, ModelStore(tmp_path))
+    store(service, "ok", pngs[:2])
+    dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    with service.inference_place(), pytest.raises(Busy):
+        dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):

@@ -145,7 +145,7 @@ def test_probes_and_preflights_need_no_key(keyed: Server) -> None:
 def test_an_upload_without_a_key_is_answered_at_once_and_not_read(
     tmp_path: Path, weights: Weights, crops: list[bytes], command: object
 ) -> None:
-    with running(command, tmp_path, weights, API_KEYS=FULL) as server:  # type: ignore[arg-type]
+    with running(command, tmp_path, weights, API_KEYS=FULL) as server:
         connection = http.client.HTTPConnection(server.gui.host, server.gui.port, timeout=30)
         connection.putrequest("POST", "/fit_ok")
         connection.putheader("Content-Length", str(2 << 30))
@@ -307,11 +307,11 @@ def gunicorn_bound_to_all(port: int) -> list[str]:
 def test_a_start_that_others_can_reach_without_a_key_says_so(
     tmp_path: Path, weights: Weights, command: object, host: str
 ) -> None:
-    with running(command, tmp_path, weights, HOST=host) as server:  # type: ignore[arg-type]
+    with running(command, tmp_path, weights, HOST=host) as server:
         assert len(open_lines(server)) == 1
         assert "API_KEYS" in open_lines(server)[0]
     (tmp_path / "keyed").mkdir()
-    with running(command, tmp_path / "keyed", weights, HOST=host, API_KEYS=FULL) as server:  # type: ignore[arg-type]
+    with running(command, tmp_path / "keyed", weights, HOST=host, API_KEYS=FULL) as server:
         assert open_lines(server) == []
 
 
