@@ -229,15 +229,18 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     if options.percentile is not None:
         settings = load_settings(score_percentile=options.percentile)
     out = options.out or Path(f"evaluation-{Path(options.dataset).resolve().name}")
-    try:
+    try:  # before minutes are spent
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
     try:
         result = evaluation.evaluate(settings, options.dataset, shots=options.shots, n_seeds=options.seeds)
         evaluation_report.write(result, out)
-    except KeyboardInterrupt:
-        say("stopped; nothing was written")
+    except BaseException as exc:
+        with contextlib.suppress(OSError):  # it is not empty: it was there before
+            out.rmdir()
+        if isinstance(exc, KeyboardInterrupt):
+            say("stopped; nothing was written")
         raise
     print_line(evaluation_report.as_text(result))
     say(f"wrote {out / evaluation_report.PAGE} and {out / evaluation_report.RESULTS}")

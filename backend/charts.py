@@ -112,7 +112,11 @@ def few_shots(points: Sequence[tuple[int, float, float]]) -> Markup:
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Some five round numbers from `low` to `high`."""
+    """Some five round numbers from `low` to `high`.
+
+    >>> _ticks(0.31, 1.12), _ticks(0, 3, whole=True)
+    ([0.4, 0.6, 0.8, 1.0], [0.0, 1.0, 2.0, 3.0])
+    """
     rough = (high - low) / 5
     step = 10.0 ** np.floor(np.log10(rough))
     step *= min((1, 2, 5, 10), key=lambda factor: abs(factor * step - rough))

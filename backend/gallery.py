@@ -19,7 +19,7 @@ Picture = npt.NDArray[np.uint8]
 _LONGEST_SIDE = 256
 _JPEG_QUALITY = 80
 _COLOURS = cv2.COLORMAP_TURBO
-_OPACITY = 0.5
+_MOST_OPAQUE = 0.7
 _TRUTH = (96, 160, 24)  # BGR, as the page's --truth
 _REGION = (24, 96, 240)  # BGR, as the page's --region
 
@@ -46,8 +46,7 @@ class ColourScale:
 
     def gradient(self) -> str:
         """The scale as a CSS gradient, from left to right."""
-        levels = np.linspace(0, 255, 18).astype(np.uint8)[None]
-        colours = cv2.applyColorMap(levels, _COLOURS)[0, :, ::-1]
+        colours = _over(np.full((1, 18, 3), 255, np.uint8), np.linspace(0, 1, 18, dtype=np.float32)[None])[0, :, ::-1]
         return f"linear-gradient(to right,{','.join('#' + bytes(colour).hex() for colour in colours)})"
 
 
@@ -75,11 +74,17 @@ def thumbnails(
     height, width = (max(1, round(side * shrunk)) for side in case.image_hw)
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     share = (to_image_grid(case.distances, (height, width), 0) - scale.low) / (scale.high - scale.low)
-    colours = cv2.applyColorMap(np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8), _COLOURS)
     grey = cv2.cvtColor(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    heatmap = cv2.addWeighted(grey, 1 - _OPACITY, colours, _OPACITY, 0)
+    heatmap = _over(np.asarray(grey, np.uint8), np.clip(share, 0, 1))
     regions = _draw_regions(small, case, threshold, blur_sigma, limits)
     return Thumbnails(_jpeg(small), _jpeg(heatmap), _jpeg(regions), width, height)
+
+
+def _over(picture: Picture, share: npt.NDArray[np.float32]) -> Picture:
+    """Colour a picture by the place on the scale, float32 [H, W], 0..1; what is near the bank stays nearly as it is."""
+    colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), _COLOURS)
+    opacity = (_MOST_OPAQUE * np.minimum(1, 0.1 + 1.5 * share))[..., None]
+    return np.asarray(picture * (1 - opacity) + colours * opacity, np.uint8)
 
 
 def _draw_regions(
