@@ -144,6 +144,8 @@ def _category_page(
     at_threshold = (result.false_rejects.value, 1 - escapes.value) if result.false_rejects and escapes else None
     curve = roc_curve([c.score for c in result.cases], [c.image.is_defective for c in result.cases])
     points = [(shots, *values["image_auroc"]) for shots, values in _few_shot_summary(result).items()]
+    if points and (value := result.groups[0].measures["image_auroc"].value) is not None:
+        points.append((len(result.category.train), value, 0.0))
     return {
         "result": result,
         "facts": _facts(result),

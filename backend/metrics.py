@@ -242,6 +242,7 @@ class PixelHistograms:
             return {name: Measure(value) for name, value in values.items()}
         chosen = [index for index, group in enumerate(self._groups) if group in groups]
         images = np.stack([self._images[index] for index in chosen], axis=1).astype(np.float64)
+        images = images[..., images.any(axis=(0, 1))]  # most distances do not occur
         weights = resamples([self._groups[index] for index in chosen])
         drawn: list[tuple[Counts, Counts]] = []
         for start in range(0, len(weights), _RESAMPLED_AT_ONCE):
