@@ -7,10 +7,10 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from backend.calib import choose_threshold
 from backend.config import Settings
 from backend.console import count, progress_bar, say, step_bars
-from backend.errors import InvalidRequest
+from backend.errors import InvalidRequest, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.image_files import read_image
@@ -151,6 +151,7 @@ def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_s
         InvalidRequest: see `find_categories`; a mask whose size is not its image's; more shots than images.
         InvalidImage, TooLarge: an image cannot be read; the message names it.
         ConfigError: see `open_features`.
+        StorageError: there is no room for temporary files.
     """
     categories = find_categories(dataset)
     for category in categories:
@@ -164,7 +165,9 @@ def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_s
     for category, (most_pixels, most_bytes) in zip(categories, checks, strict=True):
         if len(categories) > 1:
             say(category.name)
-        check_memory(features, len(category.train), settings.coreset_rate, most_pixels, most_bytes)
+        # A bank of a few training images is made of a copy of their embeddings.
+        n_images = len(category.train) + max(shots, default=0)
+        check_memory(features, n_images, settings.coreset_rate, most_pixels, most_bytes)
         results.append(_CategoryEvaluation(category, settings, features).run(shots, n_seeds))
     return Evaluation(dataset, settings, features, shots, n_seeds, results)
 
@@ -230,10 +233,10 @@ class _CategoryEvaluation:
         with progress_bar("leave one out", len(train)) as bar:
             ok_scores = leave_one_out_scores(train, bank, picks // train.shape[1], self._train_score, bar.update)
         threshold = choose_threshold(ok_scores) if ok_scores else None
-        with _spilled(len(category.test), train.shape[1], self.features.dim, wanted=bool(shots)) as test:
-            histograms = PixelHistograms()
-            cases = self._score_all(bank, threshold, histograms, test)
-            few_shot = self._few_shots(train, test, cases, shots, n_seeds)
+        histograms = PixelHistograms()
+        with _spill_file() if shots else contextlib.nullcontext() as spill:
+            cases = self._score_all(bank, threshold, histograms, spill)
+            few_shot = self._few_shots(train, spill, cases, shots, n_seeds) if spill else []
         good = [case for case in cases if not case.image.is_defective]
         return CategoryResult(
             category,
@@ -248,7 +251,7 @@ class _CategoryEvaluation:
         )
 
     def _score_all(
-        self, bank: PatchCoreMemory, threshold: float | None, histograms: PixelHistograms, test: Array | None
+        self, bank: PatchCoreMemory, threshold: float | None, histograms: PixelHistograms, spill: BinaryIO | None
     ) -> list[Case]:
         cases: list[Case] = []
         tokens = np.empty(0, np.float32)
@@ -259,7 +262,7 @@ class _CategoryEvaluation:
             return tokens
 
         with progress_bar("infer", len(self.category.test)) as bar:
-            for index, image in enumerate(self.category.test):
+            for image in self.category.test:
                 content = self._read(image.path)
                 start = time.perf_counter()
                 pixels = decode_image(content, image.path, self.limits)
@@ -273,8 +276,8 @@ class _CategoryEvaluation:
                 )
                 ms = 1000 * (time.perf_counter() - start)
                 self._count_pixels(histograms, image, inference.distance_map)
-                if test is not None:
-                    test[index] = tokens
+                if spill is not None:
+                    _spill(tokens, spill)
                 rejected = None if threshold is None else inference.score >= threshold
                 cases.append(
                     Case(
@@ -317,10 +320,9 @@ class _CategoryEvaluation:
         return groups
 
     def _few_shots(
-        self, train: Array, test: Array | None, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
+        self, train: Array, spill: BinaryIO, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
     ) -> list[FewShotRun]:
-        if test is None:
-            return []
+        test = np.memmap(spill, np.float32, "r", shape=(len(cases), *train.shape[1:]))
         runs = []
         once = np.ones((1, len(cases)))
         with progress_bar("few shots", len(shots) * n_seeds, unit="bank") as bar:
@@ -387,16 +389,26 @@ def _check(category: Category, settings: Settings) -> tuple[int, int]:
     return most_pixels, most_bytes
 
 
-@contextlib.contextmanager
-def _spilled(n_images: int, n_tokens: int, dim: int, *, wanted: bool) -> Iterator[Array | None]:
-    """Room on disk for the embeddings of all test images, float32 [n_images, n_tokens, dim]."""
-    if not wanted:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
-        yield np.lib.format.open_memmap(
-            Path(folder) / "test.npy", mode="w+", dtype=np.float32, shape=(n_images, n_tokens, dim)
-        )
+def _spill_file() -> BinaryIO:
+    """A file on disk for the embeddings of all test images, which memory may not hold."""
+    return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+
+
+def _spill(tokens: Array, file: BinaryIO) -> None:
+    """Append the embeddings of an image.
+
+    Raises:
+        StorageError: there is no room.
+    """
+    content = memoryview(tokens.tobytes())
+    try:
+        while content:
+            content = content[file.write(content) :]
+    except OSError as exc:
+        raise StorageError(
+            f"--shots keeps the embeddings of the test images in {tempfile.gettempdir()}, where they cannot be written "
+            f"({exc.strerror}); set TMPDIR to a folder with room"
+        ) from exc
 
 
 def _limits(settings: Settings) -> ImageLimits:

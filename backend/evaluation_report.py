@@ -3,7 +3,7 @@
 import json
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -105,21 +105,21 @@ def as_html(evaluation: Evaluation) -> str:
     Raises:
         InvalidImage, TooLarge, InvalidRequest: see `thumbnails`.
     """
-    most = _MOST_PICTURES // len(evaluation.results)
-    shown = [_most_telling(result, most) for result in evaluation.results]
+    shares = _fair_shares([len(result.cases) for result in evaluation.results], _MOST_PICTURES)
+    shown = [_most_telling(result, most) for result, most in zip(evaluation.results, shares, strict=True)]
     with progress_bar("report", sum(map(len, shown))) as bar:
         categories = [
             _category_page(evaluation, result, cases, bar.update)
             for result, cases in zip(evaluation.results, shown, strict=True)
         ]
-    # A loader that needs no file system: the template is wherever this module is.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("backend", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(number=_number, interval=_interval, share=_share)
+    environment.filters.update(number=_number, interval=_interval)
     return environment.get_template("evaluation_report.html.j2").render(
         evaluation=evaluation,
+        name=Path(evaluation.dataset).resolve().name,
         facts=as_json(evaluation),
         categories=categories,
         measures=MEASURES,
@@ -128,7 +128,7 @@ def as_html(evaluation: Evaluation) -> str:
 
 
 def _category_page(
-    evaluation: Evaluation, result: CategoryResult, shown: Sequence[Case], shown_one: Any
+    evaluation: Evaluation, result: CategoryResult, shown: Sequence[Case], on_progress: Callable[[], object]
 ) -> dict[str, Any]:
     settings = evaluation.settings
     limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
@@ -136,7 +136,7 @@ def _category_page(
     cards = []
     for case in shown:
         cards.append((case, thumbnails(case, scale, result.threshold, settings.blur_sigma, limits)))
-        shown_one()
+        on_progress()
     good, defective = (
         [c.score for c in result.cases if c.image.is_defective == is_defective] for is_defective in (False, True)
     )
@@ -156,6 +156,18 @@ def _category_page(
         "few_shot_plot": few_shots(points) if points else None,
         "cards": cards,
     }  # fmt: skip
+
+
+def _fair_shares(sizes: Sequence[int], total: int) -> list[int]:
+    """How many of `total` each gets: all it has, or as many as the others that get less than they have.
+
+    >>> _fair_shares([80, 23, 220], 600), _fair_shares([80, 23, 220], 163)
+    ([80, 23, 220], [70, 23, 70])
+    """
+    shares = [0] * len(sizes)
+    for n_served, index in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        shares[index] = min(sizes[index], (total - sum(shares)) // (len(sizes) - n_served))
+    return shares
 
 
 def _most_telling(result: CategoryResult, most: int) -> list[Case]:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import shutil
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -368,6 +369,13 @@ class TestCommand:
         status, _, err = run("part", "--out", part / "test/a/0.png" / "out")
         assert status == 2
         assert "the folder cannot be made" in err
+
+    def test_a_full_disk_ends_it_with_a_sentence(self, run, monkeypatch, tmp_path):
+        monkeypatch.setattr(evaluation, "_spill_file", partial(open, "/dev/full", "r+b", buffering=0))
+        status, _, err = run("part", "--shots", "1")
+        assert status == 1
+        assert "they cannot be written (No space left on device); set TMPDIR" in err
+        assert not (tmp_path / "evaluation-part").exists()
 
     def test_ctrl_c_ends_it_with_one_sentence_and_without_results(self, run, features, monkeypatch, tmp_path):
         def interrupted(_pixels):
