@@ -7,7 +7,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
@@ -21,11 +21,12 @@ from backend.console import count, progress_bar, say, step_bars
 from backend.errors import InvalidRequest, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
+from backend.fitting import build_bank
 from backend.image_files import read_image
-from backend.infer import InferenceEngine, to_image_grid
+from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.metrics import Measure, PixelHistograms, Rate, image_measures, resamples
 from backend.mvtec import GOOD, Category, TestImage, find_categories, read_mask
-from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
+from backend.patchcore import PatchCoreMemory
 from backend.service import open_features
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
 
@@ -102,7 +103,8 @@ class CategoryResult:
     Attributes:
         category: which.
         n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
-        ok_scores: honest scores of the training images, see `leave_one_out_scores`.
+        ok_scores: score of each training image by the memory bank of the others; empty where there are no others, or so
+            many that it would take minutes.
         threshold: from them; None where there are none.
         groups: all defects, then each type.
         false_rejects: good test images at or above the threshold; None without one.
@@ -172,37 +174,6 @@ def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_s
     return Evaluation(dataset, settings, features, shots, n_seeds, results)
 
 
-def leave_one_out_scores(
-    embeddings: Array,
-    bank: PatchCoreMemory,
-    owners: npt.NDArray[np.int64],
-    score: Callable[[int, Array], float],
-    on_progress: Callable[[], object] = lambda: None,
-) -> list[float]:
-    """Score each training image against what the others put into the memory bank.
-
-    Scored against its own patches an image would seem better than any fresh one. No test image has a part in this.
-
-    Args:
-        embeddings: float32 [n_images, T, D] of the training images.
-        bank: made of them.
-        owners: int64 [M], which image each embedding of the bank came from.
-        score: the score of image i from its distances, float32 [T].
-        on_progress: called after each image.
-
-    Returns:
-        A score for each image, in order; none where the bank is of a single image.
-    """
-    if len(np.unique(owners)) < 2:
-        return []
-    scores = []
-    for index, own in enumerate(embeddings):
-        others = PatchCoreMemory(bank.embeddings[owners != index], bank.token_hw)
-        scores.append(score(index, others.distances(own)))
-        on_progress()
-    return scores
-
-
 class _CategoryEvaluation:
     """One category under way."""
 
@@ -223,25 +194,26 @@ class _CategoryEvaluation:
                 checkpoint=None,
                 on_progress=partial(on_progress, "extract"),
             ).reshape(len(category.train), -1, self.features.dim)
-            for tokens in train:
-                tokens[:] = l2_normalize(tokens)
-            every = train.reshape(-1, self.features.dim)
-            picks = k_center_greedy(
-                every, coreset_size(len(every), settings.coreset_rate), partial(on_progress, "coreset")
+            bank = build_bank(
+                train.reshape(-1, self.features.dim),
+                self.features.token_hw,
+                settings.coreset_rate,
+                None,
+                contextlib.nullcontext,
+                on_progress,
             )
-        bank = PatchCoreMemory(every[picks], self.features.token_hw)
-        with progress_bar("leave one out", len(train)) as bar:
-            ok_scores = leave_one_out_scores(train, bank, picks // train.shape[1], self._train_score, bar.update)
+        held_out = bank.held_out.distances if bank.held_out else None
+        ok_scores = [] if held_out is None else list(map(self._train_score, category.train, held_out))
         threshold = choose_threshold(ok_scores) if ok_scores else None
         histograms = PixelHistograms()
         with _spill_file() if shots else contextlib.nullcontext() as spill:
-            cases = self._score_all(bank, threshold, histograms, spill)
+            cases = self._score_all(bank.memory, threshold, histograms, spill)
             few_shot = self._few_shots(train, spill, cases, shots, n_seeds) if spill else []
         good = [case for case in cases if not case.image.is_defective]
         return CategoryResult(
             category,
-            len(every),
-            len(picks),
+            len(train) * train.shape[1],
+            len(bank.memory.embeddings),
             ok_scores,
             threshold,
             self._groups(cases, histograms),
@@ -352,10 +324,10 @@ class _CategoryEvaluation:
         elif image.mask is not None:
             histograms.add(image.defect, distance_map, read_mask(image.mask, self.limits.max_bytes))
 
-    def _train_score(self, index: int, distances: Array) -> float:
-        path = self.category.train[index]
+    def _train_score(self, path: str, distances: Array) -> float:
         width, height = check_image(self._read(path), path, self.limits)
-        return percentile(self._distance_map(distances, (height, width)), self.settings.score_percentile)[0]
+        grid, settings = distances.reshape(self.features.token_hw), self.settings
+        return image_scores(grid, (height, width), None, settings.blur_sigma, (settings.score_percentile,))[0]
 
     def _distance_map(self, distances: Array, image_hw: tuple[int, int]) -> Array:
         return to_image_grid(distances.reshape(self.features.token_hw), image_hw, self.settings.blur_sigma)

@@ -242,7 +242,7 @@ def _versions() -> dict[str, str]:
 def _facts(result: CategoryResult) -> str:
     """The threshold and what it does, speed and size, in a sentence or two."""
     if result.threshold is None or result.false_rejects is None or result.groups[0].escapes is None:
-        judged = "no threshold: it needs two training images"
+        judged = "no threshold, as the training images have no scores: too few of them, or too many"
     else:
         judged = (
             f"threshold {result.threshold:.4f}: {_share(result.false_rejects)} false rejects, "

@@ -21,7 +21,7 @@ from backend.features import DinoV2Features
 from backend.infer import to_image_grid
 from backend.layout import RoiKey
 from backend.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure
-from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.patchcore import PatchCoreMemory
 from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
 from backend.storage import ModelStore
@@ -196,21 +196,14 @@ class TestResults:
         exact = roc_auc_score(np.concatenate(labels), np.concatenate(values))
         assert found["groups"][0]["pixel_auroc"]["value"] == pytest.approx(exact, abs=1e-5)
 
-    def test_the_threshold_is_the_p99_of_training_images_scored_without_their_own_patches(
-        self, run, part, features, tmp_path
-    ):
+    def test_the_threshold_is_the_p99_of_the_scores_that_a_fit_gives_its_images(self, run, part, features, tmp_path):
         run("part", "--percentile", "95")
         (found,) = results(tmp_path / "evaluation-part")["categories"]
-        paths = sorted((part / "train/good").iterdir())
-        tokens = [features.extract(cv2.imread(str(path)))[0] for path in paths]
-        bank = PatchCoreMemory.build(np.concatenate(tokens), features.token_hw, 0.02).embeddings
-        expected = []
-        for path, own in zip(paths, map(l2_normalize, tokens), strict=True):
-            others = [row for row in bank if not (own == row).all(axis=1).any()]
-            distances = np.array([min(np.linalg.norm(row - patch) for row in others) for patch in own], np.float32)
-            hw = cv2.imread(str(path)).shape[:2]
-            expected.append(np.percentile(to_image_grid(distances.reshape(features.token_hw), hw, 1.0), 95))
-        assert found["ok_scores"] == pytest.approx(expected, abs=1e-5)
+        service = InspectionService(Settings(score_percentile=95), features, ModelStore(tmp_path / "elsewhere"))
+        images = [NamedImage(path.name, path.read_bytes) for path in sorted((part / "train/good").iterdir())]
+        fit = service.fit_ok(RoiKey("R", "P"), images, mm_per_px=1)
+        assert len(fit.ok_scores) == 4
+        assert found["ok_scores"] == pytest.approx(fit.ok_scores, abs=1e-6), "a fit rounds them"
         assert found["threshold"] == np.percentile(found["ok_scores"], 99)
 
     def test_a_single_training_image_gives_no_threshold_and_all_that_needs_none(self, run, part, tmp_path):
@@ -218,7 +211,7 @@ class TestResults:
             path.unlink()
         status, out, _ = run("part")
         assert status == 0
-        assert "no threshold: it needs two training images" in out
+        assert "no threshold, as the training images have no scores" in out
         (found,) = results(tmp_path / "evaluation-part")["categories"]
         assert (found["threshold"], found["ok_scores"], found["false_rejects"]) == (None, [], None)
         assert {image["rejected"] for image in found["images"]} == {None}
