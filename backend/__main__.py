@@ -199,7 +199,14 @@ def _sigterm_stops() -> Iterator[None]:
 
 
 def _fit(settings: Settings, options: argparse.Namespace) -> None:
-    fields = _fields(FitFields, options, memory_fit=options.keep_all)
+    fields = _fields(
+        FitFields,
+        options,
+        memory_fit=options.keep_all,
+        append=options.append,
+        thumbnails=options.thumbnails,
+        shape=options.shape,
+    )
     print_line(json.dumps(bulk.fit(settings, fields, options.images)))
 
 
@@ -325,7 +332,10 @@ def _parser() -> argparse.ArgumentParser:
     fit = command("fit", _fit, "learn what good parts look like", _FIT, _FIT_EPILOG)
     _add_roi(fit)
     _add_images(fit)
+    _add_shape(fit)
     fit.add_argument("--keep-all", action="store_true", help="keep every embedding instead of a coreset")
+    fit.add_argument("--append", action="store_true", help="keep the memory bank and add what it lacks of these images")
+    fit.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
 
     calibrate = command("calibrate", _calibrate, "choose the threshold of a ROI", _CALIBRATE, _CALIBRATE_EPILOG)
     _add_roi(calibrate)

@@ -20,7 +20,7 @@ from backend.telemetry import annotate
 
 _READING = frozenset({"GET", "HEAD"})
 _OPEN = frozenset({"/health", "/ready"})
-_INFERENCE = frozenset({"/infer", "/infer_dataset"})
+_INFERENCE = frozenset({"/infer", "/infer_dataset", "/explain"})
 _BURST_S = 5.0
 _MAX_CLIENTS = 10_000
 # A connection that is closed while its client still sends is reset, and some clients then never see the reply: as

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend import __version__, dataset_routes, dataset_runs
+from backend import __version__, bank_routes, dataset_routes, dataset_runs
 from backend.access import Gate, RateLimit
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
@@ -63,6 +63,7 @@ _SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: ap
 _HOW_TO_SEND = {
     "/fit_ok": f"{_FORM}, mm_per_px and 1 to MAX_FILES images",
     "/infer": f"{_FORM}, mm_per_px and one image",
+    "/explain": f"{_FORM}, mm_per_px and one image",
     "/datasets/ok/upload": f"{_FORM} and 1 to MAX_FILES images",
     "/datasets/ng/upload": f"{_FORM} and 1 to MAX_FILES images",
     "/calibrate_ng": _SEND_JSON,
@@ -128,6 +129,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     _answer_errors(app, settings)
     _add_routes(app, settings, lifecycle)
     app.include_router(dataset_routes.router)
+    app.include_router(bank_routes.router)
     if keys:
         declare_keys(app)
     return app

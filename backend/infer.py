@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.features import DinoV2Features, Run
-from backend.patchcore import PatchCoreMemory
+from backend.patchcore import Embeddings, PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
 from backend.telemetry import stage
 from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
@@ -58,10 +58,12 @@ class Inference(Finding):
         score, regions: see `Finding`.
         heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
         distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
+        embeddings: float32 [N, D], of its patches, row by row, not normalised.
     """
 
     heatmap: npt.NDArray[np.uint8]
     distance_map: Map
+    embeddings: Embeddings
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class InferenceEngine:
             regions = []
             if threshold is not None:
                 regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
-        return Inference(score, regions, heatmap, distance_map)
+        return Inference(score, regions, heatmap, distance_map, embeddings)
 
 
 def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) -> Map:

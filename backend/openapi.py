@@ -104,6 +104,12 @@ _LOCKED: Example = (
     "mm_per_px is 0.3, but recipe 'line 1' is locked to mm_per_px 0.2, which its first fit or upload decided: send "
     "that, or use another recipe",
 )
+_APPEND: Example = (
+    "Conflict",
+    "fitting.py:of",
+    f"{_ROI} was fitted by an earlier version, or on too many images, and cannot be appended to: fit it anew on all "
+    "images",
+)
 _MANY: Example = (
     "Conflict",
     "datasets.py:find",
@@ -189,6 +195,13 @@ _ERRORS: dict[str, Responses] = {
         500: _error("Stored files cannot be read, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("Not ready; see Retry-After", _STARTING),
     },
+    "bank": {
+        400: _error("Not fitted", _NOT_FITTED, _LAST),
+        409: _error("The stored memory is of another kind", _REFIT),
+        422: _error("A field is missing or out of range", _QUERY),
+        500: _error("Stored files cannot be read, or something unexpected", _FILE, _UNEXPECTED),
+        503: _error("Not ready; see Retry-After", _STARTING),
+    },
     "sample": {
         400: _error("A recipe that no client may name", _LAST),
         404: _error("No such image", _NO_SAMPLE),
@@ -208,12 +221,21 @@ _ERRORS: dict[str, Responses] = {
         503: _error("Not ready; see Retry-After", _STARTING),
     },
     "/fit_ok": {
-        400: _error("A broken image or an incomplete upload; nothing was replaced", _DAMAGED, _EMPTY, _CUT, _LAST),
-        409: _error("The recipe is locked to another scale", _LOCKED),
+        400: _error(
+            "A broken image or an incomplete upload, or nothing to append to; nothing was replaced",
+            _DAMAGED,
+            _EMPTY,
+            _CUT,
+            _LAST,
+            _NOT_FITTED,
+        ),
+        409: _error(
+            "The recipe is locked to another scale, or there is nothing that can be appended to", _LOCKED, _APPEND
+        ),
         408: _TOO_SLOW,
         413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
         415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE, _FEW_SAMPLES),
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE, _FEW_SAMPLES, _SHAPE),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
@@ -262,7 +284,7 @@ _ERRORS: dict[str, Responses] = {
 }
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
 _OPEN = {"/health", "/ready"}
-_READING = {"state", "/runs", "read", "sample", "/infer", "/infer_dataset"}
+_READING = {"state", "/runs", "read", "bank", "sample", "/infer", "/infer_dataset"}
 ERRORS: dict[str, Responses] = {
     name: dict(sorted({**errors, **({} if name in _OPEN else _ANY_KEY if name in _READING else _FULL_KEY)}.items()))
     for name, errors in _ERRORS.items()

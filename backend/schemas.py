@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StrictBool, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from backend.infer import Region
@@ -115,6 +124,31 @@ class InferFields(RoiFields):
         "(cx, cy, r, r_inner)",
         examples=['{"kind":"circle","cx":128,"cy":128,"r":120}'],
     )
+
+
+class ExplainFields(InferFields):
+    """Form fields of ``POST /explain`` beside the image."""
+
+    x: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="the pixel that is asked about, with y; default the regions",
+        examples=[140],
+    )
+    y: int | None = Field(None, ge=0, le=1_000_000, description="the pixel that is asked about, with x", examples=[80])
+    pictures: bool = Field(True, description="with a picture of each place", examples=[True])
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "ExplainFields":
+        if (self.x is None) != (self.y is None):
+            raise ValueError("send x and y, or neither")
+        return self
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """(x, y), if a pixel is asked about."""
+        return None if self.x is None or self.y is None else (self.x, self.y)
 
 
 class CalibrateFields(RoiFields):
@@ -363,6 +397,72 @@ class InferReply(_RoiReply):
     )
     regions: list[RegionReply]
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    model: ModelReply
+
+
+class GoodPatchReply(_Reply):
+    """The good patch that comes nearest to a place."""
+
+    index: int = Field(description="which image of the fit, from 0", examples=[3])
+    filename: str = Field(description="its name", examples=["part12.png"])
+    box: list[int] = Field(description="[x, y, w, h] in pixels of that image", examples=[[128, 72, 8, 8]])
+
+
+class ReasonReply(_Reply):
+    """A place of an image, and the good patch that comes nearest to it."""
+
+    x: int = Field(description="in pixels of the uploaded image", examples=[140])
+    y: int = Field(examples=[80])
+    region: int | None = Field(
+        None, description="position among the regions of /infer; left out where none has the place", examples=[0]
+    )
+    box: list[int] = Field(description="its patch, [x, y, w, h]", examples=[[136, 80, 8, 8]])
+    distance: float = Field(description="of the patch to the nearest good one, 0..2", examples=[0.83])
+    good: GoodPatchReply | None = Field(
+        None, description="left out for models of earlier versions, which do not know where their patches come from"
+    )
+    picture_png_base64: str | None = Field(
+        None,
+        description="the place, and to its right the good patch, where its image is stored or has a thumbnail",
+        examples=[HEATMAP_EXAMPLE],
+    )
+
+
+class ExplainReply(_RoiReply):
+    """The judgement of one image, and its reasons."""
+
+    score: float = Field(examples=[0.61])
+    threshold: float | None = Field(None, examples=[0.5512])
+    decision: Literal["ok", "ng"] | None = Field(None, examples=["ng"])
+    calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
+    reasons: list[ReasonReply] = Field(
+        description="of the eight largest regions, or of the worst place where there is none"
+    )
+    model: ModelReply
+
+
+class BankEntryReply(_Reply):
+    """An image that a memory bank was built from."""
+
+    filename: str = Field(examples=["part12.png"])
+    n_kept: int = Field(description="how many of its patches are in the bank", examples=[21])
+    n_unique: int | None = Field(
+        None,
+        description="how many of its patches the other images do not cover as closely: where few, it is hardly needed",
+        examples=[64],
+    )
+    score: float | None = Field(None, description="by a memory bank of the other images", examples=[0.43])
+    suspicious: bool = Field(description="whether it scores far above the others", examples=[False])
+
+
+class BankReply(_RoiReply):
+    """What a memory bank was built from."""
+
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    covering_radius: float | None = Field(
+        None, description="within which the bank has an embedding near every patch of its images, 0..2", examples=[0.57]
+    )
+    images: list[BankEntryReply] = Field(description="empty for models of earlier versions")
     model: ModelReply
 
 

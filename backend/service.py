@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import structlog
 
 from backend import calib
@@ -20,7 +22,7 @@ from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidR
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
 from backend.fitting import Bank, Base, bank_metadata, build_bank
-from backend.infer import Finding, InferenceEngine
+from backend.infer import Finding, Inference, InferenceEngine
 from backend.layout import RoiKey, has_older_images
 from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore
@@ -311,8 +313,8 @@ class InspectionService:
             )
 
     def _thumbnail(self, image: NamedImage) -> bytes:
-        with self.pixels_of(image), stage("decode"):
-            return thumbnail(decode_image(image.read(), image.name, self.limits))
+        with self.pixels_of(image):
+            return thumbnail(self.decode(image))
 
     def calibrate_ng(
         self,
@@ -453,8 +455,47 @@ class InspectionService:
         score_percentile: float | None,
         with_heatmap: bool,
     ) -> InferResult:
+        pixels = self.decode(image)
+        inference, calibration = self.run_engine(
+            fitted, pixels, mm_per_px=mm_per_px, shape=shape, score_percentile=score_percentile
+        )
+        heatmap = ""
+        if with_heatmap:
+            with stage("encode"):
+                heatmap = encode_png_base64(inference.heatmap)
+        SCORES.observe(inference.score)
+        state = fitted.calibration_state if score_percentile is None else "none"
+        finding = Finding(inference.score, inference.regions)  # the maps are as large as the image: they end here
+        return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)
+
+    def decode(self, image: NamedImage) -> npt.NDArray[np.uint8]:
+        """The pixels of an image, uint8 [H, W, 3], BGR; the caller holds `pixels_of` it.
+
+        Raises:
+            InvalidImage: see `decode_image`.
+        """
         with stage("decode"):
-            pixels = decode_image(image.read(), image.name, self.limits)
+            return decode_image(image.read(), image.name, self.limits)
+
+    def run_engine(
+        self,
+        fitted: FittedRoi,
+        pixels: npt.NDArray[np.uint8],
+        *,
+        mm_per_px: float,
+        shape: Shape | None,
+        score_percentile: float | None = None,
+    ) -> tuple[Inference, Calibration | None]:
+        """One image through a model, and the calibration that it was judged by; the caller holds an `inference_place`.
+
+        Args:
+            fitted: what `fitted` gave.
+            pixels: uint8 [H, W, 3], BGR.
+            mm_per_px, shape, score_percentile: as for `infer`.
+
+        Raises:
+            InvalidShape: see `build_mask`.
+        """
         percentile, area_mm2_thr = score_percentile or self.settings.score_percentile, self.settings.area_mm2_thr
         calibration = fitted.calibration if score_percentile is None else None
         if calibration is not None:
@@ -470,14 +511,7 @@ class InspectionService:
             area_mm2_thr=area_mm2_thr,
             run_network=self._queue.infer,
         )
-        heatmap = ""
-        if with_heatmap:
-            with stage("encode"):
-                heatmap = encode_png_base64(inference.heatmap)
-        SCORES.observe(inference.score)
-        state = fitted.calibration_state if score_percentile is None else "none"
-        finding = Finding(inference.score, inference.regions)  # the maps are as large as the image: they end here
-        return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)
+        return inference, calibration
 
     def inference_place(self) -> contextlib.AbstractContextManager[None]:
         """One of the places for inferences, for one image or for many that are judged one after the other.

@@ -407,6 +407,8 @@ class TestFit:
             "n_embeddings": expected.n_embeddings,
             "coreset_size": expected.coreset_size,
             "token_shape": list(expected.token_hw),
+            "ok_scores": dict(zip(PARTS, expected.ok_scores, strict=True)),
+            "suspicious": [],
         }
         assert (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes() == stored
         assert {path.name for path in (work / "models").iterdir()} == {"Master1", ".runs"}, "no checkpoint is left"

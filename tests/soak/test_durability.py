@@ -28,10 +28,12 @@ def test_a_mixed_load_is_drawn(tmp_path, capsys):
 
 
 def test_inferences_that_become_slower_are_told():
-    steady = [mixed.Sample(minute, 400, 50, 90, 3) for minute in range(20)]
-    slow = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3) for minute in range(20)]
+    steady = [mixed.Sample(minute, 400, 50, 90, 3, 20) for minute in range(20)]
+    slow = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20) for minute in range(20)]
     assert mixed.slower(steady) == []
-    assert mixed.slower(slow) == ["the median inference went from 60 to 135 ms"]
+    busy = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20 + 2 * minute) for minute in range(20)]
+    assert mixed.slower(slow) == ["the median inference went from 3.00 to 6.75 times the yardstick"]
+    assert mixed.slower(busy) == [], "what else the machine does is not the service's"
 
 
 # --- what the history lets pass

@@ -1,0 +1,152 @@
+"""The use cases around a memory bank: why an image was judged as it was, and what the bank was built from. No HTTP."""
+
+import base64
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backend.bank_images import BankImage, images_in, suspicious_images
+from backend.errors import InvalidRequest
+from backend.explain import Reason, draw_reason, reasons
+from backend.infer import Finding
+from backend.layout import RoiKey
+from backend.roi_mask import Shape, build_mask
+from backend.service import InferResult, InspectionService
+from backend.storage import FittedRoi
+from backend.utils import NamedImage
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an image was judged as it was.
+
+    Attributes:
+        result: the judgement, without a heatmap.
+        reasons: the places that decided.
+        pictures: of each, PNG in base64; empty without pictures.
+    """
+
+    result: InferResult
+    reasons: list[Reason]
+    pictures: list[str]
+
+
+@dataclass(frozen=True)
+class BankEntry:
+    """An image that a memory bank was built from, and what it is to the bank.
+
+    Attributes:
+        image: what is remembered of it.
+        n_kept: how many of its patches are in the bank.
+        suspicious: whether it scores far above the others.
+    """
+
+    image: BankImage
+    n_kept: int
+    suspicious: bool
+
+
+@dataclass(frozen=True)
+class BankReport:
+    """What a memory bank was built from.
+
+    Attributes:
+        fitted: the model.
+        entries: its images, in the order of the fit; empty for models of versions that did not keep them.
+        covering_radius: distance within which the bank covers every patch of theirs; None where it is not known.
+    """
+
+    fitted: FittedRoi
+    entries: list[BankEntry]
+    covering_radius: float | None
+
+
+def explain(
+    service: InspectionService,
+    key: RoiKey,
+    image: NamedImage,
+    *,
+    mm_per_px: float,
+    shape: Shape | None,
+    place: tuple[int, int] | None,
+    with_pictures: bool,
+) -> Explanation:
+    """Judge an image and say what its worst places were compared with.
+
+    Args:
+        service: who judges.
+        key, image, mm_per_px, shape: as for `InspectionService.infer`.
+        place: (x, y) in pixels of the image that is asked about; None asks about the regions, or the worst place.
+        with_pictures: draw each place beside the good patch that comes nearest.
+
+    Raises:
+        InvalidRequest: the place is outside the image.
+        BackendError: as `InspectionService.infer`.
+    """
+    service.recipes.check(key.recipe_id, mm_per_px)
+    fitted = service.fitted(key)
+    images = images_in(fitted.metadata)
+    with service.inference_place(), service.pixels_of(image):
+        pixels = service.decode(image)
+        height, width = pixels.shape[:2]
+        if place is not None and not (place[0] < width and place[1] < height):
+            raise InvalidRequest(f"x, y: ({place[0]}, {place[1]}) is outside the image of {width}x{height} pixels")
+        inference, calibration = service.run_engine(fitted, pixels, mm_per_px=mm_per_px, shape=shape)
+        found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), place)
+        pictures = []
+        if with_pictures:
+            good_images = _GoodImages(service, key, fitted)
+            pictures = [_png(draw_reason(reason, pixels, good_images.of(reason))) for reason in found]
+    finding = Finding(inference.score, inference.regions)
+    result = InferResult(finding, (height, width), "", fitted, calibration, fitted.calibration_state)
+    return Explanation(result, found, pictures)
+
+
+def look(service: InspectionService, key: RoiKey) -> BankReport:
+    """What the memory bank of a ROI was built from.
+
+    Raises:
+        MemoryNotFound, IncompatibleMemory, StorageError: as `InspectionService.fitted`.
+    """
+    fitted = service.fitted(key, with_calibration=False)
+    images, memory = images_in(fitted.metadata), fitted.memory
+    per_image = memory.token_hw[0] * memory.token_hw[1]
+    n_kept = np.zeros(len(images), np.int64)
+    if memory.patches is not None and images:
+        n_kept = np.bincount(memory.patches[memory.patches >= 0] // per_image, minlength=len(images))
+    suspicious = {found.index for found in suspicious_images(images, service.settings.score_percentile)}
+    entries = [BankEntry(image, int(n_kept[number]), number in suspicious) for number, image in enumerate(images)]
+    radius = fitted.metadata.get("covering_radius")
+    return BankReport(fitted, entries, radius if isinstance(radius, float) else None)
+
+
+class _GoodImages:
+    """The pictures of the images of a bank: the stored image where the fit was from a data set, else its thumbnail."""
+
+    def __init__(self, service: InspectionService, key: RoiKey, fitted: FittedRoi) -> None:
+        self._service = service
+        self._samples = {}
+        if fitted.metadata.get("source") == "dataset":
+            self._samples = {sample.name: sample for sample in service.datasets.samples(key, "ok")}
+        self._thumbnails = service.store.thumbnails(fitted)
+
+    def of(self, reason: Reason) -> npt.NDArray[np.uint8] | None:
+        if reason.image is None or reason.image_index is None:
+            return None
+        sample = self._samples.get(reason.image.name)
+        if sample is not None:
+            stored = NamedImage(sample.name, sample.read)
+            with self._service.pixels_of(stored):
+                return self._service.decode(stored)
+        encoded = self._thumbnails[reason.image_index] if reason.image_index < len(self._thumbnails) else b""
+        if not encoded:
+            return None
+        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        return None if decoded is None else np.asarray(decoded, np.uint8)
+
+
+def _png(picture: npt.NDArray[np.uint8]) -> str:
+    _, encoded = cv2.imencode(".png", picture)
+    return base64.b64encode(encoded.tobytes()).decode("ascii")

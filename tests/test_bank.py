@@ -1,0 +1,245 @@
+"""A memory bank over its life: honest scores at the fit, suspicious images, further images, what it was built from."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from backend import bank_runs
+from backend.bank_images import BankImage, images_in, suspicious_images, thumbnail
+from backend.config import DEFAULT_MODEL, Settings
+from backend.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound
+from backend.features import DinoV2Features
+from backend.layout import RoiKey
+from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.roi_mask import Circle
+from backend.runtimes.openvino import OpenVinoRuntime
+from backend.service import InspectionService
+from backend.storage import ModelStore
+from backend.utils import NamedImage
+
+KEY = RoiKey("Master1", "Pattern")
+
+
+@pytest.fixture(scope="module")
+def features(weights):
+    """The extractor at 112 pixels, which is quick; nothing here depends on how good the scores are."""
+    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
+
+
+@pytest.fixture
+def service(features, tmp_path):
+    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def parts(images):
+    """Six good images: real ones, and the same a little brighter."""
+    small = [cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA) for image in images[:3]]
+    every = [*small, *(cv2.convertScaleAbs(image, alpha=1.03, beta=2) for image in small)]
+    return [named(f"folder/{number}.png", image) for number, image in enumerate(every)]
+
+
+def named(name, image):
+    content = cv2.imencode(".png", image)[1].tobytes()
+    return NamedImage(name, lambda: content)
+
+
+def score(service, image, **more):
+    return service.infer(KEY, image, mm_per_px=0.2, **more).inference.score
+
+
+def test_the_score_of_an_image_is_that_of_a_fit_without_it_where_every_patch_is_kept(service, parts):
+    circle = Circle(kind="circle", cx=80, cy=60, r=40)
+    whole = service.fit_ok(KEY, parts, mm_per_px=0.2, keep_all=True)
+    masked = service.fit_ok(KEY, parts, mm_per_px=0.2, keep_all=True, shapes=[circle] * len(parts))
+    for number, part in enumerate(parts):
+        service.fit_ok(KEY, [*parts[:number], *parts[number + 1 :]], mm_per_px=0.2, keep_all=True)
+        # Distances of 0.04 come from products that are off by 1e-6.
+        assert whole.ok_scores[number] == pytest.approx(score(service, part), abs=5e-5)
+        assert masked.ok_scores[number] == pytest.approx(score(service, part, shape=circle), abs=5e-5)
+
+
+def test_a_mask_that_selects_nothing_of_an_image_fails_the_fit_before_it_costs_time(service, parts):
+    outside = Circle(kind="circle", cx=900, cy=900, r=4)
+    with pytest.raises(InvalidShape):
+        service.fit_ok(KEY, parts, mm_per_px=0.2, shapes=[None] * 5 + [outside])
+    assert service.store.memory_id(KEY) is None
+
+
+def test_one_image_has_no_honest_score(service, parts):
+    assert service.fit_ok(KEY, parts[:1], mm_per_px=0.2).ok_scores is None
+
+
+def test_scores_are_stored_with_the_memory_for_several_percentiles(service, parts):
+    result = service.fit_ok(KEY, parts, mm_per_px=0.2)
+    images = images_in(service.fitted(KEY).metadata)
+    assert [image.name for image in images] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
+    assert [image.score(99) for image in images] == result.ok_scores
+    for image in images:
+        assert (image.height, image.width) == (120, 160)
+        values = [image.score(percentile) for percentile in (95, 98, 99, 99.5, 99.9, 100)]
+        assert values == sorted(values)
+
+
+def test_every_embedding_of_the_bank_says_which_patch_it_is(service, features, parts):
+    service.fit_ok(KEY, parts, mm_per_px=0.2)
+    memory = service.fitted(KEY).memory
+    rows = np.concatenate(
+        [features.extract(cv2.imdecode(np.frombuffer(part.read(), np.uint8), 1))[0] for part in parts]
+    )
+    np.testing.assert_allclose(memory.embeddings, l2_normalize(rows)[memory.patches], atol=1e-5)
+
+
+def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
+    good = cv2.imdecode(np.frombuffer(parts[0].read(), np.uint8), cv2.IMREAD_COLOR)
+    alike = [named(f"{number}.png", cv2.convertScaleAbs(good, alpha=1 + number / 50)) for number in range(8)]
+    painted = cv2.circle(good.copy(), (80, 60), 25, (0, 0, 255), cv2.FILLED)
+    result = service.fit_ok(KEY, [*alike, named("bad.png", painted)], mm_per_px=0.2)
+    assert [image.filename for image in result.suspicious] == ["bad.png"]
+    report = bank_runs.look(service, KEY)
+    assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png"]
+    assert sum(entry.n_kept for entry in report.entries) == len(report.fitted.memory.embeddings)
+
+
+def test_too_few_or_unscored_images_are_not_suspected():
+    images = [BankImage(f"{n}.png", 1, 1, 0, {"99": 0.5}) for n in range(4)] + [BankImage("x.png", 1, 1, 0, {})]
+    assert suspicious_images([*images, BankImage("y.png", 1, 1, 0, {"98": 2.0})], 99) == []
+    assert [found.index for found in suspicious_images([BankImage("z.png", 1, 1, 0, {"99": 0.9})], 99, images)] == [0]
+
+
+class TestAppend:
+    def test_the_bank_keeps_what_it_has_and_covers_the_new_images_as_closely(self, service, features, parts):
+        first = service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
+        before = service.fitted(KEY)
+        radius = before.metadata["covering_radius"]
+        result = service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+        after = service.fitted(KEY)
+        n = len(before.memory.embeddings)
+        np.testing.assert_array_equal(after.memory.embeddings[:n], before.memory.embeddings)
+        for part in parts:
+            image = cv2.imdecode(np.frombuffer(part.read(), np.uint8), cv2.IMREAD_COLOR)
+            assert after.memory.distances(features.extract(image)[0]).max() <= radius + 1e-5
+        assert result.n_embeddings == first.n_embeddings * 3
+        assert after.metadata["n_images"] == 6
+        assert [image.name for image in images_in(after.metadata)] == [f"{number}.png" for number in range(6)]
+        assert [bool(picture) for picture in service.store.thumbnails(after)] == [True] * 2 + [False] * 4
+        owners = after.memory.patches[n:] // 64
+        assert set(owners) <= {2, 3, 4, 5}
+        assert len(result.ok_scores) == 4
+
+    def test_what_is_new_is_picked_farthest_first_and_nothing_that_is_covered(self):
+        def rows(n, seed):
+            return l2_normalize(np.random.default_rng(seed).normal(size=(n, 6)).astype(np.float32))
+
+        memory = PatchCoreMemory.build(rows(64, 0), (4, 4), 0.3)
+        more, radius = rows(32, 1), 0.5
+        longer = memory.extended(more.copy(), radius, 4)
+        bank = memory.embeddings
+        for picked, patch in zip(longer.embeddings[len(bank) :], longer.patches[len(bank) :], strict=True):
+            distances = np.linalg.norm(more[:, None] - bank[None], axis=2).min(axis=1)
+            assert distances.max() > radius
+            np.testing.assert_allclose(picked, more[distances.argmax()], atol=1e-6)
+            assert patch == 4 * 16 + distances.argmax()
+            bank = np.vstack([bank, picked])
+        assert np.linalg.norm(more[:, None] - bank[None], axis=2).min(axis=1).max() <= radius + 1e-5
+        assert len(bank) > len(memory.embeddings)
+
+    def test_images_that_the_bank_covers_add_nothing_and_keep_the_calibration(self, service, parts):
+        service.fit_ok(KEY, parts, mm_per_px=0.2)
+        service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
+        before = service.fitted(KEY)
+        assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True).calibration_state == "applied"
+        assert service.fitted(KEY).memory_id == before.memory_id
+
+    def test_new_patches_make_the_calibration_stale(self, service, parts):
+        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
+        assert service.fit_ok(KEY, parts[1:], mm_per_px=0.2, append=True).calibration_state == "stale"
+
+    def test_without_a_model_there_is_nothing_to_append_to(self, service, parts):
+        with pytest.raises(MemoryNotFound):
+            service.fit_ok(KEY, parts, mm_per_px=0.2, append=True)
+
+    def test_a_model_of_an_earlier_version_cannot_be_appended_to(self, service, parts):
+        service.fit_ok(KEY, parts, mm_per_px=0.2)
+        fitted = service.fitted(KEY)
+        older = {name: value for name, value in fitted.metadata.items() if name not in ("covering_radius", "images")}
+        service.store.save_memory(KEY, PatchCoreMemory(fitted.memory.embeddings, fitted.memory.token_hw), older)
+        assert images_in(service.fitted(KEY).metadata) == []
+        with pytest.raises(Conflict, match="fit it anew"):
+            service.fit_ok(KEY, parts, mm_per_px=0.2, append=True)
+
+    def test_the_default_recipes_model_is_not_appended_to_under_another_name(self, service, parts):
+        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        other = RoiKey("Master1", "Pattern", recipe_id="line 1")
+        with pytest.raises(Conflict, match="no memory bank of its own"):
+            service.fit_ok(other, parts[2:], mm_per_px=0.2, append=True)
+
+    def test_of_two_at_once_none_is_lost_unsaid(self, service, parts, monkeypatch):
+        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        base_of = service._base
+
+        def overtaken(key):
+            base = base_of(key)
+            monkeypatch.setattr(service, "_base", base_of)
+            service.fit_ok(KEY, parts[1:2], mm_per_px=0.2, append=True)
+            return base
+
+        monkeypatch.setattr(service, "_base", overtaken)
+        with pytest.raises(Conflict, match="append again"):
+            service.fit_ok(KEY, parts[2:3], mm_per_px=0.2, append=True)
+        assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "1.png"]
+
+
+class TestExplain:
+    def explain(self, service, image, place=None, **more):
+        return bank_runs.explain(
+            service, KEY, image, mm_per_px=0.2, shape=None, place=place, with_pictures=True, **more
+        )
+
+    def test_it_judges_as_an_inference_does(self, service, parts):
+        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        service.calibrate_ng(KEY, [0.1], [], mm_per_px=0.2, area_mm2_thr=0)
+        found, inferred = self.explain(service, parts[2]), service.infer(KEY, parts[2], mm_per_px=0.2)
+        assert found.result.inference == inferred.inference
+        assert found.result.decision == inferred.decision == "ng"
+        assert len(found.reasons) == min(8, len(inferred.inference.regions))
+
+    def test_pictures_show_the_good_image_where_it_was_kept(self, service, parts):
+        widths = []
+        for thumbnails in (False, True):
+            service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=thumbnails)
+            found = self.explain(service, parts[2], (10, 10))
+            picture = cv2.imdecode(np.frombuffer(bank_runs.base64.b64decode(found.pictures[0]), np.uint8), 1)
+            widths.append(picture.shape[1])
+            assert found.reasons[0].image.name in ("0.png", "1.png")
+        assert widths[1] == 2 * widths[0] + 8
+
+    def test_a_place_outside_the_image_is_refused(self, service, parts):
+        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        with pytest.raises(InvalidRequest, match="outside the image of 160x120"):
+            self.explain(service, parts[2], (160, 10))
+
+
+def test_thumbnails_are_small_and_keep_the_aspect_of_the_image():
+    for height, width in [(2000, 1000), (100, 50), (3, 3000)]:
+        small = cv2.imdecode(np.frombuffer(thumbnail(np.zeros((height, width, 3), np.uint8)), np.uint8), 1)
+        scale = min(1, 384 / max(height, width))
+        assert small.shape[:2] == (max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        "x",
+        [1],
+        [{"name": "a"}],
+        [{"name": "a", "height": 0, "width": 1, "n_unique": 0, "scores": {}}],
+        [{"name": "a", "height": 1, "width": 1, "n_unique": 0, "scores": {"99": float("nan")}}],
+    ],
+)
+def test_damaged_words_about_the_images_are_an_error(images):
+    with pytest.raises(DamagedMemory):
+        images_in({"images": json.loads(json.dumps(images))})
