@@ -1,4 +1,4 @@
-"""The command line: ``python -m backend serve | weights | fit | calibrate | infer | migrate``."""
+"""The command line: ``python -m backend serve | weights | fit | calibrate | infer | evaluate | migrate``."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from backend import __version__, bulk, migration
 from backend.config import Settings, load_settings
-from backend.console import print_line
+from backend.console import print_line, say
 from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.roi_mask import parse_shape
@@ -69,6 +69,17 @@ examples:
   python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2
   python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
   python -m backend infer Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
+"""
+_EVALUATE = """
+DATASET is a folder in MVTec layout, or holds several such folders: train/good, test/good, test/TYPE for every type of
+defect, and masks in ground_truth/TYPE/NAME_mask.png if there are any.
+
+Fits on train/good and scores the test images as the service would. The threshold comes from the training images alone.
+Prints a table, and writes report.html, which opens offline, and results.json. MODELS_DIR is not touched."""
+_EVALUATE_EPILOG = """\
+examples:
+  python -m backend evaluate hazelnut/
+  python -m backend evaluate mvtec/ --shots 1,2,4,8,16 --seeds 3 --out results/
 """
 _MIGRATE = """
 Copies stored images with their metadata, keeps old calibrations as history, takes over what recipes are locked to, and
@@ -219,9 +230,50 @@ def _infer(settings: Settings, options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    from backend import evaluation, evaluation_report  # what they need takes a second to import
+
+    if options.percentile is not None:
+        settings = load_settings(score_percentile=options.percentile)
+    out = options.out or Path(f"evaluation-{Path(options.dataset).resolve().name}")
+    try:  # before minutes are spent
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
+    try:
+        result = evaluation.evaluate(settings, options.dataset, shots=options.shots, n_seeds=options.seeds)
+        evaluation_report.write(result, out)
+    except BaseException as exc:
+        with contextlib.suppress(OSError):  # it is not empty: it was there before
+            out.rmdir()
+        if isinstance(exc, KeyboardInterrupt):
+            say("stopped; nothing was written")
+        raise
+    print_line(evaluation_report.as_text(result))
+    say(f"wrote {out / evaluation_report.PAGE} and {out / evaluation_report.RESULTS}")
+
+
 def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     if migration.migrate(settings, options.old, dry_run=options.dry_run, refit=not options.no_refit):
         sys.exit(1)
+
+
+def _percentile(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError("a number above 0, at most 100")
+    return value
+
+
+def _natural_number(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("a number from 1 on")
+    return value
+
+
+def _natural_numbers(text: str) -> list[int]:
+    return sorted({_natural_number(item) for item in text.split(",")})
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -308,6 +360,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     infer.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
     _add_restart(infer)
+
+    evaluate = command(
+        "evaluate", _evaluate, "measure how good the service is on a data set", _EVALUATE, _EVALUATE_EPILOG
+    )
+    evaluate.add_argument("dataset", metavar="DATASET", help="folder in MVTec layout, or folder of such folders")
+    evaluate.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="where the results go; default evaluation-NAME, of the data set"
+    )
+    evaluate.add_argument(
+        "--percentile",
+        metavar="P",
+        type=_percentile,
+        help="percentile of the map that is the score; default SCORE_PERCENTILE",
+    )
+    evaluate.add_argument(
+        "--shots",
+        metavar="N,N,...",
+        type=_natural_numbers,
+        default=[],
+        help="also with so few training images, drawn at random",
+    )
+    evaluate.add_argument(
+        "--seeds", metavar="N", type=_natural_number, default=1, help="draws for each of --shots; default 1"
+    )
 
     migrate = command(
         "migrate", _migrate, "bring what an older backend stored into MODELS_DIR", _MIGRATE, _MIGRATE_EPILOG

@@ -57,7 +57,7 @@ def step_bars() -> Iterator[Callable[[str, int, int], None]]:
             nonlocal bar
             if bar is None or bar.desc != step:
                 bars.close()
-                bar = bars.enter_context(progress_bar(step, total, unit="image" if step == "extract" else "embedding"))
+                bar = bars.enter_context(progress_bar(step, total, unit="embedding" if step == "coreset" else "image"))
             bar.update(done - bar.n)
 
         yield on_progress

@@ -136,10 +136,10 @@ def _images_below(folder: str) -> tuple[list[str], int]:
     if not found:
         raise InvalidRequest(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
     prefix = folder.rstrip("/" + os.sep) + "/"
-    return [prefix + image.as_posix() for image in sorted(found, key=_natural)], n_others
+    return [prefix + image.as_posix() for image in sorted(found, key=natural_order)], n_others
 
 
-def _natural(path: PurePath) -> tuple[list[list[str | int]], PurePath]:
+def natural_order(path: PurePath) -> tuple[list[list[str | int]], PurePath]:
     """Sorts part10 after part2, and the rest as text without case; the path itself decides between equals."""
     parts = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
     return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], path

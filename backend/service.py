@@ -95,6 +95,36 @@ class InferResult:
         return "ng" if self.inference.score >= self.calibration.threshold else "ok"
 
 
+def open_features(settings: Settings) -> tuple[DinoV2Features, str | None]:
+    """Find the weights and load the network.
+
+    Returns:
+        The extractor, and why it does not run where ``DEVICE`` asked for, if so.
+
+    Raises:
+        ConfigError: no verified weights, or a runtime that is not installed.
+    """
+    weights = find_weights(settings)
+    start = time.perf_counter()
+    threads = settings.threads or usable_cores()
+    runtime, reason = open_runtime(settings, weights, threads)
+    limit_threads(threads)
+    features = DinoV2Features(runtime, settings.model_name, weights.sha256, settings.input_size)
+    log.info(
+        "extractor.loaded",
+        model=settings.model_name,
+        runtime=runtime.name,
+        device=runtime.device,
+        precision=runtime.precision,
+        threads=threads,
+        token_shape=list(runtime.grid_hw),
+        weights=weights.source,
+        seconds=round(time.perf_counter() - start, 2),
+        **({"reason": reason} if reason else {}),
+    )
+    return features, reason
+
+
 class InspectionService:
     """Fits, calibrates and infers ROIs; safe to call from many threads.
 
@@ -134,24 +164,7 @@ class InspectionService:
         Raises:
             ConfigError: no verified weights, or a runtime that is not installed.
         """
-        weights = find_weights(settings)
-        start = time.perf_counter()
-        threads = settings.threads or usable_cores()
-        runtime, reason = open_runtime(settings, weights, threads)
-        limit_threads(threads)
-        features = DinoV2Features(runtime, settings.model_name, weights.sha256, settings.input_size)
-        log.info(
-            "extractor.loaded",
-            model=settings.model_name,
-            runtime=runtime.name,
-            device=runtime.device,
-            precision=runtime.precision,
-            threads=threads,
-            token_shape=list(runtime.grid_hw),
-            weights=weights.source,
-            seconds=round(time.perf_counter() - start, 2),
-            **({"reason": reason} if reason else {}),
-        )
+        features, reason = open_features(settings)
         if has_older_images(settings.models_dir):
             log.info("older_images.found", hint="python -m backend migrate MODELS_DIR copies those that are not yet")
         service = cls(settings, features, ModelStore(settings.models_dir), reason)

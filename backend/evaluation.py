@@ -1,0 +1,387 @@
+"""How good the service is on a data set with known defects: fit, score and measure, category by category.
+
+Every image goes through the network once. Nothing is stored: memory banks live in this process only.
+"""
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.calib import choose_threshold
+from backend.config import Settings
+from backend.console import count, progress_bar, say, step_bars
+from backend.errors import InvalidRequest, StorageError
+from backend.extraction import check_memory, embed_all
+from backend.features import DinoV2Features
+from backend.fitting import build_bank
+from backend.image_files import read_image
+from backend.infer import InferenceEngine, image_scores, to_image_grid
+from backend.metrics import Measure, PixelHistograms, Rate, image_measures, resamples
+from backend.mvtec import GOOD, Category, TestImage, find_categories, read_mask
+from backend.patchcore import PatchCoreMemory
+from backend.service import open_features
+from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
+
+Array = npt.NDArray[np.float32]
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one test image gave.
+
+    Attributes:
+        image: which.
+        score: percentile of the distance map.
+        is_rejected: whether the score reaches the threshold; None without one.
+        n_regions: defects found at the threshold.
+        ms: milliseconds from encoded bytes to score, heatmap and regions.
+        image_hw: its size (rows, columns) in pixels.
+        distances: float32 [rows, columns] of the token grid, 0..2.
+    """
+
+    image: TestImage
+    score: float
+    is_rejected: bool | None
+    n_regions: int
+    ms: float
+    image_hw: tuple[int, int]
+    distances: Array
+
+    @property
+    def is_false_reject(self) -> bool:
+        """Whether it is good and was rejected."""
+        return bool(self.is_rejected) and not self.image.is_defective
+
+    @property
+    def is_escape(self) -> bool:
+        """Whether it is defective and was not rejected."""
+        return self.is_rejected is False and self.image.is_defective
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measures of all defects, or of one type against the good test images.
+
+    Attributes:
+        name: of the type, or `ALL`.
+        n_defective, n_masks: defective images, and how many of them have a mask.
+        measures: by name, `IMAGE_MEASURES` and `PIXEL_MEASURES`; these over the good images and the defective ones
+            that have a mask.
+        escapes: defective images below the threshold; None without one.
+    """
+
+    name: str
+    n_defective: int
+    n_masks: int
+    measures: dict[str, Measure]
+    escapes: Rate | None
+
+
+@dataclass(frozen=True)
+class FewShotRun:
+    """What a memory bank of `shots` training images, drawn at random, gave; `values` by name of measure."""
+
+    shots: int
+    seed: int
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """Everything about one category.
+
+    Attributes:
+        category: which.
+        n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
+        ok_scores: score of each training image by the memory bank of the others; empty where there are no others, or so
+            many that it would take minutes.
+        threshold: from them; None where there are none.
+        groups: all defects, then each type.
+        false_rejects: good test images at or above the threshold; None without one.
+        cases: the test images, in order.
+        few_shot: runs by shots, then seed.
+    """
+
+    category: Category
+    n_embeddings: int
+    bank_size: int
+    ok_scores: list[float]
+    threshold: float | None
+    groups: list[Group]
+    false_rejects: Rate | None
+    cases: list[Case]
+    few_shot: list[FewShotRun]
+
+    @property
+    def ms(self) -> float:
+        """Median milliseconds of an image."""
+        return statistics.median(case.ms for case in self.cases)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of a data set, and what they rest on."""
+
+    dataset: str
+    settings: Settings
+    features: DinoV2Features
+    shots: Sequence[int]
+    n_seeds: int
+    results: list[CategoryResult]
+
+
+def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_seeds: int = 1) -> Evaluation:
+    """Fit, score and measure every category of a data set.
+
+    Args:
+        settings: the configuration; ``MODELS_DIR`` is neither read nor written.
+        dataset: see `find_categories`.
+        shots: also evaluate banks of so many training images, drawn at random.
+        n_seeds: how many draws of each.
+
+    Raises:
+        InvalidRequest: see `find_categories`; a mask whose size is not its image's; more shots than images.
+        InvalidImage, TooLarge: an image cannot be read; the message names it.
+        ConfigError: see `open_features`.
+        StorageError: there is no room for temporary files.
+    """
+    categories = find_categories(dataset)
+    for category in categories:
+        if shots and max(shots) > len(category.train):
+            raise InvalidRequest(
+                f"--shots {max(shots)}: {category.name} has {count(len(category.train), 'training image')}"
+            )
+    checks = [_check(category, settings) for category in categories]
+    features, _ = open_features(settings)
+    results = []
+    for category, (most_pixels, most_bytes) in zip(categories, checks, strict=True):
+        if len(categories) > 1:
+            say(category.name)
+        # A bank of a few training images is made of a copy of their embeddings.
+        n_images = len(category.train) + max(shots, default=0)
+        check_memory(features, n_images, settings.coreset_rate, most_pixels, most_bytes)
+        results.append(_CategoryEvaluation(category, settings, features).run(shots, n_seeds))
+    return Evaluation(dataset, settings, features, shots, n_seeds, results)
+
+
+class _CategoryEvaluation:
+    """One category under way."""
+
+    def __init__(self, category: Category, settings: Settings, features: DinoV2Features) -> None:
+        self.category, self.settings, self.features = category, settings, features
+        self.limits = _limits(settings)
+        self.engine = InferenceEngine(features, settings.blur_sigma)
+
+    def run(self, shots: Sequence[int], n_seeds: int) -> CategoryResult:
+        """Everything about it."""
+        settings, category = self.settings, self.category
+        with step_bars() as on_progress:
+            train = embed_all(
+                [NamedImage(path, partial(self._read, path)) for path in category.train],
+                self.features,
+                self.limits,
+                turn=contextlib.nullcontext,
+                checkpoint=None,
+                on_progress=partial(on_progress, "extract"),
+            ).reshape(len(category.train), -1, self.features.dim)
+            bank = build_bank(
+                train.reshape(-1, self.features.dim),
+                self.features.token_hw,
+                settings.coreset_rate,
+                None,
+                contextlib.nullcontext,
+                on_progress,
+            )
+        held_out = bank.held_out.distances if bank.held_out else None
+        ok_scores = [] if held_out is None else list(map(self._train_score, category.train, held_out))
+        threshold = choose_threshold(ok_scores) if ok_scores else None
+        histograms = PixelHistograms()
+        with _spill_file() if shots else contextlib.nullcontext() as spill:
+            cases = self._score_all(bank.memory, threshold, histograms, spill)
+            few_shot = self._few_shots(train, spill, cases, shots, n_seeds) if spill else []
+        good = [case for case in cases if not case.image.is_defective]
+        return CategoryResult(
+            category,
+            len(train) * train.shape[1],
+            len(bank.memory.embeddings),
+            ok_scores,
+            threshold,
+            self._groups(cases, histograms),
+            None if threshold is None else Rate(sum(case.is_false_reject for case in good), len(good)),
+            cases,
+            few_shot,
+        )
+
+    def _score_all(
+        self, bank: PatchCoreMemory, threshold: float | None, histograms: PixelHistograms, spill: BinaryIO | None
+    ) -> list[Case]:
+        cases: list[Case] = []
+        tokens = np.empty(0, np.float32)
+
+        def run_network(pixels: Array) -> Array:
+            nonlocal tokens
+            tokens = np.asarray(self.features.runtime.forward(pixels[None])[0], np.float32)
+            return tokens
+
+        with progress_bar("infer", len(self.category.test)) as bar:
+            for image in self.category.test:
+                content = self._read(image.path)
+                start = time.perf_counter()
+                pixels = decode_image(content, image.path, self.limits)
+                inference = self.engine.run(
+                    pixels,
+                    bank,
+                    mm_per_px=1,
+                    threshold=threshold,
+                    score_percentile=self.settings.score_percentile,
+                    run_network=run_network,
+                )
+                ms = 1000 * (time.perf_counter() - start)
+                self._count_pixels(histograms, image, inference.distance_map)
+                if spill is not None:
+                    _spill(tokens, spill)
+                rejected = None if threshold is None else inference.score >= threshold
+                cases.append(
+                    Case(
+                        image,
+                        inference.score,
+                        rejected,
+                        len(inference.regions),
+                        ms,
+                        (pixels.shape[0], pixels.shape[1]),
+                        bank.distances(tokens).reshape(bank.token_hw),
+                    )
+                )
+                bar.update()
+        return cases
+
+    def _groups(self, cases: Sequence[Case], histograms: PixelHistograms) -> list[Group]:
+        weights = resamples([case.image.defect for case in cases])
+        groups = []
+        for name, defects in [(ALL, self.category.defects), *((defect, [defect]) for defect in self.category.defects)]:
+            chosen = [index for index, case in enumerate(cases) if case.image.defect in (GOOD, *defects)]
+            members = [cases[index] for index in chosen]
+            defective = [case for case in members if case.image.is_defective]
+            judged = [case for case in defective if case.is_rejected is not None]
+            groups.append(
+                Group(
+                    name,
+                    len(defective),
+                    sum(case.image.mask is not None for case in defective),
+                    {
+                        **image_measures(
+                            [case.score for case in members],
+                            [case.image.is_defective for case in members],
+                            weights[:, chosen],
+                        ),
+                        **histograms.measures([GOOD, *defects]),
+                    },
+                    Rate(sum(case.is_escape for case in judged), len(judged)) if judged else None,
+                )
+            )
+        return groups
+
+    def _few_shots(
+        self, train: Array, spill: BinaryIO, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
+    ) -> list[FewShotRun]:
+        test = np.memmap(spill, np.float32, "r", shape=(len(cases), *train.shape[1:]))
+        runs = []
+        once = np.ones((1, len(cases)))
+        with progress_bar("few shots", len(shots) * n_seeds, unit="bank") as bar:
+            for n_shots in shots:
+                for seed in range(n_seeds):
+                    # A draw of more images holds the draw of fewer: what differs between them is their number.
+                    drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:n_shots])
+                    bank = PatchCoreMemory.build(
+                        train[drawn].reshape(-1, self.features.dim), self.features.token_hw, self.settings.coreset_rate
+                    )
+                    histograms = PixelHistograms()
+                    scores = []
+                    for tokens, case in zip(test, cases, strict=True):
+                        distance_map = self._distance_map(bank.distances(tokens), case.image_hw)
+                        scores.append(percentile(distance_map, self.settings.score_percentile)[0])
+                        self._count_pixels(histograms, case.image, distance_map)
+                    measures = image_measures(scores, [case.image.is_defective for case in cases], once)
+                    values = {name: measure.value for name, measure in measures.items()}
+                    values.update(histograms.values([GOOD, *self.category.defects]))
+                    runs.append(FewShotRun(n_shots, seed, values))
+                    bar.update()
+        return runs
+
+    def _count_pixels(self, histograms: PixelHistograms, image: TestImage, distance_map: Array) -> None:
+        if not image.is_defective:
+            histograms.add(GOOD, distance_map, None)
+        elif image.mask is not None:
+            histograms.add(image.defect, distance_map, read_mask(image.mask, self.limits.max_bytes))
+
+    def _train_score(self, path: str, distances: Array) -> float:
+        width, height = check_image(self._read(path), path, self.limits)
+        grid, settings = distances.reshape(self.features.token_hw), self.settings
+        return image_scores(grid, (height, width), None, settings.blur_sigma, (settings.score_percentile,))[0]
+
+    def _distance_map(self, distances: Array, image_hw: tuple[int, int]) -> Array:
+        return to_image_grid(distances.reshape(self.features.token_hw), image_hw, self.settings.blur_sigma)
+
+    def _read(self, path: str) -> bytes:
+        return read_image(path, self.limits.max_bytes)
+
+
+def _check(category: Category, settings: Settings) -> tuple[int, int]:
+    """See that images and masks can be used before any of them costs time.
+
+    Returns:
+        The most pixels of an image, and the most bytes.
+    """
+    limits = _limits(settings)
+    most_pixels = most_bytes = 0
+    masks = {image.path: image.mask for image in category.test}
+    for path in (*category.train, *masks):
+        content = read_image(path, limits.max_bytes)
+        width, height = check_image(content, path, limits)
+        most_pixels, most_bytes = max(most_pixels, width * height), max(most_bytes, len(content))
+        mask = masks.get(path)
+        if mask is not None and (shape := read_mask(mask, limits.max_bytes).shape) != (height, width):
+            raise InvalidRequest(
+                f"{mask}: the mask has {shape[1]}x{shape[0]} pixels, its image {path} has {width}x{height}"
+            )
+    if category.n_ignored:
+        say(f"{category.name}: {count(category.n_ignored, 'other file')} ignored")
+    if without := sum(image.is_defective and image.mask is None for image in category.test):
+        say(f"{category.name}: {count(without, 'defective image')} without a mask, left out of pixel measures")
+    return most_pixels, most_bytes
+
+
+def _spill_file() -> BinaryIO:
+    """A file on disk for the embeddings of all test images, which memory may not hold."""
+    return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+
+
+def _spill(tokens: Array, file: BinaryIO) -> None:
+    """Append the embeddings of an image.
+
+    Raises:
+        StorageError: there is no room.
+    """
+    content = memoryview(tokens.tobytes())
+    try:
+        while content:
+            content = content[file.write(content) :]
+    except OSError as exc:
+        raise StorageError(
+            f"--shots keeps the embeddings of the test images in {tempfile.gettempdir()}, where they cannot be written "
+            f"({exc.strerror}); set TMPDIR to a folder with room"
+        ) from exc
+
+
+def _limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
