@@ -49,6 +49,7 @@ from backend.schemas import (
     InferReply,
     MinimalHealthReply,
     ReadyReply,
+    SuspiciousReply,
     region_reply,
 )
 from backend.service import InspectionService
@@ -177,6 +178,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
 
     @app.post(
         "/fit_ok",
+        response_model_exclude_none=True,
         tags=["inspection"],
         responses=ERRORS["/fit_ok"],
         openapi_extra=multipart(
@@ -193,17 +195,23 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             images = images_of(form)
             if fields.use_dataset and images:
                 raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
-            fit_stored, fit_sent = partial(dataset_runs.fit, service, key), partial(service.fit_ok, key, images)
+            shapes = [parse_shape(fields.shape)] * len(images)
+            fit_stored = partial(dataset_runs.fit, service, key)
+            fit_sent = partial(service.fit_ok, key, images, shapes=shapes)
             result = await run_in_threadpool(
                 fit_stored if fields.use_dataset else fit_sent,
                 mm_per_px=fields.mm_per_px,
                 keep_all=fields.memory_fit,
+                append=fields.append,
+                thumbnails=fields.thumbnails,
             )
         return FitReply(
             calibration=result.calibration_state,
             n_embeddings=result.n_embeddings,
             coreset_size=result.coreset_size,
             token_shape=list(result.token_hw),
+            ok_scores=result.ok_scores,
+            suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
             **ids_of(key, request_id),
         )
 

@@ -54,7 +54,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
         raise TooLarge(
             f"{count(len(images), 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
         )
-    key = _key(fields)
+    key, shape = _key(fields), parse_shape(fields.shape)
     checkpoint = checkpoint_folder(settings.models_dir, key)
     service = InspectionService.open(settings)
     try:
@@ -64,6 +64,9 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
                 [NamedImage(image, partial(read_image, image, _max_bytes(settings))) for image in images.values()],
                 mm_per_px=fields.mm_per_px,
                 keep_all=fields.memory_fit,
+                append=fields.append,
+                shapes=[shape] * len(images),
+                thumbnails=fields.thumbnails,
                 on_progress=on_progress,
                 checkpoint=checkpoint,
             )
@@ -74,6 +77,10 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
         "token_shape": list(result.token_hw),
+        **(
+            {} if result.ok_scores is None else {"ok_scores": dict(zip(images.values(), result.ok_scores, strict=True))}
+        ),
+        "suspicious": [list(images.values())[image.index] for image in result.suspicious],
     }
 
 

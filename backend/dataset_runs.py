@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import structlog
+
 from backend.calib import Calibration
 from backend.datasets import Label, NewSample, Sample
-from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
+from backend.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.layout import RoiKey
 from backend.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.recipes import same_scale
-from backend.roi_mask import Shape, parse_shape
+from backend.roi_mask import Shape, build_mask, parse_shape
 from backend.runs import Progress
 from backend.score_cache import ScoreCache
 from backend.service import FitResult, InferResult, InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
-from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, decode_image, image_suffix, utc_now
+from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, image_suffix, utc_now
+
+log: Any = structlog.get_logger(__name__)
 
 _SEEN_IN_THE_FIT = (
     "the model was fitted on stored OK images, whose scores are lower than those of fresh parts: check the threshold "
@@ -113,6 +117,8 @@ def fit(
     *,
     mm_per_px: float,
     keep_all: bool,
+    append: bool = False,
+    thumbnails: bool = False,
     on_progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
@@ -121,7 +127,7 @@ def fit(
     Args:
         service: who fits.
         key: the ROI.
-        mm_per_px, keep_all, on_progress, checkpoint: as for `InspectionService.fit_ok`.
+        mm_per_px, keep_all, append, thumbnails, on_progress, checkpoint: as for `InspectionService.fit_ok`.
 
     Raises:
         InvalidRequest: fewer of them than ``MIN_OK_SAMPLES``.
@@ -134,11 +140,16 @@ def fit(
             f"{len(samples)} OK images are stored for {key}, a fit needs {needed} (MIN_OK_SAMPLES): upload more"
         )
     images = [NamedImage(sample.name, sample.read) for sample in samples]
+    shapes = _usable_shapes(service, samples)
     return service.fit_ok(
         key,
         images,
         mm_per_px=mm_per_px,
         keep_all=keep_all,
+        append=append,
+        shapes=shapes,
+        with_scores=shapes is not None,
+        thumbnails=thumbnails,
         source="dataset",
         on_progress=on_progress,
         checkpoint=checkpoint,
@@ -332,6 +343,21 @@ def scale_of(metadata: dict[str, Any]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_MM_PER_PX <= value <= MAX_MM_PER_PX:
         raise InvalidRequest(f"mm_per_px of an image must be a number from {MIN_MM_PER_PX:g} to {MAX_MM_PER_PX:g}")
     return float(value)
+
+
+def _usable_shapes(service: InspectionService, samples: Sequence[Sample]) -> list[Shape | None] | None:
+    """The masks of images; None, and a warning, if one of them cannot be used: a fit does without."""
+    shapes = []
+    for sample in samples:
+        try:
+            shape = _shape(sample.metadata())
+            width, height = check_image(sample.read(), sample.name, service.limits)
+            build_mask(shape, (height, width))
+        except (InvalidShape, StorageError) as exc:
+            log.warning("fit.images_not_scored", image=sample.name, reason=str(exc))
+            return None
+        shapes.append(shape)
+    return shapes
 
 
 def _shape(metadata: dict[str, Any]) -> Shape | None:

@@ -143,6 +143,25 @@ def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) 
     return np.asarray(upsampled, dtype=np.float32)
 
 
+def image_scores(
+    distances: Map, image_hw: tuple[int, int], shape: Shape | None, blur_sigma: float, percentiles: Sequence[float]
+) -> list[float]:
+    """Image scores of one distance map, as `InferenceEngine.run` makes them.
+
+    Args:
+        distances: float32 [rows, columns] of the token grid.
+        image_hw: image size (rows, columns).
+        shape: mask in pixels of the image; None is the whole image.
+        blur_sigma: Gaussian sigma in image pixels; 0 is none.
+        percentiles: each gives a score.
+
+    Raises:
+        InvalidShape: the shape selects no pixel.
+    """
+    mask = build_mask(shape, image_hw)
+    return percentile(to_image_grid(distances, image_hw, blur_sigma), *percentiles, mask=mask)
+
+
 def to_heatmap(distance_map: Map, mask: Mask | None, low: float, high: float) -> npt.NDArray[np.uint8]:
     """Stretch `low`..`high` to 0..255, for the eye only; 0 outside the mask, and everywhere where the map is flat.
 

@@ -28,6 +28,8 @@ _BLOCK_PICKS = 256
 _COVERED_SHARE = 0.25
 # Picks made at once, each by a pass over the pool: up to 1.5 ms.
 _PICKS_PER_PIECE = 16
+# What a cosine in float32 may be off by, so that a copy of a pick is covered by it.
+ROUNDING = np.float32(1e-6)
 # Neighbours fetched at first; see `PatchCoreMemory.distances`.
 _FETCHED = 4
 # Queries a thread searches for at once. FAISS multiplies matrices from some 320 queries on; below, a query costs eight
@@ -196,6 +198,39 @@ def _blocks(n_rows: int) -> Iterator[slice]:
         yield slice(start, start + _BLOCK_ROWS)
 
 
+def greedy_cover(
+    embeddings: Embeddings, cosine: npt.NDArray[np.float32], least_cosine: np.float32
+) -> npt.NDArray[np.int64]:
+    """Go on with a greedy k-center selection until every point is near a pick: each pick is farthest from all before.
+
+    Args:
+        embeddings: float32 [N, D], L2-normalised, the points that may be picked and are to be covered.
+        cosine: float32 [N], of each point to the nearest of the picks made before, -1..1, or less for none.
+        least_cosine: points of this cosine are near enough.
+
+    Returns:
+        int64 [n], row indices in the order of selection.
+    """
+    picks = []
+    enough = least_cosine - ROUNDING
+    rows = np.flatnonzero(cosine < enough)
+    embeddings, cosine = embeddings[rows], cosine[rows]
+    while len(rows):
+        farthest = int(np.argmin(cosine))
+        picks.append(rows[farthest])
+        np.maximum(cosine, np.vecdot(embeddings, embeddings[farthest]), out=cosine)
+        cosine[farthest] = np.inf
+        far = np.flatnonzero(cosine < enough)
+        if len(far) <= (1 - _COVERED_SHARE) * len(rows):
+            rows, embeddings, cosine = rows[far], embeddings[far], cosine[far]
+    return np.array(picks, dtype=np.int64)
+
+
+def distance_of_cosine(cosine: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Euclidean distances of unit vectors; near zero off by up to 5e-4, the root of what the cosines are off by."""
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * cosine, 0)), np.float32)
+
+
 class NearestNeighbourIndex(Protocol):
     """Finds the memory embeddings nearest to each query; callable from many threads."""
 
@@ -261,11 +296,14 @@ class PatchCoreMemory:
     Attributes:
         embeddings: float32 [M, D], L2-normalised.
         token_hw: token grid (rows, columns) of the images it was built from.
+        patches: int64 [M], where each embedding comes from: number of the image times patches per image plus place in
+            the token grid, row by row; -1 where that is not known. None is known of none.
         index: nearest-neighbour search over `embeddings`.
     """
 
     embeddings: Embeddings
     token_hw: tuple[int, int]
+    patches: npt.NDArray[np.int64] | None = None
     index: NearestNeighbourIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -292,10 +330,46 @@ class PatchCoreMemory:
         for rows in _blocks(len(embeddings)):
             with turn():
                 embeddings[rows] = l2_normalize(embeddings[rows])
-        if coreset_rate < 1:
-            n_select = coreset_size(len(embeddings), coreset_rate)
-            embeddings = embeddings[k_center_greedy(embeddings, n_select, on_progress, turn)]
-        return cls(embeddings, token_hw)
+        if coreset_rate == 1:
+            return cls(embeddings, token_hw, np.arange(len(embeddings)))
+        picks = k_center_greedy(embeddings, coreset_size(len(embeddings), coreset_rate), on_progress, turn)
+        return cls(embeddings[picks], token_hw, picks)
+
+    def extended(
+        self,
+        embeddings: Embeddings,
+        covering_radius: float,
+        n_images: int,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> "PatchCoreMemory":
+        """The memory with what it lacks of further images: until their patches are covered as closely as those before.
+
+        The picks go on where a greedy k-center selection stopped. As many centres cannot cover all images, those
+        before included, with less than half of this radius, wherever they lie (Gonzalez, 1985).
+
+        Args:
+            embeddings: float32 [N, D] of the further images, in order; normalised in place.
+            covering_radius: distance, 0..2, within which the memory covers the images that it was built from.
+            n_images: how many images those were, as far as they are known.
+            turn: see `k_center_greedy`.
+        """
+        for rows in _blocks(len(embeddings)):
+            with turn():
+                embeddings[rows] = l2_normalize(embeddings[rows])
+        per_image = self.token_hw[0] * self.token_hw[1]
+        cosine = np.empty(len(embeddings), np.float32)
+        for start in range(0, len(embeddings), per_image):
+            with turn():
+                rows = slice(start, start + per_image)
+                cosine[rows] = 1 - self.distances(embeddings[rows]) ** 2 / 2
+        with turn():
+            picks = greedy_cover(embeddings, cosine, np.float32(1 - covering_radius**2 / 2))
+        known = np.full(len(self.embeddings), -1) if self.patches is None else self.patches
+        return PatchCoreMemory(
+            np.concatenate([self.embeddings, embeddings[picks]]),
+            self.token_hw,
+            np.concatenate([known, n_images * per_image + picks]),
+        )
 
     def distances(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
         """Distance of each embedding to its nearest neighbour in the memory (k = 1).

@@ -87,8 +87,20 @@ class FitFields(RoiFields):
 
     memory_fit: bool = Field(False, description="keep every embedding instead of a coreset", examples=[False])
     use_dataset: bool = Field(False, description="fit on the stored OK images; then send no files", examples=[False])
+    append: bool = Field(
+        False, description="keep the memory bank that there is and add what it lacks of these images", examples=[False]
+    )
+    thumbnails: bool = Field(
+        False, description="keep a small picture of every image with the memory, for /explain", examples=[False]
+    )
+    shape: str | None = Field(
+        None,
+        description="mask in pixels of the images, as of /infer, within which ok_scores are made; stored images have "
+        "their own",
+        examples=['{"kind":"circle","cx":128,"cy":128,"r":120}'],
+    )
 
-    @field_validator("memory_fit", "use_dataset", mode="before")
+    @field_validator("memory_fit", "use_dataset", "append", "thumbnails", mode="before")
     @classmethod
     def _empty_is_false(cls, value: Any) -> Any:
         return False if value is None or (isinstance(value, str) and not value.strip()) else value
@@ -279,6 +291,14 @@ class ReadyReply(_Reply):
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
+class SuspiciousReply(_Reply):
+    """An image of a fit that may be defective."""
+
+    index: int = Field(description="position among the images of the fit, from 0", examples=[2])
+    filename: str = Field(examples=["part7.png"])
+    score: float = Field(examples=[0.93])
+
+
 class FitReply(_RoiReply):
     """What a fit built."""
 
@@ -288,6 +308,15 @@ class FitReply(_RoiReply):
     n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    ok_scores: list[float] | None = Field(
+        None,
+        description="score of each image by a memory bank of the others, in the order they were sent: what fresh good "
+        "parts score; left out where there are no others, or they are so many that it would take minutes",
+        examples=[[0.43, 0.41, 0.47]],
+    )
+    suspicious: list[SuspiciousReply] = Field(
+        description="images that score far above the others: look at them before you trust the model", examples=[[]]
+    )
 
 
 class PromiseReply(_Reply):

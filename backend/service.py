@@ -11,20 +11,21 @@ from typing import Any, Literal
 import structlog
 
 from backend import calib
+from backend.bank_images import SCORE_PERCENTILES, BankImage, SuspiciousImage, describe, suspicious_images, thumbnail
 from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.datasets import DatasetStore
-from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
+from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
+from backend.fitting import Bank, Base, bank_metadata, build_bank
 from backend.infer import Finding, InferenceEngine
 from backend.layout import RoiKey, has_older_images
-from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore
 from backend.resources import limit_threads, usable_cores
-from backend.roi_mask import Shape
+from backend.roi_mask import Shape, build_mask
 from backend.runs import Progress, RunBoard
 from backend.runtimes import open_runtime
 from backend.storage import CalibrationState, FittedRoi, ModelStore
@@ -40,12 +41,24 @@ log: Any = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit built, its token grid as (rows, columns), and what became of the calibration."""
+    """What a fit built.
+
+    Attributes:
+        n_embeddings: patch embeddings of all images.
+        coreset_size: how many embeddings the memory bank holds.
+        token_hw: token grid (rows, columns).
+        calibration_state: what became of the calibration.
+        ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
+            so many that it would take minutes.
+        suspicious: those among them that score far above the others.
+    """
 
     n_embeddings: int
     coreset_size: int
     token_hw: tuple[int, int]
     calibration_state: CalibrationState
+    ok_scores: list[float] | None
+    suspicious: list[SuspiciousImage]
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,10 @@ class InspectionService:
         *,
         mm_per_px: float,
         keep_all: bool = False,
+        append: bool = False,
+        shapes: Sequence[Shape | None] | None = None,
+        with_scores: bool = True,
+        thumbnails: bool = False,
         source: str | None = None,
         on_progress: Progress | None = None,
         checkpoint: Path | None = None,
@@ -161,16 +178,24 @@ class InspectionService:
             images: good parts, at least one.
             mm_per_px: millimetres per pixel, recorded with the memory.
             keep_all: keep every embedding instead of a coreset.
+            append: keep the memory bank that there is, and add what it lacks of these images.
+            shapes: mask of each image, in its pixels, within which it is scored; None is the whole image.
+            with_scores: score the images by the memory bank of the others.
+            thumbnails: keep a small picture of every image with the memory.
             source: where the images came from, recorded with the memory.
-            on_progress: called with the step (``"extract"``, ``"coreset"``), how much of it is done, and of how much.
+            on_progress: called with the step (``"extract"``, ``"coreset"``, ``"score"``), how much of it is done, and
+                of how much.
             checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
                 where it was; removed when the fit is done.
 
         Raises:
             InvalidRequest: no image, or ids that the file system cannot hold.
             InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
+            InvalidShape: a mask selects no pixel of its image.
+            MemoryNotFound, IncompatibleMemory: there is nothing to append to, or it was built by another extractor.
             TooLarge: the embeddings would not fit into the memory that is free; the message has the arithmetic.
-            Conflict: the recipe is locked to another `mm_per_px`.
+            Conflict: the recipe is locked to another `mm_per_px`; what there is cannot be appended to, or was replaced
+                meanwhile.
             Busy: the queue is full.
             StorageError: the model cannot be written.
         """
@@ -178,18 +203,24 @@ class InspectionService:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
         self.recipes.check(key.recipe_id, mm_per_px)
         self.store.check_savable(key)
+        base = self._base(key) if append else None
         annotate(n_images=len(images), device=self.features.runtime.device)
         rate = 1.0 if keep_all else self.settings.coreset_rate
+        masks = shapes or [None] * len(images)
+        sizes: list[tuple[int, int]] = []
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
         with self._queue.fit() as wait_for_those_before:
-            most_pixels = most_bytes = 0
+            most_bytes = 0
             with stage("decode"):  # what a header can tell, it tells before any image costs time
-                for image in images:
+                for image, mask in zip(images, masks, strict=True):
                     content = image.read()
                     width, height = check_image(content, image.name, self.limits)
-                    most_pixels, most_bytes = max(most_pixels, width * height), max(most_bytes, len(content))
+                    build_mask(mask, (height, width))
+                    sizes.append((height, width))
+                    most_bytes = max(most_bytes, len(content))
             with self.runs.run("fit", key, len(images), on_progress) as run:
                 wait_for_those_before()
+                most_pixels = max(height * width for height, width in sizes)
                 check_memory(self.features, len(images), rate, most_pixels, most_bytes)
                 embeddings = embed_all(
                     images,
@@ -199,24 +230,76 @@ class InspectionService:
                     checkpoint=kept,
                     on_progress=partial(run.report, "extract"),
                 )
-                memory = PatchCoreMemory.build(
-                    embeddings, self.features.token_hw, rate, partial(run.report, "coreset"), self._coreset_turn
-                )
+                bank = build_bank(embeddings, self.features.token_hw, rate, base, self._coreset_turn, run.report)
+                described = [
+                    self._describe(image, number, size, mask, bank, with_score=with_scores)
+                    for number, (image, size, mask) in enumerate(zip(images, sizes, masks, strict=True))
+                ]
+                pictures = [self._thumbnail(image) if thumbnails else b"" for image in images]
             metadata = {
                 "extractor": self.features.identity.as_dict(),
-                "coreset_rate": rate,
-                "n_embeddings": len(embeddings),
-                "n_images": len(images),
-                "mm_per_px": mm_per_px,
+                **bank_metadata(bank, base, described, rate, mm_per_px),
                 **({"source": source} if source else {}),
             }
             with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px):
-                self.store.save_memory(key, memory, metadata)
+                self.store.save_memory(
+                    key,
+                    bank.memory,
+                    metadata,
+                    thumbnails=[*(base.thumbnails if base else []), *pictures],
+                    instead_of=base.memory_id if base else None,
+                )
         if kept is not None:
             kept.remove()
         state = self._calibration_state(key)
         annotate(token_shape=list(self.features.token_hw), n_embeddings=len(embeddings), calibration=state)
-        return FitResult(len(embeddings), len(memory.embeddings), self.features.token_hw, state)
+        percentile = self.settings.score_percentile
+        suspicious = suspicious_images(described, percentile, base.images if base else [])
+        if suspicious:
+            names = [image.filename for image in suspicious]
+            log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
+        scores = [score for image in described if (score := image.score(percentile)) is not None]
+        return FitResult(
+            metadata["n_embeddings"],
+            len(bank.memory.embeddings),
+            self.features.token_hw,
+            state,
+            scores if len(scores) == len(described) else None,
+            suspicious,
+        )
+
+    def _base(self, key: RoiKey) -> Base:
+        fitted = self.fitted(key, with_calibration=False)
+        base = Base.of(fitted, self.store.thumbnails(fitted))
+        if fitted.key.owner != key.owner:
+            raise Conflict(f"{key} has no memory bank of its own to append to, that of {fitted.key} is used: fit first")
+        return base
+
+    def _describe(
+        self,
+        image: NamedImage,
+        number: int,
+        image_hw: tuple[int, int],
+        mask: Shape | None,
+        bank: Bank,
+        *,
+        with_score: bool,
+    ) -> BankImage:
+        with stage("score"), self._pixels.hold(image_hw[0] * image_hw[1]):
+            return describe(
+                image.name,
+                image_hw,
+                mask,
+                number,
+                bank.held_out,
+                self.features.token_hw,
+                blur_sigma=self.settings.blur_sigma,
+                percentiles=(*SCORE_PERCENTILES, self.settings.score_percentile) if with_score else (),
+            )
+
+    def _thumbnail(self, image: NamedImage) -> bytes:
+        with self.pixels_of(image), stage("decode"):
+            return thumbnail(decode_image(image.read(), image.name, self.limits))
 
     def calibrate_ng(
         self,

@@ -13,6 +13,7 @@ import math
 import os
 import zipfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
@@ -140,22 +141,37 @@ class ModelStore:
                 "MODELS_DIR does not tell them apart: use other ids"
             )
 
-    def save_memory(self, key: RoiKey, memory: PatchCoreMemory, metadata: dict[str, Any]) -> None:
+    def save_memory(
+        self,
+        key: RoiKey,
+        memory: PatchCoreMemory,
+        metadata: dict[str, Any],
+        *,
+        thumbnails: Sequence[bytes] = (),
+        instead_of: str | None = None,
+    ) -> None:
         """Replace the memory bank of a ROI. Nothing changes unless everything could be written.
 
         Args:
             key: the ROI.
             memory: its new memory bank.
             metadata: what decides whether an image may be compared with it, and what it was built from; JSON values.
+            thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
+            instead_of: identity of the memory bank that the new one was made from; None replaces any.
 
         Raises:
+            Conflict: the ROI has another memory bank than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
         place = current_place(self._root, key)
         ids = {name: value for name, value in asdict(place.key).items() if value is not None}
-        content = _memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)})
+        content = _memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)}, thumbnails)
         index = place.memory.with_name(INDEX_FILE)
         with writing(place.memory.parent, "model"):
+            if instead_of is not None:
+                found = self._find(key, repair=False)
+                if found is None or found[1].memory_id != instead_of:
+                    raise Conflict(f"{key} was fitted anew meanwhile; nothing was stored: append again")
             if isinstance(memory.index, FaissIndex):
                 try:
                     write_atomic({index: memory.index.serialized(), place.memory: content})
@@ -165,6 +181,27 @@ class ModelStore:
             else:
                 index.unlink(missing_ok=True)
                 write_atomic({place.memory: content})
+
+    def thumbnails(self, fitted: FittedRoi) -> list[bytes]:
+        """Small encoded pictures of the images that a model was built from, in order; see `save_memory`.
+
+        Returns:
+            Nothing where none were kept, or the model was replaced since.
+
+        Raises:
+            StorageError: the file is damaged or cannot be read.
+        """
+        path = current_place(self._root, fitted.key).memory
+        if fitted.layout != "current" or self.memory_id(fitted.key) != fitted.memory_id:
+            return []
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                if "thumbnails" not in arrays:
+                    return []
+                parts = np.split(np.asarray(arrays["thumbnails"], np.uint8), arrays["thumbnail_ends"][:-1])
+        except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
+            raise StorageError("the stored thumbnails are damaged: refit this ROI") from exc
+        return [part.tobytes() for part in parts]
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI. What was found in the default recipe for another one keeps its own.
@@ -324,7 +361,13 @@ def _calibrated_as(key: RoiKey, place: Place) -> RoiKey:
     return key if key.recipe_id is None else replace(key, role_id=place.key.role_id, model_key=place.key.model)
 
 
-def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:
+def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: Sequence[bytes]) -> bytes:
+    extra: dict[str, Any] = {}
+    if memory.patches is not None:
+        extra["patches"] = memory.patches
+    if any(thumbnails):
+        extra["thumbnails"] = np.frombuffer(b"".join(thumbnails), np.uint8)
+        extra["thumbnail_ends"] = np.cumsum([len(thumbnail) for thumbnail in thumbnails])
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -333,6 +376,7 @@ def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any]) -> bytes:
         token_w=np.int64(memory.token_hw[1]),
         version=np.int64(FORMAT_VERSION),
         metadata=np.array(json.dumps(metadata, sort_keys=True)),
+        **extra,
     )
     return buffer.getvalue()
 
@@ -367,6 +411,7 @@ def _parse_memory(file: BinaryIO, name: str) -> _LoadedMemory:
             metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
             if not isinstance(metadata, dict):
                 raise TypeError("metadata is no JSON object")
+            patches = _checked_patches(arrays["patches"], embeddings) if "patches" in arrays else None
     except StorageError:
         raise
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
@@ -378,8 +423,14 @@ def _parse_memory(file: BinaryIO, name: str) -> _LoadedMemory:
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all(np.abs(norms - 1) < 1e-3):
         raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")
-    memory = PatchCoreMemory(embeddings, token_hw)
+    memory = PatchCoreMemory(embeddings, token_hw, patches)
     return _LoadedMemory(memory, memory_id(memory), metadata, version)
+
+
+def _checked_patches(patches: Any, embeddings: Any) -> Any:
+    if patches.shape != embeddings.shape[:1] or patches.dtype != np.int64:
+        raise ValueError("not one patch for each embedding")
+    return patches
 
 
 def _written_memory_id(path: Path) -> str | None:

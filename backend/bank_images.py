@@ -1,0 +1,146 @@
+"""What a memory bank remembers of the images it was built from: names, sizes, honest scores, thumbnails."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from backend.errors import DamagedMemory
+from backend.infer import image_scores
+from backend.leave_one_out import HeldOut, outliers
+from backend.roi_mask import Shape
+
+# What is kept of every image: the contract's percentile, and those that see smaller or larger defects than it does.
+SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
+_THUMBNAIL_SIDE = 384
+_THUMBNAIL_QUALITY = 85
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+class BankImage:
+    """An image that a memory bank was built from.
+
+    Attributes:
+        name: the file's, without folders.
+        height, width: in pixels.
+        n_unique: how many of its patches the bank of the other images does not cover as closely as their own; None if
+            that is not known.
+        scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
+            were no others, or the bank is so large that it would take long.
+    """
+
+    name: str
+    height: PositiveInt
+    width: PositiveInt
+    n_unique: NonNegativeInt | None
+    scores: dict[str, float]
+
+    def score(self, percentile: float) -> float | None:
+        """What it scores by the bank of the other images; None if that is not known for this percentile."""
+        return self.scores.get(f"{percentile:g}")
+
+
+@dataclass(frozen=True)
+class SuspiciousImage:
+    """An image that may be defective.
+
+    Attributes:
+        index: its position in the fit.
+        filename: its name.
+        score: what it scores by the bank of the other images.
+    """
+
+    index: int
+    filename: str
+    score: float
+
+
+_images = TypeAdapter(list[BankImage])
+
+
+def describe(
+    name: str,
+    image_hw: tuple[int, int],
+    shape: Shape | None,
+    number: int,
+    held_out: HeldOut | None,
+    token_hw: tuple[int, int],
+    *,
+    blur_sigma: float,
+    percentiles: Sequence[float],
+) -> BankImage:
+    """What is remembered of an image of a fit.
+
+    Args:
+        name: of its file.
+        image_hw: its size (rows, columns).
+        shape: mask within which it is scored, in its pixels; None is the whole image.
+        number: its position in the fit.
+        held_out: what the fit tells about its images; None where it was not asked.
+        token_hw: token grid (rows, columns).
+        blur_sigma: as of inferences.
+        percentiles: each gives a score.
+    """
+    scores = {}
+    if percentiles and held_out is not None and held_out.distances is not None:
+        found = image_scores(held_out.distances[number].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
+        scores = {f"{percent:g}": round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
+    n_unique = None if held_out is None else int(held_out.n_unique[number])
+    return BankImage(PurePath(name).name[-_LONGEST_NAME:], *image_hw, n_unique, scores)
+
+
+def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
+    """JSON values for the metadata of a memory bank."""
+    return [asdict(image) for image in images]
+
+
+def images_in(metadata: Mapping[str, Any]) -> list[BankImage]:
+    """The images that a memory bank was built from; empty for banks of versions that did not keep them.
+
+    Raises:
+        DamagedMemory: what is stored about them is no such list.
+    """
+    try:
+        return _images.validate_python(metadata.get("images", []))
+    except ValidationError as exc:
+        raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
+
+
+def suspicious_images(
+    images: Sequence[BankImage], percentile: float, others: Sequence[BankImage] = ()
+) -> list[SuspiciousImage]:
+    """Images that score far above the others by the bank of the others: perhaps they are defective.
+
+    Args:
+        images: those that are asked about.
+        percentile: of the scores.
+        others: further images of the same bank, which count among the others.
+    """
+    scored = [(number, score) for number, image in enumerate(images) if (score := image.score(percentile)) is not None]
+    known = [score for image in others if (score := image.score(percentile)) is not None]
+    unlike = outliers([score for _, score in scored] + known)
+    return [
+        SuspiciousImage(number, images[number].name, score)
+        for place, (number, score) in enumerate(scored)
+        if place in unlike
+    ]
+
+
+def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
+    """A small JPEG of an image, its longer side 384 pixels at most.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+    """
+    scale = min(1.0, _THUMBNAIL_SIDE / max(image.shape[:2]))
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY])
+    return encoded.tobytes()

@@ -1,0 +1,145 @@
+"""From the embeddings of a fit to its memory bank, and what is recorded about it. No files, no HTTP."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from backend.bank_images import BankImage, as_metadata, images_in
+from backend.errors import Conflict
+from backend.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
+from backend.patchcore import Embeddings, PatchCoreMemory
+from backend.storage import FittedRoi
+
+Turn = Callable[[], AbstractContextManager[object]]
+OnProgress = Callable[[str, int, int], None]
+
+log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a fit appends to.
+
+    Attributes:
+        memory, memory_id: its bank.
+        covering_radius: distance within which the bank covers the images that it was built from.
+        coreset_rate: share of their patches that it was to keep.
+        n_images, n_embeddings: how many it was built from.
+        images: what is remembered of them.
+        thumbnails: of each of them; empty bytes where none was kept.
+    """
+
+    memory: PatchCoreMemory
+    memory_id: str
+    covering_radius: float
+    coreset_rate: float
+    n_images: int
+    n_embeddings: int
+    images: list[BankImage]
+    thumbnails: list[bytes]
+
+    @classmethod
+    def of(cls, fitted: FittedRoi, thumbnails: list[bytes]) -> "Base":
+        """What a stored model is to a fit that appends to it.
+
+        Raises:
+            Conflict: it lacks what an earlier version did not record.
+            DamagedMemory: see `images_in`.
+        """
+        try:
+            radius, rate = (float(fitted.metadata[name]) for name in ("covering_radius", "coreset_rate"))
+            n_images, n_embeddings = (int(fitted.metadata[name]) for name in ("n_images", "n_embeddings"))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise Conflict(
+                f"{fitted.key} was fitted by an earlier version, or on too many images, and cannot be appended to: "
+                "fit it anew on all images"
+            ) from exc
+        images = images_in(fitted.metadata)
+        pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
+        return cls(fitted.memory, fitted.memory_id, radius, rate, n_images, n_embeddings, images, pictures)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The memory bank of a fit.
+
+    Attributes:
+        memory: the bank.
+        covering_radius: see `Base`; None where it was not computed.
+        held_out: what the fit tells about its own images; None where that would have taken too long.
+    """
+
+    memory: PatchCoreMemory
+    covering_radius: float | None
+    held_out: HeldOut | None
+
+
+def build_bank(
+    embeddings: Embeddings,
+    token_hw: tuple[int, int],
+    coreset_rate: float,
+    base: Base | None,
+    turn: Turn,
+    on_progress: OnProgress,
+) -> Bank:
+    """Select the memory bank and compare each image with that of the others.
+
+    Args:
+        embeddings: float32 [N, D] of the images, in order; normalised in place.
+        token_hw: token grid (rows, columns).
+        coreset_rate: share to keep, where there is no base.
+        base: the model to append to; None begins anew.
+        turn: see `k_center_greedy`.
+        on_progress: called with the step, how much of it is done, and of how much.
+    """
+    per_image = token_hw[0] * token_hw[1]
+    n_images = len(embeddings) // per_image
+    if base is None:
+        n_before = 0
+        memory = PatchCoreMemory.build(
+            embeddings, token_hw, coreset_rate, lambda done, total: on_progress("coreset", done, total), turn
+        )
+    else:
+        n_before = len(base.images)
+        memory = base.memory.extended(embeddings, base.covering_radius, n_before, turn)
+    if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
+        log.warning("fit.images_not_scored", reason="so large a memory bank would take minutes")
+        return Bank(memory, base.covering_radius if base else None, None)
+    owner = np.full(len(memory.embeddings), -1) if memory.patches is None else memory.patches // per_image - n_before
+    held_out = hold_out(
+        embeddings,
+        n_images,
+        memory.embeddings,
+        np.maximum(owner, -1),
+        lambda done, total: on_progress("score", done, total),
+        turn,
+    )
+    return Bank(memory, base.covering_radius if base else held_out.covering_radius, held_out)
+
+
+def bank_metadata(
+    bank: Bank, base: Base | None, images: Sequence[BankImage], coreset_rate: float, mm_per_px: float
+) -> dict[str, Any]:
+    """What is recorded with a memory bank about its making.
+
+    Args:
+        bank: the memory bank.
+        base: what it was appended to.
+        images: the images of this fit.
+        coreset_rate: share to keep, where there is no base.
+        mm_per_px: millimetres per pixel.
+    """
+    rows, columns = bank.memory.token_hw
+    before = base.images if base else []
+    metadata = {
+        "coreset_rate": base.coreset_rate if base else coreset_rate,
+        "n_embeddings": (base.n_embeddings if base else 0) + len(images) * rows * columns,
+        "n_images": (base.n_images if base else 0) + len(images),
+        "mm_per_px": mm_per_px,
+        "images": as_metadata([*before, *images]),
+    }
+    return metadata if bank.covering_radius is None else {**metadata, "covering_radius": bank.covering_radius}

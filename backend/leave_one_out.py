@@ -1,0 +1,148 @@
+"""Distances of a fit's own images as if each had not been in the fit: leave-one-image-out, without refitting.
+
+An image compared with a memory bank that holds its own patches scores too low. A bank without those of its patches
+that were picked is no honest one either: every pick is farther than the covering radius from all others, so a place of
+the bank is empty wherever the image was picked, and it scores too high. So, for each image, the greedy selection goes
+on over the patches of the *other* images from the bank without the image's picks, until they are covered as closely
+as the whole fit is covered by the whole bank. What comes out is a k-center greedy bank of the other images: no patch
+of the image itself is in it or had a say in its size.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.patchcore import ROUNDING, Embeddings, distance_of_cosine, greedy_cover
+
+Cosines = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+# Products of a block of patches with the bank: 16 MiB, some 25 ms on two cores, which is how long inferences wait.
+_PRODUCTS_AT_ONCE = 1 << 22
+# Patches times bank. Twenty thousand million take some two minutes on two cores; a coreset of 2 % reaches it at 1,000
+# images of 32 x 32 patches, a bank of every patch at 140.
+MOST_PRODUCTS = 2 * 10**10
+# No cosine: farther than any point of the sphere.
+_NONE = np.float32(-2)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a fit tells about its own images.
+
+    Attributes:
+        covering_radius: distance of the patch that is farthest from the whole bank, 0..2.
+        distances: float32 [n_images, patches per image], of each patch to the bank of the other images, 0..2; None
+            where there are no others.
+        n_unique: int64 [n_images], how many patches of the image the bank of the others does not cover as closely.
+    """
+
+    covering_radius: float
+    distances: npt.NDArray[np.float32] | None
+    n_unique: Rows
+
+
+class _Nearest(NamedTuple):
+    """For every patch the nearest embedding of the bank, by the image that it comes from.
+
+    Attributes:
+        owner: int64 [N], the image of the nearest one, -1 for an earlier fit's.
+        cosine: float32 [N], to it.
+        other: float32 [N], to the nearest one of any other image.
+    """
+
+    owner: Rows
+    cosine: Cosines
+    other: Cosines
+
+
+def hold_out(
+    embeddings: Embeddings,
+    n_images: int,
+    bank: Embeddings,
+    owner: Rows,
+    on_progress: Callable[[int, int], None] | None = None,
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> HeldOut:
+    """Compare every image of a fit with the bank of the others.
+
+    Args:
+        embeddings: float32 [N, D] of all images, in order, L2-normalised.
+        n_images: how many images; each has N / n_images patches.
+        bank: float32 [M, D], what the fit selected, L2-normalised.
+        owner: int64 [M], the image that each embedding of the bank comes from; -1 for one that is not in this fit.
+        on_progress: called with (images compared, n_images).
+        turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
+    """
+    per_image = len(embeddings) // n_images
+    nearest = _nearest_by_image(embeddings, bank, owner, turn)
+    radius = nearest.cosine.min()
+    covering_radius = float(distance_of_cosine(radius))
+    if n_images == 1 and not np.any(owner < 0):
+        return HeldOut(covering_radius, None, np.array([per_image]))
+    image = np.repeat(np.arange(n_images), per_image)
+    cosine = np.where(nearest.owner == image, nearest.other, nearest.cosine)
+    lost = np.flatnonzero((nearest.owner != image) & (nearest.owner >= 0) & (nearest.other < radius))
+    lost = lost[np.argsort(nearest.owner[lost], kind="stable")]
+    ends = np.searchsorted(nearest.owner[lost], np.arange(n_images), side="right")
+    for number, uncovered in enumerate(np.split(lost, ends[:-1])):
+        with turn():
+            picks = uncovered[greedy_cover(embeddings[uncovered], nearest.other[uncovered], radius)]
+            if len(picks):
+                own = slice(number * per_image, (number + 1) * per_image)
+                np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1), out=cosine[own])
+        if on_progress is not None:
+            on_progress(number + 1, n_images)
+    cosine = cosine.reshape(n_images, per_image)
+    n_unique = np.count_nonzero(cosine < radius - ROUNDING, axis=1)
+    return HeldOut(covering_radius, distance_of_cosine(cosine), n_unique)
+
+
+def _nearest_by_image(
+    embeddings: Embeddings,
+    bank: Embeddings,
+    owner: Rows,
+    turn: Callable[[], AbstractContextManager[object]],
+) -> _Nearest:
+    order = np.argsort(owner, kind="stable")
+    images, starts = np.unique(owner[order], return_index=True)
+    transposed = bank[order].T
+    nearest = _Nearest(
+        np.empty(len(embeddings), np.int64),
+        np.empty(len(embeddings), np.float32),
+        np.empty(len(embeddings), np.float32),
+    )
+    step = max(1, _PRODUCTS_AT_ONCE // len(bank))
+    for start in range(0, len(embeddings), step):
+        with turn():
+            rows = slice(start, start + step)
+            of_image = np.maximum.reduceat(embeddings[rows] @ transposed, starts, axis=1)
+            best = of_image.argmax(axis=1)[:, None]
+            nearest.owner[rows] = images[best[:, 0]]
+            nearest.cosine[rows] = np.take_along_axis(of_image, best, axis=1)[:, 0]
+            np.put_along_axis(of_image, best, _NONE, axis=1)
+            nearest.other[rows] = of_image.max(axis=1)
+    return nearest
+
+
+def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> list[int]:
+    """Positions of scores that are too high to be of the same kind as the others.
+
+    By the modified z-score of Iglewicz and Hoaglin (1993), ``0.6745 (x - median) / MAD > 3.5``, which one outlier, or
+    a third of them, does not hide.
+
+    Args:
+        scores: one per image.
+        least: with fewer scores nothing is an outlier.
+        limit: of the modified z-score.
+    """
+    values = np.asarray(scores, np.float64)
+    if len(values) < least:
+        return []
+    median = np.median(values)
+    deviation = np.median(np.abs(values - median))
+    return [int(place) for place in np.flatnonzero(0.6745 * (values - median) > limit * deviation)]
