@@ -158,12 +158,14 @@ def _in_words(n_ok: int, target: float | None, known: dict[str, Any]) -> str:
         sentences.append("nothing is promised about false rejects: OK scores of images in the fit are too low")
     else:
         at_most = known["false_reject_rate_at_most"]
-        sentences.append(f"at most {_percent(at_most)} of good parts are rejected ({CONFIDENCE:.0%} confidence)")
+        sentences.append(
+            f"at most {_percent(at_most)} of good parts are rejected ({100 * CONFIDENCE:.0f} % confidence)"
+        )
         if missing := known["n_ok_missing"]:
             sentences.append(f"{scores} too few to promise 1 %: {missing} more are needed")
     if "escape_rate_at_most" in known:
         escapes = _percent(known["escape_rate_at_most"])
-        sentences.append(f"at most {escapes} of parts like the NG ones escape ({CONFIDENCE:.0%} confidence)")
+        sentences.append(f"at most {escapes} of parts like the NG ones escape ({100 * CONFIDENCE:.0f} % confidence)")
     return "; ".join(sentences)
 
 

@@ -204,7 +204,7 @@ def test_few_scores_are_said_to_be_few_instead_of_extrapolated():
     assert promise.false_reject_rate_at_most == 1
     assert (promise.n_ok_needed, promise.n_ok_missing) == (299, 298)
     assert promise.text == (
-        "at most 100 % of good parts are rejected (95% confidence); 1 OK score is too few to promise 1 %: "
+        "at most 100 % of good parts are rejected (95 % confidence); 1 OK score is too few to promise 1 %: "
         "298 more are needed"
     )
 
