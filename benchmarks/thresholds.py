@@ -31,7 +31,7 @@ Scores = npt.NDArray[np.float64]  # [images, candidates]
 _SPLITS = 20
 _DRAWS = 50
 _SIZES = ((10, 10), (30, 20), (60, 50), (100, 80))  # of the calibration: good, defective
-_MIN_FRESH = 10
+_MIN_FRESH = 5
 _P99 = CANDIDATES.index(PREFERRED)
 
 
