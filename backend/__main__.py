@@ -51,13 +51,14 @@ example:
 _CALIBRATE = f"""
 {_IMAGES}
 Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
-of the NG scores) and prints the calibration. Images that were in the fit score lower than others: hold some back. If
-one image cannot be scored, nothing is calibrated.
+of the NG scores) and prints the calibration, with what it promises. Images that were in the fit score lower than
+others: hold some back. If one image cannot be scored, nothing is calibrated.
 {_RECORDS}"""
 _CALIBRATE_EPILOG = """\
 examples:
   python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2
   python -m backend calibrate Master1 Pattern --ok held-out/ --ng bad/ --mm-per-px 0.2 --scores scores.csv
+  python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2 --target-false-reject-rate 0.02
 """
 _INFER = f"""
 {_IMAGES}
@@ -212,11 +213,22 @@ def _fit(settings: Settings, options: argparse.Namespace) -> None:
 
 def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
     fields = _fields(
-        CalibrateFields, options, area_mm2_thr=options.area_mm2_thr, score_percentile=options.score_percentile
+        CalibrateFields,
+        options,
+        area_mm2_thr=options.area_mm2_thr,
+        score_percentile=options.score_percentile,
+        target_false_reject_rate=options.target_false_reject_rate,
     )
     shape = parse_shape(options.shape)
     calibration = bulk.calibrate(
-        settings, fields, shape, options.ok, options.ng, scores=options.scores, restart=options.restart
+        settings,
+        fields,
+        shape,
+        options.ok,
+        options.ng,
+        scores=options.scores,
+        restart=options.restart,
+        choose=options.choose_percentile,
     )
     print_line(json.dumps(calibration))
 
@@ -345,6 +357,16 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--area-mm2-thr", metavar="MM2", help="smallest region in mm²; default AREA_MM2_THR")
     calibrate.add_argument(
         "--score-percentile", metavar="P", help="percentile of the map that is the score; default SCORE_PERCENTILE"
+    )
+    calibrate.add_argument(
+        "--choose-percentile",
+        action="store_true",
+        help="choose the percentile that separates --ok from --ng best: 99 unless another does by more than chance",
+    )
+    calibrate.add_argument(
+        "--target-false-reject-rate",
+        metavar="RATE",
+        help="choose the threshold so that the next good part is rejected with this probability at most",
     )
     calibrate.add_argument(
         "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to go on after a stop"

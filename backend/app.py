@@ -236,6 +236,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             mm_per_px=body.mm_per_px,
             area_mm2_thr=body.area_mm2_thr,
             score_percentile=body.score_percentile,
+            target_false_reject_rate=body.target_false_reject_rate,
         )
         fitted = (await run_in_threadpool(service.state, key)).fitted
         return CalibrateReply(

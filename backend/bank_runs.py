@@ -99,7 +99,7 @@ def explain(
         if with_pictures:
             good_images = _GoodImages(service, key, fitted)
             pictures = [_png(draw_reason(reason, pixels, good_images.of(reason))) for reason in found]
-    finding = Finding(inference.score, inference.regions)
+    finding = Finding(inference.score, inference.regions, inference.scores)
     result = InferResult(finding, (height, width), "", fitted, calibration, fitted.calibration_state)
     return Explanation(result, found, pictures)
 

@@ -31,6 +31,7 @@ from backend.image_files import (
     write_heatmap,
 )
 from backend.layout import RoiKey, check_recipe
+from backend.percentile_choice import CANDIDATES, choose_percentile
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.roi_mask import Shape, parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, region_reply
@@ -92,6 +93,7 @@ def calibrate(
     *,
     scores: Path | None,
     restart: bool,
+    choose: bool = False,
 ) -> dict[str, Any]:
     """Score good and defective images and choose the ROI's threshold.
 
@@ -102,22 +104,30 @@ def calibrate(
         ok_paths, ng_paths: files and folders.
         scores: file that keeps the scores, for going on after a stop.
         restart: forget what is in it.
+        choose: choose the percentile by `choose_percentile`; such scores are not kept.
 
     Returns:
         The stored calibration, without what it does not have.
 
     Raises:
-        InvalidRequest: see `find_images`, `RecordFile`; an image is given as OK and as NG.
+        InvalidRequest: see `find_images`, `RecordFile`; an image is given as OK and as NG; a choice without NG images,
+            or with what it excludes.
         InvalidImage: an image could not be scored; nothing was calibrated.
         BackendError: as `InspectionService.infer` and `InspectionService.calibrate_ng`.
     """
     ok, ng = _find(ok_paths), _find(ng_paths) if ng_paths else {}
     if both := ok.keys() & ng.keys():
         raise InvalidRequest(f"{ok[min(both)]} is given as OK and as NG")
+    if choose:
+        if not ng:
+            raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
+        if scores is not None or fields.score_percentile is not None:
+            raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
     percentile = settings.score_percentile if fields.score_percentile is None else fields.score_percentile
+    percentiles = CANDIDATES if choose else (percentile,)
     with _records(scores, restart=restart) as records:
         service = InspectionService.open(settings)
-        scoring = Scoring(service, _key(fields), fields.mm_per_px, shape, percentile)
+        scoring = Scoring(service, _key(fields), fields.mm_per_px, shape, percentiles[0], percentiles[1:])
         rows, memory_id = _score_all(scoring, [*ok.values(), *ng.values()], records, "--scores")
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
@@ -126,18 +136,32 @@ def calibrate(
         )
     if service.store.memory_id(scoring.key) != memory_id:
         raise IncompatibleMemory(f"{scoring.key} was fitted anew while this ran: begin anew")
-    ok_scores, ng_scores = ([float(rows[image]["score"]) for image in images.values()] for images in (ok, ng))
+    ok_scores, ng_scores = (
+        {
+            percent: [float((rows[image]["score"], *rows[image].get("scores", ()))[place]) for image in images.values()]
+            for place, percent in enumerate(percentiles)
+        }
+        for images in (ok, ng)
+    )
+    choice = choose_percentile(ok_scores, ng_scores) if choose else None
+    percentile = choice.chosen if choice else percentile
     calibration = service.calibrate_ng(
         scoring.key,
-        ok_scores,
-        ng_scores,
+        ok_scores[percentile],
+        ng_scores[percentile],
         mm_per_px=fields.mm_per_px,
         area_mm2_thr=fields.area_mm2_thr,
         score_percentile=percentile,
         memory_id=memory_id,
+        target_false_reject_rate=fields.target_false_reject_rate,
+        n_candidates=len(percentiles),
     )
-    values = {**asdict(calibration), "warning": calibration.warning}
-    return {name: value for name, value in values.items() if value is not None}
+    reply = calibration.as_dict()
+    if calibration.warning is not None:
+        reply["warning"] = calibration.warning
+    if choice is not None:
+        reply["percentile_choice"] = asdict(choice)
+    return reply
 
 
 def infer(
@@ -201,6 +225,7 @@ class Scoring:
         shape: mask in pixels of each image.
         percentile: percentile that is the score, whatever the ROI's calibration, which then is not applied; None judges
             by the calibration.
+        percentiles: further ones, for `Record.scores`.
     """
 
     service: InspectionService
@@ -208,6 +233,7 @@ class Scoring:
     mm_per_px: float
     shape: Shape | None
     percentile: float | None
+    percentiles: Sequence[float] = ()
 
     def conditions(self) -> Conditions:
         """What decides the records, as it is now.
@@ -260,6 +286,7 @@ class Scoring:
                 mm_per_px=self.mm_per_px,
                 shape=self.shape,
                 score_percentile=self.percentile,
+                percentiles=self.percentiles,
             )
         except (InvalidImage, TooLarge, InvalidShape) as exc:
             return record(sha256, ms=_ms_since(start), error=str(exc)), None
@@ -274,6 +301,7 @@ class Scoring:
                 score=result.inference.score,
                 decision=result.decision,
                 regions=regions,
+                scores=result.inference.scores,
             ),
             heatmap,
         )

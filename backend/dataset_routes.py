@@ -3,7 +3,6 @@
 import contextlib
 import mimetypes
 from collections.abc import Iterator
-from dataclasses import asdict
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
@@ -39,6 +38,7 @@ from backend.schemas import (
     ManifestDatasets,
     ManifestReply,
     ModelReply,
+    PercentileChoiceReply,
     RoiIds,
     RunReply,
     RunsReply,
@@ -106,9 +106,7 @@ def manifest(
     return ManifestReply(
         **ids_of(key, request_id),
         memory=fitted is not None,
-        calib={name: value for name, value in asdict(calibration).items() if value is not None}
-        if calibration
-        else None,
+        calib=calibration.as_dict() if calibration else None,
         datasets=ManifestDatasets(classes=_classes(service, key)),
     )
 
@@ -221,6 +219,8 @@ def calibrate_dataset(
         score_percentile=body.score_percentile,
         area_mm2_thr=body.area_mm2_thr,
         require_ng=body.require_ng,
+        target_false_reject_rate=body.target_false_reject_rate,
+        choose=body.choose_percentile,
     )
     values = vars(done.calibration)
     percentile = done.calibration.score_percentile
@@ -233,6 +233,7 @@ def calibrate_dataset(
         **ids_of(key, request_id),
         model=model_reply(done.fitted),
         warning=done.warning,
+        percentile_choice=PercentileChoiceReply.model_validate(done.choice) if done.choice else None,
         n_errors=len(failed),
         errors=failed,
     )

@@ -12,6 +12,7 @@ from backend.calib import Calibration
 from backend.datasets import Label, NewSample, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.layout import RoiKey
+from backend.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.recipes import same_scale
 from backend.roi_mask import Shape, build_mask, parse_shape
 from backend.runs import Progress
@@ -58,12 +59,14 @@ class DatasetCalibration:
         calibration: as it was stored.
         failed: images that could not be scored; it rests on the others.
         warning: what the numbers cannot promise.
+        choice: the percentile that was chosen, where that was asked for.
     """
 
     fitted: FittedRoi
     calibration: Calibration
-    failed: list[Judged[float]]
+    failed: list[Judged[tuple[float, ...]]]
     warning: str | None
+    choice: PercentileChoice | None
 
 
 def store(
@@ -161,6 +164,8 @@ def calibrate(
     score_percentile: float | None,
     area_mm2_thr: float | None,
     require_ng: bool,
+    target_false_reject_rate: float | None = None,
+    choose: bool = False,
 ) -> DatasetCalibration:
     """Score the stored images and choose the ROI's threshold from them.
 
@@ -170,9 +175,12 @@ def calibrate(
         default_mm_per_px: for images that do not say, of a recipe that is not locked.
         score_percentile, area_mm2_thr: as for `InspectionService.calibrate_ng`.
         require_ng: refuse without NG images.
+        target_false_reject_rate: as for `calib.calibrate`.
+        choose: choose the percentile by `choose_percentile`, from one inference of each image; it needs NG images.
 
     Raises:
-        InvalidRequest: no OK image, or no NG image where they are required, is stored or could be scored.
+        InvalidRequest: a percentile is given and shall be chosen; no OK image, or no NG image where they are required,
+            is stored or could be scored.
         Conflict: the ROI was fitted anew meanwhile; nothing was calibrated.
         BackendError: as `InspectionService.infer` and `InspectionService.calibrate_ng`.
     """
@@ -180,27 +188,38 @@ def calibrate(
     ok, ng = service.datasets.samples(key, "ok"), service.datasets.samples(key, "ng")
     if not ok:
         raise InvalidRequest(f"no OK images are stored for {key}: upload some")
+    if choose and score_percentile is not None:
+        raise InvalidRequest("score_percentile is given, and choose_percentile asks to choose it: send one of them")
+    if choose and not ng:
+        raise InvalidRequest(f"no NG images are stored for {key}, and choose_percentile needs some: upload them first")
     if require_ng and not ng:
         raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
     percentile = service.settings.score_percentile if score_percentile is None else score_percentile
-    known = _score_cache(service, key, fitted, percentile)
-    scores: dict[Label, list[float]] = {"ok": [], "ng": []}
+    percentiles = CANDIDATES if choose else (percentile,)
+    known = _score_cache(service, key, fitted, percentiles)
+    scores: dict[Label, list[tuple[float, ...]]] = {"ok": [], "ng": []}
     scales: list[float] = []
-    failed: list[Judged[float]] = []
+    failed: list[Judged[tuple[float, ...]]] = []
 
-    def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> float:
+    def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
         content = image.read()
-        score = known.get(content, shape)
-        if score is None:
+        found = known.get(content, shape)
+        if found is None or len(found) != len(percentiles):
             once = NamedImage(image.name, lambda: content)
             result = service.judge(
-                fitted, once, mm_per_px=mm_per_px, shape=shape, score_percentile=percentile, with_heatmap=False
+                fitted,
+                once,
+                mm_per_px=mm_per_px,
+                shape=shape,
+                score_percentile=percentiles[0],
+                percentiles=percentiles[1:],
+                with_heatmap=False,
             )
-            score = result.inference.score
-            known.put(content, shape, score)
-        return score
+            found = (result.inference.score, *result.inference.scores)
+            known.put(content, shape, found)
+        return found
 
-    def keep(judged: Judged[float]) -> None:
+    def keep(judged: Judged[tuple[float, ...]]) -> None:
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
         else:
@@ -208,20 +227,29 @@ def calibrate(
             scales.append(judged.mm_per_px)
 
     _judge_all(service, key, "calibrate_dataset", [*ok, *ng], default_mm_per_px, score, keep)
-    if not scores["ok"] or (require_ng and not scores["ng"]):
+    if not scores["ok"] or ((require_ng or choose) and not scores["ng"]):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
+    by_percentile = {
+        label: dict(zip(percentiles, map(list, zip(*of_images, strict=True)), strict=True)) if of_images else {}
+        for label, of_images in scores.items()
+    }
+    choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if choose else None
+    percentile = choice.chosen if choice else percentile
+    seen_in_fit = fitted.metadata.get("source") == "dataset"
     calibration = service.calibrate_ng(
         key,
-        scores["ok"],
-        scores["ng"],
+        by_percentile["ok"][percentile],
+        by_percentile["ng"].get(percentile, []),
         mm_per_px=scales[0],
         area_mm2_thr=area_mm2_thr,
         score_percentile=percentile,
         memory_id=fitted.memory_id,
+        target_false_reject_rate=target_false_reject_rate,
+        n_candidates=len(percentiles),
+        ok_are_fresh=not seen_in_fit,
     )
-    seen = _SEEN_IN_THE_FIT if fitted.metadata.get("source") == "dataset" else None
-    warnings = [text for text in (calibration.warning, seen) if text]
-    return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None)
+    warnings = [text for text in (calibration.warning, _SEEN_IN_THE_FIT if seen_in_fit else None) if text]
+    return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None, choice)
 
 
 def infer(
@@ -290,12 +318,14 @@ def _judge_all(
     annotate(n_images=len(samples), n_errors=run.n_errors)
 
 
-def _score_cache(service: InspectionService, key: RoiKey, fitted: FittedRoi, percentile: float) -> ScoreCache:
+def _score_cache(
+    service: InspectionService, key: RoiKey, fitted: FittedRoi, percentiles: Sequence[float]
+) -> ScoreCache:
     conditions = {
         "memory_id": fitted.memory_id,
         "extractor": service.features.identity.as_dict(),
         "runtime": service.features.runtime.name,
-        "score_percentile": percentile,
+        "score_percentile": percentiles[0] if len(percentiles) == 1 else list(percentiles),
         "blur_sigma": service.settings.blur_sigma,
     }
     return ScoreCache(service.datasets.folder(key), conditions)

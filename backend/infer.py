@@ -44,10 +44,12 @@ class Finding:
     Attributes:
         score: percentile of the masked distance map; a distance, 0..2.
         regions: defects by falling area; empty without a threshold.
+        scores: further percentiles of the map, those that were asked for.
     """
 
     score: float
     regions: list[Region]
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Inference(Finding):
     """What one image gave.
 
     Attributes:
-        score, regions: see `Finding`.
+        score, regions, scores: see `Finding`.
         heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
         distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
         embeddings: float32 [N, D], of its patches, row by row, not normalised.
@@ -87,6 +89,7 @@ class InferenceEngine:
         shape: Shape | None = None,
         threshold: float | None = None,
         score_percentile: float = 99,
+        percentiles: Sequence[float] = (),
         area_mm2_thr: float = 0,
         run_network: Run | None = None,
     ) -> Inference:
@@ -99,6 +102,7 @@ class InferenceEngine:
             shape: mask in pixels of `image`; None is the whole image.
             threshold: from calibration; None finds no regions.
             score_percentile: percentile of the masked map that is the score.
+            percentiles: further ones, for `Finding.scores`.
             area_mm2_thr: regions smaller than this are dropped, in mm².
             run_network: see `DinoV2Features.extract`.
 
@@ -113,15 +117,15 @@ class InferenceEngine:
         with stage("post"):
             distance_map = to_image_grid(distances, image_hw, self.blur_sigma)
             if mask is None:  # one sample and one upper tail serve the picture and the score
-                low, high, score = percentile(distance_map, 1, 99, score_percentile)
+                low, high, score, *scores = percentile(distance_map, 1, 99, score_percentile, *percentiles)
             else:
                 low, high = percentile(distance_map, 1, 99)
-                (score,) = percentile(distance_map, score_percentile, mask=mask)
+                score, *scores = percentile(distance_map, score_percentile, *percentiles, mask=mask)
             heatmap = to_heatmap(distance_map, mask, low, high)
             regions = []
             if threshold is not None:
                 regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
-        return Inference(score, regions, heatmap, distance_map, embeddings)
+        return Inference(score, regions, tuple(scores), heatmap, distance_map, embeddings)
 
 
 def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) -> Map:

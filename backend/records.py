@@ -64,6 +64,7 @@ class Record:
         ms: milliseconds from reading the image to its heatmap.
         score, decision, regions: as in the reply of ``/infer``; None where the image failed.
         error: why it failed.
+        scores: at the further percentiles that were asked for; no column.
     """
 
     path: str
@@ -74,6 +75,7 @@ class Record:
     decision: Literal["ok", "ng"] | None = None
     regions: list[dict[str, Any]] | None = None
     error: str | None = None
+    scores: tuple[float, ...] = ()
 
     def as_json(self) -> bytes:
         """One line of JSON, in ASCII."""

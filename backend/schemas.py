@@ -151,6 +151,13 @@ class ExplainFields(InferFields):
         return None if self.x is None or self.y is None else (self.x, self.y)
 
 
+TargetRate = Annotated[FiniteFloat, Field(ge=1e-6, lt=1)]
+_TARGET_RATE = (
+    "choose the threshold so that the next good part is rejected with this probability at most, whatever the "
+    "distribution of scores; default: p99 of OK, or its midpoint with p5 of NG"
+)
+
+
 class CalibrateFields(RoiFields):
     """What a calibration names beside its scores."""
 
@@ -160,6 +167,7 @@ class CalibrateFields(RoiFields):
     score_percentile: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = Field(
         None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
     )
+    target_false_reject_rate: TargetRate | None = Field(None, description=_TARGET_RATE, examples=[None])
 
 
 class CalibrateRequest(CalibrateFields):
@@ -175,7 +183,7 @@ class CalibrateRequest(CalibrateFields):
         None, max_length=1_000_000, description="scores of defective parts, if there are any", examples=[[0.72, 0.66]]
     )
 
-    @field_validator("mm_per_px", "area_mm2_thr", "score_percentile", mode="before")
+    @field_validator("mm_per_px", "area_mm2_thr", "score_percentile", "target_false_reject_rate", mode="before")
     @classmethod
     def _are_numbers(cls, value: Any) -> Any:
         return _number(value)
@@ -223,6 +231,15 @@ class CalibrateDatasetRequest(_DatasetRequest):
     )
     require_ng: Annotated[StrictBool, BeforeValidator(lambda value: True if value is None else value)] = Field(
         True, description="refuse without NG images", examples=[True]
+    )
+    target_false_reject_rate: Annotated[TargetRate | None, _JsonNumber] = Field(
+        None, description=_TARGET_RATE, examples=[None]
+    )
+    choose_percentile: Annotated[StrictBool, BeforeValidator(lambda value: False if value is None else value)] = Field(
+        False,
+        description="choose the percentile that separates OK from NG images best, 99 unless another does so by more "
+        "than chance; needs NG images",
+        examples=[False],
     )
 
 
@@ -336,8 +353,73 @@ class FitReply(_RoiReply):
     )
 
 
+class PromiseReply(_Reply):
+    """What the threshold promises for parts to come, from the same process as the scored ones."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    confidence: float = Field(description="of each upper bound by itself", examples=[0.95])
+    text: str = Field(
+        description="the same in words",
+        examples=[
+            "at most 76 % of good parts are rejected (95 % confidence); 3 OK scores are too few to promise 1 %: 415 "
+            "more are needed; at most 88 % of parts like the NG ones escape (95 % confidence)"
+        ],
+    )
+    n_rejected: int | None = Field(None, description="OK scores at or above the threshold", examples=[0])
+    false_reject_rate: float | None = Field(
+        None, description="share of good parts to be expected at or above the threshold", examples=[0.25]
+    )
+    false_reject_rate_at_most: float | None = Field(
+        None,
+        description="its upper bound, for any distribution; this and what is about false rejects is left out where the "
+        "OK images were in the fit",
+        examples=[0.7534],
+    )
+    n_ok_needed: int | None = Field(
+        None, description="OK scores, all below the threshold, from which 1 % is promised", examples=[418]
+    )
+    n_ok_missing: int | None = Field(None, description="how many there are too few", examples=[415])
+    n_ok_missing_for_target: int | None = Field(
+        None, description="OK scores that target_false_reject_rate needs beyond those there are", examples=[None]
+    )
+    n_escaped: int | None = Field(None, description="NG scores below the threshold", examples=[0])
+    escape_rate: float | None = Field(
+        None, description="share of defective parts to be expected below the threshold", examples=[0.3333]
+    )
+    escape_rate_at_most: float | None = Field(None, description="its upper bound", examples=[0.8775])
+
+
+class CandidateReply(_Reply):
+    """How well a percentile separates the images."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    score_percentile: float = Field(examples=[99.5])
+    auroc: float = Field(description="probability that an NG image scores above an OK one", examples=[0.94])
+    gap: float = Field(description="lowest NG minus highest OK score", examples=[-0.05])
+    gain_in_errors: float | None = Field(
+        None,
+        description="how much better than 99 its AUROC is, in standard errors; chosen from 2.326 on",
+        examples=[0.4],
+    )
+
+
+class PercentileChoiceReply(_Reply):
+    """Which percentile was chosen, and why."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    chosen: float = Field(examples=[99])
+    reason: str = Field(examples=["99 is kept (AUROC 0.9377): none separates better by more than chance would"])
+    candidates: list[CandidateReply]
+
+
 class _CalibrationReply(_RoiReply):
-    threshold: float = Field(description="midpoint of p99_ok and p5_ng, or p99_ok without NG", examples=[0.5512])
+    threshold: float = Field(
+        description="midpoint of p99_ok and p5_ng, or p99_ok without NG, or what target_false_reject_rate takes",
+        examples=[0.5512],
+    )
     p99_ok: float = Field(description="99th percentile of the OK scores", examples=[0.4394])
     p5_ng: float | None = Field(None, description="5th percentile of the NG scores", examples=[0.663])
     ok_mean: float = Field(examples=[0.4133])
@@ -352,6 +434,8 @@ class _CalibrationReply(_RoiReply):
         examples=[False],
     )
     warning: str | None = Field(None, description="what the numbers cannot promise")
+    target_false_reject_rate: float | None = Field(None, description="where it was asked for", examples=[None])
+    promise: PromiseReply | None = None
     model: ModelReply | None = Field(None, description="the stored model that it was made for; left out before a fit")
 
 
@@ -559,6 +643,7 @@ class CalibrateDatasetReply(_CalibrationReply):
     score_percentile: int | None = Field(
         None, description="left out when SCORE_PERCENTILE is no integer", examples=[99]
     )
+    percentile_choice: PercentileChoiceReply | None = Field(None, description="with choose_percentile")
     n_errors: int = Field(examples=[0])
     errors: list[FailedSampleReply]
 

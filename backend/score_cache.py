@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from backend.roi_mask import Shape
 from backend.utils import read_small
 
 _PREFIX = ".scores-"
-_MAX_BYTES = 64 << 20  # scores of 700,000 images
+_MAX_BYTES = 64 << 20  # of 700,000 images with a score each
 
 log: Any = structlog.get_logger(__name__)
 
@@ -32,14 +32,14 @@ class ScoreCache:
         self._scores = _read(self._path)
         self._writes = True
 
-    def get(self, image: bytes, shape: Shape | None) -> float | None:
+    def get(self, image: bytes, shape: Shape | None) -> tuple[float, ...] | None:
         """What was put for these image bytes and this mask; None if nothing was."""
         return self._scores.get(_name(image, shape))
 
-    def put(self, image: bytes, shape: Shape | None, score: float) -> None:
-        """Keep a score; where the disk does not take it, the run goes on without."""
+    def put(self, image: bytes, shape: Shape | None, scores: Sequence[float]) -> None:
+        """Keep the scores of an image; where the disk does not take them, the run goes on without."""
         name = _name(image, shape)
-        self._scores[name] = score
+        self._scores[name] = tuple(scores)
         if not self._writes:
             return
         try:
@@ -47,7 +47,7 @@ class ScoreCache:
                 for other in self._path.parent.glob(f"{_PREFIX}*"):
                     other.unlink(missing_ok=True)
             with self._path.open("ab", buffering=0) as file:
-                file.write(f"\n{json.dumps([name, score])}".encode())  # a torn line ends where the next one begins
+                file.write(f"\n{json.dumps([name, *scores])}".encode())  # a torn line ends where the next one begins
         except OSError as exc:
             self._writes = False
             log.warning("scores.not_kept", reason=str(exc.strerror))
@@ -58,7 +58,7 @@ def _name(image: bytes, shape: Shape | None) -> str:
     return hashlib.sha256(hashlib.sha256(image).digest() + mask).hexdigest()
 
 
-def _read(path: Path) -> dict[str, float]:
+def _read(path: Path) -> dict[str, tuple[float, ...]]:
     try:
         lines = read_small(path, _MAX_BYTES).split(b"\n")
     except OSError:  # there are none yet, or they cannot be read: all are made again
@@ -69,9 +69,9 @@ def _read(path: Path) -> dict[str, float]:
     scores = {}
     for line in lines:
         try:
-            name, score = json.loads(line)
+            name, *values = json.loads(line)
         except (ValueError, TypeError, RecursionError):  # empty, or torn by a crash
             continue
-        if isinstance(name, str) and isinstance(score, float) and math.isfinite(score):
-            scores[name] = score
+        if isinstance(name, str) and values and all(isinstance(v, float) and math.isfinite(v) for v in values):
+            scores[name] = tuple(values)
     return scores

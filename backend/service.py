@@ -326,6 +326,9 @@ class InspectionService:
         area_mm2_thr: float | None = None,
         score_percentile: float | None = None,
         memory_id: str | None = None,
+        target_false_reject_rate: float | None = None,
+        n_candidates: int = 1,
+        ok_are_fresh: bool = True,
     ) -> Calibration:
         """Choose the ROI's threshold from image scores and store it.
 
@@ -337,6 +340,7 @@ class InspectionService:
             area_mm2_thr: smallest region in mm²; None takes the configured one.
             score_percentile: percentile that the scores are; None takes the configured one.
             memory_id: the memory bank that the scores came from; None takes the stored one.
+            target_false_reject_rate, n_candidates, ok_are_fresh: as for `calib.calibrate`.
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
@@ -354,6 +358,9 @@ class InspectionService:
             area_mm2_thr=self.settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
             score_percentile=self.settings.score_percentile if score_percentile is None else score_percentile,
             memory_id=memory_id,
+            target_false_reject_rate=target_false_reject_rate,
+            n_candidates=n_candidates,
+            ok_are_fresh=ok_are_fresh,
         )
         self.store.save_calibration(key, calibration)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
@@ -367,6 +374,7 @@ class InspectionService:
         mm_per_px: float,
         shape: Shape | None = None,
         score_percentile: float | None = None,
+        percentiles: Sequence[float] = (),
     ) -> InferResult:
         """Score one image against the ROI's memory bank, by the ROI's own calibration.
 
@@ -377,6 +385,7 @@ class InspectionService:
             shape: mask in pixels of this image.
             score_percentile: percentile that is the score, whatever the calibration, which then is not applied: its
                 threshold was chosen from other scores. None takes the calibration's, or the configured one.
+            percentiles: of the same map, for more scores; see `Finding`.
 
         Raises:
             MemoryNotFound: the ROI was never fitted.
@@ -389,7 +398,14 @@ class InspectionService:
         self.recipes.check(key.recipe_id, mm_per_px)
         fitted = self.fitted(key)
         with self.inference_place():
-            result = self.judge(fitted, image, mm_per_px=mm_per_px, shape=shape, score_percentile=score_percentile)
+            result = self.judge(
+                fitted,
+                image,
+                mm_per_px=mm_per_px,
+                shape=shape,
+                score_percentile=score_percentile,
+                percentiles=percentiles,
+            )
         annotate(
             n_images=1,
             device=self.features.runtime.device,
@@ -412,13 +428,14 @@ class InspectionService:
         mm_per_px: float,
         shape: Shape | None = None,
         score_percentile: float | None = None,
+        percentiles: Sequence[float] = (),
         with_heatmap: bool = True,
     ) -> InferResult:
         """Score one image against a model; the caller holds an `inference_place`.
 
         Args:
             fitted: what `fitted` gave.
-            image, mm_per_px, shape, score_percentile: as for `infer`.
+            image, mm_per_px, shape, score_percentile, percentiles: as for `infer`.
             with_heatmap: False leaves the encoded heatmap empty, for who needs the score only.
 
         Raises:
@@ -431,6 +448,7 @@ class InspectionService:
                 mm_per_px=mm_per_px,
                 shape=shape,
                 score_percentile=score_percentile,
+                percentiles=percentiles,
                 with_heatmap=with_heatmap,
             )
 
@@ -453,11 +471,17 @@ class InspectionService:
         mm_per_px: float,
         shape: Shape | None,
         score_percentile: float | None,
+        percentiles: Sequence[float],
         with_heatmap: bool,
     ) -> InferResult:
         pixels = self.decode(image)
         inference, calibration = self.run_engine(
-            fitted, pixels, mm_per_px=mm_per_px, shape=shape, score_percentile=score_percentile
+            fitted,
+            pixels,
+            mm_per_px=mm_per_px,
+            shape=shape,
+            score_percentile=score_percentile,
+            percentiles=percentiles,
         )
         heatmap = ""
         if with_heatmap:
@@ -465,7 +489,8 @@ class InspectionService:
                 heatmap = encode_png_base64(inference.heatmap)
         SCORES.observe(inference.score)
         state = fitted.calibration_state if score_percentile is None else "none"
-        finding = Finding(inference.score, inference.regions)  # the maps are as large as the image: they end here
+        # The maps are as large as the image: they end here.
+        finding = Finding(inference.score, inference.regions, inference.scores)
         return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)
 
     def decode(self, image: NamedImage) -> npt.NDArray[np.uint8]:
@@ -485,13 +510,14 @@ class InspectionService:
         mm_per_px: float,
         shape: Shape | None,
         score_percentile: float | None = None,
+        percentiles: Sequence[float] = (),
     ) -> tuple[Inference, Calibration | None]:
         """One image through a model, and the calibration that it was judged by; the caller holds an `inference_place`.
 
         Args:
             fitted: what `fitted` gave.
             pixels: uint8 [H, W, 3], BGR.
-            mm_per_px, shape, score_percentile: as for `infer`.
+            mm_per_px, shape, score_percentile, percentiles: as for `infer`.
 
         Raises:
             InvalidShape: see `build_mask`.
@@ -508,6 +534,7 @@ class InspectionService:
             shape=shape,
             threshold=calibration.threshold if calibration else None,
             score_percentile=percentile,
+            percentiles=percentiles,
             area_mm2_thr=area_mm2_thr,
             run_network=self._queue.infer,
         )

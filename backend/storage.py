@@ -27,6 +27,7 @@ from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidR
 from backend.layout import CALIBRATION_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
+from backend.promise import Promise
 from backend.resources import free_memory
 from backend.utils import MAX_JSON_FILE_BYTES, read_small, write_atomic
 
@@ -212,8 +213,7 @@ class ModelStore:
         """
         found = self._find(key)
         place = current_place(self._root, _calibrated_as(key, found[0]) if found else key)
-        values = {name: value for name, value in asdict(calibration).items() if value is not None}
-        text = json.dumps({**values, "version": FORMAT_VERSION}, indent=2, allow_nan=False)
+        text = json.dumps({**calibration.as_dict(), "version": FORMAT_VERSION}, indent=2, allow_nan=False)
         with writing(place.calibration.parent, "model"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
@@ -467,10 +467,10 @@ def _read_calibration(path: Path) -> Calibration | None:
         known["memory_id"] = values["memory_id"]
     if isinstance(values.get("overlap"), bool):
         known["overlap"] = values["overlap"]
-    return Calibration(**known)
+    return Calibration(**known, promise=Promise.read(values.get("promise")))
 
 
-_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id"}
+_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id", "promise"}
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -5,6 +5,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``serving``: single, load, fit, queue; ``--precision float32 bfloat16``, ``--rounds``
 - ``footprint``: server (start and memory), size
 - ``datasets``: 10,000 stored images; a whole data set beside single calls
+- ``thresholds``: what thresholds promise, on data sets of yours
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
 """
 

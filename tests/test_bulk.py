@@ -332,7 +332,7 @@ class TestCalibrate:
         alone = service(work, features)
         ok = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[:2]]
         ng = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[2:]]
-        expected = vars(alone.calibrate_ng(KEY, ok, ng, mm_per_px=0.2, area_mm2_thr=2.5))
+        expected = alone.calibrate_ng(KEY, ok, ng, mm_per_px=0.2, area_mm2_thr=2.5).as_dict()
         stored = (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes()
         (work / "models" / "Master1" / "Pattern" / "calib.json").unlink()
         status, out, _ = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--area-mm2-thr", "2.5")
@@ -355,6 +355,26 @@ class TestCalibrate:
         judged = records(run("infer", *ROI, PARTS[0])[1])[0]
         assert judged["score"] == maxima[0]
         assert judged["score_percentile"] == 100
+
+    def test_a_chosen_percentile_and_a_target_rate_give_what_a_calibration_from_its_scores_would(
+        self, run, work, features
+    ):
+        arguments = ("calibrate", *ROI, *self.OK, "--choose-percentile", "--target-false-reject-rate", "0.7")
+        status, out, _ = run(*arguments, "--ng", "parts/a")
+        assert status == 0
+        printed = json.loads(out)
+        percentile = printed["percentile_choice"]["chosen"]
+        assert printed["score_percentile"] == percentile
+        ok = [
+            service(work, features).infer(KEY, named(path), mm_per_px=0.2, score_percentile=percentile).inference.score
+            for path in PARTS[:2]
+        ]
+        assert printed["threshold"] == np.nextafter(min(ok), 2), "of three ranks the next part may take two"
+        assert printed["promise"]["n_rejected"] == 1
+        for refused, says in [((), "--ng"), (("--ng", "parts/a", "--scores", "s.csv"), "without --scores")]:
+            status, _, err = run(*arguments, *refused)
+            assert status == 2
+            assert says in err
 
     def test_the_shape_masks_the_scores(self, run, work, features):
         masked = records(run("infer", *ROI, "parts/1.png", "--shape", CIRCLE)[1])[0]["score"]

@@ -1,6 +1,7 @@
 """Fit, calibrate and infer from stored images, beside the same with images that are sent."""
 
 import json
+import math
 
 import cv2
 import pytest
@@ -200,3 +201,41 @@ def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
     assert whole.score == score(fitted, pngs[3])
     assert masked.score != whole.score
     assert heatmaps[0] == heatmaps[1] != heatmaps[2]
+
+
+def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, monkeypatch):
+    store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
+    store(fitted, "ng", pngs[3:5])
+    judge, judged = fitted.judge, []
+    monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
+    done = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, choose=True)
+    assert len(judged) == 5
+    again = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, choose=True)
+    assert len(judged) == 5, "the scores at all percentiles are kept"
+    assert (again.calibration, again.choice) == (done.calibration, done.choice)
+    assert done.choice.chosen == done.calibration.score_percentile
+    for item in done.choice.candidates:
+        at = item.score_percentile
+        ok = [score(fitted, pngs[0], None, at), score(fitted, pngs[1], None, at), score(fitted, pngs[2], CIRCLE, at)]
+        ng = [score(fitted, png, None, at) for png in pngs[3:5]]
+        assert item.gap == min(ng) - max(ok)
+        if at == done.choice.chosen:
+            assert done.calibration.threshold == choose_threshold(ok, ng)
+
+
+def test_a_percentile_is_not_chosen_without_ng_images_or_where_one_is_given(fitted, pngs):
+    with pytest.raises(InvalidRequest, match=r"no NG images .* choose_percentile needs some"):
+        dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False}, choose=True)
+    store(fitted, "ng", pngs[3:4])
+    with pytest.raises(InvalidRequest, match="send one of them"):
+        dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 99}, choose=True)
+
+
+def test_a_target_rate_moves_the_threshold_and_images_of_the_fit_promise_nothing_about_it(fitted, pngs):
+    store(fitted, "ng", pngs[3:5])
+    calibration = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, target_false_reject_rate=0.1).calibration
+    largest = max(score(fitted, png, None, 99) for png in pngs[:2])
+    assert calibration.threshold == math.nextafter(largest, math.inf)
+    assert calibration.promise.false_reject_rate_at_most is None, "the images were in the fit"
+    assert calibration.promise.escape_rate_at_most is not None
+    assert fitted.fitted(KEY).calibration.promise == calibration.promise, "it is stored"

@@ -26,7 +26,7 @@ def memory():
 def inference(memory, embeddings, threshold=None):
     distance_map = to_image_grid(memory.distances(embeddings).reshape(GRID), HW, 1.0)
     regions = [] if threshold is None else find_regions(distance_map, None, threshold, 0, 1.0)
-    return Inference(0.5, regions, np.zeros(HW, np.uint8), distance_map, embeddings)
+    return Inference(0.5, regions, (), np.zeros(HW, np.uint8), distance_map, embeddings)
 
 
 def test_a_pixel_is_explained_by_the_patch_that_has_it(memory):

@@ -276,7 +276,7 @@ def test_small_files_that_are_gigabytes_are_refused_without_reading_them(stored:
     datasets.add(KEY, "ok", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "a.png"})])
     (sample,) = datasets.samples(KEY, "ok")
     scores = ScoreCache(sample.path.parent, {})
-    scores.put(b"image", None, 0.5)
+    scores.put(b"image", None, (0.5,))
     cache = next(sample.path.parent.glob(".scores-*"))
     for path in (
         stored / "calib.json",
@@ -295,11 +295,11 @@ def test_small_files_that_are_gigabytes_are_refused_without_reading_them(stored:
 
 
 def test_scores_that_are_no_numbers_are_made_again(tmp_path: Path) -> None:
-    ScoreCache(tmp_path, {}).put(b"image", None, 0.5)
+    ScoreCache(tmp_path, {}).put(b"image", None, (0.5,))
     file = next(tmp_path.glob(".scores-*"))
     name = json.loads(file.read_bytes())[0]
     for line in (f'["{name}", NaN]', f'["{name}", Infinity]', f'["{name}", "0.5"]', "[" * 100_000, "\xff", "{}"):
         file.write_text(line, encoding="latin-1")
         assert ScoreCache(tmp_path, {}).get(b"image", None) is None
     file.write_text(f'["{name}", 0.25]')
-    assert ScoreCache(tmp_path, {}).get(b"image", None) == 0.25
+    assert ScoreCache(tmp_path, {}).get(b"image", None) == (0.25,)

@@ -1,0 +1,64 @@
+"""Promises and target rates in requests and replies."""
+
+import cv2
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.calib import calibrate
+from backend.config import Settings
+from backend.service import InspectionService
+from backend.storage import ModelStore
+
+BODY = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2, "ok_scores": [0.41, 0.44, 0.39]}
+
+
+@pytest.fixture
+def client(features, tmp_path):
+    settings = Settings(models_dir=tmp_path)
+    with TestClient(create_app(settings, InspectionService(settings, features, ModelStore(tmp_path)))) as client:
+        yield client
+
+
+def test_the_reply_carries_the_promise_and_leaves_out_what_there_is_not(client):
+    for more, options in [
+        ({"ng_scores": [0.72, 0.66]}, {}),
+        ({"ng_scores": None}, {}),
+        ({"target_false_reject_rate": 0.01}, {"target_false_reject_rate": 0.01}),
+    ]:
+        reply = client.post("/calibrate_ng", json={**BODY, **more}).json()
+        expected = calibrate(
+            BODY["ok_scores"],
+            more.get("ng_scores") or [],
+            mm_per_px=0.2,
+            area_mm2_thr=1,
+            score_percentile=99,
+            memory_id=None,
+            **options,
+        )
+        assert reply["threshold"] == expected.threshold
+        assert reply["promise"] == expected.promise.as_dict()
+        assert reply.get("target_false_reject_rate") == options.get("target_false_reject_rate")
+        assert None not in reply["promise"].values()
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, "0.1", True, 1e-9])
+def test_a_target_that_is_no_rate_is_refused(client, rate):
+    reply = client.post("/calibrate_ng", json={**BODY, "target_false_reject_rate": rate})
+    assert reply.status_code == 422
+    assert "target_false_reject_rate" in reply.json()["error"]
+
+
+def test_the_manifest_keeps_the_promise(client, images):
+    ids = {"role_id": "Master1", "roi_id": "Pattern"}
+    png = cv2.imencode(".png", images[0])[1].tobytes()
+    assert client.post("/fit_ok", data={**ids, "mm_per_px": 0.2}, files={"images": png}).status_code == 200
+    promise = client.post("/calibrate_ng", json=BODY).json()["promise"]
+    assert promise["n_ok_missing"] == 296
+    assert client.get("/manifest", params=ids).json()["calib"]["promise"] == promise
+
+
+def test_the_documents_show_what_a_promise_holds(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert "false_reject_rate_at_most" in schemas["PromiseReply"]["properties"]
+    assert "choose_percentile" in schemas["CalibrateDatasetRequest"]["properties"]
