@@ -199,6 +199,7 @@ def calibrate(
     _judge_all(service, key, "calibrate_dataset", [*ok, *ng], default_mm_per_px, score, keep)
     if not scores["ok"] or (require_ng and not scores["ng"]):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
+    seen_in_fit = fitted.metadata.get("source") == "dataset"
     calibration = service.calibrate_ng(
         key,
         scores["ok"],
@@ -207,9 +208,9 @@ def calibrate(
         area_mm2_thr=area_mm2_thr,
         score_percentile=percentile,
         memory_id=fitted.memory_id,
+        seen_in_fit=seen_in_fit,
     )
-    seen = _SEEN_IN_THE_FIT if fitted.metadata.get("source") == "dataset" else None
-    warnings = [text for text in (calibration.warning, seen) if text]
+    warnings = [text for text in (calibration.warning, _SEEN_IN_THE_FIT if seen_in_fit else None) if text]
     return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None)
 
 

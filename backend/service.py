@@ -15,6 +15,7 @@ from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.datasets import DatasetStore
+from backend.drift_log import DriftLog
 from backend.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
@@ -99,6 +100,7 @@ class InspectionService:
         self.recipes = RecipeStore(settings.models_dir)
         self.datasets = DatasetStore(settings.models_dir)
         self.runs = RunBoard(settings.models_dir)
+        self.drift = DriftLog(settings.models_dir, store, settings.drift_reject_rate)
         self.reason = reason
         self._engine = InferenceEngine(features, settings.blur_sigma)
         batch = features.runtime.batch
@@ -212,6 +214,7 @@ class InspectionService:
             }
             with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px):
                 self.store.save_memory(key, memory, metadata)
+        self.drift.forget(key)
         if kept is not None:
             kept.remove()
         state = self._calibration_state(key)
@@ -228,6 +231,7 @@ class InspectionService:
         area_mm2_thr: float | None = None,
         score_percentile: float | None = None,
         memory_id: str | None = None,
+        seen_in_fit: bool = False,
     ) -> Calibration:
         """Choose the ROI's threshold from image scores and store it.
 
@@ -239,6 +243,8 @@ class InspectionService:
             area_mm2_thr: smallest region in mm²; None takes the configured one.
             score_percentile: percentile that the scores are; None takes the configured one.
             memory_id: the memory bank that the scores came from; None takes the stored one.
+            seen_in_fit: the OK scores are of images that were in the fit, lower than those of production, which are
+                then not compared with them.
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
@@ -258,6 +264,7 @@ class InspectionService:
             memory_id=memory_id,
         )
         self.store.save_calibration(key, calibration)
+        self.drift.begin(key, () if seen_in_fit else ok_scores)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
         return calibration
 
