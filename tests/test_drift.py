@@ -62,7 +62,9 @@ def _likelihood_ratio(rejected, odds):
     return more / TOLERATED if rejected else (1 - more) / (1 - TOLERATED)
 
 
-@pytest.mark.parametrize(("n_ok", "threshold"), [(0, MIDPOINT), (10, MIDPOINT), (30, None), (100, MIDPOINT), (100, None)])
+@pytest.mark.parametrize(
+    ("n_ok", "threshold"), [(0, MIDPOINT), (10, MIDPOINT), (30, None), (100, MIDPOINT), (100, None)]
+)
 def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monkeypatch, n_ok, threshold):
     level, early, runs = 200, 20, 60
     monkeypatch.setattr(drift, "ALARM_AT", float(level))
@@ -81,9 +83,7 @@ def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monk
 def test_a_simulated_false_alarm_rate_would_notice_a_test_that_alarms_too_often(monkeypatch):
     monkeypatch.setattr(drift, "ALARM_AT", 200.0)
     rng = np.random.default_rng(0)
-    lengths = [
-        parts_to_alarm(starting(rng, 30), rng, 2000, good_or_defective(rng, 2 * TOLERATED)) for _ in range(30)
-    ]
+    lengths = [parts_to_alarm(starting(rng, 30), rng, 2000, good_or_defective(rng, 2 * TOLERATED)) for _ in range(30)]
     assert ttest_1samp(lengths, 200, alternative="less").pvalue < 0.01
 
 
