@@ -111,8 +111,8 @@ class Lifecycle:
     async def _count_rois(self) -> None:
         while True:
             if self.service is not None:
-                self.drifting_rois = len(await run_in_threadpool(self.service.drift.drifting))
                 try:
+                    self.drifting_rois = len(await run_in_threadpool(self.service.drift.drifting))
                     self.stale_calibrations = await run_in_threadpool(self.service.store.count_stale)
                 except OSError as exc:
                     self.stale_calibrations = None
