@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
 ALARM_AT = 1_000_000.0
 """A: inspected parts from the start to a false alarm, on average at least."""
@@ -31,6 +32,8 @@ N_STEPS = int(_MAX_SCORE * STEPS_PER_UNIT) + 1
 # Strong bets find large changes within a few parts, weak ones small changes in the end.
 _POWERS = (0.3, 0.55, 0.8)
 _ODDS = (2.0, 4.0, 8.0)
+_CONFIDENCE = 0.99
+_MOST_TOLERATED = 0.9  # so that a line that rejects everything is noticed whatever the threshold
 _LEAST_RANK = 1e-6  # bounds what a bet pays; it can only lose by that
 
 Direction = Literal["higher", "lower", "rejects"]
@@ -44,6 +47,21 @@ def reference_of(ok_scores: Sequence[float], threshold: float) -> dict[int, int]
     Equal ones are later ranked by lot, so the rounding takes nothing from the guarantee.
     """
     return dict(Counter(_step(score) for score in ok_scores if score < threshold))
+
+
+def tolerated_rate(defective: float, n_ok: int, n_rejected: int) -> float:
+    """Share of rejected parts that is no alarm: defective ones, and as many of the others as the calibration rejects.
+
+    Args:
+        defective: share of defective parts that is no alarm.
+        n_ok: OK scores of the calibration.
+        n_rejected: how many of them its threshold rejects; their share is taken at its upper 99 % confidence bound
+            (Clopper, Pearson 1934), and as 0 where no score is known.
+    """
+    false_rejects = 0.0 if n_ok == 0 else 1.0
+    if n_rejected < n_ok:
+        false_rejects = float(betaincinv(n_rejected + 1, n_ok - n_rejected, _CONFIDENCE))
+    return min(defective + (1 - defective) * false_rejects, _MOST_TOLERATED)
 
 
 def no_wealth() -> dict[Direction, list[float]]:

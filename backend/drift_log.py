@@ -22,7 +22,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from backend.calib import Calibration
-from backend.drift import N_STEPS, STEPS_PER_UNIT, Direction, DriftDetector, no_wealth, reference_of
+from backend.drift import N_STEPS, STEPS_PER_UNIT, Direction, DriftDetector, no_wealth, reference_of, tolerated_rate
 from backend.errors import BackendError, StorageError
 from backend.layout import RoiKey
 from backend.locking import writing
@@ -58,6 +58,7 @@ class RoiDrift(BaseModel):
         threshold: of the calibration; None where none is applied, and then parts are only counted.
         reference: OK scores of the calibration, see `reference_of`; empty where the first parts are what is compared
             with.
+        reference_rejected: how many OK scores of the calibration its threshold rejects.
         bag, wealth, alarm: see `DriftDetector`.
         alarm_utc, alarm_part: when the alarm came, and how many parts had been inspected then.
         n_parts, n_rejected: parts since `started_utc`.
@@ -74,6 +75,7 @@ class RoiDrift(BaseModel):
     conditions: str
     threshold: FiniteFloat | None = None
     reference: _Steps = {}
+    reference_rejected: _Count = 0
     bag: _Steps = {}
     wealth: dict[Direction, _Wealth] = Field(default_factory=no_wealth)
     alarm: Direction | None = None
@@ -95,7 +97,9 @@ class RoiDrift(BaseModel):
         return wealth
 
     @classmethod
-    def starting(cls, key: RoiKey, conditions: str, threshold: float | None, reference: _Steps) -> "RoiDrift":
+    def starting(
+        cls, key: RoiKey, conditions: str, threshold: float | None, reference: _Steps, reference_rejected: int
+    ) -> "RoiDrift":
         """One that has seen no part."""
         return cls(
             role_id=key.role_id,
@@ -105,6 +109,7 @@ class RoiDrift(BaseModel):
             conditions=conditions,
             threshold=threshold,
             reference=reference,
+            reference_rejected=reference_rejected,
             bag=reference,
             started_utc=_now(),
         )
@@ -114,7 +119,12 @@ class RoiDrift(BaseModel):
         """Whose it is."""
         return RoiKey(self.role_id, self.roi_id, self.recipe_id, self.model_key)
 
-    def detector(self, tolerated: float) -> DriftDetector:
+    def tolerated(self, defective: float) -> float:
+        """See `tolerated_rate`."""
+        n_ok = sum(self.reference.values()) + self.reference_rejected
+        return tolerated_rate(defective, n_ok, self.reference_rejected)
+
+    def detector(self, defective: float) -> DriftDetector:
         """The test as far as it is.
 
         Raises:
@@ -125,13 +135,13 @@ class RoiDrift(BaseModel):
         bag = np.zeros(N_STEPS, np.int64)
         for step, count in self.bag.items():
             bag[step] = count
-        return DriftDetector(self.threshold, tolerated, bag, dict(self.wealth), self.alarm)
+        return DriftDetector(self.threshold, self.tolerated(defective), bag, dict(self.wealth), self.alarm)
 
-    def add(self, scores: Sequence[float], tolerated: float, lots: random.Random) -> None:
+    def add(self, scores: Sequence[float], defective: float, lots: random.Random) -> None:
         """Count parts, in the order of their inspection."""
         now = _now()
         if self.threshold is not None:
-            detector = self.detector(tolerated)
+            detector = self.detector(defective)
             for number, score in enumerate(scores, self.n_parts + 1):
                 detector.add(score, lots.random())
                 if detector.alarm is not None and self.alarm is None:
@@ -179,13 +189,13 @@ class DriftLog:
     Args:
         root: the models folder.
         store: its models.
-        tolerated: share of rejected parts that is no drift.
+        defective: share of defective parts that is no drift.
     """
 
-    def __init__(self, root: Path, store: ModelStore, tolerated: float) -> None:
+    def __init__(self, root: Path, store: ModelStore, defective: float) -> None:
         self._folder = root / _FOLDER
         self._store = store
-        self.tolerated = tolerated
+        self.defective = defective
         self._waiting: deque[_Part] = deque(maxlen=_MAX_WAITING)
         self._flushing = threading.Lock()
         self._starting = threading.Lock()
@@ -257,8 +267,9 @@ class DriftLog:
             reference = reference_of(ok_scores, threshold)
             conditions = _conditions(fitted.memory_id, fitted.calibration)
             drift_key = _drift_key(key, fitted.key)
+            rejected = len(ok_scores) - sum(reference.values())
             with writing(self._folder, _WHAT):
-                self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference))
+                self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected))
         except BackendError as exc:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
 
@@ -277,9 +288,9 @@ class DriftLog:
         drift_key = _drift_key(key, fitted.key)
         conditions = _conditions(fitted.memory_id, fitted.calibration)
         with writing(self._folder, _WHAT):
-            scores = self._reference(drift_key, fitted.key, conditions) if reference == "calibration" else {}
+            known = self._reference(drift_key, fitted.key, conditions) if reference == "calibration" else ({}, 0)
             threshold = fitted.calibration.threshold if fitted.calibration else None
-            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, scores))
+            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known))
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI that was fitted anew."""
@@ -307,7 +318,7 @@ class DriftLog:
     def judge(self, drift: RoiDrift) -> DriftStatus:
         """The verdict on a ROI with an applied calibration."""
         if drift.alarm is not None:
-            return DriftStatus("drift", _reason(drift, self.tolerated), drift)
+            return DriftStatus("drift", _reason(drift, self.defective), drift)
         known = sum(drift.bag.values())
         if known < _ENOUGH:
             reason = f"{known} scores are known, a change is seen reliably after {_ENOUGH}"
@@ -354,17 +365,17 @@ class DriftLog:
                 if conditions != self._present_conditions(same[0].key):
                     continue  # inspected before a fit or a calibration that came since
                 calibration = same[0].calibration
-                reference = self._reference(key, same[0].stored, conditions)
+                known = self._reference(key, same[0].stored, conditions)
                 threshold = calibration.threshold if calibration else None
-                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, reference), False
-            drift.add([part.score for part in same], self.tolerated, self._lots)
+                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, *known), False
+            drift.add([part.score for part in same], self.defective, self._lots)
         if drift is None:
             return
         self._write(key, drift)
         if drift.alarm is not None and not was_alarm:
             DRIFT_DETECTED.labels(drift.alarm).inc()
             ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
-            log.warning("drift.detected", **ids, direction=drift.alarm, hint=_reason(drift, self.tolerated))
+            log.warning("drift.detected", **ids, direction=drift.alarm, hint=_reason(drift, self.defective))
 
     def _present_conditions(self, key: RoiKey) -> str | None:
         try:
@@ -373,13 +384,13 @@ class DriftLog:
             return None
         return _conditions(fitted.memory_id, fitted.calibration) if fitted else None
 
-    def _reference(self, key: RoiKey, stored: RoiKey, conditions: str) -> _Steps:
-        """The OK scores of a calibration: the ROI's own, or of the default recipe's ROI that it was found in."""
+    def _reference(self, key: RoiKey, stored: RoiKey, conditions: str) -> tuple[_Steps, int]:
+        """`reference` and `reference_rejected` of a calibration; it may be the default recipe's."""
         for path in (self._path(key), self._path(stored.owner)):
             drift = _read(path)
             if drift is not None and drift.conditions == conditions and drift.reference:
-                return drift.reference
-        return {}
+                return drift.reference, drift.reference_rejected
+        return {}, 0
 
     def _path(self, key: RoiKey) -> Path:
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
@@ -409,10 +420,11 @@ def _read(path: Path) -> RoiDrift | None:
     return None
 
 
-def _reason(drift: RoiDrift, tolerated: float) -> str:
+def _reason(drift: RoiDrift, defective: float) -> str:
     if drift.alarm == "rejects":
         rejected = sum(score >= drift.threshold for score in drift.recent) if drift.threshold is not None else 0
-        what = f"more than {tolerated:.0%} of the parts are rejected, {rejected} of the last {len(drift.recent)}"
+        share = f"{drift.tolerated(defective):.0%}"
+        what = f"more than {share} of the parts are rejected, {rejected} of the last {len(drift.recent)}"
     else:
         whose = "those of the calibration" if drift.reference else "before"
         what = f"parts below the threshold score {drift.alarm} than {whose}"

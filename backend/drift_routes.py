@@ -59,7 +59,6 @@ def _numbers(log: DriftLog, status: DriftStatus) -> dict[str, Any]:
         "n_parts": 0,
         "n_rejected": 0,
         "alarm_at": ALARM_AT,
-        "tolerated_reject_rate": log.tolerated,
     }
     if found is None:
         return numbers
@@ -68,11 +67,12 @@ def _numbers(log: DriftLog, status: DriftStatus) -> dict[str, Any]:
         "last_at_utc": found.last_utc,
         "n_parts": found.n_parts,
         "n_rejected": found.n_rejected,
+        "tolerated_reject_rate": found.tolerated(log.defective),
         "recent": _recent(found),
         "reference": _reference(found),
     }
     if found.threshold is not None:
-        numbers["evidence"] = found.detector(log.tolerated).evidence
+        numbers["evidence"] = found.detector(log.defective).evidence
     if found.alarm is not None:
         numbers |= {"direction": found.alarm, "since_utc": found.alarm_utc, "since_part": found.alarm_part}
     return numbers

@@ -547,7 +547,12 @@ class DriftNumbers(_Reply):
     alarm_at: float = Field(
         description="without a change, parts until a false alarm: on average at least so many", examples=[1e6]
     )
-    tolerated_reject_rate: float = Field(description="share of rejected parts that is no drift", examples=[0.1])
+    tolerated_reject_rate: float | None = Field(
+        None,
+        description="share of rejected parts that is no drift: DRIFT_REJECT_RATE, and of the others as many as the "
+        "calibration rejects of its OK scores, at its upper 99 % confidence bound",
+        examples=[0.16],
+    )
 
 
 class DriftReply(_RoiReply, DriftNumbers):
