@@ -36,7 +36,7 @@ _DEFECT_SHARE = 0.03
 _NO_CHANGE_RUNS, _NO_CHANGE_PARTS = 100, 1_000
 _LEVELS = (10_000, 100_000, int(ALARM_AT))
 _CHANGE_RUNS, _CHANGE_PARTS = 40, 1_000
-_BEFORE = (0, 100, 1_000)
+_BEFORE = (0, 100)
 
 
 def _gamma(image: Image, gamma: float) -> Image:
