@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend import __version__, bank_routes, dataset_routes, dataset_runs
+from backend import __version__, bank_routes, dataset_routes, dataset_runs, drift_routes
 from backend.access import Gate, RateLimit
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
@@ -53,7 +53,7 @@ from backend.schemas import (
     region_reply,
 )
 from backend.service import InspectionService
-from backend.telemetry import FITTED_ROIS, annotate, configure_logging, render_metrics
+from backend.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
 
 _OTHER_THREADS = 8
 _MAX_INFER_FILES = 8  # one is right; some more get the sentence that says so
@@ -69,6 +69,7 @@ _HOW_TO_SEND = {
     "/calibrate_ng": _SEND_JSON,
     "/calibrate_dataset": _SEND_JSON,
     "/infer_dataset": _SEND_JSON,
+    "/drift/reset": _SEND_JSON,
 }
 
 log: Any = structlog.get_logger(__name__)
@@ -130,6 +131,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     _add_routes(app, settings, lifecycle)
     app.include_router(dataset_routes.router)
     app.include_router(bank_routes.router)
+    app.include_router(drift_routes.router)
     if keys:
         declare_keys(app)
     return app
@@ -162,6 +164,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             token_shape=list(features.token_hw),
             weights_sha256=features.identity.weights_sha256,
             stale_calibrations=lifecycle.stale_calibrations,
+            drifting_rois=lifecycle.drifting_rois,
             reason=service.reason,
         )
 
@@ -176,6 +179,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
         """Prometheus text format."""
         if lifecycle.service is not None:
             FITTED_ROIS.set(lifecycle.service.store.count_fitted())
+            DRIFTING_ROIS.set(len(lifecycle.service.drift.drifting()))
         return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.post(
@@ -268,6 +272,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
                 mm_per_px=fields.mm_per_px,
                 shape=parse_shape(fields.shape),
             )
+        service.drift.record(key, result.fitted, result.inference.score)
         return InferReply(
             score=result.inference.score,
             threshold=result.calibration.threshold if result.calibration else None,

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     area_mm2_thr: float = Field(
         1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², where a calibration names none"
     )
+    drift_reject_rate: float = Field(
+        0.1, gt=0, lt=1, description="share of parts that may be defective without this being drift"
+    )
 
     min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
 

@@ -21,7 +21,7 @@ from backend.telemetry import annotate
 
 _RETRY_LOAD_AFTER_S = 5.0
 _RETRY_AFTER_S = 5
-_COUNT_STALE_EVERY_S = 10.0
+_COUNT_EVERY_S = 10.0
 _STARTS_WITHIN_S = 10.0
 _POLL_S = 0.05
 # Questions about the service, which it answers in every state.
@@ -47,6 +47,7 @@ class Lifecycle:
         self.draining = False
         self.in_flight = 0
         self.stale_calibrations: int | None = None
+        self.drifting_rois: int | None = None
 
     @property
     def status(self) -> Status:
@@ -83,7 +84,7 @@ class Lifecycle:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which the server runs."""
-        tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._count_stale())]
+        tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._count_rois())]
         with self._draining_on_sigterm(asyncio.get_running_loop()):
             try:
                 yield
@@ -92,6 +93,8 @@ class Lifecycle:
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
+                if self.service is not None:
+                    await run_in_threadpool(self.service.drift.close)
 
     async def _load(self) -> None:
         while self.service is None:
@@ -105,15 +108,16 @@ class Lifecycle:
                 self.failure = failure
                 await asyncio.sleep(_RETRY_LOAD_AFTER_S)
 
-    async def _count_stale(self) -> None:
+    async def _count_rois(self) -> None:
         while True:
             if self.service is not None:
                 try:
+                    self.drifting_rois = len(await run_in_threadpool(self.service.drift.drifting))
                     self.stale_calibrations = await run_in_threadpool(self.service.store.count_stale)
                 except OSError as exc:
                     self.stale_calibrations = None
                     log.warning("stale_calibrations.not_counted", reason=str(exc))
-                await asyncio.sleep(_COUNT_STALE_EVERY_S)
+                await asyncio.sleep(_COUNT_EVERY_S)
             else:
                 await asyncio.sleep(_POLL_S)
 

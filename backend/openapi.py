@@ -282,6 +282,15 @@ _ERRORS: dict[str, Responses] = {
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
 }
+_ERRORS["/drift/reset"] = {
+    400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
+    409: _error("The stored memory is of another kind", _REFIT),
+    408: _TOO_SLOW,
+    413: _error("Too large", _BODY_OF_JSON),
+    422: _error("A field is missing or out of range", _MISSING),
+    500: _error("The statistics could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+    503: _error("Not ready; see Retry-After", _STARTING),
+}
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
 _OPEN = {"/health", "/ready"}
 _READING = {"state", "/runs", "read", "bank", "sample", "/infer", "/infer_dataset"}

@@ -18,6 +18,7 @@ from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.datasets import DatasetStore
+from backend.drift_log import DriftLog
 from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.extraction import check_memory, embed_all
 from backend.features import DinoV2Features
@@ -144,6 +145,7 @@ class InspectionService:
         self.recipes = RecipeStore(settings.models_dir)
         self.datasets = DatasetStore(settings.models_dir)
         self.runs = RunBoard(settings.models_dir)
+        self.drift = DriftLog(settings.models_dir, store, settings.drift_reject_rate)
         self.reason = reason
         self._engine = InferenceEngine(features, settings.blur_sigma)
         batch = features.runtime.batch
@@ -264,6 +266,7 @@ class InspectionService:
                     thumbnails=[*(base.thumbnails if base else []), *pictures],
                     instead_of=base.memory_id if base else None,
                 )
+        self.drift.forget(key)
         if kept is not None:
             kept.remove()
         state = self._calibration_state(key)
@@ -363,6 +366,7 @@ class InspectionService:
             ok_are_fresh=ok_are_fresh,
         )
         self.store.save_calibration(key, calibration)
+        self.drift.begin(key, ok_scores if ok_are_fresh else ())
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
         return calibration
 

@@ -212,7 +212,7 @@ class ModelStore:
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
-        place = current_place(self._root, _calibrated_as(key, found[0]) if found else key)
+        place = current_place(self._root, calibrated_as(key, found[0].key) if found else key)
         text = json.dumps({**calibration.as_dict(), "version": FORMAT_VERSION}, indent=2, allow_nan=False)
         with writing(place.calibration.parent, "model"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
@@ -329,7 +329,7 @@ class ModelStore:
     def _calibration_for(
         self, key: RoiKey, place: Place, loaded: _LoadedMemory
     ) -> tuple[Calibration | None, CalibrationState]:
-        files = [current_place(self._root, _calibrated_as(key, place)).calibration]
+        files = [current_place(self._root, calibrated_as(key, place.key)).calibration]
         if place.layout == "current" and place.calibration not in files:
             files.append(place.calibration)
         ours = [_read_calibration(file) for file in files]
@@ -356,9 +356,9 @@ def _owner(loaded: _LoadedMemory) -> RoiKey | None:
     return RoiKey(**ids) if {"role_id", "roi_id"} <= ids.keys() else None
 
 
-def _calibrated_as(key: RoiKey, place: Place) -> RoiKey:
-    """Under which ROI a calibration for the memory at `place` is stored when `key` is what was asked for."""
-    return key if key.recipe_id is None else replace(key, role_id=place.key.role_id, model_key=place.key.model)
+def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
+    """Under which ROI a calibration is stored when `key` is what was asked for, and its memory is that of `stored`."""
+    return key if key.recipe_id is None else replace(key, role_id=stored.role_id, model_key=stored.model)
 
 
 def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: Sequence[bytes]) -> bytes:

@@ -30,6 +30,8 @@ SCORES = Histogram(
     "image_score", "Image scores (distances, 0..2)", buckets=tuple(round(0.1 * i, 1) for i in range(1, 21))
 )
 FITTED_ROIS = Gauge("fitted_rois", "ROIs with a memory bank", multiprocess_mode="livemostrecent")
+DRIFTING_ROIS = Gauge("drifting_rois", "ROIs whose production drifted", multiprocess_mode="livemostrecent")
+DRIFT_DETECTED = Counter("drift_detected_total", "Drifts that began: higher, lower, rejects", ["direction"])
 QUEUE_DEPTH = Gauge("queue_depth", "Requests running or waiting for the network", multiprocess_mode="livesum")
 QUEUE_REJECTED = Counter("queue_rejected_total", "Requests answered 503 because the queue was full")
 

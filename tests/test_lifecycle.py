@@ -93,7 +93,7 @@ def test_a_load_that_fails_is_told_and_tried_again_until_it_succeeds(service, mo
 
 
 def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
-    monkeypatch.setattr(lifecycle_module, "_COUNT_STALE_EVERY_S", 0.05)
+    monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]
     ids = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2}
 

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest, ttest_1samp
+
+from backend import drift
+from backend.drift import ALARM_AT, DriftDetector, reference_of, tolerated_rate
+
+MEAN, SPREAD = 0.45, 0.03
+MIDPOINT = 0.6
+TOLERATED = 0.1
+
+
+def starting(rng, n_ok, threshold=MIDPOINT):
+    ok = rng.normal(MEAN, SPREAD, n_ok).tolist()
+    threshold = float(np.percentile(ok, 99)) if threshold is None else threshold
+    return DriftDetector.starting(reference_of(ok, threshold), threshold, TOLERATED)
+
+
+def parts_to_alarm(detector, rng, most, draw):
+    """How many parts it took, `most` where there was none."""
+    for number in range(1, most + 1):
+        detector.add(draw(), rng.random())
+        if detector.alarm is not None:
+            return number
+    return most
+
+
+def good_or_defective(rng, share, mean=MEAN):
+    return lambda: 0.9 if rng.random() < share else rng.normal(mean, SPREAD)
+
+
+def test_the_evidence_is_that_of_bets_on_conformal_ranks_summed_over_every_start_of_a_change():
+    rng = np.random.default_rng(1)
+    ok, scores, lots = (np.round(rng.normal(MEAN, SPREAD, n) * 2048) / 2048 for n in (12, 40, 0))
+    lots = rng.random(40)
+    scores[7] = 0.9
+    detector = DriftDetector.starting(reference_of(ok.tolist(), MIDPOINT), MIDPOINT, TOLERATED)
+    bag, higher, lower, rejects = list(ok), [], [], []
+    for score, lot in zip(scores, lots, strict=True):
+        detector.add(float(score), float(lot))
+        rejected = score >= MIDPOINT
+        rejects.append([_likelihood_ratio(rejected, odds) for odds in (2, 4, 8)])
+        if not rejected:
+            joined = np.array([*bag, score])
+            rank = ((joined < score).sum() + lot * (joined == score).sum()) / len(joined)
+            higher.append([b * (1 - rank) ** (b - 1) for b in (0.3, 0.55, 0.8)])
+            lower.append([b * rank ** (b - 1) for b in (0.3, 0.55, 0.8)])
+            bag.append(score)
+    from_each_start = {
+        "higher": [np.prod(higher[start:], axis=0) for start in range(len(higher))],
+        "lower": [np.prod(lower[start:], axis=0) for start in range(len(lower))],
+        "rejects": [np.prod(rejects[start:], axis=0) for start in range(len(rejects))],
+    }
+    mean = {direction: np.sum(products, axis=0).mean() for direction, products in from_each_start.items()}
+    assert detector.evidence == pytest.approx(mean["higher"] / 4 + mean["lower"] / 4 + mean["rejects"] / 2)
+    assert detector.bag.sum() == len(bag)
+
+
+def _likelihood_ratio(rejected, odds):
+    more = odds * TOLERATED / (1 - TOLERATED)
+    more /= 1 + more
+    return more / TOLERATED if rejected else (1 - more) / (1 - TOLERATED)
+
+
+@pytest.mark.parametrize(
+    ("n_ok", "threshold"), [(0, MIDPOINT), (10, MIDPOINT), (30, None), (100, MIDPOINT), (100, None)]
+)
+def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monkeypatch, n_ok, threshold):
+    level, early, runs = 200, 20, 60
+    monkeypatch.setattr(drift, "ALARM_AT", float(level))
+    rng = np.random.default_rng(n_ok)
+    # Where p99 is the threshold, good parts are rejected, too: some of what is tolerated is theirs.
+    share = TOLERATED if threshold else 0.02
+    lengths = [
+        parts_to_alarm(starting(rng, n_ok, threshold), rng, 10 * level, good_or_defective(rng, share))
+        for _ in range(runs)
+    ]
+    assert ttest_1samp(lengths, level, alternative="less").pvalue > 0.01, "on average after ALARM_AT parts at least"
+    n_early = sum(length <= early for length in lengths)
+    assert binomtest(n_early, runs, early / level, alternative="greater").pvalue > 0.01, "within m parts: m / ALARM_AT"
+
+
+def test_a_simulated_false_alarm_rate_would_notice_a_test_that_alarms_too_often(monkeypatch):
+    monkeypatch.setattr(drift, "ALARM_AT", 200.0)
+    rng = np.random.default_rng(0)
+    lengths = [parts_to_alarm(starting(rng, 30), rng, 2000, good_or_defective(rng, 2 * TOLERATED)) for _ in range(30)]
+    assert ttest_1samp(lengths, 200, alternative="less").pvalue < 0.01
+
+
+@pytest.mark.parametrize("n_ok", [10, 30, 100])
+def test_a_few_per_cent_of_defects_in_a_thousand_parts_are_no_drift(n_ok):
+    rng = np.random.default_rng(n_ok)
+    detectors = [starting(rng, n_ok) for _ in range(5)]
+    for detector in detectors:
+        parts_to_alarm(detector, rng, 1000, good_or_defective(rng, 0.03))
+    assert [detector.alarm for detector in detectors] == [None] * 5
+    assert max(detector.evidence for detector in detectors) < ALARM_AT / 100
+
+
+@pytest.mark.parametrize("before", [0, 300])
+@pytest.mark.parametrize(("shift", "direction"), [(2, "higher"), (-2, "lower")])
+def test_a_shift_of_good_parts_is_noticed_within_some_dozens_and_its_direction_named(before, shift, direction):
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        detector = starting(rng, 100)
+        parts_to_alarm(detector, rng, before, good_or_defective(rng, 0.03))
+        assert detector.alarm is None
+        parts_to_alarm(detector, rng, 60, good_or_defective(rng, 0.03, MEAN + shift * SPREAD))
+        assert detector.alarm == direction
+
+
+def test_a_part_that_is_always_rejected_is_a_drift_within_ten():
+    rng = np.random.default_rng(2)
+    detector = starting(rng, 30)
+    assert parts_to_alarm(detector, rng, 100, lambda: 0.9) <= 10
+    assert detector.alarm == "rejects"
+
+
+def test_five_defects_in_a_row_are_no_drift():
+    rng = np.random.default_rng(2)
+    detector = starting(rng, 30)
+    parts_to_alarm(detector, rng, 200, good_or_defective(rng, 0))
+    assert parts_to_alarm(detector, rng, 5, lambda: 0.9) == 5
+    assert detector.alarm is None
+
+
+def test_without_ok_scores_the_first_parts_are_what_later_ones_are_compared_with():
+    rng = np.random.default_rng(3)
+    detector = starting(rng, 0)
+    parts_to_alarm(detector, rng, 150, good_or_defective(rng, 0.03))
+    assert detector.alarm is None
+    parts_to_alarm(detector, rng, 60, good_or_defective(rng, 0.03, MEAN - 2 * SPREAD))
+    assert detector.alarm == "lower"
+
+
+def test_an_alarm_stays_and_what_comes_later_changes_nothing():
+    rng = np.random.default_rng(4)
+    detector = starting(rng, 30)
+    parts_to_alarm(detector, rng, 100, lambda: 0.9)
+    evidence, known = detector.evidence, detector.bag.sum()
+    for _ in range(100):
+        detector.add(MEAN, rng.random())
+    assert (detector.alarm, detector.evidence, detector.bag.sum()) == ("rejects", evidence, known)
+
+
+def test_equal_scores_of_one_part_inspected_over_and_over_are_ranked_by_lot():
+    rng = np.random.default_rng(6)
+    detector = DriftDetector.starting(reference_of([MEAN] * 30, MIDPOINT), MIDPOINT, TOLERATED)
+    assert parts_to_alarm(detector, rng, 1000, lambda: MEAN) == 1000
+    assert detector.alarm is None
+
+
+def test_scores_beyond_every_distance_are_taken_as_the_nearest_one():
+    detector = DriftDetector.starting(reference_of([-1, 0, 3], 1e6), 1e6, TOLERATED)
+    detector.add(-5, 0.5)
+    detector.add(1e5, 0.5)
+    assert (detector.bag[0], detector.bag[-1]) == (3, 2)
+
+
+@pytest.mark.parametrize(("n_ok", "n_rejected"), [(10, 1), (30, 0), (100, 1), (100, 12)])
+def test_what_the_calibration_itself_rejects_is_tolerated_up_to_its_confidence_bound(n_ok, n_rejected):
+    bound = binomtest(n_rejected, n_ok).proportion_ci(0.98, "wilson").high
+    assert tolerated_rate(0.1, n_ok, n_rejected) == pytest.approx(1 - 0.9 * (1 - bound))
+
+
+def test_without_known_ok_scores_only_defects_are_tolerated_and_never_all_parts():
+    assert tolerated_rate(0.1, 0, 0) == 0.1
+    assert tolerated_rate(0.1, 3, 3) == 0.9
+    rng = np.random.default_rng(0)
+    detector = DriftDetector.starting({}, MIDPOINT, 0.9)
+    assert parts_to_alarm(detector, rng, 1000, lambda: 0.9) < 200

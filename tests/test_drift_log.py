@@ -1,0 +1,366 @@
+import errno
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from backend import drift_log
+from backend.calib import Calibration, calibrate
+from backend.drift_log import DriftLog
+from backend.layout import RoiKey
+from backend.storage import FittedRoi, ModelStore
+from tests.test_storage import KEY, memory_of
+
+THRESHOLD = 0.6
+
+
+def scores(seed, n, mean=0.45):
+    return np.random.default_rng(seed).normal(mean, 0.03, n).tolist()
+
+
+def opened(root: Path) -> DriftLog:
+    """What a process opens for itself."""
+    return DriftLog(root, ModelStore(root), 0.1)
+
+
+def fitted(root: Path, key: RoiKey = KEY) -> FittedRoi:
+    found = ModelStore(root).load(key)
+    assert found is not None
+    return found
+
+
+def calibrated(root: Path, key: RoiKey = KEY, threshold: float = THRESHOLD, ok_scores=()) -> Calibration:
+    """Store a calibration and begin with it, as the service does."""
+    memory_id = fitted(root, key).memory_id
+    calibration = calibrate([threshold], [], mm_per_px=0.2, area_mm2_thr=1.0, score_percentile=99, memory_id=memory_id)
+    ModelStore(root).save_calibration(key, calibration)
+    opened(root).begin(key, ok_scores)
+    return calibration
+
+
+def inspect(log: DriftLog, root: Path, parts, key: RoiKey = KEY) -> None:
+    """Count parts, without waiting for the thread that adds them to the file."""
+    found = fitted(root, key)
+    for score in parts:
+        log.record(key, found, score)
+    log.close()
+
+
+def status(root: Path, key: RoiKey = KEY):
+    return opened(root).status(key, fitted(root, key))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A models folder with a ROI that is fitted, and calibrated on 100 OK scores."""
+    ModelStore(tmp_path).save_memory(KEY, memory_of(1), {})
+    calibrated(tmp_path, ok_scores=scores(0, 100))
+    return tmp_path
+
+
+def state_file(root: Path) -> Path:
+    (file,) = (root / ".drift").glob("*.json")
+    return file
+
+
+# --- counting
+
+
+def test_parts_are_counted_and_the_last_200_kept(root):
+    parts = [*scores(1, 250), 0.9, 0.8]
+    inspect(opened(root), root, parts)
+    found = status(root)
+    assert found.verdict == "ok"
+    assert (found.drift.n_parts, found.drift.n_rejected) == (252, 2)
+    assert found.drift.recent == pytest.approx(parts[-200:], abs=1e-6)
+
+
+def test_the_thread_adds_them_on_its_own(root, monkeypatch):
+    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 0.01)
+    log, found = opened(root), fitted(root)
+    added = multiprocessing.Event()
+    monkeypatch.setattr(log, "flush", added.set)
+    log.record(KEY, found, 0.45)
+    assert added.wait(30)
+    log.close()
+
+
+def count_in_another_process(root, seed):
+    log, found = opened(root), fitted(root)
+    for number, score in enumerate(scores(seed, 300)):
+        log.record(KEY, found, score)
+        if number % 10 == 0:
+            log.flush()
+    log.close()
+
+
+def test_counts_of_two_processes_add_up_exactly(root):
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=count_in_another_process, args=(root, seed)) for seed in (1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    found = status(root).drift
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert found.n_parts == 600
+    assert sum(found.bag.values()) == 100 + 600
+
+
+def test_a_restart_loses_nothing_and_a_drift_is_noticed_across_it(root):
+    drifted = scores(3, 30, mean=0.52)
+    whole = 0
+    for part in drifted:  # every part in a process of its own
+        inspect(opened(root), root, [part])
+        whole += 1
+        if status(root).verdict == "drift":
+            break
+    found = status(root)
+    assert (found.verdict, found.drift.alarm) == ("drift", "higher")
+    assert found.drift.n_parts == found.drift.alarm_part == whole
+
+
+def test_the_file_stays_small_whatever_is_counted(root):
+    rng = np.random.default_rng(0)
+    calibrated(root, threshold=2.0, ok_scores=rng.uniform(0, 2, 100_000).tolist())
+    for _ in range(3):
+        inspect(opened(root), root, rng.uniform(0, 2, 5000))
+    assert status(root).drift.n_parts == 15_000
+    assert state_file(root).stat().st_size < 100_000
+    calibrated(root, ok_scores=scores(0, 1000))
+    inspect(opened(root), root, scores(1, 5000))
+    assert state_file(root).stat().st_size < 10_000, "of scores as they are"
+
+
+# --- verdicts
+
+
+def test_without_a_calibration_parts_are_counted_and_nothing_is_judged(tmp_path):
+    ModelStore(tmp_path).save_memory(KEY, memory_of(1), {})
+    inspect(opened(tmp_path), tmp_path, [1.9] * 300)
+    found = status(tmp_path)
+    assert (found.verdict, found.drift.n_parts, found.drift.n_rejected) == ("none", 300, 0)
+    assert opened(tmp_path).status(KEY, None).verdict == "none"
+
+
+def test_with_few_ok_scores_it_collects_first(root):
+    calibrated(root, ok_scores=scores(0, 10))
+    assert status(root).verdict == "collecting"
+    inspect(opened(root), root, scores(1, 89))
+    assert status(root).verdict == "collecting"
+    inspect(opened(root), root, scores(2, 1))
+    assert status(root).verdict == "ok"
+
+
+def test_a_drift_is_told_once_in_the_log_and_in_the_list_of_all(root):
+    log = opened(root)
+    with capture_logs() as logs:
+        inspect(log, root, scores(1, 50))
+        assert log.drifting() == []
+        inspect(log, root, [0.9] * 20)
+        inspect(log, root, [0.9] * 20)
+    told = [entry for entry in logs if entry["event"] == "drift.detected"]
+    assert [(entry["role_id"], entry["roi_id"], entry["direction"]) for entry in told] == [
+        ("Master1", "Pattern", "rejects")
+    ]
+    (found,) = log.drifting()
+    assert (found.key.owner, found.alarm) == (KEY, "rejects")
+    assert found.n_parts == 90
+    assert "of the last 90" in log.judge(found).reason
+
+
+def test_images_of_the_fit_are_no_reference_and_the_first_parts_become_it(root):
+    calibrated(root, ok_scores=())
+    inspect(opened(root), root, scores(1, 150, mean=0.55))
+    assert status(root).verdict == "ok"
+    inspect(opened(root), root, scores(2, 60, mean=0.45))
+    assert (status(root).verdict, status(root).drift.alarm) == ("drift", "lower")
+
+
+# --- what starts anew
+
+
+def test_a_new_calibration_starts_anew_and_late_parts_of_the_old_one_are_dropped(root):
+    log, old = opened(root), fitted(root)
+    inspect(log, root, [0.9] * 30)
+    assert status(root).verdict == "drift"
+    calibrated(root, threshold=1.0, ok_scores=scores(0, 120))
+    log.record(KEY, old, 0.9)
+    inspect(log, root, [0.95])
+    found = status(root)
+    assert (found.verdict, found.drift.n_parts, found.drift.n_rejected) == ("ok", 1, 0)
+    assert log.drifting() == []
+
+
+def test_a_fit_starts_anew(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    ModelStore(root).save_memory(KEY, memory_of(2), {})
+    log.forget(KEY)
+    assert log.drifting() == []
+    inspect(log, root, [0.5])
+    found = status(root)
+    assert (found.verdict, found.drift.n_parts) == ("none", 1)
+
+
+def test_a_calibration_that_was_copied_in_by_hand_begins_with_its_first_part(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    file = root / "Master1" / "Pattern" / "calib.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "threshold": 0.95}))
+    assert (status(root).verdict, status(root).drift) == ("collecting", None)
+    inspect(log, root, [0.9])
+    assert (status(root).drift.n_parts, status(root).drift.n_rejected) == (1, 0)
+
+
+def test_a_reset_begins_anew_with_the_ok_scores_of_the_calibration(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    log.reset(KEY, fitted(root), "calibration")
+    found = status(root)
+    assert (found.verdict, found.drift.n_parts, sum(found.drift.bag.values())) == ("ok", 0, 100)
+    inspect(log, root, [0.9] * 30)
+    assert status(root).verdict == "drift"
+
+
+def test_a_reset_can_take_production_as_it_is_now_for_the_reference(root):
+    log = opened(root)
+    inspect(log, root, scores(1, 60, mean=0.53))
+    assert status(root).verdict == "drift"
+    log.reset(KEY, fitted(root), "production")
+    inspect(log, root, scores(2, 300, mean=0.53))
+    assert status(root).verdict == "ok"
+
+
+def test_a_recipe_that_uses_the_default_calibration_has_its_own_counts_and_the_same_reference(root):
+    line = RoiKey("Master1", "Pattern", "line 1")
+    log = opened(root)
+    inspect(log, root, scores(1, 5), line)
+    assert status(root).drift is not None
+    assert status(root).drift.n_parts == 0
+    found = status(root, line).drift
+    assert (found.n_parts, found.reference) == (5, status(root).drift.reference)
+
+
+def test_keys_that_mean_the_same_model_are_counted_together(root):
+    same = RoiKey("Master1", "Pattern", "default", "Pattern")
+    inspect(opened(root), root, [0.45])
+    inspect(opened(root), root, [0.45], same)
+    assert status(root).drift.n_parts == status(root, same).drift.n_parts == 2
+
+
+# --- what goes wrong
+
+
+def test_a_full_disk_fails_nothing_is_told_once_and_tried_again(root, monkeypatch):
+    def full(_files):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = opened(root)
+    inspect(log, root, scores(1, 10))
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(drift_log, "write_atomic", full)
+        inspect(log, root, scores(2, 10))
+        inspect(log, root, scores(3, 10))
+    assert [entry["event"] for entry in logs] == ["drift.not_stored"]
+    assert status(root).drift.n_parts == 10
+    inspect(log, root, [0.45])
+    found = status(root).drift
+    assert found.n_parts == 31
+    assert found.recent == pytest.approx([*scores(1, 10), *scores(2, 10), *scores(3, 10), 0.45], abs=1e-6)
+
+
+def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, monkeypatch):
+    other = RoiKey("Master1", "Other")
+    ModelStore(root).save_memory(other, memory_of(3), {})
+    calibrated(root, other, ok_scores=scores(0, 100))
+    log = opened(root)
+    broken = state_file_of(root, KEY)
+    write = drift_log.write_atomic
+
+    def write_all_but_one(files):
+        if broken in files:
+            raise OSError(errno.EIO, "Input/output error")
+        write(files)
+
+    monkeypatch.setattr(drift_log, "write_atomic", write_all_but_one)
+    log.record(KEY, fitted(root), 0.45)
+    inspect(log, root, [0.45], other)
+    assert (status(root).drift.n_parts, status(root, other).drift.n_parts) == (0, 1)
+
+
+def state_file_of(root: Path, key: RoiKey) -> Path:
+    (file,) = (
+        file for file in (root / ".drift").glob("*.json") if json.loads(file.read_text())["roi_id"] == key.roi_id
+    )
+    return file
+
+
+def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch):
+    def full(_files):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log, found = opened(root), fitted(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(drift_log, "write_atomic", full)
+        for _ in range(20_500):
+            log.record(KEY, found, 0.45)
+        log.close()
+    log.close()
+    assert status(root).drift.n_parts == 20_000
+
+
+GOOD = {"version": 1, "role_id": "a", "roi_id": "b", "recipe_id": "default", "model_key": "b", "conditions": "c"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"version": 1, "role_id"',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"null",
+        b" " * 300_000,
+        json.dumps({**GOOD, "started_utc": "x", "version": 2}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "bag": {"5000": 1}}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "bag": {"5": 2**63}}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "n_parts": -1}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "threshold": float("nan")}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "recent": [float("inf")]}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "recent": [0.1] * 201}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "wealth": {"higher": [1, 1, 1]}}).encode(),
+        json.dumps({**GOOD, "started_utc": "x", "alarm": "sideways"}).encode(),
+    ],
+    ids=lambda content: content[:12].decode("latin-1") + str(len(content)),
+)
+def test_a_damaged_file_is_a_warning_and_begins_anew(root, content):
+    inspect(opened(root), root, scores(1, 20))
+    state_file(root).write_bytes(content)
+    log = opened(root)
+    with capture_logs() as logs:
+        assert status(root).verdict == "collecting"
+        assert log.drifting() == []
+    assert {entry["event"] for entry in logs} == {"drift.not_read"}
+    inspect(log, root, scores(2, 7))
+    assert (status(root).verdict, status(root).drift.n_parts) == ("collecting", 7)
+
+
+def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatch):
+    def full(_files):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(drift_log, "write_atomic", full)
+        opened(root).begin(KEY, scores(0, 10))
+    assert [entry["event"] for entry in logs] == ["drift.not_stored"]
+
+
+def test_quantiles_of_counted_scores_are_those_of_numpy():
+    values = np.round(np.random.default_rng(0).uniform(0, 2, 999) * 2048) / 2048
+    counted = {int(step): int(n) for step, n in zip(*np.unique(values * 2048, return_counts=True), strict=True)}
+    found = drift_log.quantiles(counted, 0.05, 0.5, 0.95)
+    assert found == pytest.approx(np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf"))
