@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend import __version__, dataset_routes, dataset_runs
+from backend import __version__, dataset_routes, dataset_runs, version_routes
 from backend.access import Gate, RateLimit
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
@@ -67,6 +67,7 @@ _HOW_TO_SEND = {
     "/calibrate_ng": _SEND_JSON,
     "/calibrate_dataset": _SEND_JSON,
     "/infer_dataset": _SEND_JSON,
+    "/rollback": _SEND_JSON,
 }
 
 log: Any = structlog.get_logger(__name__)
@@ -127,6 +128,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     _answer_errors(app, settings)
     _add_routes(app, settings, lifecycle)
     app.include_router(dataset_routes.router)
+    app.include_router(version_routes.router)
     if keys:
         declare_keys(app)
     return app
