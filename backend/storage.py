@@ -547,6 +547,8 @@ def _served(place: Place) -> tuple[dict[str, Any], list[Path]]:
         with place.memory.open("rb") as file:
             _unpacked_bytes(file, place.memory.name)
             arrays = np.load(file, allow_pickle=False)
+            if "version" not in arrays:
+                return {}, []
             metadata = json.loads(str(arrays["metadata"]))
             with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
                 np.lib.format.read_magic(embeddings)
