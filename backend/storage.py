@@ -339,7 +339,9 @@ class ModelStore:
                 if read is None or read[0] != identity:
                     read = identity, _written_memory_id(memory)
                 self._memory_ids[memory] = read
-                stale += read[1] is not None and read[1] != calibration.memory_id
+                if read[1] is not None and read[1] != calibration.memory_id:
+                    waiting = _read_next_calibration(memory)
+                    stale += waiting is None or waiting.memory_id != read[1]
         return stale
 
     def count_fitted(self) -> int:
@@ -428,7 +430,7 @@ class ModelStore:
         files = [current_place(self._root, _calibrated_as(key, place)).calibration]
         if place.layout == "current":
             # Asked first, as it becomes the other: who asks in this order and misses it has read the other too early.
-            next_one = _read_next_calibration(place)
+            next_one = _read_next_calibration(place.memory)
             if next_one is not None and next_one.memory_id == loaded.memory_id:
                 return next_one, "applied"
             if place.calibration not in files:
@@ -609,7 +611,7 @@ def _put_back(place: Place, version: Version, fitted: FittedRoi) -> None:
 def _finish_put_back(place: Place) -> None:
     """Give the calibration that waits for its memory bank its name, if that came; the caller holds the lock."""
     waiting = place.memory.with_name(_NEXT_CALIBRATION_FILE)
-    calibration = _read_next_calibration(place)
+    calibration = _read_next_calibration(place.memory)
     if calibration is not None and calibration.memory_id == _written_memory_id(place.memory):
         waiting.replace(place.calibration)
         sync_folder(waiting.parent)
@@ -617,9 +619,9 @@ def _finish_put_back(place: Place) -> None:
         waiting.unlink(missing_ok=True)
 
 
-def _read_next_calibration(place: Place) -> Calibration | None:
+def _read_next_calibration(memory: Path) -> Calibration | None:
     try:
-        return _read_calibration(place.memory.with_name(_NEXT_CALIBRATION_FILE))
+        return _read_calibration(memory.with_name(_NEXT_CALIBRATION_FILE))
     except StorageError:
         return None
 

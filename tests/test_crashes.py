@@ -108,6 +108,7 @@ def test_a_killed_roll_back_leaves_the_one_model_or_the_other_each_with_its_own_
     before = {1: ("old", None), 2: ("old", 0.4), 3: ("new", None)}
     for root in left["roll-back"]:
         outcomes.append(as_served(load(root)))
+        assert ModelStore(root).count_stale() == 0
         # What is served, and one that is as good as served, is no version; that which was replaced is.
         kept = before if outcomes[-1] == ("new", 0.6) else before | {4: ("new", 0.6)}
         assert versions_of(root) == kept
