@@ -1,4 +1,4 @@
-"""The command line: ``python -m backend serve | weights | fit | calibrate | infer | evaluate | migrate``."""
+"""The command line: ``python -m backend COMMAND``; see `_parser`."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ from backend.console import print_line, say
 from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.roi_mask import parse_shape
-from backend.schemas import CalibrateFields, FitFields, InferFields
+from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
 from backend.telemetry import configure_logging
 from backend.weights import find_weights
 
@@ -81,6 +81,17 @@ _EVALUATE_EPILOG = """\
 examples:
   python -m backend evaluate hazelnut/
   python -m backend evaluate mvtec/ --shots 1,2,4,8,16 --seeds 3 --out results/
+"""
+_VERSIONS = """
+Prints one JSON line for each, the newest first: its number, when and by what it was replaced, what it was built from,
+and its threshold."""
+_ROLLBACK = """
+Serves an earlier model again, with the calibration that it had, and prints what is served now. The model before is
+kept as the newest version, so that the same command without --version goes forward again."""
+_ROLLBACK_EPILOG = """\
+examples:
+  python -m backend rollback Master1 Pattern
+  python -m backend rollback Master1 Pattern --version 3
 """
 _MIGRATE = """
 Copies stored images with their metadata, keeps old calibrations as history, takes over what recipes are locked to, and
@@ -265,6 +276,16 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     say(f"wrote {out / evaluation_report.PAGE} and {out / evaluation_report.RESULTS}")
 
 
+def _versions(settings: Settings, options: argparse.Namespace) -> None:
+    for version in bulk.versions(settings, _fields(RoiIds, options)):
+        print_line(json.dumps(version))
+
+
+def _rollback(settings: Settings, options: argparse.Namespace) -> None:
+    fields = _fields(RollbackRequest, options, version=options.number)
+    print_line(json.dumps(bulk.roll_back(settings, fields)))
+
+
 def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     if migration.migrate(settings, options.old, dry_run=options.dry_run, refit=not options.no_refit):
         sys.exit(1)
@@ -305,7 +326,8 @@ def _fields(model: type[Fields], options: argparse.Namespace, **others: Any) -> 
     Raises:
         InvalidRequest: one of them is out of range; the message names the argument.
     """
-    values = {name: getattr(options, name) for name in ("role_id", "roi_id", "recipe_id", "mm_per_px")} | others
+    given = {name: getattr(options, name, None) for name in ("role_id", "roi_id", "recipe_id", "mm_per_px")}
+    values = {name: value for name, value in given.items() if name in model.model_fields} | others
     try:
         return model.model_validate(values)
     except ValidationError as exc:
@@ -407,6 +429,11 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", metavar="N", type=_natural_number, default=1, help="draws for each of --shots; default 1"
     )
 
+    _add_ids(command("versions", _versions, "list what a model was before its last changes", _VERSIONS))
+    rollback = command("rollback", _rollback, "serve an earlier model of a ROI again", _ROLLBACK, _ROLLBACK_EPILOG)
+    _add_ids(rollback)
+    rollback.add_argument("--version", dest="number", metavar="N", type=int, help="its number; default: the newest")
+
     migrate = command(
         "migrate", _migrate, "bring what an older backend stored into MODELS_DIR", _MIGRATE, _MIGRATE_EPILOG
     )
@@ -416,10 +443,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_roi(parser: argparse.ArgumentParser) -> None:
+def _add_ids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("role_id", metavar="ROLE", help="inspection role, as the GUI names it")
     parser.add_argument("roi_id", metavar="ROI", help="region of interest within the role")
     parser.add_argument("--recipe", dest="recipe_id", metavar="NAME", help="recipe of the ROI; default: none")
+
+
+def _add_roi(parser: argparse.ArgumentParser) -> None:
+    _add_ids(parser)
     parser.add_argument("--mm-per-px", required=True, metavar="MM", help="millimetres per pixel of the images")
 
 

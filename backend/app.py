@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend import __version__, bank_routes, dataset_routes, dataset_runs, drift_routes
+from backend import __version__, bank_routes, dataset_routes, dataset_runs, drift_routes, version_routes
 from backend.access import Gate, RateLimit
 from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
@@ -70,6 +70,7 @@ _HOW_TO_SEND = {
     "/calibrate_dataset": _SEND_JSON,
     "/infer_dataset": _SEND_JSON,
     "/drift/reset": _SEND_JSON,
+    "/rollback": _SEND_JSON,
 }
 
 log: Any = structlog.get_logger(__name__)
@@ -132,6 +133,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     app.include_router(dataset_routes.router)
     app.include_router(bank_routes.router)
     app.include_router(drift_routes.router)
+    app.include_router(version_routes.router)
     if keys:
         declare_keys(app)
     return app

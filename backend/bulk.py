@@ -1,6 +1,6 @@
-"""Fit, calibrate and infer over files and folders: the service's use cases in bulk, without HTTP.
+"""Fit, calibrate and infer over files and folders, and roll back: the service's use cases without HTTP.
 
-Every run can be stopped and goes on where it was when the same command is given again.
+Every run over images can be stopped and goes on where it was when the same command is given again.
 """
 
 import base64
@@ -34,8 +34,17 @@ from backend.layout import RoiKey, check_recipe
 from backend.percentile_choice import CANDIDATES, choose_percentile
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.roi_mask import Shape, parse_shape
-from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, region_reply
+from backend.schemas import (
+    CalibrateFields,
+    FitFields,
+    InferFields,
+    RoiIds,
+    RollbackRequest,
+    region_reply,
+    version_reply,
+)
 from backend.service import InspectionService
+from backend.storage import ModelStore
 from backend.utils import NamedImage
 
 
@@ -404,6 +413,36 @@ def _find(paths: Sequence[str]) -> Images:
     if n_ignored:
         say(f"{count(n_ignored, 'other file')} ignored")
     return images
+
+
+def versions(settings: Settings, fields: RoiIds) -> list[dict[str, Any]]:
+    """What a ROI's model was before its last changes, as ``/versions`` replies; loads no network.
+
+    Raises:
+        BackendError: as `ModelStore.versions`.
+    """
+    found = ModelStore(settings.models_dir).versions(_key(fields))
+    return [version_reply(version, calibration).model_dump(exclude_none=True) for version, calibration in found]
+
+
+def roll_back(settings: Settings, fields: RollbackRequest) -> dict[str, Any]:
+    """Serve an earlier model of a ROI again.
+
+    Returns:
+        What is served now, without what it does not have.
+
+    Raises:
+        BackendError: as `InspectionService.roll_back`.
+    """
+    version, fitted = InspectionService.open(settings).roll_back(_key(fields), fields.version)
+    return {
+        "version": version.number,
+        "memory_id": fitted.memory_id,
+        "calibration": fitted.calibration_state,
+        **({"threshold": fitted.calibration.threshold} if fitted.calibration else {}),
+        "coreset_size": len(fitted.memory.embeddings),
+        "token_shape": list(fitted.memory.token_hw),
+    }
 
 
 def _key(fields: RoiIds) -> RoiKey:

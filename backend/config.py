@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.errors import ConfigError
+from backend.versions import KEEP_VERSIONS
 
 PATCH_SIZE = 14
 DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
         0.1, gt=0, lt=1, description="share of parts that may be defective without this being drift"
     )
 
+    keep_versions: int = Field(
+        KEEP_VERSIONS, ge=0, le=1000, description="how many earlier models of a ROI are kept to roll back to; 0 is none"
+    )
     min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
 
     max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")

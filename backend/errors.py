@@ -16,6 +16,7 @@
     ├── TooLarge                    413  a file, request or image beyond its limit
     ├── MemoryNotFound              400  the ROI was never fitted
     ├── SampleNotFound              404  no such image is stored
+    ├── VersionNotFound             404  no such earlier model is kept
     ├── Conflict                    409  what is asked for contradicts what is stored
     ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
     ├── NonFiniteEmbeddings         500  the network overflowed
@@ -121,6 +122,12 @@ class MemoryNotFound(BackendError):
 
 class SampleNotFound(BackendError):
     """No such image is stored for the ROI."""
+
+    status = 404
+
+
+class VersionNotFound(BackendError):
+    """No such earlier model of the ROI is kept."""
 
     status = 404
 

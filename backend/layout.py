@@ -7,7 +7,8 @@
     @recipes/<recipe>/models/<role>/<roi>/<model_key>/  models of the other recipes
     @recipes/<recipe>/datasets/<role>/<roi>/{ok,ng}/    stored images
 
-No id becomes a folder name that begins with ``@``, so nothing collides with ``@recipes``.
+No id becomes a folder name that begins with ``@`` or a dot, so nothing collides with ``@recipes``, nor with what lies
+beside a model (``.versions``, ``.lock``).
 """
 
 import base64

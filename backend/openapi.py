@@ -120,6 +120,35 @@ _ANEW: Example = (
     "storage.py:save_calibration",
     f"{_ROI} was fitted anew while it was calibrated; nothing was stored: calibrate again",
 )
+_NO_VERSION: Example = ("VersionNotFound", "storage.py:_choose", f"{_ROI} has no version 7; there are 1, 2, 3")
+_NO_CHANGE: Example = (
+    "VersionNotFound",
+    "storage.py:_choose",
+    f"no earlier model of {_ROI} is kept: it was not changed since, or KEEP_VERSIONS is 0",
+)
+_OTHERS_MODEL: Example = (
+    "Conflict",
+    "storage.py:_choose",
+    f"{_ROI}, recipe 'line 1' has no model of its own to roll back: it is served that of {_ROI}, layout current; ask "
+    "for that one's versions by its own ids",
+)
+_OTHER_EXTRACTOR: Example = (
+    "IncompatibleMemory",
+    "service.py:_accept",
+    f"version 3 of {_ROI} was built by another extractor (input_size 518 instead of 448) and cannot be served; nothing "
+    "was changed: roll back to another version, or refit",
+)
+_OTHER_SCALE: Example = (
+    "Conflict",
+    "service.py:_accept",
+    f"version 3 of {_ROI}, recipe 'line 1' was fitted at mm_per_px 0.3, and its recipe is locked to 0.2; nothing was "
+    "changed: roll back to another version, or refit",
+)
+_NO_NUMBER: Example = (
+    "InvalidRequest",
+    "app.py:validation_error",
+    "version: Input should be greater than or equal to 1",
+)
 _NO_SAMPLE: Example = (
     "SampleNotFound",
     "datasets.py:find",
@@ -271,6 +300,21 @@ _ERRORS: dict[str, Responses] = {
         422: _error("A field is missing or out of range, or images are missing", _MISSING, _NO_NG),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
+    },
+    "/rollback": {
+        400: _error("The body cannot be parsed", _JSON, _LAST),
+        404: _error("No such version", _NO_VERSION, _NO_CHANGE),
+        409: _error(
+            "The version cannot be served, or the ROI is served another's model; nothing was changed",
+            _OTHER_EXTRACTOR,
+            _OTHER_SCALE,
+            _OTHERS_MODEL,
+        ),
+        408: _TOO_SLOW,
+        413: _error("Too large", _BODY_OF_JSON),
+        422: _error("A field is missing or out of range", _MISSING, _NO_NUMBER),
+        500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+        503: _error("Not ready; see Retry-After", _STARTING),
     },
     "/infer_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),

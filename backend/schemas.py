@@ -14,9 +14,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from backend.calib import Calibration
 from backend.infer import Region
 from backend.layout import RoiKey, canonical_recipe
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
+from backend.versions import Change, Version
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 MillimetresPerPixel = Annotated[
@@ -250,6 +252,14 @@ class InferDatasetRequest(_DatasetRequest):
         None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
     )
     include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
+
+
+class RollbackRequest(RoiIds):
+    """Body of ``POST /rollback``."""
+
+    version: Annotated[Annotated[int, Field(ge=1, le=1_000_000_000)] | None, _JsonNumber] = Field(
+        None, description="its number in /versions; left out: the newest", examples=[3]
+    )
 
 
 class _Reply(BaseModel):
@@ -563,6 +573,55 @@ class StateReply(_RoiReply):
     reason: str | None = Field(None, description="why a refit is needed")
     model: ModelReply | None = Field(None, description="left out when there is none to use")
     mm_per_px: float | None = Field(None, description="what the recipe is locked to; left out before", examples=[0.2])
+
+
+class VersionReply(_Reply):
+    """A model that was replaced, and is kept."""
+
+    version: int = Field(description="its number; the highest is the newest", examples=[3])
+    kept_at_utc: str = Field(description="when it was replaced", examples=["2026-11-22T21:04:55.123456+00:00"])
+    replaced_by: Change = Field(description="by what", examples=["fit"])
+    memory_id: str = Field(
+        description="identity of its memory bank: hash of the embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
+    )
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    n_embeddings: int | None = Field(None, description="patch embeddings of all images", examples=[34816])
+    n_images: int | None = Field(None, description="images that it was fitted on", examples=[34])
+    calibrated: bool = Field(description="whether a threshold was applied", examples=[True])
+    threshold: float | None = Field(None, description="which", examples=[0.5512])
+
+
+def version_reply(version: Version, calibration: Calibration | None) -> VersionReply:
+    """A kept model, as clients read it."""
+    return VersionReply(
+        version=version.number,
+        **vars(version.record),
+        calibrated=calibration is not None,
+        threshold=calibration.threshold if calibration else None,
+    )
+
+
+class VersionsReply(_RoiReply):
+    """What the ROI's own model was before its last changes."""
+
+    versions: list[VersionReply] = Field(description="the newest first")
+    model: ModelReply | None = Field(None, description="what is served now; left out when there is none to use")
+
+
+class RollbackReply(_RoiReply):
+    """The model that is served now."""
+
+    version: int = Field(description="which version that is", examples=[3])
+    memory_id: str = Field(
+        description="identity of its memory bank: hash of the embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
+    )
+    calibration: Literal["none", "applied"] = Field(
+        description="none: it had no calibration then; calibrate", examples=["applied"]
+    )
+    threshold: float | None = Field(None, description="left out without a calibration", examples=[0.5512])
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    model: ModelReply
 
 
 class SampleClassReply(_Reply):

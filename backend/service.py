@@ -26,7 +26,7 @@ from backend.fitting import Bank, Base, bank_metadata, build_bank
 from backend.infer import Finding, Inference, InferenceEngine
 from backend.layout import RoiKey, has_older_images
 from backend.queueing import NetworkQueue, PixelBudget
-from backend.recipes import RecipeStore
+from backend.recipes import RecipeStore, same_scale
 from backend.resources import limit_threads, usable_cores
 from backend.roi_mask import Shape, build_mask
 from backend.runs import Progress, RunBoard
@@ -34,6 +34,7 @@ from backend.runtimes import open_runtime
 from backend.storage import CalibrationState, FittedRoi, ModelStore
 from backend.telemetry import SCORES, annotate, stage
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
+from backend.versions import Version
 from backend.weights import find_weights
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
@@ -169,7 +170,8 @@ class InspectionService:
         features, reason = open_features(settings)
         if has_older_images(settings.models_dir):
             log.info("older_images.found", hint="python -m backend migrate MODELS_DIR copies those that are not yet")
-        service = cls(settings, features, ModelStore(settings.models_dir), reason)
+        store = ModelStore(settings.models_dir, settings.keep_versions)
+        service = cls(settings, features, store, reason)
         service.runs.running()  # clears what a killed process left, where nobody asks for runs
         return service
 
@@ -369,6 +371,40 @@ class InspectionService:
         self.drift.begin(key, ok_scores if ok_are_fresh else ())
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
         return calibration
+
+    def roll_back(self, key: RoiKey, version: int | None = None) -> tuple[Version, FittedRoi]:
+        """Serve again what the ROI's own model was before a change, with the calibration that it had then.
+
+        Args:
+            key: the ROI.
+            version: its number; None is the newest.
+
+        Returns:
+            The version, and the model that is served now.
+
+        Raises:
+            VersionNotFound, Conflict, InvalidRequest, StorageError: as `ModelStore.roll_back`.
+            IncompatibleMemory: the version was built by another extractor; nothing was changed.
+            Conflict: it is of another scale than the recipe is locked to now; nothing was changed.
+        """
+        chosen, fitted = self.store.roll_back(key, version, accept=partial(self._accept, key))
+        self.drift.forget(key)
+        annotate(version=chosen.number, memory_id=fitted.memory_id, calibration=fitted.calibration_state)
+        return chosen, fitted
+
+    def _accept(self, key: RoiKey, version: Version, fitted: FittedRoi) -> None:
+        name = f"version {version.number} of {key}"
+        if differences := self._differences(fitted):
+            raise IncompatibleMemory(
+                f"{name} was built by another extractor ({'; '.join(differences)}) and cannot be served; nothing was "
+                "changed: roll back to another version, or refit"
+            )
+        locked, recorded = self.recipes.mm_per_px(key.recipe_id), fitted.metadata.get("mm_per_px")
+        if locked is not None and isinstance(recorded, int | float) and not same_scale(locked, recorded):
+            raise Conflict(
+                f"{name} was fitted at mm_per_px {recorded:g}, and its recipe is locked to {locked:g}; nothing was "
+                "changed: roll back to another version, or refit"
+            )
 
     def infer(
         self,
@@ -598,6 +634,15 @@ class InspectionService:
         fitted = self.store.load(key, with_calibration=with_calibration)
         if fitted is None:
             raise MemoryNotFound(str(key))
+        if differences := self._differences(fitted):
+            raise IncompatibleMemory(
+                f"refit needed: the memory stored for {key} was built by another "
+                f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
+            )
+        return fitted
+
+    def _differences(self, fitted: FittedRoi) -> list[str]:
+        """What keeps the running extractor from being compared with a model, in words; empty where nothing does."""
         running = self.features.identity.as_dict()
         recorded = fitted.metadata.get("extractor")
         built_by = recorded if isinstance(recorded, dict) else {}
@@ -611,9 +656,4 @@ class InspectionService:
             differences.append(f"{dim} numbers per embedding instead of {self.features.dim}")
         if fitted.memory.token_hw != self.features.token_hw:
             differences.append(f"a token grid of {fitted.memory.token_hw} instead of {self.features.token_hw}")
-        if differences:
-            raise IncompatibleMemory(
-                f"refit needed: the memory stored for {key} was built by another "
-                f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
-            )
-        return fitted
+        return differences

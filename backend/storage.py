@@ -2,9 +2,11 @@
 
 A fit replaces ``memory.npz`` in one rename, so a reader or a crash sees the old model or the new one. Everything
 else is checked against it: the index is rebuilt where it is missing, stale or damaged, and a calibration names the
-memory bank its scores came from. Layouts of older backends are read and never written.
+memory bank its scores came from. What a model was before its last changes is kept, see `versions`. Layouts of older
+backends are read and never written.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -13,7 +15,7 @@ import math
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
@@ -22,17 +24,28 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import structlog
 
+from backend import versions
 from backend.calib import Calibration
-from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError
-from backend.layout import CALIBRATION_FILE, Layout, Place, RoiKey, current_place, places
+from backend.errors import (
+    Conflict,
+    DamagedMemory,
+    IncompatibleMemory,
+    InvalidRequest,
+    StorageError,
+    VersionNotFound,
+)
+from backend.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.promise import Promise
 from backend.resources import free_memory
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, write_atomic
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, utc_now, write_atomic
+from backend.versions import KEEP_VERSIONS, Change, Record, Version
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.faiss"
+# The calibration of a memory bank that is being put back: applied from the moment that the bank is there.
+_NEXT_CALIBRATION_FILE = ".calib.next.json"
 _CACHE_BYTES = 512 << 20
 _CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
 # A bank is read, indexed and serialised; unit vectors do not compress, and nothing else in the file is large.
@@ -83,10 +96,12 @@ class ModelStore:
 
     Args:
         root: the models folder; created at the first write.
+        keep_versions: how many versions are kept of each model; 0 keeps none.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keep_versions: int = KEEP_VERSIONS) -> None:
         self._root = root
+        self._keep_versions = keep_versions
         self._cache: OrderedDict[Path, tuple[FileIdentity, _LoadedMemory]] = OrderedDict()
         self._cache_lock = Lock()
         self._memory_ids: dict[Path, tuple[FileIdentity, str | None]] = {}
@@ -118,8 +133,8 @@ class ModelStore:
         while (found := self._find(key)) is not None:
             place, loaded = found
             calibration, state = self._calibration_for(key, place, loaded) if with_calibration else (None, "none")
-            # Between the two reads another fit and its calibration may have come: then this was never what there is.
-            if state != "stale" or self.memory_id(key) == loaded.memory_id:
+            # Between the two reads another model and its calibration may have come: then this was never what there is.
+            if state == "applied" or not with_calibration or self.memory_id(key) == loaded.memory_id:
                 ids = place.key, place.layout
                 return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state)
         return None
@@ -150,7 +165,7 @@ class ModelStore:
         thumbnails: Sequence[bytes] = (),
         instead_of: str | None = None,
     ) -> None:
-        """Replace the memory bank of a ROI. Nothing changes unless everything could be written.
+        """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
 
         Args:
             key: the ROI.
@@ -167,7 +182,7 @@ class ModelStore:
         ids = {name: value for name, value in asdict(place.key).items() if value is not None}
         content = _memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)}, thumbnails)
         index = place.memory.with_name(INDEX_FILE)
-        with writing(place.memory.parent, "model"):
+        with self._replacing(place, "fit" if instead_of is None else "append"):
             if instead_of is not None:
                 found = self._find(key, repair=False)
                 if found is None or found[1].memory_id != instead_of:
@@ -204,7 +219,9 @@ class ModelStore:
         return [part.tobytes() for part in parts]
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
-        """Replace the calibration of a ROI. What was found in the default recipe for another one keeps its own.
+        """Replace the calibration of a ROI, and keep the model with the one before.
+
+        What was found in the default recipe for another one keeps its own.
 
         Raises:
             InvalidRequest, IncompatibleMemory: as `load`.
@@ -214,12 +231,124 @@ class ModelStore:
         found = self._find(key)
         place = current_place(self._root, calibrated_as(key, found[0].key) if found else key)
         text = json.dumps({**calibration.as_dict(), "version": FORMAT_VERSION}, indent=2, allow_nan=False)
-        with writing(place.calibration.parent, "model"):
+        with self._replacing(place, "calibrate"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
             if found is not None and found[1].memory_id != calibration.memory_id:
                 raise Conflict(f"{key} was fitted anew while it was calibrated; nothing was stored: calibrate again")
             write_atomic({place.calibration: text.encode()})
+
+    def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
+        """What the ROI's own model was before its last changes, each with its calibration; the newest first.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+        """
+        found = []
+        for version in self._replaced(current_place(self._root, key)):
+            calibration = None
+            with contextlib.suppress(StorageError):  # a damaged one, which rolling back to it will say
+                calibration = _read_calibration(version.folder / CALIBRATION_FILE)
+            found.append((version, calibration))
+        return found
+
+    def roll_back(
+        self, key: RoiKey, version: int | None = None, *, accept: Callable[[Version, FittedRoi], None] | None = None
+    ) -> tuple[Version, FittedRoi]:
+        """Put back what the ROI's own model was before a change, with the calibration that it had, or with none.
+
+        That is a change too: the model that is replaced is kept as the newest version. It takes hardly any room on the
+        disk, and a death at any instant leaves the one model or the other, each as it was served.
+
+        Args:
+            key: the ROI.
+            version: its number; None is the newest. The version stays.
+            accept: called with what will be served before anything changes; may raise.
+
+        Returns:
+            The version, and what is served now.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+            VersionNotFound: there is no such version.
+            Conflict: the ROI has no model of its own, and is served another's.
+            IncompatibleMemory: the version is another ROI's, or its embeddings are not L2-normalised.
+            StorageError: the version is damaged, or the folder cannot be written; nothing was changed.
+        """
+        place = current_place(self._root, key)
+        self._choose(key, place, version)  # before a folder is made for it
+        with self._replacing(place, "rollback"):
+            chosen = self._choose(key, place, version)
+            fitted = _read_version(chosen, place.key)
+            if accept is not None:
+                accept(chosen, fitted)
+            before = _written_memory_id(place.memory)
+            try:
+                _put_back(place, chosen, fitted)
+            finally:
+                self._forget(place.memory)  # so that the next load compares the index with the memory
+            identity = _identity(place.memory.stat())
+            log.info(
+                "model.rolled_back",
+                **{name: value for name, value in asdict(place.key).items() if value is not None},
+                version=chosen.number,
+                kept_at_utc=chosen.record.kept_at_utc,
+                memory_id=fitted.memory_id,
+                memory_id_before=before,
+                threshold=fitted.calibration.threshold if fitted.calibration else None,
+            )
+        self._repair_index(place.memory, identity, fitted.memory)
+        return chosen, fitted
+
+    def _choose(self, key: RoiKey, place: Place, number: int | None) -> Version:
+        replaced = self._replaced(place)
+        for version in replaced:
+            if number in (None, version.number):
+                return version
+        if replaced:
+            numbers = ", ".join(str(version.number) for version in reversed(replaced))
+            raise VersionNotFound(f"{key} has no version {number}; there are {numbers}")
+        with contextlib.suppress(StorageError, IncompatibleMemory):  # its own, which a fit mends
+            found = self._find(key)
+            if found is not None and found[0].memory != place.memory:
+                raise Conflict(
+                    f"{key} has no model of its own to roll back: it is served that of {found[0].key}, layout "
+                    f"{found[0].layout}; ask for that one's versions by its own ids"
+                )
+        raise VersionNotFound(f"no earlier model of {key} is kept: it was not changed since, or KEEP_VERSIONS is 0")
+
+    def _replaced(self, place: Place) -> list[Version]:
+        """The kept versions, but one that is still served: kept for a change that has not come, or never will."""
+        try:
+            kept = versions.kept(place.memory.parent)
+        except OSError as exc:
+            raise StorageError(f"the kept versions cannot be read ({exc.strerror}); check the models folder") from exc
+        with contextlib.suppress(OSError):  # files are replaced meanwhile: then it has come
+            if kept and kept[0].holds(_served(place)[1]):
+                return kept[1:]
+        return kept
+
+    @contextlib.contextmanager
+    def _replacing(self, place: Place, change: Change) -> Iterator[None]:
+        """Hold the lock of a model's folder, and keep the model as a version if it is another one in the end.
+
+        Raises:
+            StorageError: see `writing`; the model could not be kept either, and then is not changed.
+        """
+        folder = place.memory.parent
+        with writing(folder, "model"):
+            _finish_put_back(place)
+            facts, served = _served(place)
+            versions.tidy(folder, served, self._keep_versions)
+            if served and self._keep_versions:
+                versions.keep(folder, served, Record(utc_now().isoformat(), change, **facts))
+            try:
+                yield
+            finally:
+                try:
+                    versions.tidy(folder, _served(place)[1], self._keep_versions)
+                except OSError as exc:  # the next change does it; this one is made, or has failed for a better reason
+                    log.warning("versions.not_tidied", reason=exc.strerror)
 
     def count_stale(self) -> int:
         """How many models of this service lie beside a calibration that was made for an earlier fit, or is damaged.
@@ -243,7 +372,9 @@ class ModelStore:
                 if read is None or read[0] != identity:
                     read = identity, _written_memory_id(memory)
                 self._memory_ids[memory] = read
-                stale += read[1] is not None and read[1] != calibration.memory_id
+                if read[1] is not None and read[1] != calibration.memory_id:
+                    waiting = _read_next_calibration(memory)
+                    stale += waiting is None or waiting.memory_id != read[1]
         return stale
 
     def count_fitted(self) -> int:
@@ -330,8 +461,13 @@ class ModelStore:
         self, key: RoiKey, place: Place, loaded: _LoadedMemory
     ) -> tuple[Calibration | None, CalibrationState]:
         files = [current_place(self._root, calibrated_as(key, place.key)).calibration]
-        if place.layout == "current" and place.calibration not in files:
-            files.append(place.calibration)
+        if place.layout == "current":
+            # Asked first, as it becomes the other: who asks in this order and misses it has read the other too early.
+            next_one = _read_next_calibration(place.memory)
+            if next_one is not None and next_one.memory_id == loaded.memory_id:
+                return next_one, "applied"
+            if place.calibration not in files:
+                files.append(place.calibration)
         ours = [_read_calibration(file) for file in files]
         for calibration in ours:
             if calibration is not None and calibration.memory_id == loaded.memory_id:
@@ -352,7 +488,11 @@ def memory_id(memory: PatchCoreMemory) -> str:
 
 
 def _owner(loaded: _LoadedMemory) -> RoiKey | None:
-    ids = {name: str(loaded.metadata[name]) for name in _IDS if loaded.metadata.get(name) is not None}
+    return _owner_of(loaded.metadata)
+
+
+def _owner_of(metadata: dict[str, Any]) -> RoiKey | None:
+    ids = {name: str(metadata[name]) for name in _IDS if metadata.get(name) is not None}
     return RoiKey(**ids) if {"role_id", "roi_id"} <= ids.keys() else None
 
 
@@ -388,17 +528,22 @@ def _check_sizes(file: BinaryIO, name: str) -> None:
         BadZipFile, DamagedMemory: it is none.
         StorageError: it is too large for the memory that is free.
     """
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(part.file_size for part in archive.infolist())
-    if unpacked > _MOST_COMPRESSED * os.fstat(file.fileno()).st_size + _SMALL_PARTS_BYTES:
-        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI")
+    unpacked = _unpacked_bytes(file, name)
     needed, free = _COPIES_OF_BANK * unpacked, free_memory()
     if needed > free:
         raise StorageError(
             f"the stored {name} does not fit into memory: it takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
             "free; free memory or refit this ROI on fewer images"
         )
+
+
+def _unpacked_bytes(file: BinaryIO, name: str) -> int:
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > _MOST_COMPRESSED * os.fstat(file.fileno()).st_size + _SMALL_PARTS_BYTES:
+        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI")
     file.seek(0)
+    return unpacked
 
 
 def _parse_memory(file: BinaryIO, name: str) -> _LoadedMemory:
@@ -439,6 +584,92 @@ def _written_memory_id(path: Path) -> str | None:
             metadata = json.loads(str(arrays["metadata"]))
         return str(metadata["memory_id"])
     except Exception:  # of an older backend, or damaged: see `_parse_memory`
+        return None
+
+
+def _served(place: Place) -> tuple[dict[str, Any], list[Path]]:
+    """What is at a place, as a `Record` says it, and its files: the memory and the calibration that belongs to it.
+
+    Nothing where there is no memory bank that this service wrote for this ROI, or a damaged one: those are not kept.
+    """
+    try:
+        with place.memory.open("rb") as file:
+            _unpacked_bytes(file, place.memory.name)
+            arrays = np.load(file, allow_pickle=False)
+            if "version" not in arrays:
+                return {}, []
+            metadata = json.loads(str(arrays["metadata"]))
+            with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
+                np.lib.format.read_magic(embeddings)
+                (n_rows, _), *_ = np.lib.format.read_array_header_1_0(embeddings)
+        owner = _owner_of(metadata)
+        facts = {
+            "memory_id": str(metadata["memory_id"]),
+            "coreset_size": int(n_rows),
+            **{name: metadata[name] for name in ("n_embeddings", "n_images") if type(metadata.get(name)) is int},
+        }
+    except Exception:  # see `_written_memory_id`
+        return {}, []
+    if owner not in (None, place.key):
+        return {}, []
+    calibration = None
+    with contextlib.suppress(StorageError):
+        calibration = _read_calibration(place.calibration)
+    belongs = calibration is not None and calibration.memory_id == facts["memory_id"]
+    return facts, [place.memory, *([place.calibration] if belongs else [])]
+
+
+def _read_version(version: Version, owner: RoiKey) -> FittedRoi:
+    name = f"{MEMORY_FILE} of version {version.number}"
+    with (version.folder / MEMORY_FILE).open("rb") as file:
+        loaded = _parse_memory(file, name)
+    if (other := _owner(loaded)) not in (None, owner):
+        raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
+    try:
+        calibration = _read_calibration(version.folder / CALIBRATION_FILE)
+    except StorageError as exc:
+        raise StorageError(
+            f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
+        ) from exc
+    if calibration is not None and calibration.memory_id != loaded.memory_id:
+        calibration = None
+    state: CalibrationState = "none" if calibration is None else "applied"
+    return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state)
+
+
+def _put_back(place: Place, version: Version, fitted: FittedRoi) -> None:
+    """Replace the model at a place. The rename of the memory bank is what decides, as for a fit."""
+    calibration = None if fitted.calibration is None else version.folder / CALIBRATION_FILE
+    memory = version.folder / MEMORY_FILE
+    if not (place.memory.exists() and versions.same(memory, place.memory)):
+        # So that each bank is found with its own calibration, before the rename and after; what is there may be it.
+        if calibration and not (place.calibration.exists() and versions.same(calibration, place.calibration)):
+            versions.put_back(calibration, place.memory.with_name(_NEXT_CALIBRATION_FILE))
+        place.memory.with_name(INDEX_FILE).unlink(missing_ok=True)
+        versions.put_back(memory, place.memory)
+        _finish_put_back(place)
+    elif calibration:
+        versions.put_back(calibration, place.calibration)
+    if not calibration:
+        place.calibration.unlink(missing_ok=True)
+        sync_folder(place.calibration.parent)
+
+
+def _finish_put_back(place: Place) -> None:
+    """Give the calibration that waits for its memory bank its name, if that came; the caller holds the lock."""
+    waiting = place.memory.with_name(_NEXT_CALIBRATION_FILE)
+    calibration = _read_next_calibration(place.memory)
+    if calibration is not None and calibration.memory_id == _written_memory_id(place.memory):
+        waiting.replace(place.calibration)
+        sync_folder(waiting.parent)
+    else:
+        waiting.unlink(missing_ok=True)
+
+
+def _read_next_calibration(memory: Path) -> Calibration | None:
+    try:
+        return _read_calibration(memory.with_name(_NEXT_CALIBRATION_FILE))
+    except StorageError:
         return None
 
 

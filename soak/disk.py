@@ -77,5 +77,6 @@ def leftovers(root: Path) -> list[str]:
     """What killed writers left: temporary files, metadata without an image, runs that nobody does any more."""
     orphans = [path for path in root.rglob("*.png.json") if not path.with_suffix("").exists()]
     runs = (root / ".runs").glob("*.json")
-    found = [*root.rglob(f"{TEMPORARY_PREFIX}*"), *orphans, *runs, *root.rglob("recipe.json.*")]
+    waiting = [*root.rglob("recipe.json.*"), *root.rglob(".calib.next.json")]
+    found = [*root.rglob(f"{TEMPORARY_PREFIX}*"), *orphans, *runs, *waiting]
     return sorted(path.relative_to(root).as_posix() for path in found)

@@ -23,11 +23,19 @@ from backend.recipes import RecipeStore
 from backend.storage import ModelStore
 from tests.test_storage import KEY, calibration_of, memory_of
 
-OLD, NEW = memory_of(1), memory_of(2)
+OLD, NEW, THIRD = memory_of(1), memory_of(2), memory_of(3)
 IN_RECIPE = RoiKey("Master1", "Pattern", "line 1")
 IDENTITY = ExtractorIdentity("model", "0" * 64, 448, "stretch", "float32")
 EMBEDDINGS = np.random.default_rng(0).random((4, 3), np.float32)
-_STEPS = ((os, "fsync"), (Path, "open"), (Path, "replace"), (Path, "unlink"), (Path, "mkdir"))
+_STEPS = (
+    (os, "fsync"),
+    (os, "link"),
+    (Path, "open"),
+    (Path, "replace"),
+    (Path, "unlink"),
+    (Path, "mkdir"),
+    (Path, "rmdir"),
+)
 
 
 def sample(number: int) -> NewSample:
@@ -38,6 +46,34 @@ def calibrated(root: Path) -> None:
     store = ModelStore(root)
     store.save_memory(KEY, OLD, {})
     store.save_calibration(KEY, calibration_of(store.load(KEY), 0.4))
+
+
+def refitted(root: Path) -> None:
+    """Version 2, OLD with 0.4, was replaced by NEW, which was calibrated to 0.6."""
+    calibrated(root)
+    fit(root)
+    calibrate(root)
+
+
+def uncalibrated_before(root: Path) -> None:
+    """Version 1, OLD without a calibration, was replaced by OLD with 0.4."""
+    calibrated(root)
+
+
+def with_many_versions(root: Path) -> None:
+    """As many as are kept; the next change pushes the oldest out."""
+    refitted(root)
+    store = ModelStore(root)
+    for threshold in (0.61, 0.62, 0.63):
+        store.save_calibration(KEY, calibration_of(store.load(KEY), threshold))
+
+
+def roll_back(root: Path) -> None:
+    ModelStore(root).roll_back(KEY, 2)
+
+
+def roll_back_calibration(root: Path) -> None:
+    ModelStore(root).roll_back(KEY)
 
 
 def without_index(root: Path) -> None:
@@ -52,6 +88,10 @@ def fit(root: Path) -> None:
 def calibrate(root: Path) -> None:
     store = ModelStore(root)
     store.save_calibration(KEY, calibration_of(store.load(KEY), 0.6))
+
+
+def fit_third(root: Path) -> None:
+    ModelStore(root).save_memory(KEY, THIRD, {})
 
 
 def read(root: Path) -> None:
@@ -79,6 +119,9 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "first fit": (nothing, fit),
     "fit": (calibrated, fit),
     "calibration": (calibrated, calibrate),
+    "roll-back": (refitted, roll_back),
+    "roll-back of a calibration": (uncalibrated_before, roll_back_calibration),
+    "fit with many versions": (with_many_versions, fit_third),
     "index repair": (without_index, read),
     "recipe": (nothing, settle),
     "upload": (nothing, upload),

@@ -185,12 +185,13 @@ def test_a_full_key_may_do_everything(keyed, headers):
 
 
 def test_an_infer_key_may_read_and_infer_and_nothing_else(keyed):
-    may = [("GET", path) for path in ("/state", "/datasets/file", "/metrics", "/docs", "/nowhere")]
+    may = [("GET", path) for path in ("/state", "/versions", "/datasets/file", "/metrics", "/docs", "/nowhere")]
     may += [("HEAD", "/health"), ("POST", "/infer"), ("POST", "/infer_dataset"), ("OPTIONS", "/fit_ok")]
     for method, path in may:
         assert keyed.status(method, path, x_api_key=INFER) == 200
     may_not = [
-        ("POST", path) for path in ("/fit_ok", "/calibrate_ng", "/datasets/ok/upload", "/infer/", "//infer", "/x")
+        ("POST", path)
+        for path in ("/fit_ok", "/calibrate_ng", "/rollback", "/datasets/ok/upload", "/infer/", "//infer", "/x")
     ]
     may_not += [("DELETE", "/datasets/file"), ("PUT", "/infer"), ("get", "/runs"), ("PATCH", "/state")]
     for method, path in may_not:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backend.checkpoint import Checkpoint
@@ -11,7 +12,7 @@ from backend.datasets import DatasetStore
 from backend.errors import Conflict
 from backend.recipes import RecipeStore
 from backend.storage import ModelStore
-from tests.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, sample
+from tests.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, THIRD, sample
 from tests.test_storage import KEY, calibration_of, index_bytes, load, same_memory
 
 
@@ -24,7 +25,31 @@ def left(tmp_path_factory):
 
 
 def leftovers(root):
-    return [path.name for path in root.rglob("*") if path.name.startswith(".tmp-") or path.name.endswith(".pending")]
+    return [
+        path.name
+        for path in root.rglob("*")
+        if path.name.startswith((".tmp-", ".calib.next")) or path.name.endswith(".pending")
+    ]
+
+
+def as_served(fitted):
+    """Which model it is, and by which threshold it judges."""
+    (name,) = (name for name, memory in {"old": OLD, "new": NEW, "third": THIRD}.items() if same_memory(fitted, memory))
+    return name, fitted.calibration.threshold if fitted.calibration else None
+
+
+def versions_of(root):
+    """What can be rolled back to, by number."""
+    found = {}
+    for version, calibration in ModelStore(root).versions(KEY):
+        with np.load(version.folder / "memory.npz") as arrays:
+            (name,) = (
+                name
+                for name, memory in {"old": OLD, "new": NEW, "third": THIRD}.items()
+                if np.array_equal(arrays["emb"], memory.embeddings)
+            )
+        found[version.number] = name, calibration.threshold if calibration else None
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,6 +101,62 @@ def test_a_killed_calibration_leaves_the_old_one_or_the_new(left):
         assert not leftovers(root)
     assert thresholds == sorted(thresholds)
     assert set(thresholds) == {0.4, 0.6}
+
+
+def test_a_killed_roll_back_leaves_the_one_model_or_the_other_each_with_its_own_calibration(left):
+    outcomes = []
+    before = {1: ("old", None), 2: ("old", 0.4), 3: ("new", None)}
+    for root in left["roll-back"]:
+        outcomes.append(as_served(load(root)))
+        assert ModelStore(root).count_stale() == 0
+        # What is served, and one that is as good as served, is no version; that which was replaced is.
+        kept = before if outcomes[-1] == ("new", 0.6) else before | {4: ("new", 0.6)}
+        assert versions_of(root) == kept
+
+        index = root / "Master1" / "Pattern" / "index.faiss"
+        assert index.read_bytes() == index_bytes(load(root).memory.embeddings), "mended by the first read"
+        ModelStore(root).save_memory(KEY, THIRD, {})
+        assert not leftovers(root)
+        assert versions_of(root) == kept | {max(kept) + 1: outcomes[-1]}
+        ModelStore(root).roll_back(KEY)
+        assert as_served(load(root)) == outcomes[-1]
+        assert not leftovers(root)
+    assert outcomes == sorted(outcomes), "first the new, from some step on the old"
+    assert set(outcomes) == {("new", 0.6), ("old", 0.4)}
+
+
+def test_a_killed_roll_back_of_a_calibration_leaves_the_one_or_the_other(left):
+    outcomes = []
+    for root in left["roll-back of a calibration"]:
+        outcomes.append(as_served(load(root)))
+        kept = {1: ("old", None)} if outcomes[-1] == ("old", 0.4) else {1: ("old", None), 2: ("old", 0.4)}
+        assert versions_of(root) == kept
+        store = ModelStore(root)
+        store.save_calibration(KEY, calibration_of(load(root), 0.5))
+        assert versions_of(root) == kept | {max(kept) + 1: outcomes[-1]}
+        assert not leftovers(root)
+    assert outcomes[0] == ("old", 0.4)
+    assert outcomes[-1] == ("old", None)
+    assert set(outcomes) == {outcomes[0], outcomes[-1]}
+
+
+def test_a_fit_that_is_killed_while_versions_are_kept_and_deleted_loses_none_but_the_oldest(left):
+    outcomes = set()
+    before = {3: ("new", None), 4: ("new", 0.6), 5: ("new", 0.61), 6: ("new", 0.62)}
+    for root in left["fit with many versions"]:
+        served = as_served(load(root))
+        kept = versions_of(root)
+        assert {number: kept[number] for number in before} == before
+        if served == ("new", 0.63):
+            assert kept == before | {2: ("old", 0.4)}, "nothing goes before the change is made"
+        else:
+            assert served == ("third", None)
+            assert kept[7] == ("new", 0.63)
+        outcomes.add((served, len(kept)))
+        ModelStore(root).save_memory(KEY, OLD, {})
+        assert len(versions_of(root)) == 5
+        assert not leftovers(root)
+    assert outcomes == {(("new", 0.63), 5), (("third", None), 6), (("third", None), 5)}
 
 
 def test_a_killed_repair_of_the_index_is_done_by_the_next_read(left):

@@ -27,6 +27,7 @@ from backend.errors import (
     TooManyRequests,
     Unauthorized,
     UnsupportedImage,
+    VersionNotFound,
     WeightsError,
     error_reply,
     format_trace,
@@ -57,6 +58,7 @@ MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existent
         (NonFiniteEmbeddings, BackendError, 500),
         (Busy, BackendError, 503),
         (NotReady, BackendError, 503),
+        (VersionNotFound, BackendError, 404),
         (StorageError, BackendError, 500),
         (DamagedMemory, StorageError, 500),
     ],
@@ -83,7 +85,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     }
     assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
     assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 21
+    assert len(drawn) == 22
 
 
 def raised(error: BaseException) -> BaseException:

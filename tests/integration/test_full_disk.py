@@ -37,5 +37,7 @@ def test_a_fit_that_the_disk_cannot_hold_is_an_error_and_the_old_model_is_served
             "memory.npz",
             "index.faiss",
             "calib.json",
+            ".versions",
         }
+        assert {path.name for path in (server.models / "Full" / "Disk" / ".versions").iterdir()} == {"1"}
         assert gui.fit(*roi, crops[3:5], memory_fit="true").status == 200, "a smaller one is stored"

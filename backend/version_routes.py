@@ -1,0 +1,43 @@
+"""The routes around what a model was before: ``/versions`` lists it, ``/rollback`` serves it again."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from backend.dataset_routes import ids_of, model_reply
+from backend.http_input import HeaderRecipe, RequestId, Service, roi_key
+from backend.openapi import ERRORS
+from backend.schemas import RoiIds, RollbackReply, RollbackRequest, VersionsReply, version_reply
+
+router = APIRouter()
+
+
+@router.get("/versions", response_model_exclude_none=True, tags=["versions"], responses=ERRORS["read"])
+def versions(
+    ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
+) -> VersionsReply:
+    """What a ROI's own model was before its last changes: fits, calibrations and roll-backs."""
+    key = roi_key(ids, recipe)
+    fitted = service.state(key).fitted
+    return VersionsReply(
+        **ids_of(key, request_id),
+        versions=[version_reply(version, calibration) for version, calibration in service.store.versions(key)],
+        model=model_reply(fitted) if fitted else None,
+    )
+
+
+@router.post("/rollback", response_model_exclude_none=True, tags=["versions"], responses=ERRORS["/rollback"])
+def roll_back(body: RollbackRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> RollbackReply:
+    """Serve an earlier model of the ROI again, with its calibration; the one before is kept as the newest version."""
+    key = roi_key(body, recipe)
+    version, fitted = service.roll_back(key, body.version)
+    return RollbackReply(
+        **ids_of(key, request_id),
+        version=version.number,
+        memory_id=fitted.memory_id,
+        calibration="none" if fitted.calibration is None else "applied",
+        threshold=fitted.calibration.threshold if fitted.calibration else None,
+        coreset_size=len(fitted.memory.embeddings),
+        token_shape=list(fitted.memory.token_hw),
+        model=model_reply(fitted),
+    )

@@ -1,0 +1,182 @@
+"""What a model was before its last changes: ``.versions/<number>/`` in its folder, the newest with the highest number.
+
+A version holds the files as they were served, by hard links, so that it takes no room until they are replaced, and
+``version.json``: when and by what. It appears whole, by one rename, and goes whole, by another. No id becomes a folder
+that begins with a dot, so nothing takes a version for a model. Nothing here knows what is in a model.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from backend.utils import MAX_JSON_FILE_BYTES, TEMPORARY_PREFIX, make_folder, read_small, sync_folder, write_atomic
+
+KEEP_VERSIONS = 5
+_FOLDER = ".versions"
+_RECORD_FILE = "version.json"
+_NUMBER = re.compile("[1-9][0-9]{0,17}")
+_PIECE_BYTES = 1 << 20
+
+Change = Literal["fit", "append", "calibrate", "rollback"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``version.json`` says.
+
+    Attributes:
+        kept_at_utc: when the model was replaced, ISO 8601.
+        replaced_by: by what.
+        memory_id: identity of its memory bank.
+        coreset_size: embeddings in the memory bank.
+        n_embeddings, n_images: what it was built from; None where the fit did not say.
+    """
+
+    kept_at_utc: str
+    replaced_by: Change
+    memory_id: str
+    coreset_size: int
+    n_embeddings: int | None = None
+    n_images: int | None = None
+
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model that was replaced, in a folder of its own."""
+
+    number: int
+    record: Record
+    folder: Path
+
+    def holds(self, files: Sequence[Path]) -> bool:
+        """Whether its files are these, by name and content."""
+        names = {path.name for path in self.folder.iterdir()} - {_RECORD_FILE}
+        return names == {file.name for file in files} and all(same(self.folder / file.name, file) for file in files)
+
+
+def kept(model: Path) -> list[Version]:
+    """The versions in the folder of a model, the newest first; needs no lock."""
+    found = []
+    for number in _numbers(model):
+        folder = model / _FOLDER / str(number)
+        # Deleted since, or tampered with: pydantic's errors are ValueErrors.
+        with contextlib.suppress(OSError, ValueError):
+            record = _RECORD.validate_json(read_small(folder / _RECORD_FILE, MAX_JSON_FILE_BYTES))
+            found.append(Version(number, record, folder))
+    return found
+
+
+def keep(model: Path, files: Sequence[Path], record: Record) -> None:
+    """Keep the files of a model before they are replaced; the caller holds the lock of its folder.
+
+    Raises:
+        OSError: they cannot be kept; nothing is left behind.
+    """
+    versions = model / _FOLDER
+    make_folder(versions)
+    scratch = versions / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        for file in files:
+            _link(file, scratch / file.name)
+        write_atomic({scratch / _RECORD_FILE: json.dumps(asdict(record), indent=2).encode()})
+        scratch.replace(versions / str(max(_numbers(model), default=0) + 1))
+    except BaseException:
+        _remove(scratch)
+        raise
+    sync_folder(versions)
+
+
+def tidy(model: Path, served: Sequence[Path], most: int) -> None:
+    """Clear what killed writers left, and all but the newest versions; the caller holds the lock of the folder.
+
+    Args:
+        model: folder of the model.
+        served: its files now. A newest version that holds them was kept for a change that never came.
+        most: how many versions stay.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    for leftover in (model / _FOLDER).glob(f"{TEMPORARY_PREFIX}*"):
+        _remove(leftover)
+    for version in kept(model)[:1]:
+        if version.holds(served):
+            _discard(version.folder)
+    for number in _numbers(model)[most:]:
+        _discard(model / _FOLDER / str(number))
+
+
+def put_back(kept_file: Path, target: Path) -> None:
+    """Replace a file of a model by one of a version, in one rename; the version keeps it too.
+
+    Raises:
+        OSError: it cannot be replaced; nothing changed.
+    """
+    if target.exists() and target.samefile(kept_file):  # a rename between two names of one file does nothing
+        return
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        _link(kept_file, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files have the same content.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    if one.samefile(other):
+        return True
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as left, other.open("rb") as right:
+        pieces: Callable[[], bytes] = partial(left.read, _PIECE_BYTES)
+        return all(piece == right.read(_PIECE_BYTES) for piece in iter(pieces, b""))
+
+
+def _numbers(model: Path) -> list[int]:
+    try:
+        names = [path.name for path in (model / _FOLDER).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((int(name) for name in names if _NUMBER.fullmatch(name)), reverse=True)
+
+
+def _link(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError:  # a file system without links, or with too many of this file; a full disk shows in the copy too
+        shutil.copyfile(file, name)
+        with name.open("rb+") as copy:
+            os.fsync(copy.fileno())
+
+
+def _discard(version: Path) -> None:
+    doomed = version.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    version.replace(doomed)  # first, so that nobody reads half a version
+    _remove(doomed)
+
+
+def _remove(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink(missing_ok=True)
+    folder.rmdir()
