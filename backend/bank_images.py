@@ -29,17 +29,21 @@ class BankImage:
 
     Attributes:
         name: the file's, without folders.
+        sha256: of the file.
         height, width: in pixels.
         n_unique: how many of its patches the bank of the other images does not cover as closely as their own; None if
             that is not known.
+        shape: mask within which it was scored, as JSON; None is the whole image.
         scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
             were no others, or the bank is so large that it would take long.
     """
 
     name: str
+    sha256: str
     height: PositiveInt
     width: PositiveInt
     n_unique: NonNegativeInt | None
+    shape: str | None
     scores: dict[str, float]
 
     def score(self, percentile: float) -> float | None:
@@ -67,6 +71,7 @@ _images = TypeAdapter(list[BankImage])
 
 def describe(
     name: str,
+    sha256: str,
     image_hw: tuple[int, int],
     shape: Shape | None,
     number: int,
@@ -79,7 +84,7 @@ def describe(
     """What is remembered of an image of a fit.
 
     Args:
-        name: of its file.
+        name, sha256: of its file.
         image_hw: its size (rows, columns).
         shape: mask within which it is scored, in its pixels; None is the whole image.
         number: its position in the fit.
@@ -93,7 +98,8 @@ def describe(
         found = image_scores(held_out.distances[number].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
         scores = {f"{percent:g}": round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
     n_unique = None if held_out is None else int(held_out.n_unique[number])
-    return BankImage(PurePath(name).name[-_LONGEST_NAME:], *image_hw, n_unique, scores)
+    mask = None if shape is None else shape.model_dump_json()
+    return BankImage(PurePath(name).name[-_LONGEST_NAME:], sha256, *image_hw, n_unique, mask, scores)
 
 
 def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
@@ -111,6 +117,44 @@ def images_in(metadata: Mapping[str, Any]) -> list[BankImage]:
         return _images.validate_python(metadata.get("images", []))
     except ValidationError as exc:
         raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
+
+
+class OwnImages:
+    """The images that a memory bank was built from, to be recognised when they are scored.
+
+    By the bank itself they score far too low: what they score by the bank of the others stands in its place.
+
+    Args:
+        metadata: of the memory bank.
+        blur_sigma: as of inferences now; scores that were made with another one are of no use.
+
+    Raises:
+        DamagedMemory: see `images_in`.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], blur_sigma: float) -> None:
+        self._images = {image.sha256: image for image in images_in(metadata)}
+        self._same_blur = metadata.get("blur_sigma") == blur_sigma
+        self._unknown = metadata.get("source") == "dataset" and not self._images
+
+    def may_have(self, sha256: str) -> bool:
+        """Whether the bank was built from a file of this hash, or, fitted by an earlier version, perhaps was."""
+        return self._unknown or sha256 in self._images
+
+    def scores(self, sha256: str, shape: Shape | None, percentiles: Sequence[float]) -> tuple[float, ...] | None:
+        """What an image of the bank scores by the bank of the others; None if that is not known.
+
+        Args:
+            sha256: of its file.
+            shape: mask within which it is scored.
+            percentiles: each gives a score.
+        """
+        image = self._images.get(sha256)
+        mask = None if shape is None else shape.model_dump_json()
+        if image is None or not self._same_blur or image.shape != mask:
+            return None
+        found = [score for percentile in percentiles if (score := image.score(percentile)) is not None]
+        return tuple(found) if len(found) == len(percentiles) else None
 
 
 def suspicious_images(

@@ -17,6 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from backend.bank_images import OwnImages
+from backend.calib import SEEN_IN_THE_FIT
 from backend.checkpoint import checkpoint_folder
 from backend.config import Settings
 from backend.console import count, print_line, progress_bar, say, step_bars
@@ -143,15 +145,20 @@ def calibrate(
             f"{len(failed)} of {count(len(rows), 'image')} could not be scored, so nothing was calibrated: mend them "
             "or leave them out"
         )
-    if service.store.memory_id(scoring.key) != memory_id:
+    fitted = service.fitted(scoring.key, with_calibration=False)
+    if fitted.memory_id != memory_id:
         raise IncompatibleMemory(f"{scoring.key} was fitted anew while this ran: begin anew")
-    ok_scores, ng_scores = (
-        {
-            percent: [float((rows[image]["score"], *rows[image].get("scores", ()))[place]) for image in images.values()]
-            for place, percent in enumerate(percentiles)
-        }
-        for images in (ok, ng)
-    )
+    own, n_naive = OwnImages(fitted.metadata, settings.blur_sigma), 0
+    ok_scores: dict[float, list[float]] = {percent: [] for percent in percentiles}
+    ng_scores: dict[float, list[float]] = {percent: [] for percent in percentiles}
+    for images, of_class in ((ok, ok_scores), (ng, ng_scores)):
+        for image in images.values():
+            row = rows[image]
+            honest = own.scores(row["sha256"], shape, percentiles)
+            n_naive += honest is None and own.may_have(row["sha256"])
+            found = honest or (row["score"], *row.get("scores", ()))
+            for percent, score in zip(percentiles, found, strict=True):
+                of_class[percent].append(float(score))
     choice = choose_percentile(ok_scores, ng_scores) if choose else None
     percentile = choice.chosen if choice else percentile
     calibration = service.calibrate_ng(
@@ -164,10 +171,12 @@ def calibrate(
         memory_id=memory_id,
         target_false_reject_rate=fields.target_false_reject_rate,
         n_candidates=len(percentiles),
+        ok_are_fresh=n_naive == 0,
     )
     reply = calibration.as_dict()
-    if calibration.warning is not None:
-        reply["warning"] = calibration.warning
+    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if n_naive else None) if text]
+    if warnings:
+        reply["warning"] = "; ".join(warnings)
     if choice is not None:
         reply["percentile_choice"] = asdict(choice)
     return reply

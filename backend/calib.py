@@ -10,6 +10,11 @@ import numpy as np
 
 from backend.promise import Promise, make_promise
 
+SEEN_IN_THE_FIT = (
+    "the model was fitted on some of the OK images, whose scores are lower than those of fresh parts: check the "
+    "threshold on parts that were not in the fit"
+)
+
 
 @dataclass(frozen=True)
 class Calibration:

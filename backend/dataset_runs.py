@@ -1,5 +1,6 @@
 """The use cases over stored images: fit, calibrate and infer a ROI from its data set. No HTTP."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from backend.calib import Calibration
+from backend.bank_images import OwnImages
+from backend.calib import SEEN_IN_THE_FIT, Calibration
 from backend.datasets import Label, NewSample, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.layout import RoiKey
@@ -23,12 +25,6 @@ from backend.telemetry import annotate
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, image_suffix, utc_now
 
 log: Any = structlog.get_logger(__name__)
-
-_SEEN_IN_THE_FIT = (
-    "the model was fitted on stored OK images, whose scores are lower than those of fresh parts: check the threshold "
-    "on parts that were not in the fit"
-)
-
 
 Result = TypeVar("Result")
 
@@ -169,6 +165,8 @@ def calibrate(
 ) -> DatasetCalibration:
     """Score the stored images and choose the ROI's threshold from them.
 
+    An image that was in the fit gets its score by the memory bank of the others, as the fit made it.
+
     Args:
         service: who scores them.
         key: the ROI.
@@ -196,13 +194,21 @@ def calibrate(
         raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
     percentile = service.settings.score_percentile if score_percentile is None else score_percentile
     percentiles = CANDIDATES if choose else (percentile,)
+    own = OwnImages(fitted.metadata, service.settings.blur_sigma)
+    n_naive = 0
     known = _score_cache(service, key, fitted, percentiles)
     scores: dict[Label, list[tuple[float, ...]]] = {"ok": [], "ng": []}
     scales: list[float] = []
     failed: list[Judged[tuple[float, ...]]] = []
 
     def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
+        nonlocal n_naive
         content = image.read()
+        digest = hashlib.sha256(content).hexdigest()
+        honest = own.scores(digest, shape, percentiles)
+        if honest is not None:
+            return honest
+        n_naive += own.may_have(digest)
         found = known.get(content, shape)
         if found is None or len(found) != len(percentiles):
             once = NamedImage(image.name, lambda: content)
@@ -235,7 +241,6 @@ def calibrate(
     }
     choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if choose else None
     percentile = choice.chosen if choice else percentile
-    seen_in_fit = fitted.metadata.get("source") == "dataset"
     calibration = service.calibrate_ng(
         key,
         by_percentile["ok"][percentile],
@@ -246,9 +251,9 @@ def calibrate(
         memory_id=fitted.memory_id,
         target_false_reject_rate=target_false_reject_rate,
         n_candidates=len(percentiles),
-        ok_are_fresh=not seen_in_fit,
+        ok_are_fresh=n_naive == 0,
     )
-    warnings = [text for text in (calibration.warning, _SEEN_IN_THE_FIT if seen_in_fit else None) if text]
+    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if n_naive else None) if text]
     return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None, choice)
 
 

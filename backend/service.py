@@ -1,6 +1,7 @@
 """The use cases: fit, calibrate, infer. No HTTP, no file formats."""
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -229,6 +230,7 @@ class InspectionService:
         sizes: list[tuple[int, int]] = []
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
         with self._queue.fit() as wait_for_those_before:
+            digests: list[str] = []
             most_bytes = 0
             with stage("decode"):  # what a header can tell, it tells before any image costs time
                 for image, mask in zip(images, masks, strict=True):
@@ -236,6 +238,7 @@ class InspectionService:
                     width, height = check_image(content, image.name, self.limits)
                     build_mask(mask, (height, width))
                     sizes.append((height, width))
+                    digests.append(hashlib.sha256(content).hexdigest())
                     most_bytes = max(most_bytes, len(content))
             with self.runs.run("fit", key, len(images), on_progress) as run:
                 wait_for_those_before()
@@ -251,13 +254,16 @@ class InspectionService:
                 )
                 bank = build_bank(embeddings, self.features.token_hw, rate, base, self._coreset_turn, run.report)
                 described = [
-                    self._describe(image, number, size, mask, bank, with_score=with_scores)
-                    for number, (image, size, mask) in enumerate(zip(images, sizes, masks, strict=True))
+                    self._describe(image, digest, number, size, mask, bank, with_score=with_scores)
+                    for number, (image, digest, size, mask) in enumerate(
+                        zip(images, digests, sizes, masks, strict=True)
+                    )
                 ]
                 pictures = [self._thumbnail(image) if thumbnails else b"" for image in images]
             metadata = {
                 "extractor": self.features.identity.as_dict(),
                 **bank_metadata(bank, base, described, rate, mm_per_px),
+                "blur_sigma": self.settings.blur_sigma,
                 **({"source": source} if source else {}),
             }
             with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px):
@@ -298,6 +304,7 @@ class InspectionService:
     def _describe(
         self,
         image: NamedImage,
+        digest: str,
         number: int,
         image_hw: tuple[int, int],
         mask: Shape | None,
@@ -308,6 +315,7 @@ class InspectionService:
         with stage("score"), self._pixels.hold(image_hw[0] * image_hw[1]):
             return describe(
                 image.name,
+                digest,
                 image_hw,
                 mask,
                 number,

@@ -104,9 +104,13 @@ def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
 
 
 def test_too_few_or_unscored_images_are_not_suspected():
-    images = [BankImage(f"{n}.png", 1, 1, 0, {"99": 0.5}) for n in range(4)] + [BankImage("x.png", 1, 1, 0, {})]
-    assert suspicious_images([*images, BankImage("y.png", 1, 1, 0, {"98": 2.0})], 99) == []
-    assert [found.index for found in suspicious_images([BankImage("z.png", 1, 1, 0, {"99": 0.9})], 99, images)] == [0]
+    images = [BankImage(f"{n}.png", f"{n}", 1, 1, 0, None, {"99": 0.5}) for n in range(4)] + [
+        BankImage("x.png", "x", 1, 1, 0, None, {})
+    ]
+    assert suspicious_images([*images, BankImage("y.png", "y", 1, 1, 0, None, {"98": 2.0})], 99) == []
+    assert [
+        found.index for found in suspicious_images([BankImage("z.png", "z", 1, 1, 0, None, {"99": 0.9})], 99, images)
+    ] == [0]
 
 
 class TestAppend:
@@ -236,8 +240,18 @@ def test_thumbnails_are_small_and_keep_the_aspect_of_the_image():
         "x",
         [1],
         [{"name": "a"}],
-        [{"name": "a", "height": 0, "width": 1, "n_unique": 0, "scores": {}}],
-        [{"name": "a", "height": 1, "width": 1, "n_unique": 0, "scores": {"99": float("nan")}}],
+        [{"name": "a", "sha256": "b", "height": 0, "width": 1, "n_unique": 0, "shape": None, "scores": {}}],
+        [
+            {
+                "name": "a",
+                "sha256": "b",
+                "height": 1,
+                "width": 1,
+                "n_unique": 0,
+                "shape": None,
+                "scores": {"99": float("nan")},
+            }
+        ],
     ],
 )
 def test_damaged_words_about_the_images_are_an_error(images):

@@ -4,11 +4,13 @@ import json
 import math
 
 import cv2
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from backend import dataset_runs
 from backend import runs as runs_module
+from backend.bank_images import images_in
 from backend.calib import choose_threshold
 from backend.config import Settings
 from backend.datasets import NewSample
@@ -52,12 +54,71 @@ def score(service, content, shape=None, percentile=None):
 
 @pytest.fixture
 def fitted(service, pngs):
+    """Two OK images are stored, and a model that was fitted on other files of the same kind."""
+    store(service, "ok", pngs[:2])
+    service.fit_ok(KEY, [NamedImage("x.bmp", lambda png=png: as_bmp(png)) for png in pngs[:2]], mm_per_px=0.2)
+    return service
+
+
+@pytest.fixture
+def fitted_on_its_own(service, pngs):
+    """Two OK images are stored, and the model was fitted on them."""
     store(service, "ok", pngs[:2])
     dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
     return service
 
 
-def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitted, pngs, features, tmp_path):
+def as_bmp(png):
+    return cv2.imencode(".bmp", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
+
+
+def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_its_own, pngs, monkeypatch):
+    service = fitted_on_its_own
+    honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
+    naive = [score(service, png) for png in pngs[:2]]
+    assert min(honest) > max(naive)
+    done = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    assert done.calibration.threshold == choose_threshold(honest)
+    assert done.warning is None
+    assert done.calibration.promise.false_reject_rate_at_most is not None
+    store(service, "ok", pngs[2:3])
+    with_a_fresh_one = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    assert with_a_fresh_one.calibration.threshold == choose_threshold([*honest, score(service, pngs[2], None, 99)])
+
+
+def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, pngs, features):
+    store_ = fitted_on_its_own.store
+    other = InspectionService(
+        Settings(models_dir=fitted_on_its_own.settings.models_dir, min_ok_samples=2, blur_sigma=3), features, store_
+    )
+    done = dataset_runs.calibrate(other, KEY, **{**CALIBRATION, "require_ng": False})
+    assert "not in the fit" in done.warning
+    assert done.calibration.promise.false_reject_rate_at_most is None
+    assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
+
+
+def test_another_mask_than_the_fits_is_another_score(service, pngs):
+    names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
+    dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
+    options = {**CALIBRATION, "require_ng": False}
+    assert dataset_runs.calibrate(service, KEY, **options).calibration.threshold == choose_threshold(honest)
+    (service.datasets.folder(KEY) / "ok" / f"{names[0]}.json").write_text("{}")
+    done = dataset_runs.calibrate(service, KEY, **options)
+    assert done.calibration.threshold == choose_threshold([score(service, pngs[0], None, 99), honest[1]])
+    assert "not in the fit" in done.warning
+
+
+def test_a_mask_that_cannot_be_used_leaves_the_images_of_a_fit_unscored(service, pngs):
+    store(service, "ok", pngs[:1])
+    store(service, "ok", pngs[1:2], shape_json='{"kind":"star"}')
+    with capture_logs() as logged:
+        assert dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False).ok_scores is None
+    assert [line["event"] for line in logged if line["log_level"] == "warning"] == ["fit.images_not_scored"]
+
+
+def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitted_on_its_own, pngs, features, tmp_path):
+    fitted = fitted_on_its_own
     sent = InspectionService(Settings(models_dir=tmp_path / "b"), features, ModelStore(tmp_path / "b"))
     sent.fit_ok(KEY, [NamedImage("x.png", lambda png=png: png) for png in pngs[:2]], mm_per_px=0.2)
     assert fitted.store.memory_id(KEY) == sent.store.memory_id(KEY)
@@ -129,7 +190,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
     with pytest.raises(InvalidRequest, match=r"no NG images .* require_ng"):
         dataset_runs.calibrate(service, KEY, **CALIBRATION)
     without = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
-    assert (without.calibration.n_ng, without.warning) == (0, None), "no image was in the fit, as far as is known"
+    assert (without.calibration.n_ng, "not in the fit" in without.warning) == (0, True), "one image has no others"
     store(service, "ng", [b"\x89PNG\r\n\x1a\n damaged"])
     with pytest.raises(InvalidRequest, match=r"too few images could be scored.*damaged"):
         dataset_runs.calibrate(service, KEY, **CALIBRATION)
@@ -231,11 +292,11 @@ def test_a_percentile_is_not_chosen_without_ng_images_or_where_one_is_given(fitt
         dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 99}, choose=True)
 
 
-def test_a_target_rate_moves_the_threshold_and_images_of_the_fit_promise_nothing_about_it(fitted, pngs):
+def test_a_target_rate_moves_the_threshold(fitted, pngs):
     store(fitted, "ng", pngs[3:5])
     calibration = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, target_false_reject_rate=0.1).calibration
     largest = max(score(fitted, png, None, 99) for png in pngs[:2])
     assert calibration.threshold == math.nextafter(largest, math.inf)
-    assert calibration.promise.false_reject_rate_at_most is None, "the images were in the fit"
+    assert calibration.promise.false_reject_rate_at_most is not None
     assert calibration.promise.escape_rate_at_most is not None
     assert fitted.fitted(KEY).calibration.promise == calibration.promise, "it is stored"

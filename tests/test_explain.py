@@ -11,7 +11,7 @@ from backend.patchcore import PatchCoreMemory, l2_normalize
 
 GRID = (4, 6)
 HW = (80, 180)
-IMAGES = [BankImage("a.png", 40, 60, 3, {}), BankImage("b.png", 80, 180, 3, {})]
+IMAGES = [BankImage("a.png", "00", 40, 60, 3, None, {}), BankImage("b.png", "01", 80, 180, 3, None, {})]
 
 
 def unit_rows(n, seed=0):
