@@ -18,7 +18,6 @@ from backend.config import load_settings
 from backend.weights import find_weights
 from benchmarks.common import interleaved, print_table
 from benchmarks.levers.recipes import (
-    AS_IT_IS,
     MIRRORED,
     RULES,
     TURNED,
@@ -70,13 +69,17 @@ LEVERS: dict[str, dict[str, Recipe]] = {
 }
 _SHOTS = (1, 2, 4, 8)
 _SEEDS = 3
+# Every patch of many references would take the search longer than it tells.
 _SHOT_LEVERS = {
-    "as they are": AS_IT_IS,
-    "mirrored too": MIRRORED,
-    "turned too": TURNED,
-    "turned and mirrored": TURNED_AND_MIRRORED,
+    "2 % coreset": Recipe(),
+    "25 % coreset": Recipe(coreset_rate=0.25),
+    "every patch": Recipe(coreset_rate=1),
+    "mirrored too, 2 % coreset": Recipe(references=MIRRORED),
+    "mirrored too, 25 % coreset": Recipe(references=MIRRORED, coreset_rate=0.25),
+    "turned too, 25 % coreset": Recipe(references=TURNED, coreset_rate=0.25),
+    "turned and mirrored, 2 % coreset": Recipe(references=TURNED_AND_MIRRORED),
+    "turned and mirrored, 25 % coreset": Recipe(references=TURNED_AND_MIRRORED, coreset_rate=0.25),
 }
-_SHOT_RATES = (0.02, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             milliseconds = time_views(network, sets[0].test[0], levers)
             for data_set in sets:
                 print_details(data_set, outcomes[data_set.split.name], milliseconds)
+                if len({path.parent for path in data_set.split.defective}) > 1:
+                    print_types(data_set, outcomes[data_set.split.name])
             print_summary(sets, outcomes)
         if "shots" in options.only:
             print_shots({data_set.split.name: few_shots(data_set) for data_set in sets})
@@ -205,7 +210,7 @@ def print_details(data_set: DataSet, outcomes: Mapping[str, Outcome], millisecon
 
 def print_summary(sets: Sequence[DataSet], outcomes: Mapping[str, Mapping[str, Outcome]]) -> None:
     """Every lever beside every data set."""
-    first = outcomes[sets[0].name]
+    first = outcomes[sets[0].split.name]
     rows = []
     for name in first:
         row = [name]
@@ -223,38 +228,51 @@ def print_summary(sets: Sequence[DataSet], outcomes: Mapping[str, Mapping[str, O
     )
 
 
-def few_shots(data_set: DataSet) -> dict[tuple[str, float, int], list[float]]:
-    """AUROCs by what is done to the references, coreset rate and number of good images: one per seed."""
+def print_types(data_set: DataSet, outcomes: Mapping[str, Outcome]) -> None:
+    """Every lever beside every type of defect, each against the same good images."""
+    kinds = [path.parent.name for path in data_set.split.defective]
+    rows = []
+    for name, outcome in outcomes.items():
+        row = [name]
+        for kind in dict.fromkeys(kinds):
+            of_kind = np.array(kinds) == kind
+            scores, default = (
+                Scores(one.scores.good, one.scores.defective[of_kind]) for one in (outcome, outcomes["default"])
+            )
+            row.append(f"{scores.auroc:.3f}" if name == "default" else difference(scores, default))
+        rows.append(row)
+    print_table(
+        f"{data_set.split.name}, image AUROC by type of defect: the default's, then every lever's paired difference",
+        ("lever", *(f"{kind} ({kinds.count(kind)})" for kind in dict.fromkeys(kinds))),
+        rows,
+    )
+
+
+def few_shots(data_set: DataSet) -> dict[tuple[str, int], list[float]]:
+    """AUROCs by lever and number of good images: one per draw."""
     found = {}
-    draws = {
-        shots: [np.random.default_rng(seed).permutation(len(data_set.split.train))[:shots] for seed in range(_SEEDS)]
-        for shots in _SHOTS
-        if shots <= len(data_set.split.train)
-    }
-    cases = [(name, rate, shots) for shots in draws for name in _SHOT_LEVERS for rate in _SHOT_RATES]
-    for name, rate, shots in tqdm(cases, desc=f"{data_set.split.name}, few images"):
-        recipe = Recipe(references=_SHOT_LEVERS[name], coreset_rate=rate)
-        found[name, rate, shots] = [
-            score(data_set, judge(data_set, recipe, [data_set.split.train[index] for index in drawn]), [recipe])[
-                0
-            ].auroc
-            for drawn in draws[shots]
-        ]
+    train = data_set.split.train
+    cases = [(name, shots) for shots in _SHOTS if shots <= len(train) for name in _SHOT_LEVERS]
+    for name, shots in tqdm(cases, desc=f"{data_set.split.name}, few images"):
+        recipe = _SHOT_LEVERS[name]
+        found[name, shots] = []
+        for seed in range(_SEEDS):
+            drawn = np.random.default_rng(seed).permutation(len(train))[:shots]
+            judged = judge(data_set, recipe, [train[index] for index in drawn])
+            found[name, shots].append(score(data_set, judged, [recipe])[0].auroc)
     return found
 
 
-def print_shots(found: Mapping[str, Mapping[tuple[str, float, int], list[float]]]) -> None:
-    """Means over the seeds, and their range."""
-    for name, cases in found.items():
+def print_shots(found: Mapping[str, Mapping[tuple[str, int], list[float]]]) -> None:
+    """Means over the draws, and their range."""
+    for data_set, cases in found.items():
         rows = []
-        for references in _SHOT_LEVERS:
-            for rate in _SHOT_RATES:
-                shots = [cases[references, rate, count] for count in _SHOTS if (references, rate, count) in cases]
-                cells = [f"{statistics.mean(own):.3f} ({min(own):.3f} … {max(own):.3f})" for own in shots]
-                rows.append((references, f"{rate:.0%}", *cells))
+        for name in _SHOT_LEVERS:
+            draws = [cases[name, shots] for shots in _SHOTS if (name, shots) in cases]
+            rows.append((name, *(f"{statistics.mean(own):.3f} ({min(own):.3f} … {max(own):.3f})" for own in draws)))
         print_table(
-            f"{name}: image AUROC with few good images, mean of {_SEEDS} draws and their range",
-            ("references", "coreset", *(f"{count} image{'s' * (count > 1)}" for count in _SHOTS)),
+            f"{data_set}: image AUROC with few good images, mean of {_SEEDS} draws and their range",
+            ("bank", *(f"{shots} image{'s' * (shots > 1)}" for shots in _SHOTS if (name, shots) in cases)),
             rows,
         )
 

@@ -1,5 +1,6 @@
 """Images → patch tokens, as the service extracts them or otherwise; each is extracted once and kept in files."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class TokenFiles:
         for block, own in zip(missing, tokens, strict=True):
             file = self._file(image, view, block)
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
+            partial = file.with_suffix(f".{os.getpid()}")  # another process may extract the same
             with partial.open("wb") as stream:
                 np.save(stream, own)
             partial.replace(file)
