@@ -6,6 +6,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``footprint``: server (start and memory), size
 - ``datasets``: 10,000 stored images; a whole data set beside single calls
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
+- ``levers``: what raises accuracy, on folders in MVTec layout; ``--data FOLDER …``
 """
 
 from benchmarks import coreset, fit, footprint, outside, runtimes, search, serving, stages
