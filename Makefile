@@ -5,7 +5,7 @@ VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 
-.PHONY: help serve demo test check format soak soak-nginx bench bench-anomalib pins weights clean
+.PHONY: help serve demo test check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ bench: $(VENV)/.dev ## the measured claims, side by side
 
 bench-anomalib: $(VENV)/.dev $(ANOMALIB_VENV)/.installed ## our engine beside anomalib's, which gets an environment of its own
 	$(RUN) -m benchmarks.anomalib_side $(ANOMALIB_VENV)/bin/python
+
+bench-anomalib-accuracy: $(VENV)/.dev $(ANOMALIB_VENV)/.installed ## our accuracy beside anomalib's: make … DATA="FOLDER …", in MVTec layout
+	$(RUN) -m benchmarks.anomalib_side.accuracy $(ANOMALIB_VENV)/bin/python --data $(DATA)
 
 soak-nginx: $(VENV)/.dev ## prove docker/nginx.conf with a real nginx (apt-get install nginx-light openssl)
 	$(RUN) -m soak.nginx

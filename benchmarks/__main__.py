@@ -7,6 +7,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``datasets``: 10,000 stored images; a whole data set beside single calls
 - ``thresholds``: what thresholds promise, on data sets of yours
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
+- ``levers``: what raises accuracy, on folders in MVTec layout; ``--data FOLDER …``
 """
 
 from benchmarks import coreset, fit, footprint, outside, runtimes, search, serving, stages

@@ -32,7 +32,7 @@ _declared = _declare_missing_torchvision_operators()  # lives as long as its ope
 from anomalib.data.utils import read_image  # noqa: E402  (after the operators it needs)
 from anomalib.deploy import OpenVINOInferencer  # noqa: E402
 from anomalib.models.components import KCenterGreedy  # noqa: E402
-from anomalib.models.image import AnomalyDINO  # noqa: E402
+from anomalib.models.image import AnomalyDINO, Patchcore  # noqa: E402
 
 
 class Theirs:
@@ -47,10 +47,17 @@ class Theirs:
             sampling_ratio=sampling_ratio or 1,
             pre_processor=AnomalyDINO.configure_pre_processor((input_size, input_size)),
         )
-        loaded = self._model.model.feature_encoder.feature_extractor.state_dict()
-        published = load_file(weights)
-        assert loaded.keys() == published.keys()
-        assert all(torch.equal(loaded[name], tensor) for name, tensor in published.items())
+        _require_weights(self._model.model.feature_encoder.feature_extractor, weights)
+        return {"name": f"anomalib {version('anomalib')}"}
+
+    def open_patchcore(self, weights: str, scratch: str, input_size: int) -> dict[str, Any]:
+        """Build PatchCore on two blocks of the same network, three quarters deep and last, as its default is on two."""
+        self._model = Patchcore(
+            backbone=f"local-dir:{_model_folder(Path(weights), Path(scratch))}",
+            layers=("blocks.8", "blocks.11"),
+            pre_processor=Patchcore.configure_pre_processor((input_size, input_size)),
+        )
+        _require_weights(self._model.model.feature_extractor.feature_extractor, weights)
         return {"name": f"anomalib {version('anomalib')}"}
 
     def tokens(self, pixels: str, output: str) -> None:
@@ -103,6 +110,12 @@ class Theirs:
         ratio = (n_select + 0.5) / len(self._embeddings)  # it rounds the product down
         sampler = KCenterGreedy(self._embeddings, ratio)
         return {"picks": sampler.select_coreset_idxs(), "dimensions": sampler.features.shape[1]}
+
+
+def _require_weights(network: torch.nn.Module, weights: str) -> None:
+    loaded, published = network.state_dict(), load_file(weights)
+    assert loaded.keys() == published.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in published.items())
 
 
 def _model_folder(weights: Path, scratch: Path) -> Path:
