@@ -29,8 +29,8 @@ PATCHES = GRID[0] * GRID[1]
 LAST_BLOCK = 12
 RATE = 0.02
 SPLITS = 10
-MOST_TO_FIT = 80
-REFITS = 8  # of each split's images; one takes a second
+MOST_TO_FIT = 60
+REFITS = 4  # of each split; one takes a second
 LEVEL = 0.05
 
 Scores = npt.NDArray[np.float64]
