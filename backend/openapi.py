@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from backend.errors import Busy, MemoryNotFound, TooManyRequests
-from backend.schemas import HEATMAP_EXAMPLE, ErrorReply
+from backend.replies import HEATMAP_EXAMPLE, ErrorReply
 
 _ROI = "role 'Master1', roi 'Pattern'"
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
