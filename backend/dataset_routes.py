@@ -43,8 +43,9 @@ from backend.http_input import (
 from backend.layout import RoiKey
 from backend.openapi import ERRORS, METADATA_EXAMPLE, multipart
 from backend.replies import ModelReply, PercentileChoiceReply, region_reply
+from backend.results import InferResult
 from backend.schemas import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
-from backend.service import InferResult, InspectionService
+from backend.service import InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
 

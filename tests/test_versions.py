@@ -589,11 +589,10 @@ class TestCommands:
 
     def test_a_roll_back_prints_what_is_served_and_refuses_what_there_is_not(self, run, changed, features, monkeypatch):
         def opened(settings):
-            service = InspectionService(settings, features, ModelStore(settings.models_dir))
-            monkeypatch.setattr(service, "_differences", lambda _fitted: [])
-            return service
+            return InspectionService(settings, features, ModelStore(settings.models_dir))
 
         monkeypatch.setattr(InspectionService, "open", opened)
+        monkeypatch.setattr("backend.service.differences_from", lambda _features, _fitted: [])
         status, printed = run("rollback", "Master1", "Pattern", "--version", "2")
         assert status == 0
         assert json.loads(printed) == {
