@@ -38,20 +38,18 @@ from backend.layout import DEFAULT_RECIPE
 from backend.lifecycle import Admission, Lifecycle
 from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, multipart
-from backend.roi_mask import parse_shape
-from backend.schemas import (
+from backend.replies import (
     CalibrateReply,
-    CalibrateRequest,
-    FitFields,
     FitReply,
     HealthReply,
-    InferFields,
     InferReply,
     MinimalHealthReply,
     ReadyReply,
     SuspiciousReply,
     region_reply,
 )
+from backend.roi_mask import parse_shape
+from backend.schemas import CalibrateRequest, FitFields, InferFields
 from backend.service import InspectionService
 from backend.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
 

@@ -12,16 +12,9 @@ from backend.dataset_routes import ids_of, model_reply
 from backend.errors import InvalidRequest
 from backend.http_input import HeaderRecipe, RequestId, Service, complete_form, image_of, read_fields, roi_key
 from backend.openapi import ERRORS, multipart
+from backend.replies import BankEntryReply, BankReply, ExplainReply, GoodPatchReply, ReasonReply
 from backend.roi_mask import parse_shape
-from backend.schemas import (
-    BankEntryReply,
-    BankReply,
-    ExplainFields,
-    ExplainReply,
-    GoodPatchReply,
-    ReasonReply,
-    RoiIds,
-)
+from backend.schemas import ExplainFields, RoiIds
 
 _MAX_FILES = 8  # one is right; some more get the sentence that says so
 

@@ -12,8 +12,9 @@ from backend.errors import InvalidRequest
 from backend.explain import Reason, draw_reason, reasons
 from backend.infer import Finding
 from backend.layout import RoiKey
+from backend.results import InferResult
 from backend.roi_mask import Shape, build_mask
-from backend.service import InferResult, InspectionService
+from backend.service import InspectionService
 from backend.storage import FittedRoi
 from backend.utils import NamedImage
 

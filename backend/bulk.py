@@ -35,16 +35,9 @@ from backend.image_files import (
 from backend.layout import RoiKey, check_recipe
 from backend.percentile_choice import CANDIDATES, choose_percentile
 from backend.records import Conditions, Record, RecordFile, Row
+from backend.replies import region_reply, version_reply
 from backend.roi_mask import Shape, parse_shape
-from backend.schemas import (
-    CalibrateFields,
-    FitFields,
-    InferFields,
-    RoiIds,
-    RollbackRequest,
-    region_reply,
-    version_reply,
-)
+from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage

@@ -12,6 +12,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from backend import dataset_runs
+from backend.dataset_replies import (
+    CalibrateDatasetReply,
+    DatasetListReply,
+    DeleteReply,
+    FailedSampleReply,
+    InferDatasetReply,
+    ItemReply,
+    ManifestDatasets,
+    ManifestReply,
+    RunReply,
+    RunsReply,
+    SampleClasses,
+    SampleClassReply,
+    StateReply,
+    UploadReply,
+)
 from backend.dataset_runs import Judged
 from backend.datasets import Label
 from backend.http_input import (
@@ -26,31 +42,10 @@ from backend.http_input import (
 )
 from backend.layout import RoiKey
 from backend.openapi import ERRORS, METADATA_EXAMPLE, multipart
-from backend.schemas import (
-    CalibrateDatasetReply,
-    CalibrateDatasetRequest,
-    DatasetListReply,
-    DeleteReply,
-    FailedSampleReply,
-    InferDatasetReply,
-    InferDatasetRequest,
-    ItemReply,
-    ManifestDatasets,
-    ManifestReply,
-    ModelReply,
-    PercentileChoiceReply,
-    RoiIds,
-    RunReply,
-    RunsReply,
-    SampleClass,
-    SampleClasses,
-    SampleClassReply,
-    SampleName,
-    StateReply,
-    UploadReply,
-    region_reply,
-)
-from backend.service import InferResult, InspectionService
+from backend.replies import ModelReply, PercentileChoiceReply, region_reply
+from backend.results import InferResult
+from backend.schemas import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
+from backend.service import InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
 

@@ -16,10 +16,11 @@ from backend.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape,
 from backend.layout import RoiKey
 from backend.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.recipes import same_scale
+from backend.results import FitResult, InferResult
 from backend.roi_mask import Shape, build_mask, parse_shape
 from backend.runs import Progress
 from backend.score_cache import ScoreCache
-from backend.service import FitResult, InferResult, InspectionService
+from backend.service import InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, image_suffix, utc_now

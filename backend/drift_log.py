@@ -1,4 +1,4 @@
-"""What production scored, ROI by ROI, and what `drift` says about it: a small file each, shared by all processes.
+"""The statistics of production below a models folder: a small file a ROI, see `roi_drift`, shared by all processes.
 
 ``record`` costs an inference microseconds: scores wait in memory, and a thread adds them to the files every two
 seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds; where
@@ -12,30 +12,29 @@ import json
 import random
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+from pydantic import ValidationError
 
 from backend.calib import Calibration
-from backend.drift import N_STEPS, STEPS_PER_UNIT, Direction, DriftDetector, no_wealth, reference_of, tolerated_rate
+from backend.drift import reference_of
 from backend.errors import BackendError, StorageError
 from backend.layout import RoiKey
 from backend.locking import writing
+from backend.roi_drift import RoiDrift, Steps
 from backend.storage import FittedRoi, ModelStore, calibrated_as
 from backend.telemetry import DRIFT_DETECTED
-from backend.utils import read_small, utc_now, write_atomic
+from backend.utils import read_small, write_atomic
 
 _FOLDER = ".drift"  # no id becomes a hidden folder
 _WHAT = "drift statistics"
 _FLUSH_EVERY_S = 2.0
 _MAX_WAITING = 20_000
 _MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
-_N_RECENT = 200
 # A change that came before so many scores were known is seen late or never: they are most of what it is compared with.
 _ENOUGH = 100
 
@@ -43,116 +42,6 @@ log: Any = structlog.get_logger(__name__)
 
 Verdict = Literal["ok", "drift", "collecting", "none"]
 Reference = Literal["calibration", "production"]
-
-_Count = Annotated[int, Field(ge=0, le=2**40)]
-_Steps = dict[Annotated[int, Field(ge=0, lt=N_STEPS)], _Count]
-_Wealth = list[Annotated[FiniteFloat, Field(ge=0, le=1e12)]]
-
-
-class RoiDrift(BaseModel):
-    """The file of one ROI.
-
-    Attributes:
-        role_id, roi_id, recipe_id, model_key: whose it is.
-        conditions: the memory bank and calibration that all of it belongs to.
-        threshold: of the calibration; None where none is applied, and then parts are only counted.
-        reference: OK scores of the calibration, see `reference_of`; empty where the first parts are what is compared
-            with.
-        reference_rejected: how many OK scores of the calibration its threshold rejects.
-        bag, wealth, alarm: see `DriftDetector`.
-        alarm_utc, alarm_part: when the alarm came, and how many parts had been inspected then.
-        n_parts, n_rejected: parts since `started_utc`.
-        recent: the last scores, at most 200, oldest first.
-    """
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    version: Literal[1] = 1
-    role_id: str
-    roi_id: str
-    recipe_id: str
-    model_key: str
-    conditions: str
-    threshold: FiniteFloat | None = None
-    reference: _Steps = {}
-    reference_rejected: _Count = 0
-    bag: _Steps = {}
-    wealth: dict[Direction, _Wealth] = Field(default_factory=no_wealth)
-    alarm: Direction | None = None
-    alarm_utc: str = ""
-    alarm_part: _Count = 0
-    n_parts: _Count = 0
-    n_rejected: _Count = 0
-    started_utc: str
-    last_utc: str | None = None
-    recent: Annotated[list[FiniteFloat], Field(max_length=_N_RECENT)] = []
-
-    @field_validator("wealth")
-    @classmethod
-    def _is_of_every_bet(cls, wealth: dict[Direction, _Wealth]) -> dict[Direction, _Wealth]:
-        if {direction: len(bets) for direction, bets in wealth.items()} != {
-            direction: len(bets) for direction, bets in no_wealth().items()
-        }:
-            raise ValueError("other bets")
-        return wealth
-
-    @classmethod
-    def starting(
-        cls, key: RoiKey, conditions: str, threshold: float | None, reference: _Steps, reference_rejected: int
-    ) -> "RoiDrift":
-        """One that has seen no part."""
-        return cls(
-            role_id=key.role_id,
-            roi_id=key.roi_id,
-            recipe_id=key.recipe,
-            model_key=key.model,
-            conditions=conditions,
-            threshold=threshold,
-            reference=reference,
-            reference_rejected=reference_rejected,
-            bag=reference,
-            started_utc=_now(),
-        )
-
-    @property
-    def key(self) -> RoiKey:
-        """Whose it is."""
-        return RoiKey(self.role_id, self.roi_id, self.recipe_id, self.model_key)
-
-    def tolerated(self, defective: float) -> float:
-        """See `tolerated_rate`."""
-        n_ok = sum(self.reference.values()) + self.reference_rejected
-        return tolerated_rate(defective, n_ok, self.reference_rejected)
-
-    def detector(self, defective: float) -> DriftDetector:
-        """The test as far as it is.
-
-        Raises:
-            ValueError: there is no threshold, so nothing is tested.
-        """
-        if self.threshold is None:
-            raise ValueError("nothing is tested without a threshold")
-        bag = np.zeros(N_STEPS, np.int64)
-        for step, count in self.bag.items():
-            bag[step] = count
-        return DriftDetector(self.threshold, self.tolerated(defective), bag, dict(self.wealth), self.alarm)
-
-    def add(self, scores: Sequence[float], defective: float, lots: random.Random) -> None:
-        """Count parts, in the order of their inspection."""
-        now = _now()
-        if self.threshold is not None:
-            detector = self.detector(defective)
-            for number, score in enumerate(scores, self.n_parts + 1):
-                detector.add(score, lots.random())
-                if detector.alarm is not None and self.alarm is None:
-                    self.alarm, self.alarm_utc, self.alarm_part = detector.alarm, now, number
-                self.n_rejected += score >= self.threshold
-            steps = np.flatnonzero(detector.bag)
-            self.bag = dict(zip(steps.tolist(), detector.bag[steps].tolist(), strict=True))
-            self.wealth = detector.wealth
-        self.n_parts += len(scores)
-        self.recent = [*self.recent, *(round(score, 6) for score in scores)][-_N_RECENT:]
-        self.last_utc = now
 
 
 @dataclass(frozen=True)
@@ -318,7 +207,7 @@ class DriftLog:
     def judge(self, drift: RoiDrift) -> DriftStatus:
         """The verdict on a ROI with an applied calibration."""
         if drift.alarm is not None:
-            return DriftStatus("drift", _reason(drift, self.defective), drift)
+            return DriftStatus("drift", drift.reason(self.defective), drift)
         known = sum(drift.bag.values())
         if known < _ENOUGH:
             reason = f"{known} scores are known, a change is seen reliably after {_ENOUGH}"
@@ -375,7 +264,7 @@ class DriftLog:
         if drift.alarm is not None and not was_alarm:
             DRIFT_DETECTED.labels(drift.alarm).inc()
             ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
-            log.warning("drift.detected", **ids, direction=drift.alarm, hint=_reason(drift, self.defective))
+            log.warning("drift.detected", **ids, direction=drift.alarm, hint=drift.reason(self.defective))
 
     def _present_conditions(self, key: RoiKey) -> str | None:
         try:
@@ -384,7 +273,7 @@ class DriftLog:
             return None
         return _conditions(fitted.memory_id, fitted.calibration) if fitted else None
 
-    def _reference(self, key: RoiKey, stored: RoiKey, conditions: str) -> tuple[_Steps, int]:
+    def _reference(self, key: RoiKey, stored: RoiKey, conditions: str) -> tuple[Steps, int]:
         """`reference` and `reference_rejected` of a calibration; it may be the default recipe's."""
         for path in (self._path(key), self._path(stored.owner)):
             drift = _read(path)
@@ -400,14 +289,6 @@ class DriftLog:
         write_atomic({self._path(key): drift.model_dump_json(exclude_none=True).encode()})
 
 
-def quantiles(steps: Mapping[int, int], *shares: float) -> list[float]:
-    """Quantiles of the scores that are counted by steps, which are at least one; the step that reaches the share."""
-    order = sorted(steps)
-    reached = np.cumsum([steps[step] for step in order])
-    places = np.searchsorted(reached, np.asarray(shares) * reached[-1])
-    return [order[place] / STEPS_PER_UNIT for place in places]
-
-
 def _read(path: Path) -> RoiDrift | None:
     try:
         return RoiDrift.model_validate_json(read_small(path, _MAX_FILE_BYTES))
@@ -420,20 +301,6 @@ def _read(path: Path) -> RoiDrift | None:
     return None
 
 
-def _reason(drift: RoiDrift, defective: float) -> str:
-    if drift.alarm == "rejects":
-        rejected = sum(score >= drift.threshold for score in drift.recent) if drift.threshold is not None else 0
-        share = f"{drift.tolerated(defective):.0%}"
-        what = f"more than {share} of the parts are rejected, {rejected} of the last {len(drift.recent)}"
-    else:
-        whose = "those of the calibration" if drift.reference else "before"
-        what = f"parts below the threshold score {drift.alarm} than {whose}"
-    check = "check lamp, lens, position and parts, then POST /drift/reset, or calibrate anew"
-    if drift.reference and drift.alarm_part <= _N_RECENT:
-        check += "; if it was so from the first part, calibrate on fresh parts that were not in the fit"
-    return f"{what}: {check}"
-
-
 def _drift_key(key: RoiKey, stored: RoiKey) -> RoiKey:
     """One key for all that mean the same calibration."""
     return calibrated_as(key, stored).owner
@@ -443,7 +310,3 @@ def _conditions(memory_id: str, calibration: Calibration | None) -> str:
     if calibration is None:
         return memory_id
     return f"{memory_id} {calibration.threshold!r} {calibration.score_percentile!r}"
-
-
-def _now() -> str:
-    return utc_now().isoformat(timespec="seconds")

@@ -7,18 +7,12 @@ from fastapi import APIRouter, Query
 
 from backend.dataset_routes import ids_of
 from backend.drift import ALARM_AT
-from backend.drift_log import DriftLog, DriftStatus, RoiDrift, quantiles
+from backend.drift_log import DriftLog, DriftStatus
+from backend.drift_replies import DriftingReply, DriftingRoiReply, DriftReply, RecentReply, ScoreSummaryReply
 from backend.http_input import HeaderRecipe, RequestId, Service, roi_key
 from backend.openapi import ERRORS
-from backend.schemas import (
-    DriftingReply,
-    DriftingRoiReply,
-    DriftReply,
-    DriftResetRequest,
-    RecentReply,
-    RoiIds,
-    ScoreSummaryReply,
-)
+from backend.roi_drift import RoiDrift, quantiles
+from backend.schemas import DriftResetRequest, RoiIds
 
 router = APIRouter()
 

@@ -20,6 +20,7 @@ from backend.config import Settings
 from backend.console import count, progress_bar, say, step_bars
 from backend.errors import InvalidRequest, StorageError
 from backend.extraction import check_memory, embed_all
+from backend.extractor import open_features
 from backend.features import DinoV2Features
 from backend.fitting import build_bank
 from backend.image_files import read_image
@@ -27,7 +28,6 @@ from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.metrics import Measure, PixelHistograms, Rate, image_measures, resamples
 from backend.mvtec import GOOD, Category, TestImage, find_categories, read_mask
 from backend.patchcore import PatchCoreMemory
-from backend.service import open_features
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
 
 Array = npt.NDArray[np.float32]

@@ -1,11 +1,13 @@
-"""Embedding the images of a fit: decoded in advance, in one array, within the memory that is free."""
+"""Embedding the images of a fit: checked first, decoded in advance, in one array, within the memory that is free."""
 
 import contextlib
 import contextvars
+import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,8 +19,9 @@ from backend.errors import StorageError, TooLarge
 from backend.features import DinoV2Features, preprocess, require_finite
 from backend.patchcore import coreset_size
 from backend.resources import free_memory
+from backend.roi_mask import Shape, build_mask
 from backend.telemetry import stage
-from backend.utils import ImageLimits, NamedImage, decode_image
+from backend.utils import ImageLimits, NamedImage, check_image, decode_image
 
 # What a fit needs beside its embeddings and images: blocks of distances, the network's own buffers.
 _FIXED_BYTES = 256 << 20
@@ -45,6 +48,49 @@ class _Fresh(NamedTuple):
 
     content: bytes | None
     pixels: Array
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What is known of a fit's images before any is decoded, in their order.
+
+    Attributes:
+        sizes: (rows, columns) in pixels.
+        digests: sha256 of the files, in hexadecimal digits.
+        most_bytes: of the largest file.
+    """
+
+    sizes: list[tuple[int, int]]
+    digests: list[str]
+    most_bytes: int
+
+    @property
+    def most_pixels(self) -> int:
+        """Of the largest image."""
+        return max(height * width for height, width in self.sizes)
+
+
+def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> Headers:
+    """Refuse images that cannot be fitted, as far as their headers tell.
+
+    Args:
+        images: at least one.
+        masks: of each image, in its pixels.
+        limits: for every image.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: see `check_image`.
+        InvalidShape: see `build_mask`.
+    """
+    sizes, digests, most_bytes = [], [], 0
+    for image, mask in zip(images, masks, strict=True):
+        content = image.read()
+        width, height = check_image(content, image.name, limits)
+        build_mask(mask, (height, width))
+        sizes.append((height, width))
+        digests.append(hashlib.sha256(content).hexdigest())
+        most_bytes = max(most_bytes, len(content))
+    return Headers(sizes, digests, most_bytes)
 
 
 def check_memory(

@@ -25,6 +25,7 @@ from backend.errors import InvalidRequest, ReservedRecipe
 
 DEFAULT_RECIPE = "default"
 MEMORY_FILE = "memory.npz"
+INDEX_FILE = "index.faiss"
 CALIBRATION_FILE = "calib.json"
 INSPECTION_ROLE = "Inspection"
 _RECIPES = "@recipes"

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from backend.errors import Busy, MemoryNotFound, TooManyRequests
-from backend.schemas import HEATMAP_EXAMPLE, ErrorReply
+from backend.replies import HEATMAP_EXAMPLE, ErrorReply
 
 _ROI = "role 'Master1', roi 'Pattern'"
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
@@ -90,7 +90,7 @@ _REFIT: Example = (
 )
 _NOT_UNIT: Example = (
     "IncompatibleMemory",
-    "storage.py:_parse_memory",
+    "memory_file.py:read_memory",
     "refit needed: the stored memory.npz holds embeddings that are not L2-normalised",
 )
 _LAST: Example = (
@@ -175,7 +175,7 @@ _DISK: Example = (
     "locking.py:writing",
     "the model cannot be stored (No space left on device); check the models folder",
 )
-_FILE: Example = ("StorageError", "storage.py:_parse_memory", "the stored memory.npz is damaged: refit this ROI")
+_FILE: Example = ("StorageError", "memory_file.py:read_memory", "the stored memory.npz is damaged: refit this ROI")
 _STARTING: Example = ("NotReady", "lifecycle.py:require_ready", "the service is starting; retry")
 _BUSY: Example = ("Busy", "queueing.py:inference", str(Busy("32 inferences", 2)))
 _NO_KEY: Example = (

@@ -1,131 +1,43 @@
 """The use cases: fit, calibrate, infer. No HTTP, no file formats."""
 
 import contextlib
-import hashlib
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
 from backend import calib
-from backend.bank_images import SCORE_PERCENTILES, BankImage, SuspiciousImage, describe, suspicious_images, thumbnail
+from backend.bank_images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
 from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
 from backend.config import Settings
 from backend.datasets import DatasetStore
 from backend.drift_log import DriftLog
 from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
-from backend.extraction import check_memory, embed_all
+from backend.extraction import check_memory, embed_all, look_at
+from backend.extractor import differences_from, open_features
 from backend.features import DinoV2Features
 from backend.fitting import Bank, Base, bank_metadata, build_bank
 from backend.infer import Finding, Inference, InferenceEngine
 from backend.layout import RoiKey, has_older_images
 from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore, same_scale
-from backend.resources import limit_threads, usable_cores
-from backend.roi_mask import Shape, build_mask
+from backend.results import FitResult, InferResult, RoiState
+from backend.roi_mask import Shape
 from backend.runs import Progress, RunBoard
-from backend.runtimes import open_runtime
 from backend.storage import CalibrationState, FittedRoi, ModelStore
 from backend.telemetry import SCORES, annotate, stage
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
 from backend.versions import Version
-from backend.weights import find_weights
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
 _BATCH_WINDOW_S = 0.003
 
 log: Any = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit built.
-
-    Attributes:
-        n_embeddings: patch embeddings of all images.
-        coreset_size: how many embeddings the memory bank holds.
-        token_hw: token grid (rows, columns).
-        calibration_state: what became of the calibration.
-        ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
-            so many that it would take minutes.
-        suspicious: those among them that score far above the others.
-    """
-
-    n_embeddings: int
-    coreset_size: int
-    token_hw: tuple[int, int]
-    calibration_state: CalibrationState
-    ok_scores: list[float] | None
-    suspicious: list[SuspiciousImage]
-
-
-@dataclass(frozen=True)
-class RoiState:
-    """What there is for a ROI.
-
-    Attributes:
-        fitted: its model, if there is one that the running extractor can be compared with.
-        refit_reason: why there is one that cannot be used.
-    """
-
-    fitted: FittedRoi | None
-    refit_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class InferResult:
-    """One inference, the model that it was compared with and the calibration it was judged by."""
-
-    inference: Finding
-    image_hw: tuple[int, int]
-    heatmap_png_base64: str
-    fitted: FittedRoi
-    calibration: Calibration | None
-    calibration_state: CalibrationState
-
-    @property
-    def decision(self) -> Literal["ok", "ng"] | None:
-        """``"ng"`` when the score reaches the threshold, else ``"ok"``; None without a calibration."""
-        if self.calibration is None:
-            return None
-        return "ng" if self.inference.score >= self.calibration.threshold else "ok"
-
-
-def open_features(settings: Settings) -> tuple[DinoV2Features, str | None]:
-    """Find the weights and load the network.
-
-    Returns:
-        The extractor, and why it does not run where ``DEVICE`` asked for, if so.
-
-    Raises:
-        ConfigError: no verified weights, or a runtime that is not installed.
-    """
-    weights = find_weights(settings)
-    start = time.perf_counter()
-    threads = settings.threads or usable_cores()
-    runtime, reason = open_runtime(settings, weights, threads)
-    limit_threads(threads)
-    features = DinoV2Features(runtime, settings.model_name, weights.sha256, settings.input_size)
-    log.info(
-        "extractor.loaded",
-        model=settings.model_name,
-        runtime=runtime.name,
-        device=runtime.device,
-        precision=runtime.precision,
-        threads=threads,
-        token_shape=list(runtime.grid_hw),
-        weights=weights.source,
-        seconds=round(time.perf_counter() - start, 2),
-        **({"reason": reason} if reason else {}),
-    )
-    return features, reason
 
 
 class InspectionService:
@@ -227,23 +139,13 @@ class InspectionService:
         annotate(n_images=len(images), device=self.features.runtime.device)
         rate = 1.0 if keep_all else self.settings.coreset_rate
         masks = shapes or [None] * len(images)
-        sizes: list[tuple[int, int]] = []
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
         with self._queue.fit() as wait_for_those_before:
-            digests: list[str] = []
-            most_bytes = 0
             with stage("decode"):  # what a header can tell, it tells before any image costs time
-                for image, mask in zip(images, masks, strict=True):
-                    content = image.read()
-                    width, height = check_image(content, image.name, self.limits)
-                    build_mask(mask, (height, width))
-                    sizes.append((height, width))
-                    digests.append(hashlib.sha256(content).hexdigest())
-                    most_bytes = max(most_bytes, len(content))
+                seen = look_at(images, masks, self.limits)
             with self.runs.run("fit", key, len(images), on_progress) as run:
                 wait_for_those_before()
-                most_pixels = max(height * width for height, width in sizes)
-                check_memory(self.features, len(images), rate, most_pixels, most_bytes)
+                check_memory(self.features, len(images), rate, seen.most_pixels, seen.most_bytes)
                 embeddings = embed_all(
                     images,
                     self.features,
@@ -256,7 +158,7 @@ class InspectionService:
                 described = [
                     self._describe(image, digest, number, size, mask, bank, with_score=with_scores)
                     for number, (image, digest, size, mask) in enumerate(
-                        zip(images, digests, sizes, masks, strict=True)
+                        zip(images, seen.digests, seen.sizes, masks, strict=True)
                     )
                 ]
                 pictures = [self._thumbnail(image) if thumbnails else b"" for image in images]
@@ -402,7 +304,7 @@ class InspectionService:
 
     def _accept(self, key: RoiKey, version: Version, fitted: FittedRoi) -> None:
         name = f"version {version.number} of {key}"
-        if differences := self._differences(fitted):
+        if differences := differences_from(self.features, fitted):
             raise IncompatibleMemory(
                 f"{name} was built by another extractor ({'; '.join(differences)}) and cannot be served; nothing was "
                 "changed: roll back to another version, or refit"
@@ -642,26 +544,9 @@ class InspectionService:
         fitted = self.store.load(key, with_calibration=with_calibration)
         if fitted is None:
             raise MemoryNotFound(str(key))
-        if differences := self._differences(fitted):
+        if differences := differences_from(self.features, fitted):
             raise IncompatibleMemory(
                 f"refit needed: the memory stored for {key} was built by another "
                 f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
             )
         return fitted
-
-    def _differences(self, fitted: FittedRoi) -> list[str]:
-        """What keeps the running extractor from being compared with a model, in words; empty where nothing does."""
-        running = self.features.identity.as_dict()
-        recorded = fitted.metadata.get("extractor")
-        built_by = recorded if isinstance(recorded, dict) else {}
-        differences = [
-            f"{name} {built_by[name]!r} instead of {value!r}"
-            for name, value in running.items()
-            if name in built_by and built_by[name] != value
-        ]
-        dim = fitted.memory.embeddings.shape[1]
-        if dim != self.features.dim:
-            differences.append(f"{dim} numbers per embedding instead of {self.features.dim}")
-        if fitted.memory.token_hw != self.features.token_hw:
-            differences.append(f"a token grid of {fitted.memory.token_hw} instead of {self.features.token_hw}")
-        return differences

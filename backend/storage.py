@@ -8,51 +8,44 @@ backends are read and never written.
 
 import contextlib
 import errno
-import hashlib
-import io
-import json
-import math
 import os
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-import numpy as np
 import structlog
 
 from backend import versions
 from backend.calib import Calibration
+from backend.calibration_file import calibration_bytes, read_calibration
 from backend.errors import (
     Conflict,
-    DamagedMemory,
     IncompatibleMemory,
     InvalidRequest,
     StorageError,
     VersionNotFound,
 )
-from backend.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, Place, RoiKey, current_place, places
+from backend.layout import CALIBRATION_FILE, INDEX_FILE, MEMORY_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
+from backend.memory_file import (
+    StoredMemory,
+    memory_bytes,
+    memory_id,
+    read_memory,
+    read_thumbnails,
+    summarise,
+    written_memory_id,
+)
 from backend.patchcore import FaissIndex, PatchCoreMemory
-from backend.promise import Promise
-from backend.resources import free_memory
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, utc_now, write_atomic
+from backend.rollback import finish_put_back, put_back, read_next_calibration
+from backend.utils import utc_now, write_atomic
 from backend.versions import KEEP_VERSIONS, Change, Record, Version
 
-FORMAT_VERSION = 1
-INDEX_FILE = "index.faiss"
-# The calibration of a memory bank that is being put back: applied from the moment that the bank is there.
-_NEXT_CALIBRATION_FILE = ".calib.next.json"
 _CACHE_BYTES = 512 << 20
 _CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
-# A bank is read, indexed and serialised; unit vectors do not compress, and nothing else in the file is large.
-_COPIES_OF_BANK = 4
-_MOST_COMPRESSED = 4
-_SMALL_PARTS_BYTES = 1 << 20
-_IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 log: Any = structlog.get_logger(__name__)
 
@@ -83,14 +76,6 @@ class FittedRoi:
     calibration_state: CalibrationState
 
 
-@dataclass(frozen=True)
-class _LoadedMemory:
-    memory: PatchCoreMemory
-    memory_id: str
-    metadata: dict[str, Any]
-    version: int | None
-
-
 class ModelStore:
     """Reads and writes the models below one folder. Several processes may share it.
 
@@ -102,7 +87,7 @@ class ModelStore:
     def __init__(self, root: Path, keep_versions: int = KEEP_VERSIONS) -> None:
         self._root = root
         self._keep_versions = keep_versions
-        self._cache: OrderedDict[Path, tuple[FileIdentity, _LoadedMemory]] = OrderedDict()
+        self._cache: OrderedDict[Path, tuple[FileIdentity, StoredMemory]] = OrderedDict()
         self._cache_lock = Lock()
         self._memory_ids: dict[Path, tuple[FileIdentity, str | None]] = {}
 
@@ -149,7 +134,7 @@ class ModelStore:
             stored = self._read_memory(current_place(self._root, key).memory)
         except (StorageError, IncompatibleMemory):  # a fit is what mends it
             return
-        owner = _owner(stored) if stored else None
+        owner = stored.owner if stored else None
         if owner is not None and owner != key.owner and str(owner).casefold() == str(key.owner).casefold():
             raise InvalidRequest(
                 f"{key} differs from the stored {owner} in upper and lower case only, and the file system of "
@@ -180,7 +165,7 @@ class ModelStore:
         """
         place = current_place(self._root, key)
         ids = {name: value for name, value in asdict(place.key).items() if value is not None}
-        content = _memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)}, thumbnails)
+        content = memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)}, thumbnails)
         index = place.memory.with_name(INDEX_FILE)
         with self._replacing(place, "fit" if instead_of is None else "append"):
             if instead_of is not None:
@@ -209,14 +194,7 @@ class ModelStore:
         path = current_place(self._root, fitted.key).memory
         if fitted.layout != "current" or self.memory_id(fitted.key) != fitted.memory_id:
             return []
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                if "thumbnails" not in arrays:
-                    return []
-                parts = np.split(np.asarray(arrays["thumbnails"], np.uint8), arrays["thumbnail_ends"][:-1])
-        except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
-            raise StorageError("the stored thumbnails are damaged: refit this ROI") from exc
-        return [part.tobytes() for part in parts]
+        return read_thumbnails(path)
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI, and keep the model with the one before.
@@ -230,13 +208,13 @@ class ModelStore:
         """
         found = self._find(key)
         place = current_place(self._root, calibrated_as(key, found[0].key) if found else key)
-        text = json.dumps({**calibration.as_dict(), "version": FORMAT_VERSION}, indent=2, allow_nan=False)
+        content = calibration_bytes(calibration)
         with self._replacing(place, "calibrate"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
             if found is not None and found[1].memory_id != calibration.memory_id:
                 raise Conflict(f"{key} was fitted anew while it was calibrated; nothing was stored: calibrate again")
-            write_atomic({place.calibration: text.encode()})
+            write_atomic({place.calibration: content})
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
         """What the ROI's own model was before its last changes, each with its calibration; the newest first.
@@ -248,7 +226,7 @@ class ModelStore:
         for version in self._replaced(current_place(self._root, key)):
             calibration = None
             with contextlib.suppress(StorageError):  # a damaged one, which rolling back to it will say
-                calibration = _read_calibration(version.folder / CALIBRATION_FILE)
+                calibration = read_calibration(version.folder / CALIBRATION_FILE)
             found.append((version, calibration))
         return found
 
@@ -282,9 +260,9 @@ class ModelStore:
             fitted = _read_version(chosen, place.key)
             if accept is not None:
                 accept(chosen, fitted)
-            before = _written_memory_id(place.memory)
+            before = written_memory_id(place.memory)
             try:
-                _put_back(place, chosen, fitted)
+                put_back(place, chosen, with_calibration=fitted.calibration is not None)
             finally:
                 self._forget(place.memory)  # so that the next load compares the index with the memory
             identity = _identity(place.memory.stat())
@@ -337,7 +315,7 @@ class ModelStore:
         """
         folder = place.memory.parent
         with writing(folder, "model"):
-            _finish_put_back(place)
+            finish_put_back(place)
             facts, served = _served(place)
             versions.tidy(folder, served, self._keep_versions)
             if served and self._keep_versions:
@@ -361,7 +339,7 @@ class ModelStore:
         for pattern in _CURRENT_MEMORIES:
             for memory in self._root.glob(pattern):
                 try:
-                    calibration = _read_calibration(memory.with_name(CALIBRATION_FILE))
+                    calibration = read_calibration(memory.with_name(CALIBRATION_FILE))
                 except StorageError:
                     stale += 1
                     continue
@@ -370,10 +348,10 @@ class ModelStore:
                 identity = _identity(memory.stat())
                 read = known.get(memory)
                 if read is None or read[0] != identity:
-                    read = identity, _written_memory_id(memory)
+                    read = identity, written_memory_id(memory)
                 self._memory_ids[memory] = read
                 if read[1] is not None and read[1] != calibration.memory_id:
-                    waiting = _read_next_calibration(memory)
+                    waiting = read_next_calibration(memory)
                     stale += waiting is None or waiting.memory_id != read[1]
         return stale
 
@@ -382,7 +360,7 @@ class ModelStore:
         patterns = (*_CURRENT_MEMORIES, "recipes/*/*/*__*.npz", "*.npz")
         return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
 
-    def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[Place, _LoadedMemory] | None:
+    def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[Place, StoredMemory] | None:
         of_no_version = None
         for place in places(self._root, key):
             loaded = self._read_memory(place.memory, repair=repair)
@@ -395,7 +373,7 @@ class ModelStore:
             if loaded.version is None:  # not written by this service: the oldest layout, which all others go before
                 of_no_version = of_no_version or (replace(place, layout="L0"), loaded)
                 continue
-            if (owner := _owner(loaded)) not in (None, place.key):
+            if (owner := loaded.owner) not in (None, place.key):
                 raise IncompatibleMemory(
                     f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
                     "renamed, or the ids differ in upper and lower case only"
@@ -403,7 +381,7 @@ class ModelStore:
             return place, loaded
         return of_no_version
 
-    def _read_memory(self, path: Path, *, repair: bool = True) -> _LoadedMemory | None:
+    def _read_memory(self, path: Path, *, repair: bool = True) -> StoredMemory | None:
         """The memory in a file, None if there is none; `repair` is False for who holds the lock of its folder."""
         try:
             identity = _identity(path.stat())
@@ -414,7 +392,7 @@ class ModelStore:
                     return cached[1]
             with path.open("rb") as file:
                 identity = _identity(os.fstat(file.fileno()))
-                loaded = _parse_memory(file, path.name)
+                loaded = read_memory(file, path.name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
@@ -458,42 +436,26 @@ class ModelStore:
             log.warning("index.not_rebuilt", reason=str(exc))
 
     def _calibration_for(
-        self, key: RoiKey, place: Place, loaded: _LoadedMemory
+        self, key: RoiKey, place: Place, loaded: StoredMemory
     ) -> tuple[Calibration | None, CalibrationState]:
         files = [current_place(self._root, calibrated_as(key, place.key)).calibration]
         if place.layout == "current":
             # Asked first, as it becomes the other: who asks in this order and misses it has read the other too early.
-            next_one = _read_next_calibration(place.memory)
+            next_one = read_next_calibration(place.memory)
             if next_one is not None and next_one.memory_id == loaded.memory_id:
                 return next_one, "applied"
             if place.calibration not in files:
                 files.append(place.calibration)
-        ours = [_read_calibration(file) for file in files]
+        ours = [read_calibration(file) for file in files]
         for calibration in ours:
             if calibration is not None and calibration.memory_id == loaded.memory_id:
                 return calibration, "applied"
         # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
         # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
-        beside = None if place.layout == "current" else _read_calibration(place.calibration)
+        beside = None if place.layout == "current" else read_calibration(place.calibration)
         if beside is not None and beside.memory_id is None:
             return beside, "applied"
         return None, "none" if ours == [None] * len(ours) else "stale"
-
-
-def memory_id(memory: PatchCoreMemory) -> str:
-    """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid."""
-    digest = hashlib.sha256(repr((memory.embeddings.shape, memory.token_hw)).encode())
-    digest.update(np.ascontiguousarray(memory.embeddings).data)
-    return digest.hexdigest()[:32]
-
-
-def _owner(loaded: _LoadedMemory) -> RoiKey | None:
-    return _owner_of(loaded.metadata)
-
-
-def _owner_of(metadata: dict[str, Any]) -> RoiKey | None:
-    ids = {name: str(metadata[name]) for name in _IDS if metadata.get(name) is not None}
-    return RoiKey(**ids) if {"role_id", "roi_id"} <= ids.keys() else None
 
 
 def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
@@ -501,132 +463,29 @@ def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
     return key if key.recipe_id is None else replace(key, role_id=stored.role_id, model_key=stored.model)
 
 
-def _memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: Sequence[bytes]) -> bytes:
-    extra: dict[str, Any] = {}
-    if memory.patches is not None:
-        extra["patches"] = memory.patches
-    if any(thumbnails):
-        extra["thumbnails"] = np.frombuffer(b"".join(thumbnails), np.uint8)
-        extra["thumbnail_ends"] = np.cumsum([len(thumbnail) for thumbnail in thumbnails])
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        emb=memory.embeddings,
-        token_h=np.int64(memory.token_hw[0]),
-        token_w=np.int64(memory.token_hw[1]),
-        version=np.int64(FORMAT_VERSION),
-        metadata=np.array(json.dumps(metadata, sort_keys=True)),
-        **extra,
-    )
-    return buffer.getvalue()
-
-
-def _check_sizes(file: BinaryIO, name: str) -> None:
-    """Refuse a bank that would not fit into memory once it is unpacked, by what the file says about itself.
-
-    Raises:
-        BadZipFile, DamagedMemory: it is none.
-        StorageError: it is too large for the memory that is free.
-    """
-    unpacked = _unpacked_bytes(file, name)
-    needed, free = _COPIES_OF_BANK * unpacked, free_memory()
-    if needed > free:
-        raise StorageError(
-            f"the stored {name} does not fit into memory: it takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
-            "free; free memory or refit this ROI on fewer images"
-        )
-
-
-def _unpacked_bytes(file: BinaryIO, name: str) -> int:
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(part.file_size for part in archive.infolist())
-    if unpacked > _MOST_COMPRESSED * os.fstat(file.fileno()).st_size + _SMALL_PARTS_BYTES:
-        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI")
-    file.seek(0)
-    return unpacked
-
-
-def _parse_memory(file: BinaryIO, name: str) -> _LoadedMemory:
-    try:
-        _check_sizes(file, name)
-        with np.load(file, allow_pickle=False) as arrays:
-            embeddings = np.ascontiguousarray(arrays["emb"])
-            token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
-            version = int(arrays["version"]) if "version" in arrays else None
-            metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
-            if not isinstance(metadata, dict):
-                raise TypeError("metadata is no JSON object")
-            patches = _checked_patches(arrays["patches"], embeddings) if "patches" in arrays else None
-    except StorageError:
-        raise
-    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
-        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI") from exc
-    if version is not None and version > FORMAT_VERSION:
-        raise StorageError(f"the stored memory has format version {version}, newer than this service: update or refit")
-    if embeddings.ndim != 2 or embeddings.size == 0 or embeddings.dtype != np.float32:
-        raise DamagedMemory(f"the stored {name} holds no float32 embeddings [M, D]: refit this ROI")
-    norms = np.linalg.norm(embeddings, axis=1)
-    if not np.all(np.abs(norms - 1) < 1e-3):
-        raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")
-    memory = PatchCoreMemory(embeddings, token_hw, patches)
-    return _LoadedMemory(memory, memory_id(memory), metadata, version)
-
-
-def _checked_patches(patches: Any, embeddings: Any) -> Any:
-    if patches.shape != embeddings.shape[:1] or patches.dtype != np.int64:
-        raise ValueError("not one patch for each embedding")
-    return patches
-
-
-def _written_memory_id(path: Path) -> str | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            metadata = json.loads(str(arrays["metadata"]))
-        return str(metadata["memory_id"])
-    except Exception:  # of an older backend, or damaged: see `_parse_memory`
-        return None
-
-
 def _served(place: Place) -> tuple[dict[str, Any], list[Path]]:
     """What is at a place, as a `Record` says it, and its files: the memory and the calibration that belongs to it.
 
     Nothing where there is no memory bank that this service wrote for this ROI, or a damaged one: those are not kept.
     """
-    try:
-        with place.memory.open("rb") as file:
-            _unpacked_bytes(file, place.memory.name)
-            arrays = np.load(file, allow_pickle=False)
-            if "version" not in arrays:
-                return {}, []
-            metadata = json.loads(str(arrays["metadata"]))
-            with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
-                np.lib.format.read_magic(embeddings)
-                (n_rows, _), *_ = np.lib.format.read_array_header_1_0(embeddings)
-        owner = _owner_of(metadata)
-        facts = {
-            "memory_id": str(metadata["memory_id"]),
-            "coreset_size": int(n_rows),
-            **{name: metadata[name] for name in ("n_embeddings", "n_images") if type(metadata.get(name)) is int},
-        }
-    except Exception:  # see `_written_memory_id`
-        return {}, []
-    if owner not in (None, place.key):
+    memory = summarise(place.memory)
+    if memory is None or memory.owner not in (None, place.key):
         return {}, []
     calibration = None
     with contextlib.suppress(StorageError):
-        calibration = _read_calibration(place.calibration)
-    belongs = calibration is not None and calibration.memory_id == facts["memory_id"]
-    return facts, [place.memory, *([place.calibration] if belongs else [])]
+        calibration = read_calibration(place.calibration)
+    belongs = calibration is not None and calibration.memory_id == memory.facts["memory_id"]
+    return memory.facts, [place.memory, *([place.calibration] if belongs else [])]
 
 
 def _read_version(version: Version, owner: RoiKey) -> FittedRoi:
     name = f"{MEMORY_FILE} of version {version.number}"
     with (version.folder / MEMORY_FILE).open("rb") as file:
-        loaded = _parse_memory(file, name)
-    if (other := _owner(loaded)) not in (None, owner):
+        loaded = read_memory(file, name)
+    if (other := loaded.owner) not in (None, owner):
         raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
     try:
-        calibration = _read_calibration(version.folder / CALIBRATION_FILE)
+        calibration = read_calibration(version.folder / CALIBRATION_FILE)
     except StorageError as exc:
         raise StorageError(
             f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
@@ -635,80 +494,6 @@ def _read_version(version: Version, owner: RoiKey) -> FittedRoi:
         calibration = None
     state: CalibrationState = "none" if calibration is None else "applied"
     return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state)
-
-
-def _put_back(place: Place, version: Version, fitted: FittedRoi) -> None:
-    """Replace the model at a place. The rename of the memory bank is what decides, as for a fit."""
-    calibration = None if fitted.calibration is None else version.folder / CALIBRATION_FILE
-    memory = version.folder / MEMORY_FILE
-    if not (place.memory.exists() and versions.same(memory, place.memory)):
-        # So that each bank is found with its own calibration, before the rename and after; what is there may be it.
-        if calibration and not (place.calibration.exists() and versions.same(calibration, place.calibration)):
-            versions.put_back(calibration, place.memory.with_name(_NEXT_CALIBRATION_FILE))
-        place.memory.with_name(INDEX_FILE).unlink(missing_ok=True)
-        versions.put_back(memory, place.memory)
-        _finish_put_back(place)
-    elif calibration:
-        versions.put_back(calibration, place.calibration)
-    if not calibration:
-        place.calibration.unlink(missing_ok=True)
-        sync_folder(place.calibration.parent)
-
-
-def _finish_put_back(place: Place) -> None:
-    """Give the calibration that waits for its memory bank its name, if that came; the caller holds the lock."""
-    waiting = place.memory.with_name(_NEXT_CALIBRATION_FILE)
-    calibration = _read_next_calibration(place.memory)
-    if calibration is not None and calibration.memory_id == _written_memory_id(place.memory):
-        waiting.replace(place.calibration)
-        sync_folder(waiting.parent)
-    else:
-        waiting.unlink(missing_ok=True)
-
-
-def _read_next_calibration(memory: Path) -> Calibration | None:
-    try:
-        return _read_calibration(memory.with_name(_NEXT_CALIBRATION_FILE))
-    except StorageError:
-        return None
-
-
-def _read_calibration(path: Path) -> Calibration | None:
-    try:
-        values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as exc:
-        raise StorageError(f"the stored calibration cannot be read ({exc.strerror})") from exc
-    except (ValueError, RecursionError) as exc:
-        raise StorageError("the stored calib.json is damaged: calibrate this ROI again") from exc
-    if not isinstance(values, dict):
-        raise StorageError("the stored calib.json is damaged: calibrate this ROI again")
-    # Older backends wrote NaN into numbers they did not have, and left keys out.
-    numbers = {name: value for name, value in values.items() if _is_finite_number(value)}
-    if not 0 < numbers.get("score_percentile", 99) <= 100:
-        del numbers["score_percentile"]
-    if numbers.get("area_mm2_thr", 0) < 0:
-        del numbers["area_mm2_thr"]
-    if "threshold" not in numbers:
-        log.warning("calibration.without_threshold")
-        return None
-    known = {name: numbers[name] for name in _CALIBRATION_NUMBERS & numbers.keys()}
-    if isinstance(values.get("memory_id"), str):
-        known["memory_id"] = values["memory_id"]
-    if isinstance(values.get("overlap"), bool):
-        known["overlap"] = values["overlap"]
-    return Calibration(**known, promise=Promise.read(values.get("promise")))
-
-
-_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id", "promise"}
-
-
-def _is_finite_number(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond any float
-        return False
 
 
 def _identity(stat: os.stat_result) -> FileIdentity:

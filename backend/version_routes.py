@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from backend.dataset_routes import ids_of, model_reply
 from backend.http_input import HeaderRecipe, RequestId, Service, roi_key
 from backend.openapi import ERRORS
-from backend.schemas import RoiIds, RollbackReply, RollbackRequest, VersionsReply, version_reply
+from backend.replies import RollbackReply, VersionsReply, version_reply
+from backend.schemas import RoiIds, RollbackRequest
 
 router = APIRouter()
 

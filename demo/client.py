@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from backend.config import load_settings
-from backend.schemas import CalibrateReply, FitReply, HealthReply, InferReply
+from backend.replies import CalibrateReply, FitReply, HealthReply, InferReply
 from demo.cells import MM_PER_PX, Cell
 
 _ROI = {"role_id": "Demo", "roi_id": "solar-cell", "mm_per_px": MM_PER_PX}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import faiss
 
-from backend.layout import RoiKey, current_place, dataset_folder
-from backend.storage import INDEX_FILE
+from backend.layout import INDEX_FILE, RoiKey, current_place, dataset_folder
 from backend.utils import TEMPORARY_PREFIX
 from soak.versions import Version, Versions, read_memory
 

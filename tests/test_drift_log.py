@@ -11,6 +11,7 @@ from backend import drift_log
 from backend.calib import Calibration, calibrate
 from backend.drift_log import DriftLog
 from backend.layout import RoiKey
+from backend.roi_drift import quantiles
 from backend.storage import FittedRoi, ModelStore
 from tests.test_storage import KEY, memory_of
 
@@ -362,5 +363,5 @@ def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatc
 def test_quantiles_of_counted_scores_are_those_of_numpy():
     values = np.round(np.random.default_rng(0).uniform(0, 2, 999) * 2048) / 2048
     counted = {int(step): int(n) for step, n in zip(*np.unique(values * 2048, return_counts=True), strict=True)}
-    found = drift_log.quantiles(counted, 0.05, 0.5, 0.95)
+    found = quantiles(counted, 0.05, 0.5, 0.95)
     assert found == pytest.approx(np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf"))

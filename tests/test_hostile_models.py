@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend import storage
+from backend import memory_file
 from backend.calib import calibrate
 from backend.datasets import DatasetStore, NewSample
 from backend.errors import DamagedMemory, IncompatibleMemory, StorageError
@@ -154,7 +154,7 @@ def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_before_that(stored: Pa
 def test_a_memory_beyond_what_is_free_is_refused_with_the_arithmetic(
     stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "free_memory", lambda: 4000)
+    monkeypatch.setattr(memory_file, "free_memory", lambda: 4000)
     with pytest.raises(StorageError, match="does not fit into memory: it takes 0 MB, and 0 MB are free"):
         ModelStore(stored.parents[1]).load(KEY)
 

@@ -490,16 +490,16 @@ def test_a_fit_that_comes_just_before_a_calibration_is_written_is_noticed_at_onc
 
 
 def test_a_fit_and_its_calibration_that_come_during_a_read_are_read_together(fitted_folder, tmp_path, monkeypatch):
-    read, store = storage._read_calibration, ModelStore(tmp_path)
+    read, store = storage.read_calibration, ModelStore(tmp_path)
 
     def after_another_fit(path):
-        monkeypatch.setattr(storage, "_read_calibration", read)
+        monkeypatch.setattr(storage, "read_calibration", read)
         other = ModelStore(tmp_path)
         other.save_memory(KEY, memory_of(2), {})
         other.save_calibration(KEY, calibration_of(other.load(KEY), 0.6))
         return read(path)
 
-    monkeypatch.setattr(storage, "_read_calibration", after_another_fit)
+    monkeypatch.setattr(storage, "read_calibration", after_another_fit)
     fitted = store.load(KEY)
     assert same_memory(fitted, memory_of(2))
     assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))

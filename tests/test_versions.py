@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import older, storage
+from backend import memory_file, older, storage
 from backend.__main__ import main
 from backend.config import Settings
 from backend.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
@@ -82,10 +82,10 @@ def test_every_change_keeps_the_model_before_it_and_says_what_it_was(changed):
     assert listed(changed) == [(3, "calibrate", None), (2, "fit", 0.4), (1, "calibrate", None)]
     first = ModelStore(changed).versions(KEY)[-1][0].record
     assert (first.n_images, first.n_embeddings, first.coreset_size) == (3, 60, 20)
-    assert first.memory_id == storage.memory_id(memory_of(1))
+    assert first.memory_id == memory_file.memory_id(memory_of(1))
     times = [version.record.kept_at_utc for version, _ in ModelStore(changed).versions(KEY)]
     assert times == sorted(times, reverse=True)
-    ModelStore(changed).save_memory(KEY, memory_of(3), {}, instead_of=storage.memory_id(memory_of(2)))
+    ModelStore(changed).save_memory(KEY, memory_of(3), {}, instead_of=memory_file.memory_id(memory_of(2)))
     assert listed(changed)[0] == (4, "append", 0.6)
 
 
@@ -301,20 +301,20 @@ def test_whoever_reads_during_a_roll_back_finds_the_one_model_or_the_other(chang
     done.set()
     for reader in readers:
         reader.join()
-    ids = [storage.memory_id(memory_of(seed)) for seed in (1, 2)]
+    ids = [memory_file.memory_id(memory_of(seed)) for seed in (1, 2)]
     assert set(found) == {(ids[0], 0.4), (ids[1], 0.6)}
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_roll_back_between_the_two_reads_of_a_load_is_noticed(changed, monkeypatch, version):
-    read, store = storage._read_calibration, ModelStore(changed)
+    read, store = storage.read_calibration, ModelStore(changed)
 
     def after_a_roll_back(path):
-        monkeypatch.setattr(storage, "_read_calibration", read)
+        monkeypatch.setattr(storage, "read_calibration", read)
         ModelStore(changed).roll_back(KEY, version)
         return read(path)
 
-    monkeypatch.setattr(storage, "_read_calibration", after_a_roll_back)
+    monkeypatch.setattr(storage, "read_calibration", after_a_roll_back)
     fitted = store.load(KEY)
     seed, threshold = {1: (1, None), 2: (1, 0.4), 3: (2, None)}[version]
     assert same_memory(fitted, memory_of(seed))
@@ -589,16 +589,15 @@ class TestCommands:
 
     def test_a_roll_back_prints_what_is_served_and_refuses_what_there_is_not(self, run, changed, features, monkeypatch):
         def opened(settings):
-            service = InspectionService(settings, features, ModelStore(settings.models_dir))
-            monkeypatch.setattr(service, "_differences", lambda _fitted: [])
-            return service
+            return InspectionService(settings, features, ModelStore(settings.models_dir))
 
         monkeypatch.setattr(InspectionService, "open", opened)
+        monkeypatch.setattr("backend.service.differences_from", lambda _features, _fitted: [])
         status, printed = run("rollback", "Master1", "Pattern", "--version", "2")
         assert status == 0
         assert json.loads(printed) == {
             "version": 2,
-            "memory_id": storage.memory_id(memory_of(1)),
+            "memory_id": memory_file.memory_id(memory_of(1)),
             "calibration": "applied",
             "threshold": 0.4,
             "coreset_size": 20,

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.schemas import InferReply
+from backend.replies import InferReply
 from backend.weights import Weights
 from tests.integration.conftest import Server, running, uvicorn_command
 from tests.integration.gui import Gui, Part, Reply, image_parts, multipart_body

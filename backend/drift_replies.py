@@ -1,0 +1,85 @@
+"""What clients get back about the drift of a production."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from backend.replies import Reply, RoiReply
+
+
+class ScoreSummaryReply(Reply):
+    """Scores in short."""
+
+    n: int = Field(examples=[200])
+    p5: float = Field(examples=[0.41])
+    p50: float = Field(examples=[0.44])
+    p95: float = Field(examples=[0.49])
+
+
+class RecentReply(ScoreSummaryReply):
+    """The last parts, at most 200."""
+
+    mean: float = Field(examples=[0.446])
+    reject_rate: float | None = Field(
+        None, description="share at or above the threshold; left out without one", examples=[0.02]
+    )
+
+
+class DriftNumbers(Reply):
+    """What is known about the production of a ROI."""
+
+    verdict: Literal["ok", "drift", "collecting", "none"] = Field(
+        description="none: no calibration is applied; collecting: few scores are known to compare with", examples=["ok"]
+    )
+    reason: str = Field(examples=["no sign of a change in 48210 parts"])
+    direction: Literal["higher", "lower", "rejects"] | None = Field(
+        None, description="what changed, where the verdict is drift: the accepted scores or the reject rate"
+    )
+    since_utc: str | None = Field(None, description="when the drift was noticed")
+    since_part: int | None = Field(None, description="how many parts had been inspected then")
+    started_at_utc: str | None = Field(
+        None, description="since when parts are counted", examples=["2026-11-22T21:04:55+00:00"]
+    )
+    last_at_utc: str | None = Field(
+        None, description="when the last part was counted", examples=["2026-11-23T06:10:02+00:00"]
+    )
+    n_parts: int = Field(examples=[48210])
+    n_rejected: int = Field(examples=[961])
+    recent: RecentReply | None = Field(None, description="left out before the first part")
+    reference: ScoreSummaryReply | None = Field(
+        None,
+        description="the OK scores of the calibration below the threshold; left out where the first parts are compared "
+        "with instead",
+    )
+    evidence: float | None = Field(
+        None, description="what the bets on a change have made; drift at alarm_at", examples=[5.2]
+    )
+    alarm_at: float = Field(
+        description="without a change, parts until a false alarm: on average at least so many", examples=[1e6]
+    )
+    tolerated_reject_rate: float | None = Field(
+        None,
+        description="share of rejected parts that is no drift: DRIFT_REJECT_RATE, and of the others as many as the "
+        "calibration rejects of its OK scores, at its upper 99 % confidence bound",
+        examples=[0.16],
+    )
+
+
+class DriftReply(RoiReply, DriftNumbers):
+    """Whether the production of a ROI left what was calibrated."""
+
+
+class DriftingRoiReply(DriftNumbers):
+    """A ROI that drifts."""
+
+    role_id: str = Field(examples=["Master1"])
+    roi_id: str = Field(examples=["Pattern"])
+    recipe_id: str = Field(examples=["default"])
+    model_key: str = Field(examples=["Pattern"])
+
+
+class DriftingReply(Reply):
+    """All ROIs that drift, the oldest first."""
+
+    rois: list[DriftingRoiReply]
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])

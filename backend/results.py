@@ -1,0 +1,63 @@
+"""What the use cases of `service` give."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backend.bank_images import SuspiciousImage
+from backend.calib import Calibration
+from backend.infer import Finding
+from backend.storage import CalibrationState, FittedRoi
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit built.
+
+    Attributes:
+        n_embeddings: patch embeddings of all images.
+        coreset_size: how many embeddings the memory bank holds.
+        token_hw: token grid (rows, columns).
+        calibration_state: what became of the calibration.
+        ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
+            so many that it would take minutes.
+        suspicious: those among them that score far above the others.
+    """
+
+    n_embeddings: int
+    coreset_size: int
+    token_hw: tuple[int, int]
+    calibration_state: CalibrationState
+    ok_scores: list[float] | None
+    suspicious: list[SuspiciousImage]
+
+
+@dataclass(frozen=True)
+class RoiState:
+    """What there is for a ROI.
+
+    Attributes:
+        fitted: its model, if there is one that the running extractor can be compared with.
+        refit_reason: why there is one that cannot be used.
+    """
+
+    fitted: FittedRoi | None
+    refit_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """One inference, the model that it was compared with and the calibration it was judged by."""
+
+    inference: Finding
+    image_hw: tuple[int, int]
+    heatmap_png_base64: str
+    fitted: FittedRoi
+    calibration: Calibration | None
+    calibration_state: CalibrationState
+
+    @property
+    def decision(self) -> Literal["ok", "ng"] | None:
+        """``"ng"`` when the score reaches the threshold, else ``"ok"``; None without a calibration."""
+        if self.calibration is None:
+            return None
+        return "ng" if self.inference.score >= self.calibration.threshold else "ok"
