@@ -145,8 +145,7 @@ def calibrate(
     ok_scores: dict[float, list[float]] = {percent: [] for percent in percentiles}
     ng_scores: dict[float, list[float]] = {percent: [] for percent in percentiles}
     for images, of_class in ((ok, ok_scores), (ng, ng_scores)):
-        for image in images.values():
-            row = rows[image]
+        for row in {rows[image]["sha256"]: rows[image] for image in images.values()}.values():  # copies count once
             honest = own.scores(row["sha256"], shape, percentiles)
             n_naive += honest is None and own.may_have(row["sha256"])
             found = honest or (row["score"], *row.get("scores", ()))

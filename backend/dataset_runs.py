@@ -166,7 +166,8 @@ def calibrate(
 ) -> DatasetCalibration:
     """Score the stored images and choose the ROI's threshold from them.
 
-    An image that was in the fit gets its score by the memory bank of the others, as the fit made it.
+    An image that was in the fit gets its score by the memory bank of the others, as the fit made it. Copies of an image
+    count once.
 
     Args:
         service: who scores them.
@@ -197,6 +198,8 @@ def calibrate(
     percentiles = CANDIDATES if choose else (percentile,)
     own = OwnImages(fitted.metadata, service.settings.blur_sigma)
     n_naive = 0
+    digests: dict[str, str] = {}
+    counted: set[tuple[Label, str]] = set()  # a copy of an image tells nothing new
     known = _score_cache(service, key, fitted, percentiles)
     scores: dict[Label, list[tuple[float, ...]]] = {"ok": [], "ng": []}
     scales: list[float] = []
@@ -205,7 +208,7 @@ def calibrate(
     def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
         nonlocal n_naive
         content = image.read()
-        digest = hashlib.sha256(content).hexdigest()
+        digest = digests[image.name] = hashlib.sha256(content).hexdigest()
         honest = own.scores(digest, shape, percentiles)
         if honest is not None:
             return honest
@@ -229,7 +232,8 @@ def calibrate(
     def keep(judged: Judged[tuple[float, ...]]) -> None:
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
-        else:
+        elif (judged.sample.label, digests[judged.sample.name]) not in counted:
+            counted.add((judged.sample.label, digests[judged.sample.name]))
             scores[judged.sample.label].append(judged.result)
             scales.append(judged.mm_per_px)
 

@@ -4,6 +4,7 @@ Every image goes through the network once. Nothing is stored: memory banks live 
 """
 
 import contextlib
+import hashlib
 import statistics
 import tempfile
 import time
@@ -196,6 +197,7 @@ class _CategoryEvaluation:
             ).reshape(len(category.train), -1, self.features.dim)
             bank = build_bank(
                 train.reshape(-1, self.features.dim),
+                [hashlib.sha256(self._read(path)).hexdigest() for path in category.train],
                 self.features.token_hw,
                 settings.coreset_rate,
                 None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from backend.bank_images import BankImage, as_metadata, images_in
@@ -80,6 +81,7 @@ class Bank:
 
 def build_bank(
     embeddings: Embeddings,
+    digests: Sequence[str],
     token_hw: tuple[int, int],
     coreset_rate: float,
     base: Base | None,
@@ -90,35 +92,48 @@ def build_bank(
 
     Args:
         embeddings: float32 [N, D] of the images, in order; normalised in place.
+        digests: hash of each image's file, by which copies are known.
         token_hw: token grid (rows, columns).
         coreset_rate: share to keep, where there is no base.
         base: the model to append to; None begins anew.
         turn: see `k_center_greedy`.
         on_progress: called with the step, how much of it is done, and of how much.
     """
-    per_image = token_hw[0] * token_hw[1]
-    n_images = len(embeddings) // per_image
     if base is None:
-        n_before = 0
         memory = PatchCoreMemory.build(
             embeddings, token_hw, coreset_rate, lambda done, total: on_progress("coreset", done, total), turn
         )
     else:
-        n_before = len(base.images)
-        memory = base.memory.extended(embeddings, base.covering_radius, n_before, turn)
+        memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn)
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
         log.warning("fit.images_not_scored", reason="so large a memory bank would take minutes")
         return Bank(memory, base.covering_radius if base else None, None)
-    owner = np.full(len(memory.embeddings), -1) if memory.patches is None else memory.patches // per_image - n_before
+    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
+    before = [image.sha256 for image in base.images] if base else []
     held_out = hold_out(
         embeddings,
-        n_images,
+        np.array([numbers[digest] for digest in digests]),
         memory.embeddings,
-        np.maximum(owner, -1),
+        _owners(memory, [numbers.get(digest, -1) for digest in [*before, *digests]]),
         lambda done, total: on_progress("score", done, total),
         turn,
     )
     return Bank(memory, base.covering_radius if base else held_out.covering_radius, held_out)
+
+
+def _owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The number of the image that each embedding of a bank comes from, -1 where it is not known.
+
+    Args:
+        memory: the bank.
+        numbers: of each image that it was built from, in order.
+    """
+    owners = np.full(len(memory.embeddings), -1)
+    if memory.patches is not None:
+        known = memory.patches >= 0
+        rows, columns = memory.token_hw
+        owners[known] = np.asarray(numbers)[memory.patches[known] // (rows * columns)]
+    return owners
 
 
 def bank_metadata(

@@ -62,7 +62,7 @@ class _Nearest(NamedTuple):
 
 def hold_out(
     embeddings: Embeddings,
-    n_images: int,
+    images: Rows,
     bank: Embeddings,
     owner: Rows,
     on_progress: Callable[[int, int], None] | None = None,
@@ -72,32 +72,35 @@ def hold_out(
 
     Args:
         embeddings: float32 [N, D] of all images, in order, L2-normalised.
-        n_images: how many images; each has N / n_images patches.
+        images: int64 [n_images], a number for each, from 0; copies of one image have the same, and are no others to
+            each other. Each has N / n_images patches.
         bank: float32 [M, D], what the fit selected, L2-normalised.
-        owner: int64 [M], the image that each embedding of the bank comes from; -1 for one that is not in this fit.
-        on_progress: called with (images compared, n_images).
+        owner: int64 [M], number of the image that each embedding of the bank comes from; -1 for one that is not in
+            this fit.
+        on_progress: called with (images compared, different images).
         turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
     """
-    per_image = len(embeddings) // n_images
+    per_image = len(embeddings) // len(images)
     nearest = _nearest_by_image(embeddings, bank, owner, turn)
     radius = nearest.cosine.min()
     covering_radius = float(distance_of_cosine(radius))
-    if n_images == 1 and not np.any(owner < 0):
-        return HeldOut(covering_radius, None, np.array([per_image]))
-    image = np.repeat(np.arange(n_images), per_image)
+    numbers = np.unique(images)
+    if len(numbers) == 1 and not np.any(owner < 0):
+        return HeldOut(covering_radius, None, np.full(len(images), per_image))
+    image = np.repeat(images, per_image)
     cosine = np.where(nearest.owner == image, nearest.other, nearest.cosine)
     lost = np.flatnonzero((nearest.owner != image) & (nearest.owner >= 0) & (nearest.other < radius))
     lost = lost[np.argsort(nearest.owner[lost], kind="stable")]
-    ends = np.searchsorted(nearest.owner[lost], np.arange(n_images), side="right")
-    for number, uncovered in enumerate(np.split(lost, ends[:-1])):
+    ends = np.searchsorted(nearest.owner[lost], numbers, side="right")
+    for done, (number, uncovered) in enumerate(zip(numbers, np.split(lost, ends[:-1]), strict=True), start=1):
         with turn():
             picks = uncovered[greedy_cover(embeddings[uncovered], nearest.other[uncovered], radius)]
             if len(picks):
-                own = slice(number * per_image, (number + 1) * per_image)
-                np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1), out=cosine[own])
+                own = np.flatnonzero(image == number)
+                cosine[own] = np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1))
         if on_progress is not None:
-            on_progress(number + 1, n_images)
-    cosine = cosine.reshape(n_images, per_image)
+            on_progress(done, len(numbers))
+    cosine = cosine.reshape(len(images), per_image)
     n_unique = np.count_nonzero(cosine < radius - ROUNDING, axis=1)
     return HeldOut(covering_radius, distance_of_cosine(cosine), n_unique)
 

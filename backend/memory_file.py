@@ -140,7 +140,10 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
             metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
             if not isinstance(metadata, dict):
                 raise TypeError("metadata is no JSON object")
-            patches = _checked_patches(arrays["patches"], embeddings) if "patches" in arrays else None
+            patches = None
+            if "patches" in arrays and "images" in metadata:
+                n_patches = len(metadata["images"]) * token_hw[0] * token_hw[1]
+                patches = _checked_patches(arrays["patches"], embeddings, n_patches)
     except StorageError:
         raise
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
@@ -156,9 +159,11 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
     return StoredMemory(memory, memory_id(memory), metadata, version)
 
 
-def _checked_patches(patches: Any, embeddings: Any) -> Any:
+def _checked_patches(patches: Any, embeddings: Any, n_patches: int) -> Any:
     if patches.shape != embeddings.shape[:1] or patches.dtype != np.int64:
         raise ValueError("not one patch for each embedding")
+    if patches.min() < -1 or patches.max() >= n_patches:
+        raise ValueError("a patch of no image")
     return patches
 
 

@@ -154,7 +154,9 @@ class InspectionService:
                     checkpoint=kept,
                     on_progress=partial(run.report, "extract"),
                 )
-                bank = build_bank(embeddings, self.features.token_hw, rate, base, self._coreset_turn, run.report)
+                bank = build_bank(
+                    embeddings, seen.digests, self.features.token_hw, rate, base, self._coreset_turn, run.report
+                )
                 described = [
                     self._describe(image, digest, number, size, mask, bank, with_score=with_scores)
                     for number, (image, digest, size, mask) in enumerate(

@@ -70,7 +70,7 @@ class Fit:
         memory = PatchCoreMemory.build(embeddings, GRID, RATE)
         built = time.perf_counter()
         assert memory.patches is not None
-        held_out = hold_out(embeddings, len(parts), memory.embeddings, memory.patches // PATCHES)
+        held_out = hold_out(embeddings, np.arange(len(parts)), memory.embeddings, memory.patches // PATCHES)
         return cls(list(parts), memory, held_out, (built - start, time.perf_counter() - built))
 
     def honest(self) -> Scores:

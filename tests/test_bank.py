@@ -103,6 +103,15 @@ def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
     assert sum(entry.n_kept for entry in report.entries) == len(report.fitted.memory.embeddings)
 
 
+def test_images_that_were_sent_twice_score_as_if_they_were_sent_once(service, parts):
+    twice = service.fit_ok(KEY, parts[:3] * 2, mm_per_px=0.2, keep_all=True).ok_scores
+    once = service.fit_ok(KEY, parts[:3], mm_per_px=0.2, keep_all=True).ok_scores
+    assert twice == pytest.approx(once * 2, abs=1e-6)
+    appended = service.fit_ok(KEY, parts[:3], mm_per_px=0.2, append=True).ok_scores
+    assert appended == pytest.approx(once, abs=1e-6)
+    assert service.fit_ok(KEY, parts[:1] * 2, mm_per_px=0.2).ok_scores is None
+
+
 def test_too_few_or_unscored_images_are_not_suspected():
     images = [BankImage(f"{n}.png", f"{n}", 1, 1, 0, None, {"99": 0.5}) for n in range(4)] + [
         BankImage("x.png", "x", 1, 1, 0, None, {})

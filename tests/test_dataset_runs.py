@@ -97,6 +97,14 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
     assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
 
 
+def test_copies_of_an_image_count_once(fitted, pngs):
+    options = {**CALIBRATION, "require_ng": False}
+    once = dataset_runs.calibrate(fitted, KEY, **options).calibration
+    store(fitted, "ok", [pngs[0], pngs[1], pngs[1]])
+    again = dataset_runs.calibrate(fitted, KEY, **options).calibration
+    assert (again.n_ok, again.threshold, again.promise) == (2, once.threshold, once.promise)
+
+
 def test_another_mask_than_the_fits_is_another_score(service, pngs):
     names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
     dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
