@@ -3,7 +3,7 @@
 A fit replaces ``memory.npz`` in one rename, so a reader or a crash sees the old model or the new one. Everything
 else is checked against it: the index is rebuilt where it is missing, stale or damaged, and a calibration names the
 memory bank its scores came from. What a model was before its last changes is kept, see `versions`. Layouts of older
-backends are read and never written.
+backends are read and never written. What is in a file, `memory_file` and `calibration_file` know.
 """
 
 import contextlib
@@ -21,13 +21,7 @@ import structlog
 from backend import versions
 from backend.calib import Calibration
 from backend.calibration_file import calibration_bytes, read_calibration
-from backend.errors import (
-    Conflict,
-    IncompatibleMemory,
-    InvalidRequest,
-    StorageError,
-    VersionNotFound,
-)
+from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
 from backend.layout import CALIBRATION_FILE, INDEX_FILE, MEMORY_FILE, Layout, Place, RoiKey, current_place, places
 from backend.locking import writing
 from backend.memory_file import (

@@ -61,9 +61,7 @@ def _print_runs(client: httpx.Client) -> None:
         {
             "single": lambda: [form.infer(client) for form in single],
             "infer_dataset": lambda: client.post("/infer_dataset", json={**body, "include_heatmap": True}),
-            "calibrate_dataset": lambda: client.post(
-                "/calibrate_dataset, repeated: its scores are kept", json={**body, "require_ng": False}
-            ),
+            "calibrate_dataset": lambda: client.post("/calibrate_dataset", json={**body, "require_ng": False}),
         },
         _ROUNDS,
     )

@@ -27,6 +27,7 @@ from backend.storage import ModelStore
 from backend.telemetry import configure_logging
 from backend.utils import NamedImage
 from benchmarks.common import Image, at_most, png, print_table
+from benchmarks.splits import open_split
 
 _FITTED, _HELD_OUT, _VARIED, _DEFECTS = 60, 60, 10, 16
 _KEY = RoiKey("Benchmark", "Drift")
@@ -95,12 +96,12 @@ def main() -> None:
 def _scores_of(folder: Path) -> Scores:
     """Scores of held-out good images, of some of them varied, and of defective ones, against a bank of other images."""
     rng = np.random.default_rng(0)
-    good = [*sorted(folder.glob("train/good/*")), *sorted(folder.glob("test/good/*"))]
+    split = open_split(folder)
+    good = [*split.train, *split.good]
     good = [good[index] for index in rng.permutation(len(good))]
     n_fitted = min(_FITTED, len(good) // 3)
     fitted, held_out = good[:n_fitted], good[n_fitted : n_fitted + _HELD_OUT]
-    defective = [path for path in sorted(folder.glob("test/*/*")) if path.parent.name != "good"]
-    defective = [defective[index] for index in rng.permutation(len(defective))[:_DEFECTS]]
+    defective = [split.defective[index] for index in rng.permutation(len(split.defective))[:_DEFECTS]]
     with tempfile.TemporaryDirectory() as models:
         service = InspectionService.open(load_settings(models_dir=models))
         service.fit_ok(_KEY, [NamedImage(path.name, path.read_bytes) for path in fitted], mm_per_px=_MM_PER_PX)

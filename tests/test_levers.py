@@ -13,7 +13,7 @@ from backend.runtimes import openvino
 from backend.runtimes.torch import timm
 from benchmarks.levers.recipes import RULES, TURNED, DataSet, Foreground, Recipe, Search, joined, judge, maps, score
 from benchmarks.levers.views import Network, TokenFiles, View, resample_position_grid, stretch
-from benchmarks.mvtec import open_split
+from benchmarks.splits import open_split
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_part_of_a_large_set_is_always_the_same_part(tmp_path):
     assert (len(split.good), len(split.defective), split.masks) == (50, 51, [])
     assert len(open_split(tmp_path, every=1).good) == 101
     (tmp_path / "test/dent").rename(tmp_path / "elsewhere")
-    with pytest.raises(SystemExit, match="test/<defect>"):
+    with pytest.raises(SystemExit, match="test/TYPE"):
         open_split(tmp_path)
 
 

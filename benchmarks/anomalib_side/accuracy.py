@@ -22,8 +22,8 @@ from backend.weights import find_weights
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
 from benchmarks.common import print_table
-from benchmarks.metrics import Scores, interval
-from benchmarks.mvtec import Split, open_split
+from benchmarks.paired import Scores, interval
+from benchmarks.splits import Split, open_split
 
 
 @dataclass

@@ -8,8 +8,9 @@ import numpy as np
 from backend.config import load_settings
 from backend.layout import RoiKey
 from backend.patchcore import k_center_greedy
-from backend.service import InspectionService, NamedImage
+from backend.service import InspectionService
 from backend.telemetry import RequestRecord, recording
+from backend.utils import NamedImage
 from benchmarks.anomalib_side.worker import serve
 from benchmarks.coreset import plain_loop
 

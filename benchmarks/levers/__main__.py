@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backend.config import load_settings
+from backend.metrics import PIXEL_MEASURES, PixelHistograms
 from backend.weights import find_weights
 from benchmarks.common import interleaved, print_table
 from benchmarks.levers.recipes import (
@@ -29,8 +30,8 @@ from benchmarks.levers.recipes import (
     score,
 )
 from benchmarks.levers.views import Network, TokenFiles, View, read
-from benchmarks.metrics import Scores, interval, pixel_metrics
-from benchmarks.mvtec import open_split
+from benchmarks.paired import Scores, interval
+from benchmarks.splits import open_split
 
 DEFAULT = Recipe()
 LEVERS: dict[str, dict[str, Recipe]] = {
@@ -84,11 +85,10 @@ _SHOT_LEVERS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a lever led to; NaN where there are no masks."""
+    """What a lever led to; `pixels` by `PIXEL_MEASURES`, None where there are no masks."""
 
     scores: Scores
-    pixel_auroc: float
-    aupro: float
+    pixels: dict[str, float | None]
     bank: int
     search_ms: float
 
@@ -146,12 +146,15 @@ def pull(data_set: DataSet, levers: Mapping[str, Recipe]) -> dict[str, Outcome]:
         of_these = {name: recipe for name, recipe in levers.items() if recipe.distances == distances}
         for sigma in dict.fromkeys(recipe.blur_sigma for recipe in of_these.values()):
             recipes = {name: recipe for name, recipe in of_these.items() if recipe.blur_sigma == sigma}
-            pixels = (float("nan"), float("nan"))
+            pixels = dict.fromkeys(PIXEL_MEASURES)
             if data_set.split.masks:
-                drawn = (pixels * kept for pixels, kept in maps(data_set, judged, next(iter(recipes.values()))))
-                pixels = pixel_metrics(zip(drawn, data_set.masks, strict=True))
+                histograms = PixelHistograms()
+                drawn = maps(data_set, judged, next(iter(recipes.values())))
+                for (distance_map, kept), mask in zip(drawn, data_set.masks, strict=True):
+                    histograms.add("test", distance_map * kept, mask)
+                pixels = histograms.values(["test"])
             for name, scores in zip(recipes, score(data_set, judged, list(recipes.values())), strict=True):
-                outcomes[name] = Outcome(scores, *pixels, judged.bank, judged.search_ms)
+                outcomes[name] = Outcome(scores, pixels, judged.bank, judged.search_ms)
     return {name: outcomes[name] for name in levers}
 
 
@@ -184,7 +187,7 @@ def print_details(data_set: DataSet, outcomes: Mapping[str, Outcome], millisecon
                 "" if name == "default" else difference(scores, default.scores),
                 f"{scores.average_precision:.3f}",
                 f"{scores.f1_max:.3f}",
-                *(f"{value:.3f}" for value in (outcome.pixel_auroc, outcome.aupro) if data_set.split.masks),
+                *(f"{value:.3f}" for value in outcome.pixels.values() if value is not None),
                 outcome.bank,
                 f"{milliseconds[name]:.0f} ({milliseconds[name] / milliseconds['default']:.2f})",
                 f"{outcome.search_ms:.1f}",

@@ -16,8 +16,8 @@ from scipy.ndimage import uniform_filter
 from backend.infer import to_image_grid
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from benchmarks.levers.views import TokenFiles, View, read
-from benchmarks.metrics import Scores
-from benchmarks.mvtec import Split
+from benchmarks.paired import Scores
+from benchmarks.splits import Split
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

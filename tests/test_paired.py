@@ -2,41 +2,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from benchmarks.metrics import Scores, interval, pixel_metrics
+from benchmarks.paired import Scores, interval
 
 
 @pytest.fixture
 def chance():
     return np.random.default_rng(7)
-
-
-def maps_and_masks(chance):
-    """Three maps; the second has two regions that touch at a corner and one apart, the third one of another size."""
-    masks = [np.zeros((30, 40), bool) for _ in range(3)]
-    masks[1][3:9, 5:7] = masks[1][9:12, 7:9] = masks[1][20:23, 30:39] = True
-    masks[2][0:20, 0:20] = True
-    return [(chance.normal(size=mask.shape).astype(np.float32) + mask, mask) for mask in masks]
-
-
-def aupro_by_integration(regions, good, limit):
-    """Trapezoids under the curve of mean overlap per region against false positive rate, threshold by threshold."""
-    thresholds = np.sort(np.concatenate([good, *regions]))[::-1]
-    rates = np.array([0, *((good >= threshold).mean() for threshold in thresholds)])
-    overlaps = [0, *(np.mean([(region >= threshold).mean() for region in regions]) for threshold in thresholds)]
-    inside = rates <= limit
-    rates, overlaps = rates[inside], np.array(overlaps)[inside]
-    return (np.trapezoid(overlaps, rates) + overlaps[-1] * (limit - rates[-1])) / limit
-
-
-def test_pixel_metrics_are_the_areas_under_their_curves(chance):
-    pairs = maps_and_masks(chance)
-    auroc, aupro = pixel_metrics(pairs)
-    values, labels = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
-    assert auroc == pytest.approx(roc_auc_score(labels, values), abs=1e-9)
-    (_, _), (second, corner), (third, square) = pairs
-    lower = corner & (np.arange(30) >= 20)[:, None]
-    regions = [second[corner & ~lower], second[lower], third[square]]
-    assert aupro == pytest.approx(aupro_by_integration(regions, values[~labels], 0.3), abs=1e-9)
 
 
 def test_f1_max_is_that_of_the_best_threshold(chance):

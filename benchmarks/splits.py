@@ -1,9 +1,12 @@
-"""Folders in MVTec layout: ``train/good``, ``test/<type>``, ``ground_truth/<type>/<name>_mask.png``."""
+"""Fixed parts of data sets in MVTec layout, for measurements that do not take every image."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from backend.errors import InvalidRequest
+from backend.mvtec import find_categories
 
 # Data sets with more test images are large.
 _LARGE = 200
@@ -36,14 +39,18 @@ def open_split(folder: Path, most_train: int | None = None, every: int = 1) -> S
     Raises:
         SystemExit: there is nothing to fit, or not both good and defective images to score.
     """
-    train = sorted(folder.glob("train/good/*"))
+    try:
+        category, *others = find_categories(str(folder))
+    except InvalidRequest as exc:
+        raise SystemExit(str(exc)) from exc
+    if others:
+        raise SystemExit(f"{folder}: several data sets; name each of them")
+    train = sorted(Path(path) for path in category.train)
     if most_train is not None and len(train) > most_train:
         train = [train[index] for index in np.linspace(0, len(train) - 1, most_train).round().astype(int)]
-    test = sorted(folder.glob("test/*/*"))
+    test = sorted(category.test, key=lambda image: Path(image.path))
     test = test[::every] if len(test) > _LARGE else test
-    good = [path for path in test if path.parent.name == "good"]
-    defective = [path for path in test if path.parent.name != "good"]
-    if not (train and good and defective):
-        raise SystemExit(f"{folder}: train/good, test/good and test/<defect> have to hold images")
-    masks = [folder / "ground_truth" / path.parent.name / f"{path.stem}_mask.png" for path in defective]
-    return Split(folder, train, good, defective, masks if all(mask.exists() for mask in masks) else [])
+    good = [Path(image.path) for image in test if not image.is_defective]
+    defective = [Path(image.path) for image in test if image.is_defective]
+    masks = [Path(image.mask) for image in test if image.mask is not None]
+    return Split(folder, train, good, defective, masks if len(masks) == len(defective) else [])
