@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from backend.errors import DamagedMemory
@@ -18,9 +18,12 @@ from backend.roi_mask import Shape
 
 # What is kept of every image: the contract's percentile, and those that see smaller or larger defects than it does.
 SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
-_THUMBNAIL_SIDE = 384
+THUMBNAIL_SIDE = 384
 _THUMBNAIL_QUALITY = 85
 _LONGEST_NAME = 200
+
+
+_Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 @dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
@@ -40,8 +43,8 @@ class BankImage:
 
     name: str
     sha256: str
-    height: PositiveInt
-    width: PositiveInt
+    height: _Side
+    width: _Side
     n_unique: NonNegativeInt | None
     shape: str | None
     scores: dict[str, float]
@@ -99,7 +102,8 @@ def describe(
         scores = {f"{percent:g}": round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
     n_unique = None if held_out is None else int(held_out.n_unique[number])
     mask = None if shape is None else shape.model_dump_json()
-    return BankImage(PurePath(name).name[-_LONGEST_NAME:], sha256, *image_hw, n_unique, mask, scores)
+    shown = PurePath(name).name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()  # names of files may be any bytes
+    return BankImage(shown, sha256, *image_hw, n_unique, mask, scores)
 
 
 def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
@@ -165,15 +169,15 @@ def suspicious_images(
     Args:
         images: those that are asked about.
         percentile: of the scores.
-        others: further images of the same bank, which count among the others.
+        others: images of the same bank, which count among the others. Copies count once.
     """
-    scored = [(number, score) for number, image in enumerate(images) if (score := image.score(percentile)) is not None]
-    known = [score for image in others if (score := image.score(percentile)) is not None]
-    unlike = outliers([score for _, score in scored] + known)
+    scored = {image.sha256: score for image in (*others, *images) if (score := image.score(percentile)) is not None}
+    digests = list(scored)
+    unlike = {digests[place] for place in outliers(list(scored.values()))}
     return [
-        SuspiciousImage(number, images[number].name, score)
-        for place, (number, score) in enumerate(scored)
-        if place in unlike
+        SuspiciousImage(number, image.name, scored[image.sha256])
+        for number, image in enumerate(images)
+        if image.sha256 in unlike
     ]
 
 
@@ -183,7 +187,7 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     Args:
         image: uint8 [H, W, 3], BGR.
     """
-    scale = min(1.0, _THUMBNAIL_SIDE / max(image.shape[:2]))
+    scale = min(1.0, THUMBNAIL_SIDE / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY])

@@ -1,22 +1,30 @@
 """The use cases around a memory bank: why an image was judged as it was, and what the bank was built from. No HTTP."""
 
 import base64
+import hashlib
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+import structlog
 
-from backend.bank_images import BankImage, images_in, suspicious_images
-from backend.errors import InvalidRequest
-from backend.explain import Reason, draw_reason, reasons
+from backend.bank_images import THUMBNAIL_SIDE, BankImage, images_in, suspicious_images
+from backend.datasets import Sample
+from backend.errors import InvalidImage, InvalidRequest, TooLarge
+from backend.explain import Image, Reason, beside, panel_of_good, panel_of_place, reasons
 from backend.infer import Finding
 from backend.layout import RoiKey
 from backend.results import InferResult
 from backend.roi_mask import Shape, build_mask
 from backend.service import InspectionService
 from backend.storage import FittedRoi
-from backend.utils import NamedImage
+from backend.utils import ImageLimits, NamedImage, decode_image
+
+_MOST_THUMBNAIL_BYTES = 1 << 20
+
+log: Any = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,18 +97,23 @@ def explain(
     service.recipes.check(key.recipe_id, mm_per_px)
     fitted = service.fitted(key)
     images = images_in(fitted.metadata)
-    with service.inference_place(), service.pixels_of(image):
-        pixels = service.decode(image)
-        height, width = pixels.shape[:2]
-        if place is not None and not (place[0] < width and place[1] < height):
-            raise InvalidRequest(f"x, y: ({place[0]}, {place[1]}) is outside the image of {width}x{height} pixels")
-        inference, calibration = service.run_engine(fitted, pixels, mm_per_px=mm_per_px, shape=shape)
-        found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), place)
-        pictures = []
-        if with_pictures:
-            good_images = _GoodImages(service, key, fitted)
-            pictures = [_png(draw_reason(reason, pixels, good_images.of(reason))) for reason in found]
-    finding = Finding(inference.score, inference.regions, inference.scores)
+    with service.inference_place():
+        with service.pixels_of(image):
+            pixels = service.decode(image)
+            height, width = pixels.shape[:2]
+            if place is not None and not (place[0] < width and place[1] < height):
+                raise InvalidRequest(f"x, y: ({place[0]}, {place[1]}) is outside the image of {width}x{height} pixels")
+            inference, calibration = service.run_engine(fitted, pixels, mm_per_px=mm_per_px, shape=shape)
+            found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), place)
+            panels = [panel_of_place(reason, pixels) for reason in found] if with_pictures else []
+            finding = Finding(inference.score, inference.regions, inference.scores)
+            del pixels, inference
+        # The room of the sent image is free again: who waited for more while holding some would wait for ever.
+        good_images = _GoodImages(service, key, fitted) if with_pictures else None
+        pictures = [
+            _png(beside(panel, good_images.panel(reason) if good_images else None))
+            for panel, reason in zip(panels, found, strict=bool(panels))
+        ]
     result = InferResult(finding, (height, width), "", fitted, calibration, fitted.calibration_state)
     return Explanation(result, found, pictures)
 
@@ -115,12 +128,12 @@ def look(service: InspectionService, key: RoiKey) -> BankReport:
     images, memory = images_in(fitted.metadata), fitted.memory
     per_image = memory.token_hw[0] * memory.token_hw[1]
     n_kept = np.zeros(len(images), np.int64)
-    if memory.patches is not None and images:
+    if memory.patches is not None:
         n_kept = np.bincount(memory.patches[memory.patches >= 0] // per_image, minlength=len(images))
     suspicious = {found.index for found in suspicious_images(images, service.settings.score_percentile)}
     entries = [BankEntry(image, int(n_kept[number]), number in suspicious) for number, image in enumerate(images)]
     radius = fitted.metadata.get("covering_radius")
-    return BankReport(fitted, entries, radius if isinstance(radius, float) else None)
+    return BankReport(fitted, entries, radius if isinstance(radius, float) and math.isfinite(radius) else None)
 
 
 class _GoodImages:
@@ -128,26 +141,40 @@ class _GoodImages:
 
     def __init__(self, service: InspectionService, key: RoiKey, fitted: FittedRoi) -> None:
         self._service = service
-        self._samples = {}
+        self._samples: dict[str, Sample] = {}
         if fitted.metadata.get("source") == "dataset":
             self._samples = {sample.name: sample for sample in service.datasets.samples(key, "ok")}
         self._thumbnails = service.store.thumbnails(fitted)
 
-    def of(self, reason: Reason) -> npt.NDArray[np.uint8] | None:
+    def panel(self, reason: Reason) -> Image | None:
+        """The nearest good patch of a place; None where there is no picture of its image."""
         if reason.image is None or reason.image_index is None:
             return None
         sample = self._samples.get(reason.image.name)
         if sample is not None:
-            stored = NamedImage(sample.name, sample.read)
-            with self._service.pixels_of(stored):
-                return self._service.decode(stored)
+            try:
+                return self._panel(reason, NamedImage(sample.name, sample.read), reason.image.sha256)
+            except (InvalidImage, TooLarge) as exc:  # deleted or damaged since the fit
+                log.info("explain.stored_image_unusable", reason=str(exc))
         encoded = self._thumbnails[reason.image_index] if reason.image_index < len(self._thumbnails) else b""
         if not encoded:
             return None
-        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        return None if decoded is None else np.asarray(decoded, np.uint8)
+        try:
+            small = decode_image(encoded, "thumbnail", ImageLimits(_MOST_THUMBNAIL_BYTES, THUMBNAIL_SIDE**2))
+        except (InvalidImage, TooLarge) as exc:
+            log.warning("explain.thumbnail_unusable", reason=str(exc))
+            return None
+        return panel_of_good(reason, small)
+
+    def _panel(self, reason: Reason, stored: NamedImage, sha256: str) -> Image | None:
+        content = stored.read()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InvalidImage(f"{stored.name}: another image than was fitted")
+        once = NamedImage(stored.name, lambda: content)
+        with self._service.pixels_of(once):
+            return panel_of_good(reason, self._service.decode(once))
 
 
-def _png(picture: npt.NDArray[np.uint8]) -> str:
+def _png(picture: Image) -> str:
     _, encoded = cv2.imencode(".png", picture)
     return base64.b64encode(encoded.tobytes()).decode("ascii")

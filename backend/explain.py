@@ -15,9 +15,11 @@ Image = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _MOST_PLACES = 8
+# Products in float32 do not tell the nearest among almost equal ones: so many are compared by their difference.
+_FETCHED = 4
 # Patches shown around the one that a picture is about, to each side.
 _CONTEXT = 4
-_PANEL_HEIGHT = 288
+_PANEL_HEIGHT, _MOST_PANEL_WIDTH = 288, 576
 _GAP = 8
 _QUERY_COLOUR, _GOOD_COLOUR = (28, 95, 224), (178, 114, 0)  # BGR
 
@@ -98,8 +100,9 @@ def _reason(
     rows, columns = memory.token_hw
     row, column = y * rows // image_hw[0], x * columns // image_hw[1]
     query = l2_normalize(inference.embeddings[row * columns + column][None])
-    distances = np.linalg.norm(memory.embeddings - query, axis=1)
-    nearest = int(distances.argmin())
+    _, rows_near = memory.index.nearest(query, min(_FETCHED, len(memory.embeddings)))
+    distances = np.linalg.norm(memory.embeddings[rows_near[0]] - query, axis=1)
+    nearest, distance = int(rows_near[0][distances.argmin()]), float(distances.min())
     patch = -1 if memory.patches is None else int(memory.patches[nearest])
     index, image, image_box = None, None, None
     if patch >= 0:
@@ -108,7 +111,7 @@ def _reason(
             image = images[index]
             image_box = patch_box(divmod(token, columns), memory.token_hw, (image.height, image.width))
     box = patch_box((row, column), memory.token_hw, image_hw)
-    return Reason(x, y, region, box, float(distances[nearest]), index, image, image_box)
+    return Reason(x, y, region, box, distance, index, image, image_box)
 
 
 def patch_box(place: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple[int, int]) -> Box:
@@ -127,25 +130,43 @@ def patch_box(place: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple
     return starts[1], starts[0], ends[1] - starts[1], ends[0] - starts[0]
 
 
-def draw_reason(reason: Reason, image: Image, good: Image | None) -> Image:
-    """The surroundings of the place, and to its right those of the nearest good patch, both patches framed.
+def beside(place: Image, good: Image | None) -> Image:
+    """A place, and to its right the good patch that comes nearest.
 
     Args:
-        reason: what is shown.
-        image: uint8 [H, W, 3], BGR.
-        good: the image that the nearest patch is from, of any scale; None shows the place alone.
+        place, good: panels, as `panel` draws them; without a good one the place is shown alone.
 
     Returns:
         uint8 [288, W, 3], BGR.
     """
-    panels = [_panel(image, reason.box, _QUERY_COLOUR)]
-    if good is not None and reason.image is not None and reason.image_box is not None:
-        scale_x, scale_y = good.shape[1] / reason.image.width, good.shape[0] / reason.image.height
-        x, y, w, h = reason.image_box
-        box = (round(x * scale_x), round(y * scale_y), max(1, round(w * scale_x)), max(1, round(h * scale_y)))
-        gap = np.full((_PANEL_HEIGHT, _GAP, 3), 255, np.uint8)
-        panels += [gap, _panel(good, box, _GOOD_COLOUR)]
-    return np.hstack(panels)
+    if good is None:
+        return place
+    return np.hstack([place, np.full((_PANEL_HEIGHT, _GAP, 3), 255, np.uint8), good])
+
+
+def panel_of_place(reason: Reason, image: Image) -> Image:
+    """The surroundings of the place, its patch framed, uint8 [288, W, 3], BGR.
+
+    Args:
+        reason: what is shown.
+        image: uint8 [H, W, 3], BGR.
+    """
+    return _panel(image, reason.box, _QUERY_COLOUR)
+
+
+def panel_of_good(reason: Reason, good: Image) -> Image | None:
+    """The surroundings of the nearest good patch, which is framed; None where it is not known.
+
+    Args:
+        reason: what is shown.
+        good: the image that the patch is from, of any scale, uint8 [H, W, 3], BGR.
+    """
+    if reason.image is None or reason.image_box is None:
+        return None
+    scale_x, scale_y = good.shape[1] / reason.image.width, good.shape[0] / reason.image.height
+    x, y, w, h = reason.image_box
+    left, top = min(round(x * scale_x), good.shape[1] - 1), min(round(y * scale_y), good.shape[0] - 1)
+    return _panel(good, (left, top, max(1, round(w * scale_x)), max(1, round(h * scale_y))), _GOOD_COLOUR)
 
 
 def _panel(image: Image, box: Box, colour: tuple[int, int, int]) -> Image:
@@ -154,10 +175,11 @@ def _panel(image: Image, box: Box, colour: tuple[int, int, int]) -> Image:
     shown_w, shown_h = min(width, (2 * _CONTEXT + 1) * w), min(height, (2 * _CONTEXT + 1) * h)
     left = min(max(0, x + w // 2 - shown_w // 2), width - shown_w)
     top = min(max(0, y + h // 2 - shown_h // 2), height - shown_h)
-    scale = _PANEL_HEIGHT / shown_h
-    size = (max(1, round(shown_w * scale)), _PANEL_HEIGHT)
+    scale = min(_PANEL_HEIGHT / shown_h, _MOST_PANEL_WIDTH / shown_w)  # a strip of an image is shown as one
+    size = (max(1, round(shown_w * scale)), max(1, round(shown_h * scale)))
     panel = cv2.resize(image[top : top + shown_h, left : left + shown_w], size, interpolation=cv2.INTER_CUBIC)
     corner = (round((x - left) * scale), round((y - top) * scale))
     opposite = (round((x + w - left) * scale) - 1, round((y + h - top) * scale) - 1)
     cv2.rectangle(panel, corner, opposite, colour, 2)
-    return np.asarray(panel, np.uint8)
+    below = _PANEL_HEIGHT - size[1]
+    return np.asarray(cv2.copyMakeBorder(panel, 0, below, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)

@@ -69,6 +69,16 @@ class Headers:
         """Of the largest image."""
         return max(height * width for height, width in self.sizes)
 
+    def only(self, numbers: Sequence[int]) -> "Headers":
+        """What is known of some of the images.
+
+        Args:
+            numbers: their positions.
+        """
+        return Headers(
+            [self.sizes[number] for number in numbers], [self.digests[number] for number in numbers], self.most_bytes
+        )
+
 
 def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> Headers:
     """Refuse images that cannot be fitted, as far as their headers tell.
@@ -94,7 +104,7 @@ def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits:
 
 
 def check_memory(
-    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int
+    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int, n_before: int = 0
 ) -> None:
     """See that a fit will fit.
 
@@ -104,6 +114,7 @@ def check_memory(
         coreset_rate: share of their embeddings that the memory bank keeps.
         most_pixels: pixels of the largest of them.
         most_bytes: bytes of the largest file.
+        n_before: embeddings of the memory bank that they are appended to.
 
     Raises:
         TooLarge: it needs more memory than is free; the message has the arithmetic.
@@ -111,7 +122,7 @@ def check_memory(
     rows, columns = features.token_hw
     n_embeddings = n_images * rows * columns
     embeddings = n_embeddings * (features.dim * 4 + _BYTES_PER_EMBEDDING)
-    bank = coreset_size(n_embeddings, coreset_rate) * features.dim * 4 * _COPIES_OF_BANK
+    bank = (n_before + coreset_size(n_embeddings, coreset_rate)) * features.dim * 4 * _COPIES_OF_BANK
     # One image is decoded at a time; the others are pixels for the network, on their way to it or in its batch.
     on_the_way = _most_ahead(features) + 2 * features.runtime.batch + 1
     fixed = most_pixels * 3 * 2 + on_the_way * (3 * features.input_size**2 * 4 + most_bytes) + _FIXED_BYTES

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import structlog
 
 from backend.bank_images import BankImage, as_metadata, images_in
-from backend.errors import Conflict
+from backend.errors import Conflict, DamagedMemory
 from backend.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
 from backend.patchcore import Embeddings, PatchCoreMemory
 from backend.storage import FittedRoi
@@ -31,6 +31,8 @@ class Base:
         coreset_rate: share of their patches that it was to keep.
         n_images, n_embeddings: how many it was built from.
         images: what is remembered of them.
+        blur_sigma: with which their scores were made.
+        source: where they came from, if that is known.
         thumbnails: of each of them; empty bytes where none was kept.
     """
 
@@ -41,6 +43,8 @@ class Base:
     n_images: int
     n_embeddings: int
     images: list[BankImage]
+    blur_sigma: float | None
+    source: str | None
     thumbnails: list[bytes]
 
     @classmethod
@@ -49,19 +53,31 @@ class Base:
 
         Raises:
             Conflict: it lacks what an earlier version did not record.
-            DamagedMemory: see `images_in`.
+            DamagedMemory: what is recorded makes no sense.
         """
         try:
             radius, rate = (float(fitted.metadata[name]) for name in ("covering_radius", "coreset_rate"))
             n_images, n_embeddings = (int(fitted.metadata[name]) for name in ("n_images", "n_embeddings"))
-        except (KeyError, TypeError, ValueError) as exc:
+            source, blur_sigma = fitted.metadata.get("source"), fitted.metadata.get("blur_sigma")
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise Conflict(
                 f"{fitted.key} was fitted by an earlier version, or on too many images, and cannot be appended to: "
                 "fit it anew on all images"
             ) from exc
+        if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
+            raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
         images = images_in(fitted.metadata)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
-        return cls(fitted.memory, fitted.memory_id, radius, rate, n_images, n_embeddings, images, pictures)
+        counts = (n_images, n_embeddings)
+        return cls(fitted.memory, fitted.memory_id, radius, rate, *counts, images, blur_sigma, source, pictures)
+
+    def images_now(self, blur_sigma: float) -> list[BankImage]:
+        """The images, without the scores if those were made with another blur.
+
+        Args:
+            blur_sigma: as of inferences now.
+        """
+        return self.images if self.blur_sigma == blur_sigma else [replace(image, scores={}) for image in self.images]
 
 
 @dataclass(frozen=True)
@@ -137,24 +153,24 @@ def _owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.i
 
 
 def bank_metadata(
-    bank: Bank, base: Base | None, images: Sequence[BankImage], coreset_rate: float, mm_per_px: float
+    bank: Bank, base: Base | None, images: Sequence[BankImage], n_new: int, coreset_rate: float, mm_per_px: float
 ) -> dict[str, Any]:
     """What is recorded with a memory bank about its making.
 
     Args:
         bank: the memory bank.
         base: what it was appended to.
-        images: the images of this fit.
+        images: all that it was built from.
+        n_new: how many of them are of this fit.
         coreset_rate: share to keep, where there is no base.
         mm_per_px: millimetres per pixel.
     """
     rows, columns = bank.memory.token_hw
-    before = base.images if base else []
     metadata = {
         "coreset_rate": base.coreset_rate if base else coreset_rate,
-        "n_embeddings": (base.n_embeddings if base else 0) + len(images) * rows * columns,
-        "n_images": (base.n_images if base else 0) + len(images),
+        "n_embeddings": (base.n_embeddings if base else 0) + n_new * rows * columns,
+        "n_images": (base.n_images if base else 0) + n_new,
         "mm_per_px": mm_per_px,
-        "images": as_metadata([*before, *images]),
+        "images": as_metadata(images),
     }
     return metadata if bank.covering_radius is None else {**metadata, "covering_radius": bank.covering_radius}

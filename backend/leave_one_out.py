@@ -26,6 +26,7 @@ _PRODUCTS_AT_ONCE = 1 << 22
 # Patches times bank. Twenty thousand million take some two minutes on two cores; a coreset of 2 % reaches it at 1,000
 # images of 32 x 32 patches, a bank of every patch at 140.
 MOST_PRODUCTS = 2 * 10**10
+_LEAST_SPREAD = 0.02
 # No cosine: farther than any point of the sphere.
 _NONE = np.float32(-2)
 
@@ -93,9 +94,9 @@ def hold_out(
     lost = lost[np.argsort(nearest.owner[lost], kind="stable")]
     ends = np.searchsorted(nearest.owner[lost], numbers, side="right")
     for done, (number, uncovered) in enumerate(zip(numbers, np.split(lost, ends[:-1]), strict=True), start=1):
-        with turn():
-            picks = uncovered[greedy_cover(embeddings[uncovered], nearest.other[uncovered], radius)]
-            if len(picks):
+        picks = uncovered[greedy_cover(embeddings[uncovered], nearest.other[uncovered], radius, turn)]
+        if len(picks):
+            with turn():
                 own = np.flatnonzero(image == number)
                 cosine[own] = np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1))
         if on_progress is not None:
@@ -136,7 +137,7 @@ def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> lis
     """Positions of scores that are too high to be of the same kind as the others.
 
     By the modified z-score of Iglewicz and Hoaglin (1993), ``0.6745 (x - median) / MAD > 3.5``, which one outlier, or
-    a third of them, does not hide.
+    a third of them, does not hide. Scores that hardly differ are taken to spread by 2 % of their median.
 
     Args:
         scores: one per image.
@@ -147,5 +148,5 @@ def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> lis
     if len(values) < least:
         return []
     median = np.median(values)
-    deviation = np.median(np.abs(values - median))
+    deviation = max(np.median(np.abs(values - median)), _LEAST_SPREAD * median)
     return [int(place) for place in np.flatnonzero(0.6745 * (values - median) > limit * deviation)]

@@ -30,6 +30,8 @@ _COVERED_SHARE = 0.25
 _PICKS_PER_PIECE = 16
 # What a cosine in float32 may be off by, so that a copy of a pick is covered by it.
 ROUNDING = np.float32(1e-6)
+# A bank of every patch covers its images within the root of what twice that is.
+_COPIES_RADIUS = 2e-3
 # Neighbours fetched at first; see `PatchCoreMemory.distances`.
 _FETCHED = 4
 # Queries a thread searches for at once. FAISS multiplies matrices from some 320 queries on; below, a query costs eight
@@ -199,7 +201,10 @@ def _blocks(n_rows: int) -> Iterator[slice]:
 
 
 def greedy_cover(
-    embeddings: Embeddings, cosine: npt.NDArray[np.float32], least_cosine: np.float32
+    embeddings: Embeddings,
+    cosine: npt.NDArray[np.float32],
+    least_cosine: np.float32,
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> npt.NDArray[np.int64]:
     """Go on with a greedy k-center selection until every point is near a pick: each pick is farthest from all before.
 
@@ -207,6 +212,7 @@ def greedy_cover(
         embeddings: float32 [N, D], L2-normalised, the points that may be picked and are to be covered.
         cosine: float32 [N], of each point to the nearest of the picks made before, -1..1, or less for none.
         least_cosine: points of this cosine are near enough.
+        turn: see `k_center_greedy`.
 
     Returns:
         int64 [n], row indices in the order of selection.
@@ -216,13 +222,16 @@ def greedy_cover(
     rows = np.flatnonzero(cosine < enough)
     embeddings, cosine = embeddings[rows], cosine[rows]
     while len(rows):
-        farthest = int(np.argmin(cosine))
-        picks.append(rows[farthest])
-        np.maximum(cosine, np.vecdot(embeddings, embeddings[farthest]), out=cosine)
-        cosine[farthest] = np.inf
-        far = np.flatnonzero(cosine < enough)
-        if len(far) <= (1 - _COVERED_SHARE) * len(rows):
-            rows, embeddings, cosine = rows[far], embeddings[far], cosine[far]
+        with turn():
+            for _ in range(max(1, _PICKS_PER_PIECE * _MAX_POOL // len(rows))):
+                farthest = int(np.argmin(cosine))
+                picks.append(rows[farthest])
+                np.maximum(cosine, np.vecdot(embeddings, embeddings[farthest]), out=cosine)
+                cosine[farthest] = np.inf
+                far = np.flatnonzero(cosine < enough)
+                if len(far) <= (1 - _COVERED_SHARE) * len(rows):
+                    rows, embeddings, cosine = rows[far], embeddings[far], cosine[far]
+                    break
     return np.array(picks, dtype=np.int64)
 
 
@@ -362,8 +371,10 @@ class PatchCoreMemory:
             with turn():
                 rows = slice(start, start + per_image)
                 cosine[rows] = 1 - self.distances(embeddings[rows]) ** 2 / 2
-        with turn():
-            picks = greedy_cover(embeddings, cosine, np.float32(1 - covering_radius**2 / 2))
+        if covering_radius < _COPIES_RADIUS:
+            picks = np.flatnonzero(cosine < 1 - ROUNDING)  # of a bank that keeps every patch: all that are new
+        else:
+            picks = greedy_cover(embeddings, cosine, np.float32(1 - covering_radius**2 / 2), turn)
         known = np.full(len(self.embeddings), -1) if self.patches is None else self.patches
         return PatchCoreMemory(
             np.concatenate([self.embeddings, embeddings[picks]]),

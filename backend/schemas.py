@@ -136,6 +136,11 @@ class ExplainFields(InferFields):
     y: int | None = Field(None, ge=0, le=1_000_000, description="the pixel that is asked about, with x", examples=[80])
     pictures: bool = Field(True, description="with a picture of each place", examples=[True])
 
+    @field_validator("pictures", mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        return True if isinstance(value, str) and not value.strip() else value
+
     @model_validator(mode="after")
     def _both_or_neither(self) -> "ExplainFields":
         if (self.x is None) != (self.y is None):

@@ -24,6 +24,7 @@ from backend.features import DinoV2Features
 from backend.fitting import Bank, Base, bank_metadata, build_bank
 from backend.infer import Finding, Inference, InferenceEngine
 from backend.layout import RoiKey, has_older_images
+from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore, same_scale
 from backend.results import FitResult, InferResult, RoiState
@@ -135,17 +136,35 @@ class InspectionService:
             raise InvalidRequest("no images: send at least one good image in the file field 'images'")
         self.recipes.check(key.recipe_id, mm_per_px)
         self.store.check_savable(key)
+        if append and keep_all:
+            raise InvalidRequest("memory_fit goes without append: what is appended to decides what is kept")
         base = self._base(key) if append else None
         annotate(n_images=len(images), device=self.features.runtime.device)
         rate = 1.0 if keep_all else self.settings.coreset_rate
-        masks = shapes or [None] * len(images)
+        masks: Sequence[Shape | None] = shapes or [None] * len(images)
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
         with self._queue.fit() as wait_for_those_before:
             with stage("decode"):  # what a header can tell, it tells before any image costs time
                 seen = look_at(images, masks, self.limits)
             with self.runs.run("fit", key, len(images), on_progress) as run:
                 wait_for_those_before()
-                check_memory(self.features, len(images), rate, seen.most_pixels, seen.most_bytes)
+                sent = seen.digests
+                if base is not None:
+                    base = self._base(key)  # those before may have appended to it
+                    known = {image.sha256 for image in base.images}
+                    new = [number for number, digest in enumerate(sent) if digest not in known]
+                    if not new:
+                        return self._fitted(base.n_embeddings, base.memory, key, base.images, sent)
+                    images, masks, seen = [images[number] for number in new], [masks[n] for n in new], seen.only(new)
+                n_before = len(base.memory.embeddings) if base else 0
+                check_memory(
+                    self.features,
+                    len(images),
+                    base.coreset_rate if base else rate,
+                    seen.most_pixels,
+                    seen.most_bytes,
+                    n_before,
+                )
                 embeddings = embed_all(
                     images,
                     self.features,
@@ -164,9 +183,11 @@ class InspectionService:
                     )
                 ]
                 pictures = [self._thumbnail(image) if thumbnails else b"" for image in images]
+            every = [*(base.images_now(self.settings.blur_sigma) if base else []), *described]
+            source = source or (base.source if base else None)
             metadata = {
                 "extractor": self.features.identity.as_dict(),
-                **bank_metadata(bank, base, described, rate, mm_per_px),
+                **bank_metadata(bank, base, every, len(described), rate, mm_per_px),
                 "blur_sigma": self.settings.blur_sigma,
                 **({"source": source} if source else {}),
             }
@@ -178,23 +199,39 @@ class InspectionService:
                     thumbnails=[*(base.thumbnails if base else []), *pictures],
                     instead_of=base.memory_id if base else None,
                 )
-        self.drift.forget(key)
+        if base is None or len(bank.memory.embeddings) > n_before:
+            self.drift.forget(key)
         if kept is not None:
             kept.remove()
-        state = self._calibration_state(key)
-        annotate(token_shape=list(self.features.token_hw), n_embeddings=len(embeddings), calibration=state)
-        percentile = self.settings.score_percentile
-        suspicious = suspicious_images(described, percentile, base.images if base else [])
+        return self._fitted(metadata["n_embeddings"], bank.memory, key, every, sent)
+
+    def _fitted(
+        self, n_embeddings: int, memory: PatchCoreMemory, key: RoiKey, images: Sequence[BankImage], sent: Sequence[str]
+    ) -> FitResult:
+        """What a fit replies.
+
+        Args:
+            n_embeddings: patch embeddings of all images.
+            memory: the bank.
+            key: the ROI.
+            images: all that it was built from.
+            sent: hashes of those that were sent.
+        """
+        state, percentile = self._calibration_state(key), self.settings.score_percentile
+        annotate(token_shape=list(self.features.token_hw), n_embeddings=n_embeddings, calibration=state)
+        by_digest = {image.sha256: image for image in images}
+        fitted = [by_digest[digest] for digest in sent]
+        suspicious = suspicious_images(fitted, percentile, images)
         if suspicious:
             names = [image.filename for image in suspicious]
             log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
-        scores = [score for image in described if (score := image.score(percentile)) is not None]
+        scores = [score for image in fitted if (score := image.score(percentile)) is not None]
         return FitResult(
-            metadata["n_embeddings"],
-            len(bank.memory.embeddings),
+            n_embeddings,
+            len(memory.embeddings),
             self.features.token_hw,
             state,
-            scores if len(scores) == len(described) else None,
+            scores if len(scores) == len(fitted) else None,
             suspicious,
         )
 

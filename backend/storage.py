@@ -311,16 +311,19 @@ class ModelStore:
         with writing(folder, "model"):
             finish_put_back(place)
             facts, served = _served(place)
-            versions.tidy(folder, served, self._keep_versions)
+            self._tidy_versions(folder, served)
             if served and self._keep_versions:
                 versions.keep(folder, served, Record(utc_now().isoformat(), change, **facts))
             try:
                 yield
             finally:
-                try:
-                    versions.tidy(folder, _served(place)[1], self._keep_versions)
-                except OSError as exc:  # the next change does it; this one is made, or has failed for a better reason
-                    log.warning("versions.not_tidied", reason=exc.strerror)
+                self._tidy_versions(folder, _served(place)[1])
+
+    def _tidy_versions(self, folder: Path, served: Sequence[Path]) -> None:
+        try:
+            versions.tidy(folder, served, self._keep_versions)
+        except OSError as exc:  # the next change does it: no change fails for it
+            log.warning("versions.not_tidied", reason=exc.strerror)
 
     def count_stale(self) -> int:
         """How many models of this service lie beside a calibration that was made for an earlier fit, or is damaged.

@@ -177,6 +177,4 @@ def _discard(version: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink(missing_ok=True)
-    folder.rmdir()
+    shutil.rmtree(folder)

@@ -1,12 +1,15 @@
 """A memory bank over its life: honest scores at the fit, suspicious images, further images, what it was built from."""
 
+import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from backend import bank_runs
+from backend import bank_runs, dataset_runs
 from backend.bank_images import BankImage, images_in, suspicious_images, thumbnail
 from backend.config import DEFAULT_MODEL, Settings
 from backend.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound
@@ -171,6 +174,51 @@ class TestAppend:
         service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
         assert service.fit_ok(KEY, parts[1:], mm_per_px=0.2, append=True).calibration_state == "stale"
 
+    def test_images_that_the_bank_has_are_not_appended_again(self, service, parts):
+        first = service.fit_ok(KEY, parts[:3], mm_per_px=0.2)
+        service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
+        again = service.fit_ok(KEY, parts[:3], mm_per_px=0.2, append=True)
+        assert again == replace(first, calibration_state="applied")
+        mixed = service.fit_ok(KEY, [parts[1], parts[4], parts[4]], mm_per_px=0.2, append=True)
+        assert mixed.ok_scores[0] == first.ok_scores[1]
+        assert mixed.ok_scores[1] == mixed.ok_scores[2]
+        assert [image.name for image in images_in(service.fitted(KEY).metadata)][:4] == [
+            "0.png",
+            "1.png",
+            "2.png",
+            "4.png",
+        ]
+
+    def test_scores_of_another_blur_are_forgotten_and_the_source_is_not(self, service, features, parts):
+        service.fit_ok(KEY, parts[:3], mm_per_px=0.2, source="dataset")
+        other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
+        assert other.fit_ok(KEY, parts[3:], mm_per_px=0.2, append=True).ok_scores is not None
+        metadata = service.fitted(KEY).metadata
+        assert [bool(image.scores) for image in images_in(metadata)] == [False] * 3 + [True] * 3
+        assert metadata["source"] == "dataset"
+
+    def test_to_a_bank_of_every_patch_all_new_ones_are_added(self, service, parts):
+        service.fit_ok(KEY, parts[:1], mm_per_px=0.2, keep_all=True)
+        assert service.fit_ok(KEY, parts[1:3], mm_per_px=0.2, append=True).coreset_size == 3 * 64
+        with pytest.raises(InvalidRequest, match="goes without append"):
+            service.fit_ok(KEY, parts, mm_per_px=0.2, append=True, keep_all=True)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("covering_radius", float("nan")),
+            ("covering_radius", -1.0),
+            ("n_images", float("inf")),
+            ("coreset_rate", 10**400),
+        ],
+    )
+    def test_a_model_that_says_nonsense_about_its_making_is_not_appended_to(self, service, parts, name, value):
+        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        fitted = service.fitted(KEY)
+        service.store.save_memory(KEY, fitted.memory, {**fitted.metadata, name: value})
+        with pytest.raises((Conflict, DamagedMemory)):
+            service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+
     def test_without_a_model_there_is_nothing_to_append_to(self, service, parts):
         with pytest.raises(MemoryNotFound):
             service.fit_ok(KEY, parts, mm_per_px=0.2, append=True)
@@ -190,14 +238,16 @@ class TestAppend:
         with pytest.raises(Conflict, match="no memory bank of its own"):
             service.fit_ok(other, parts[2:], mm_per_px=0.2, append=True)
 
-    def test_of_two_at_once_none_is_lost_unsaid(self, service, parts, monkeypatch):
+    def test_of_two_at_once_none_is_lost_unsaid(self, service, features, parts, monkeypatch):
         service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
-        base_of = service._base
+        elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
+        base_of, asked = service._base, []
 
         def overtaken(key):
             base = base_of(key)
-            monkeypatch.setattr(service, "_base", base_of)
-            service.fit_ok(KEY, parts[1:2], mm_per_px=0.2, append=True)
+            asked.append(key)
+            if len(asked) == 2:  # asked at the beginning, and again when its turn has come
+                elsewhere.fit_ok(KEY, parts[1:2], mm_per_px=0.2, append=True)
             return base
 
         monkeypatch.setattr(service, "_base", overtaken)
@@ -225,10 +275,28 @@ class TestExplain:
         for thumbnails in (False, True):
             service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=thumbnails)
             found = self.explain(service, parts[2], (10, 10))
-            picture = cv2.imdecode(np.frombuffer(bank_runs.base64.b64decode(found.pictures[0]), np.uint8), 1)
+            picture = cv2.imdecode(np.frombuffer(base64.b64decode(found.pictures[0]), np.uint8), 1)
             widths.append(picture.shape[1])
             assert found.reasons[0].image.name in ("0.png", "1.png")
         assert widths[1] == 2 * widths[0] + 8
+
+    def test_stored_images_are_shown_and_a_damaged_one_is_not(self, features, tmp_path, parts):
+        # Room for one image at a time: who held the one that was sent while it asks for another would wait for ever.
+        settings = Settings(models_dir=tmp_path, max_pixels=160 * 120 + 1, min_ok_samples=2)
+        service = InspectionService(settings, features, ModelStore(tmp_path))
+        names = dataset_runs.store(service, KEY, "ok", parts[:2], [])
+        dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+        with ThreadPoolExecutor(4) as pool:
+            runs = [pool.submit(self.explain, service, parts[2], (10, 10)) for _ in range(8)]
+            widths = {self.width(run.result(timeout=60).pictures[0]) for run in runs}
+        assert widths == {2 * 384 + 8}
+        for name in names:
+            path = service.datasets.folder(KEY) / "ok" / name
+            path.write_bytes(path.read_bytes()[:200])
+        assert self.width(self.explain(service, parts[2], (10, 10)).pictures[0]) == 384
+
+    def width(self, picture):
+        return cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR).shape[1]
 
     def test_a_place_outside_the_image_is_refused(self, service, parts):
         service.fit_ok(KEY, parts[:2], mm_per_px=0.2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from backend.bank_images import BankImage
-from backend.explain import draw_reason, patch_box, reasons
+from backend.explain import beside, panel_of_good, panel_of_place, patch_box, reasons
 from backend.infer import Inference, find_regions, to_image_grid
 from backend.patchcore import PatchCoreMemory, l2_normalize
 
@@ -100,8 +100,8 @@ def test_a_picture_shows_the_place_and_the_good_patch_side_by_side(memory):
     cv2.rectangle(image, (90, 40), (119, 59), (0, 0, 255), cv2.FILLED)
     good = np.full((40, 90, 3), 90, np.uint8)  # a thumbnail of half the size
     (reason,) = reasons(inference(memory, unit_rows(24, seed=1)), memory, [IMAGES[1], IMAGES[1]], None, (100, 45))
-    picture = draw_reason(reason, image, good)
-    alone = draw_reason(reason, image, None)
+    alone = beside(panel_of_place(reason, image), None)
+    picture = beside(panel_of_place(reason, image), panel_of_good(reason, good))
     assert picture.shape[0] == alone.shape[0] == 288
     assert picture.shape[1] > alone.shape[1]
     np.testing.assert_array_equal(picture[:, : alone.shape[1]], alone)
@@ -110,3 +110,15 @@ def test_a_picture_shows_the_place_and_the_good_patch_side_by_side(memory):
     assert (right != 90).any(), "the patch is framed"
     red = (picture[..., 2] > 200) & (picture[..., 1] < 50)
     assert red.any(), "the place is in the picture"
+
+
+@pytest.mark.parametrize("hw", [(1, 200_000), (200_000, 1), (2, 30_000), (8000, 8), (1, 1)])
+def test_a_picture_of_a_strip_is_no_larger_than_any_other(memory, hw):
+    distance_map = to_image_grid(memory.distances(unit_rows(24, seed=1)).reshape(GRID), hw, 0)
+    found = Inference(0.5, [], (), np.zeros(hw, np.uint8), distance_map, unit_rows(24, seed=1))
+    strip = BankImage("strip.png", "02", *hw, 3, None, {})
+    (reason,) = reasons(found, memory, [strip, strip], None, (hw[1] // 2, hw[0] // 2))
+    image = np.zeros((*hw, 3), np.uint8)
+    for panel in (panel_of_place(reason, image), panel_of_good(reason, image)):
+        assert panel.shape[0] == 288
+        assert panel.shape[1] <= 576

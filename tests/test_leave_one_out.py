@@ -1,6 +1,7 @@
 """Honest scores of a fit's own images, against plain loops and real refits."""
 
 import random
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -178,3 +179,20 @@ def test_honest_scores_are_those_of_fresh_parts_and_naive_ones_are_not(solar_cel
         others = np.delete(own, number, axis=0).reshape(-1, own.shape[-1])
         refitted.append(score(PatchCoreMemory.build(others, grid, 0.02).distances(own[number])))
     assert np.mean(np.array(honest[::6]) - refitted) == pytest.approx(0, abs=0.015)
+
+
+def test_a_cover_leaves_its_turn_after_few_picks():
+    embeddings, turns = unit_rows(3000, dim=64), []
+
+    def turn():
+        turns.append(1)
+        return nullcontext()
+
+    picks = greedy_cover(embeddings, np.full(3000, -2, np.float32), np.float32(0.999), turn)
+    assert len(picks) == 3000
+    assert len(turns) > 5
+
+
+def test_scores_that_hardly_differ_are_no_outliers():
+    assert outliers([0.5, 0.5, 0.5, 0.500001, 0.49]) == []
+    assert outliers([0.5, 0.5, 0.5, 0.5, 0.5, 0.54]) == []
