@@ -234,9 +234,14 @@ class DriftLog:
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, args=(self._closing,), name="drift", daemon=True)
-                self._thread.start()
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, args=(self._closing,), name="drift", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no thread left: the next part tries again
+                return
+            self._thread = thread
 
     def _run(self, closing: threading.Event) -> None:
         while not closing.wait(_FLUSH_EVERY_S):

@@ -1,6 +1,7 @@
 import errno
 import json
 import multiprocessing
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,25 @@ def test_keys_that_mean_the_same_model_are_counted_together(root):
 
 
 # --- what goes wrong
+
+
+def test_where_no_thread_can_be_started_parts_wait_and_the_next_one_tries_again(root, monkeypatch):
+    class Refused(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    log, found = opened(root), fitted(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Refused)
+        log.record(KEY, found, 0.44)
+        log.close()
+    assert status(root).drift.n_parts == 1
+    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 0.01)
+    added = threading.Event()
+    monkeypatch.setattr(log, "flush", added.set)
+    log.record(KEY, found, 0.45)
+    assert added.wait(30)
+    log.close()
 
 
 def test_a_full_disk_fails_nothing_is_told_once_and_tried_again(root, monkeypatch):
