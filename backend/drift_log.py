@@ -86,6 +86,7 @@ class DriftLog:
         self._store = store
         self.defective = defective
         self._waiting: deque[_Part] = deque(maxlen=_MAX_WAITING)
+        self._queueing = threading.Lock()
         self._flushing = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -102,34 +103,48 @@ class DriftLog:
             fitted: the model it was compared with.
             score: of the part, by the ROI's own calibration.
         """
-        self._waiting.append(_Part(key, fitted.key, fitted.memory_id, fitted.calibration, score))
+        with self._queueing:
+            self._waiting.append(_Part(key, fitted.key, fitted.memory_id, fitted.calibration, score))
         if self._thread is None:
             self._start()
 
     def flush(self) -> None:
         """Add what waits to the files; what they do not take waits on."""
         with self._flushing:
+            with self._queueing:
+                parts = list(self._waiting)
+                self._waiting.clear()
             by_roi: dict[RoiKey, list[_Part]] = {}
-            for _ in range(len(self._waiting)):
-                part = self._waiting.popleft()
+            for part in parts:
                 by_roi.setdefault(_drift_key(part.key, part.stored), []).append(part)
             if not by_roi:
                 return
             failure: OSError | StorageError | None = None
+            waits_on = set(by_roi)
             try:
                 with writing(self._folder, _WHAT):
-                    for key in list(by_roi):
+                    for key, of_roi in by_roi.items():
                         try:
-                            self._add(key, by_roi[key])
-                            del by_roi[key]
+                            self._add(key, of_roi)
                         except OSError as exc:  # the others may still be written
                             failure = exc
+                            continue
+                        except Exception:  # it would fail again, and statistics are never worth a service
+                            log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
+                        waits_on.remove(key)
             except StorageError as exc:
                 failure = exc
-            self._waiting.extendleft(reversed([part for parts in by_roi.values() for part in parts]))
+            self._put_back([part for part in parts if _drift_key(part.key, part.stored) in waits_on])
             if failure is not None and not self._fails:
                 log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
             self._fails = failure is not None
+
+    def _put_back(self, parts: Sequence[_Part]) -> None:
+        """Let parts wait on, before those that came meanwhile; where they are too many the oldest go."""
+        with self._queueing:
+            waiting = [*parts, *self._waiting]
+            self._waiting.clear()
+            self._waiting.extend(waiting)
 
     def close(self) -> None:
         """Add what waits, and end the thread; it starts again with the next part."""

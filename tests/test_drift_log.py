@@ -321,17 +321,45 @@ def state_file_of(root: Path, key: RoiKey) -> Path:
 
 
 def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch):
+    log, found = opened(root), fitted(root)
+
     def full(_files):
+        for part in parts[20_300:]:  # while the file is written
+            log.record(KEY, found, part)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    log, found = opened(root), fitted(root)
+    parts = np.linspace(0.3, 0.5, 20_500).tolist()
+    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 600)
+    for part in parts[:20_300]:
+        log.record(KEY, found, part)
     with monkeypatch.context() as patch:
         patch.setattr(drift_log, "write_atomic", full)
-        for _ in range(20_500):
-            log.record(KEY, found, 0.45)
         log.close()
     log.close()
-    assert status(root).drift.n_parts == 20_000
+    counted = status(root).drift
+    assert counted.n_parts == 20_000
+    assert counted.recent == pytest.approx(parts[-200:], abs=1e-6)
+
+
+def test_an_error_of_one_roi_loses_nothing_of_the_others(root, monkeypatch):
+    other = RoiKey("Master1", "Other")
+    ModelStore(root).save_memory(other, memory_of(3), {})
+    calibrated(root, other, ok_scores=scores(0, 100))
+    log = opened(root)
+    add = log._add
+
+    def add_all_but_one(key, parts):
+        if key == KEY:
+            raise ZeroDivisionError
+        add(key, parts)
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(log, "_add", add_all_but_one)
+        log.record(KEY, fitted(root), 0.45)
+        inspect(log, root, [0.45], other)
+    assert [entry["event"] for entry in logs] == ["drift.failed"]
+    inspect(log, root, [0.45])
+    assert (status(root).drift.n_parts, status(root, other).drift.n_parts) == (1, 1)
 
 
 GOOD = {"version": 1, "role_id": "a", "roi_id": "b", "recipe_id": "default", "model_key": "b", "conditions": "c"}
