@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from backend.calib import Calibration
 from backend.drift import reference_of
-from backend.errors import BackendError, StorageError
+from backend.errors import BackendError, Conflict, StorageError
 from backend.layout import RoiKey
 from backend.locking import writing
 from backend.roi_drift import RoiDrift, Steps
@@ -186,13 +186,18 @@ class DriftLog:
             reference: what to compare with from now on: the OK scores of the calibration, or the parts that come next.
 
         Raises:
+            Conflict: the OK scores of the calibration are not known; nothing was changed.
             StorageError: it cannot be written.
         """
         self.flush()
         drift_key = _drift_key(key, fitted.key)
         conditions = _conditions(fitted.memory_id, fitted.calibration)
         with writing(self._folder, _WHAT):
-            known = self._reference(drift_key, fitted.key, conditions) if reference == "calibration" else ({}, 0)
+            known: tuple[Steps, int] = {}, 0
+            if reference == "calibration" and fitted.calibration is not None:
+                known = self._reference(drift_key, fitted.key, conditions)
+                if known == ({}, 0):
+                    raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
             self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known))
 
@@ -297,7 +302,7 @@ class DriftLog:
         """`reference` and `reference_rejected` of a calibration; it may be the default recipe's."""
         for path in (self._path(key), self._path(stored.owner)):
             drift = _read(path)
-            if drift is not None and drift.conditions == conditions and drift.reference:
+            if drift is not None and drift.conditions == conditions and (drift.reference or drift.reference_rejected):
                 return drift.reference, drift.reference_rejected
         return {}, 0
 

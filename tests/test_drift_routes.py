@@ -20,6 +20,7 @@ from tests.test_storage import unit_rows
 
 KEY = RoiKey("Master1", "Pattern")
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
+UNKNOWN = "the OK scores are not known: calibrate again, or send reference=production"
 FULL, LINE = "full-key-of-the-engineer", "key-that-may-only-infer"
 
 
@@ -125,7 +126,22 @@ def test_a_damaged_statistics_file_is_no_error(client, service):
     file.write_bytes(b'{"n_parts": NaN')
     assert client.get("/drift", params=IDS).json()["verdict"] == "collecting"
     assert client.get("/drift/rois").json()["rois"] == []
-    assert client.post("/drift/reset", json=IDS).status_code == 200
+    reply = client.post("/drift/reset", json=IDS)
+    assert (reply.status_code, reply.json()["error"]) == (409, UNKNOWN)
+    assert client.post("/drift/reset", json={**IDS, "reference": "production"}).status_code == 200
+
+
+def test_a_reset_to_ok_scores_that_are_not_known_is_refused_rather_than_to_those_of_production(client, service):
+    assert client.post("/drift/reset", json=IDS).json()["verdict"] == "none", "without a calibration nothing compares"
+    calibrate(service, scores(0, 100))
+    calibrate(service, scores(1, 100, mean=0.47))
+    service.roll_back(KEY)  # to the calibration before, whose scores nobody kept
+    inspect(service, [0.9] * 30)
+    assert client.get("/drift", params=IDS).json()["verdict"] == "drift"
+    reply = client.post("/drift/reset", json=IDS)
+    assert (reply.status_code, reply.json()["error"]) == (409, UNKNOWN)
+    assert client.get("/drift", params=IDS).json()["verdict"] == "drift", "nothing was changed"
+    assert client.post("/drift/reset", json={**IDS, "reference": "production"}).json()["verdict"] == "collecting"
 
 
 def test_what_cannot_be_reset_is_said(client):
