@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -61,11 +62,14 @@ class DriftStatus:
 
 
 class _Part(NamedTuple):
+    """One inspected part; `at` is when, in seconds since 1970."""
+
     key: RoiKey
     stored: RoiKey
     memory_id: str
     calibration: Calibration | None
     score: float
+    at: float
 
     @property
     def conditions(self) -> str:
@@ -104,7 +108,7 @@ class DriftLog:
             score: of the part, by the ROI's own calibration.
         """
         with self._queueing:
-            self._waiting.append(_Part(key, fitted.key, fitted.memory_id, fitted.calibration, score))
+            self._waiting.append(_Part(key, fitted.key, fitted.memory_id, fitted.calibration, score, time.time()))
         if self._thread is None:
             self._start()
 
@@ -173,7 +177,9 @@ class DriftLog:
             drift_key = _drift_key(key, fitted.key)
             rejected = len(ok_scores) - sum(reference.values())
             with writing(self._folder, _WHAT):
-                self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected))
+                self._write(
+                    drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected, time.time())
+                )
         except BackendError as exc:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
 
@@ -189,7 +195,6 @@ class DriftLog:
             Conflict: the OK scores of the calibration are not known; nothing was changed.
             StorageError: it cannot be written.
         """
-        self.flush()
         drift_key = _drift_key(key, fitted.key)
         conditions = _conditions(fitted.memory_id, fitted.calibration)
         with writing(self._folder, _WHAT):
@@ -199,7 +204,7 @@ class DriftLog:
                 if known == ({}, 0):
                     raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
-            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known))
+            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI that was fitted anew."""
@@ -273,7 +278,10 @@ class DriftLog:
     def _add(self, key: RoiKey, parts: Sequence[_Part]) -> None:
         drift = _read(self._path(key))
         was_alarm = drift is not None and drift.alarm is not None
-        for conditions, group in itertools.groupby(parts, key=lambda part: part.conditions):
+        counted = [part for part in parts if drift is None or not drift.is_before(part.at, part.conditions)]
+        if not counted:
+            return
+        for conditions, group in itertools.groupby(counted, key=lambda part: part.conditions):
             same = list(group)
             if drift is None or drift.conditions != conditions:
                 if conditions != self._present_conditions(same[0].key):

@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,26 @@ def test_a_reset_begins_anew_with_the_ok_scores_of_the_calibration(root):
     assert (found.verdict, found.drift.n_parts, sum(found.drift.bag.values())) == ("ok", 0, 100)
     inspect(log, root, [0.9] * 30)
     assert status(root).verdict == "drift"
+
+
+def test_a_reset_is_not_undone_by_parts_that_another_process_still_holds(root):
+    log, another, found = opened(root), opened(root), fitted(root)
+    for _ in range(30):
+        another.record(KEY, found, 0.9)
+    log.reset(KEY, found, "calibration")
+    another.close()
+    assert (status(root).verdict, status(root).drift.n_parts) == ("ok", 0)
+    inspect(another, root, scores(1, 3))
+    assert status(root).drift.n_parts == 3, "those that come after it are counted"
+
+
+def test_a_clock_that_was_set_back_since_the_reset_stops_no_count(root, monkeypatch):
+    log = opened(root)
+    log.reset(KEY, fitted(root), "calibration")
+    hour_ago = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: hour_ago)
+    inspect(log, root, scores(1, 3))
+    assert status(root).drift.n_parts == 3
 
 
 def test_a_reset_can_take_production_as_it_is_now_for_the_reference(root):
