@@ -27,7 +27,7 @@ from backend.errors import BackendError, Conflict, StorageError
 from backend.layout import RoiKey
 from backend.locking import writing
 from backend.roi_drift import RoiDrift, Steps
-from backend.storage import FittedRoi, ModelStore, calibrated_as
+from backend.storage import FittedRoi, ModelStore
 from backend.telemetry import DRIFT_DETECTED
 from backend.utils import read_small, write_atomic
 
@@ -62,10 +62,18 @@ class DriftStatus:
 
 
 class _Part(NamedTuple):
-    """One inspected part; `at` is when, in seconds since 1970."""
+    """One inspected part.
+
+    Attributes:
+        key: the ROI that was asked for.
+        counted_for: the ROI whose statistics it belongs to.
+        memory_id, calibration: what it was judged by.
+        score: of the part.
+        at: when it was inspected, in seconds since 1970.
+    """
 
     key: RoiKey
-    stored: RoiKey
+    counted_for: RoiKey
     memory_id: str
     calibration: Calibration | None
     score: float
@@ -108,7 +116,9 @@ class DriftLog:
             score: of the part, by the ROI's own calibration.
         """
         with self._queueing:
-            self._waiting.append(_Part(key, fitted.key, fitted.memory_id, fitted.calibration, score, time.time()))
+            self._waiting.append(
+                _Part(key, fitted.calibrated.owner, fitted.memory_id, fitted.calibration, score, time.time())
+            )
         if self._thread is None:
             self._start()
 
@@ -120,7 +130,7 @@ class DriftLog:
                 self._waiting.clear()
             by_roi: dict[RoiKey, list[_Part]] = {}
             for part in parts:
-                by_roi.setdefault(_drift_key(part.key, part.stored), []).append(part)
+                by_roi.setdefault(part.counted_for, []).append(part)
             if not by_roi:
                 return
             failure: OSError | StorageError | None = None
@@ -138,7 +148,7 @@ class DriftLog:
                         waits_on.remove(key)
             except StorageError as exc:
                 failure = exc
-            self._put_back([part for part in parts if _drift_key(part.key, part.stored) in waits_on])
+            self._put_back([part for part in parts if part.counted_for in waits_on])
             if failure is not None and not self._fails:
                 log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
             self._fails = failure is not None
@@ -174,7 +184,7 @@ class DriftLog:
             threshold = fitted.calibration.threshold
             reference = reference_of(ok_scores, threshold)
             conditions = _conditions(fitted.memory_id, fitted.calibration)
-            drift_key = _drift_key(key, fitted.key)
+            drift_key = fitted.calibrated.owner
             rejected = len(ok_scores) - sum(reference.values())
             with writing(self._folder, _WHAT):
                 self._write(
@@ -195,12 +205,14 @@ class DriftLog:
             Conflict: the OK scores of the calibration are not known; nothing was changed.
             StorageError: it cannot be written.
         """
-        drift_key = _drift_key(key, fitted.key)
+        drift_key = fitted.calibrated.owner
         conditions = _conditions(fitted.memory_id, fitted.calibration)
         with writing(self._folder, _WHAT):
             known: tuple[Steps, int] = {}, 0
             if reference == "calibration" and fitted.calibration is not None:
-                known = self._reference(drift_key, fitted.key, conditions)
+                drift = _read(self._path(drift_key))
+                if drift is not None and drift.conditions == conditions:
+                    known = drift.reference, drift.reference_rejected
                 if known == ({}, 0):
                     raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
@@ -220,7 +232,7 @@ class DriftLog:
         """
         if fitted is None:
             return DriftStatus("none", "there is no model to use: see /state")
-        drift = _read(self._path(_drift_key(key, fitted.key)))
+        drift = _read(self._path(fitted.calibrated.owner))
         if drift is not None and drift.conditions != _conditions(fitted.memory_id, fitted.calibration):
             drift = None
         if fitted.calibration is None:
@@ -287,9 +299,8 @@ class DriftLog:
                 if conditions != self._present_conditions(same[0].key):
                     continue  # inspected before a fit or a calibration that came since
                 calibration = same[0].calibration
-                known = self._reference(key, same[0].stored, conditions)
                 threshold = calibration.threshold if calibration else None
-                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, *known), False
+                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, {}, 0), False
             drift.add([part.score for part in same], self.defective, self._lots)
         if drift is None:
             return
@@ -305,14 +316,6 @@ class DriftLog:
         except BackendError:  # damaged meanwhile
             return None
         return _conditions(fitted.memory_id, fitted.calibration) if fitted else None
-
-    def _reference(self, key: RoiKey, stored: RoiKey, conditions: str) -> tuple[Steps, int]:
-        """`reference` and `reference_rejected` of a calibration; it may be the default recipe's."""
-        for path in (self._path(key), self._path(stored.owner)):
-            drift = _read(path)
-            if drift is not None and drift.conditions == conditions and (drift.reference or drift.reference_rejected):
-                return drift.reference, drift.reference_rejected
-        return {}, 0
 
     def _path(self, key: RoiKey) -> Path:
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
@@ -332,11 +335,6 @@ def _read(path: Path) -> RoiDrift | None:
     except (OSError, ValueError) as exc:
         log.warning("drift.not_read", reason=str(exc), hint="begins anew")
     return None
-
-
-def _drift_key(key: RoiKey, stored: RoiKey) -> RoiKey:
-    """One key for all that mean the same calibration."""
-    return calibrated_as(key, stored).owner
 
 
 def _conditions(memory_id: str, calibration: Calibration | None) -> str:

@@ -65,8 +65,12 @@ def root(tmp_path):
 
 
 def state_file(root: Path) -> Path:
-    (file,) = (root / ".drift").glob("*.json")
+    (file,) = state_files(root)
     return file
+
+
+def state_files(root: Path) -> list[Path]:
+    return list((root / ".drift").rglob("*.json"))
 
 
 # --- counting
@@ -258,14 +262,26 @@ def test_a_reset_can_take_production_as_it_is_now_for_the_reference(root):
     assert status(root).verdict == "ok"
 
 
-def test_a_recipe_that_uses_the_default_calibration_has_its_own_counts_and_the_same_reference(root):
-    line = RoiKey("Master1", "Pattern", "line 1")
+def test_recipes_that_use_the_default_calibration_are_counted_with_it(root):
     log = opened(root)
-    inspect(log, root, scores(1, 5), line)
-    assert status(root).drift is not None
-    assert status(root).drift.n_parts == 0
-    found = status(root, line).drift
-    assert (found.n_parts, found.reference) == (5, status(root).drift.reference)
+    for number in range(20):
+        inspect(log, root, [0.45], RoiKey("Master1", "Pattern", f"line {number}"))
+    line = RoiKey("Master1", "Pattern", "line 1")
+    assert status(root, line) == status(root)
+    assert status(root).drift.n_parts == 20
+    assert status(root).drift.key.owner == KEY
+    assert len(state_files(root)) == 1, "whatever a client may call a recipe"
+
+
+def test_a_recipe_with_a_calibration_of_its_own_has_its_own_counts(root):
+    line = RoiKey("Master1", "Pattern", "line 1")
+    calibrated(root, line, threshold=0.7, ok_scores=scores(0, 50))
+    log = opened(root)
+    inspect(log, root, [0.65], line)
+    inspect(log, root, [0.65, 0.45])
+    assert (status(root, line).drift.n_parts, status(root, line).drift.n_rejected) == (1, 0)
+    assert (status(root).drift.n_parts, status(root).drift.n_rejected) == (2, 1)
+    assert sum(status(root, line).drift.reference.values()) == 50
 
 
 def test_keys_that_mean_the_same_model_are_counted_together(root):
@@ -335,9 +351,7 @@ def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, mo
 
 
 def state_file_of(root: Path, key: RoiKey) -> Path:
-    (file,) = (
-        file for file in (root / ".drift").glob("*.json") if json.loads(file.read_text())["roi_id"] == key.roi_id
-    )
+    (file,) = (file for file in state_files(root) if json.loads(file.read_text())["roi_id"] == key.roi_id)
     return file
 
 
