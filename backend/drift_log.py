@@ -1,8 +1,9 @@
 """The statistics of production below a models folder: a small file a ROI, see `roi_drift`, shared by all processes.
 
 ``record`` costs an inference microseconds: scores wait in memory, and a thread adds them to the files every two
-seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds; where
-the disk takes nothing the last 20,000 scores are kept and tried again, and inferences never know.
+seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds, and
+a machine that loses power what its disk had not written by itself; where the disk takes nothing the last 20,000 scores
+are kept and tried again, and inferences never know.
 """
 
 import contextlib
@@ -32,7 +33,11 @@ from backend.telemetry import DRIFT_DETECTED
 from backend.utils import read_small, write_atomic
 
 _FOLDER = ".drift"  # no id becomes a hidden folder
+_FILES = "*/*.json"
+# Each shard has a lock of its own: while a worker adds to all files one after the other, others seldom wait.
+_SHARD_DIGITS = 1
 _WHAT = "drift statistics"
+_FLUSH_TIMEOUT_S = 2.0  # what a lock that is held for longer keeps out waits on
 _FLUSH_EVERY_S = 2.0
 _MAX_WAITING = 20_000
 _MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
@@ -133,21 +138,18 @@ class DriftLog:
                 by_roi.setdefault(part.counted_for, []).append(part)
             if not by_roi:
                 return
-            failure: OSError | StorageError | None = None
-            waits_on = set(by_roi)
-            try:
-                with writing(self._folder, _WHAT):
-                    for key, of_roi in by_roi.items():
-                        try:
-                            self._add(key, of_roi)
-                        except OSError as exc:  # the others may still be written
-                            failure = exc
-                            continue
-                        except Exception:  # it would fail again, and statistics are never worth a service
-                            log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
-                        waits_on.remove(key)
-            except StorageError as exc:
-                failure = exc
+            failure: StorageError | None = None
+            waits_on = set()
+            for key, of_roi in by_roi.items():
+                try:
+                    # The lock of one ROI at a time, so that a calibration waits for one file and not for all.
+                    with writing(self._path(key).parent, _WHAT, _FLUSH_TIMEOUT_S):
+                        self._add(key, of_roi)
+                except StorageError as exc:  # the others may still be written
+                    failure = exc
+                    waits_on.add(key)
+                except Exception:  # it would fail again, and statistics are never worth a service
+                    log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
             self._put_back([part for part in parts if part.counted_for in waits_on])
             if failure is not None and not self._fails:
                 log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
@@ -186,7 +188,7 @@ class DriftLog:
             conditions = _conditions(fitted.memory_id, fitted.calibration)
             drift_key = fitted.calibrated.owner
             rejected = len(ok_scores) - sum(reference.values())
-            with writing(self._folder, _WHAT):
+            with writing(self._path(drift_key).parent, _WHAT):
                 self._write(
                     drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected, time.time())
                 )
@@ -207,7 +209,7 @@ class DriftLog:
         """
         drift_key = fitted.calibrated.owner
         conditions = _conditions(fitted.memory_id, fitted.calibration)
-        with writing(self._folder, _WHAT):
+        with writing(self._path(drift_key).parent, _WHAT):
             known: tuple[Steps, int] = {}, 0
             if reference == "calibration" and fitted.calibration is not None:
                 drift = _read(self._path(drift_key))
@@ -254,7 +256,7 @@ class DriftLog:
     def drifting(self) -> list[RoiDrift]:
         """Every ROI with an alarm, the oldest alarm first; files that did not change are not read again."""
         known, alarms = self._alarms, {}
-        for path in self._folder.glob("*.json"):
+        for path in self._folder.glob(_FILES):
             try:
                 stat = path.stat()
             except OSError:  # deleted since
@@ -304,7 +306,7 @@ class DriftLog:
             drift.add([part.score for part in same], self.defective, self._lots)
         if drift is None:
             return
-        self._write(key, drift)
+        self._write(key, drift, durable=False)
         if drift.alarm is not None and not was_alarm:
             DRIFT_DETECTED.labels(drift.alarm).inc()
             ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
@@ -319,10 +321,10 @@ class DriftLog:
 
     def _path(self, key: RoiKey) -> Path:
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
-        return self._folder / f"{digest[:32]}.json"
+        return self._folder / digest[:_SHARD_DIGITS] / f"{digest[:32]}.json"
 
-    def _write(self, key: RoiKey, drift: RoiDrift) -> None:
-        write_atomic({self._path(key): drift.model_dump_json(exclude_none=True).encode()})
+    def _write(self, key: RoiKey, drift: RoiDrift, *, durable: bool = True) -> None:
+        write_atomic({self._path(key): drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
 
 
 def _read(path: Path) -> RoiDrift | None:

@@ -1,6 +1,7 @@
 import errno
 import json
 import multiprocessing
+import os
 import threading
 import time
 from pathlib import Path
@@ -314,7 +315,7 @@ def test_where_no_thread_can_be_started_parts_wait_and_the_next_one_tries_again(
 
 
 def test_a_full_disk_fails_nothing_is_told_once_and_tried_again(root, monkeypatch):
-    def full(_files):
+    def full(_files, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     log = opened(root)
@@ -339,10 +340,10 @@ def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, mo
     broken = state_file_of(root, KEY)
     write = drift_log.write_atomic
 
-    def write_all_but_one(files):
+    def write_all_but_one(files, **more):
         if broken in files:
             raise OSError(errno.EIO, "Input/output error")
-        write(files)
+        write(files, **more)
 
     monkeypatch.setattr(drift_log, "write_atomic", write_all_but_one)
     log.record(KEY, fitted(root), 0.45)
@@ -355,10 +356,48 @@ def state_file_of(root: Path, key: RoiKey) -> Path:
     return file
 
 
+def test_a_calibration_does_not_wait_for_the_files_of_all_rois_that_parts_are_added_to(root, monkeypatch):
+    other = RoiKey("Master1", "Other")
+    ModelStore(root).save_memory(other, memory_of(3), {})
+    calibrated(root, other, ok_scores=scores(0, 100))
+    log, busy, may_go_on = opened(root), threading.Event(), threading.Event()
+    add = log._add
+
+    def add_slowly(key, parts):
+        busy.set()
+        assert may_go_on.wait(30)
+        add(key, parts)
+
+    monkeypatch.setattr(log, "_add", add_slowly)
+    log.record(KEY, fitted(root), 0.45)
+    flushing = threading.Thread(target=log.flush)
+    flushing.start()
+    assert busy.wait(30)
+    with capture_logs() as logs:
+        calibrated(root, other, threshold=0.7, ok_scores=scores(0, 100))
+    assert (logs, flushing.is_alive()) == ([], True)
+    may_go_on.set()
+    flushing.join()
+    log.close()
+    assert status(root, other).drift.threshold == 0.7
+    assert status(root).drift.n_parts == 1
+
+
+def test_only_calibrations_and_resets_wait_for_the_disk(root, monkeypatch):
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), sync(descriptor)))
+    log = opened(root)
+    inspect(log, root, scores(1, 10))
+    assert synced == []
+    log.reset(KEY, fitted(root), "calibration")
+    assert synced != []
+
+
 def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch):
     log, found = opened(root), fitted(root)
 
-    def full(_files):
+    def full(_files, **_more):
         for part in parts[20_300:]:  # while the file is written
             log.record(KEY, found, part)
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -434,7 +473,7 @@ def test_a_damaged_file_is_a_warning_and_begins_anew(root, content):
 
 
 def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatch):
-    def full(_files):
+    def full(_files, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with capture_logs() as logs, monkeypatch.context() as patch:

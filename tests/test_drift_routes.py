@@ -122,7 +122,7 @@ def test_a_key_for_inferences_may_look_and_not_reset(client):
 
 def test_a_damaged_statistics_file_is_no_error(client, service):
     calibrate(service, scores(0, 100))
-    (file,) = (service.settings.models_dir / ".drift").glob("*.json")
+    (file,) = (service.settings.models_dir / ".drift").glob("*/*.json")
     file.write_bytes(b'{"n_parts": NaN')
     assert client.get("/drift", params=IDS).json()["verdict"] == "collecting"
     assert client.get("/drift/rois").json()["rois"] == []
