@@ -39,6 +39,7 @@ _SHARD_DIGITS = 1
 _WHAT = "drift statistics"
 _FLUSH_TIMEOUT_S = 2.0  # what a lock that is held for longer keeps out waits on
 _FLUSH_EVERY_S = 2.0
+_MAX_FILES = 1000
 _MAX_WAITING = 20_000
 _MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
 # A change that came before so many scores were known is seen late or never: they are most of what it is compared with.
@@ -109,6 +110,7 @@ class DriftLog:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._fails = False
+        self._grew = False
         self._lots = random.Random()  # noqa: S311 - they decide between equal scores, and nothing secret
         self._alarms: dict[Path, tuple[tuple[int, int, int], RoiDrift | None]] = {}
 
@@ -151,6 +153,7 @@ class DriftLog:
                 except Exception:  # it would fail again, and statistics are never worth a service
                     log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
             self._put_back([part for part in parts if part.counted_for in waits_on])
+            self._prune()
             if failure is not None and not self._fails:
                 log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
             self._fails = failure is not None
@@ -192,6 +195,7 @@ class DriftLog:
                 self._write(
                     drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected, time.time())
                 )
+            self._prune()
         except BackendError as exc:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
 
@@ -219,6 +223,7 @@ class DriftLog:
                     raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
             self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
+        self._prune()
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI that was fitted anew."""
@@ -319,12 +324,29 @@ class DriftLog:
             return None
         return _conditions(fitted.memory_id, fitted.calibration) if fitted else None
 
+    def _prune(self) -> None:
+        """Keep the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
+        if not self._grew:
+            return
+        self._grew = False
+        files = list(self._folder.glob(_FILES))
+        if len(files) <= _MAX_FILES:
+            return
+        dated = sorted((_written_at(path), path) for path in files)
+        for written_at, path in dated[: len(files) - _MAX_FILES]:
+            # Where it cannot be deleted, the next new file tries again.
+            with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _FLUSH_TIMEOUT_S):
+                if _written_at(path) == written_at:  # and not written meanwhile
+                    path.unlink(missing_ok=True)
+
     def _path(self, key: RoiKey) -> Path:
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
         return self._folder / digest[:_SHARD_DIGITS] / f"{digest[:32]}.json"
 
     def _write(self, key: RoiKey, drift: RoiDrift, *, durable: bool = True) -> None:
-        write_atomic({self._path(key): drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
+        path = self._path(key)
+        self._grew |= not path.exists()
+        write_atomic({path: drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
 
 
 def _read(path: Path) -> RoiDrift | None:
@@ -337,6 +359,14 @@ def _read(path: Path) -> RoiDrift | None:
     except (OSError, ValueError) as exc:
         log.warning("drift.not_read", reason=str(exc), hint="begins anew")
     return None
+
+
+def _written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where nobody can tell."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _conditions(memory_id: str, calibration: Calibration | None) -> str:

@@ -383,6 +383,21 @@ def test_a_calibration_does_not_wait_for_the_files_of_all_rois_that_parts_are_ad
     assert status(root).drift.n_parts == 1
 
 
+def test_of_more_rois_than_are_kept_the_one_that_was_inspected_longest_ago_is_forgotten(root, monkeypatch):
+    state_file(root).unlink()
+    monkeypatch.setattr(drift_log, "_MAX_FILES", 3)
+    keys = [RoiKey("Master1", f"Roi{number}") for number in range(4)]
+    log = opened(root)
+    for number, key in enumerate(keys):
+        ModelStore(root).save_memory(key, memory_of(number + 2), {})
+        inspect(log, root, [0.45], key)
+        os.utime(log._path(key), ns=(number, number))
+    assert {file.name for file in state_files(root)} == {log._path(key).name for key in keys[1:]}
+    inspect(log, root, [0.45], keys[1])
+    calibrated(root, keys[0], ok_scores=scores(0, 10))
+    assert {file.name for file in state_files(root)} == {log._path(key).name for key in (keys[0], keys[1], keys[3])}
+
+
 def test_only_calibrations_and_resets_wait_for_the_disk(root, monkeypatch):
     synced = []
     sync = os.fsync
