@@ -227,8 +227,13 @@ class DriftLog:
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI that was fitted anew."""
-        with contextlib.suppress(OSError):  # the first part after the fit starts anew in any case
-            self._path(key.owner).unlink(missing_ok=True)
+        path = self._path(key.owner)
+        if not path.parent.exists():
+            return
+        # Under the lock, so that no flush that has read the file writes it again. Where it cannot be deleted, the
+        # first part after the fit starts anew in any case.
+        with contextlib.suppress(StorageError), writing(path.parent, _WHAT):
+            path.unlink(missing_ok=True)
 
     def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.
@@ -259,7 +264,10 @@ class DriftLog:
         return DriftStatus("ok", f"no sign of a change in {drift.n_parts} parts", drift)
 
     def drifting(self) -> list[RoiDrift]:
-        """Every ROI with an alarm, the oldest alarm first; files that did not change are not read again."""
+        """Every ROI with an alarm, the oldest alarm first; files that did not change are not read again.
+
+        An alarm of a model or a calibration that is no longer in use is deleted.
+        """
         known, alarms = self._alarms, {}
         for path in self._folder.glob(_FILES):
             try:
@@ -273,8 +281,37 @@ class DriftLog:
                 read = identity, drift if drift is not None and drift.alarm is not None else None
             alarms[path] = read
         self._alarms = alarms
-        found = [drift for _, drift in alarms.values() if drift is not None]
+        found = []
+        for path, (_, drift) in alarms.items():
+            if drift is None:
+                continue
+            is_present = self._is_present(path, drift)
+            if is_present:
+                found.append(drift)
+            elif is_present is False:
+                self._delete_unless_present(path)
         return sorted(found, key=lambda drift: drift.alarm_utc)
+
+    def _is_present(self, path: Path, drift: RoiDrift) -> bool | None:
+        """Whether a file is about what its ROI is judged by now; None where the model cannot be read."""
+        try:
+            # A client may have meant either by its ids.
+            judged = [self._store.judged_by(key) for key in (drift.key.owner, drift.key)]
+        except BackendError:
+            return None
+        return any(
+            found is not None
+            and self._path(found.calibrated.owner) == path
+            and _conditions(found.memory_id, found.calibration) == drift.conditions
+            for found in judged
+        )
+
+    def _delete_unless_present(self, path: Path) -> None:
+        # Asked again under the lock: a calibration may have begun anew.
+        with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _FLUSH_TIMEOUT_S):
+            drift = _read(path)
+            if drift is not None and self._is_present(path, drift) is False:
+                path.unlink(missing_ok=True)
 
     def _start(self) -> None:
         with self._starting:

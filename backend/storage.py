@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
@@ -78,6 +78,14 @@ class FittedRoi:
     calibrated: RoiKey
 
 
+class JudgedBy(NamedTuple):
+    """`memory_id`, `calibration` and `calibrated` of a `FittedRoi`."""
+
+    memory_id: str
+    calibration: Calibration | None
+    calibrated: RoiKey
+
+
 class ModelStore:
     """Reads and writes the models below one folder. Several processes may share it.
 
@@ -127,6 +135,28 @@ class ModelStore:
                 ids = place.key, place.layout
                 return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state, calibrated)
         return None
+
+    def judged_by(self, key: RoiKey) -> JudgedBy | None:
+        """What the images of a ROI are judged by, as `load` finds it, but without the embeddings that it does not need.
+
+        Returns:
+            None if the ROI was never fitted.
+
+        Raises:
+            InvalidRequest, IncompatibleMemory, StorageError: as `load`.
+        """
+        for place in places(self._root, key):
+            if place.layout != "current":
+                break
+            memory = summarise(place.memory)
+            if memory is not None and memory.owner in (None, place.key):
+                memory_id = memory.facts["memory_id"]
+                calibration, _, calibrated = self._calibration_for(key, place, memory_id)
+                return JudgedBy(memory_id, calibration, calibrated)
+            if place.memory.exists():
+                break
+        fitted = self.load(key)
+        return JudgedBy(fitted.memory_id, fitted.calibration, fitted.calibrated) if fitted else None
 
     def check_savable(self, key: RoiKey) -> None:
         """Refuse at once what `save_memory` would refuse after a long fit.

@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -290,6 +291,59 @@ def test_keys_that_mean_the_same_model_are_counted_together(root):
     inspect(opened(root), root, [0.45])
     inspect(opened(root), root, [0.45], same)
     assert status(root).drift.n_parts == status(root, same).drift.n_parts == 2
+
+
+def test_the_alarm_of_a_model_that_was_deleted_is_not_listed_and_deleted(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    assert [found.key.owner for found in log.drifting()] == [KEY]
+    shutil.rmtree(root / "Master1")
+    assert log.drifting() == []
+    assert state_files(root) == []
+
+
+@pytest.mark.parametrize("change", ["fit", "calibration"])
+def test_the_alarm_of_a_recipe_is_not_listed_once_the_default_model_or_its_own_calibration_is_another(root, change):
+    line = RoiKey("Master1", "Pattern", "line 1")
+    calibrated(root, line, threshold=0.7, ok_scores=scores(0, 50))
+    log = opened(root)
+    inspect(log, root, [0.9] * 30, line)
+    inspect(log, root, [0.45])
+    assert [found.key.owner for found in log.drifting()] == [line.owner]
+    if change == "fit":
+        ModelStore(root).save_memory(KEY, memory_of(2), {})
+    else:
+        (file,) = (root / "@recipes").rglob("calib.json")
+        file.unlink()
+    assert log.drifting() == []
+    assert state_files(root) == [log._path(KEY)], "and others stay"
+
+
+def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    memory = root / "Master1" / "Pattern" / "memory.npz"
+    content = memory.read_bytes()
+    memory.write_bytes(b"damaged")
+    assert log.drifting() == []
+    memory.write_bytes(content)
+    assert [found.key.owner for found in log.drifting()] == [KEY]
+
+
+def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeypatch):
+    log, another = opened(root), opened(root)
+    forgetting = threading.Thread(target=log.forget, args=(KEY,))
+    write = drift_log.write_atomic
+
+    def write_late(files, **more):
+        forgetting.start()
+        forgetting.join(0.5)  # long enough for one that does not wait
+        write(files, **more)
+
+    monkeypatch.setattr(drift_log, "write_atomic", write_late)
+    inspect(another, root, [0.9])
+    forgetting.join()
+    assert state_files(root) == []
 
 
 # --- what goes wrong
