@@ -92,6 +92,15 @@ def test_what_is_known_is_told_from_the_first_request_to_the_drift_and_its_reset
     assert "reference" not in reply.json()
 
 
+def test_defective_images_of_the_next_calibration_are_a_drift_of_rejects_until_it_comes(client, service):
+    calibrate(service, scores(0, 100))
+    inspect(service, [0.9] * 20)
+    assert client.get("/drift", params=IDS).json()["direction"] == "rejects"
+    calibrate(service, scores(1, 100))
+    assert client.get("/drift", params=IDS).json()["verdict"] == "ok"
+    assert client.get("/drift/rois").json()["rois"] == []
+
+
 def test_health_and_metrics_count_the_rois_that_drift(client, service, monkeypatch):
     monkeypatch.setattr(lifecycle, "_COUNT_EVERY_S", 0.02)
     calibrate(service, scores(0, 100))
