@@ -228,12 +228,12 @@ class DriftLog:
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI that was fitted anew."""
         path = self._path(key.owner)
-        if not path.parent.exists():
-            return
-        # Under the lock, so that no flush that has read the file writes it again. Where it cannot be deleted, the
-        # first part after the fit starts anew in any case.
-        with contextlib.suppress(StorageError), writing(path.parent, _WHAT):
-            path.unlink(missing_ok=True)
+        # Where it cannot be deleted, the first part after the fit starts anew in any case.
+        with contextlib.suppress(OSError, StorageError):
+            if path.parent.exists():
+                # Under the lock, so that no flush that has read the file writes it again.
+                with writing(path.parent, _WHAT):
+                    path.unlink(missing_ok=True)
 
     def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.
