@@ -1,8 +1,9 @@
 """The statistics of production below a models folder: a small file a ROI, see `roi_drift`, shared by all processes.
 
 ``record`` costs an inference microseconds: scores wait in memory, and a thread adds them to the files every two
-seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds; where
-the disk takes nothing the last 20,000 scores are kept and tried again, and inferences never know.
+seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds, and
+a machine that loses power what its disk had not written by itself; where the disk takes nothing the last 20,000 scores
+are kept and tried again, and inferences never know.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,17 +24,22 @@ from pydantic import ValidationError
 
 from backend.calib import Calibration
 from backend.drift import reference_of
-from backend.errors import BackendError, StorageError
+from backend.errors import BackendError, Conflict, StorageError
 from backend.layout import RoiKey
 from backend.locking import writing
 from backend.roi_drift import RoiDrift, Steps
-from backend.storage import FittedRoi, ModelStore, calibrated_as
+from backend.storage import FittedRoi, ModelStore
 from backend.telemetry import DRIFT_DETECTED
 from backend.utils import read_small, write_atomic
 
 _FOLDER = ".drift"  # no id becomes a hidden folder
+_FILES = "*/*.json"
+# Each shard has a lock of its own: while a worker adds to all files one after the other, others seldom wait.
+_SHARD_DIGITS = 1
 _WHAT = "drift statistics"
+_FLUSH_TIMEOUT_S = 2.0  # what a lock that is held for longer keeps out waits on
 _FLUSH_EVERY_S = 2.0
+_MAX_FILES = 1000
 _MAX_WAITING = 20_000
 _MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
 # A change that came before so many scores were known is seen late or never: they are most of what it is compared with.
@@ -61,11 +68,22 @@ class DriftStatus:
 
 
 class _Part(NamedTuple):
+    """One inspected part.
+
+    Attributes:
+        key: the ROI that was asked for.
+        counted_for: the ROI whose statistics it belongs to.
+        memory_id, calibration: what it was judged by.
+        score: of the part.
+        at: when it was inspected, in seconds since 1970.
+    """
+
     key: RoiKey
-    stored: RoiKey
+    counted_for: RoiKey
     memory_id: str
     calibration: Calibration | None
     score: float
+    at: float
 
     @property
     def conditions(self) -> str:
@@ -86,11 +104,13 @@ class DriftLog:
         self._store = store
         self.defective = defective
         self._waiting: deque[_Part] = deque(maxlen=_MAX_WAITING)
+        self._queueing = threading.Lock()
         self._flushing = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._fails = False
+        self._grew = False
         self._lots = random.Random()  # noqa: S311 - they decide between equal scores, and nothing secret
         self._alarms: dict[Path, tuple[tuple[int, int, int], RoiDrift | None]] = {}
 
@@ -102,34 +122,48 @@ class DriftLog:
             fitted: the model it was compared with.
             score: of the part, by the ROI's own calibration.
         """
-        self._waiting.append(_Part(key, fitted.key, fitted.memory_id, fitted.calibration, score))
+        with self._queueing:
+            self._waiting.append(
+                _Part(key, fitted.calibrated.owner, fitted.memory_id, fitted.calibration, score, time.time())
+            )
         if self._thread is None:
             self._start()
 
     def flush(self) -> None:
         """Add what waits to the files; what they do not take waits on."""
         with self._flushing:
+            with self._queueing:
+                parts = list(self._waiting)
+                self._waiting.clear()
             by_roi: dict[RoiKey, list[_Part]] = {}
-            for _ in range(len(self._waiting)):
-                part = self._waiting.popleft()
-                by_roi.setdefault(_drift_key(part.key, part.stored), []).append(part)
+            for part in parts:
+                by_roi.setdefault(part.counted_for, []).append(part)
             if not by_roi:
                 return
-            failure: OSError | StorageError | None = None
-            try:
-                with writing(self._folder, _WHAT):
-                    for key in list(by_roi):
-                        try:
-                            self._add(key, by_roi[key])
-                            del by_roi[key]
-                        except OSError as exc:  # the others may still be written
-                            failure = exc
-            except StorageError as exc:
-                failure = exc
-            self._waiting.extendleft(reversed([part for parts in by_roi.values() for part in parts]))
+            failure: StorageError | None = None
+            waits_on = set()
+            for key, of_roi in by_roi.items():
+                try:
+                    # The lock of one ROI at a time, so that a calibration waits for one file and not for all.
+                    with writing(self._path(key).parent, _WHAT, _FLUSH_TIMEOUT_S):
+                        self._add(key, of_roi)
+                except StorageError as exc:  # the others may still be written
+                    failure = exc
+                    waits_on.add(key)
+                except Exception:  # it would fail again, and statistics are never worth a service
+                    log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
+            self._put_back([part for part in parts if part.counted_for in waits_on])
+            self._prune()
             if failure is not None and not self._fails:
                 log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
             self._fails = failure is not None
+
+    def _put_back(self, parts: Sequence[_Part]) -> None:
+        """Let parts wait on, before those that came meanwhile; where they are too many the oldest go."""
+        with self._queueing:
+            waiting = [*parts, *self._waiting]
+            self._waiting.clear()
+            self._waiting.extend(waiting)
 
     def close(self) -> None:
         """Add what waits, and end the thread; it starts again with the next part."""
@@ -155,10 +189,13 @@ class DriftLog:
             threshold = fitted.calibration.threshold
             reference = reference_of(ok_scores, threshold)
             conditions = _conditions(fitted.memory_id, fitted.calibration)
-            drift_key = _drift_key(key, fitted.key)
+            drift_key = fitted.calibrated.owner
             rejected = len(ok_scores) - sum(reference.values())
-            with writing(self._folder, _WHAT):
-                self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected))
+            with writing(self._path(drift_key).parent, _WHAT):
+                self._write(
+                    drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected, time.time())
+                )
+            self._prune()
         except BackendError as exc:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
 
@@ -171,20 +208,32 @@ class DriftLog:
             reference: what to compare with from now on: the OK scores of the calibration, or the parts that come next.
 
         Raises:
+            Conflict: the OK scores of the calibration are not known; nothing was changed.
             StorageError: it cannot be written.
         """
-        self.flush()
-        drift_key = _drift_key(key, fitted.key)
+        drift_key = fitted.calibrated.owner
         conditions = _conditions(fitted.memory_id, fitted.calibration)
-        with writing(self._folder, _WHAT):
-            known = self._reference(drift_key, fitted.key, conditions) if reference == "calibration" else ({}, 0)
+        with writing(self._path(drift_key).parent, _WHAT):
+            known: tuple[Steps, int] = {}, 0
+            if reference == "calibration" and fitted.calibration is not None:
+                drift = _read(self._path(drift_key))
+                if drift is not None and drift.conditions == conditions:
+                    known = drift.reference, drift.reference_rejected
+                if known == ({}, 0):
+                    raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
-            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known))
+            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
+        self._prune()
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI that was fitted anew."""
-        with contextlib.suppress(OSError):  # the first part after the fit starts anew in any case
-            self._path(key.owner).unlink(missing_ok=True)
+        path = self._path(key.owner)
+        # Where it cannot be deleted, the first part after the fit starts anew in any case.
+        with contextlib.suppress(OSError, StorageError):
+            if path.parent.exists():
+                # Under the lock, so that no flush that has read the file writes it again.
+                with writing(path.parent, _WHAT):
+                    path.unlink(missing_ok=True)
 
     def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.
@@ -195,7 +244,7 @@ class DriftLog:
         """
         if fitted is None:
             return DriftStatus("none", "there is no model to use: see /state")
-        drift = _read(self._path(_drift_key(key, fitted.key)))
+        drift = _read(self._path(fitted.calibrated.owner))
         if drift is not None and drift.conditions != _conditions(fitted.memory_id, fitted.calibration):
             drift = None
         if fitted.calibration is None:
@@ -215,9 +264,12 @@ class DriftLog:
         return DriftStatus("ok", f"no sign of a change in {drift.n_parts} parts", drift)
 
     def drifting(self) -> list[RoiDrift]:
-        """Every ROI with an alarm, the oldest alarm first; files that did not change are not read again."""
+        """Every ROI with an alarm, the oldest alarm first; files that did not change are not read again.
+
+        An alarm of a model or a calibration that is no longer in use is deleted.
+        """
         known, alarms = self._alarms, {}
-        for path in self._folder.glob("*.json"):
+        for path in self._folder.glob(_FILES):
             try:
                 stat = path.stat()
             except OSError:  # deleted since
@@ -229,14 +281,48 @@ class DriftLog:
                 read = identity, drift if drift is not None and drift.alarm is not None else None
             alarms[path] = read
         self._alarms = alarms
-        found = [drift for _, drift in alarms.values() if drift is not None]
+        found = []
+        for path, (_, drift) in alarms.items():
+            if drift is None:
+                continue
+            is_present = self._is_present(path, drift)
+            if is_present:
+                found.append(drift)
+            elif is_present is False:
+                self._delete_unless_present(path)
         return sorted(found, key=lambda drift: drift.alarm_utc)
+
+    def _is_present(self, path: Path, drift: RoiDrift) -> bool | None:
+        """Whether a file is about what its ROI is judged by now; None where the model cannot be read."""
+        try:
+            # A client may have meant either by its ids.
+            judged = [self._store.judged_by(key) for key in (drift.key.owner, drift.key)]
+        except BackendError:
+            return None
+        return any(
+            found is not None
+            and self._path(found.calibrated.owner) == path
+            and _conditions(found.memory_id, found.calibration) == drift.conditions
+            for found in judged
+        )
+
+    def _delete_unless_present(self, path: Path) -> None:
+        # Asked again under the lock: a calibration may have begun anew.
+        with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _FLUSH_TIMEOUT_S):
+            drift = _read(path)
+            if drift is not None and self._is_present(path, drift) is False:
+                path.unlink(missing_ok=True)
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, args=(self._closing,), name="drift", daemon=True)
-                self._thread.start()
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, args=(self._closing,), name="drift", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no thread left: the next part tries again
+                return
+            self._thread = thread
 
     def _run(self, closing: threading.Event) -> None:
         while not closing.wait(_FLUSH_EVERY_S):
@@ -248,19 +334,21 @@ class DriftLog:
     def _add(self, key: RoiKey, parts: Sequence[_Part]) -> None:
         drift = _read(self._path(key))
         was_alarm = drift is not None and drift.alarm is not None
-        for conditions, group in itertools.groupby(parts, key=lambda part: part.conditions):
+        counted = [part for part in parts if drift is None or not drift.is_before(part.at, part.conditions)]
+        if not counted:
+            return
+        for conditions, group in itertools.groupby(counted, key=lambda part: part.conditions):
             same = list(group)
             if drift is None or drift.conditions != conditions:
                 if conditions != self._present_conditions(same[0].key):
                     continue  # inspected before a fit or a calibration that came since
                 calibration = same[0].calibration
-                known = self._reference(key, same[0].stored, conditions)
                 threshold = calibration.threshold if calibration else None
-                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, *known), False
+                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, {}, 0), False
             drift.add([part.score for part in same], self.defective, self._lots)
         if drift is None:
             return
-        self._write(key, drift)
+        self._write(key, drift, durable=False)
         if drift.alarm is not None and not was_alarm:
             DRIFT_DETECTED.labels(drift.alarm).inc()
             ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
@@ -273,20 +361,29 @@ class DriftLog:
             return None
         return _conditions(fitted.memory_id, fitted.calibration) if fitted else None
 
-    def _reference(self, key: RoiKey, stored: RoiKey, conditions: str) -> tuple[Steps, int]:
-        """`reference` and `reference_rejected` of a calibration; it may be the default recipe's."""
-        for path in (self._path(key), self._path(stored.owner)):
-            drift = _read(path)
-            if drift is not None and drift.conditions == conditions and drift.reference:
-                return drift.reference, drift.reference_rejected
-        return {}, 0
+    def _prune(self) -> None:
+        """Keep the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
+        if not self._grew:
+            return
+        self._grew = False
+        files = list(self._folder.glob(_FILES))
+        if len(files) <= _MAX_FILES:
+            return
+        dated = sorted((_written_at(path), path) for path in files)
+        for written_at, path in dated[: len(files) - _MAX_FILES]:
+            # Where it cannot be deleted, the next new file tries again.
+            with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _FLUSH_TIMEOUT_S):
+                if _written_at(path) == written_at:  # and not written meanwhile
+                    path.unlink(missing_ok=True)
 
     def _path(self, key: RoiKey) -> Path:
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
-        return self._folder / f"{digest[:32]}.json"
+        return self._folder / digest[:_SHARD_DIGITS] / f"{digest[:32]}.json"
 
-    def _write(self, key: RoiKey, drift: RoiDrift) -> None:
-        write_atomic({self._path(key): drift.model_dump_json(exclude_none=True).encode()})
+    def _write(self, key: RoiKey, drift: RoiDrift, *, durable: bool = True) -> None:
+        path = self._path(key)
+        self._grew |= not path.exists()
+        write_atomic({path: drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
 
 
 def _read(path: Path) -> RoiDrift | None:
@@ -301,9 +398,12 @@ def _read(path: Path) -> RoiDrift | None:
     return None
 
 
-def _drift_key(key: RoiKey, stored: RoiKey) -> RoiKey:
-    """One key for all that mean the same calibration."""
-    return calibrated_as(key, stored).owner
+def _written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where nobody can tell."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _conditions(memory_id: str, calibration: Calibration | None) -> str:

@@ -115,7 +115,7 @@ class Lifecycle:
                     self.drifting_rois = len(await run_in_threadpool(self.service.drift.drifting))
                     self.stale_calibrations = await run_in_threadpool(self.service.store.count_stale)
                 except OSError as exc:
-                    self.stale_calibrations = None
+                    self.drifting_rois = self.stale_calibrations = None
                     log.warning("stale_calibrations.not_counted", reason=str(exc))
                 await asyncio.sleep(_COUNT_EVERY_S)
             else:

@@ -13,19 +13,20 @@ _TIMEOUT_S = 30
 
 
 @contextlib.contextmanager
-def writing(folder: Path, what: str) -> Iterator[None]:
+def writing(folder: Path, what: str, timeout_s: float = _TIMEOUT_S) -> Iterator[None]:
     """Make the folder, hold its lock, and clear what a killed writer left; the system frees the lock of a dead process.
 
     Args:
         folder: of the files that are written.
         what: what they are, for messages: "model".
+        timeout_s: how long to wait for the lock, in seconds.
 
     Raises:
         StorageError: another process holds the lock for too long, or writing failed.
     """
     try:
         make_folder(folder)
-        with filelock.FileLock(folder / ".lock", timeout=_TIMEOUT_S):
+        with filelock.FileLock(folder / ".lock", timeout=timeout_s):
             for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
                 leftover.unlink(missing_ok=True)
             yield

@@ -132,6 +132,11 @@ _OTHERS_MODEL: Example = (
     f"{_ROI}, recipe 'line 1' has no model of its own to roll back: it is served that of {_ROI}, layout current; ask "
     "for that one's versions by its own ids",
 )
+_NO_OK_SCORES: Example = (
+    "Conflict",
+    "drift_log.py:reset",
+    "the OK scores are not known: calibrate again, or send reference=production",
+)
 _OTHER_EXTRACTOR: Example = (
     "IncompatibleMemory",
     "service.py:_accept",
@@ -328,7 +333,7 @@ _ERRORS: dict[str, Responses] = {
 }
 _ERRORS["/drift/reset"] = {
     400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
-    409: _error("The stored memory is of another kind", _REFIT),
+    409: _error("The stored memory is of another kind, or the OK scores are not known", _REFIT, _NO_OK_SCORES),
     408: _TOO_SLOW,
     413: _error("Too large", _BODY_OF_JSON),
     422: _error("A field is missing or out of range", _MISSING),

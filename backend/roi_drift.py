@@ -1,6 +1,7 @@
 """What the production of one ROI scored, and what `drift` says about it."""
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -31,6 +32,8 @@ class RoiDrift(BaseModel):
         bag, wealth, alarm: see `DriftDetector`.
         alarm_utc, alarm_part: when the alarm came, and how many parts had been inspected then.
         n_parts, n_rejected: parts since `started_utc`.
+        started: of a calibration or a reset, in seconds since 1970; 0 where the first part was the start. Another
+            process may still hold parts from before it.
         recent: the last scores, at most 200, oldest first.
     """
 
@@ -53,6 +56,7 @@ class RoiDrift(BaseModel):
     n_parts: _Count = 0
     n_rejected: _Count = 0
     started_utc: str
+    started: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     last_utc: str | None = None
     recent: Annotated[list[FiniteFloat], Field(max_length=_N_RECENT)] = []
 
@@ -67,7 +71,13 @@ class RoiDrift(BaseModel):
 
     @classmethod
     def starting(
-        cls, key: RoiKey, conditions: str, threshold: float | None, reference: Steps, reference_rejected: int
+        cls,
+        key: RoiKey,
+        conditions: str,
+        threshold: float | None,
+        reference: Steps,
+        reference_rejected: int,
+        started: float = 0.0,
     ) -> "RoiDrift":
         """One that has seen no part."""
         return cls(
@@ -81,12 +91,23 @@ class RoiDrift(BaseModel):
             reference_rejected=reference_rejected,
             bag=reference,
             started_utc=_now(),
+            started=started,
         )
 
     @property
     def key(self) -> RoiKey:
         """Whose it is."""
         return RoiKey(self.role_id, self.roi_id, self.recipe_id, self.model_key)
+
+    def is_before(self, at: float, conditions: str) -> bool:
+        """Whether a part of these conditions was inspected before this began.
+
+        Args:
+            at: when it was, in seconds since 1970.
+            conditions: see `RoiDrift`.
+        """
+        # A start that is still to come was written before the clock was set back, and tells nothing.
+        return conditions == self.conditions and at < self.started <= time.time()
 
     def tolerated(self, defective: float) -> float:
         """See `tolerated_rate`."""

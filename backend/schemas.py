@@ -267,6 +267,7 @@ class DriftResetRequest(RoiIds):
 
     reference: Literal["calibration", "production"] = Field(
         "calibration",
-        description="what to compare with from now on: the OK scores of the calibration, or the parts that come next",
+        description="what to compare with from now on: the OK scores of the calibration (409 where they are not "
+        "known), or the parts that come next",
         examples=["calibration"],
     )

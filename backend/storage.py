@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
@@ -59,6 +59,7 @@ class FittedRoi:
         layout: ``"current"``, or the older layout it was found in: ``"L0"`` … ``"L4"``.
         calibration: the calibration made for this memory bank, if there is one.
         calibration_state: ``"stale"`` when there is only one made for another memory bank.
+        calibrated: the ROI whose calibration that is; `key` where none is applied.
     """
 
     memory: PatchCoreMemory
@@ -68,6 +69,15 @@ class FittedRoi:
     layout: Layout
     calibration: Calibration | None
     calibration_state: CalibrationState
+    calibrated: RoiKey
+
+
+class JudgedBy(NamedTuple):
+    """`memory_id`, `calibration` and `calibrated` of a `FittedRoi`."""
+
+    memory_id: str
+    calibration: Calibration | None
+    calibrated: RoiKey
 
 
 class ModelStore:
@@ -111,12 +121,36 @@ class ModelStore:
         """
         while (found := self._find(key)) is not None:
             place, loaded = found
-            calibration, state = self._calibration_for(key, place, loaded) if with_calibration else (None, "none")
+            calibration, state, calibrated = (
+                self._calibration_for(key, place, loaded.memory_id) if with_calibration else (None, "none", place.key)
+            )
             # Between the two reads another model and its calibration may have come: then this was never what there is.
             if state == "applied" or not with_calibration or self.memory_id(key) == loaded.memory_id:
                 ids = place.key, place.layout
-                return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state)
+                return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state, calibrated)
         return None
+
+    def judged_by(self, key: RoiKey) -> JudgedBy | None:
+        """What the images of a ROI are judged by, as `load` finds it, but without the embeddings that it does not need.
+
+        Returns:
+            None if the ROI was never fitted.
+
+        Raises:
+            InvalidRequest, IncompatibleMemory, StorageError: as `load`.
+        """
+        for place in places(self._root, key):
+            if place.layout != "current":
+                break
+            memory = summarise(place.memory)
+            if memory is not None and memory.owner in (None, place.key):
+                memory_id = memory.facts["memory_id"]
+                calibration, _, calibrated = self._calibration_for(key, place, memory_id)
+                return JudgedBy(memory_id, calibration, calibrated)
+            if place.memory.exists():
+                break
+        fitted = self.load(key)
+        return JudgedBy(fitted.memory_id, fitted.calibration, fitted.calibrated) if fitted else None
 
     def check_savable(self, key: RoiKey) -> None:
         """Refuse at once what `save_memory` would refuse after a long fit.
@@ -433,26 +467,27 @@ class ModelStore:
             log.warning("index.not_rebuilt", reason=str(exc))
 
     def _calibration_for(
-        self, key: RoiKey, place: Place, loaded: StoredMemory
-    ) -> tuple[Calibration | None, CalibrationState]:
-        files = [current_place(self._root, calibrated_as(key, place.key)).calibration]
+        self, key: RoiKey, place: Place, memory_id: str
+    ) -> tuple[Calibration | None, CalibrationState, RoiKey]:
+        """The calibration for a memory bank, its state, and whose it is."""
+        own = current_place(self._root, calibrated_as(key, place.key))
+        files = {own.calibration: own.key}
         if place.layout == "current":
             # Asked first, as it becomes the other: who asks in this order and misses it has read the other too early.
             next_one = read_next_calibration(place.memory)
-            if next_one is not None and next_one.memory_id == loaded.memory_id:
-                return next_one, "applied"
-            if place.calibration not in files:
-                files.append(place.calibration)
-        ours = [read_calibration(file) for file in files]
-        for calibration in ours:
-            if calibration is not None and calibration.memory_id == loaded.memory_id:
-                return calibration, "applied"
+            if next_one is not None and next_one.memory_id == memory_id:
+                return next_one, "applied", place.key
+            files.setdefault(place.calibration, place.key)
+        ours = [(read_calibration(file), owner) for file, owner in files.items()]
+        for calibration, owner in ours:
+            if calibration is not None and calibration.memory_id == memory_id:
+                return calibration, "applied", owner
         # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
         # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
         beside = None if place.layout == "current" else read_calibration(place.calibration)
         if beside is not None and beside.memory_id is None:
-            return beside, "applied"
-        return None, "none" if ours == [None] * len(ours) else "stale"
+            return beside, "applied", place.key
+        return None, "none" if all(calibration is None for calibration, _ in ours) else "stale", place.key
 
 
 def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
@@ -490,7 +525,7 @@ def _read_version(version: Version, owner: RoiKey) -> FittedRoi:
     if calibration is not None and calibration.memory_id != loaded.memory_id:
         calibration = None
     state: CalibrationState = "none" if calibration is None else "applied"
-    return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state)
+    return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state, owner)
 
 
 def _identity(stat: os.stat_result) -> FileIdentity:

@@ -254,11 +254,15 @@ def read_small(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def write_atomic(files: Mapping[Path, bytes]) -> None:
+def write_atomic(files: Mapping[Path, bytes], *, durable: bool = True) -> None:
     """Replace files of one folder so that a reader or a crash sees all of a file's old content or all of its new.
 
     Writes all of them beside the old ones (``.tmp-…``) and syncs them, then renames one after the other and syncs the
     folder. So a full disk replaces nothing, and the last file is the one that commits the others.
+
+    Args:
+        files: content by path.
+        durable: False does not wait for the disk: a crash of the machine, and of nothing less, may undo or damage it.
 
     Raises:
         OSError: a file could not be written or renamed; those after it were not replaced.
@@ -268,15 +272,17 @@ def write_atomic(files: Mapping[Path, bytes]) -> None:
         for path, temporary in temporaries.items():
             with temporary.open("xb") as file:
                 file.write(files[path])
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
         for path, temporary in temporaries.items():
             temporary.replace(path)
     except BaseException:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(next(iter(files)).parent)
+    if durable:
+        sync_folder(next(iter(files)).parent)
 
 
 def make_folder(folder: Path) -> None:

@@ -212,7 +212,7 @@ def _print_costs() -> None:
             log.flush()
             added.append(time.perf_counter() - start)
         log.close()
-        (file,) = (Path(models) / ".drift").glob("*.json")
+        (file,) = (Path(models) / ".drift").glob("*/*.json")
         cells = (
             f"{statistics.median(recorded) * 1e6:.1f}",
             f"{statistics.median(added) * 1e3:.1f}",

@@ -1,6 +1,10 @@
 import errno
 import json
 import multiprocessing
+import os
+import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +67,12 @@ def root(tmp_path):
 
 
 def state_file(root: Path) -> Path:
-    (file,) = (root / ".drift").glob("*.json")
+    (file,) = state_files(root)
     return file
+
+
+def state_files(root: Path) -> list[Path]:
+    return list((root / ".drift").rglob("*.json"))
 
 
 # --- counting
@@ -227,6 +235,26 @@ def test_a_reset_begins_anew_with_the_ok_scores_of_the_calibration(root):
     assert status(root).verdict == "drift"
 
 
+def test_a_reset_is_not_undone_by_parts_that_another_process_still_holds(root):
+    log, another, found = opened(root), opened(root), fitted(root)
+    for _ in range(30):
+        another.record(KEY, found, 0.9)
+    log.reset(KEY, found, "calibration")
+    another.close()
+    assert (status(root).verdict, status(root).drift.n_parts) == ("ok", 0)
+    inspect(another, root, scores(1, 3))
+    assert status(root).drift.n_parts == 3, "those that come after it are counted"
+
+
+def test_a_clock_that_was_set_back_since_the_reset_stops_no_count(root, monkeypatch):
+    log = opened(root)
+    log.reset(KEY, fitted(root), "calibration")
+    hour_ago = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: hour_ago)
+    inspect(log, root, scores(1, 3))
+    assert status(root).drift.n_parts == 3
+
+
 def test_a_reset_can_take_production_as_it_is_now_for_the_reference(root):
     log = opened(root)
     inspect(log, root, scores(1, 60, mean=0.53))
@@ -236,14 +264,26 @@ def test_a_reset_can_take_production_as_it_is_now_for_the_reference(root):
     assert status(root).verdict == "ok"
 
 
-def test_a_recipe_that_uses_the_default_calibration_has_its_own_counts_and_the_same_reference(root):
-    line = RoiKey("Master1", "Pattern", "line 1")
+def test_recipes_that_use_the_default_calibration_are_counted_with_it(root):
     log = opened(root)
-    inspect(log, root, scores(1, 5), line)
-    assert status(root).drift is not None
-    assert status(root).drift.n_parts == 0
-    found = status(root, line).drift
-    assert (found.n_parts, found.reference) == (5, status(root).drift.reference)
+    for number in range(20):
+        inspect(log, root, [0.45], RoiKey("Master1", "Pattern", f"line {number}"))
+    line = RoiKey("Master1", "Pattern", "line 1")
+    assert status(root, line) == status(root)
+    assert status(root).drift.n_parts == 20
+    assert status(root).drift.key.owner == KEY
+    assert len(state_files(root)) == 1, "whatever a client may call a recipe"
+
+
+def test_a_recipe_with_a_calibration_of_its_own_has_its_own_counts(root):
+    line = RoiKey("Master1", "Pattern", "line 1")
+    calibrated(root, line, threshold=0.7, ok_scores=scores(0, 50))
+    log = opened(root)
+    inspect(log, root, [0.65], line)
+    inspect(log, root, [0.65, 0.45])
+    assert (status(root, line).drift.n_parts, status(root, line).drift.n_rejected) == (1, 0)
+    assert (status(root).drift.n_parts, status(root).drift.n_rejected) == (2, 1)
+    assert sum(status(root, line).drift.reference.values()) == 50
 
 
 def test_keys_that_mean_the_same_model_are_counted_together(root):
@@ -253,11 +293,83 @@ def test_keys_that_mean_the_same_model_are_counted_together(root):
     assert status(root).drift.n_parts == status(root, same).drift.n_parts == 2
 
 
+def test_the_alarm_of_a_model_that_was_deleted_is_not_listed_and_deleted(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    assert [found.key.owner for found in log.drifting()] == [KEY]
+    shutil.rmtree(root / "Master1")
+    assert log.drifting() == []
+    assert state_files(root) == []
+
+
+@pytest.mark.parametrize("change", ["fit", "calibration"])
+def test_the_alarm_of_a_recipe_is_not_listed_once_the_default_model_or_its_own_calibration_is_another(root, change):
+    line = RoiKey("Master1", "Pattern", "line 1")
+    calibrated(root, line, threshold=0.7, ok_scores=scores(0, 50))
+    log = opened(root)
+    inspect(log, root, [0.9] * 30, line)
+    inspect(log, root, [0.45])
+    assert [found.key.owner for found in log.drifting()] == [line.owner]
+    if change == "fit":
+        ModelStore(root).save_memory(KEY, memory_of(2), {})
+    else:
+        (file,) = (root / "@recipes").rglob("calib.json")
+        file.unlink()
+    assert log.drifting() == []
+    assert state_files(root) == [log._path(KEY)], "and others stay"
+
+
+def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    memory = root / "Master1" / "Pattern" / "memory.npz"
+    content = memory.read_bytes()
+    memory.write_bytes(b"damaged")
+    assert log.drifting() == []
+    memory.write_bytes(content)
+    assert [found.key.owner for found in log.drifting()] == [KEY]
+
+
+def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeypatch):
+    log, another = opened(root), opened(root)
+    forgetting = threading.Thread(target=log.forget, args=(KEY,))
+    write = drift_log.write_atomic
+
+    def write_late(files, **more):
+        forgetting.start()
+        forgetting.join(0.5)  # long enough for one that does not wait
+        write(files, **more)
+
+    monkeypatch.setattr(drift_log, "write_atomic", write_late)
+    inspect(another, root, [0.9])
+    forgetting.join()
+    assert state_files(root) == []
+
+
 # --- what goes wrong
 
 
+def test_where_no_thread_can_be_started_parts_wait_and_the_next_one_tries_again(root, monkeypatch):
+    class Refused(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    log, found = opened(root), fitted(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Refused)
+        log.record(KEY, found, 0.44)
+        log.close()
+    assert status(root).drift.n_parts == 1
+    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 0.01)
+    added = threading.Event()
+    monkeypatch.setattr(log, "flush", added.set)
+    log.record(KEY, found, 0.45)
+    assert added.wait(30)
+    log.close()
+
+
 def test_a_full_disk_fails_nothing_is_told_once_and_tried_again(root, monkeypatch):
-    def full(_files):
+    def full(_files, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     log = opened(root)
@@ -282,10 +394,10 @@ def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, mo
     broken = state_file_of(root, KEY)
     write = drift_log.write_atomic
 
-    def write_all_but_one(files):
+    def write_all_but_one(files, **more):
         if broken in files:
             raise OSError(errno.EIO, "Input/output error")
-        write(files)
+        write(files, **more)
 
     monkeypatch.setattr(drift_log, "write_atomic", write_all_but_one)
     log.record(KEY, fitted(root), 0.45)
@@ -294,24 +406,103 @@ def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, mo
 
 
 def state_file_of(root: Path, key: RoiKey) -> Path:
-    (file,) = (
-        file for file in (root / ".drift").glob("*.json") if json.loads(file.read_text())["roi_id"] == key.roi_id
-    )
+    (file,) = (file for file in state_files(root) if json.loads(file.read_text())["roi_id"] == key.roi_id)
     return file
 
 
+def test_a_calibration_does_not_wait_for_the_files_of_all_rois_that_parts_are_added_to(root, monkeypatch):
+    other = RoiKey("Master1", "Other")
+    ModelStore(root).save_memory(other, memory_of(3), {})
+    calibrated(root, other, ok_scores=scores(0, 100))
+    log, busy, may_go_on = opened(root), threading.Event(), threading.Event()
+    add = log._add
+
+    def add_slowly(key, parts):
+        busy.set()
+        assert may_go_on.wait(30)
+        add(key, parts)
+
+    monkeypatch.setattr(log, "_add", add_slowly)
+    log.record(KEY, fitted(root), 0.45)
+    flushing = threading.Thread(target=log.flush)
+    flushing.start()
+    assert busy.wait(30)
+    with capture_logs() as logs:
+        calibrated(root, other, threshold=0.7, ok_scores=scores(0, 100))
+    assert (logs, flushing.is_alive()) == ([], True)
+    may_go_on.set()
+    flushing.join()
+    log.close()
+    assert status(root, other).drift.threshold == 0.7
+    assert status(root).drift.n_parts == 1
+
+
+def test_of_more_rois_than_are_kept_the_one_that_was_inspected_longest_ago_is_forgotten(root, monkeypatch):
+    state_file(root).unlink()
+    monkeypatch.setattr(drift_log, "_MAX_FILES", 3)
+    keys = [RoiKey("Master1", f"Roi{number}") for number in range(4)]
+    log = opened(root)
+    for number, key in enumerate(keys):
+        ModelStore(root).save_memory(key, memory_of(number + 2), {})
+        inspect(log, root, [0.45], key)
+        os.utime(log._path(key), ns=(number, number))
+    assert {file.name for file in state_files(root)} == {log._path(key).name for key in keys[1:]}
+    inspect(log, root, [0.45], keys[1])
+    calibrated(root, keys[0], ok_scores=scores(0, 10))
+    assert {file.name for file in state_files(root)} == {log._path(key).name for key in (keys[0], keys[1], keys[3])}
+
+
+def test_only_calibrations_and_resets_wait_for_the_disk(root, monkeypatch):
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), sync(descriptor)))
+    log = opened(root)
+    inspect(log, root, scores(1, 10))
+    assert synced == []
+    log.reset(KEY, fitted(root), "calibration")
+    assert synced != []
+
+
 def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch):
-    def full(_files):
+    log, found = opened(root), fitted(root)
+
+    def full(_files, **_more):
+        for part in parts[20_300:]:  # while the file is written
+            log.record(KEY, found, part)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    log, found = opened(root), fitted(root)
+    parts = np.linspace(0.3, 0.5, 20_500).tolist()
+    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 600)
+    for part in parts[:20_300]:
+        log.record(KEY, found, part)
     with monkeypatch.context() as patch:
         patch.setattr(drift_log, "write_atomic", full)
-        for _ in range(20_500):
-            log.record(KEY, found, 0.45)
         log.close()
     log.close()
-    assert status(root).drift.n_parts == 20_000
+    counted = status(root).drift
+    assert counted.n_parts == 20_000
+    assert counted.recent == pytest.approx(parts[-200:], abs=1e-6)
+
+
+def test_an_error_of_one_roi_loses_nothing_of_the_others(root, monkeypatch):
+    other = RoiKey("Master1", "Other")
+    ModelStore(root).save_memory(other, memory_of(3), {})
+    calibrated(root, other, ok_scores=scores(0, 100))
+    log = opened(root)
+    add = log._add
+
+    def add_all_but_one(key, parts):
+        if key == KEY:
+            raise ZeroDivisionError
+        add(key, parts)
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(log, "_add", add_all_but_one)
+        log.record(KEY, fitted(root), 0.45)
+        inspect(log, root, [0.45], other)
+    assert [entry["event"] for entry in logs] == ["drift.failed"]
+    inspect(log, root, [0.45])
+    assert (status(root).drift.n_parts, status(root, other).drift.n_parts) == (1, 1)
 
 
 GOOD = {"version": 1, "role_id": "a", "roi_id": "b", "recipe_id": "default", "model_key": "b", "conditions": "c"}
@@ -351,7 +542,7 @@ def test_a_damaged_file_is_a_warning_and_begins_anew(root, content):
 
 
 def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatch):
-    def full(_files):
+    def full(_files, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with capture_logs() as logs, monkeypatch.context() as patch:

@@ -20,6 +20,7 @@ from tests.test_storage import unit_rows
 
 KEY = RoiKey("Master1", "Pattern")
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
+UNKNOWN = "the OK scores are not known: calibrate again, or send reference=production"
 FULL, LINE = "full-key-of-the-engineer", "key-that-may-only-infer"
 
 
@@ -91,6 +92,15 @@ def test_what_is_known_is_told_from_the_first_request_to_the_drift_and_its_reset
     assert "reference" not in reply.json()
 
 
+def test_defective_images_of_the_next_calibration_are_a_drift_of_rejects_until_it_comes(client, service):
+    calibrate(service, scores(0, 100))
+    inspect(service, [0.9] * 20)
+    assert client.get("/drift", params=IDS).json()["direction"] == "rejects"
+    calibrate(service, scores(1, 100))
+    assert client.get("/drift", params=IDS).json()["verdict"] == "ok"
+    assert client.get("/drift/rois").json()["rois"] == []
+
+
 def test_health_and_metrics_count_the_rois_that_drift(client, service, monkeypatch):
     monkeypatch.setattr(lifecycle, "_COUNT_EVERY_S", 0.02)
     calibrate(service, scores(0, 100))
@@ -121,11 +131,26 @@ def test_a_key_for_inferences_may_look_and_not_reset(client):
 
 def test_a_damaged_statistics_file_is_no_error(client, service):
     calibrate(service, scores(0, 100))
-    (file,) = (service.settings.models_dir / ".drift").glob("*.json")
+    (file,) = (service.settings.models_dir / ".drift").glob("*/*.json")
     file.write_bytes(b'{"n_parts": NaN')
     assert client.get("/drift", params=IDS).json()["verdict"] == "collecting"
     assert client.get("/drift/rois").json()["rois"] == []
-    assert client.post("/drift/reset", json=IDS).status_code == 200
+    reply = client.post("/drift/reset", json=IDS)
+    assert (reply.status_code, reply.json()["error"]) == (409, UNKNOWN)
+    assert client.post("/drift/reset", json={**IDS, "reference": "production"}).status_code == 200
+
+
+def test_a_reset_to_ok_scores_that_are_not_known_is_refused_rather_than_to_those_of_production(client, service):
+    assert client.post("/drift/reset", json=IDS).json()["verdict"] == "none", "without a calibration nothing compares"
+    calibrate(service, scores(0, 100))
+    calibrate(service, scores(1, 100, mean=0.47))
+    service.roll_back(KEY)  # to the calibration before, whose scores nobody kept
+    inspect(service, [0.9] * 30)
+    assert client.get("/drift", params=IDS).json()["verdict"] == "drift"
+    reply = client.post("/drift/reset", json=IDS)
+    assert (reply.status_code, reply.json()["error"]) == (409, UNKNOWN)
+    assert client.get("/drift", params=IDS).json()["verdict"] == "drift", "nothing was changed"
+    assert client.post("/drift/reset", json={**IDS, "reference": "production"}).json()["verdict"] == "collecting"
 
 
 def test_what_cannot_be_reset_is_said(client):

@@ -116,6 +116,17 @@ def test_health_counts_calibrations_that_a_refit_made_stale(service, images, mon
         assert fit(1) == "stale", "a damaged one applies no more"
 
 
+def test_what_cannot_be_counted_is_left_out_of_health_rather_than_old(service, monkeypatch):
+    def fails():
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
+    with TestClient(create_app(service.settings, service)) as client:
+        wait_until(lambda: client.get("/health").json().get("drifting_rois") == 0)
+        monkeypatch.setattr(service.drift, "drifting", fails)
+        wait_until(lambda: not {"drifting_rois", "stale_calibrations"} & client.get("/health").json().keys())
+
+
 def test_a_stored_memory_says_its_id_without_its_embeddings_being_read(service, images, tmp_path):
     store = service.store
     assert store.count_stale() == 0

@@ -830,3 +830,30 @@ def test_an_older_memory_of_the_running_extractors_dimension_and_grid_is_served(
     embeddings, token_hw = service.features.extract(images[0])
     write_memory(older_files(tmp_path, "L1", KEY)[0], l2_normalize(embeddings), token_hw)
     assert infer(service, images).inference.score == pytest.approx(0, abs=1e-5)
+
+
+def test_what_judges_a_roi_is_told_without_its_embeddings(tmp_path, monkeypatch):
+    line, unfitted = RoiKey("Master1", "Pattern", "line 1"), RoiKey("Master1", "Other")
+    store = ModelStore(tmp_path)
+
+    def as_loaded(key):
+        found = load(tmp_path, key)
+        return found.memory_id, found.calibration, found.calibrated
+
+    def told(key):
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "read_memory", None)
+            return store.judged_by(key)
+
+    store.save_memory(KEY, memory_of(1), {})
+    assert told(KEY) == as_loaded(KEY)
+    assert told(unfitted) is None
+    store.save_calibration(KEY, calibration_of(load(tmp_path), 0.5))
+    assert told(line) == as_loaded(line) == told(KEY)
+    assert told(KEY).calibrated == KEY
+    store.save_calibration(line, calibration_of(load(tmp_path), 0.7))
+    assert told(line) == as_loaded(line)
+    assert (told(line).calibrated, told(line).calibration.threshold) == (line.owner, 0.7)
+    store.save_memory(KEY, memory_of(2), {})
+    assert told(line) == as_loaded(line)
+    assert told(line).calibration is None

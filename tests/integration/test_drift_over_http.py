@@ -44,16 +44,16 @@ def test_a_lamp_that_fails_is_a_drift_before_it_is_a_pile_of_rejects(
         gui = server.gui
         gui.fit("Lamp", "Roi", parts(images[0], 2))
         ok = [gui.infer("Lamp", "Roi", part).json["score"] for part in parts(images[0], 6)]
-        assert gui.calibrate("Lamp", "Roi", [*ok, max(ok) * 1.05], None).status == 200
+        assert gui.calibrate("Lamp", "Roi", [*ok, max(ok) * 1.05], [max(ok) * 1.06]).status == 200
         for part in parts(images[0], 3):
             assert gui.infer("Lamp", "Roi", part).json["decision"] == "ok"
         assert until(gui, lambda found: found["n_parts"] == 3)["verdict"] == "collecting"
-        for part in parts(images[0], 10, light=0.3):
+        for part in parts(images[0], 30, light=0.3):
             gui.infer("Lamp", "Roi", part)
-        found = until(gui, lambda found: found["n_parts"] == 13)
+        found = until(gui, lambda found: found["n_parts"] == 33)
         assert (found["verdict"], found["direction"]) == ("drift", "rejects")
-        assert found["n_rejected"] == 10
-        assert found["since_part"] <= 13
+        assert found["n_rejected"] == 30
+        assert found["since_part"] <= 33
         assert [roi["roi_id"] for roi in gui.get("/drift/rois").json["rois"]] == ["Roi"]
         told = [line for line in server.log() if line["event"] == "drift.detected"]
         assert [(line["role_id"], line["direction"]) for line in told] == [("Lamp", "rejects")]
