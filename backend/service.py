@@ -651,9 +651,10 @@ class InspectionService:
 
     def _differences(self, fitted: FittedRoi) -> list[str]:
         """What keeps the running extractor from being compared with a model, in words; empty where nothing does."""
-        running = self.features.identity.as_dict()
+        # A memory bank that names no block is of the last one.
+        running = {"block": "last", **self.features.identity.as_dict()}
         recorded = fitted.metadata.get("extractor")
-        built_by = recorded if isinstance(recorded, dict) else {}
+        built_by = {"block": "last", **(recorded if isinstance(recorded, dict) else {})}
         differences = [
             f"{name} {built_by[name]!r} instead of {value!r}"
             for name, value in running.items()
