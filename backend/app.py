@@ -160,6 +160,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             **vars(minimal),
             runtime=features.runtime.name,
             precision=features.runtime.precision,
+            block=features.identity.block,
             input_size=features.input_size,
             token_shape=list(features.token_hw),
             weights_sha256=features.identity.weights_sha256,

@@ -13,6 +13,7 @@ from backend.versions import KEEP_VERSIONS
 
 PATCH_SIZE = 14
 DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
+DEFAULT_MODEL_BLOCKS = 12
 _HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 
 
@@ -32,6 +33,9 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, le=1024, description="threads of the computation; 0 is one per usable core")
     input_size: int = Field(
         448, ge=PATCH_SIZE, le=2044, description="side of the network input in pixels; snapped to a multiple of 14"
+    )
+    block: int | None = Field(
+        None, ge=1, description="block whose tokens are compared; unset: the last; a memory bank belongs to one block"
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")
@@ -126,6 +130,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"RUNTIME=openvino serves {DEFAULT_MODEL} only; use RUNTIME=torch for MODEL_NAME")
             if self.weights is None or self.weights_sha256 is None:
                 raise ValueError("MODEL_NAME other than the default needs WEIGHTS and WEIGHTS_SHA256")
+        return self
+
+    @model_validator(mode="after")
+    def _default_model_has_the_block(self) -> "Settings":
+        if self.model_name == DEFAULT_MODEL and self.block is not None and self.block > DEFAULT_MODEL_BLOCKS:
+            raise ValueError(f"BLOCK={self.block}: {DEFAULT_MODEL} has blocks 1 to {DEFAULT_MODEL_BLOCKS}")
         return self
 
 

@@ -47,9 +47,9 @@ def open_features(settings: Settings) -> tuple[DinoV2Features, str | None]:
 
 def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
     """What keeps an extractor from being compared with a model, in words; empty where nothing does."""
-    running = features.identity.as_dict()
+    running = {"block": "last", **features.identity.as_dict()}  # a memory bank that names no block is of the last one
     recorded = fitted.metadata.get("extractor")
-    built_by = recorded if isinstance(recorded, dict) else {}
+    built_by = {"block": "last", **(recorded if isinstance(recorded, dict) else {})}
     differences = [
         f"{name} {built_by[name]!r} instead of {value!r}"
         for name, value in running.items()

@@ -33,10 +33,11 @@ class ExtractorIdentity:
     input_size: int
     preprocessing: str
     precision: str
+    block: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for storage."""
-        return asdict(self)
+        """Plain values, for storage; ``block`` only where it is not the last: older memory banks do not name it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class DinoV2Features:
@@ -54,7 +55,9 @@ class DinoV2Features:
         self.input_size = input_size
         # float32 is one answer; below it every runtime rounds in places of its own.
         precision = runtime.precision if runtime.precision == "float32" else f"{runtime.precision}/{runtime.name}"
-        self.identity = ExtractorIdentity(model_name, weights_sha256, input_size, PREPROCESSING, precision)
+        self.identity = ExtractorIdentity(
+            model_name, weights_sha256, input_size, PREPROCESSING, precision, runtime.block
+        )
 
     @property
     def token_hw(self) -> tuple[int, int]:

@@ -48,6 +48,9 @@ class HealthReply(MinimalHealthReply):
         None, description="left out, like what follows, until it is loaded", examples=["openvino"]
     )
     precision: str | None = Field(None, examples=["float32"])
+    block: int | None = Field(
+        None, description="block whose tokens are compared; left out where it is the last", examples=[10]
+    )
     input_size: int | None = Field(None, description="side of the network input in pixels", examples=[448])
     token_shape: list[int] | None = Field(None, description="token grid [rows, columns]", examples=[[32, 32]])
     weights_sha256: str | None = Field(

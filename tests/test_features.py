@@ -178,3 +178,13 @@ def test_the_identity_names_everything_that_decides_an_embedding(features, weigh
         "precision": "float32",
     }
     assert ExtractorIdentity(**features.identity.as_dict()) == features.identity
+
+
+def test_the_identity_names_a_block_only_where_it_is_not_the_last(features, weights):
+    last, tenth = (
+        DinoV2Features(OpenVinoRuntime(weights.path, 448, block=block), DEFAULT_MODEL, weights.sha256, 448).identity
+        for block in (12, 10)
+    )
+    assert last == features.identity
+    assert tenth.as_dict() == {**features.identity.as_dict(), "block": 10}
+    assert ExtractorIdentity(**tenth.as_dict()) == tenth

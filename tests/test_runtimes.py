@@ -18,58 +18,120 @@ from backend.errors import ConfigError
 from backend.features import preprocess
 from backend.patchcore import PatchCoreMemory
 from backend.runtimes import open_runtime
-from backend.runtimes.openvino import OpenVinoRuntime, resample_position_grid
+from backend.runtimes.openvino import OpenVinoRuntime, build_vit, resample_position_grid
 from backend.runtimes.torch import TorchRuntime, select_patch_tokens
 
 # After backend.runtimes.torch, which makes torchvision importable beside a CPU build of torch.
 import timm  # isort: skip
 import torch  # isort: skip
 from safetensors.numpy import load_file  # isort: skip
-from safetensors.torch import load_file as load_torch_file  # isort: skip
+from safetensors.torch import load_file as load_torch_file, save_file  # isort: skip
 from timm.layers import resample_abs_pos_embed  # isort: skip
 from timm.models.vision_transformer import checkpoint_filter_fn  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
+EARLIER = (1, 10)  # blocks before the last
 
 
 @pytest.fixture(scope="module", params=[448, 336])
 def parity(request, weights, images):
-    """Pixels of real images, and the tokens that timm's own model gives for them, loaded by timm's own functions."""
+    """Pixels of real images, and the tokens that timm's own model gives for them, loaded by timm's own functions.
+
+    By block: None is the last one, as timm returns it where no block is named.
+    """
     side = request.param
     model = timm.create_model(DEFAULT_MODEL, pretrained=False, num_classes=0, img_size=side)
     model.load_state_dict(checkpoint_filter_fn(load_torch_file(str(weights.path)), model), strict=True)
     model.eval()
     pixels = np.stack([preprocess(image, side) for image in images[1:4] + images[-1:]])
     with torch.inference_mode():
-        tokens = model.forward_features(torch.from_numpy(pixels))[:, model.num_prefix_tokens :].numpy()
+        given = torch.from_numpy(pixels)
+        tokens = {None: model.forward_features(given)[:, model.num_prefix_tokens :].numpy()}
+        earlier = model.get_intermediate_layers(given, [block - 1 for block in EARLIER], norm=True)
+        for block, own in zip(EARLIER, earlier, strict=True):
+            tokens[block] = own.numpy()
     return SimpleNamespace(side=side, pixels=pixels, tokens=tokens)
 
 
 @pytest.fixture(params=["openvino", "torch"])
-def runtime(request, parity, weights):
+def open_parity(request, parity, weights):
+    """Opens a runtime of the fixture's input size that ends after a block."""
     if request.param == "openvino":
-        return OpenVinoRuntime(weights.path, parity.side)
-    return TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu")
+        return lambda block: OpenVinoRuntime(weights.path, parity.side, block=block)
+    return lambda block: TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu", block=block)
 
 
-def test_every_token_of_either_runtime_is_the_token_of_timms_own_forward_pass(runtime, parity):
+@pytest.mark.parametrize("block", [None, *EARLIER])
+def test_every_token_of_either_runtime_is_the_token_of_timms_own_forward_pass(open_parity, parity, block):
+    runtime, expected = open_parity(block), parity.tokens[block]
     tokens = runtime.forward(parity.pixels)
     side = parity.side // 14
-    assert runtime.grid_hw == (side, side)
-    assert tokens.shape == parity.tokens.shape == (len(parity.pixels), side * side, runtime.dim)
+    assert (runtime.grid_hw, runtime.block) == ((side, side), block)
+    assert tokens.shape == expected.shape == (len(parity.pixels), side * side, runtime.dim)
     assert tokens.dtype == np.float32
-    ours, theirs = tokens.astype(np.float64), parity.tokens.astype(np.float64)
+    ours, theirs = tokens.astype(np.float64), expected.astype(np.float64)
     cosine = (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
     assert cosine.min() >= 0.99999
     # The cosine does not see a wrong scale.
     assert (np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)).max() < 1e-3
 
     # And so every score agrees to 1e-4: the first image is the memory bank, the others are judged by it.
-    bank = PatchCoreMemory.build(parity.tokens[0].copy(), (side, side), 0.2)
-    for one, other in zip(tokens[1:], parity.tokens[1:], strict=True):
+    bank = PatchCoreMemory.build(expected[0].copy(), (side, side), 0.2)
+    for one, other in zip(tokens[1:], expected[1:], strict=True):
         assert np.percentile(bank.distances(one), 99) == pytest.approx(
             np.percentile(bank.distances(other), 99), abs=1e-4
         )
+
+
+def test_the_last_block_is_the_network_without_a_block_to_the_last_bit(weights, images):
+    pixels = preprocess(images[0], 112)[None]
+    for named, unnamed in (
+        (OpenVinoRuntime(weights.path, 112, block=12), OpenVinoRuntime(weights.path, 112)),
+        (
+            TorchRuntime(DEFAULT_MODEL, weights.path, 112, "cpu", block=12),
+            TorchRuntime(DEFAULT_MODEL, weights.path, 112, "cpu"),
+        ),
+    ):
+        assert named.block is unnamed.block is None
+        assert np.array_equal(named.forward(pixels), unnamed.forward(pixels))
+
+
+def test_a_network_that_ends_earlier_computes_no_block_after_it(weights):
+    whole, shorter = (
+        {node.get_friendly_name() for node in build_vit(load_file(weights.path), 28, n_blocks=n).get_ops()}
+        for n in (12, 10)
+    )
+    products = [len([name for name in names if name.startswith("MatMul")]) for names in (whole, shorter)]
+    assert products == [12 * 8, 10 * 8]  # query, keys, values, logits, heads, projection, two of the MLP
+    runtime = TorchRuntime(DEFAULT_MODEL, weights.path, 28, "cpu", block=10)
+    assert len(runtime._model.blocks) == 10
+
+
+@pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_vit2.r160_in1k", "eva02_tiny_patch14_224.mim_in22k"])
+def test_a_model_of_another_depth_ends_after_any_block_it_has_and_refuses_others(name, tmp_path):
+    model = timm.create_model(name, num_classes=0, img_size=112).eval()  # random weights: the tokens need no meaning
+    path = tmp_path / "own.safetensors"
+    save_file(model.state_dict(), path)
+    depth = len(model.blocks)
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 112, 112)).astype(np.float32)
+    for block in (1, depth - 1, depth):
+        runtime = TorchRuntime(name, path, 112, "cpu", block=block)
+        assert runtime.block == (None if block == depth else block)
+        with torch.inference_mode():
+            (expected,) = model.forward_intermediates(
+                torch.from_numpy(pixels), [block - 1], norm=True, output_fmt="NLC", intermediates_only=True
+            )
+        assert np.abs(runtime.forward(pixels) - expected.numpy()).max() < 1e-4
+    with pytest.raises(ConfigError, match=rf"BLOCK={depth + 1}: .* blocks 1 to {depth}$"):
+        TorchRuntime(name, path, 112, "cpu", block=depth + 1)
+
+
+def test_the_setting_reaches_either_runtime_and_a_block_it_does_not_have_is_refused(weights):
+    for name in ("openvino", "torch"):
+        opened, _ = open_runtime(Settings(runtime=name, device="cpu", input_size=28, block=10), weights)
+        assert (opened.name, opened.block) == (name, 10)
+    with pytest.raises(ConfigError, match=r"BLOCK=13: .* blocks 1 to 12$"):
+        OpenVinoRuntime(weights.path, 28, block=13)
 
 
 def test_50_real_images_get_the_same_distances_and_scores_from_openvino_and_torch(weights):

@@ -144,6 +144,37 @@ def test_a_bank_of_another_precision_is_never_compared(features, named, tmp_path
         service_with(lowered, tmp_path).infer(KEY, named[0], mm_per_px=1)
 
 
+def test_a_bank_of_another_block_is_never_compared_nor_appended_to(features, named, tmp_path, weights):
+    tenth = DinoV2Features(OpenVinoRuntime(weights.path, 448, block=10), DEFAULT_MODEL, weights.sha256, 448)
+    other = RoiKey("Master1", "Other")
+    service_with(features, tmp_path).fit_ok(KEY, named[:1], mm_per_px=1)
+    service_with(tenth, tmp_path).fit_ok(other, named[:1], mm_per_px=1)
+    for own, key, differs in (
+        (tenth, KEY, "block 'last' instead of 10"),
+        (features, other, "block 10 instead of 'last'"),
+    ):
+        service = service_with(own, tmp_path)
+        with pytest.raises(IncompatibleMemory, match=rf"refit needed: .*\({differs}\)"):
+            service.infer(key, named[1], mm_per_px=1)
+        with pytest.raises(IncompatibleMemory, match=differs):
+            service.fit_ok(key, named[1:2], mm_per_px=1, append=True)
+    last, earlier = (
+        service_with(own, tmp_path).infer(key, named[1], mm_per_px=1).inference.score
+        for own, key in ((features, KEY), (tenth, other))
+    )
+    assert last != earlier
+
+
+def test_a_bank_that_does_not_say_its_extractor_is_of_the_last_block(features, named, tmp_path, weights):
+    tenth = DinoV2Features(OpenVinoRuntime(weights.path, 448, block=10), DEFAULT_MODEL, weights.sha256, 448)
+    service_with(features, tmp_path).fit_ok(KEY, named[:1], mm_per_px=1)
+    store = ModelStore(tmp_path)
+    store.save_memory(KEY, store.load(KEY).memory, {})
+    assert service_with(features, tmp_path).infer(KEY, named[0], mm_per_px=1).fitted.memory.token_hw == (32, 32)
+    with pytest.raises(IncompatibleMemory, match="block 'last' instead of 10"):
+        service_with(tenth, tmp_path).infer(KEY, named[0], mm_per_px=1)
+
+
 @pytest.mark.parametrize("role_id", ["Master1", "x" * 300])
 def test_ids_that_the_file_system_cannot_hold_are_refused_before_any_work(features, named, tmp_path, role_id):
     service = service_with(features, tmp_path)

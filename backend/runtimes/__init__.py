@@ -28,8 +28,8 @@ def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tupl
         The runtime, and the reason why it does not run where ``DEVICE`` asked for, if so.
 
     Raises:
-        ConfigError: the runtime needs torch and it is not installed, the model cannot be built, or the device cannot
-            compute in ``PRECISION``.
+        ConfigError: the runtime needs torch and it is not installed, the model cannot be built or has no such
+            ``BLOCK``, or the device cannot compute in ``PRECISION``.
     """
     obstacle = _cuda_obstacle(settings)
     if settings.precision == "float16" and obstacle is not None:
@@ -41,12 +41,18 @@ def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tupl
 
         device = "cpu" if obstacle else "cuda"
         runtime: Runtime = TorchRuntime(
-            settings.model_name, weights.path, settings.input_size, device, settings.precision, threads
+            settings.model_name,
+            weights.path,
+            settings.input_size,
+            device,
+            settings.precision,
+            threads,
+            settings.block,
         )
     else:
         from backend.runtimes.openvino import OpenVinoRuntime
 
-        runtime = OpenVinoRuntime(weights.path, settings.input_size, settings.precision, threads)
+        runtime = OpenVinoRuntime(weights.path, settings.input_size, settings.precision, threads, settings.block)
     asked_in_vain = settings.device == "cuda" and obstacle is not None
     return runtime, f"DEVICE=cuda, but {obstacle}; running on the CPU" if asked_in_vain else None
 

@@ -5,6 +5,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backend.errors import ConfigError
+
 
 class Runtime(Protocol):
     """A frozen ViT at a fixed input size."""
@@ -22,6 +24,11 @@ class Runtime(Protocol):
     @property
     def precision(self) -> str:
         """What the network computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
+        ...
+
+    @property
+    def block(self) -> int | None:
+        """The block, from 1, after which the network ends; None is its last."""
         ...
 
     @property
@@ -46,7 +53,18 @@ class Runtime(Protocol):
             pixels: float32 [B, 3, S, S], RGB, normalised with ImageNet mean and standard deviation.
 
         Returns:
-            float32 [B, rows * columns, dim]: the last block's patch tokens after the final norm, row by row,
+            float32 [B, rows * columns, dim]: the patch tokens after `block` and the final norm, row by row,
             prefix tokens dropped, not L2-normalised.
         """
         ...
+
+
+def earlier_block(block: int | None, n_blocks: int) -> int | None:
+    """The same block, or None where it is the last of `n_blocks`: one network, one identity.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    if block is not None and not 1 <= block <= n_blocks:
+        raise ConfigError(f"BLOCK={block}: the network has blocks 1 to {n_blocks}")
+    return None if block == n_blocks else block

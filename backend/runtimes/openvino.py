@@ -12,10 +12,12 @@ from openvino import opset13 as op
 from PIL import Image
 from safetensors.numpy import load_file
 
+from backend.config import DEFAULT_MODEL_BLOCKS
 from backend.errors import ConfigError
+from backend.runtimes.base import earlier_block
 
 PATCH = 14
-BLOCKS = 12
+BLOCKS = DEFAULT_MODEL_BLOCKS
 HEADS = 6
 DIM = 384
 LAYER_NORM_EPS = 1e-6
@@ -31,9 +33,10 @@ class OpenVinoRuntime:
         input_size: side of the input in pixels, a multiple of 14.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix products only; see `build_vit`.
         threads: how many threads a forward pass uses; 0 leaves it to OpenVINO.
+        block: after which the network ends, 1..12; None is the last.
 
     Raises:
-        ConfigError: the CPU has no instructions for `precision`.
+        ConfigError: the CPU has no instructions for `precision`, or there is no such block.
     """
 
     name = "openvino"
@@ -42,10 +45,18 @@ class OpenVinoRuntime:
     # One pass over 2 or 4 images takes as long as 2 or 4 passes on two cores, and inferences wait for a whole pass.
     batch = 1
 
-    def __init__(self, weights: Path, input_size: int, precision: str = "float32", threads: int = 0) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        input_size: int,
+        precision: str = "float32",
+        threads: int = 0,
+        block: int | None = None,
+    ) -> None:
         side = input_size // PATCH
         self.grid_hw = (side, side)
         self.precision = precision
+        self.block = earlier_block(block, BLOCKS)
         core = ov.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ConfigError("PRECISION=bfloat16: this CPU has no instructions for it; use PRECISION=float32")
@@ -57,7 +68,7 @@ class OpenVinoRuntime:
             # Pinned, the passes of two processes would share the same cores and leave the others idle.
             "ENABLE_CPU_PINNING": False,
         }
-        model = build_vit(load_file(weights), input_size, precision)
+        model = build_vit(load_file(weights), input_size, precision, self.block or BLOCKS)
         self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -68,7 +79,7 @@ class OpenVinoRuntime:
         return tokens
 
 
-def build_vit(weights: Tensors, input_size: int, precision: str = "float32") -> ov.Model:
+def build_vit(weights: Tensors, input_size: int, precision: str = "float32", n_blocks: int = BLOCKS) -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
 
     Two things are left out because they change nothing, and make attention cheaper and safer to round: the scale of
@@ -82,6 +93,7 @@ def build_vit(weights: Tensors, input_size: int, precision: str = "float32") -> 
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
         input_size: side of the input in pixels, a multiple of 14.
         precision: ``"float32"`` or ``"bfloat16"``.
+        n_blocks: how many blocks come before the final norm; the others are left out.
 
     Returns:
         A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]``. Its shape is fixed:
@@ -99,7 +111,7 @@ def build_vit(weights: Tensors, input_size: int, precision: str = "float32") -> 
     tokens = op.add(patches, _constant(position[:, 1:] + weights["patch_embed.proj.bias"]))
     tokens = op.concat([_constant(weights["cls_token"] + position[:, :1]), tokens], 1)
 
-    for index in range(BLOCKS):
+    for index in range(n_blocks):
         block = f"blocks.{index}."
         attended = _attention(_layer_norm(tokens, weights, block + "norm1"), weights, block, n_patches + 1, lower)
         tokens = op.add(tokens, attended)

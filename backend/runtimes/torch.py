@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from backend.errors import ConfigError
+from backend.runtimes.base import earlier_block
 
 
 def _declare_missing_torchvision_operators() -> "torch.library.Library | None":
@@ -48,9 +49,11 @@ class TorchRuntime:
         device: ``"cpu"`` or ``"cuda"``.
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` where torch's autocast lowers operations to it.
         threads: how many threads a forward pass on the CPU uses; 0 leaves it to torch.
+        block: after which the network ends, from 1; None is the last.
 
     Raises:
-        ConfigError: timm does not know the model, it is not a ViT, or `input_size` does not fit its patches.
+        ConfigError: timm does not know the model, it is not a ViT, `input_size` does not fit its patches, or it has no
+            such block.
     """
 
     name = "torch"
@@ -63,6 +66,7 @@ class TorchRuntime:
         device: str,
         precision: str = "float32",
         threads: int = 0,
+        block: int | None = None,
     ) -> None:
         self.device = device
         self.precision = precision
@@ -86,6 +90,7 @@ class TorchRuntime:
             raise ConfigError(f"MODEL_NAME={model_name!r} is not a vision transformer with a patch grid")
         if any(input_size % side for side in patches.patch_size):
             raise ConfigError(f"INPUT_SIZE={input_size} is no multiple of the patches of MODEL_NAME={model_name!r}")
+        self.block = None if block is None else _end_after(model, block)
         self.grid_hw = (int(grid[0]), int(grid[1]))
         self.dim: int = model.num_features  # type: ignore[assignment]
         # float32 means float32: by default cuDNN rounds the inputs of convolutions to TF32's 10 bits of mantissa.
@@ -99,6 +104,16 @@ class TorchRuntime:
             output = self._model.forward_features(torch.from_numpy(pixels).to(self.device))
             tokens = select_patch_tokens(output, self.grid_hw)
             return np.ascontiguousarray(tokens.float().cpu().numpy())
+
+
+def _end_after(model: Any, block: int) -> int | None:
+    """Leave out the blocks after this one, the final norm stays: see `earlier_block`."""
+    if not all(hasattr(model, name) for name in ("blocks", "prune_intermediate_layers")):
+        raise ConfigError(f"BLOCK={block}: timm does not tell the blocks of this MODEL_NAME apart")
+    earlier = earlier_block(block, len(model.blocks))
+    if earlier is not None:
+        model.prune_intermediate_layers([earlier - 1], prune_norm=False, prune_head=False)
+    return earlier
 
 
 def select_patch_tokens(output: Any, grid_hw: tuple[int, int]) -> torch.Tensor:

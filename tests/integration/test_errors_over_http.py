@@ -229,7 +229,13 @@ def strict(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterat
         "MAX_PIXELS": "90000",
         "MAX_FILES": "2",
     }
-    shared = {"TRACE": "false", "CORS_ORIGINS": "https://gui.example", "INPUT_SIZE": "100", "CORESET_RATE": "0.5"}
+    shared = {
+        "TRACE": "false",
+        "CORS_ORIGINS": "https://gui.example",
+        "INPUT_SIZE": "100",
+        "CORESET_RATE": "0.5",
+        "BLOCK": "10",
+    }
     with running(uvicorn_command, tmp_path_factory.mktemp("strict"), weights, **limits, **shared) as server:
         yield server
 
@@ -257,7 +263,7 @@ def test_limits_are_413_or_422_with_an_empty_trace(strict: Server) -> None:
 
 def test_settings_reach_the_service(strict: Server) -> None:
     health = strict.gui.get("/health").json
-    assert (health["input_size"], health["token_shape"]) == (98, [7, 7])
+    assert (health["input_size"], health["token_shape"], health["block"]) == (98, [7, 7], 10)
     reply = strict.gui.fit("A", "B", [png(60, 60)])
     assert (reply.json["n_embeddings"], reply.json["coreset_size"]) == (49, 25)
     allowed = strict.gui.send("GET", "/health", headers={"Origin": "https://gui.example"})

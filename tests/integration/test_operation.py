@@ -25,6 +25,7 @@ def test_health_tells_device_model_and_version(gui: Gui) -> None:
     assert health["model"] == "vit_small_patch14_dinov2.lvd142m"
     assert isinstance(health["version"], str)
     assert "reason" not in health
+    assert "block" not in health  # the last one
 
 
 def test_a_request_id_is_taken_or_made_and_returned_everywhere(server: Server) -> None:
