@@ -37,6 +37,10 @@ MEASURES = dict(
         strict=True,
     )
 )
+_BRACKETS = (
+    "in brackets: 95 % confidence intervals of image AUROC; 95 % bootstrap intervals of the other measures, where "
+    "every type has 5 images or more"
+)
 # Some 25 KB each: a page of 15 MB at most, that a browser opens at once.
 _MOST_PICTURES = 600
 _PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "scipy", "faiss-cpu", "openvino", "torch", "timm")
@@ -70,7 +74,7 @@ def as_text(evaluation: Evaluation) -> str:
         rows = [_row(result.category.name, result.groups[0].measures) for result in evaluation.results]
         means = [_number(value) for value in _means(evaluation).values()]
         tables.append(_aligned(("", *MEASURES.values()), [*rows, ("mean", *means)]))
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, _BRACKETS])
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -270,7 +270,10 @@ class TestResults:
             assert found["mean"][name] == pytest.approx((first[name]["value"] + second[name]["value"]) / 2)
         for name in PIXEL_MEASURES:
             assert found["mean"][name] == first[name]["value"], "the other has no masks"
-        assert out.splitlines()[-1].split() == ["mean", *(f"{value:.3f}" for value in found["mean"].values())]
+        assert out.split("\n\n")[-2].splitlines()[-1].split() == [
+            "mean",
+            *(f"{value:.3f}" for value in found["mean"].values()),
+        ]
 
 
 class TestFewShots:
@@ -322,6 +325,7 @@ class TestCommand:
         table = out.split("\n\n")[1].splitlines()
         assert [line.split()[0] for line in table[2:]] == ["all", "a", "b"]
         assert len({len(line) for line in table}) == 1, "aligned"
+        assert "95 % bootstrap intervals of the other measures" in out.splitlines()[-1]
         assert "wrote evaluation-part/report.html and evaluation-part/results.json" in err
 
     @pytest.mark.parametrize(
