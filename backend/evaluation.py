@@ -150,13 +150,16 @@ def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_s
         n_seeds: how many draws of each.
 
     Raises:
-        InvalidRequest: see `find_categories`; a mask whose size is not its image's; more shots than images.
+        InvalidRequest: see `find_categories`; a type of defect is called as the total is; a mask whose size is not its
+            image's; more shots than images.
         InvalidImage, TooLarge: an image cannot be read; the message names it.
         ConfigError: see `open_features`.
         StorageError: there is no room for temporary files.
     """
     categories = find_categories(dataset)
     for category in categories:
+        if ALL in category.defects:
+            raise InvalidRequest(f"{category.name}: rename the folder test/{ALL}: the total of all types is called so")
         if shots and max(shots) > len(category.train):
             raise InvalidRequest(
                 f"--shots {max(shots)}: {category.name} has {count(len(category.train), 'training image')}"
