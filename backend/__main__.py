@@ -265,7 +265,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
     try:
         result = evaluation.evaluate(settings, options.dataset, shots=options.shots, n_seeds=options.seeds)
-        evaluation_report.write(result, out)
+        evaluation_report.write_results(result, out)
     except BaseException as exc:
         with contextlib.suppress(OSError):  # it is not empty: it was there before
             out.rmdir()
@@ -273,6 +273,11 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
             say("stopped; nothing was written")
         raise
     print_line(evaluation_report.as_text(result))
+    try:
+        evaluation_report.write_page(result, out)
+    except BaseException:  # minutes later, images may be gone
+        say(f"wrote {out / evaluation_report.RESULTS}, but not {evaluation_report.PAGE}")
+        raise
     say(f"wrote {out / evaluation_report.PAGE} and {out / evaluation_report.RESULTS}")
 
 

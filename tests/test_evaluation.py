@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import math
+import os
 import shutil
 from functools import partial
 from html.parser import HTMLParser
@@ -367,6 +368,40 @@ class TestCommand:
         status, _, err = run("part", "--out", part / "test/a/0.png" / "out")
         assert status == 2
         assert "the folder cannot be made" in err
+
+    def test_names_that_are_no_utf_8_are_written_with_escapes(self, run, part, tmp_path):
+        odd = os.fsdecode(b"kr\xe4tzer")
+        (part / "test/b").rename(part / "test" / odd)
+        (part / "ground_truth/b").rename(part / "ground_truth" / odd)
+        (part / "test" / odd / "0.png").rename(part / "test" / odd / f"{odd}.png")
+        (part / "ground_truth" / odd / "0_mask.png").rename(part / "ground_truth" / odd / f"{odd}_mask.png")
+        part.rename(tmp_path / os.fsdecode(b"tei\xdfl"))
+        status, table, err = run(os.fsdecode(b"tei\xdfl"), "--out", "out")
+        assert (status, "Traceback" in err) == (0, False)
+        assert "kr\\udce4tzer" in table
+        (found,) = results(tmp_path / "out")["categories"]
+        assert found["groups"][2]["name"] == odd
+        assert found["images"][-1]["name"] == f"{odd}/{odd}.png"
+        assert "kr\\udce4tzer/kr\\udce4tzer.png" in Page(tmp_path / "out" / "report.html").texts
+
+    def test_an_image_that_is_deleted_meanwhile_costs_the_page_alone(self, run, part, tmp_path, monkeypatch):
+        evaluate = evaluation.evaluate
+
+        def and_delete(*given, **options):
+            found = evaluate(*given, **options)
+            (part / "test/b/0.png").unlink()
+            return found
+
+        monkeypatch.setattr(evaluation, "evaluate", and_delete)
+        (tmp_path / "evaluation-part").mkdir()
+        (tmp_path / "evaluation-part" / "report.html").write_text("of an earlier evaluation")
+        status, table, err = run("part")
+        assert status == 1
+        assert "part/test/b/0.png" in err
+        assert "wrote evaluation-part/results.json, but not report.html" in err
+        assert "image AUROC" in table
+        assert len(results(tmp_path / "evaluation-part")["categories"][0]["images"]) == 6
+        assert not (tmp_path / "evaluation-part" / "report.html").exists()
 
     def test_a_full_disk_ends_it_with_a_sentence(self, run, monkeypatch, tmp_path):
         monkeypatch.setattr(evaluation, "_spill_file", partial(open, "/dev/full", "r+b", buffering=0))
