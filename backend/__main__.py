@@ -51,8 +51,8 @@ example:
 _CALIBRATE = f"""
 {_IMAGES}
 Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
-of the NG scores) and prints the calibration, with what it promises. Images that were in the fit score lower than
-others: hold some back. If one image cannot be scored, nothing is calibrated.
+of the NG scores) and prints the calibration, with what it promises. OK images that were in the fit count with their
+scores by the memory bank of the others, where these are known. If one image cannot be scored, nothing is calibrated.
 {_RECORDS}"""
 _CALIBRATE_EPILOG = """\
 examples:
