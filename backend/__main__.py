@@ -51,8 +51,8 @@ example:
 _CALIBRATE = f"""
 {_IMAGES}
 Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
-of the NG scores) and prints the calibration, with what it promises. Images that were in the fit score lower than
-others: hold some back. If one image cannot be scored, nothing is calibrated.
+of the NG scores) and prints the calibration, with what it promises. OK images that were in the fit count with their
+scores by the memory bank of the others, where these are known. If one image cannot be scored, nothing is calibrated.
 {_RECORDS}"""
 _CALIBRATE_EPILOG = """\
 examples:
@@ -265,7 +265,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
     try:
         result = evaluation.evaluate(settings, options.dataset, shots=options.shots, n_seeds=options.seeds)
-        evaluation_report.write(result, out)
+        evaluation_report.write_results(result, out)
     except BaseException as exc:
         with contextlib.suppress(OSError):  # it is not empty: it was there before
             out.rmdir()
@@ -273,6 +273,11 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
             say("stopped; nothing was written")
         raise
     print_line(evaluation_report.as_text(result))
+    try:
+        evaluation_report.write_page(result, out)
+    except BaseException:  # minutes later, images may be gone
+        say(f"wrote {out / evaluation_report.RESULTS}, but not {evaluation_report.PAGE}")
+        raise
     say(f"wrote {out / evaluation_report.PAGE} and {out / evaluation_report.RESULTS}")
 
 

@@ -119,7 +119,7 @@ def calibrate(
     memory_id: str | None,
     target_false_reject_rate: float | None = None,
     n_candidates: int = 1,
-    ok_are_fresh: bool = True,
+    ok_are_fresh: bool | None = None,
 ) -> Calibration:
     """Choose the threshold and record what it rests on.
 

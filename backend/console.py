@@ -12,13 +12,14 @@ from backend.errors import StorageError
 
 
 def print_line(text: str) -> None:
-    """Print to stdout at once.
+    """Print to stdout at once; what its encoding lacks, such as odd bytes in file names, becomes an escape.
 
     Raises:
         StorageError: it cannot be written.
     """
+    encoding = sys.stdout.encoding
     try:
-        print(text, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError as exc:
         # Or the interpreter would try once more as it ends, and complain in its own words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

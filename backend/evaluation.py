@@ -26,7 +26,7 @@ from backend.features import DinoV2Features
 from backend.fitting import build_bank
 from backend.image_files import read_image
 from backend.infer import InferenceEngine, image_scores, to_image_grid
-from backend.metrics import Measure, PixelHistograms, Rate, image_measures, resamples
+from backend.metrics import Measure, PixelHistograms, Rate, image_measures
 from backend.mvtec import GOOD, Category, TestImage, find_categories, read_mask
 from backend.patchcore import PatchCoreMemory
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
@@ -151,13 +151,16 @@ def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_s
         n_seeds: how many draws of each.
 
     Raises:
-        InvalidRequest: see `find_categories`; a mask whose size is not its image's; more shots than images.
+        InvalidRequest: see `find_categories`; a type of defect is called as the total is; a mask whose size is not its
+            image's; more shots than images.
         InvalidImage, TooLarge: an image cannot be read; the message names it.
         ConfigError: see `open_features`.
         StorageError: there is no room for temporary files.
     """
     categories = find_categories(dataset)
     for category in categories:
+        if ALL in category.defects:
+            raise InvalidRequest(f"{category.name}: rename the folder test/{ALL}: the total of all types is called so")
         if shots and max(shots) > len(category.train):
             raise InvalidRequest(
                 f"--shots {max(shots)}: {category.name} has {count(len(category.train), 'training image')}"
@@ -268,11 +271,9 @@ class _CategoryEvaluation:
         return cases
 
     def _groups(self, cases: Sequence[Case], histograms: PixelHistograms) -> list[Group]:
-        weights = resamples([case.image.defect for case in cases])
         groups = []
         for name, defects in [(ALL, self.category.defects), *((defect, [defect]) for defect in self.category.defects)]:
-            chosen = [index for index, case in enumerate(cases) if case.image.defect in (GOOD, *defects)]
-            members = [cases[index] for index in chosen]
+            members = [case for case in cases if case.image.defect in (GOOD, *defects)]
             defective = [case for case in members if case.image.is_defective]
             judged = [case for case in defective if case.is_rejected is not None]
             groups.append(
@@ -284,7 +285,7 @@ class _CategoryEvaluation:
                         **image_measures(
                             [case.score for case in members],
                             [case.image.is_defective for case in members],
-                            weights[:, chosen],
+                            [case.image.defect for case in members],
                         ),
                         **histograms.measures([GOOD, *defects]),
                     },
@@ -298,7 +299,6 @@ class _CategoryEvaluation:
     ) -> list[FewShotRun]:
         test = np.memmap(spill, np.float32, "r", shape=(len(cases), *train.shape[1:]))
         runs = []
-        once = np.ones((1, len(cases)))
         with progress_bar("few shots", len(shots) * n_seeds, unit="bank") as bar:
             for n_shots in shots:
                 for seed in range(n_seeds):
@@ -313,7 +313,7 @@ class _CategoryEvaluation:
                         distance_map = self._distance_map(bank.distances(tokens), case.image_hw)
                         scores.append(percentile(distance_map, self.settings.score_percentile)[0])
                         self._count_pixels(histograms, case.image, distance_map)
-                    measures = image_measures(scores, [case.image.is_defective for case in cases], once)
+                    measures = image_measures(scores, [case.image.is_defective for case in cases], None)
                     values = {name: measure.value for name, measure in measures.items()}
                     values.update(histograms.values([GOOD, *self.category.defects]))
                     runs.append(FewShotRun(n_shots, seed, values))

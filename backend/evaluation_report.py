@@ -1,5 +1,6 @@
 """What an evaluation found: as a table, as JSON, and as one HTML page that needs nothing else."""
 
+import contextlib
 import json
 import platform
 import statistics
@@ -37,23 +38,43 @@ MEASURES = dict(
         strict=True,
     )
 )
+_BRACKETS = (
+    "in brackets: 95 % confidence intervals of image AUROC; 95 % bootstrap intervals of the other measures, where "
+    "every type has 5 images or more"
+)
 # Some 25 KB each: a page of 15 MB at most, that a browser opens at once.
 _MOST_PICTURES = 600
 _PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "scipy", "faiss-cpu", "openvino", "torch", "timm")
 
 
-def write(evaluation: Evaluation, folder: Path) -> None:
-    """Write the page and the JSON into a folder that is there.
+def write_results(evaluation: Evaluation, folder: Path) -> None:
+    """Write the JSON into a folder that is there, and remove the page of an earlier evaluation.
 
     Raises:
-        StorageError: they cannot be written.
+        StorageError: it cannot be written.
     """
-    page = as_html(evaluation)
     text = json.dumps(as_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
+    _write(folder / RESULTS, text)
+    with contextlib.suppress(OSError):  # there is none, or the new page will say what is wrong
+        (folder / PAGE).unlink()
+
+
+def write_page(evaluation: Evaluation, folder: Path) -> None:
+    """Write the page into a folder that is there.
+
+    Raises:
+        InvalidImage, TooLarge, InvalidRequest: see `as_html`.
+        StorageError: it cannot be written.
+    """
+    _write(folder / PAGE, as_html(evaluation))
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        write_atomic({folder / PAGE: page.encode(), folder / RESULTS: text.encode()})
+        # Names of files that are not UTF-8 are no text: in JSON and on the page the odd bytes become \udc…
+        write_atomic({path: text.encode(errors="backslashreplace")})
     except OSError as exc:
-        raise StorageError(f"the results cannot be written to {folder} ({exc.strerror})") from exc
+        raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc
 
 
 def as_text(evaluation: Evaluation) -> str:
@@ -70,7 +91,7 @@ def as_text(evaluation: Evaluation) -> str:
         rows = [_row(result.category.name, result.groups[0].measures) for result in evaluation.results]
         means = [_number(value) for value in _means(evaluation).values()]
         tables.append(_aligned(("", *MEASURES.values()), [*rows, ("mean", *means)]))
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, _BRACKETS])
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """How well scores tell defective from good: measures of images and of pixels, and how sure they are.
 
-Everything here works on counts by falling score, with any leading axes, so that a thousand resamples cost one call.
+Measures work on counts by falling score, with any leading axes, so that many resamples cost one call.
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,15 +27,18 @@ _BINS = 1 << 16
 # Of the histograms that each image keeps for resampling, 24 KiB together.
 _COARSE_BINS = 1 << 11
 _RESAMPLED_AT_ONCE = 50
+# From fewer images of a kind, resamples of them are too much alike to show how sure a measure is.
+_LEAST_TO_RESAMPLE = 5
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure with the limits of its 95 % confidence interval.
+    """A measure with the limits of its 95 % interval.
 
     Attributes:
         value: 0..1; None where there is nothing to measure.
-        low, high: 2.5th and 97.5th percentile of the bootstrap; None as `value`.
+        low, high: of image AUROC by `auroc_interval`; of all others the 2.5th and 97.5th percentile of the bootstrap,
+            None where a kind has fewer than 5 images. None as `value`.
     """
 
     value: float | None
@@ -139,30 +143,64 @@ def _recall_and_precision(positives: Counts, negatives: Counts) -> tuple[Counts,
     return np.where(one_class, np.nan, recall), precision
 
 
-def resamples(strata: Sequence[str]) -> npt.NDArray[np.float64]:
+def auroc_interval(value: float, n_defective: int, n_good: int) -> tuple[float, float]:
+    """95 % confidence interval of an AUROC that was measured on images, however few.
+
+    The AUROCs from which the measured one is 1.96 standard errors away or less, each by its own standard error: method
+    5 of Newcombe, *Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2*,
+    Statistics in Medicine 25 (2006) 559-573. The bootstrap's interval is too short for few images, and a single point
+    where they separate.
+
+    Args:
+        value: 0..1.
+        n_defective, n_good: at least one of each.
+    """
+    return _lowest_auroc(value, n_defective, n_good), 1 - _lowest_auroc(1 - value, n_defective, n_good)
+
+
+def _lowest_auroc(value: float, n_defective: int, n_good: int) -> float:
+    from scipy.optimize import brentq  # half a second to import, for nobody else
+    from scipy.special import ndtri
+
+    if value <= 0:
+        return 0.0
+    quantile, more = ndtri((1 + CONFIDENCE) / 2), (n_defective + n_good) / 2 - 1
+
+    def beyond(true: float) -> float:
+        of_pairs = 1 + more * ((1 - true) / (2 - true) + true / (1 + true))
+        return value - true - float(quantile * math.sqrt(true * (1 - true) * of_pairs / (n_defective * n_good)))
+
+    return float(brentq(beyond, 0, value * (1 - 1e-12)))  # at 1 itself the error is 0 too
+
+
+def resamples(strata: Sequence[str]) -> Iterator[Counts]:
     """How often each item is drawn in each resample of a stratified bootstrap (Efron & Tibshirani, 1993).
 
     Args:
         strata: of each item; every stratum keeps its size.
 
-    Returns:
-        float64 [RESAMPLES, len(strata)], whole numbers.
+    Yields:
+        float64 [R, len(strata)], whole numbers; `RESAMPLES` rows in all.
     """
     random = np.random.default_rng(SEED)
-    weights = np.zeros((RESAMPLES, len(strata)))
-    for stratum in sorted(set(strata)):
-        members = np.flatnonzero(np.array(strata) == stratum)
-        weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), RESAMPLES)
-    return weights
+    of_stratum = [np.flatnonzero(np.array(strata) == stratum) for stratum in sorted(set(strata))]
+    for start in range(0, RESAMPLES, _RESAMPLED_AT_ONCE):
+        weights = np.zeros((min(_RESAMPLED_AT_ONCE, RESAMPLES - start), len(strata)))
+        for members in of_stratum:
+            even = np.full(len(members), 1 / len(members))
+            weights[:, members] = random.multinomial(len(members), even, len(weights))
+        yield weights
 
 
-def image_measures(scores: Sequence[float], defective: Sequence[bool], weights: Counts) -> dict[str, Measure]:
+def image_measures(
+    scores: Sequence[float], defective: Sequence[bool], strata: Sequence[str] | None
+) -> dict[str, Measure]:
     """How well image scores tell defective images from good ones: `IMAGE_MEASURES`.
 
     Args:
         scores: of each image.
         defective: whether it is; both kinds are there.
-        weights: float64 [R, len(scores)], see `resamples`.
+        strata: of each image, see `resamples`; None for values without intervals.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -176,13 +214,19 @@ def image_measures(scores: Sequence[float], defective: Sequence[bool], weights: 
         return np.asarray(np.add.reduceat(chosen, firsts, axis=-1))
 
     once = np.ones(len(values))
-    drawn = counts(weights, True), counts(weights, False)
-    measures = (
-        _measure(roc_auc_score(labels, values), auroc(*drawn)),
-        _measure(average_precision_score(labels, values), average_precision(*drawn)),
-        _measure(f1_max(counts(once, True), counts(once, False)), f1_max(*drawn)),
-    )
-    return dict(zip(IMAGE_MEASURES, measures, strict=True))
+    area, precision = float(roc_auc_score(labels, values)), float(average_precision_score(labels, values))
+    f1 = float(f1_max(counts(once, True), counts(once, False)))
+    if strata is None:
+        return dict(zip(IMAGE_MEASURES, map(Measure, (area, precision, f1)), strict=True))
+    n_defective = int(labels.sum())
+    drawn: list[tuple[Counts, Counts]] = []
+    if _can_resample(strata):
+        for weights in resamples(strata):
+            of_classes = counts(weights, True), counts(weights, False)
+            drawn.append((average_precision(*of_classes), f1_max(*of_classes)))
+    bootstrapped = _bootstrapped((precision, f1), drawn)
+    area_measure = Measure(area, *auroc_interval(area, n_defective, len(labels) - n_defective))
+    return dict(zip(IMAGE_MEASURES, (area_measure, *bootstrapped), strict=True))
 
 
 def roc_curve(scores: Sequence[float], defective: Sequence[bool]) -> tuple[list[float], list[float]]:
@@ -236,26 +280,35 @@ class PixelHistograms:
         return dict(zip(PIXEL_MEASURES, values, strict=True))
 
     def measures(self, groups: Sequence[str]) -> dict[str, Measure]:
-        """`values`, with intervals: images are resampled, within each group."""
+        """`values`, with intervals: images are resampled, within each group; none where one has fewer than 5."""
         values = self.values(groups)
-        if None in values.values():
-            return {name: Measure(value) for name, value in values.items()}
         chosen = [index for index, group in enumerate(self._groups) if group in groups]
+        strata = [self._groups[index] for index in chosen]
+        if None in values.values() or not _can_resample(strata):
+            return {name: Measure(value) for name, value in values.items()}
         images = np.stack([self._images[index] for index in chosen], axis=1).astype(np.float64)
         images = images[..., images.any(axis=(0, 1))]  # most distances do not occur
-        weights = resamples([self._groups[index] for index in chosen])
         drawn: list[tuple[Counts, Counts]] = []
-        for start in range(0, len(weights), _RESAMPLED_AT_ONCE):
-            positives, negatives, overlaps = weights[start : start + _RESAMPLED_AT_ONCE] @ images
+        for weights in resamples(strata):
+            positives, negatives, overlaps = weights @ images
             drawn.append((auroc(positives, negatives), aupro(overlaps, negatives)))
-        resampled = [np.concatenate(parts) for parts in zip(*drawn, strict=True)]
-        return {name: _measure(value, parts) for (name, value), parts in zip(values.items(), resampled, strict=True)}
+        return dict(zip(values, _bootstrapped(tuple(values.values()), drawn), strict=True))
 
 
-def _measure(value: Any, drawn: Counts) -> Measure:
+def _can_resample(strata: Sequence[str]) -> bool:
+    return min(Counter(strata).values()) >= _LEAST_TO_RESAMPLE
+
+
+def _bootstrapped(values: Sequence[float | None], drawn: Sequence[Sequence[Counts]]) -> list[Measure]:
+    """Values with the intervals of what was drawn of each, block by block; without where nothing was."""
+    if not drawn:
+        return [Measure(value) for value in values]
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, (tail, 100 - tail))
-    return Measure(_number(value), float(low), float(high))
+    measures = []
+    for value, parts in zip(values, zip(*drawn, strict=True), strict=True):
+        low, high = np.percentile(np.concatenate(parts), (tail, 100 - tail))
+        measures.append(Measure(value, float(low), float(high)))
+    return measures
 
 
 def _number(value: Any) -> float | None:

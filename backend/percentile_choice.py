@@ -11,9 +11,11 @@ from backend.errors import InvalidRequest
 
 CANDIDATES: tuple[float, ...] = (95, 98, 99, 99.5, 99.9, 100)
 PREFERRED = 99.0
-# One-sided normal quantile of 1 %: 5 % shared by the five others. Without it the best of six was worse than 99 on fresh
-# images; see `benchmarks.thresholds`.
-_MARGIN = 2.326
+# 5 % shared by the five others. Without the test the best of six was worse than 99 on fresh images; see
+# `benchmarks.thresholds`.
+_ERROR_OF_EACH = 0.01
+# From fewer images of a class their variance is mere chance.
+_LEAST = 5
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Candidate:
         auroc: probability that a defective image scores above a good one, ties counted by half.
         gap: lowest defective minus highest good score; negative when they overlap.
         gain_in_errors: how much better than 99 its AUROC is, in standard errors; None for 99 and where no error can be
-            told.
+            told: a class of one image, or placed alike by both percentiles.
     """
 
     score_percentile: float
@@ -44,11 +46,11 @@ class PercentileChoice:
 
 
 def choose_percentile(ok: Mapping[float, Sequence[float]], ng: Mapping[float, Sequence[float]]) -> PercentileChoice:
-    """The percentile with the largest AUROC that beats 99 by more than chance does, else 99.
+    """The percentile with the largest AUROC that beats 99 by more than chance does, else 99; 99 below 5 images a class.
 
     AUROCs of the same images are compared by their paired standard error: DeLong, DeLong, Clarke-Pearson, *Comparing
     the areas under two or more correlated receiver operating characteristic curves*, Biometrics 44 (1988). Each of the
-    five others is tested at 1 %.
+    five others is tested at 1 %, by Student's distribution with as many degrees of freedom as the smaller class has.
 
     Args:
         ok, ng: scores of good and defective images by percentile, in the same order of images; for all `CANDIDATES`.
@@ -60,9 +62,16 @@ def choose_percentile(ok: Mapping[float, Sequence[float]], ng: Mapping[float, Se
         raise InvalidRequest("choosing the percentile needs NG images: add some, or leave choose_percentile out")
     preferred = _placements(ok[PREFERRED], ng[PREFERRED])
     candidates = [_candidate(percent, ok[percent], ng[percent], preferred) for percent in CANDIDATES]
-    better = [item for item in candidates if item.gain_in_errors is not None and item.gain_in_errors > _MARGIN]
-    by_percentile = {item.score_percentile: item for item in candidates}
-    before = by_percentile[PREFERRED]
+    before = next(item for item in candidates if item.score_percentile == PREFERRED)
+    n_ok, n_ng = len(ok[PREFERRED]), len(ng[PREFERRED])
+    if min(n_ok, n_ng) < _LEAST:
+        reason = (
+            f"99 is kept (AUROC {before.auroc:.4f}): {n_ok} OK and {n_ng} NG images are too few to compare "
+            f"percentiles, it takes {_LEAST} of each"
+        )
+        return PercentileChoice(PREFERRED, reason, candidates)
+    margin = _student_quantile(1 - _ERROR_OF_EACH, min(n_ok, n_ng) - 1)
+    better = [item for item in candidates if item.gain_in_errors is not None and item.gain_in_errors > margin]
     if better:
         best = max(better, key=lambda item: item.auroc)
         reason = (
@@ -71,7 +80,19 @@ def choose_percentile(ok: Mapping[float, Sequence[float]], ng: Mapping[float, Se
         )
         return PercentileChoice(best.score_percentile, reason, candidates)
     reason = f"99 is kept (AUROC {before.auroc:.4f}): none separates better by more than chance would"
+    unjudged = [f"{c.score_percentile:g}" for c in candidates if c.gain_in_errors is None and c.auroc > before.auroc]
+    if unjudged:
+        reason = (
+            f"99 is kept (AUROC {before.auroc:.4f}): whether {', '.join(unjudged)} separate better cannot be judged, "
+            "as the scores of all images are placed alike: add images"
+        )
     return PercentileChoice(PREFERRED, reason, candidates)
+
+
+def _student_quantile(probability: float, degrees: int) -> float:
+    from scipy.special import stdtrit  # half a second that a start need not wait for
+
+    return float(stdtrit(degrees, probability))
 
 
 def _candidate(

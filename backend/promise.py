@@ -1,10 +1,11 @@
 """What scores can promise about a threshold: false reject and escape rates with bounds that hold for any distribution.
 
 A part is rejected when ``score >= threshold``. Future good parts are taken to come from the same process as the scored
-ones (exchangeable), and the scored ones not to have been in the fit. Nothing else is assumed: ties, heavy tails and
-overlapping classes are all right. Every bound is the upper end of Clopper and Pearson, *The use of confidence or
-fiducial limits illustrated in the case of the binomial*, Biometrika 26 (1934), at a confidence that makes up for the
-threshold having been chosen from the very scores that are counted:
+ones, and each score to be made without the others: of parts that were not in the fit. Nothing else is assumed: ties,
+heavy tails and overlapping classes are all right. Leave-one-out scores of a fit's own images share most of their memory
+banks; for them the bounds hold approximately, as ``tests/test_promise_of_a_fit.py`` shows. Every bound is the upper end
+of Clopper and Pearson, *The use of confidence or fiducial limits illustrated in the case of the binomial*, Biometrika
+26 (1934), at a confidence that makes up for the threshold having been chosen from the very scores that are counted:
 
 - It lies at or above a fixed order statistic of the good scores: no correction, as long as no fewer scores are counted
   as rejected than lie beyond that order statistic. (Let t be where the true rate falls to the bound for that count. A
@@ -17,6 +18,7 @@ threshold having been chosen from the very scores that are counted:
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
@@ -24,6 +26,8 @@ from typing import Any
 
 CONFIDENCE = 0.95
 PROMISED_RATE = 0.01
+# More good scores than that are not asked for.
+_MOST_SCORES = 100_000
 # Of the allowed error, what a single bound is given where the threshold mixes both classes; by number of candidates.
 _SHARE_OF_MIXED = {1: 0.3, 6: 0.2}
 
@@ -37,9 +41,11 @@ class Promise:
         text: the same in words.
         n_rejected: good scores at or above the threshold.
         false_reject_rate: share of good parts to be expected at or above it, ``(n_rejected + 1) / (n_ok + 1)``.
-        false_reject_rate_at_most: its upper bound. The three are None where good scores are of images in the fit.
-        n_ok_needed: good scores, all of them below the threshold, that promise 1 %.
-        n_ok_missing: how many there are too few; 0 where there are enough.
+        false_reject_rate_at_most: its upper bound. The three are None where a good score is of an image in the fit, by
+            a memory bank that holds it.
+        n_ok_needed: good scores from which the same rule promises 1 %, if no more of them are rejected than now; None
+            where no number does that anybody would collect.
+        n_ok_missing: how many there are too few; 0 exactly where 1 % is promised.
         n_ok_missing_for_target: good scores that a false reject rate which was asked for needs beyond those there are.
         n_escaped: defective scores below the threshold. It and the next two are None without such scores.
         escape_rate: share of defective parts to be expected below it, ``(n_escaped + 1) / (n_ng + 1)``.
@@ -84,7 +90,7 @@ def make_promise(
     rank: int | None,
     target: float | None = None,
     n_candidates: int = 1,
-    ok_are_fresh: bool = True,
+    ok_are_fresh: bool | None = None,
 ) -> Promise:
     """What a threshold promises.
 
@@ -94,9 +100,9 @@ def make_promise(
         threshold: scores at or above it are rejected.
         rank: the threshold was chosen from good scores alone, such that it never lies below the `rank`-th smallest of
             them (1 is the smallest). None: it is a mean of percentiles of both classes.
-        target: the false reject rate that the threshold was chosen for, if any.
+        target: the false reject rate that the threshold was chosen for by `conformal_threshold`, if any.
         n_candidates: of how many calibrations, each of scores of its own, this one was chosen.
-        ok_are_fresh: whether no good score is of an image that was in the fit.
+        ok_are_fresh: whether every good score was made by a memory bank without its image; None where nobody can tell.
     """
     error = (1 - CONFIDENCE) / n_candidates
     mixed_error = error * _SHARE_OF_MIXED[n_candidates]
@@ -104,18 +110,24 @@ def make_promise(
     known: dict[str, Any] = {}
     if target is not None:
         known["n_ok_missing_for_target"] = max(0, math.ceil(1 / Fraction(str(target))) - 1 - n_ok)
-    if ok_are_fresh:
+    if ok_are_fresh is not False:
         ok_error = mixed_error if rank is None else error
         n_rejected = sum(score >= threshold for score in ok_scores)
         counted = n_rejected if rank is None else max(n_rejected, n_ok - rank)
-        needed = scores_needed(PROMISED_RATE, 1 - ok_error)
+        at_most = upper_bound(counted, n_ok, 1 - ok_error)
         known |= {
             "n_rejected": n_rejected,
             "false_reject_rate": (counted + 1) / (n_ok + 1),
-            "false_reject_rate_at_most": upper_bound(counted, n_ok, 1 - ok_error),
-            "n_ok_needed": needed,
-            "n_ok_missing": max(0, needed - n_ok),
+            "false_reject_rate_at_most": at_most,
         }
+        needed = None
+        if rank is None:
+            needed = _scores_needed(n_rejected, n_ok, 1 - ok_error)
+        elif target is not None:
+            least = 1 if at_most <= PROMISED_RATE else n_ok
+            needed = _scores_needed_for_target(target, least, 1 - ok_error)
+        if needed is not None:
+            known |= {"n_ok_needed": needed, "n_ok_missing": max(0, needed - n_ok)}
     if ng_scores:
         n_escaped = sum(score < threshold for score in ng_scores)
         known |= {
@@ -123,7 +135,8 @@ def make_promise(
             "escape_rate": (n_escaped + 1) / (n_ng + 1),
             "escape_rate_at_most": upper_bound(n_escaped, n_ng, 1 - (mixed_error if rank is None else error)),
         }
-    return Promise(confidence=CONFIDENCE, text=_in_words(n_ok, target, known), **known)
+    text = _in_words(n_ok, target, known, mixed=rank is None, if_fresh=ok_are_fresh is None)
+    return Promise(confidence=CONFIDENCE, text=text, **known)
 
 
 def upper_bound(count: int, n: int, confidence: float) -> float:
@@ -137,36 +150,79 @@ def upper_bound(count: int, n: int, confidence: float) -> float:
     return 1.0 if count >= n else float(betaincinv(count + 1, n - count, confidence))
 
 
-def scores_needed(rate: float, confidence: float) -> int:
-    """How many scores, all of them on the right side of the threshold, bound a rate.
+def _scores_needed(n_rejected: int, n_ok: int, confidence: float) -> int | None:
+    """The fewest scores that bound a rate by 1 % when `n_rejected` are rejected; None where more than 1 % are."""
+    if n_rejected > PROMISED_RATE * n_ok:
+        return None
+    if n_rejected == 0:
+        return math.ceil(math.log1p(-confidence) / math.log1p(-PROMISED_RATE))
+    most = n_rejected
+    while upper_bound(n_rejected, most, confidence) > PROMISED_RATE:
+        most *= 2
+    return _fewest(n_rejected, n_rejected, most, confidence)
 
-    >>> scores_needed(0.01, 0.95)
-    299
+
+def _scores_needed_for_target(target: float, least: int, confidence: float) -> int | None:
+    """The fewest scores, `least` or more, from which `conformal_threshold` rejects at most 1 % with a confidence.
+
+    It counts ``max(0, ⌊(n + 1) · target⌋ - 1)`` of n as rejected, which rises in steps. The bound falls between them,
+    so what is best of a step is its end.
+
+    Returns:
+        None where `_MOST_SCORES` would not do.
     """
-    return math.ceil(math.log1p(-confidence) / math.log1p(-rate))
+    if target >= PROMISED_RATE:
+        return None
+    rate = Fraction(str(target))
+    for count in range(math.floor(_MOST_SCORES * PROMISED_RATE)):
+        last = math.ceil((count + 2) / rate) - 2
+        if last >= least and upper_bound(count, last, confidence) <= PROMISED_RATE:
+            first = math.ceil((count + 1) / rate) - 1 if count else 1
+            needed = _fewest(count, max(first, least), last, confidence)
+            return needed if needed <= _MOST_SCORES else None
+    return None
 
 
-def _in_words(n_ok: int, target: float | None, known: dict[str, Any]) -> str:
+def _fewest(count: int, least: int, most: int, confidence: float) -> int:
+    """The fewest of `least` to `most` scores that bound a rate by 1 % when `count` are rejected; `most` do."""
+    return least + bisect_left(
+        range(least, most), True, key=lambda n: upper_bound(count, n, confidence) <= PROMISED_RATE
+    )
+
+
+def _in_words(n_ok: int, target: float | None, known: dict[str, Any], *, mixed: bool, if_fresh: bool) -> str:
     scores = "1 OK score is" if n_ok == 1 else f"{n_ok} OK scores are"
     sentences = []
     if missing := known.get("n_ok_missing_for_target"):
         sentences.append(
-            f"{scores} too few for a false reject rate of {target:g}, {missing} more are needed: "
+            f"{scores} too few for a false reject rate of {target:g}, {_more(missing)} needed: "
             "the threshold lies just above the largest of them"
         )
     if known.get("false_reject_rate_at_most") is None:
         sentences.append("nothing is promised about false rejects: OK scores of images in the fit are too low")
     else:
-        at_most = known["false_reject_rate_at_most"]
+        at_most, n_rejected = known["false_reject_rate_at_most"], known["n_rejected"]
+        condition = ", if the scored parts were not in the fit" if if_fresh else ""
         sentences.append(
-            f"at most {_percent(at_most)} of good parts are rejected ({100 * CONFIDENCE:.0f} % confidence)"
+            f"at most {_percent(at_most)} of good parts are rejected ({100 * CONFIDENCE:.0f} % confidence){condition}"
         )
-        if missing := known["n_ok_missing"]:
-            sentences.append(f"{scores} too few to promise 1 %: {missing} more are needed")
+        if missing := known.get("n_ok_missing"):
+            sentences.append(f"{scores} too few to promise 1 %: {_more(missing)} needed")
+        elif at_most > PROMISED_RATE and mixed:
+            sentences.append(f"more scores like these would not promise 1 %: {n_rejected} of {n_ok} are rejected")
+        elif at_most > PROMISED_RATE:
+            sentences.append(
+                f"this rule rejects about {100 * (target or PROMISED_RATE):g} % by design: to promise 1 %, ask for a "
+                "smaller target_false_reject_rate"
+            )
     if "escape_rate_at_most" in known:
         escapes = _percent(known["escape_rate_at_most"])
         sentences.append(f"at most {escapes} of parts like the NG ones escape ({100 * CONFIDENCE:.0f} % confidence)")
     return "; ".join(sentences)
+
+
+def _more(missing: int) -> str:
+    return f"{missing} more {'is' if missing == 1 else 'are'}"
 
 
 def _percent(rate: float) -> str:

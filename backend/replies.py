@@ -134,8 +134,9 @@ class PromiseReply(Reply):
     text: str = Field(
         description="the same in words",
         examples=[
-            "at most 76 % of good parts are rejected (95 % confidence); 3 OK scores are too few to promise 1 %: 415 "
-            "more are needed; at most 88 % of parts like the NG ones escape (95 % confidence)"
+            "at most 76 % of good parts are rejected (95 % confidence), if the scored parts were not in the fit; 3 OK "
+            "scores are too few to promise 1 %: 415 more are needed; at most 88 % of parts like the NG ones escape "
+            "(95 % confidence)"
         ],
     )
     n_rejected: int | None = Field(None, description="OK scores at or above the threshold", examples=[0])
@@ -144,14 +145,19 @@ class PromiseReply(Reply):
     )
     false_reject_rate_at_most: float | None = Field(
         None,
-        description="its upper bound, for any distribution; this and what is about false rejects is left out where the "
-        "OK images were in the fit",
+        description="its upper bound, for any distribution; this and what is about false rejects is left out where an "
+        "OK image was in the fit and its score by the memory bank of the others is not known",
         examples=[0.7534],
     )
     n_ok_needed: int | None = Field(
-        None, description="OK scores, all below the threshold, from which 1 % is promised", examples=[418]
+        None,
+        description="OK scores from which this rule promises 1 %, if no more of them are rejected than now; left out "
+        "where it never does, as p99 of the OK scores alone",
+        examples=[418],
     )
-    n_ok_missing: int | None = Field(None, description="how many there are too few", examples=[415])
+    n_ok_missing: int | None = Field(
+        None, description="how many there are too few; 0 where 1 % is promised", examples=[415]
+    )
     n_ok_missing_for_target: int | None = Field(
         None, description="OK scores that target_false_reject_rate needs beyond those there are", examples=[None]
     )

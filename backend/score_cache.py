@@ -1,5 +1,6 @@
 """Scores of stored images on disk, so that a calibration that a client gave up on, or repeats, does not start anew."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -65,6 +66,8 @@ def _read(path: Path) -> dict[str, tuple[float, ...]]:
         return {}
     except ValueError as exc:
         log.warning("scores.not_read", reason=str(exc))
+        with contextlib.suppress(OSError):  # or it would grow for ever, and never be read again
+            path.unlink()
         return {}
     scores = {}
     for line in lines:

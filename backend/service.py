@@ -282,7 +282,7 @@ class InspectionService:
         memory_id: str | None = None,
         target_false_reject_rate: float | None = None,
         n_candidates: int = 1,
-        ok_are_fresh: bool = True,
+        ok_are_fresh: bool | None = None,
     ) -> Calibration:
         """Choose the ROI's threshold from image scores and store it.
 
@@ -317,7 +317,7 @@ class InspectionService:
             ok_are_fresh=ok_are_fresh,
         )
         self.store.save_calibration(key, calibration)
-        self.drift.begin(key, ok_scores if ok_are_fresh else ())
+        self.drift.begin(key, () if ok_are_fresh is False else ok_scores)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
         return calibration
 

@@ -332,7 +332,8 @@ class TestCalibrate:
         alone = service(work, features)
         ok = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[:2]]
         ng = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[2:]]
-        expected = alone.calibrate_ng(KEY, ok, ng, mm_per_px=0.2, area_mm2_thr=2.5).as_dict()
+        given = {"mm_per_px": 0.2, "area_mm2_thr": 2.5, "ok_are_fresh": True}
+        expected = alone.calibrate_ng(KEY, ok, ng, **given).as_dict()
         stored = (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes()
         (work / "models" / "Master1" / "Pattern" / "calib.json").unlink()
         status, out, _ = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--area-mm2-thr", "2.5")

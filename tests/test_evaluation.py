@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import math
+import os
 import shutil
 from functools import partial
 from html.parser import HTMLParser
@@ -270,7 +271,10 @@ class TestResults:
             assert found["mean"][name] == pytest.approx((first[name]["value"] + second[name]["value"]) / 2)
         for name in PIXEL_MEASURES:
             assert found["mean"][name] == first[name]["value"], "the other has no masks"
-        assert out.splitlines()[-1].split() == ["mean", *(f"{value:.3f}" for value in found["mean"].values())]
+        assert out.split("\n\n")[-2].splitlines()[-1].split() == [
+            "mean",
+            *(f"{value:.3f}" for value in found["mean"].values()),
+        ]
 
 
 class TestFewShots:
@@ -322,12 +326,14 @@ class TestCommand:
         table = out.split("\n\n")[1].splitlines()
         assert [line.split()[0] for line in table[2:]] == ["all", "a", "b"]
         assert len({len(line) for line in table}) == 1, "aligned"
+        assert "95 % bootstrap intervals of the other measures" in out.splitlines()[-1]
         assert "wrote evaluation-part/report.html and evaluation-part/results.json" in err
 
     @pytest.mark.parametrize(
         ("break_it", "status", "message"),
         [
             (lambda part: shutil.rmtree(part / "train"), 2, "train/good: no such folder"),
+            (lambda part: (part / "test/b").rename(part / "test/all"), 2, "part: rename the folder test/all"),
             (lambda part: (part / "test/a/0.png").write_text("no image"), 1, "part/test/a/0.png: this is not an"),
             (
                 lambda part: cv2.imwrite(str(part / "ground_truth/b/0_mask.png"), np.ones((3, 4), np.uint8)),
@@ -362,6 +368,40 @@ class TestCommand:
         status, _, err = run("part", "--out", part / "test/a/0.png" / "out")
         assert status == 2
         assert "the folder cannot be made" in err
+
+    def test_names_that_are_no_utf_8_are_written_with_escapes(self, run, part, tmp_path):
+        odd = os.fsdecode(b"kr\xe4tzer")
+        (part / "test/b").rename(part / "test" / odd)
+        (part / "ground_truth/b").rename(part / "ground_truth" / odd)
+        (part / "test" / odd / "0.png").rename(part / "test" / odd / f"{odd}.png")
+        (part / "ground_truth" / odd / "0_mask.png").rename(part / "ground_truth" / odd / f"{odd}_mask.png")
+        part.rename(tmp_path / os.fsdecode(b"tei\xdfl"))
+        status, table, err = run(os.fsdecode(b"tei\xdfl"), "--out", "out")
+        assert (status, "Traceback" in err) == (0, False)
+        assert "kr\\udce4tzer" in table
+        (found,) = results(tmp_path / "out")["categories"]
+        assert found["groups"][2]["name"] == odd
+        assert found["images"][-1]["name"] == f"{odd}/{odd}.png"
+        assert "kr\\udce4tzer/kr\\udce4tzer.png" in Page(tmp_path / "out" / "report.html").texts
+
+    def test_an_image_that_is_deleted_meanwhile_costs_the_page_alone(self, run, part, tmp_path, monkeypatch):
+        evaluate = evaluation.evaluate
+
+        def and_delete(*given, **options):
+            found = evaluate(*given, **options)
+            (part / "test/b/0.png").unlink()
+            return found
+
+        monkeypatch.setattr(evaluation, "evaluate", and_delete)
+        (tmp_path / "evaluation-part").mkdir()
+        (tmp_path / "evaluation-part" / "report.html").write_text("of an earlier evaluation")
+        status, table, err = run("part")
+        assert status == 1
+        assert "part/test/b/0.png" in err
+        assert "wrote evaluation-part/results.json, but not report.html" in err
+        assert "image AUROC" in table
+        assert len(results(tmp_path / "evaluation-part")["categories"][0]["images"]) == 6
+        assert not (tmp_path / "evaluation-part" / "report.html").exists()
 
     def test_a_full_disk_ends_it_with_a_sentence(self, run, monkeypatch, tmp_path):
         monkeypatch.setattr(evaluation, "_spill_file", partial(open, "/dev/full", "r+b", buffering=0))

@@ -1,14 +1,16 @@
 """Measures beside scikit-learn's, and beside the definitions written out."""
 
+import tracemalloc
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from backend import metrics
-from backend.metrics import PixelHistograms, Rate, aupro, auroc, image_measures, resamples
+from backend.metrics import PixelHistograms, Rate, aupro, auroc, auroc_interval, image_measures, resamples
 
 
 def scored(n, seed, ties=False):
@@ -60,7 +62,7 @@ class TestImageMeasures:
     @pytest.mark.parametrize("ties", [False, True])
     def test_they_are_those_of_scikit_learn(self, ties):
         scores, defective = scored(60, seed=1, ties=ties)
-        found = image_measures(scores, defective, np.ones((1, 60)))
+        found = image_measures(scores, defective, None)
         assert found["image_auroc"].value == pytest.approx(roc_auc_score(defective, scores), abs=1e-12)
         assert found["image_ap"].value == pytest.approx(average_precision_score(defective, scores), abs=1e-12)
         assert found["image_f1_max"].value == pytest.approx(best_f1(defective, scores), abs=1e-12)
@@ -69,29 +71,79 @@ class TestImageMeasures:
     def test_their_intervals_are_those_of_measuring_every_resample_by_scikit_learn(self, monkeypatch, ties):
         monkeypatch.setattr(metrics, "RESAMPLES", 100)
         scores, defective = scored(30, seed=2, ties=ties)
-        weights = resamples(["ng" if label else "good" for label in defective])
-        found = image_measures(scores, defective, weights)
-        expected = {"image_auroc": roc_auc_score, "image_ap": average_precision_score, "image_f1_max": best_f1}
+        strata = ["ng" if label else "good" for label in defective]
+        weights = np.concatenate(list(resamples(strata)))
+        found = image_measures(scores, defective, strata)
+        expected = {"image_ap": average_precision_score, "image_f1_max": best_f1}
         for name, measure in expected.items():
             drawn = [measure(np.repeat(defective, times), np.repeat(scores, times)) for times in weights.astype(int)]
             assert [found[name].low, found[name].high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=1e-12)
 
-    def test_scores_that_separate_are_perfect_in_every_resample(self):
-        found = image_measures([0.1, 0.2, 0.8, 0.9], [False, False, True, True], resamples(["a", "a", "b", "b"]))
-        assert {(m.low, m.value, m.high) for m in found.values()} == {(1.0, 1.0, 1.0)}
+    @pytest.mark.parametrize("n_few", [1, 4, 5])
+    def test_of_fewer_than_five_images_of_a_kind_there_is_no_bootstrap_interval(self, n_few):
+        strata = ["good"] * 8 + ["crack"] * 7 + ["hole"] * n_few
+        defective = [stratum != "good" for stratum in strata]
+        found = image_measures(np.random.default_rng(0).random(len(strata)), defective, strata)
+        for name in ("image_ap", "image_f1_max"):
+            assert (found[name].low is None) == (found[name].high is None) == (n_few < 5)
+        assert found["image_auroc"].low < found["image_auroc"].value < found["image_auroc"].high
+
+    def test_many_images_take_little_memory(self):
+        scores, defective = scored(6000, seed=8)
+        strata = ["crack" if label else "good" for label in defective]
+        image_measures(scores[:100], defective[:100], strata[:100])
+        tracemalloc.start()
+        try:
+            image_measures(scores, defective, strata)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 64 << 20
+
+
+class TestAurocInterval:
+    @pytest.mark.parametrize("true", [0.7, 0.9, 0.98, 0.995])
+    @pytest.mark.parametrize(("n_good", "n_defective"), [(1, 17), (6, 17), (20, 3), (30, 50)])
+    def test_it_holds_the_true_value_as_often_as_stated(self, n_good, n_defective, true):
+        random, repetitions = np.random.default_rng([n_good, n_defective, int(1000 * true)]), 2000
+        good = random.normal(size=(repetitions, n_good, 1))
+        defective = random.normal(2**0.5 * stats.norm.ppf(true), size=(repetitions, 1, n_defective))
+        interval = cache(lambda n_pairs: auroc_interval(n_pairs / (n_good * n_defective), n_defective, n_good))
+        held = [low <= true <= high for low, high in map(interval, (defective > good).sum(axis=(1, 2)).tolist())]
+        assert np.mean(held) >= stats.binom.ppf(0.0001, repetitions, 0.94) / repetitions
+
+    @pytest.mark.parametrize(("n_good", "n_defective"), [(1, 1), (6, 17), (300, 40)])
+    def test_its_ends_are_the_values_that_lie_as_many_errors_away(self, n_good, n_defective):
+        for value in np.linspace(0, 1, 11):
+            low, high = auroc_interval(value, n_defective, n_good)
+            assert 0 <= low <= value <= high <= 1
+            assert (low, high) == pytest.approx(
+                [1 - end for end in auroc_interval(1 - value, n_defective, n_good)][::-1]
+            )
+            for end in (low, high):
+                k = (n_good + n_defective) / 2 - 1
+                variance = end * (1 - end) * (1 + k * (1 - end) / (2 - end) + k * end / (1 + end))
+                error = (variance / (n_good * n_defective)) ** 0.5
+                assert abs(value - end) == pytest.approx(stats.norm.ppf(0.975) * error, abs=1e-6)
+
+    def test_of_few_images_that_separate_it_is_wide(self):
+        found = image_measures([0.1] * 6 + [0.9] * 17, [False] * 6 + [True] * 17, ["good"] * 6 + ["crack"] * 17)
+        assert found["image_auroc"].low == pytest.approx(0.78, abs=0.005)
+        assert found["image_auroc"].high == 1
 
 
 class TestResamples:
     def test_every_stratum_keeps_its_size(self):
         strata = ["good"] * 7 + ["crack"] * 2 + ["hole"]
-        weights = resamples(strata)
+        weights = np.concatenate(list(resamples(strata)))
         assert weights.shape == (metrics.RESAMPLES, 10)
         for members, size in ((slice(0, 7), 7), (slice(7, 9), 2), (slice(9, 10), 1)):
             assert (weights[:, members].sum(axis=1) == size).all()
         assert weights[:, 0].mean() == pytest.approx(1, abs=0.15), "each item is drawn once on average"
 
     def test_they_are_the_same_every_time(self):
-        assert (resamples(["a", "b", "a"]) == resamples(["a", "b", "a"])).all()
+        first, again = (np.concatenate(list(resamples(["a", "b", "a"]))) for _ in range(2))
+        assert (first == again).all()
 
 
 class TestPixelMeasures:
@@ -150,6 +202,7 @@ class TestPixelMeasures:
 
     def test_their_intervals_are_those_of_measuring_every_resample_of_the_images(self, monkeypatch):
         monkeypatch.setattr(metrics, "RESAMPLES", 25)
+        monkeypatch.setattr(metrics, "_LEAST_TO_RESAMPLE", 1)
         maps, masks = smooth_maps(6, (40, 40), seed=6)
         groups = ["good", "good", "good", "crack", "crack", "hole"]
         histograms = PixelHistograms()
@@ -157,7 +210,7 @@ class TestPixelMeasures:
         for group, distance_map, mask in zip(groups, maps, masks, strict=True):
             histograms.add(group, distance_map, mask if group != "good" else None)
         drawn = {"pixel_auroc": [], "pixel_aupro": []}
-        for times in resamples(groups).astype(int):
+        for times in np.concatenate(list(resamples(groups))).astype(int):
             chosen = np.repeat(np.arange(6), times)
             labels = np.concatenate([masks[index].ravel() for index in chosen])
             values = np.concatenate([maps[index].ravel() for index in chosen])
@@ -170,6 +223,15 @@ class TestPixelMeasures:
             low, high = np.percentile(drawn[name], (2.5, 97.5))
             assert high - low > 3 * tolerance, "so that the interval is seen"
             assert [found[name].low, found[name].high] == pytest.approx([low, high], abs=tolerance)
+
+    def test_of_fewer_than_five_images_of_a_group_they_have_no_interval(self):
+        maps, masks = smooth_maps(10, (24, 24), seed=9)
+        histograms = PixelHistograms()
+        for index, (distance_map, mask) in enumerate(zip(maps, masks, strict=True)):
+            histograms.add("good" if index < 5 else "crack", distance_map, None if index < 5 else mask)
+        assert None not in {m.low for m in histograms.measures(["good", "crack"]).values()}
+        histograms.add("hole", maps[0], masks[0])
+        assert {m.low for m in histograms.measures(["good", "crack", "hole"]).values()} == {None}
 
     def test_without_masks_there_is_nothing_to_measure(self):
         histograms = PixelHistograms()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from backend.errors import InvalidRequest
@@ -49,20 +50,34 @@ def test_another_percentile_is_chosen_where_it_separates_better_by_more_than_cha
     assert "99.9 separates better than 99" in choice.reason
 
 
-def test_among_candidates_that_are_alike_another_than_99_is_rare():
+@pytest.mark.parametrize(("n_ok", "n_ng"), [(30, 20), (100, 2), (100, 3), (100, 5), (5, 100), (6, 6)])
+def test_among_candidates_that_are_alike_another_than_99_is_rare(n_ok, n_ng):
     rng = np.random.default_rng(3)
     others = 0
     for _ in range(600):
-        others += choose_percentile(scores(rng, 30, [0] * 6), scores(rng, 20, [1] * 6)).chosen != 99
-    assert others / 600 < 0.09, "5 %, and the error of 600 trials and of an estimated variance"
+        others += choose_percentile(scores(rng, n_ok, [0] * 6), scores(rng, n_ng, [1] * 6)).chosen != 99
+    assert others <= stats.binom.ppf(0.9999, 600, 0.05), "5 %, and the chance of 600 trials"
 
 
-@pytest.mark.parametrize(("n_ok", "n_ng"), [(1, 1), (1, 9), (9, 1)])
-def test_from_single_images_no_choice_is_made(n_ok, n_ng):
+@pytest.mark.parametrize(("n_ok", "n_ng"), [(1, 1), (1, 9), (9, 1), (4, 50), (50, 4)])
+def test_from_few_images_no_choice_is_made(n_ok, n_ng):
     rng = np.random.default_rng(4)
     choice = choose_percentile(scores(rng, n_ok, [9, 9, 9, 0, 0, 0]), scores(rng, n_ng, [0, 0, 0, 9, 9, 9]))
     assert choice.chosen == 99
-    assert "99 is kept" in choice.reason
+    assert f"{n_ok} OK and {n_ng} NG images are too few to compare percentiles" in choice.reason
+
+
+def test_a_gain_without_an_error_is_said_to_be_beyond_judgement():
+    tied, apart = [0.5] * 8, [0.9] * 8
+    ok = dict.fromkeys(CANDIDATES, tied)
+    choice = choose_percentile(ok, {percent: tied if percent == 99 else apart for percent in CANDIDATES})
+    assert (choice.chosen, choice.candidates[0].auroc, choice.candidates[2].auroc) == (99, 1, 0.5)
+    assert choice.reason == (
+        "99 is kept (AUROC 0.5000): whether 95, 98, 99.5, 99.9, 100 separate better cannot be judged, as the scores of "
+        "all images are placed alike: add images"
+    )
+    alike = choose_percentile(ok, dict.fromkeys(CANDIDATES, apart))
+    assert "none separates better" in alike.reason, "nor worse"
 
 
 def test_without_ng_images_there_is_nothing_to_choose_by():

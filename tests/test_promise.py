@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import betainc
 
 from backend.calib import Calibration, calibrate, choose_threshold, conformal_threshold
-from backend.promise import _SHARE_OF_MIXED, Promise, make_promise, scores_needed, upper_bound
+from backend.promise import _SHARE_OF_MIXED, Promise, make_promise, upper_bound
 
 REPETITIONS = 2000
 
@@ -34,13 +34,6 @@ def test_the_bound_of_a_count_is_that_of_clopper_and_pearson(n, confidence):
     for count in {0, 1, n // 3, n - 1, n}:
         interval = stats.binomtest(count, n, alternative="less").proportion_ci(confidence, "exact")
         assert upper_bound(count, n, confidence) == pytest.approx(interval.high, rel=1e-9)
-
-
-def test_the_scores_that_promise_a_rate_are_the_fewest_that_do():
-    assert scores_needed(0.01, 0.95) == 299
-    for rate, confidence in [(0.01, 0.95), (0.01, 0.985), (0.05, 0.99)]:
-        needed = scores_needed(rate, confidence)
-        assert upper_bound(0, needed, confidence) <= rate < upper_bound(0, needed - 1, confidence)
 
 
 def worst_failure_rate(n, rank, error):
@@ -199,13 +192,81 @@ def test_too_few_scores_for_a_target_are_said_and_the_largest_of_them_pass():
 # --- the reply
 
 
+def calibrated_on_clean(n_ok, n_ng, **options):
+    """Of good scores without ties, all of them far below the defective ones."""
+    return calibrated(np.arange(n_ok) / n_ok, [9.0] * n_ng, **options).promise
+
+
+@pytest.mark.parametrize("n_candidates", _SHARE_OF_MIXED)
+@pytest.mark.parametrize("n_ng", [0, 20])
+@pytest.mark.parametrize("target", [None, 0.05, 0.01, 0.0099, 0.008, 0.006, 0.005, 0.002, 1e-6])
+@pytest.mark.parametrize("n_ok", [1, 28, 298, 299, 340, 700, 2000])
+def test_with_the_scores_that_are_missing_one_percent_is_promised_and_with_one_less_it_is_not(
+    n_ok, target, n_ng, n_candidates
+):
+    options = {"target_false_reject_rate": target, "n_candidates": n_candidates}
+    promise = calibrated_on_clean(n_ok, n_ng, **options)
+    assert (promise.n_ok_missing == 0) == (promise.false_reject_rate_at_most <= 0.01)
+    if (target is None and not n_ng) or target in (0.05, 0.01, 0.0099):
+        assert (promise.n_ok_needed, promise.n_ok_missing) == (None, None)
+        assert "ask for a smaller target_false_reject_rate" in promise.text
+        return
+    if promise.n_ok_missing:
+        assert promise.n_ok_needed == n_ok + promise.n_ok_missing
+        assert f"{promise.n_ok_missing} more are needed" in promise.text or promise.n_ok_missing == 1
+        assert calibrated_on_clean(promise.n_ok_needed - 1, n_ng, **options).false_reject_rate_at_most > 0.01
+    assert calibrated_on_clean(promise.n_ok_needed, n_ng, **options).false_reject_rate_at_most <= 0.01
+
+
+@pytest.mark.parametrize(("n", "target"), [(299, None), (5000, None), (299, 0.05), (5000, 0.01)])
+def test_a_rule_that_rejects_one_percent_or_more_by_design_never_promises_one_percent(n, target):
+    promise = calibrated_on_clean(n, 0, target_false_reject_rate=target, ok_are_fresh=True)
+    assert promise.false_reject_rate_at_most > 0.01
+    assert promise.n_ok_missing is None
+    assert promise.text.partition("; ")[2] == (
+        f"this rule rejects about {100 * (target or 0.01):g} % by design: to promise 1 %, ask for a smaller "
+        "target_false_reject_rate"
+    )
+
+
+def test_of_scores_that_overlap_no_number_is_named():
+    promise = calibrated([0.1] * 90 + [0.9] * 10, [0.5] * 10).promise
+    assert promise.n_rejected == 10
+    assert promise.n_ok_needed is None
+    assert "more scores like these would not promise 1 %: 10 of 100 are rejected" in promise.text
+
+
+def test_with_some_rejected_the_scores_that_are_missing_are_those_for_as_many_rejected():
+    ok, ng = [0.1] * 599 + [0.9], [0.5] * 10
+    promise = calibrated(ok, ng).promise
+    assert (promise.n_rejected, promise.n_ok_missing) == (1, promise.n_ok_needed - 600)
+    more, one_less = ([0.1] * (promise.n_ok_missing - missing) for missing in (0, 1))
+    assert calibrated([*ok, *more], ng).promise.false_reject_rate_at_most <= 0.01
+    assert calibrated([*ok, *one_less], ng).promise.false_reject_rate_at_most > 0.01
+
+
+def test_one_missing_score_is_one():
+    promise = calibrated_on_clean(298, 0, target_false_reject_rate=0.002)
+    assert "298 OK scores are too few to promise 1 %: 1 more is needed" in promise.text
+    promise = calibrated_on_clean(98, 0, target_false_reject_rate=0.01)
+    assert "98 OK scores are too few for a false reject rate of 0.01, 1 more is needed" in promise.text
+
+
 def test_few_scores_are_said_to_be_few_instead_of_extrapolated():
-    promise = calibrated([0.41]).promise
-    assert promise.false_reject_rate_at_most == 1
-    assert (promise.n_ok_needed, promise.n_ok_missing) == (299, 298)
-    assert promise.text == (
-        "at most 100 % of good parts are rejected (95 % confidence); 1 OK score is too few to promise 1 %: "
-        "298 more are needed"
+    promise = calibrated([0.41], [0.7], ok_are_fresh=True).promise
+    assert promise.false_reject_rate_at_most == 0.985
+    assert (promise.n_ok_needed, promise.n_ok_missing) == (418, 417)
+    assert promise.text.startswith(
+        "at most 99 % of good parts are rejected (95 % confidence); 1 OK score is too few to promise 1 %: "
+        "417 more are needed; "
+    )
+
+
+def test_where_nobody_can_tell_what_was_in_the_fit_the_words_name_the_condition():
+    given, fresh = (calibrated([0.41], ok_are_fresh=known).promise for known in (None, True))
+    assert given.as_dict() == {**fresh.as_dict(), "text": given.text}
+    assert given.text == fresh.text.replace(
+        "(95 % confidence)", "(95 % confidence), if the scored parts were not in the fit"
     )
 
 

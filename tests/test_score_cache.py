@@ -4,6 +4,7 @@ import json
 
 from structlog.testing import capture_logs
 
+from backend import score_cache
 from backend.roi_mask import Circle, Rect
 from backend.score_cache import ScoreCache
 
@@ -47,6 +48,16 @@ def test_what_a_crash_tore_is_made_again_and_spoils_no_other(tmp_path):
         assert ScoreCache(tmp_path, CONDITIONS).get(b"3", None) == (0.3,)
     file.write_text('\n[1, 2]\n{"a": 1}\n["x", "y"]\n["x", NaN, 3]\n7')
     assert ScoreCache(tmp_path, CONDITIONS).get(b"1", None) is None
+
+
+def test_a_file_that_has_grown_too_large_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(score_cache, "_MAX_BYTES", 200)
+    for number in range(7):  # some 75 bytes each: three are too many
+        ScoreCache(tmp_path, CONDITIONS).put(b"%d" % number, None, (0.5,))
+        (file,) = tmp_path.iterdir()
+        assert file.stat().st_size < 300
+    assert ScoreCache(tmp_path, CONDITIONS).get(b"6", None) == (0.5,)
+    assert ScoreCache(tmp_path, CONDITIONS).get(b"0", None) is None
 
 
 def test_where_the_disk_does_not_take_them_the_run_goes_on(tmp_path):

@@ -1,0 +1,63 @@
+"""What thresholds from the leave-one-out scores of a fit promise: nearly what those of independent scores do."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from backend.calib import calibrate
+from backend.fitting import build_bank
+from backend.patchcore import l2_normalize
+
+TOKEN_HW, DIM = (3, 3), 6
+PLACES = np.random.default_rng(7).normal(size=(9, DIM))
+SPREAD = 0.3
+REPETITIONS, N_FRESH = 400, 500
+
+
+def parts(rng, n, spread=SPREAD):
+    """Patch embeddings of parts that differ as a whole and from patch to patch: float32 [n * 9, 6], L2-normalised."""
+    of_part = spread * rng.normal(size=(n, 1, DIM)) * rng.lognormal(sigma=0.5, size=(n, 1, 1))
+    patches = PLACES + of_part + 0.1 * rng.normal(size=(n, 9, DIM))
+    return l2_normalize(patches.reshape(-1, DIM).astype(np.float32))
+
+
+def scores(distances):
+    """The image scores of patch distances."""
+    return np.percentile(np.reshape(distances, (-1, 9)), 99, axis=1)
+
+
+def failures(n, target, n_ng, coreset_rate, *, honest=True, repetitions=REPETITIONS):
+    """How often the bound of false rejects failed, as a count."""
+    rng = np.random.default_rng([n, n_ng, int(10 * coreset_rate)])
+    failed = 0
+    for _ in range(repetitions):
+        embeddings = parts(rng, n)
+        bank = build_bank(embeddings, TOKEN_HW, coreset_rate, None, nullcontext, lambda *_: None)
+        fresh = scores(bank.memory.distances(parts(rng, N_FRESH)))
+        calibration = calibrate(
+            scores(bank.held_out.distances if honest else bank.memory.distances(embeddings)).tolist(),
+            scores(bank.memory.distances(parts(rng, n_ng, 2 * SPREAD))).tolist() if n_ng else [],
+            mm_per_px=1,
+            area_mm2_thr=1,
+            score_percentile=99,
+            memory_id=None,
+            target_false_reject_rate=target,
+            ok_are_fresh=True,
+        )
+        failed += np.mean(fresh >= calibration.threshold) > calibration.promise.false_reject_rate_at_most
+    return failed
+
+
+@pytest.mark.parametrize("coreset_rate", [0.1, 0.5])
+@pytest.mark.parametrize(("n", "target", "n_ng"), [(12, None, 0), (40, None, 0), (40, 0.1, 0), (40, None, 20)])
+def test_the_bound_of_leave_one_out_scores_holds_about_as_often_as_that_of_independent_ones(
+    n, target, n_ng, coreset_rate
+):
+    most = stats.binom.ppf(0.9999, REPETITIONS, 0.05)  # 5 %, and the chance of the trials
+    assert failures(n, target, n_ng, coreset_rate) <= most
+
+
+def test_that_of_scores_by_the_parts_own_bank_would_be_broken_nearly_always():
+    assert failures(40, 0.1, 0, 0.5, honest=False, repetitions=50) > 40
