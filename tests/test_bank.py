@@ -304,6 +304,59 @@ class TestExplain:
             self.explain(service, parts[2], (160, 10))
 
 
+def tampered(service, **changes):
+    """The ROI's memory file with some of its arrays replaced, or its images described otherwise."""
+    path = service.settings.models_dir / "Master1" / "Pattern" / "memory.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    described = changes.pop("images", None)
+    if described is not None:
+        metadata = json.loads(str(arrays["metadata"]))
+        metadata["images"] = [{**image, **described} for image in metadata["images"]]
+        changes["metadata"] = np.array(json.dumps(metadata))
+    np.savez(path, **{**arrays, **changes})
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        np.full(8, 2**62),
+        np.full(8, -2),
+        np.full(8, 128),
+        np.zeros(7, np.int64),
+        np.zeros(8),
+        np.zeros((8, 1), np.int64),
+    ],
+)
+def test_a_bank_that_says_nonsense_about_its_patches_is_damaged(service, parts, patches):
+    assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2).n_embeddings == 128
+    n_kept = len(service.fitted(KEY).memory.embeddings)
+    tampered(service, patches=np.resize(patches, (n_kept, *patches.shape[1:])) if len(patches) == 8 else patches)
+    for ask in (bank_runs.look, TestExplain().explain):
+        with pytest.raises(DamagedMemory):
+            ask(service, KEY) if ask is bank_runs.look else ask(service, parts[2])
+
+
+@pytest.mark.parametrize("nonsense", [{"height": 10**400}, {"width": 0}, {"scores": {"99": 1e400}}, {"name": 7}])
+def test_a_bank_that_says_nonsense_about_its_images_is_damaged(service, parts, nonsense):
+    service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+    tampered(service, images=nonsense)
+    with pytest.raises(DamagedMemory):
+        bank_runs.look(service, KEY)
+
+
+@pytest.mark.parametrize("huge", [True, False])
+def test_a_thumbnail_that_is_none_is_not_shown(service, parts, huge):
+    service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
+    bomb = cv2.imencode(".png", np.zeros((4000, 4000), np.uint8))[1].tobytes() if huge else b"no image"
+    tampered(
+        service,
+        thumbnails=np.frombuffer(bomb * 2, np.uint8),
+        thumbnail_ends=np.array([len(bomb), 2 * len(bomb)]),
+    )
+    assert TestExplain().width(TestExplain().explain(service, parts[2], (10, 10)).pictures[0]) == 384
+
+
 def test_thumbnails_are_small_and_keep_the_aspect_of_the_image():
     for height, width in [(2000, 1000), (100, 50), (3, 3000)]:
         small = cv2.imdecode(np.frombuffer(thumbnail(np.zeros((height, width, 3), np.uint8)), np.uint8), 1)
