@@ -34,7 +34,9 @@ def failures(n, target, n_ng, coreset_rate, *, honest=True, repetitions=REPETITI
     failed = 0
     for _ in range(repetitions):
         embeddings = parts(rng, n)
-        bank = build_bank(embeddings, TOKEN_HW, coreset_rate, None, nullcontext, lambda *_: None)
+        bank = build_bank(
+            embeddings, list(map(str, range(n))), TOKEN_HW, coreset_rate, None, nullcontext, lambda *_: None
+        )
         fresh = scores(bank.memory.distances(parts(rng, N_FRESH)))
         calibration = calibrate(
             scores(bank.held_out.distances if honest else bank.memory.distances(embeddings)).tolist(),
