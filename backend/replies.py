@@ -134,7 +134,7 @@ class PromiseReply(Reply):
     text: str = Field(
         description="the same in words",
         examples=[
-            "at most 76 % of good parts are rejected (95 % confidence), if the scored parts were not in the fit; 3 OK "
+            "at most 76 % of good parts are rejected (95 % confidence), if the scores are ok_scores of the fit, or of parts that were not in it; 3 OK "
             "scores are too few to promise 1 %: 415 more are needed; at most 88 % of parts like the NG ones escape "
             "(95 % confidence)"
         ],

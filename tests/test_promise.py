@@ -266,7 +266,8 @@ def test_where_nobody_can_tell_what_was_in_the_fit_the_words_name_the_condition(
     given, fresh = (calibrated([0.41], ok_are_fresh=known).promise for known in (None, True))
     assert given.as_dict() == {**fresh.as_dict(), "text": given.text}
     assert given.text == fresh.text.replace(
-        "(95 % confidence)", "(95 % confidence), if the scored parts were not in the fit"
+        "(95 % confidence)",
+        "(95 % confidence), if the scores are ok_scores of the fit, or of parts that were not in it",
     )
 
 
