@@ -135,8 +135,8 @@ class PromiseReply(Reply):
         description="the same in words",
         examples=[
             "at most 76 % of good parts are rejected (95 % confidence), if the scores are ok_scores of the fit, "
-            "or of parts that were not in it; 3 OK scores are too few to promise 1 %: 415 more are needed; at most 88 % of parts like the NG ones escape "
-            "(95 % confidence)"
+            "or of parts that were not in it; 3 OK scores are too few to promise 1 %: 415 more are needed; at most "
+            "88 % of parts like the NG ones escape (95 % confidence)"
         ],
     )
     n_rejected: int | None = Field(None, description="OK scores at or above the threshold", examples=[0])
