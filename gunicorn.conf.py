@@ -10,6 +10,7 @@ from backend.config import load_settings
 from backend.errors import ConfigError
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.resources import usable_cores
+from backend.slow_heads import impatient
 
 
 def when_ready(server: Any) -> None:
@@ -24,8 +25,9 @@ def when_ready(server: Any) -> None:
             server.log.warning("access.open address=%s: %s", host, OPEN)
 
 
-def post_fork(server: Any, _worker: Any) -> None:
-    """Share the cores between the workers: two that use all of them at once only slow each other down."""
+def post_fork(server: Any, worker: Any) -> None:
+    """Share the cores between the workers, since two that use all of them only slow each other down; end slow heads."""
+    worker.config.http = impatient(load_settings().body_timeout_s)
     if os.environ.get("THREADS", "") in ("", "0"):
         os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
 

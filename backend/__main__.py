@@ -25,6 +25,7 @@ from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
+from backend.slow_heads import impatient
 from backend.telemetry import configure_logging
 from backend.weights import find_weights
 
@@ -145,7 +146,10 @@ def serve(settings: Settings) -> None:
     """
     if not ApiKeys.of(settings) and not is_loopback(settings.host):
         log.warning("access.open", address=settings.host, reason=OPEN)
-    server = _Server(uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None))
+    http = impatient(settings.body_timeout_s)
+    server = _Server(
+        uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None, http=http)
+    )
     try:
         server.run()
     except KeyboardInterrupt:

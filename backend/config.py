@@ -69,7 +69,10 @@ class Settings(BaseSettings):
     max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest form with images, in MiB")
     max_json_mb: float = Field(64, gt=0, le=1e6, description="largest body that is no form, in MiB")
     body_timeout_s: float = Field(
-        30, gt=0, le=3600, description="seconds a body may take, beside one for every KiB that arrived; then 408"
+        30,
+        gt=0,
+        le=3600,
+        description="seconds a body may take, beside one for every KiB that arrived, and a head; then 408",
     )
     max_files: int = Field(1000, ge=1, description="most images in one request")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")

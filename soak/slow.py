@@ -1,15 +1,17 @@
-"""Slow and half-sent bodies: two hundred connections that send a byte now and then, while others are served.
+"""Slow clients: hundreds of connections that send a byte of a body or a header now and then, or nothing at all.
 
-``python -m soak.slow [--connections 200]``: they hold no thread and no place in the queue, and are answered 408 and
+``python -m soak.slow [--connections 300]``: they hold no thread and no place in the queue, and are answered 408 and
 closed; /health and /infer answer others as before.
 """
 
 import argparse
+import itertools
 import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import httpx
 import psutil
@@ -23,10 +25,16 @@ _TIMEOUT_S = 10
 _BYTE_EVERY_S = 2.0
 _SLOWEST_S = 2.0
 _MOST_MB = 700.0
-_HEAD = (
-    b"POST /infer HTTP/1.1\r\nHost: service\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-    b'Content-Length: 100000\r\n\r\n--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
-)
+_HEAD = b"POST /infer HTTP/1.1\r\nHost: service\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+_BEGINNINGS = {  # what each kind of client sends at once, and how it ends
+    "body": (
+        _HEAD + b"Content-Length: 100000\r\n\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n',
+        "408",
+    ),
+    "header": (_HEAD + b"X-Slow: ", "408"),
+    "nothing": (b"", "closed"),
+}
 
 
 def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, list[tuple[str, object]]]:
@@ -34,7 +42,7 @@ def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, lis
 
     Args:
         server: whose BODY_TIMEOUT_S is `timeout_s`.
-        connections: how many.
+        connections: how many, a third of each kind.
         timeout_s: after three times of it they should have ended.
     """
     watch = Watch(server, frozenset({200}), _SLOWEST_S)
@@ -48,7 +56,7 @@ def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, lis
 
         before = _seconds(watch, client, infer, rounds=50)
         threads = process.num_threads()
-        slow = [_connect(server) for _ in range(connections)]
+        slow = [_Slow.connect(server, kind) for kind in itertools.islice(itertools.cycle(_BEGINNINGS), connections)]
         begin = time.monotonic()
         during: dict[str, list[float]] = {"/health": [], "/infer": []}
         most_threads, ended = threads, Counter[str]()
@@ -61,8 +69,11 @@ def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, lis
                 most_threads = max(most_threads, process.num_threads())
         lasted = time.monotonic() - begin
     watch.expect(not slow, f"{len(slow)} connections are still held after {lasted:.0f} s")
-    watch.expect(set(ended) == {"408"}, f"the slow connections ended with {dict(ended)}")
-    watch.expect(most_threads <= threads + 2, f"{most_threads - threads} more threads while slow bodies came")
+    watch.expect(
+        set(ended) == {f"{kind}: {end}" for kind, (_, end) in _BEGINNINGS.items()},
+        f"the slow connections ended with {dict(ended)}",
+    )
+    watch.expect(most_threads <= threads + 2, f"{most_threads - threads} more threads while slow clients came")
     figures: list[tuple[str, object]] = [("slow connections, by how they ended", dict(ended))]
     figures.append(("seconds until the last was ended", f"{lasted:.1f} (BODY_TIMEOUT_S={timeout_s:g})"))
     figures.append(("threads before, and most during", f"{threads}, {most_threads}"))
@@ -79,44 +90,58 @@ def _seconds(
     for _ in range(rounds):
         for endpoint, send in (("/health", lambda: client.get("/health")), ("/infer", infer)):
             start = time.perf_counter()
-            watch.ask("beside slow bodies", endpoint, send)
+            watch.ask("beside slow clients", endpoint, send)
             seconds[endpoint].append(time.perf_counter() - start)
     return seconds
 
 
-def _connect(server: Server) -> socket.socket:
-    address = httpx.URL(server.address)
-    connection = socket.create_connection((address.host, address.port or 80), timeout=10)
-    connection.sendall(_HEAD)
-    connection.setblocking(False)
-    return connection
+@dataclass(frozen=True)
+class _Slow:
+    kind: str
+    connection: socket.socket
 
+    @classmethod
+    def connect(cls, server: Server, kind: str) -> "_Slow":
+        address = httpx.URL(server.address)
+        connection = socket.create_connection((address.host, address.port or 80), timeout=10)
+        beginning, _ = _BEGINNINGS[kind]
+        connection.sendall(beginning)
+        connection.setblocking(False)
+        return cls(kind, connection)
 
-def _drip(slow: list[socket.socket]) -> Counter[str]:
-    """Send a byte on each connection; those that were answered are closed and taken out. Their statuses."""
-    ended = Counter[str]()
-    for connection in slow.copy():
+    def drip(self) -> str | None:
+        """Send a byte, where there is a beginning; the status if it was answered, or how else it ended."""
         try:
-            received = connection.recv(65536)
+            received = self.connection.recv(65536)
         except BlockingIOError:
-            connection.send(b"x")
-            continue
+            if self.kind != "nothing":
+                self.connection.send(b"x")
+            return None
         except ConnectionError as exc:
-            received = f"x {type(exc).__name__}".encode()
-        ended[received.split(b" ")[1].decode() if b" " in received else "closed"] += 1
-        connection.close()
-        slow.remove(connection)
+            return type(exc).__name__
+        return received.split(b" ")[1].decode() if received else "closed"
+
+
+def _drip(slow: list[_Slow]) -> Counter[str]:
+    """Send a byte on each connection; those that ended are closed and taken out. How they ended."""
+    ended = Counter[str]()
+    for client in slow.copy():
+        end = client.drip()
+        if end is not None:
+            ended[f"{client.kind}: {end}"] += 1
+            client.connection.close()
+            slow.remove(client)
     return ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it and print the table."""
     parser = argparse.ArgumentParser(prog="python -m soak.slow", description=__doc__)
-    parser.add_argument("--connections", type=int, default=200)
+    parser.add_argument("--connections", type=int, default=300)
     options = parser.parse_args(arguments)
     with serving(**ENVIRONMENT, BODY_TIMEOUT_S=str(_TIMEOUT_S)) as server:
         watch, figures = soak(server, options.connections, _TIMEOUT_S)
-        return watch.finish(f"{options.connections} slow bodies", _MOST_MB, figures)
+        return watch.finish(f"{options.connections} slow clients", _MOST_MB, figures)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from soak.abuse import BODIES, exchange
 from soak.api import schemathesis
 from soak.corpus import corpus, mutations
 from soak.files import send
-from soak.slow import soak as slow_bodies
+from soak.slow import soak as slow_clients
 from soak.watch import ENVIRONMENT, is_an_error_of_the_contract
 
 
@@ -48,8 +48,8 @@ def test_what_no_schema_makes_is_refused_as_soon_as_it_is_known(served: Server, 
     assert seconds < 15
 
 
-def test_slow_bodies_hold_no_thread_and_nobody_up(served: Server) -> None:
-    watch, _ = slow_bodies(served, connections=50, timeout_s=2)
+def test_slow_clients_hold_no_thread_and_nobody_up(served: Server) -> None:
+    watch, _ = slow_clients(served, connections=60, timeout_s=2)
     assert watch.broken == []
 
 
