@@ -28,8 +28,8 @@ from backend.http_input import (
     Service,
     complete_form,
     describe,
-    image_of,
     images_of,
+    only_image_of,
     read_fields,
     roi_key,
 )
@@ -263,13 +263,11 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
         async with complete_form(request, max_files=_MAX_INFER_FILES) as form:
             fields = await read_fields(form, InferFields)
             key = roi_key(fields, recipe)
-            images = [image_of(value) for name, value in form.multi_items() if name in ("image", "file")]
-            if len(images) != 1:
-                raise InvalidRequest(f"send exactly one image in the file field 'image', not {len(images)}")
+            image = only_image_of(form)
             result = await run_in_threadpool(
                 service.infer,
                 key,
-                images[0],
+                image,
                 mm_per_px=fields.mm_per_px,
                 shape=parse_shape(fields.shape),
             )

@@ -9,8 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from backend import bank_runs
 from backend.dataset_routes import ids_of, model_reply
-from backend.errors import InvalidRequest
-from backend.http_input import HeaderRecipe, RequestId, Service, complete_form, image_of, read_fields, roi_key
+from backend.http_input import HeaderRecipe, RequestId, Service, complete_form, only_image_of, read_fields, roi_key
 from backend.openapi import ERRORS, multipart
 from backend.replies import BankEntryReply, BankReply, ExplainReply, GoodPatchReply, ReasonReply
 from backend.roi_mask import parse_shape
@@ -33,15 +32,13 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
     async with complete_form(request, max_files=_MAX_FILES) as form:
         fields = await read_fields(form, ExplainFields)
         key = roi_key(fields, recipe)
-        images = [image_of(value) for name, value in form.multi_items() if name in ("image", "file")]
-        if len(images) != 1:
-            raise InvalidRequest(f"send exactly one image in the file field 'image', not {len(images)}")
+        image = only_image_of(form)
         found = await run_in_threadpool(
             partial(
                 bank_runs.explain,
                 service,
                 key,
-                images[0],
+                image,
                 mm_per_px=fields.mm_per_px,
                 shape=parse_shape(fields.shape),
                 place=fields.place,

@@ -173,6 +173,18 @@ def images_of(form: FormData) -> list[NamedImage]:
     return [image_of(value) for name, value in form.multi_items() if _IMAGES_FIELD.fullmatch(name)]
 
 
+def only_image_of(form: FormData) -> NamedImage:
+    """The one file called ``image`` or ``file``.
+
+    Raises:
+        InvalidRequest, UnsupportedImage: there are none, or several; see also `image_of`.
+    """
+    images = [image_of(value) for name, value in form.multi_items() if name in ("image", "file")]
+    if len(images) != 1:
+        raise InvalidRequest(f"send exactly one image in the file field 'image', not {len(images)}")
+    return images[0]
+
+
 def image_of(value: UploadFile | str) -> NamedImage:
     """A file of a form; its bytes are read when they are needed.
 

@@ -5,6 +5,7 @@ variation; productions are then drawn from their scores with replacement.
 """
 
 import argparse
+import io
 import json
 import statistics
 import tempfile
@@ -112,7 +113,7 @@ def _scores_of(folder: Path) -> Scores:
                 content = path.read_bytes()
                 if vary is not None:
                     content = png(vary(np.asarray(cv2.imread(str(path)), np.uint8)))
-                image = NamedImage(path.name, lambda content=content: content)  # type: ignore[misc]
+                image = NamedImage(path.name, io.BytesIO(content).getvalue)
                 result = service.judge(model, image, mm_per_px=_MM_PER_PX, with_heatmap=False)
                 yield result.inference.score
 

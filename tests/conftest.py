@@ -1,5 +1,6 @@
 """What every test shares: the real weights, real inspection images and the real extractor."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from backend.__main__ import main
 from backend.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.runtimes.openvino import OpenVinoRuntime
@@ -15,6 +17,24 @@ from backend.weights import CANONICAL_NAME, Weights, find_weights
 
 # Beside a developer's checkout; everything is proven the same without it, from PyPI.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def command_line(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `python -m backend` with arguments, in this process; gives its exit status, stdout and stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        status: str | int | None = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capfd.readouterr()
+        if isinstance(status, str):  # what the interpreter does with it
+            return 1, out, err + status
+        return status or 0, out, err
+
+    return command
 
 
 @pytest.fixture(scope="session")

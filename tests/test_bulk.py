@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.__main__ import main
 from backend.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.layout import RoiKey
@@ -63,21 +62,8 @@ PARTS = ["parts/1.png", "parts/2.jpg", "parts/a/1.png", "parts/a/10.bmp"]
 
 
 @pytest.fixture
-def run(work, capfd):
-    """Runs a command; gives its exit status, stdout and stderr."""
-
-    def command(*arguments):
-        status = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capfd.readouterr()
-        if isinstance(status, str):  # what the interpreter does with it
-            status, err = 1, err + status
-        return status, out, err
-
-    return command
+def run(work, command_line):
+    return command_line
 
 
 def service(work, features, **settings):

@@ -16,7 +16,6 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from backend import evaluation, evaluation_report
-from backend.__main__ import main
 from backend.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.infer import to_image_grid
@@ -87,21 +86,10 @@ def part(pristine, features, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(part, capfd):
+def run(part, command_line):
     """Runs `evaluate`; gives its exit status, stdout and stderr."""
 
-    def command(*arguments):
-        status = 0
-        try:
-            main(["evaluate", *map(str, arguments)])
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capfd.readouterr()
-        if isinstance(status, str):  # what the interpreter does with it
-            status, err = 1, err + status
-        return status, out, err
-
-    return command
+    return partial(command_line, "evaluate")
 
 
 def results(folder):

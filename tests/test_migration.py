@@ -3,13 +3,13 @@
 import base64
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from backend.__main__ import main
 from backend.config import DEFAULT_MODEL, Settings
 from backend.datasets import DatasetStore
 from backend.errors import StorageError
@@ -60,18 +60,9 @@ def network(work, features, monkeypatch):
 
 
 @pytest.fixture
-def run(work, capfd):
+def run(work, command_line):
     """Runs `migrate`; gives its exit status, the report and what went to stderr."""
-
-    def command(*arguments):
-        status = 0
-        try:
-            main(["migrate", *map(str, arguments)])
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capfd.readouterr()
-
-    return command
+    return partial(command_line, "migrate")
 
 
 def stem(role, roi):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from backend import memory_file, older, storage
-from backend.__main__ import main
 from backend.config import Settings
 from backend.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
 from backend.layout import RoiKey, folder_name
@@ -558,24 +557,15 @@ def test_what_was_inferred_before_a_change_is_inferred_after_rolling_back(servic
 
 class TestCommands:
     @pytest.fixture
-    def run(self, changed, features, monkeypatch, capsys):
+    def run(self, changed, features, monkeypatch, command_line):
         for name in Settings.model_fields:
             monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.setenv("MODELS_DIR", str(changed))
-
-        def command(*arguments):
-            try:
-                main(arguments)
-                status = 0
-            except SystemExit as exc:
-                status = exc.code
-            return status, capsys.readouterr().out
-
-        return command
+        return command_line
 
     def test_versions_are_printed_the_newest_first(self, run, monkeypatch):
         monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("that needs no network"))
-        status, printed = run("versions", "Master1", "Pattern")
+        status, printed, _ = run("versions", "Master1", "Pattern")
         versions = [json.loads(line) for line in printed.splitlines()]
         assert status == 0
         assert [(version["version"], version["calibrated"]) for version in versions] == [
@@ -584,8 +574,8 @@ class TestCommands:
             (1, False),
         ]
         assert versions[1]["threshold"] == 0.4
-        assert run("versions", "Master1", "Nowhere") == (0, "")
-        assert run("versions", "Master1", "Pattern", "--recipe", "line 1") == (0, "")
+        assert run("versions", "Master1", "Nowhere") == (0, "", "")
+        assert run("versions", "Master1", "Pattern", "--recipe", "line 1") == (0, "", "")
 
     def test_a_roll_back_prints_what_is_served_and_refuses_what_there_is_not(self, run, changed, features, monkeypatch):
         def opened(settings):
@@ -593,7 +583,7 @@ class TestCommands:
 
         monkeypatch.setattr(InspectionService, "open", opened)
         monkeypatch.setattr("backend.service.differences_from", lambda _features, _fitted: [])
-        status, printed = run("rollback", "Master1", "Pattern", "--version", "2")
+        status, printed, _ = run("rollback", "Master1", "Pattern", "--version", "2")
         assert status == 0
         assert json.loads(printed) == {
             "version": 2,
@@ -606,6 +596,6 @@ class TestCommands:
         assert served(changed) == (1, 0.4)
         assert run("rollback", "Master1", "Pattern")[0] == 0
         assert served(changed) == (2, 0.6)
-        assert "has no version 9" in str(run("rollback", "Master1", "Pattern", "--version", "9")[0])
-        assert "no model of its own" in str(run("rollback", "Master1", "Pattern", "--recipe", "line 1")[0])
+        assert "has no version 9" in run("rollback", "Master1", "Pattern", "--version", "9")[2]
+        assert "no model of its own" in run("rollback", "Master1", "Pattern", "--recipe", "line 1")[2]
         assert run("rollback", "Master1", "Pattern", "--version", "0")[0] == 2

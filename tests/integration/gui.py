@@ -112,6 +112,9 @@ class Gui:
         chunks = (data[start : start + 7] for start in range(0, len(data), 7))
         return self.send("POST", path, chunks, {"Content-Type": "application/json; charset=utf-8"})
 
+    def ask(self, path: str, method: str = "GET", **query: str) -> Reply:
+        return self.send(method, f"{path}?{urlencode(query)}")
+
     def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
         try:
@@ -210,9 +213,6 @@ class Head(Gui):
         parts += image_parts(list(images))
         parts += [Part("metas", meta.encode(), "application/json; charset=utf-8") for meta in metas]
         return self.multipart(f"/datasets/{label}/upload", parts)
-
-    def ask(self, path: str, method: str = "GET", **query: str) -> Reply:
-        return self.send(method, f"{path}?{urlencode(query)}")
 
     def fit_dataset(self, role: str, roi: str, mm_per_px: float = 0.2) -> Reply:
         texts = [Part("use_dataset", b"true"), Part("model_key", roi.encode())]

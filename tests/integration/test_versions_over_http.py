@@ -12,7 +12,7 @@ from tests.integration.gui import Gui, Head, Reply
 
 
 def versions(gui: Gui, role: str, roi: str, **more: str) -> list[dict[str, Any]]:
-    reply = Head.ask(gui, "/versions", role_id=role, roi_id=roi, **more)  # type: ignore[arg-type]
+    reply = gui.ask("/versions", role_id=role, roi_id=roi, **more)
     assert reply.status == 200, reply.content
     listed: list[dict[str, Any]] = reply.json["versions"]
     return listed
@@ -81,7 +81,7 @@ def test_what_was_served_before_a_fit_is_served_after_rolling_back_to_the_last_d
     reply = roll_back(gui, *roi, version=1, recipe_id=None)
     assert (reply.json["calibration"], "threshold" in reply.json) == ("none", False)
     assert judged(gui, roi, crops[4]) == uncalibrated
-    state = Head.ask(gui, "/state", role_id=roi[0], roi_id=roi[1]).json  # type: ignore[arg-type]
+    state = gui.ask("/state", role_id=roi[0], roi_id=roi[1]).json
     assert (state["memory_fitted"], state["calib_present"], state["calibration"]) == (True, False, "none")
 
     lines = [line for line in server.log() if line["event"] == "model.rolled_back" and line["role_id"] == "Versions"]
