@@ -15,7 +15,7 @@ import numpy.typing as npt
 import structlog
 
 from backend.checkpoint import Checkpoint
-from backend.errors import StorageError, TooLarge
+from backend.errors import InvalidShape, StorageError, TooLarge
 from backend.features import DinoV2Features, preprocess, require_finite
 from backend.patchcore import coreset_size
 from backend.resources import free_memory
@@ -96,7 +96,10 @@ def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits:
     for image, mask in zip(images, masks, strict=True):
         content = image.read()
         width, height = check_image(content, image.name, limits)
-        build_mask(mask, (height, width))
+        try:
+            build_mask(mask, (height, width))
+        except InvalidShape as exc:
+            raise InvalidShape(f"{image.name}: {exc}") from exc
         sizes.append((height, width))
         digests.append(hashlib.sha256(content).hexdigest())
         most_bytes = max(most_bytes, len(content))

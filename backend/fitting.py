@@ -122,7 +122,7 @@ def build_bank(
     else:
         memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn)
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
-        log.warning("fit.images_not_scored", reason="so large a memory bank would take minutes")
+        log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
         return Bank(memory, base.covering_radius if base else None, None)
     numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
     before = [image.sha256 for image in base.images] if base else []

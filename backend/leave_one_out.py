@@ -23,9 +23,9 @@ Rows = npt.NDArray[np.int64]
 
 # Products of a block of patches with the bank: 16 MiB, some 25 ms on two cores, which is how long inferences wait.
 _PRODUCTS_AT_ONCE = 1 << 22
-# Patches times bank. Twenty thousand million take some two minutes on two cores; a coreset of 2 % reaches it at 1,000
-# images of 32 x 32 patches, a bank of every patch at 140.
-MOST_PRODUCTS = 2 * 10**10
+# Patches times bank. Ten thousand million take a minute on two cores, and clients of a fit wait for two; a coreset of
+# 2 % reaches it at 700 images of 32 x 32 patches, a bank of every patch at 98.
+MOST_PRODUCTS = 10**10
 _LEAST_SPREAD = 0.02
 # No cosine: farther than any point of the sphere.
 _NONE = np.float32(-2)

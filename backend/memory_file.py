@@ -167,17 +167,23 @@ def _checked_patches(patches: Any, embeddings: Any, n_patches: int) -> Any:
     return patches
 
 
-def read_thumbnails(path: Path) -> list[bytes]:
-    """The thumbnails in a file, as `memory_bytes` takes them; nothing where none were kept.
+def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
+    """The thumbnails in a file, as `memory_bytes` takes them; nothing where none were kept, or there is no file.
+
+    Args:
+        path: the file.
+        memory_id: of the bank that they belong to; those of another one are not returned.
 
     Raises:
         StorageError: the file is damaged or cannot be read.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if "thumbnails" not in arrays:
+            if "thumbnails" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
                 return []
             parts = np.split(np.asarray(arrays["thumbnails"], np.uint8), arrays["thumbnail_ends"][:-1])
+    except FileNotFoundError:
+        return []
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
         raise StorageError("the stored thumbnails are damaged: refit this ROI") from exc
     return [part.tobytes() for part in parts]

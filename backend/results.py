@@ -19,7 +19,7 @@ class FitResult:
         token_hw: token grid (rows, columns).
         calibration_state: what became of the calibration.
         ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
-            so many that it would take minutes.
+            so many that it would take more than a minute.
         suspicious: those among them that score far above the others.
     """
 

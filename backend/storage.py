@@ -219,10 +219,9 @@ class ModelStore:
         Raises:
             StorageError: the file is damaged or cannot be read.
         """
-        path = current_place(self._root, fitted.key).memory
-        if fitted.layout != "current" or self.memory_id(fitted.key) != fitted.memory_id:
+        if fitted.layout != "current":
             return []
-        return read_thumbnails(path)
+        return read_thumbnails(current_place(self._root, fitted.key).memory, fitted.memory_id)
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI, and keep the model with the one before.

@@ -345,6 +345,15 @@ def test_a_bank_that_says_nonsense_about_its_images_is_damaged(service, parts, n
         bank_runs.look(service, KEY)
 
 
+def test_thumbnails_are_those_of_the_bank_that_is_asked_about_or_none(service, parts):
+    service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
+    old = service.fitted(KEY)
+    assert len(service.store.thumbnails(old)) == 2
+    service.fit_ok(KEY, parts[2:], mm_per_px=0.2, thumbnails=True)
+    assert service.store.thumbnails(old) == []
+    assert len(service.store.thumbnails(service.fitted(KEY))) == 4
+
+
 @pytest.mark.parametrize("huge", [True, False])
 def test_a_thumbnail_that_is_none_is_not_shown(service, parts, huge):
     service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)

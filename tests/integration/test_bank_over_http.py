@@ -40,9 +40,10 @@ def test_the_mask_of_a_fit_is_that_of_its_scores(gui: Gui, crops: list[bytes]) -
     whole = gui.fit(ROLE, "mask", crops[:3]).json
     masked = gui.fit(ROLE, "mask", crops[:3], shape='{"kind":"circle","cx":150,"cy":120,"r":40}').json
     assert masked["ok_scores"] != whole["ok_scores"]
-    refused = gui.fit(ROLE, "mask", crops[:3], shape='{"kind":"circle","cx":950,"cy":120,"r":4}')
+    small = cv2.imencode(".png", np.zeros((50, 50, 3), np.uint8))[1].tobytes()
+    refused = gui.fit(ROLE, "mask", [*crops[:2], small], shape='{"kind":"circle","cx":150,"cy":120,"r":40}')
     assert refused.status == 422
-    assert "selects no pixel" in refused.json["error"]
+    assert refused.json["error"] == "ok_2.png: shape circle selects no pixel of the 50x50 image"
 
 
 def test_a_false_reject_is_fed_back(gui: Gui, crops: list[bytes]) -> None:
