@@ -263,6 +263,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     if options.percentile is not None:
         settings = load_settings(score_percentile=options.percentile)
     out = options.out or Path(f"evaluation-{Path(options.dataset).resolve().name}")
+    is_new = not out.exists()
     try:  # before minutes are spent
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -271,8 +272,9 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         result = evaluation.evaluate(settings, options.dataset, shots=options.shots, n_seeds=options.seeds)
         evaluation_report.write_results(result, out)
     except BaseException as exc:
-        with contextlib.suppress(OSError):  # it is not empty: it was there before
-            out.rmdir()
+        if is_new:
+            with contextlib.suppress(OSError):  # a file was put there meanwhile
+                out.rmdir()
         if isinstance(exc, KeyboardInterrupt):
             say("stopped; nothing was written")
         raise
@@ -286,8 +288,12 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _versions(settings: Settings, options: argparse.Namespace) -> None:
-    for version in bulk.versions(settings, _fields(RoiIds, options)):
+    fields = _fields(RoiIds, options)
+    versions = bulk.versions(settings, fields)
+    for version in versions:
         print_line(json.dumps(version))
+    if not versions:
+        say(f"no earlier model of {fields.role_id!r}, {fields.roi_id!r} is kept")
 
 
 def _rollback(settings: Settings, options: argparse.Namespace) -> None:
@@ -301,17 +307,17 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _percentile(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError("a number above 0, at most 100")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) <= 100:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, at most 100")
 
 
 def _natural_number(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("a number from 1 on")
-    return value
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
 
 
 def _natural_numbers(text: str) -> list[int]:

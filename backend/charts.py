@@ -87,13 +87,13 @@ def roc(false: Sequence[float], true: Sequence[float], at_threshold: tuple[float
     return axes.svg("ROC curve", ("false reject rate", "share of defects found"), quarters, quarters, content)
 
 
-def few_shots(points: Sequence[tuple[int, float, float]]) -> Markup:
+def few_shots(points: Sequence[tuple[int, float, float | None]]) -> Markup:
     """Image AUROC over the number of training images, at equal distances.
 
     Args:
-        points: number, mean and standard deviation (0 if there is none).
+        points: number, mean and standard deviation, None where there is none.
     """
-    low = min(mean - deviation for _, mean, deviation in points)
+    low = min(mean - (deviation or 0) for _, mean, deviation in points)
     bottom = max(0.0, np.floor(low * 20) / 20 - 0.05)
     axes = _Axes((-0.4, len(points) - 0.6), (float(bottom), 1.005))
     parts = [f'<polyline class="curve" points="{axes.line((i, point[1]) for i, point in enumerate(points))}"/>']

@@ -175,25 +175,29 @@ class DriftLog:
             thread.join()
         self.flush()
 
-    def begin(self, key: RoiKey, ok_scores: Sequence[float]) -> None:
+    def begin(self, key: RoiKey, calibration: Calibration, ok_scores: Sequence[float]) -> None:
         """Start anew with a calibration that was just stored; the log warns where that fails.
 
         Args:
             key: the ROI, as it was calibrated.
+            calibration: what was stored; nothing is done where it is not what the ROI is judged by: it came before
+                the fit, or another calibration has come since.
             ok_scores: the OK scores of the calibration; none where they are not those of fresh parts.
         """
+        reference = reference_of(ok_scores, calibration.threshold)
+        rejected = len(ok_scores) - sum(reference.values())
         try:
             fitted = self._store.load(key)
-            if fitted is None or fitted.calibration is None:  # calibrated before the fit
+            if fitted is None:
                 return
-            threshold = fitted.calibration.threshold
-            reference = reference_of(ok_scores, threshold)
-            conditions = _conditions(fitted.memory_id, fitted.calibration)
             drift_key = fitted.calibrated.owner
-            rejected = len(ok_scores) - sum(reference.values())
+            conditions = _conditions(fitted.memory_id, calibration)
             with writing(self._path(drift_key).parent, _WHAT):
+                if self._present_conditions(key) != conditions:
+                    return
                 self._write(
-                    drift_key, RoiDrift.starting(drift_key, conditions, threshold, reference, rejected, time.time())
+                    drift_key,
+                    RoiDrift.starting(drift_key, conditions, calibration.threshold, reference, rejected, time.time()),
                 )
             self._prune()
         except BackendError as exc:
@@ -225,15 +229,17 @@ class DriftLog:
             self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
         self._prune()
 
-    def forget(self, key: RoiKey) -> None:
-        """Drop the statistics of a ROI that was fitted anew."""
+    def forget(self, key: RoiKey, memory_id: str) -> None:
+        """Drop the statistics of a ROI unless they are about the memory bank that it has now."""
         path = self._path(key.owner)
         # Where it cannot be deleted, the first part after the fit starts anew in any case.
         with contextlib.suppress(OSError, StorageError):
             if path.parent.exists():
                 # Under the lock, so that no flush that has read the file writes it again.
                 with writing(path.parent, _WHAT):
-                    path.unlink(missing_ok=True)
+                    drift = _read(path)
+                    if drift is None or drift.memory_id != memory_id:
+                        path.unlink(missing_ok=True)
 
     def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.

@@ -105,7 +105,7 @@ class CategoryResult:
         category: which.
         n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
         ok_scores: score of each training image by the memory bank of the others; empty where there are no others, or so
-            many that it would take minutes.
+            many that it would take more than a minute.
         threshold: from them; None where there are none.
         groups: all defects, then each type.
         false_rejects: good test images at or above the threshold; None without one.
@@ -324,7 +324,7 @@ class _CategoryEvaluation:
         if not image.is_defective:
             histograms.add(GOOD, distance_map, None)
         elif image.mask is not None:
-            histograms.add(image.defect, distance_map, read_mask(image.mask, self.limits.max_bytes))
+            histograms.add(image.defect, distance_map, read_mask(image.mask, self.limits))
 
     def _train_score(self, path: str, distances: Array) -> float:
         width, height = check_image(self._read(path), path, self.limits)
@@ -352,7 +352,7 @@ def _check(category: Category, settings: Settings) -> tuple[int, int]:
         width, height = check_image(content, path, limits)
         most_pixels, most_bytes = max(most_pixels, width * height), max(most_bytes, len(content))
         mask = masks.get(path)
-        if mask is not None and (shape := read_mask(mask, limits.max_bytes).shape) != (height, width):
+        if mask is not None and (shape := read_mask(mask, limits).shape) != (height, width):
             raise InvalidRequest(
                 f"{mask}: the mask has {shape[1]}x{shape[0]} pixels, its image {path} has {width}x{height}"
             )

@@ -164,9 +164,11 @@ def _category_page(
     escapes = result.groups[0].escapes
     at_threshold = (result.false_rejects.value, 1 - escapes.value) if result.false_rejects and escapes else None
     curve = roc_curve([c.score for c in result.cases], [c.image.is_defective for c in result.cases])
-    points = [(shots, *values["image_auroc"]) for shots, values in _few_shot_summary(result).items()]
+    points: list[tuple[int, float, float | None]] = [
+        (shots, *values["image_auroc"]) for shots, values in _few_shot_summary(result).items()
+    ]
     if points and (value := result.groups[0].measures["image_auroc"].value) is not None:
-        points.append((len(result.category.train), value, 0.0))
+        points.append((len(result.category.train), value, None))
     return {
         "result": result,
         "facts": _facts(result),
@@ -193,10 +195,14 @@ def _fair_shares(sizes: Sequence[int], total: int) -> list[int]:
 
 def _most_telling(result: CategoryResult, most: int) -> list[Case]:
     """The cases for the gallery, in the order of the data set."""
+    if len(result.cases) <= most:
+        return result.cases
+    if result.threshold is None:
+        return [result.cases[index * len(result.cases) // most] for index in range(most)]
+    threshold = result.threshold
 
     def rank(case: Case) -> tuple[bool, float]:
-        wrong = case.is_false_reject or case.is_escape
-        return not wrong, abs(case.score - result.threshold) if result.threshold is not None else 0.0
+        return not (case.is_false_reject or case.is_escape), abs(case.score - threshold)
 
     chosen = {id(case) for case in sorted(result.cases, key=rank)[:most]}
     return [case for case in result.cases if id(case) in chosen]
@@ -276,9 +282,9 @@ def _facts(result: CategoryResult) -> str:
     )
 
 
-def _few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float, float]]]:
-    """Mean and standard deviation (0 of a single seed) of every measure that there is, by number of shots."""
-    summary: dict[int, dict[str, tuple[float, float]]] = {}
+def _few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float, float | None]]]:
+    """Mean and standard deviation (None of a single seed) of every measure that there is, by number of shots."""
+    summary: dict[int, dict[str, tuple[float, float | None]]] = {}
     for shots in dict.fromkeys(run.shots for run in result.few_shot):
         summary[shots] = {}
         for name in MEASURES:
@@ -286,7 +292,7 @@ def _few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float
                 value for run in result.few_shot if run.shots == shots and (value := run.values[name]) is not None
             ]
             if values:
-                deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+                deviation = statistics.stdev(values) if len(values) > 1 else None
                 summary[shots][name] = (statistics.fmean(values), deviation)
     return summary
 
@@ -294,10 +300,13 @@ def _few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float
 def _few_shot_rows(result: CategoryResult) -> list[tuple[str, ...]]:
     rows = []
     for shots, values in _few_shot_summary(result).items():
-        cells = (f"{values[name][0]:.3f} ± {values[name][1]:.3f}" if name in values else "–" for name in MEASURES)
-        rows.append((str(shots), *cells))
+        rows.append((str(shots), *(_spread(*values[name]) if name in values else "–" for name in MEASURES)))
     measures = result.groups[0].measures
     return [*rows, (f"all {len(result.category.train)}", *(_number(measures[name].value) for name in MEASURES))]
+
+
+def _spread(mean: float, deviation: float | None) -> str:
+    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _means(evaluation: Evaluation) -> dict[str, float | None]:
@@ -324,7 +333,7 @@ def _interval(measure: Measure) -> str:
 
 def _share(rate: Rate) -> str:
     low, high = rate.interval
-    return f"{rate.count} of {rate.total} ({100 * rate.value:.1f} %, {100 * low:.0f} to {100 * high:.0f} %)"
+    return f"{rate.count} of {rate.total} ({100 * rate.value:.1f} %, {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

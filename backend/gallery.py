@@ -94,7 +94,7 @@ def _draw_regions(
     pale = cv2.addWeighted(small, 0.75, np.full_like(small, 255), 0.25, 0)
     height, width = small.shape[:2]
     if case.image.mask is not None:
-        mask = read_mask(case.image.mask, limits.max_bytes).astype(np.float32)
+        mask = read_mask(case.image.mask, limits).astype(np.float32)
         inside = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) > 0
         pale[inside] = pale[inside] * 0.4 + np.array(_TRUTH) * 0.6
     if threshold is not None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from backend.errors import InvalidRequest
 from backend.image_files import find_images, natural_order, read_image
+from backend.utils import ImageLimits, check_image
 
 GOOD = "good"
 _LOSSLESS = (".png", ".bmp")  # in a JPEG, pixels beside a defect are not zero either
@@ -78,29 +79,37 @@ def find_categories(dataset: str) -> list[Category]:
         dataset: a folder in MVTec layout, or one that holds several such folders.
 
     Raises:
-        InvalidRequest: it is neither; the message names the folder and what it lacks.
+        InvalidRequest: it is neither, or cannot be read; the message names the folder and what it lacks.
     """
     folder = Path(dataset)
-    if not folder.is_dir():
-        raise InvalidRequest(f"{dataset}: no such folder")
-    if _looks_like_one(folder):
-        return [_category(folder)]
-    below = [path for path in _folders(folder) if _looks_like_one(path)]
-    if not below:
-        raise InvalidRequest(f"{dataset}: no data set in MVTec layout, and none in the folders below it ({_LAYOUT})")
-    return [_category(path) for path in below]
+    try:
+        if not folder.is_dir():
+            raise InvalidRequest(f"{dataset}: no such folder")
+        if _looks_like_one(folder):
+            return [_category(folder)]
+        below = [path for path in _folders(folder) if _looks_like_one(path)]
+        if not below:
+            raise InvalidRequest(
+                f"{dataset}: no data set in MVTec layout, and none in the folders below it ({_LAYOUT})"
+            )
+        return [_category(path) for path in below]
+    except OSError as exc:
+        raise InvalidRequest(f"{exc.filename}: the folder cannot be read ({exc.strerror})") from exc
 
 
-def read_mask(path: str, max_bytes: int) -> npt.NDArray[np.bool_]:
+def read_mask(path: str, limits: ImageLimits) -> npt.NDArray[np.bool_]:
     """A ground-truth mask: bool [H, W], True where any channel but alpha is not zero.
 
     Raises:
         InvalidRequest: it is no image, or marks no pixel.
-        InvalidImage, TooLarge: see `read_image`.
+        InvalidImage, UnsupportedImage, TooLarge: see `read_image` and `check_image`.
     """
-    content = np.frombuffer(read_image(path, max_bytes), np.uint8)
+    content = read_image(path, limits.max_bytes)
+    check_image(content, path, limits)
     try:
-        mask = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)  # 16 bits stay 16: 1 of 65535 is a defect too
+        mask = cv2.imdecode(
+            np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED
+        )  # 16 bits stay 16: 1 of 65535 is a defect too
     except cv2.error:
         mask = None
     if mask is None:

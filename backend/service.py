@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from backend import calib
+from backend import calib, memory_file
 from backend.bank_images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
 from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
@@ -199,8 +199,7 @@ class InspectionService:
                     thumbnails=[*(base.thumbnails if base else []), *pictures],
                     instead_of=base.memory_id if base else None,
                 )
-        if base is None or len(bank.memory.embeddings) > n_before:
-            self.drift.forget(key)
+        self.drift.forget(key, memory_file.memory_id(bank.memory))
         if kept is not None:
             kept.remove()
         return self._fitted(metadata["n_embeddings"], bank.memory, key, every, sent)
@@ -317,7 +316,7 @@ class InspectionService:
             ok_are_fresh=ok_are_fresh,
         )
         self.store.save_calibration(key, calibration)
-        self.drift.begin(key, () if ok_are_fresh is False else ok_scores)
+        self.drift.begin(key, calibration, () if ok_are_fresh is False else ok_scores)
         annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
         return calibration
 
@@ -337,7 +336,7 @@ class InspectionService:
             Conflict: it is of another scale than the recipe is locked to now; nothing was changed.
         """
         chosen, fitted = self.store.roll_back(key, version, accept=partial(self._accept, key))
-        self.drift.forget(key)
+        self.drift.forget(key, fitted.memory_id)
         annotate(version=chosen.number, memory_id=fitted.memory_id, calibration=fitted.calibration_state)
         return chosen, fitted
 

@@ -10,10 +10,10 @@ MIDPOINT = 0.6
 TOLERATED = 0.1
 
 
-def starting(rng, n_ok, threshold=MIDPOINT):
+def starting(rng, n_ok, threshold=MIDPOINT, tolerated=TOLERATED):
     ok = rng.normal(MEAN, SPREAD, n_ok).tolist()
     threshold = float(np.percentile(ok, 99)) if threshold is None else threshold
-    return DriftDetector.starting(reference_of(ok, threshold), threshold, TOLERATED)
+    return DriftDetector.starting(reference_of(ok, threshold), threshold, tolerated)
 
 
 def parts_to_alarm(detector, rng, most, draw):
@@ -109,10 +109,11 @@ def test_a_shift_of_good_parts_is_noticed_within_some_dozens_and_its_direction_n
         assert detector.alarm == direction
 
 
-def test_a_part_that_is_always_rejected_is_a_drift_within_ten():
+@pytest.mark.parametrize("n_ok", [30, 100])
+def test_a_part_that_is_always_rejected_is_a_drift_within_fifteen(n_ok):
     rng = np.random.default_rng(2)
-    detector = starting(rng, 30)
-    assert parts_to_alarm(detector, rng, 100, lambda: 0.9) <= 10
+    detector = starting(rng, n_ok, tolerated=tolerated_rate(TOLERATED, n_ok, 0))
+    assert parts_to_alarm(detector, rng, 100, lambda: 0.9) <= 15
     assert detector.alarm == "rejects"
 
 

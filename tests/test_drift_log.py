@@ -42,7 +42,7 @@ def calibrated(root: Path, key: RoiKey = KEY, threshold: float = THRESHOLD, ok_s
     memory_id = fitted(root, key).memory_id
     calibration = calibrate([threshold], [], mm_per_px=0.2, area_mm2_thr=1.0, score_percentile=99, memory_id=memory_id)
     ModelStore(root).save_calibration(key, calibration)
-    opened(root).begin(key, ok_scores)
+    opened(root).begin(key, calibration, ok_scores)
     return calibration
 
 
@@ -208,11 +208,27 @@ def test_a_fit_starts_anew(root):
     log = opened(root)
     inspect(log, root, [0.9] * 30)
     ModelStore(root).save_memory(KEY, memory_of(2), {})
-    log.forget(KEY)
+    log.forget(KEY, fitted(root).memory_id)
     assert log.drifting() == []
     inspect(log, root, [0.5])
     found = status(root)
     assert (found.verdict, found.drift.n_parts) == ("none", 1)
+
+
+def test_a_fit_that_gives_the_same_bank_keeps_the_alarm(root):
+    log = opened(root)
+    inspect(log, root, [0.9] * 30)
+    log.forget(KEY, fitted(root).memory_id)
+    assert [drift.alarm for drift in log.drifting()] == ["rejects"]
+
+
+def test_scores_of_a_calibration_that_another_replaced_meanwhile_are_no_reference(root):
+    first = calibrated(root, threshold=0.9, ok_scores=[0.2] * 30)
+    second = calibrated(root, threshold=0.8, ok_scores=[0.5] * 30)
+    opened(root).begin(KEY, first, [0.2] * 30)  # the slower of two requests
+    found = status(root).drift
+    assert found.threshold == second.threshold
+    assert quantiles(found.reference, 0.5) == pytest.approx([0.5], abs=1e-3)
 
 
 def test_a_calibration_that_was_copied_in_by_hand_begins_with_its_first_part(root):
@@ -332,7 +348,7 @@ def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
 
 def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeypatch):
     log, another = opened(root), opened(root)
-    forgetting = threading.Thread(target=log.forget, args=(KEY,))
+    forgetting = threading.Thread(target=log.forget, args=(KEY, "another"))
     write = drift_log.write_atomic
 
     def write_late(files, **more):
@@ -547,7 +563,7 @@ def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatc
 
     with capture_logs() as logs, monkeypatch.context() as patch:
         patch.setattr(drift_log, "write_atomic", full)
-        opened(root).begin(KEY, scores(0, 10))
+        opened(root).begin(KEY, fitted(root).calibration, scores(0, 10))
     assert [entry["event"] for entry in logs] == ["drift.not_stored"]
 
 

@@ -20,7 +20,7 @@ from backend.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.infer import to_image_grid
 from backend.layout import RoiKey
-from backend.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure
+from backend.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.patchcore import PatchCoreMemory
 from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
@@ -284,6 +284,11 @@ class TestFewShots:
         assert cell in out
         assert cell in (tmp_path / "evaluation-part" / "report.html").read_text()
 
+    def test_a_single_draw_shows_no_spread(self, run, tmp_path):
+        _, out, _ = run("part", "--shots", "1,2")
+        assert "±" not in out
+        assert "±" not in (tmp_path / "evaluation-part" / "report.html").read_text()
+
     def test_no_image_goes_through_the_network_twice(self, run, features, monkeypatch):
         forward, n_images = features.runtime.forward, 0
 
@@ -349,13 +354,18 @@ class TestCommand:
     def test_an_option_that_cannot_be_used_is_named(self, run, option):
         status, _, err = run("part", *option)
         assert status == 2
-        assert f"argument {option[0]}" in err
+        assert f"argument {option[0]}: {option[1].partition(',')[2]!r} is no" in err or f"{option[1]!r} is no" in err
 
     def test_a_folder_that_cannot_be_made_stops_it_before_anything_is_computed(self, run, part, monkeypatch):
         monkeypatch.setattr(evaluation, "evaluate", None)
         status, _, err = run("part", "--out", part / "test/a/0.png" / "out")
         assert status == 2
         assert "the folder cannot be made" in err
+
+    def test_a_folder_that_was_there_stays_whatever_fails(self, run, part, tmp_path):
+        (tmp_path / "mine").mkdir()
+        assert run("nowhere", "--out", "mine")[0] == 2
+        assert (tmp_path / "mine").is_dir()
 
     def test_names_that_are_no_utf_8_are_written_with_escapes(self, run, part, tmp_path):
         odd = os.fsdecode(b"kr\xe4tzer")
@@ -465,3 +475,18 @@ class TestPage:
         page = Page(tmp_path / "evaluation-part" / "report.html")
         assert {float(value) for _, name, value in page.attributes if name == "data-score"} == expected
         assert any("3 of 6: those judged wrongly" in text for text in page.texts)
+
+    def test_without_a_threshold_images_of_all_kinds_are_shown(self, run, part, tmp_path, monkeypatch):
+        monkeypatch.setattr(evaluation_report, "_MOST_PICTURES", 3)
+        for number in (1, 2, 3):
+            (part / f"train/good/{number}.png").unlink()
+        run("part")
+        (found,) = results(tmp_path / "evaluation-part")["categories"]
+        page = Page(tmp_path / "evaluation-part" / "report.html")
+        shown = {float(value) for _, name, value in page.attributes if name == "data-score"}
+        assert shown == {found["images"][place]["score"] for place in (0, 2, 4)}
+        assert any("3 of 6: at even steps" in text for text in page.texts)
+
+    def test_rates_and_their_bounds_have_the_same_digits(self):
+        assert evaluation_report._share(Rate(0, 800)) == "0 of 800 (0.0 %, 0.0 to 0.5 %)"
+        assert evaluation_report._share(Rate(3, 2000)) == "3 of 2000 (0.1 %, 0.0 to 0.4 %)"

@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.errors import InvalidRequest
+from backend.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.mvtec import find_categories, read_mask
+from backend.utils import ImageLimits
 
-LIMIT = 1 << 20
+LIMITS = ImageLimits(1 << 20, 1000)
 
 
 def write(*paths):
@@ -107,6 +108,11 @@ def test_a_data_set_that_does_not_exist_is_named():
         find_categories("nowhere")
 
 
+def test_a_name_that_the_system_refuses_is_an_error_of_ours():
+    with pytest.raises(InvalidRequest, match="the folder cannot be read"):
+        find_categories("x" * 300)
+
+
 @pytest.mark.parametrize("value", [1, 128, 255])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_any_pixel_that_is_not_zero_is_a_defect(tmp_path, value, channels):
@@ -115,20 +121,26 @@ def test_any_pixel_that_is_not_zero_is_a_defect(tmp_path, value, channels):
     if channels == 4:
         picture[..., 3] = 255  # opaque, and no defect for that
     cv2.imwrite(str(tmp_path / "m.png"), picture)
-    assert np.argwhere(read_mask(str(tmp_path / "m.png"), LIMIT)).tolist() == [[1, 2]]
+    assert np.argwhere(read_mask(str(tmp_path / "m.png"), LIMITS)).tolist() == [[1, 2]]
 
 
 def test_one_of_65535_is_a_defect_too(tmp_path):
     picture = np.zeros((5, 7), np.uint16)
     picture[4, 0] = 1
     cv2.imwrite(str(tmp_path / "m.png"), picture)
-    assert np.argwhere(read_mask(str(tmp_path / "m.png"), LIMIT)).tolist() == [[4, 0]]
+    assert np.argwhere(read_mask(str(tmp_path / "m.png"), LIMITS)).tolist() == [[4, 0]]
 
 
 def test_a_mask_that_marks_nothing_or_is_none_is_named(tmp_path):
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((5, 7), np.uint8))
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InvalidRequest, match=r"empty\.png: the mask marks no pixel"):
-        read_mask(str(tmp_path / "empty.png"), LIMIT)
-    with pytest.raises(InvalidRequest, match=r"text\.png: the mask cannot be decoded"):
-        read_mask(str(tmp_path / "text.png"), LIMIT)
+        read_mask(str(tmp_path / "empty.png"), LIMITS)
+    with pytest.raises(InvalidImage, match=r"text\.png"):
+        read_mask(str(tmp_path / "text.png"), LIMITS)
+
+
+def test_the_pixels_of_a_mask_are_counted_before_it_is_decoded(tmp_path):
+    cv2.imwrite(str(tmp_path / "large.png"), np.full((100, 100), 255, np.uint8))
+    with pytest.raises(TooLarge, match=r"large\.png"):
+        read_mask(str(tmp_path / "large.png"), LIMITS)

@@ -574,8 +574,12 @@ class TestCommands:
             (1, False),
         ]
         assert versions[1]["threshold"] == 0.4
-        assert run("versions", "Master1", "Nowhere") == (0, "", "")
-        assert run("versions", "Master1", "Pattern", "--recipe", "line 1") == (0, "", "")
+        assert run("versions", "Master1", "Nowhere") == (
+            0,
+            "",
+            "no earlier model of 'Master1', 'Nowhere' is kept\n",
+        )
+        assert run("versions", "Master1", "Pattern", "--recipe", "line 1")[:2] == (0, "")
 
     def test_a_roll_back_prints_what_is_served_and_refuses_what_there_is_not(self, run, changed, features, monkeypatch):
         def opened(settings):
