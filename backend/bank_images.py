@@ -1,7 +1,7 @@
 """What a memory bank remembers of the images it was built from: names, sizes, honest scores, thumbnails."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -51,7 +51,11 @@ class BankImage:
 
     def score(self, percentile: float) -> float | None:
         """What it scores by the bank of the other images; None if that is not known for this percentile."""
-        return self.scores.get(f"{percentile:g}")
+        return self.scores.get(_key(percentile))
+
+    def has_mask(self, shape: Shape | None) -> bool:
+        """Whether it was scored within this mask."""
+        return self.shape == _mask(shape)
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,10 @@ def describe(
     scores = {}
     if percentiles and held_out is not None and held_out.distances is not None:
         found = image_scores(held_out.distances[number].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
-        scores = {f"{percent:g}": round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
+        scores = {_key(percent): round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
     n_unique = None if held_out is None else int(held_out.n_unique[number])
-    mask = None if shape is None else shape.model_dump_json()
     shown = PurePath(name).name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()  # names of files may be any bytes
-    return BankImage(shown, sha256, *image_hw, n_unique, mask, scores)
+    return BankImage(shown, sha256, *image_hw, n_unique, _mask(shape), scores)
 
 
 def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
@@ -123,6 +126,20 @@ def images_in(metadata: Mapping[str, Any]) -> list[BankImage]:
         raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
 
 
+def images_now(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:
+    """The images that a memory bank was built from, without their scores if those were made with another blur.
+
+    Args:
+        metadata: of the memory bank.
+        blur_sigma: as of inferences now.
+
+    Raises:
+        DamagedMemory: see `images_in`.
+    """
+    images = images_in(metadata)
+    return images if metadata.get("blur_sigma") == blur_sigma else [replace(image, scores={}) for image in images]
+
+
 class OwnImages:
     """The images that a memory bank was built from, to be recognised when they are scored.
 
@@ -137,13 +154,22 @@ class OwnImages:
     """
 
     def __init__(self, metadata: Mapping[str, Any], blur_sigma: float) -> None:
-        self._images = {image.sha256: image for image in images_in(metadata)}
-        self._same_blur = metadata.get("blur_sigma") == blur_sigma
-        self._unknown = metadata.get("source") == "dataset" and not self._images
+        self._images = {image.sha256: image for image in images_now(metadata, blur_sigma)}
+        self._fitted_from_stored_images = metadata.get("source") == "dataset"
 
-    def may_have(self, sha256: str) -> bool:
-        """Whether the bank was built from a file of this hash, or, fitted by an earlier version, perhaps was."""
-        return self._unknown or sha256 in self._images
+    def are_fresh(self, sha256: Iterable[str]) -> bool | None:
+        """Whether the bank was built without all of these images.
+
+        Args:
+            sha256: of their files.
+
+        Returns:
+            None where nobody can tell: an earlier version fitted it, and did not write down from what. One that was
+            fitted from stored images has most likely seen them.
+        """
+        if self._images:
+            return self._images.keys().isdisjoint(sha256)
+        return False if self._fitted_from_stored_images else None
 
     def scores(self, sha256: str, shape: Shape | None, percentiles: Sequence[float]) -> tuple[float, ...] | None:
         """What an image of the bank scores by the bank of the others; None if that is not known.
@@ -154,8 +180,7 @@ class OwnImages:
             percentiles: each gives a score.
         """
         image = self._images.get(sha256)
-        mask = None if shape is None else shape.model_dump_json()
-        if image is None or not self._same_blur or image.shape != mask:
+        if image is None or not image.has_mask(shape):
             return None
         found = [score for percentile in percentiles if (score := image.score(percentile)) is not None]
         return tuple(found) if len(found) == len(percentiles) else None
@@ -179,6 +204,15 @@ def suspicious_images(
         for number, image in enumerate(images)
         if image.sha256 in unlike
     ]
+
+
+def _key(percentile: float) -> str:
+    """As JSON writes it, but 99 for 99.0."""
+    return repr(float(percentile)).removesuffix(".0")
+
+
+def _mask(shape: Shape | None) -> str | None:
+    return None if shape is None else shape.model_dump_json()
 
 
 def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import structlog
 
-from backend.bank_images import THUMBNAIL_SIDE, BankImage, images_in, suspicious_images
+from backend.bank_images import THUMBNAIL_SIDE, BankImage, images_in, images_now, suspicious_images
 from backend.datasets import Sample
 from backend.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.explain import Image, Reason, beside, panel_of_good, panel_of_place, reasons
@@ -125,7 +125,7 @@ def look(service: InspectionService, key: RoiKey) -> BankReport:
         MemoryNotFound, IncompatibleMemory, StorageError: as `InspectionService.fitted`.
     """
     fitted = service.fitted(key, with_calibration=False)
-    images, memory = images_in(fitted.metadata), fitted.memory
+    images, memory = images_now(fitted.metadata, service.settings.blur_sigma), fitted.memory
     per_image = memory.token_hw[0] * memory.token_hw[1]
     n_kept = np.zeros(len(images), np.int64)
     if memory.patches is not None:

@@ -141,16 +141,19 @@ def calibrate(
     fitted = service.fitted(scoring.key, with_calibration=False)
     if fitted.memory_id != memory_id:
         raise IncompatibleMemory(f"{scoring.key} was fitted anew while this ran: begin anew")
-    own, n_naive = OwnImages(fitted.metadata, settings.blur_sigma), 0
+    own = OwnImages(fitted.metadata, settings.blur_sigma)
+    by_the_bank: list[str] = []
     ok_scores: dict[float, list[float]] = {percent: [] for percent in percentiles}
     ng_scores: dict[float, list[float]] = {percent: [] for percent in percentiles}
     for images, of_class in ((ok, ok_scores), (ng, ng_scores)):
         for row in {rows[image]["sha256"]: rows[image] for image in images.values()}.values():  # copies count once
             honest = own.scores(row["sha256"], shape, percentiles)
-            n_naive += honest is None and own.may_have(row["sha256"])
+            if honest is None:
+                by_the_bank.append(row["sha256"])
             found = honest or (row["score"], *row.get("scores", ()))
             for percent, score in zip(percentiles, found, strict=True):
                 of_class[percent].append(float(score))
+    are_fresh = own.are_fresh(by_the_bank)
     choice = choose_percentile(ok_scores, ng_scores) if choose else None
     percentile = choice.chosen if choice else percentile
     calibration = service.calibrate_ng(
@@ -163,10 +166,10 @@ def calibrate(
         memory_id=memory_id,
         target_false_reject_rate=fields.target_false_reject_rate,
         n_candidates=len(percentiles),
-        ok_are_fresh=n_naive == 0,
+        ok_are_fresh=are_fresh,
     )
     reply = calibration.as_dict()
-    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if n_naive else None) if text]
+    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if are_fresh is False else None) if text]
     if warnings:
         reply["warning"] = "; ".join(warnings)
     if choice is not None:

@@ -197,7 +197,7 @@ def calibrate(
     percentile = service.settings.score_percentile if score_percentile is None else score_percentile
     percentiles = CANDIDATES if choose else (percentile,)
     own = OwnImages(fitted.metadata, service.settings.blur_sigma)
-    n_naive = 0
+    by_the_bank: set[str] = set()
     digests: dict[str, str] = {}
     counted: set[tuple[Label, str]] = set()  # a copy of an image tells nothing new
     known = _score_cache(service, key, fitted, percentiles)
@@ -206,13 +206,12 @@ def calibrate(
     failed: list[Judged[tuple[float, ...]]] = []
 
     def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
-        nonlocal n_naive
         content = image.read()
         digest = digests[image.name] = hashlib.sha256(content).hexdigest()
         honest = own.scores(digest, shape, percentiles)
         if honest is not None:
             return honest
-        n_naive += own.may_have(digest)
+        by_the_bank.add(digest)
         found = known.get(content, shape)
         if found is None or len(found) != len(percentiles):
             once = NamedImage(image.name, lambda: content)
@@ -246,6 +245,7 @@ def calibrate(
     }
     choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if choose else None
     percentile = choice.chosen if choice else percentile
+    are_fresh = own.are_fresh(by_the_bank)
     calibration = service.calibrate_ng(
         key,
         by_percentile["ok"][percentile],
@@ -256,9 +256,9 @@ def calibrate(
         memory_id=fitted.memory_id,
         target_false_reject_rate=target_false_reject_rate,
         n_candidates=len(percentiles),
-        ok_are_fresh=n_naive == 0,
+        ok_are_fresh=are_fresh,
     )
-    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if n_naive else None) if text]
+    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if are_fresh is False else None) if text]
     return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None, choice)
 
 

@@ -139,6 +139,24 @@ def check_memory(
         )
 
 
+def check_bank(n_embeddings: int, dim: int) -> None:
+    """See that a memory bank whose size only its making could tell fits beside itself, indexed and serialised.
+
+    Args:
+        n_embeddings: of the bank.
+        dim: length of each.
+
+    Raises:
+        TooLarge: it does not.
+    """
+    needed, free = n_embeddings * dim * 4 * (_COPIES_OF_BANK - 1), free_memory()
+    if needed > free:
+        raise TooLarge(
+            f"a memory bank of {n_embeddings} embeddings does not fit into memory: it takes {needed / 1e6:.0f} MB "
+            f"more, and {free / 1e6:.0f} MB are free; append fewer images or free memory"
+        )
+
+
 def embed_all(
     images: Sequence[NamedImage],
     features: DinoV2Features,

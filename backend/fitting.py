@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
-from backend.bank_images import BankImage, as_metadata, images_in
+from backend.bank_images import BankImage, as_metadata, images_now
 from backend.errors import Conflict, DamagedMemory
+from backend.extraction import check_bank
 from backend.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
-from backend.patchcore import Embeddings, PatchCoreMemory
+from backend.patchcore import Embeddings, NotCoveredError, PatchCoreMemory
 from backend.storage import FittedRoi
 
 Turn = Callable[[], AbstractContextManager[object]]
@@ -26,30 +28,37 @@ class Base:
     """The model that a fit appends to.
 
     Attributes:
-        memory, memory_id: its bank.
+        fitted: it, as it was found.
         covering_radius: distance within which the bank covers the images that it was built from.
         coreset_rate: share of their patches that it was to keep.
         n_images, n_embeddings: how many it was built from.
-        images: what is remembered of them.
-        blur_sigma: with which their scores were made.
+        images: what is remembered of them, with scores that were made as they are now.
         source: where they came from, if that is known.
         thumbnails: of each of them; empty bytes where none was kept.
     """
 
-    memory: PatchCoreMemory
-    memory_id: str
+    fitted: FittedRoi
     covering_radius: float
     coreset_rate: float
     n_images: int
     n_embeddings: int
     images: list[BankImage]
-    blur_sigma: float | None
     source: str | None
     thumbnails: list[bytes]
 
+    @property
+    def memory(self) -> PatchCoreMemory:
+        """Its bank."""
+        return self.fitted.memory
+
     @classmethod
-    def of(cls, fitted: FittedRoi, thumbnails: list[bytes]) -> "Base":
+    def of(cls, fitted: FittedRoi, thumbnails: list[bytes], blur_sigma: float) -> "Base":
         """What a stored model is to a fit that appends to it.
+
+        Args:
+            fitted: the model.
+            thumbnails: see `Base`.
+            blur_sigma: as of inferences now.
 
         Raises:
             Conflict: it lacks what an earlier version did not record.
@@ -58,7 +67,6 @@ class Base:
         try:
             radius, rate = (float(fitted.metadata[name]) for name in ("covering_radius", "coreset_rate"))
             n_images, n_embeddings = (int(fitted.metadata[name]) for name in ("n_images", "n_embeddings"))
-            source, blur_sigma = fitted.metadata.get("source"), fitted.metadata.get("blur_sigma")
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise Conflict(
                 f"{fitted.key} was fitted by an earlier version, or on too many images, and cannot be appended to: "
@@ -66,18 +74,10 @@ class Base:
             ) from exc
         if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
             raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
-        images = images_in(fitted.metadata)
+        images = images_now(fitted.metadata, blur_sigma)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
-        return cls(fitted.memory, fitted.memory_id, radius, rate, *counts, images, blur_sigma, source, pictures)
-
-    def images_now(self, blur_sigma: float) -> list[BankImage]:
-        """The images, without the scores if those were made with another blur.
-
-        Args:
-            blur_sigma: as of inferences now.
-        """
-        return self.images if self.blur_sigma == blur_sigma else [replace(image, scores={}) for image in self.images]
+        return cls(fitted, radius, rate, *counts, images, fitted.metadata.get("source"), pictures)
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,17 @@ def build_bank(
         base: the model to append to; None begins anew.
         turn: see `k_center_greedy`.
         on_progress: called with the step, how much of it is done, and of how much.
+
+    Raises:
+        Conflict: the images are too unlike those of the base.
+        TooLarge: the memory bank would not fit into the memory that is free.
     """
     if base is None:
         memory = PatchCoreMemory.build(
             embeddings, token_hw, coreset_rate, lambda done, total: on_progress("coreset", done, total), turn
         )
     else:
-        memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn)
+        memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
         log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
         return Bank(memory, base.covering_radius if base else None, None)
@@ -135,6 +139,20 @@ def build_bank(
         turn,
     )
     return Bank(memory, base.covering_radius if base else held_out.covering_radius, held_out)
+
+
+def _extended(
+    base: Base, embeddings: Embeddings, turn: Turn, on_progress: Callable[[int, int], None]
+) -> PatchCoreMemory:
+    try:
+        memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn, on_progress)
+    except NotCoveredError:
+        raise Conflict(
+            "these images are too unlike those of the model, which were nearly alike: appending them would take "
+            "minutes and keep most of their patches; fit anew on all images, or append fewer at a time"
+        ) from None
+    check_bank(len(memory.embeddings), embeddings.shape[1])
+    return memory
 
 
 def _owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:

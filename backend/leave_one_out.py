@@ -96,9 +96,10 @@ def hold_out(
     for done, (number, uncovered) in enumerate(zip(numbers, np.split(lost, ends[:-1]), strict=True), start=1):
         picks = uncovered[greedy_cover(embeddings[uncovered], nearest.other[uncovered], radius, turn)]
         if len(picks):
-            with turn():
-                own = np.flatnonzero(image == number)
-                cosine[own] = np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1))
+            for copy in np.flatnonzero(images == number):
+                own = slice(copy * per_image, (copy + 1) * per_image)
+                with turn():
+                    cosine[own] = np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1))
         if on_progress is not None:
             on_progress(done, len(numbers))
     cosine = cosine.reshape(len(images), per_image)

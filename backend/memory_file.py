@@ -191,12 +191,8 @@ def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
 
 def written_memory_id(path: Path) -> str | None:
     """The identity that a file states of its memory bank; None in files of older backends, and in damaged ones."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            metadata = json.loads(str(arrays["metadata"]))
-        return str(metadata["memory_id"])
-    except Exception:  # of an older backend, or damaged: see `read_memory`
-        return None
+    summary = summarise(path)
+    return summary.facts["memory_id"] if summary else None
 
 
 def summarise(path: Path) -> Summary | None:
@@ -217,7 +213,7 @@ def summarise(path: Path) -> Summary | None:
             **{name: metadata[name] for name in ("n_embeddings", "n_images") if type(metadata.get(name)) is int},
         }
         return Summary(_owner(metadata), facts)
-    except Exception:  # see `written_memory_id`
+    except Exception:  # of an older backend, or damaged: see `read_memory`
         return None
 
 

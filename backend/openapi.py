@@ -414,7 +414,7 @@ def declare_keys(app: FastAPI) -> None:
             document["paths"][path]["get"]["security"] = [{}, *document["security"]]
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says
 
 
 def multipart(

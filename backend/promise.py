@@ -40,7 +40,8 @@ class Promise:
         confidence: 0..1, of each bound by itself.
         text: the same in words.
         n_rejected: good scores at or above the threshold.
-        false_reject_rate: share of good parts to be expected at or above it, ``(n_rejected + 1) / (n_ok + 1)``.
+        false_reject_rate: share of good parts to be expected at or above it, ``(counted + 1) / (n_ok + 1)``:
+            counted are those rejected, and no fewer than the rule rejects of other scores.
         false_reject_rate_at_most: its upper bound. The three are None where a good score is of an image in the fit, by
             a memory bank that holds it.
         n_ok_needed: good scores from which the same rule promises 1 %, if no more of them are rejected than now; None

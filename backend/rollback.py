@@ -24,11 +24,16 @@ def put_back(place: Place, version: Version, *, with_calibration: bool) -> None:
     memory = version.folder / MEMORY_FILE
     if not (place.memory.exists() and versions.same(memory, place.memory)):
         # So that each bank is found with its own calibration, before the rename and after; what is there may be it.
-        if calibration and not (place.calibration.exists() and versions.same(calibration, place.calibration)):
+        # Of the same bank, in a file that says other things about its making, it would be found too early.
+        is_other_bank = written_memory_id(place.memory) != written_memory_id(memory)
+        is_there = place.calibration.exists() and calibration and versions.same(calibration, place.calibration)
+        if calibration and is_other_bank and not is_there:
             versions.put_back(calibration, place.memory.with_name(_NEXT_CALIBRATION_FILE))
         place.memory.with_name(INDEX_FILE).unlink(missing_ok=True)
         versions.put_back(memory, place.memory)
         finish_put_back(place)
+        if calibration and not is_other_bank:
+            versions.put_back(calibration, place.calibration)
     elif calibration:
         versions.put_back(calibration, place.calibration)
     if not calibration:

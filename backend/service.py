@@ -141,7 +141,7 @@ class InspectionService:
         base = self._base(key) if append else None
         annotate(n_images=len(images), device=self.features.runtime.device)
         rate = 1.0 if keep_all else self.settings.coreset_rate
-        masks: Sequence[Shape | None] = shapes or [None] * len(images)
+        masks = sent_masks = shapes or [None] * len(images)
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
         with self._queue.fit() as wait_for_those_before:
             with stage("decode"):  # what a header can tell, it tells before any image costs time
@@ -154,7 +154,7 @@ class InspectionService:
                     known = {image.sha256 for image in base.images}
                     new = [number for number, digest in enumerate(sent) if digest not in known]
                     if not new:
-                        return self._fitted(base.n_embeddings, base.memory, key, base.images, sent)
+                        return self._fitted(base.n_embeddings, base.memory, key, base.images, sent, sent_masks)
                     images, masks, seen = [images[number] for number in new], [masks[n] for n in new], seen.only(new)
                 n_before = len(base.memory.embeddings) if base else 0
                 check_memory(
@@ -183,7 +183,7 @@ class InspectionService:
                     )
                 ]
                 pictures = [self._thumbnail(image) if thumbnails else b"" for image in images]
-            every = [*(base.images_now(self.settings.blur_sigma) if base else []), *described]
+            every = [*(base.images if base else []), *described]
             source = source or (base.source if base else None)
             metadata = {
                 "extractor": self.features.identity.as_dict(),
@@ -197,15 +197,21 @@ class InspectionService:
                     bank.memory,
                     metadata,
                     thumbnails=[*(base.thumbnails if base else []), *pictures],
-                    instead_of=base.memory_id if base else None,
+                    instead_of=base.fitted if base else None,
                 )
         self.drift.forget(key, memory_file.memory_id(bank.memory))
         if kept is not None:
             kept.remove()
-        return self._fitted(metadata["n_embeddings"], bank.memory, key, every, sent)
+        return self._fitted(metadata["n_embeddings"], bank.memory, key, every, sent, sent_masks)
 
     def _fitted(
-        self, n_embeddings: int, memory: PatchCoreMemory, key: RoiKey, images: Sequence[BankImage], sent: Sequence[str]
+        self,
+        n_embeddings: int,
+        memory: PatchCoreMemory,
+        key: RoiKey,
+        images: Sequence[BankImage],
+        sent: Sequence[str],
+        masks: Sequence[Shape | None],
     ) -> FitResult:
         """What a fit replies.
 
@@ -215,6 +221,7 @@ class InspectionService:
             key: the ROI.
             images: all that it was built from.
             sent: hashes of those that were sent.
+            masks: of those; what one scored within another mask is no score of it.
         """
         state, percentile = self._calibration_state(key), self.settings.score_percentile
         annotate(token_shape=list(self.features.token_hw), n_embeddings=n_embeddings, calibration=state)
@@ -224,7 +231,11 @@ class InspectionService:
         if suspicious:
             names = [image.filename for image in suspicious]
             log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
-        scores = [score for image in fitted if (score := image.score(percentile)) is not None]
+        scores = [
+            score
+            for image, mask in zip(fitted, masks, strict=True)
+            if image.has_mask(mask) and (score := image.score(percentile)) is not None
+        ]
         return FitResult(
             n_embeddings,
             len(memory.embeddings),
@@ -236,7 +247,7 @@ class InspectionService:
 
     def _base(self, key: RoiKey) -> Base:
         fitted = self.fitted(key, with_calibration=False)
-        base = Base.of(fitted, self.store.thumbnails(fitted))
+        base = Base.of(fitted, self.store.thumbnails(fitted), self.settings.blur_sigma)
         if fitted.key.owner != key.owner:
             raise Conflict(f"{key} has no memory bank of its own to append to, that of {fitted.key} is used: fit first")
         return base

@@ -176,7 +176,7 @@ class ModelStore:
         metadata: dict[str, Any],
         *,
         thumbnails: Sequence[bytes] = (),
-        instead_of: str | None = None,
+        instead_of: FittedRoi | None = None,
     ) -> None:
         """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
 
@@ -185,10 +185,10 @@ class ModelStore:
             memory: its new memory bank.
             metadata: what decides whether an image may be compared with it, and what it was built from; JSON values.
             thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
-            instead_of: identity of the memory bank that the new one was made from; None replaces any.
+            instead_of: the model that the new one was made from; None replaces any.
 
         Raises:
-            Conflict: the ROI has another memory bank than `instead_of` by now; nothing was written.
+            Conflict: the ROI has another model than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
         place = current_place(self._root, key)
@@ -198,7 +198,11 @@ class ModelStore:
         with self._replacing(place, "fit" if instead_of is None else "append"):
             if instead_of is not None:
                 found = self._find(key, repair=False)
-                if found is None or found[1].memory_id != instead_of:
+                # One that was appended to may have the same bank, and know of more images.
+                if found is None or (found[1].memory_id, found[1].metadata) != (
+                    instead_of.memory_id,
+                    instead_of.metadata,
+                ):
                     raise Conflict(f"{key} was fitted anew meanwhile; nothing was stored: append again")
             if isinstance(memory.index, FaissIndex):
                 try:
@@ -267,7 +271,8 @@ class ModelStore:
 
         Args:
             key: the ROI.
-            version: its number; None is the newest. The version stays.
+            version: its number; None is the newest. The version stays until the next change, so that a call can be
+                repeated.
             accept: called with what will be served before anything changes; may raise.
 
         Returns:
@@ -281,9 +286,9 @@ class ModelStore:
             StorageError: the version is damaged, or the folder cannot be written; nothing was changed.
         """
         place = current_place(self._root, key)
-        self._choose(key, place, version)  # before a folder is made for it
-        with self._replacing(place, "rollback"):
-            chosen = self._choose(key, place, version)
+        chosen = self._choose(key, place, version)  # before a folder is made for it
+        with self._replacing(place, "rollback", spare=chosen.number):
+            chosen = self._choose(key, place, chosen.number)
             fitted = _read_version(chosen, place.key)
             if accept is not None:
                 accept(chosen, fitted)
@@ -334,8 +339,13 @@ class ModelStore:
         return kept
 
     @contextlib.contextmanager
-    def _replacing(self, place: Place, change: Change) -> Iterator[None]:
+    def _replacing(self, place: Place, change: Change, spare: int | None = None) -> Iterator[None]:
         """Hold the lock of a model's folder, and keep the model as a version if it is another one in the end.
+
+        Args:
+            place: of the model.
+            change: what is about to happen to it.
+            spare: a version that stays, however many there are.
 
         Raises:
             StorageError: see `writing`; the model could not be kept either, and then is not changed.
@@ -344,17 +354,17 @@ class ModelStore:
         with writing(folder, "model"):
             finish_put_back(place)
             facts, served = _served(place)
-            self._tidy_versions(folder, served)
+            self._tidy_versions(folder, served, spare)
             if served and self._keep_versions:
                 versions.keep(folder, served, Record(utc_now().isoformat(), change, **facts))
             try:
                 yield
             finally:
-                self._tidy_versions(folder, _served(place)[1])
+                self._tidy_versions(folder, _served(place)[1], spare)
 
-    def _tidy_versions(self, folder: Path, served: Sequence[Path]) -> None:
+    def _tidy_versions(self, folder: Path, served: Sequence[Path], spare: int | None) -> None:
         try:
-            versions.tidy(folder, served, self._keep_versions)
+            versions.tidy(folder, served, self._keep_versions, spare)
         except OSError as exc:  # the next change does it: no change fails for it
             log.warning("versions.not_tidied", reason=exc.strerror)
 
@@ -472,21 +482,25 @@ class ModelStore:
         own = current_place(self._root, calibrated_as(key, place.key))
         files = {own.calibration: own.key}
         if place.layout == "current":
-            # Asked first, as it becomes the other: who asks in this order and misses it has read the other too early.
-            next_one = read_next_calibration(place.memory)
-            if next_one is not None and next_one.memory_id == memory_id:
-                return next_one, "applied", place.key
             files.setdefault(place.calibration, place.key)
-        ours = [(read_calibration(file), owner) for file, owner in files.items()]
-        for calibration, owner in ours:
+        ours = []
+        for file, owner in files.items():
+            if place.layout == "current" and file == place.calibration:
+                # Asked first, as it becomes the other: who asks in this order and misses it has read the other too
+                # early.
+                next_one = read_next_calibration(place.memory)
+                if next_one is not None and next_one.memory_id == memory_id:
+                    return next_one, "applied", place.key
+            calibration = read_calibration(file)
             if calibration is not None and calibration.memory_id == memory_id:
                 return calibration, "applied", owner
+            ours.append(calibration)
         # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
         # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
         beside = None if place.layout == "current" else read_calibration(place.calibration)
         if beside is not None and beside.memory_id is None:
             return beside, "applied", place.key
-        return None, "none" if all(calibration is None for calibration, _ in ours) else "stale", place.key
+        return None, "none" if all(calibration is None for calibration in ours) else "stale", place.key
 
 
 def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:

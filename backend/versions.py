@@ -100,13 +100,14 @@ def keep(model: Path, files: Sequence[Path], record: Record) -> None:
     sync_folder(versions)
 
 
-def tidy(model: Path, served: Sequence[Path], most: int) -> None:
+def tidy(model: Path, served: Sequence[Path], most: int, spare: int | None = None) -> None:
     """Clear what killed writers left, and all but the newest versions; the caller holds the lock of the folder.
 
     Args:
         model: folder of the model.
         served: its files now. A newest version that holds them was kept for a change that never came.
         most: how many versions stay.
+        spare: number of one that stays beside those.
 
     Raises:
         OSError: something cannot be deleted.
@@ -117,7 +118,8 @@ def tidy(model: Path, served: Sequence[Path], most: int) -> None:
         if version.holds(served):
             _discard(version.folder)
     for number in _numbers(model)[most:]:
-        _discard(model / _FOLDER / str(number))
+        if number != spare:
+            _discard(model / _FOLDER / str(number))
 
 
 def put_back(kept_file: Path, target: Path) -> None:

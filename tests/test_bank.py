@@ -12,7 +12,7 @@ import pytest
 from backend import bank_runs, dataset_runs
 from backend.bank_images import BankImage, images_in, suspicious_images, thumbnail
 from backend.config import DEFAULT_MODEL, Settings
-from backend.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound
+from backend.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
 from backend.features import DinoV2Features
 from backend.layout import RoiKey
 from backend.patchcore import PatchCoreMemory, l2_normalize
@@ -197,6 +197,39 @@ class TestAppend:
         assert [bool(image.scores) for image in images_in(metadata)] == [False] * 3 + [True] * 3
         assert metadata["source"] == "dataset"
 
+    def test_scores_of_another_blur_or_another_mask_are_not_replied(self, service, features, parts):
+        shape = Circle(kind="circle", cx=40, cy=40, r=30)
+        service.fit_ok(KEY, parts[:3], mm_per_px=0.2, shapes=[shape] * 3)
+        assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is not None
+        assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True).ok_scores is None
+        assert service.fit_ok(KEY, parts[:4], mm_per_px=0.2, append=True).ok_scores is None
+        other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
+        assert other.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is None
+        assert [entry.image.scores for entry in bank_runs.look(other, KEY).entries] == [{}] * 4
+
+    def test_images_that_are_all_unlike_those_before_are_refused_before_minutes_are_spent(
+        self, service, parts, monkeypatch
+    ):
+        settings = service.settings.model_copy(update={"coreset_rate": 0.5})
+        service = InspectionService(settings, service.features, service.store)
+        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        before = service.fitted(KEY)
+        monkeypatch.setattr("backend.patchcore._MOST_APPENDED", 0)
+        monkeypatch.setattr("backend.patchcore._MAX_POOL", 1)  # a pick at a time
+        with pytest.raises(Conflict, match="too unlike those of the model"):
+            service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+        assert service.fitted(KEY).metadata == before.metadata
+
+    def test_a_bank_that_does_not_fit_into_memory_is_refused(self, service, parts, monkeypatch):
+        service.fit_ok(KEY, parts[:2], mm_per_px=0.2, keep_all=True)
+        before = service.fitted(KEY).memory_id
+        monkeypatch.setattr("backend.extraction.free_memory", lambda: 10**9)
+        monkeypatch.setattr("backend.extraction._COPIES_OF_BANK", 10**4)
+        monkeypatch.setattr("backend.service.check_memory", lambda *_: None)
+        with pytest.raises(TooLarge, match="384 embeddings does not fit"):
+            service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+        assert service.fitted(KEY).memory_id == before
+
     def test_to_a_bank_of_every_patch_all_new_ones_are_added(self, service, parts):
         service.fit_ok(KEY, parts[:1], mm_per_px=0.2, keep_all=True)
         assert service.fit_ok(KEY, parts[1:3], mm_per_px=0.2, append=True).coreset_size == 3 * 64
@@ -254,6 +287,31 @@ class TestAppend:
         with pytest.raises(Conflict, match="append again"):
             service.fit_ok(KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "1.png"]
+
+    def test_images_that_add_no_patch_are_not_lost_unsaid_either(self, service, features, parts, monkeypatch):
+        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        copy = NamedImage("copy.png", lambda: reencoded(parts[0].read()))
+        elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
+        base_of, asked = service._base, []
+
+        def overtaken(key):
+            base = base_of(key)
+            asked.append(key)
+            if len(asked) == 2:
+                elsewhere.fit_ok(KEY, [copy], mm_per_px=0.2, append=True)
+            return base
+
+        before = service.fitted(KEY).memory_id
+        monkeypatch.setattr(service, "_base", overtaken)
+        with pytest.raises(Conflict, match="append again"):
+            service.fit_ok(KEY, parts[2:3], mm_per_px=0.2, append=True)
+        assert service.fitted(KEY).memory_id == before, "the copy added nothing"
+        assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
+
+
+def reencoded(png):
+    """The same pixels in other bytes."""
+    return cv2.imencode(".bmp", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
 
 
 class TestExplain:

@@ -16,6 +16,7 @@ from backend.config import Settings
 from backend.datasets import NewSample
 from backend.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
 from backend.layout import RoiKey
+from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import parse_shape
 from backend.service import InspectionService
 from backend.storage import ModelStore
@@ -95,6 +96,16 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
     assert "not in the fit" in done.warning
     assert done.calibration.promise.false_reject_rate_at_most is None
     assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
+
+
+def test_where_nobody_can_tell_whether_an_image_was_fitted_the_promise_has_a_condition(fitted_on_its_own, pngs):
+    service = fitted_on_its_own
+    found = service.fitted(KEY)
+    kept = {name: value for name, value in found.metadata.items() if name not in ("images", "source")}
+    service.store.save_memory(KEY, PatchCoreMemory(found.memory.embeddings, found.memory.token_hw), kept)
+    done = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    assert "if the scores are ok_scores of the fit, or of parts that were not in it" in done.calibration.promise.text
+    assert done.warning is None or "not in the fit" not in done.warning
 
 
 def test_copies_of_an_image_count_once(fitted, pngs):

@@ -151,6 +151,22 @@ def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_before_that(stored: Pa
     tracemalloc.stop()
 
 
+def test_what_looks_at_the_metadata_alone_unpacks_no_gigabyte_either(stored: Path) -> None:
+    with (
+        zipfile.ZipFile(stored / "memory.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("metadata.npy", "w") as part,
+    ):
+        header = {"descr": f"<U{HEAVY // 4}", "fortran_order": False, "shape": ()}
+        np.lib.format.write_array_header_1_0(part, header)
+        for _ in range(HEAVY >> 20):
+            part.write(b"a\0\0\0" * (1 << 18))
+    tracemalloc.start()
+    assert memory_file.written_memory_id(stored / "memory.npz") is None
+    assert ModelStore(stored.parents[1]).count_stale() == 0
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
+
+
 def test_a_memory_beyond_what_is_free_is_refused_with_the_arithmetic(
     stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

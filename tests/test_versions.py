@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import memory_file, older, storage
+from backend import memory_file, older, storage, versions
 from backend.config import Settings
 from backend.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
 from backend.layout import RoiKey, folder_name
@@ -84,7 +84,7 @@ def test_every_change_keeps_the_model_before_it_and_says_what_it_was(changed):
     assert first.memory_id == memory_file.memory_id(memory_of(1))
     times = [version.record.kept_at_utc for version, _ in ModelStore(changed).versions(KEY)]
     assert times == sorted(times, reverse=True)
-    ModelStore(changed).save_memory(KEY, memory_of(3), {}, instead_of=memory_file.memory_id(memory_of(2)))
+    ModelStore(changed).save_memory(KEY, memory_of(3), {}, instead_of=load(changed))
     assert listed(changed)[0] == (4, "append", 0.6)
 
 
@@ -223,11 +223,11 @@ def test_a_version_without_a_calibration_leaves_none_even_of_the_same_memory_ban
 
 def test_rolling_back_to_what_is_served_changes_nothing(changed):
     ModelStore(changed).roll_back(KEY, 2)
-    before, versions = without_versions(changed), listed(changed)
+    before, kept = without_versions(changed), listed(changed)
     version, fitted = ModelStore(changed).roll_back(KEY, 2)
     assert (version.number, same_memory(fitted, memory_of(1))) == (2, True)
     assert without_versions(changed) == before
-    assert listed(changed) == versions
+    assert listed(changed) == kept
 
 
 def test_rolling_back_keeps_no_more_than_the_last_few(tmp_path):
@@ -236,7 +236,42 @@ def test_rolling_back_keeps_no_more_than_the_last_few(tmp_path):
         store.save_memory(KEY, memory_of(seed), {})
     store.roll_back(KEY, 1)
     assert served(tmp_path) == (1, None)
-    assert listed(tmp_path) == [(3, "rollback", None), (2, "fit", None)], "what is served is kept by being served"
+    assert listed(tmp_path) == [(3, "rollback", None), (2, "fit", None), (1, "fit", None)]
+    store.roll_back(KEY, 1)
+    assert served(tmp_path) == (1, None), "a client that got no reply asks again"
+    store.save_memory(KEY, memory_of(4), {})
+    assert [number for number, *_ in listed(tmp_path)] == [4, 3]
+
+
+def test_a_roll_back_that_fails_changes_no_threshold_even_of_the_same_memory_bank(tmp_path, monkeypatch):
+    fit(tmp_path, 1, n_images=3)
+    calibrate(tmp_path, 0.5)
+    fit(tmp_path, 1, n_images=4)  # an image was appended that added nothing
+    calibrate(tmp_path, 0.9)
+    put_back = versions.put_back
+
+    def full(kept_file, target):
+        if target.name == "memory.npz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put_back(kept_file, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "put_back", full)
+        with pytest.raises(StorageError):
+            ModelStore(tmp_path).roll_back(KEY, 2)
+    assert served(tmp_path) == (1, 0.9)
+    ModelStore(tmp_path).roll_back(KEY, 2)
+    assert served(tmp_path) == (1, 0.5)
+    assert load(tmp_path).metadata["n_images"] == 3
+
+
+def test_a_recipe_keeps_its_own_threshold_while_the_default_recipe_is_rolled_back(tmp_path):
+    fit(tmp_path, 1)
+    calibrate(tmp_path, 0.5)
+    calibrate(tmp_path, 0.7, IN_RECIPE)
+    model = tmp_path / "Master1" / "Pattern"
+    shutil.copyfile(model / "calib.json", model / ".calib.next.json")
+    assert served(tmp_path, IN_RECIPE) == (1, 0.7)
 
 
 @pytest.mark.parametrize("trouble", ["damaged", "deleted"])
@@ -364,7 +399,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("full", ["version.json", "memory.npz or calib.json"])
 def test_a_change_that_a_full_disk_stops_changes_nothing_and_is_no_version(changed, monkeypatch, change, full):
-    before, versions = without_versions(changed), listed(changed)
+    before, kept = without_versions(changed), listed(changed)
     write = Path.replace
 
     def no_room(path, target):
@@ -376,7 +411,7 @@ def test_a_change_that_a_full_disk_stops_changes_nothing_and_is_no_version(chang
         patched.setattr(Path, "replace", no_room)
         with pytest.raises(StorageError, match=r"No space left.*check the models folder"):
             CHANGES[change](changed)
-    assert (served(changed), listed(changed)) == ((2, 0.6), versions)
+    assert (served(changed), listed(changed)) == ((2, 0.6), kept)
     assert without_versions(changed) == before
     names = {path.name for path in (changed / "Master1" / "Pattern" / ".versions").iterdir()}
     assert names == {"1", "2", "3"}

@@ -92,7 +92,7 @@ class TorchRuntime:
             raise ConfigError(f"INPUT_SIZE={input_size} is no multiple of the patches of MODEL_NAME={model_name!r}")
         self.block = None if block is None else _end_after(model, block)
         self.grid_hw = (int(grid[0]), int(grid[1]))
-        self.dim: int = model.num_features  # type: ignore[assignment]
+        self.dim: int = model.num_features  # type: ignore[assignment]  # a buffer, for nn.Module
         # float32 means float32: by default cuDNN rounds the inputs of convolutions to TF32's 10 bits of mantissa.
         torch.backends.cudnn.allow_tf32 = False
         self._model: Any = model.eval().requires_grad_(False).to(device)
