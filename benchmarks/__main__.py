@@ -5,6 +5,8 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``serving``: single, load, fit, queue; ``--precision float32 bfloat16``, ``--rounds``
 - ``footprint``: server (start and memory), size
 - ``datasets``: 10,000 stored images; a whole data set beside single calls
+- ``bank``: honest scores, suspicions, appended images, on folders in MVTec layout
+- ``drift``: false alarms and delays, on folders in MVTec layout
 - ``thresholds``: what thresholds promise, on data sets of yours
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
 - ``levers``: what raises accuracy, on folders in MVTec layout; ``--data FOLDER …``
