@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any
 
+import uvicorn
 from prometheus_client import multiprocess
 
 from backend.config import load_settings
@@ -11,6 +12,8 @@ from backend.errors import ConfigError
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.resources import usable_cores
 from backend.slow_heads import impatient
+
+keepalive = 5  # seconds after a reply, as uvicorn's own; docker/nginx.conf relies on it
 
 
 def when_ready(server: Any) -> None:
@@ -27,7 +30,10 @@ def when_ready(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Share the cores between the workers, since two that use all of them only slow each other down; end slow heads."""
-    worker.config.http = impatient(load_settings().body_timeout_s)
+    if isinstance(getattr(worker, "config", None), uvicorn.Config):
+        worker.config.http = impatient(load_settings().body_timeout_s)
+    else:
+        server.log.warning("slow headers are not limited by this kind of worker: use uvicorn.workers.UvicornWorker")
     if os.environ.get("THREADS", "") in ("", "0"):
         os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
 

@@ -57,7 +57,7 @@ class DriftStatus:
 
     Attributes:
         verdict: ``"none"`` where no calibration is applied, ``"collecting"`` while few scores are known to compare
-            with, ``"drift"`` from an alarm to the next reset, calibration or fit.
+            with, ``"drift"`` from an alarm to the next reset, calibration or fit of another bank.
         reason: the same for people.
         drift: the numbers behind it; None before the first part.
     """
@@ -229,8 +229,8 @@ class DriftLog:
             self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
         self._prune()
 
-    def forget(self, key: RoiKey, memory_id: str) -> None:
-        """Drop the statistics of a ROI unless they are about the memory bank that it has now."""
+    def forget(self, key: RoiKey) -> None:
+        """Drop the statistics of a ROI unless they are about what it is judged by now."""
         path = self._path(key.owner)
         # Where it cannot be deleted, the first part after the fit starts anew in any case.
         with contextlib.suppress(OSError, StorageError):
@@ -238,7 +238,7 @@ class DriftLog:
                 # Under the lock, so that no flush that has read the file writes it again.
                 with writing(path.parent, _WHAT):
                     drift = _read(path)
-                    if drift is None or drift.memory_id != memory_id:
+                    if drift is None or drift.conditions != self._present_conditions(key):
                         path.unlink(missing_ok=True)
 
     def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:

@@ -14,7 +14,7 @@ from backend.bank_images import BankImage, as_metadata, images_now
 from backend.errors import Conflict, DamagedMemory
 from backend.extraction import check_bank
 from backend.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
-from backend.patchcore import Embeddings, NotCoveredError, PatchCoreMemory
+from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
 from backend.storage import FittedRoi
 
 Turn = Callable[[], AbstractContextManager[object]]
@@ -69,8 +69,7 @@ class Base:
             n_images, n_embeddings = (int(fitted.metadata[name]) for name in ("n_images", "n_embeddings"))
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise Conflict(
-                f"{fitted.key} was fitted by an earlier version, or on too many images, and cannot be appended to: "
-                "fit it anew on all images"
+                f"{fitted.key} was fitted by an earlier version and cannot be appended to: fit it anew on all images"
             ) from exc
         if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
             raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
@@ -86,12 +85,12 @@ class Bank:
 
     Attributes:
         memory: the bank.
-        covering_radius: see `Base`; None where it was not computed.
+        covering_radius: see `Base`; where there is no `held_out`, an upper bound.
         held_out: what the fit tells about its own images; None where that would have taken too long.
     """
 
     memory: PatchCoreMemory
-    covering_radius: float | None
+    covering_radius: float
     held_out: HeldOut | None
 
 
@@ -127,7 +126,7 @@ def build_bank(
         memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
         log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
-        return Bank(memory, base.covering_radius if base else None, None)
+        return Bank(memory, base.covering_radius if base else _last_distance(memory, len(embeddings)), None)
     numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
     before = [image.sha256 for image in base.images] if base else []
     held_out = hold_out(
@@ -141,16 +140,18 @@ def build_bank(
     return Bank(memory, base.covering_radius if base else held_out.covering_radius, held_out)
 
 
+def _last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
+    """How far the last pick was from those before; no point was farther. 0 of a bank that keeps every embedding."""
+    bank = memory.embeddings
+    if len(bank) == n_embeddings:
+        return 0.0
+    return float(distance_of_cosine((bank[:-1] @ bank[-1]).max()))
+
+
 def _extended(
     base: Base, embeddings: Embeddings, turn: Turn, on_progress: Callable[[int, int], None]
 ) -> PatchCoreMemory:
-    try:
-        memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn, on_progress)
-    except NotCoveredError:
-        raise Conflict(
-            "these images are too unlike those of the model, which were nearly alike: appending them would take "
-            "minutes and keep most of their patches; fit anew on all images, or append fewer at a time"
-        ) from None
+    memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn, on_progress)
     check_bank(len(memory.embeddings), embeddings.shape[1])
     return memory
 
@@ -184,11 +185,11 @@ def bank_metadata(
         mm_per_px: millimetres per pixel.
     """
     rows, columns = bank.memory.token_hw
-    metadata = {
+    return {
         "coreset_rate": base.coreset_rate if base else coreset_rate,
         "n_embeddings": (base.n_embeddings if base else 0) + n_new * rows * columns,
         "n_images": (base.n_images if base else 0) + n_new,
         "mm_per_px": mm_per_px,
         "images": as_metadata(images),
+        "covering_radius": bank.covering_radius,
     }
-    return metadata if bank.covering_radius is None else {**metadata, "covering_radius": bank.covering_radius}

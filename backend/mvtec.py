@@ -101,15 +101,14 @@ def read_mask(path: str, limits: ImageLimits) -> npt.NDArray[np.bool_]:
     """A ground-truth mask: bool [H, W], True where any channel but alpha is not zero.
 
     Raises:
-        InvalidRequest: it is no image, or marks no pixel.
+        InvalidRequest: it cannot be decoded, or marks no pixel.
         InvalidImage, UnsupportedImage, TooLarge: see `read_image` and `check_image`.
     """
     content = read_image(path, limits.max_bytes)
     check_image(content, path, limits)
     try:
-        mask = cv2.imdecode(
-            np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED
-        )  # 16 bits stay 16: 1 of 65535 is a defect too
+        # 16 bits stay 16: 1 of 65535 is a defect too
+        mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         mask = None
     if mask is None:

@@ -107,8 +107,7 @@ _LOCKED: Example = (
 _APPEND: Example = (
     "Conflict",
     "fitting.py:of",
-    f"{_ROI} was fitted by an earlier version, or on too many images, and cannot be appended to: fit it anew on all "
-    "images",
+    f"{_ROI} was fitted by an earlier version and cannot be appended to: fit it anew on all images",
 )
 _MANY: Example = (
     "Conflict",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backend.errors import Conflict
 from backend.resources import shared_pool
 
 Embeddings = npt.NDArray[np.float32]
@@ -218,19 +219,19 @@ def greedy_cover(
         cosine: float32 [N], of each point to the nearest of the picks made before, -1..1, or less for none.
         least_cosine: points of this cosine are near enough.
         turn: see `k_center_greedy`.
-        on_progress: called with (points near a pick, all points).
+        on_progress: called with (points that a pick has come near to, all that were far).
         most_products: how many points may be compared with a pick, over all picks.
 
     Returns:
         int64 [n], row indices in the order of selection.
 
     Raises:
-        NotCoveredError: that would not do.
+        Conflict: that would not do.
     """
-    picks, n_points, products = [], len(cosine), 0
+    picks, products = [], 0
     enough = least_cosine - ROUNDING
     rows = np.flatnonzero(cosine < enough)
-    embeddings, cosine = embeddings[rows], cosine[rows]
+    embeddings, cosine, n_far = embeddings[rows], cosine[rows], len(rows)
     while len(rows):
         with turn():
             for _ in range(max(1, _PICKS_PER_PIECE * _MAX_POOL // len(rows))):
@@ -244,14 +245,13 @@ def greedy_cover(
                     rows, embeddings, cosine = rows[far], embeddings[far], cosine[far]
                     break
         if on_progress is not None:
-            on_progress(n_points - len(far), n_points)
+            on_progress(n_far - len(far), n_far)
         if len(far) and products > most_products:
-            raise NotCoveredError
+            raise Conflict(
+                "these images are too unlike those of the model, which were nearly alike: appending them would take "
+                "minutes and keep most of their patches; fit anew on all images, or append fewer at a time"
+            )
     return np.array(picks, dtype=np.int64)
-
-
-class NotCoveredError(Exception):
-    """Points are so many and so far apart that covering them would take too long."""
 
 
 def distance_of_cosine(cosine: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -381,10 +381,10 @@ class PatchCoreMemory:
             covering_radius: distance, 0..2, within which the memory covers the images that it was built from.
             n_images: how many images those were, as far as they are known.
             turn: see `k_center_greedy`.
-            on_progress: called with (patches covered, all patches).
+            on_progress: see `greedy_cover`.
 
         Raises:
-            NotCoveredError: it lacks so much that it would take minutes.
+            Conflict: it lacks so much that it would take minutes.
         """
         for rows in _blocks(len(embeddings)):
             with turn():

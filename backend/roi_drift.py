@@ -99,11 +99,6 @@ class RoiDrift(BaseModel):
         """Whose it is."""
         return RoiKey(self.role_id, self.roi_id, self.recipe_id, self.model_key)
 
-    @property
-    def memory_id(self) -> str:
-        """Of the memory bank that it is about."""
-        return self.conditions.partition(" ")[0]
-
     def is_before(self, at: float, conditions: str) -> bool:
         """Whether a part of these conditions was inspected before this began.
 

@@ -1,7 +1,8 @@
 """Putting a kept version back in place, so that a death at any instant leaves the one model or the other.
 
 The rename of the memory bank is what decides, as for a fit. Its calibration waits beside it until then, and is applied
-from the moment that the bank is there.
+from the moment that the bank is there. Where both have the same bank, and differ in what else is known about it, the
+threshold that was served is served until the version's comes after.
 """
 
 from pathlib import Path

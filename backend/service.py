@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from backend import calib, memory_file
+from backend import calib
 from backend.bank_images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
 from backend.calib import Calibration
 from backend.checkpoint import Checkpoint
@@ -199,7 +199,7 @@ class InspectionService:
                     thumbnails=[*(base.thumbnails if base else []), *pictures],
                     instead_of=base.fitted if base else None,
                 )
-        self.drift.forget(key, memory_file.memory_id(bank.memory))
+        self.drift.forget(key)
         if kept is not None:
             kept.remove()
         return self._fitted(metadata["n_embeddings"], bank.memory, key, every, sent, sent_masks)
@@ -347,7 +347,7 @@ class InspectionService:
             Conflict: it is of another scale than the recipe is locked to now; nothing was changed.
         """
         chosen, fitted = self.store.roll_back(key, version, accept=partial(self._accept, key))
-        self.drift.forget(key, fitted.memory_id)
+        self.drift.forget(key)
         annotate(version=chosen.number, memory_id=fitted.memory_id, calibration=fitted.calibration_state)
         return chosen, fitted
 

@@ -8,9 +8,12 @@ import asyncio
 import json
 from typing import Any
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.errors import error_reply
+
+log: Any = structlog.get_logger(__name__)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -55,6 +58,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _end(self) -> None:
         self._deadline = None
+        log.info("request.slow_head", client=self.client[0] if self.client else None, begun=self._begun)
         if self._begun:
             self.transport.write(_too_slow(self.head_timeout_s))
         self.transport.close()

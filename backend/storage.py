@@ -283,7 +283,7 @@ class ModelStore:
             VersionNotFound: there is no such version.
             Conflict: the ROI has no model of its own, and is served another's.
             IncompatibleMemory: the version is another ROI's, or its embeddings are not L2-normalised.
-            StorageError: the version is damaged, or the folder cannot be written; nothing was changed.
+            StorageError: the version is damaged, or the folder cannot be written; parts are judged as before.
         """
         place = current_place(self._root, key)
         chosen = self._choose(key, place, version)  # before a folder is made for it

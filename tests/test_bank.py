@@ -220,6 +220,24 @@ class TestAppend:
             service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).metadata == before.metadata
 
+    @pytest.mark.parametrize("rate", [0.02, 1.0])
+    def test_of_images_that_are_too_many_to_be_scored_the_radius_is_bounded_and_more_can_be_appended(
+        self, service, parts, monkeypatch, rate
+    ):
+        service = InspectionService(
+            service.settings.model_copy(update={"coreset_rate": rate}), service.features, service.store
+        )
+        service.fit_ok(KEY, parts[:4], mm_per_px=0.2)
+        exact = service.fitted(KEY).metadata["covering_radius"]
+        monkeypatch.setattr("backend.fitting.MOST_PRODUCTS", 0)
+        assert service.fit_ok(KEY, parts[:4], mm_per_px=0.2).ok_scores is None
+        bound = service.fitted(KEY).metadata["covering_radius"]
+        if rate < 1:
+            assert exact - 1e-6 <= bound <= 1.3 * exact
+        else:
+            assert bound == 0
+        assert service.fit_ok(KEY, parts, mm_per_px=0.2, append=True).n_embeddings == 6 * 64
+
     def test_a_bank_that_does_not_fit_into_memory_is_refused(self, service, parts, monkeypatch):
         service.fit_ok(KEY, parts[:2], mm_per_px=0.2, keep_all=True)
         before = service.fitted(KEY).memory_id

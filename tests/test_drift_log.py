@@ -208,7 +208,7 @@ def test_a_fit_starts_anew(root):
     log = opened(root)
     inspect(log, root, [0.9] * 30)
     ModelStore(root).save_memory(KEY, memory_of(2), {})
-    log.forget(KEY, fitted(root).memory_id)
+    log.forget(KEY)
     assert log.drifting() == []
     inspect(log, root, [0.5])
     found = status(root)
@@ -218,7 +218,7 @@ def test_a_fit_starts_anew(root):
 def test_a_fit_that_gives_the_same_bank_keeps_the_alarm(root):
     log = opened(root)
     inspect(log, root, [0.9] * 30)
-    log.forget(KEY, fitted(root).memory_id)
+    log.forget(KEY)
     assert [drift.alarm for drift in log.drifting()] == ["rejects"]
 
 
@@ -348,10 +348,11 @@ def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
 
 def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeypatch):
     log, another = opened(root), opened(root)
-    forgetting = threading.Thread(target=log.forget, args=(KEY, "another"))
+    forgetting = threading.Thread(target=log.forget, args=(KEY,))
     write = drift_log.write_atomic
 
     def write_late(files, **more):
+        ModelStore(root).save_memory(KEY, memory_of(2), {})
         forgetting.start()
         forgetting.join(0.5)  # long enough for one that does not wait
         write(files, **more)

@@ -243,7 +243,8 @@ def test_rolling_back_keeps_no_more_than_the_last_few(tmp_path):
     assert [number for number, *_ in listed(tmp_path)] == [4, 3]
 
 
-def test_a_roll_back_that_fails_changes_no_threshold_even_of_the_same_memory_bank(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing", ["memory.npz", "calib.json"])
+def test_a_roll_back_that_fails_changes_no_threshold_even_of_the_same_memory_bank(tmp_path, monkeypatch, failing):
     fit(tmp_path, 1, n_images=3)
     calibrate(tmp_path, 0.5)
     fit(tmp_path, 1, n_images=4)  # an image was appended that added nothing
@@ -251,7 +252,7 @@ def test_a_roll_back_that_fails_changes_no_threshold_even_of_the_same_memory_ban
     put_back = versions.put_back
 
     def full(kept_file, target):
-        if target.name == "memory.npz":
+        if target.name == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
         put_back(kept_file, target)
 

@@ -43,7 +43,9 @@ def reply_to(connection: socket.socket, request: bytes) -> bytes:
     connection.sendall(request)
     received = b""
     while not received.endswith(b"}"):
-        received += connection.recv(65536)
+        piece = connection.recv(65536)
+        assert piece, received
+        received += piece
     return received
 
 
