@@ -5,7 +5,7 @@ import contextvars
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +29,9 @@ _FIXED_BYTES = 256 << 20
 _COPIES_OF_BANK = 6
 # Of every embedding: what the coreset knows about it besides its numbers.
 _BYTES_PER_EMBEDDING = 64
+
+# One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
+_preparing = ThreadPoolExecutor(1, "prepare")
 
 Array = npt.NDArray[np.float32]
 log: Any = structlog.get_logger(__name__)
@@ -233,14 +236,14 @@ def _most_ahead(features: DinoV2Features) -> int:
 def _ahead(prepare: Callable[[T], R], items: Sequence[T], most_ahead: int) -> Generator[R, None, None]:
     """What `prepare` makes of each item, in order; another thread makes up to `most_ahead` of them in advance."""
     futures: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            for item in items:
-                futures.append(pool.submit(contextvars.copy_context().run, prepare, item))
-                if len(futures) > most_ahead:
-                    yield futures.popleft().result()
-            while futures:
+    try:
+        for item in items:
+            futures.append(_preparing.submit(contextvars.copy_context().run, prepare, item))
+            if len(futures) > most_ahead:
                 yield futures.popleft().result()
-        finally:
-            for future in futures:
-                future.cancel()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)

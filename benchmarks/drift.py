@@ -200,7 +200,7 @@ def _print_costs() -> None:
         calibration = calibrate([0.6], [], mm_per_px=1, area_mm2_thr=1, score_percentile=99, memory_id=model.memory_id)
         store.save_calibration(_KEY, calibration)
         log = DriftLog(Path(models), store, _DEFECTIVE_TOLERATED)
-        log.begin(_KEY, np.random.default_rng(0).normal(0.45, 0.03, 100).tolist())
+        log.begin(_KEY, calibration, np.random.default_rng(0).normal(0.45, 0.03, 100).tolist())
         model = store.load(_KEY)
         assert model is not None
         recorded, added = [], []

@@ -93,11 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for methods in paths.values()
             for operation in methods.values()
         )
+        n_before = len(requests_of(server))  # those that asked whether it is ready
         begin = time.monotonic()
         status, printed = schemathesis(server, -(-options.cases // operations), options.seed)
         minutes = (time.monotonic() - begin) / 60
         print(printed)
-        entries = requests_of(server)
+        entries = requests_of(server)[n_before:]
         _print_requests(f"schemathesis, all checks, {minutes:.1f} minutes", entries)
         watch = send_bodies(server, Watch(server, frozenset(), _SLOWEST_S))
         watch.expect(status == 0, f"schemathesis ended with {status}; see above")
