@@ -35,6 +35,7 @@ _KINDS = ("fit", "calibrate", "infer", "upload")
 _SAMPLES = 120
 _SHORTEST_SAMPLE_S = 2.0
 _SLOWER = 1.5  # the most between the medians of the first and the last quarter
+_FEWEST_SAMPLES = 40  # to be judged by: of a run of seconds the medians of a quarter are those of a sample or two
 _YARDSTICKS = 5
 _YARDSTICK = bytes(32 << 20)  # hashing it takes some 20 ms of one core
 _UPLOADS = 0.02  # share of the requests; the images are deleted when there are many
@@ -141,7 +142,9 @@ def slower(samples: Sequence[Sample]) -> list[str]:
 
     Others use the machine too: while the yardstick takes twice as long, an inference may.
     """
-    quarter = max(1, len(samples) // 4)
+    if len(samples) < _FEWEST_SAMPLES:
+        return []
+    quarter = len(samples) // 4
     first, last = (
         statistics.median(sample.median_ms / sample.yardstick_ms for sample in part)
         for part in (samples[:quarter], samples[-quarter:])

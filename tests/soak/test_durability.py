@@ -27,13 +27,14 @@ def test_a_mixed_load_is_drawn(tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_inferences_that_become_slower_are_told():
-    steady = [mixed.Sample(minute, 400, 50, 90, 3, 20) for minute in range(20)]
-    slow = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20) for minute in range(20)]
+def test_inferences_that_become_slower_are_told_where_there_are_enough_to_tell():
+    steady = [mixed.Sample(minute, 400, 50, 90, 3, 20) for minute in range(40)]
+    slow = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20) for minute in range(40)]
+    busy = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20 + 2 * minute) for minute in range(40)]
     assert mixed.slower(steady) == []
-    busy = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20 + 2 * minute) for minute in range(20)]
-    assert mixed.slower(slow) == ["the median inference went from 3.00 to 6.75 times the yardstick"]
+    assert mixed.slower(slow) == ["the median inference went from 3.62 to 11.12 times the yardstick"]
     assert mixed.slower(busy) == [], "what else the machine does is not the service's"
+    assert mixed.slower(slow[::2]) == []
 
 
 # --- what the history lets pass
