@@ -442,6 +442,12 @@ def test_a_thumbnail_that_is_none_is_not_shown(service, parts, huge):
     assert TestExplain().width(TestExplain().explain(service, parts[2], (10, 10)).pictures[0]) == 384
 
 
+def test_a_score_is_that_of_its_percentile_to_the_last_digit():
+    image = BankImage("a.png", "0", 1, 1, None, None, {"99": 0.4, "99.5": 0.5, "99.99996": 0.6})
+    assert [image.score(percent) for percent in (99, 99.0, 99.5, 99.99996)] == [0.4, 0.4, 0.5, 0.6]
+    assert [image.score(percent) for percent in (100, 99.0000001)] == [None, None]
+
+
 def test_thumbnails_are_small_and_keep_the_aspect_of_the_image():
     for height, width in [(2000, 1000), (100, 50), (3, 3000)]:
         small = cv2.imdecode(np.frombuffer(thumbnail(np.zeros((height, width, 3), np.uint8)), np.uint8), 1)
