@@ -33,8 +33,8 @@ _PICKS_PER_PIECE = 16
 ROUNDING = np.float32(1e-6)
 # A bank of every patch covers its images within the root of what twice that is.
 _COPIES_RADIUS = 2e-3
-# Comparisons of points with picks when a bank is appended to: some 40 s of one core. A hundred images whose every fifth
-# patch is new take a tenth of it; a hundred that are all new ten times as many.
+# Comparisons of points with picks when a bank is appended to: about a minute of one core. A hundred images whose every
+# fifth patch is new take two fifths of it at most, a hundred that are all new up to ten times as many.
 _MOST_APPENDED = 5e8
 # Neighbours fetched at first; see `PatchCoreMemory.distances`.
 _FETCHED = 4

@@ -174,3 +174,19 @@ def test_a_fit_that_would_not_fit_into_memory_is_refused_with_the_arithmetic(mon
         assert part in text
     with pytest.raises(TooLarge):
         check_memory(features, 1000, 1.0, 5_000_000, 1_000_000)
+
+
+def test_all_fits_prepare_their_images_in_one_thread_which_stays():
+    threads = set()
+
+    def image(value):
+        def read():
+            threads.add(threading.current_thread())
+            return grey(value).read()
+
+        return NamedImage(f"{value}.png", read)
+
+    for _ in range(3):
+        embed([image(10), image(20)], features_with(1))
+    (thread,) = threads
+    assert thread.is_alive()
