@@ -216,6 +216,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             calibration=result.calibration_state,
             n_embeddings=result.n_embeddings,
             coreset_size=result.coreset_size,
+            memory_id=result.memory_id,
             token_shape=list(result.token_hw),
             ok_scores=result.ok_scores,
             suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
@@ -241,6 +242,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             mm_per_px=body.mm_per_px,
             area_mm2_thr=body.area_mm2_thr,
             score_percentile=body.score_percentile,
+            memory_id=body.memory_id,
             target_false_reject_rate=body.target_false_reject_rate,
         )
         fitted = (await run_in_threadpool(service.state, key)).fitted

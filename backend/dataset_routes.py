@@ -69,7 +69,13 @@ def ids_of(key: RoiKey, request_id: str) -> dict[str, Any]:
 def model_reply(fitted: FittedRoi) -> ModelReply:
     """Which stored model was used."""
     key = fitted.key
-    return ModelReply(role_id=key.role_id, recipe_id=key.recipe, model_key=key.model, layout=fitted.layout)
+    return ModelReply(
+        role_id=key.role_id,
+        recipe_id=key.recipe,
+        model_key=key.model,
+        layout=fitted.layout,
+        memory_id=fitted.memory_id,
+    )
 
 
 @router.get("/state", response_model_exclude_none=True, tags=["state"], responses=ERRORS["read"])

@@ -117,7 +117,7 @@ _MANY: Example = (
 _ANEW: Example = (
     "Conflict",
     "storage.py:save_calibration",
-    f"{_ROI} was fitted anew while it was calibrated; nothing was stored: calibrate again",
+    f"{_ROI} was fitted anew since it was scored; nothing was stored: score and calibrate again",
 )
 _NO_VERSION: Example = ("VersionNotFound", "storage.py:_choose", f"{_ROI} has no version 7; there are 1, 2, 3")
 _NO_CHANGE: Example = (
@@ -355,7 +355,13 @@ _INFERENCE = {
     "score": 0.6121,
     "heatmap_png_base64": HEATMAP_EXAMPLE,
     "token_shape": [32, 32],
-    "model": {"role_id": "Master1", "recipe_id": "default", "model_key": "Pattern", "layout": "current"},
+    "model": {
+        "role_id": "Master1",
+        "recipe_id": "default",
+        "model_key": "Pattern",
+        "layout": "current",
+        "memory_id": "9f86d081884c7d659a2feaa0c55ad015",
+    },
     "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
 }
 _REGION = {

@@ -13,6 +13,10 @@ from backend.versions import Change, Version
 
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
+MEMORY_ID = Field(
+    description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
+)
+
 
 class Reply(BaseModel):
     """A body; its fields may begin with ``model_``."""
@@ -88,6 +92,7 @@ class ModelReply(Reply):
     layout: Literal["current", "L4", "L3", "L2", "L1", "L0"] = Field(
         description="current, or the older backend's that stored it", examples=["current"]
     )
+    memory_id: str = MEMORY_ID
 
 
 class ReadyReply(Reply):
@@ -113,6 +118,7 @@ class FitReply(RoiReply):
     )
     n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    memory_id: str = MEMORY_ID
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     ok_scores: list[float] | None = Field(
         None,
@@ -337,9 +343,7 @@ class VersionReply(Reply):
     version: int = Field(description="its number; the highest is the newest", examples=[3])
     kept_at_utc: str = Field(description="when it was replaced", examples=["2026-11-22T21:04:55.123456+00:00"])
     replaced_by: Change = Field(description="by what", examples=["fit"])
-    memory_id: str = Field(
-        description="identity of its memory bank: hash of the embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
-    )
+    memory_id: str = MEMORY_ID
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
     n_embeddings: int | None = Field(None, description="patch embeddings of all images", examples=[34816])
     n_images: int | None = Field(None, description="images that it was fitted on", examples=[34])
@@ -368,9 +372,7 @@ class RollbackReply(RoiReply):
     """The model that is served now."""
 
     version: int = Field(description="which version that is", examples=[3])
-    memory_id: str = Field(
-        description="identity of its memory bank: hash of the embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
-    )
+    memory_id: str = MEMORY_ID
     calibration: Literal["none", "applied"] = Field(
         description="none: it had no calibration then; calibrate", examples=["applied"]
     )

@@ -16,6 +16,7 @@ class FitResult:
     Attributes:
         n_embeddings: patch embeddings of all images.
         coreset_size: how many embeddings the memory bank holds.
+        memory_id: its identity.
         token_hw: token grid (rows, columns).
         calibration_state: what became of the calibration.
         ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
@@ -25,6 +26,7 @@ class FitResult:
 
     n_embeddings: int
     coreset_size: int
+    memory_id: str
     token_hw: tuple[int, int]
     calibration_state: CalibrationState
     ok_scores: list[float] | None

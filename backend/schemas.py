@@ -184,6 +184,12 @@ class CalibrateRequest(CalibrateFields):
     ng_scores: Scores | None = Field(
         None, max_length=1_000_000, description="scores of defective parts, if there are any", examples=[[0.72, 0.66]]
     )
+    memory_id: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(_empty_is_none)] = Field(
+        None,
+        description="memory bank that the scores came from, as /fit_ok and /infer name it; 409 if the ROI has another "
+        "one by now. Without it the stored one is meant",
+        examples=[None],
+    )
 
     @field_validator("mm_per_px", "area_mm2_thr", "score_percentile", "target_false_reject_rate", mode="before")
     @classmethod

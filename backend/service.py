@@ -24,7 +24,6 @@ from backend.features import DinoV2Features
 from backend.fitting import Bank, Base, bank_metadata, build_bank
 from backend.infer import Finding, Inference, InferenceEngine
 from backend.layout import RoiKey, has_older_images
-from backend.patchcore import PatchCoreMemory
 from backend.queueing import NetworkQueue, PixelBudget
 from backend.recipes import RecipeStore, same_scale
 from backend.results import FitResult, InferResult, RoiState
@@ -154,7 +153,8 @@ class InspectionService:
                     known = {image.sha256 for image in base.images}
                     new = [number for number, digest in enumerate(sent) if digest not in known]
                     if not new:
-                        return self._fitted(base.n_embeddings, base.memory, key, base.images, sent, sent_masks)
+                        size, known_as = len(base.memory.embeddings), base.fitted.memory_id
+                        return self._fitted(base.n_embeddings, size, known_as, key, base.images, sent, sent_masks)
                     images, masks, seen = [images[number] for number in new], [masks[n] for n in new], seen.only(new)
                 n_before = len(base.memory.embeddings) if base else 0
                 check_memory(
@@ -192,7 +192,7 @@ class InspectionService:
                 **({"source": source} if source else {}),
             }
             with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px):
-                self.store.save_memory(
+                memory_id = self.store.save_memory(
                     key,
                     bank.memory,
                     metadata,
@@ -202,12 +202,14 @@ class InspectionService:
         self.drift.forget(key)
         if kept is not None:
             kept.remove()
-        return self._fitted(metadata["n_embeddings"], bank.memory, key, every, sent, sent_masks)
+        size = len(bank.memory.embeddings)
+        return self._fitted(metadata["n_embeddings"], size, memory_id, key, every, sent, sent_masks)
 
     def _fitted(
         self,
         n_embeddings: int,
-        memory: PatchCoreMemory,
+        coreset_size: int,
+        memory_id: str,
         key: RoiKey,
         images: Sequence[BankImage],
         sent: Sequence[str],
@@ -217,7 +219,8 @@ class InspectionService:
 
         Args:
             n_embeddings: patch embeddings of all images.
-            memory: the bank.
+            coreset_size: how many of them the memory bank holds.
+            memory_id: its identity.
             key: the ROI.
             images: all that it was built from.
             sent: hashes of those that were sent.
@@ -238,7 +241,8 @@ class InspectionService:
         ]
         return FitResult(
             n_embeddings,
-            len(memory.embeddings),
+            coreset_size,
+            memory_id,
             self.features.token_hw,
             state,
             scores if len(scores) == len(fitted) else None,
@@ -303,18 +307,20 @@ class InspectionService:
             mm_per_px: millimetres per pixel.
             area_mm2_thr: smallest region in mm²; None takes the configured one.
             score_percentile: percentile that the scores are; None takes the configured one.
-            memory_id: the memory bank that the scores came from; None takes the stored one.
+            memory_id: the memory bank that the scores came from; None takes the stored one on trust.
             target_false_reject_rate, n_candidates, ok_are_fresh: as for `calib.calibrate`.
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
-            Conflict: the recipe is locked to another `mm_per_px`, or the ROI was fitted anew meanwhile.
+            Conflict: the recipe is locked to another `mm_per_px`, or the ROI has another memory bank than `memory_id`
+                by now.
             IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
             StorageError: the stored memory is damaged, or the calibration cannot be written.
         """
         self.recipes.check(key.recipe_id, mm_per_px)
         with contextlib.suppress(MemoryNotFound):  # who has scores may calibrate before the fit
-            memory_id = memory_id or self.fitted(key, with_calibration=False).memory_id
+            stored = self.fitted(key, with_calibration=False).memory_id
+            memory_id = memory_id or stored
         calibration = calib.calibrate(
             ok_scores,
             ng_scores,

@@ -177,7 +177,7 @@ class ModelStore:
         *,
         thumbnails: Sequence[bytes] = (),
         instead_of: FittedRoi | None = None,
-    ) -> None:
+    ) -> str:
         """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
 
         Args:
@@ -187,13 +187,17 @@ class ModelStore:
             thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
             instead_of: the model that the new one was made from; None replaces any.
 
+        Returns:
+            Identity of the memory bank.
+
         Raises:
             Conflict: the ROI has another model than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
         place = current_place(self._root, key)
         ids = {name: value for name, value in asdict(place.key).items() if value is not None}
-        content = memory_bytes(memory, {**ids, **metadata, "memory_id": memory_id(memory)}, thumbnails)
+        identity = memory_id(memory)
+        content = memory_bytes(memory, {**ids, **metadata, "memory_id": identity}, thumbnails)
         index = place.memory.with_name(INDEX_FILE)
         with self._replacing(place, "fit" if instead_of is None else "append"):
             if instead_of is not None:
@@ -213,6 +217,7 @@ class ModelStore:
             else:
                 index.unlink(missing_ok=True)
                 write_atomic({place.memory: content})
+        return identity
 
     def thumbnails(self, fitted: FittedRoi) -> list[bytes]:
         """Small encoded pictures of the images that a model was built from, in order; see `save_memory`.
@@ -234,7 +239,7 @@ class ModelStore:
 
         Raises:
             InvalidRequest, IncompatibleMemory: as `load`.
-            Conflict: the ROI was fitted anew since the calibration was made; nothing was written.
+            Conflict: the ROI has another memory bank than the scores of the calibration came from; nothing was written.
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
@@ -243,8 +248,10 @@ class ModelStore:
         with self._replacing(place, "calibrate"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
-            if found is not None and found[1].memory_id != calibration.memory_id:
-                raise Conflict(f"{key} was fitted anew while it was calibrated; nothing was stored: calibrate again")
+            if (found[1].memory_id if found else None) != calibration.memory_id:
+                raise Conflict(
+                    f"{key} was fitted anew since it was scored; nothing was stored: score and calibrate again"
+                )
             write_atomic({place.calibration: content})
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:

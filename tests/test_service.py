@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from backend import extraction
 from backend.config import DEFAULT_MODEL, Settings
-from backend.errors import IncompatibleMemory, InvalidRequest, TooLarge
+from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, TooLarge
 from backend.features import DinoV2Features
 from backend.layout import RoiKey
 from backend.runtimes.openvino import OpenVinoRuntime
@@ -183,6 +183,25 @@ def test_ids_that_the_file_system_cannot_hold_are_refused_before_any_work(featur
     unread = NamedImage("never.png", lambda: pytest.fail("the image was read"))
     with pytest.raises(InvalidRequest, match="ids must not" if len(role_id) > 99 else "use other ids"):
         service.fit_ok(RoiKey(role_id.lower(), "Pattern"), [unread], mm_per_px=1)
+
+
+def test_scores_of_another_memory_bank_never_become_a_threshold_where_their_bank_is_named(features, named, tmp_path):
+    service = service_with(features, tmp_path)
+    scored_by = service.fit_ok(KEY, named[:1], mm_per_px=1).memory_id
+    score = service.infer(KEY, named[2], mm_per_px=1)
+    assert score.fitted.memory_id == scored_by
+
+    fitted_anew = service.fit_ok(KEY, named[:2], mm_per_px=1).memory_id
+    assert fitted_anew != scored_by
+    with pytest.raises(Conflict, match="fitted anew since it was scored"):
+        service.calibrate_ng(KEY, [score.inference.score], [], mm_per_px=1, memory_id=scored_by)
+    assert service.state(KEY).fitted.calibration_state == "none"
+
+    service.calibrate_ng(KEY, [0.5], [], mm_per_px=1, memory_id=fitted_anew)
+    assert service.state(KEY).fitted.calibration_state == "applied"
+    never_fitted = RoiKey("Master1", "Other")
+    with pytest.raises(Conflict):
+        service.calibrate_ng(never_fitted, [0.5], [], mm_per_px=1, memory_id=fitted_anew)
 
 
 def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):

@@ -464,7 +464,7 @@ def test_an_older_calibration_never_replaces_that_of_a_newer_fit(fitted_folder, 
     older = calibration_of(slow.load(KEY), 0.4)
     other.save_memory(KEY, memory_of(2), {})
     other.save_calibration(KEY, calibration_of(other.load(KEY), 0.6))
-    with pytest.raises(Conflict, match="fitted anew while it was calibrated"):
+    with pytest.raises(Conflict, match="fitted anew since it was scored"):
         slow.save_calibration(KEY, older)
     fitted = load(tmp_path)
     assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))

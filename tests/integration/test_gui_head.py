@@ -155,7 +155,8 @@ def test_from_the_first_upload_to_a_decision(server: Server, crops: list[bytes],
 
 def test_the_default_recipe_serves_the_oldest_clients_beside_the_newest(server: Server, crops: list[bytes]) -> None:
     seed, head = server.gui, head_of(server, "Line 7")
-    assert seed.fit("Master1", "Both", crops[:1], field="images[{}]").status == 200
+    fitted = seed.fit("Master1", "Both", crops[:1], field="images[{}]")
+    assert fitted.status == 200, fitted.content
     folder = server.models / "Master1" / "Both"
     stored = only_files(folder)
     fallback = head.infer("Master1", "Both", crops[2])
@@ -164,6 +165,7 @@ def test_the_default_recipe_serves_the_oldest_clients_beside_the_newest(server: 
         "recipe_id": "default",
         "model_key": "Both",
         "layout": "current",
+        "memory_id": fitted.json["memory_id"],
     }
     own = head.fit("Master1", "Both", crops[1:2], model_key="Both")
     assert own.status == 200, own.content

@@ -64,6 +64,7 @@ def test_what_was_served_before_a_fit_is_served_after_rolling_back_to_the_last_d
         "recipe_id": "default",
         "model_key": "Whole",
         "layout": "current",
+        "memory_id": listed[1]["memory_id"],
     }
     said = {name: reply.json[name] for name in ("version", "memory_id", "calibration", "coreset_size", "token_shape")}
     assert said == {
