@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.allocator import limit_arenas, return_free_memory
 from backend.errors import NotReady, error_reply, strip_paths
 from backend.openapi import is_documentation
 from backend.service import InspectionService
@@ -22,6 +23,7 @@ from backend.telemetry import annotate
 _RETRY_LOAD_AFTER_S = 5.0
 _RETRY_AFTER_S = 5
 _COUNT_EVERY_S = 10.0
+_RETURN_MEMORY_EVERY_S = 15.0
 _STARTS_WITHIN_S = 10.0
 _POLL_S = 0.05
 # Questions about the service, which it answers in every state.
@@ -84,7 +86,8 @@ class Lifecycle:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which the server runs."""
-        tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._count_rois())]
+        limit_arenas()
+        tasks = [asyncio.create_task(work()) for work in (self._load, self._count_rois, _return_memory)]
         with self._draining_on_sigterm(asyncio.get_running_loop()):
             try:
                 yield
@@ -185,6 +188,12 @@ class Admission:
             await self._app(scope, receive, send)
         finally:
             self._lifecycle.in_flight -= 1
+
+
+async def _return_memory() -> None:
+    while True:
+        await asyncio.sleep(_RETURN_MEMORY_EVERY_S)
+        await run_in_threadpool(return_free_memory)
 
 
 def _is_always_served(path: str) -> bool:

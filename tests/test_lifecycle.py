@@ -92,6 +92,14 @@ def test_a_load_that_fails_is_told_and_tried_again_until_it_succeeds(service, mo
         assert "reason" not in client.get("/health").json()
 
 
+def test_a_service_that_runs_gives_back_free_memory_again_and_again(service, monkeypatch):
+    returned = []
+    monkeypatch.setattr(lifecycle_module, "return_free_memory", lambda: returned.append(time.monotonic()))
+    monkeypatch.setattr(lifecycle_module, "_RETURN_MEMORY_EVERY_S", 0.01)
+    with TestClient(create_app(service.settings, service)):
+        wait_until(lambda: len(returned) >= 3)
+
+
 def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
     monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]
