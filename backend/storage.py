@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -93,6 +94,7 @@ class ModelStore:
         self._keep_versions = keep_versions
         self._cache: OrderedDict[Path, tuple[FileIdentity, StoredMemory]] = OrderedDict()
         self._cache_lock = Lock()
+        self._readers: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
         self._memory_ids: dict[Path, tuple[FileIdentity, str | None]] = {}
 
     def memory_id(self, key: RoiKey) -> str | None:
@@ -125,7 +127,10 @@ class ModelStore:
                 self._calibration_for(key, place, loaded.memory_id) if with_calibration else (None, "none", place.key)
             )
             # Between the two reads another model and its calibration may have come: then this was never what there is.
-            if state == "applied" or not with_calibration or self.memory_id(key) == loaded.memory_id:
+            # Only a calibration that goes before all others tells that it was so when it was read.
+            own = calibrated_as(key, place.key).owner
+            is_first = state == "applied" and place.layout == "current" and calibrated == own
+            if is_first or not with_calibration or self._is_found(key, place, loaded.memory_id):
                 ids = place.key, place.layout
                 return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state, calibrated)
         return None
@@ -428,34 +433,53 @@ class ModelStore:
             return place, loaded
         return of_no_version
 
+    def _is_found(self, key: RoiKey, place: Place, memory_id: str) -> bool:
+        found = self._find(key)
+        return found is not None and (found[0].memory, found[1].memory_id) == (place.memory, memory_id)
+
     def _read_memory(self, path: Path, *, repair: bool = True) -> StoredMemory | None:
-        """The memory in a file, None if there is none; `repair` is False for who holds the lock of its folder."""
+        """The memory in a file, None if there is none; `repair` is False for who holds the lock of its folder.
+
+        Of many who ask at once for what is not in memory yet, one reads, and the others wait: a read takes several
+        times what it leaves in memory.
+        """
         try:
-            identity = _identity(path.stat())
+            if (cached := self._cached(path)) is not None:
+                return cached
+            if not repair:  # and not kept either, so that the next load does
+                return _read_file(path)[1]
             with self._cache_lock:
-                cached = self._cache.get(path)
-                if cached is not None and cached[0] == identity:
-                    self._cache.move_to_end(path)
-                    return cached[1]
-            with path.open("rb") as file:
-                identity = _identity(os.fstat(file.fileno()))
-                loaded = read_memory(file, path.name)
+                reader = self._readers.setdefault(path, Lock())
+            with reader:
+                if (cached := self._cached(path)) is not None:
+                    return cached
+                identity, loaded = _read_file(path)
+                self._keep_cached(path, identity, loaded)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             if exc.errno == errno.ENAMETOOLONG:  # an id that no older backend could store
                 return None
             raise StorageError(f"the stored memory cannot be read ({exc.strerror}); check the models folder") from exc
-        if not repair:  # and not kept either, so that the next load does
-            return loaded
         if loaded.version is not None:
             self._repair_index(path, identity, loaded.memory)
+        return loaded
+
+    def _cached(self, path: Path) -> StoredMemory | None:
+        identity = _identity(path.stat())
+        with self._cache_lock:
+            cached = self._cache.get(path)
+            if cached is None or cached[0] != identity:
+                return None
+            self._cache.move_to_end(path)
+            return cached[1]
+
+    def _keep_cached(self, path: Path, identity: FileIdentity, loaded: StoredMemory) -> None:
         with self._cache_lock:
             self._cache[path] = (identity, loaded)
             self._cache.move_to_end(path)
             while len(self._cache) > 1 and self._cached_bytes() > _CACHE_BYTES:
                 self._cache.popitem(last=False)
-        return loaded
 
     def _forget(self, path: Path) -> None:
         with self._cache_lock:
@@ -528,6 +552,11 @@ def _served(place: Place) -> tuple[dict[str, Any], list[Path]]:
         calibration = read_calibration(place.calibration)
     belongs = calibration is not None and calibration.memory_id == memory.facts["memory_id"]
     return memory.facts, [place.memory, *([place.calibration] if belongs else [])]
+
+
+def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:
+    with path.open("rb") as file:
+        return _identity(os.fstat(file.fileno())), read_memory(file, path.name)
 
 
 def _read_version(version: Version, owner: RoiKey) -> FittedRoi:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 import weakref
 import zipfile
@@ -505,6 +506,52 @@ def test_a_fit_and_its_calibration_that_come_during_a_read_are_read_together(fit
     assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))
 
 
+def _calibrated(root, key, threshold):
+    store = ModelStore(root)
+    store.save_calibration(key, calibration_of(store.load(key), threshold))
+
+
+def test_a_recipes_first_model_that_comes_during_a_read_is_never_mixed_with_that_of_the_default_recipe(
+    fitted_folder, tmp_path, monkeypatch
+):
+    line, read, store = RoiKey("Master1", "Pattern", "line 1"), storage.read_calibration, ModelStore(tmp_path)
+    _calibrated(tmp_path, KEY, 0.4)
+    _calibrated(tmp_path, line, 0.6)
+    assert store.load(line).calibration.threshold == 0.6
+
+    def after_its_own_fit(path):
+        monkeypatch.setattr(storage, "read_calibration", read)
+        ModelStore(tmp_path).save_memory(line, memory_of(2), {})
+        _calibrated(tmp_path, line, 0.9)
+        return read(path)
+
+    monkeypatch.setattr(storage, "read_calibration", after_its_own_fit)
+    fitted = store.load(line)
+    assert (same_memory(fitted, memory_of(2)), fitted.calibration.threshold) == (True, 0.9)
+
+
+@pytest.mark.parametrize("layout", ["L0", "L1", "L2"])
+def test_a_first_fit_that_comes_during_a_read_is_never_mixed_with_the_model_of_an_older_backend(
+    tmp_path, monkeypatch, layout
+):
+    read, store = storage.read_calibration, ModelStore(tmp_path)
+    memory_file, _, calibration_file = older_files(tmp_path, layout, KEY)
+    write_memory(memory_file, unit_rows(12, 16, 8), (3, 4))
+    calibration_file.write_text('{"threshold": 0.4}', encoding="utf-8")
+    if layout != "L0":  # there the first calibration of this service takes the place of the older one
+        _calibrated(tmp_path, KEY, 0.6)
+
+    def after_a_fit(path):
+        monkeypatch.setattr(storage, "read_calibration", read)
+        ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
+        _calibrated(tmp_path, KEY, 0.9)
+        return read(path)
+
+    monkeypatch.setattr(storage, "read_calibration", after_a_fit)
+    fitted = store.load(KEY)
+    assert (same_memory(fitted, memory_of(2)), fitted.calibration.threshold) == (True, 0.9)
+
+
 def test_a_calibration_made_before_any_fit_is_stale_once_there_is_one(tmp_path):
     store = ModelStore(tmp_path)
     store.save_calibration(KEY, calibration_of(None))
@@ -540,6 +587,45 @@ def test_a_memory_that_did_not_change_is_read_once(fitted_folder, tmp_path):
     assert first is not None
     assert second is not None
     assert first.memory is second.memory
+
+
+def test_of_many_who_ask_for_a_memory_at_once_one_reads_it_and_the_others_wait(tmp_path, monkeypatch):
+    ModelStore(tmp_path).save_memory(KEY, memory_of(1, n=20_000), {})
+    (tmp_path / "Master1" / "Pattern" / "index.faiss").unlink()
+    read, reads, found = storage.read_memory, [], []
+    store, start = ModelStore(tmp_path), threading.Barrier(16)
+
+    def counted(file, name):
+        reads.append(name)
+        return read(file, name)
+
+    def ask():
+        start.wait()
+        found.append(store.load(KEY).memory)
+
+    monkeypatch.setattr(storage, "read_memory", counted)
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reads == ["memory.npz"]
+    assert len(found) == 16
+    assert len(set(map(id, found))) == 1
+    assert (tmp_path / "Master1" / "Pattern" / "index.faiss").exists(), "and it mends the index"
+    assert len(store._readers) == 0, "and nothing is left of their waiting"
+
+
+def test_a_memory_that_cannot_be_read_keeps_nobody_waiting(fitted_folder, tmp_path):
+    folder, memory = fitted_folder
+    content = (folder / "memory.npz").read_bytes()
+    (folder / "memory.npz").write_bytes(content[:100])
+    store = ModelStore(tmp_path)
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            store.load(KEY)
+    (folder / "memory.npz").write_bytes(content)
+    assert same_memory(store.load(KEY), memory)
 
 
 def test_the_memories_that_were_used_last_are_kept_up_to_a_limit_of_bytes(tmp_path, monkeypatch):
