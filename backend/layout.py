@@ -27,6 +27,7 @@ DEFAULT_RECIPE = "default"
 MEMORY_FILE = "memory.npz"
 INDEX_FILE = "index.faiss"
 CALIBRATION_FILE = "calib.json"
+HISTORY_FOLDER = "history"  # beside a model: calibrations that are not applied any more
 INSPECTION_ROLE = "Inspection"
 _RECIPES = "@recipes"
 _RESERVED_RECIPE = "last"

@@ -20,7 +20,7 @@ from backend.console import print_line, progress_bar, say, step_bars
 from backend.dataset_runs import scale_of
 from backend.datasets import LABELS, Label
 from backend.errors import BackendError, InvalidRequest, StorageError
-from backend.layout import INSPECTION_ROLE, RoiKey, current_place, is_inspection
+from backend.layout import HISTORY_FOLDER, INSPECTION_ROLE, RoiKey, current_place, is_inspection
 from backend.locking import writing
 from backend.migration_images import ImageCopies, StoredImage
 from backend.migration_report import Line, Report
@@ -29,7 +29,6 @@ from backend.recipes import RecipeStore, read_settings, same_scale
 from backend.service import InspectionService
 from backend.utils import utc_now, write_atomic
 
-_HISTORY = "history"
 _UNKNOWN_ROI = "its name does not tell role and roi"
 
 
@@ -231,7 +230,7 @@ class _Migration:
         if found.key is None:
             return f"not copied: {_UNKNOWN_ROI}"
         name = f"calib-{found.layout}-{hashlib.sha256(content).hexdigest()[:8]}.json"
-        path = current_place(self._root, found.key).memory.parent / _HISTORY / name
+        path = current_place(self._root, found.key).memory.parent / HISTORY_FOLDER / name
         if path.exists():
             return "there already, as history"
         if not self._dry_run:

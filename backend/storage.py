@@ -23,7 +23,17 @@ from backend import versions
 from backend.calib import Calibration
 from backend.calibration_file import calibration_bytes, read_calibration
 from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
-from backend.layout import CALIBRATION_FILE, INDEX_FILE, MEMORY_FILE, Layout, Place, RoiKey, current_place, places
+from backend.layout import (
+    CALIBRATION_FILE,
+    HISTORY_FOLDER,
+    INDEX_FILE,
+    MEMORY_FILE,
+    Layout,
+    Place,
+    RoiKey,
+    current_place,
+    places,
+)
 from backend.locking import writing
 from backend.memory_file import (
     StoredMemory,
@@ -36,7 +46,7 @@ from backend.memory_file import (
 )
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.rollback import finish_put_back, put_back, read_next_calibration
-from backend.utils import utc_now, write_atomic
+from backend.utils import make_folder, sync_folder, utc_now, write_atomic
 from backend.versions import KEEP_VERSIONS, Change, Record, Version
 
 _CACHE_BYTES = 512 << 20
@@ -222,6 +232,7 @@ class ModelStore:
             else:
                 index.unlink(missing_ok=True)
                 write_atomic({place.memory: content})
+            _set_aside_unless_readable(place.calibration)
         return identity
 
     def thumbnails(self, fitted: FittedRoi) -> list[bytes]:
@@ -552,6 +563,23 @@ def _served(place: Place) -> tuple[dict[str, Any], list[Path]]:
         calibration = read_calibration(place.calibration)
     belongs = calibration is not None and calibration.memory_id == memory.facts["memory_id"]
     return memory.facts, [place.memory, *([place.calibration] if belongs else [])]
+
+
+def _set_aside_unless_readable(calibration: Path) -> None:
+    """Move a calibration out of the way of a new model, which would be refused for it; the caller holds the lock."""
+    try:
+        read_calibration(calibration)
+    except StorageError as unreadable:
+        history = calibration.parent / HISTORY_FOLDER
+        try:
+            make_folder(history)
+            calibration.replace(history / f"calib-unreadable-{utc_now():%Y%m%d-%H%M%S-%f}.json")
+            sync_folder(history)
+            sync_folder(calibration.parent)
+        except OSError as exc:  # the model is stored, and no fit fails for what comes after
+            log.warning("calibration.not_set_aside", reason=exc.strerror)
+        else:
+            log.warning("calibration.set_aside", reason=str(unreadable))
 
 
 def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:

@@ -411,6 +411,29 @@ def test_a_damaged_calibration_is_a_storage_error_that_says_calibrate(fitted_fol
         ModelStore(tmp_path).load(KEY)
 
 
+@pytest.mark.parametrize("seed", [1, 2], ids=["same images", "other images"])
+def test_a_fit_mends_a_damaged_calibration_by_setting_it_aside(fitted_folder, tmp_path, seed):
+    folder, _ = fitted_folder
+    (folder / "calib.json").write_bytes(b"{")
+    ModelStore(tmp_path).save_memory(KEY, memory_of(seed), {})
+    fitted = load(tmp_path)
+    assert (same_memory(fitted, memory_of(seed)), fitted.calibration_state) == (True, "none")
+    (aside,) = (folder / "history").iterdir()
+    assert aside.read_bytes() == b"{"
+    ModelStore(tmp_path).save_calibration(KEY, calibration_of(fitted))
+    ModelStore(tmp_path).save_memory(KEY, memory_of(3), {})
+    assert load(tmp_path).calibration_state == "stale"
+    assert list((folder / "history").iterdir()) == [aside], "one that can be read stays where it is"
+
+
+def test_a_fit_is_stored_where_a_damaged_calibration_cannot_be_set_aside(fitted_folder, tmp_path):
+    folder, _ = fitted_folder
+    (folder / "calib.json").write_bytes(b"{")
+    (folder / "history").write_text("in the way")
+    ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
+    assert same_memory(ModelStore(tmp_path).load(KEY, with_calibration=False), memory_of(2))
+
+
 def test_ids_that_differ_in_case_only_never_share_a_model_on_disks_that_mix_them_up(fitted_folder, tmp_path):
     # As a case-insensitive file system shows it: the folder of the other id holds this one's memory.
     shutil.copytree(fitted_folder[0], tmp_path / "master1" / "pattern")
