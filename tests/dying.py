@@ -81,6 +81,11 @@ def without_index(root: Path) -> None:
     (root / "Master1" / "Pattern" / "index.faiss").unlink()
 
 
+def with_damaged_calibration(root: Path) -> None:
+    calibrated(root)
+    (root / "Master1" / "Pattern" / "calib.json").write_bytes(b"{")
+
+
 def fit(root: Path) -> None:
     ModelStore(root).save_memory(KEY, NEW, {})
 
@@ -122,6 +127,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "roll-back": (refitted, roll_back),
     "roll-back of a calibration": (uncalibrated_before, roll_back_calibration),
     "fit with many versions": (with_many_versions, fit_third),
+    "fit over a damaged calibration": (with_damaged_calibration, fit),
     "index repair": (without_index, read),
     "recipe": (nothing, settle),
     "upload": (nothing, upload),
@@ -147,7 +153,12 @@ def _die_before(fatal_step: int) -> None:
         setattr(owner, name, dying(getattr(owner, name)))
 
 
+def _sync_nothing(_descriptor: int) -> None:
+    """What a process wrote outlives it: only a machine that dies needs more, and then half of it is lost, see above."""
+
+
 def main(folder: Path) -> None:
+    os.fsync = _sync_nothing
     for kind, (prepare, write) in KINDS.items():
         for step in itertools.count(1):
             root = folder / kind / str(step)

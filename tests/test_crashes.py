@@ -9,7 +9,7 @@ import pytest
 
 from backend.checkpoint import Checkpoint
 from backend.datasets import DatasetStore
-from backend.errors import Conflict
+from backend.errors import Conflict, StorageError
 from backend.recipes import RecipeStore
 from backend.storage import ModelStore
 from tests.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, THIRD, sample
@@ -157,6 +157,22 @@ def test_a_fit_that_is_killed_while_versions_are_kept_and_deleted_loses_none_but
         assert len(versions_of(root)) == 5
         assert not leftovers(root)
     assert outcomes == {(("new", 0.63), 5), (("third", None), 6), (("third", None), 5)}
+
+
+def test_a_killed_fit_over_a_damaged_calibration_applies_none_and_the_next_one_mends_it(left):
+    outcomes = set()
+    for root in left["fit over a damaged calibration"]:
+        try:
+            assert as_served(load(root)) == ("new", None)
+            outcomes.add("mended")
+        except StorageError:
+            assert ModelStore(root).load(KEY, with_calibration=False) is not None
+            outcomes.add("damaged")
+        ModelStore(root).save_memory(KEY, THIRD, {})
+        assert as_served(load(root)) == ("third", None)
+        assert [path.read_bytes() for path in (root / "Master1/Pattern/history").iterdir()] == [b"{"]
+        assert not leftovers(root)
+    assert outcomes == {"damaged", "mended"}
 
 
 def test_a_killed_repair_of_the_index_is_done_by_the_next_read(left):
