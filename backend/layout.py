@@ -13,6 +13,7 @@ beside a model (``.versions``, ``.lock``).
 
 import base64
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ CALIBRATION_FILE = "calib.json"
 HISTORY_FOLDER = "history"  # beside a model: calibrations that are not applied any more
 INSPECTION_ROLE = "Inspection"
 _RECIPES = "@recipes"
+_MODELS = "models"
 _RESERVED_RECIPE = "last"
 _MAX_FOLDER_BYTES = 240  # file systems allow 255
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
@@ -162,8 +164,64 @@ def current_place(root: Path, key: RoiKey) -> Place:
     if owner.recipe_id is None:
         folder = root / folder
     else:
-        folder = recipe_folder(root, owner.recipe_id) / "models" / folder / folder_name(owner.model)
+        folder = recipe_folder(root, owner.recipe_id) / _MODELS / folder / folder_name(owner.model)
     return Place("current", owner, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
+
+
+def calibrations(root: Path) -> Iterator[Path]:
+    """Where calibrations of this service may lie: in every folder of a model.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for role in _folders_of_ids(root):
+        yield from (roi / CALIBRATION_FILE for roi in _folders_of_ids(role))
+    for recipe in _folders(root / _RECIPES):
+        for role in _folders_of_ids(recipe / _MODELS):
+            for roi in _folders_of_ids(role):
+                yield from (model / CALIBRATION_FILE for model in _folders_of_ids(roi))
+
+
+def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
+    """Where the recipes keep calibrations of their own for a model of the default recipe.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    folder = Path(_MODELS, folder_name(key.role_id), folder_name(key.roi_id), folder_name(key.model))
+    recipes = [recipe for recipe in _folders(root / _RECIPES) if recipe.name != DEFAULT_RECIPE]
+    return [recipe / folder / CALIBRATION_FILE for recipe in recipes]
+
+
+def key_in_recipe(calibration: Path) -> RoiKey | None:
+    """The ROI of a calibration in the folder of a recipe; None in the default recipe.
+
+    The name of a recipe that is too long for a folder is not known.
+    """
+    if calibration.parts[-5:-4] != (_MODELS,):
+        return None
+    recipe, _, role, roi, model = (unquote(part) for part in calibration.parts[-6:-1])
+    return RoiKey(role, roi, recipe, model)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _folders_of_ids(folder: Path) -> list[Path]:
+    """Folders whose names are those of ids: not what a file system keeps beside them, such as ``lost+found``."""
+    return [path for path in _folders(folder) if _is_folder_name(path.name)]
+
+
+def _is_folder_name(name: str) -> bool:
+    try:
+        return folder_name(unquote(name)) == name
+    except (InvalidRequest, UnicodeEncodeError):  # too long, or no text
+        return False
 
 
 def places(root: Path, key: RoiKey) -> Iterator[Place]:
@@ -243,7 +301,7 @@ def _of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
 
 def _other_model_keys(root: Path, key: RoiKey) -> Iterator[Place]:
     """Models of the ROI under other model keys, newest first: some clients name the key when they fit, and then not."""
-    folder = recipe_folder(root, key.recipe) / "models" / folder_name(key.role_id) / folder_name(key.roi_id)
+    folder = recipe_folder(root, key.recipe) / _MODELS / folder_name(key.role_id) / folder_name(key.roi_id)
     for memory in _newest_first(folder.glob(f"*/{MEMORY_FILE}")):
         owner = replace(key, model_key=unquote(memory.parent.name)).owner
         yield Place("current", owner, memory, memory.with_name(CALIBRATION_FILE))

@@ -564,7 +564,22 @@ class InspectionService:
             log.warning(
                 "calibration.stale", role_id=key.role_id, roi_id=key.roi_id, hint="fitted anew: calibrate again"
             )
+        for other in self._stale_in_recipes(key):
+            log.warning(
+                "calibration.stale",
+                role_id=other.role_id,
+                roi_id=other.roi_id,
+                recipe_id=other.recipe_id,
+                hint="the model of the default recipe was fitted anew: calibrate again",
+            )
         return state
+
+    def _stale_in_recipes(self, key: RoiKey) -> list[RoiKey]:
+        try:
+            return self.store.stale_in_recipes(key)
+        except OSError as exc:  # the model is stored, and no fit fails for what comes after
+            log.warning("stale_calibrations.not_counted", reason=str(exc))
+            return []
 
     @contextlib.contextmanager
     def _coreset_turn(self) -> Iterator[None]:

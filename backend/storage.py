@@ -25,13 +25,17 @@ from backend.calibration_file import calibration_bytes, read_calibration
 from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
 from backend.layout import (
     CALIBRATION_FILE,
+    DEFAULT_RECIPE,
     HISTORY_FOLDER,
     INDEX_FILE,
     MEMORY_FILE,
     Layout,
     Place,
     RoiKey,
+    calibrations,
+    calibrations_in_recipes,
     current_place,
+    key_in_recipe,
     places,
 )
 from backend.locking import writing
@@ -392,31 +396,64 @@ class ModelStore:
             log.warning("versions.not_tidied", reason=exc.strerror)
 
     def count_stale(self) -> int:
-        """How many models of this service lie beside a calibration that was made for an earlier fit, or is damaged.
+        """How many calibrations of this service were made for an earlier fit than the one they are for, or are damaged.
+
+        In a recipe that is the fit of the default recipe, where the recipe has no model of its own.
 
         Raises:
             OSError: files cannot be read.
         """
-        stale = 0
         known, self._memory_ids = self._memory_ids, {}  # those of models that were deleted are forgotten
-        for pattern in _CURRENT_MEMORIES:
-            for memory in self._root.glob(pattern):
-                try:
-                    calibration = read_calibration(memory.with_name(CALIBRATION_FILE))
-                except StorageError:
-                    stale += 1
-                    continue
-                if calibration is None:
-                    continue
-                identity = _identity(memory.stat())
-                read = known.get(memory)
-                if read is None or read[0] != identity:
-                    read = identity, written_memory_id(memory)
-                self._memory_ids[memory] = read
-                if read[1] is not None and read[1] != calibration.memory_id:
-                    waiting = read_next_calibration(memory)
-                    stale += waiting is None or waiting.memory_id != read[1]
-        return stale
+        return sum(self._is_stale(calibration, known) for calibration in calibrations(self._root))
+
+    def stale_in_recipes(self, key: RoiKey) -> list[RoiKey]:
+        """Who is served this model of the default recipe, and has a calibration of its own that is stale.
+
+        Raises:
+            OSError: files cannot be read.
+        """
+        place = current_place(self._root, key)
+        if key.recipe != DEFAULT_RECIPE:
+            return []
+        files = [
+            file
+            for file in calibrations_in_recipes(self._root, key)
+            if self._memory_of(file) == place.memory and self._is_stale(file, self._memory_ids)
+        ]
+        return [found for file in files if (found := key_in_recipe(file)) is not None]
+
+    def _is_stale(self, file: Path, known: dict[Path, tuple[FileIdentity, str | None]]) -> bool:
+        if not file.exists():
+            return False
+        try:
+            calibration = read_calibration(file)
+        except StorageError:
+            return True
+        memory = self._memory_of(file)
+        if calibration is None or memory is None:
+            return False
+        identity = _identity(memory.stat())
+        read = self._memory_ids.get(memory) or known.get(memory)
+        if read is None or read[0] != identity:
+            read = identity, written_memory_id(memory)
+        self._memory_ids[memory] = read
+        if read[1] in (None, calibration.memory_id):
+            return False
+        others = [read_next_calibration(memory)]
+        if memory.parent != file.parent:
+            with contextlib.suppress(StorageError):  # which is counted where it lies
+                others.append(read_calibration(memory.with_name(CALIBRATION_FILE)))
+        return all(other is None or other.memory_id != read[1] for other in others)
+
+    def _memory_of(self, calibration: Path) -> Path | None:
+        """The memory bank that a calibration is for; None where there is none of this service."""
+        memory = calibration.with_name(MEMORY_FILE)
+        if memory.exists():
+            return memory
+        key = key_in_recipe(calibration)
+        found = (place for place in places(self._root, key) if place.memory.exists()) if key else iter(())
+        place = next(found, None)
+        return place.memory if place is not None and place.layout == "current" else None
 
     def count_fitted(self) -> int:
         """How many memory banks are stored, in this layout and the older ones."""

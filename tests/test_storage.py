@@ -9,12 +9,14 @@ import threading
 import time
 import weakref
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import faiss
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from backend import storage
 from backend.calib import Calibration, calibrate
@@ -684,6 +686,72 @@ def test_what_is_known_of_models_that_were_deleted_is_forgotten(tmp_path):
     assert store._memory_ids == {}
 
 
+def test_a_recipes_calibration_of_the_default_recipes_model_is_counted_once_that_is_fitted_anew(tmp_path, monkeypatch):
+    store, reads = ModelStore(tmp_path), []
+    line, other = RoiKey("Master1", "Pattern", "line 1"), RoiKey("Master1", "Pattern", "line 2")
+    long_name = RoiKey("Master1", "Pattern", "é" * 200)
+    with_key = RoiKey("Master1", "Pattern", "line 1", "K")
+    read = storage.written_memory_id
+    monkeypatch.setattr(storage, "written_memory_id", lambda path: reads.append(path) or read(path))
+
+    store.save_memory(KEY, memory_of(1), {})
+    store.save_memory(other, memory_of(5), {})
+    store.save_memory(replace(with_key, recipe_id="default"), memory_of(6), {})
+    for key in (line, other, long_name, with_key):
+        _calibrated(tmp_path, key, 0.6)
+    _calibrated(tmp_path, RoiKey("Master1", "Never fitted", "line 1"), 0.6)
+    assert (store.count_stale(), store.stale_in_recipes(KEY)) == (0, [])
+
+    store.save_memory(KEY, memory_of(2), {})
+    assert store.load(line).calibration_state == store.load(long_name).calibration_state == "stale"
+    reads.clear()
+    assert store.count_stale() == store.count_stale() == 2
+    assert len(reads) == 1, "files that did not change are not read again"
+    assert replace(line, model_key="Pattern") in store.stale_in_recipes(KEY)
+    assert len(store.stale_in_recipes(KEY)) == 2
+    assert store.stale_in_recipes(line) == store.stale_in_recipes(other) == []
+
+    _calibrated(tmp_path, line, 0.7)
+    assert store.count_stale() == 1
+    _calibrated(tmp_path, KEY, 0.7)
+    assert store.load(long_name).calibration.threshold == 0.7
+    assert store.count_stale() == 0, "that of the default recipe is applied"
+    (tmp_path / "@recipes" / "line 1" / "models" / "Master1" / "Pattern" / "Pattern" / "calib.json").write_text("{")
+    assert store.count_stale() == 1
+
+
+def test_a_recipes_calibration_of_an_older_backends_model_is_not_taken_for_one_of_the_default_recipes(tmp_path):
+    store = ModelStore(tmp_path)
+    line = RoiKey("Master1", "Pattern", "line 1")
+    memory_file = older_files(tmp_path, "L2", KEY)[0]
+    write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / memory_file.name, unit_rows(12, 16, 8), (3, 4))
+    assert store.load(line).layout == "L3"
+    _calibrated(tmp_path, line, 0.6)
+    store.save_memory(KEY, memory_of(1), {})
+    assert store.load(line).calibration_state == "applied"
+    assert store.count_stale() == 0
+
+
+def test_stale_calibrations_in_a_folder_that_cannot_be_read_are_not_taken_for_none(
+    fitted_folder, tmp_path, monkeypatch
+):
+    store, scandir = ModelStore(tmp_path), os.scandir
+    for name in ("lost+found", ".Trash"):
+        (tmp_path / name).mkdir()
+    closed = {tmp_path / "lost+found", tmp_path / ".Trash"}
+
+    def guarded(folder):
+        if folder in closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert store.count_stale() == 0, "what a file system keeps beside them is none of ours"
+    closed.add(tmp_path / "Master1")
+    with pytest.raises(PermissionError):
+        store.count_stale()
+
+
 def test_a_model_that_was_deleted_is_gone_at_the_next_load(fitted_folder, tmp_path):
     store = ModelStore(tmp_path)
     assert store.load(KEY) is not None
@@ -933,6 +1001,18 @@ def test_a_memory_of_another_extractor_is_refused_with_refit_and_says_what_diffe
         infer(service, images)
     service.store.save_memory(KEY, memory, {"extractor": identity})
     assert 0 < infer(service, images).inference.score <= 2
+
+
+def test_a_fit_of_the_default_recipe_warns_of_the_recipes_whose_calibrations_of_it_are_stale_now(service, images):
+    line = RoiKey("Master1", "Pattern", "line 1")
+    for numbers in ((0, 1), (2, 3)):
+        content = [encoded(images[number]) for number in numbers]
+        named = [NamedImage(f"{i}.png", lambda i=i, content=content: content[i]) for i in range(2)]
+        with capture_logs() as logged:
+            service.fit_ok(KEY, named, mm_per_px=0.2)
+        if service.store.load(line).calibration is None:
+            service.store.save_calibration(line, calibration_of(service.store.load(line)))
+    assert [line["recipe_id"] for line in logged if line["event"] == "calibration.stale"] == ["line 1"]
 
 
 def test_an_older_memory_of_the_running_extractors_dimension_and_grid_is_served(service, images, tmp_path):
