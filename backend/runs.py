@@ -125,18 +125,19 @@ class RunBoard:
 
     def running(self) -> list[dict[str, Any]]:
         """What is under way, the oldest first; what a killed process left is cleared."""
-        found = []
+        found: list[tuple[str, dict[str, Any]]] = []
         for torn in self._folder.glob("*.part"):
             with contextlib.suppress(OSError):
                 if _is_old(torn):
                     torn.unlink()
-        for path in self._folder.glob("*.json"):
+        for path in [*self._folder.glob("*.json"), *self._folder.glob("*.part")]:
             try:
                 record = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
                 if _has_ended(record, path):
                     path.unlink(missing_ok=True)
-                else:
-                    found.append({name: value for name, value in record.items() if name not in _PRIVATE})
+                elif path.suffix == ".json":
+                    shown = {name: value for name, value in record.items() if name not in _PRIVATE}
+                    found.append((str(record["started_at_utc"]), shown))
             except (
                 OSError,
                 ValueError,
@@ -146,7 +147,7 @@ class RunBoard:
                 RecursionError,
             ):  # it ended just now, or is no file of ours
                 continue
-        return sorted(found, key=lambda record: str(record["started_at_utc"]))
+        return [shown for _, shown in sorted(found, key=lambda run: run[0])]
 
 
 def _has_ended(record: dict[str, Any], path: Path) -> bool:

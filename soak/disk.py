@@ -6,6 +6,7 @@ from pathlib import Path
 
 import faiss
 
+from backend.image_files import SUFFIXES
 from backend.layout import INDEX_FILE, RoiKey, current_place, dataset_folder
 from backend.utils import TEMPORARY_PREFIX
 from soak.versions import Version, Versions, read_memory
@@ -73,9 +74,14 @@ def stored_images(root: Path, ids: dict[str, str]) -> dict[str, bytes]:
 
 
 def leftovers(root: Path) -> list[str]:
-    """What killed writers left: temporary files, metadata without an image, runs that nobody does any more."""
-    orphans = [path for path in root.rglob("*.png.json") if not path.with_suffix("").exists()]
-    runs = (root / ".runs").glob("*.json")
+    """What killed writers left: temporary files, metadata without an image, runs that nobody does any more.
+
+    And the embeddings of a fit, which the command line keeps to go on from, and the service never.
+    """
+    orphans = [
+        path for suffix in SUFFIXES for path in root.rglob(f"*{suffix}.json") if not path.with_suffix("").exists()
+    ]
+    runs = [path for suffix in ("json", "part") for path in (root / ".runs").glob(f"*.{suffix}")]
     waiting = [*root.rglob("recipe.json.*"), *root.rglob(".calib.next.json")]
-    found = [*root.rglob(f"{TEMPORARY_PREFIX}*"), *orphans, *runs, *waiting]
+    found = [*root.rglob(f"{TEMPORARY_PREFIX}*"), *orphans, *runs, *waiting, *root.glob(".fit-*")]
     return sorted(path.relative_to(root).as_posix() for path in found)

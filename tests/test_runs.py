@@ -77,11 +77,23 @@ def test_what_a_killed_process_left_is_forgotten(tmp_path):
     assert RunBoard(tmp_path).running() == []
     assert not left.exists()
     left.write_text(json.dumps({**record, "pid": os.getpid()}))  # a number may come again, as 1 does in containers
-    torn = left.with_suffix(".part")
+    half_shown, torn = left.with_suffix(".part"), left.with_name("torn.part")
+    half_shown.write_text(json.dumps(record))
     torn.write_text("{")
+    assert RunBoard(tmp_path).running() == []
+    assert list((tmp_path / ".runs").iterdir()) == [torn], "it may be of a process that writes just now"
     os.utime(torn, (time.time() - 7200,) * 2)
     assert RunBoard(tmp_path).running() == []
     assert list((tmp_path / ".runs").iterdir()) == []
+
+
+def test_what_a_process_is_about_to_show_is_left_to_it(tmp_path):
+    with RunBoard(tmp_path).run("fit", KEY, 1):
+        (shown,) = (tmp_path / ".runs").glob("*.json")
+        about_to = shown.with_suffix(".part")
+        about_to.write_text(shown.read_text())
+        assert len(RunBoard(tmp_path).running()) == 1
+        assert about_to.exists()
 
 
 def test_another_machines_work_is_shown_until_it_has_been_silent_for_long(tmp_path):
@@ -96,6 +108,7 @@ def test_another_machines_work_is_shown_until_it_has_been_silent_for_long(tmp_pa
         assert "request_id" not in RunBoard(tmp_path).running()[0], "nobody asked over HTTP"
     (tmp_path / ".runs" / "x.json").write_text("no record")
     (tmp_path / ".runs" / "y.json").write_text("{}")
+    (tmp_path / ".runs" / "z.json").write_text('{"host": "another machine"}')
     assert RunBoard(tmp_path).running() == []
 
 
