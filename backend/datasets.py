@@ -28,7 +28,6 @@ _METADATA_SUFFIX = ".json"
 
 log: Any = structlog.get_logger(__name__)
 
-_NEW_NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{8}\.[a-z]+")
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+")  # of a file in the folder itself, on any system
 
 
@@ -203,7 +202,7 @@ class DatasetStore:
             StorageError: an image cannot be deleted; those before it were.
         """
         folder = dataset_folder(self._root, key) / label
-        if not folder.is_dir():
+        if not _names(folder) and not folder.is_dir():
             return 0
         with writing(folder, "image"):
             names = _names(folder)
@@ -242,7 +241,7 @@ def _clear_orphans(folder: Path) -> None:
         names = {entry.name for entry in entries}
     for name in names:
         image = name.removesuffix(_METADATA_SUFFIX)
-        if image not in names and _NEW_NAME.fullmatch(image):
+        if image not in names and _is_image(image):
             (folder / name).unlink(missing_ok=True)
 
 

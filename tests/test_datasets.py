@@ -156,6 +156,35 @@ def test_clearing_deletes_the_images_of_one_class_and_nothing_else(tmp_path):
     assert not (tmp_path / "@recipes" / "line 1" / "datasets" / "Nobody").exists()
 
 
+def test_a_folder_that_cannot_be_read_is_a_storage_error_also_for_who_clears_it(tmp_path, monkeypatch):
+    store = DatasetStore(tmp_path)
+    store.add(KEY, "ok", [sample(1)])
+
+    def denied(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", denied)
+        patched.setattr(datasets.Path, "stat", denied)
+        for use in (store.names, store.clear):
+            with pytest.raises(StorageError, match=r"cannot be listed \(Permission denied\); check the models folder"):
+                use(KEY, "ok")
+    assert len(store.names(KEY, "ok")) == 1
+
+
+def test_metadata_that_a_killed_deletion_left_goes_with_the_next_upload_whatever_the_image_was_called(tmp_path):
+    store = DatasetStore(tmp_path)
+    store.copy(KEY, "ok", "part 7.PNG", sample(7))
+    store.copy(KEY, "ok", "part 8.jpg", sample(8))
+    (folder_of(tmp_path) / "part 7.PNG").unlink()
+    for name in ("notes.json", "part 8.json"):
+        (folder_of(tmp_path) / name).write_text("{}")
+    (name,) = store.add(KEY, "ok", [sample(1)])
+    files = {path.name for path in folder_of(tmp_path).iterdir()}
+    kept = {"part 8.jpg", "part 8.jpg.json", "part 8.json", "notes.json"}
+    assert files == {name, f"{name}.json", ".lock"} | kept
+
+
 def test_an_image_that_is_deleted_while_it_is_used_is_an_invalid_image(tmp_path):
     store = DatasetStore(tmp_path)
     store.add(KEY, "ok", [sample(1)])
