@@ -30,11 +30,11 @@ EMBEDDINGS = np.random.default_rng(0).random((4, 3), np.float32)
 _STEPS = (
     (os, "fsync"),
     (os, "link"),
+    (os, "unlink"),  # which shutil calls, as Path does
+    (os, "rmdir"),
     (Path, "open"),
     (Path, "replace"),
-    (Path, "unlink"),
     (Path, "mkdir"),
-    (Path, "rmdir"),
 )
 
 
@@ -95,6 +95,12 @@ def calibrate(root: Path) -> None:
     store.save_calibration(KEY, calibration_of(store.load(KEY), 0.6))
 
 
+def append(root: Path) -> None:
+    """Version 2, OLD with 0.4, is replaced by NEW."""
+    store = ModelStore(root)
+    store.save_memory(KEY, NEW, {}, instead_of=store.load(KEY, with_calibration=False))
+
+
 def fit_third(root: Path) -> None:
     ModelStore(root).save_memory(KEY, THIRD, {})
 
@@ -112,6 +118,20 @@ def upload(root: Path) -> None:
     DatasetStore(root).add(KEY, "ok", [sample(1), sample(2)])
 
 
+def with_images(root: Path) -> None:
+    DatasetStore(root).copy(KEY, "ok", "part 7.png", sample(1))
+    upload(root)
+
+
+def delete(root: Path) -> None:
+    store = DatasetStore(root)
+    store.remove(store.find(KEY, "ok", "part 7.png"))
+
+
+def clear(root: Path) -> None:
+    DatasetStore(root).clear(KEY, "ok")
+
+
 def keep(root: Path) -> None:
     Checkpoint(root / "fit", IDENTITY).put(b"image", EMBEDDINGS)
 
@@ -123,6 +143,7 @@ def nothing(_root: Path) -> None:
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "first fit": (nothing, fit),
     "fit": (calibrated, fit),
+    "append": (calibrated, append),
     "calibration": (calibrated, calibrate),
     "roll-back": (refitted, roll_back),
     "roll-back of a calibration": (uncalibrated_before, roll_back_calibration),
@@ -131,6 +152,8 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "index repair": (without_index, read),
     "recipe": (nothing, settle),
     "upload": (nothing, upload),
+    "deletion": (with_images, delete),
+    "clearing": (with_images, clear),
     "checkpoint": (nothing, keep),
 }
 
