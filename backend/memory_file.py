@@ -94,8 +94,12 @@ def memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: 
     return buffer.getvalue()
 
 
-def _check_sizes(file: BinaryIO, name: str) -> None:
+def check_sizes(file: BinaryIO, name: str) -> None:
     """Refuse a bank that would not fit into memory once it is unpacked, by what the file says about itself.
+
+    Args:
+        file: a file on disk, at its beginning.
+        name: for messages.
 
     Raises:
         BadZipFile, DamagedMemory: it is none.
@@ -132,7 +136,7 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
         StorageError: a newer version of this service wrote it, or it is too large for the memory that is free.
     """
     try:
-        _check_sizes(file, name)
+        check_sizes(file, name)
         with np.load(file, allow_pickle=False) as arrays:
             embeddings = np.ascontiguousarray(arrays["emb"])
             token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))

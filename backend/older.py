@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import InvalidRequest, StorageError
+from backend.errors import DamagedMemory, InvalidRequest, StorageError
 from backend.layout import (
     CALIBRATION_FILE,
     DEFAULT_RECIPE,
@@ -21,6 +21,7 @@ from backend.layout import (
     ids_of_stem,
     layout_of_recipe,
 )
+from backend.memory_file import check_sizes
 from backend.recipes import OLDER_RECIPE_FILE
 
 _CALIBRATION_SUFFIX = "_calib.json"
@@ -127,13 +128,17 @@ def read_memory(path: Path) -> MemoryFacts:
     """What a memory bank is like.
 
     Raises:
-        StorageError: it is damaged or cannot be read.
+        StorageError: it is damaged, cannot be read, or is too large for the memory that is free.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            n_patches, dim = arrays["emb"].shape
-            token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
-            return MemoryFacts(n_patches, dim, token_hw, "version" in arrays)
+        with path.open("rb") as file:
+            check_sizes(file, path.name)
+            with np.load(file, allow_pickle=False) as arrays:
+                n_patches, dim = arrays["emb"].shape
+                token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
+                return MemoryFacts(n_patches, dim, token_hw, "version" in arrays)
+    except StorageError as exc:
+        raise StorageError("damaged" if isinstance(exc, DamagedMemory) else str(exc)) from exc
     except OSError as exc:
         raise StorageError(f"cannot be read ({exc.strerror})" if exc.strerror else "damaged") from exc
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …

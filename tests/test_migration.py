@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from backend import memory_file
 from backend.config import DEFAULT_MODEL, Settings
 from backend.datasets import DatasetStore
 from backend.errors import StorageError
@@ -159,6 +161,21 @@ def test_damaged_files_are_lines_of_the_report(run, content):
     assert "damaged" in line_of(out, "calibration", "L2")
     assert "damaged" in line_of(out, "recipe  ", " r ")
     assert "damaged" in line_of(out, "recipe  ", " s ")
+
+
+def test_a_model_that_unpacks_to_more_than_it_can_be_is_a_line_of_the_report_and_never_unpacked(run, monkeypatch):
+    zeros = io.BytesIO()
+    np.savez_compressed(zeros, emb=np.zeros((20_000, 256), np.float32), token_h=4, token_w=5)
+    write("Master1/Bomb/memory.npz", zeros.getvalue())
+    large = io.BytesIO()
+    np.savez(large, emb=np.ones((20, 16), np.float32), token_h=4, token_w=5)
+    write(f"{B64}.npz", large.getvalue())
+    monkeypatch.setattr(memory_file, "free_memory", lambda: 4000)
+    monkeypatch.setattr(np, "load", lambda *_arguments, **_options: pytest.fail("it was unpacked"))
+    status, out, err = run("old")
+    assert (status, "Traceback" in err) == (0, False)
+    assert "damaged" in line_of(out, "model  ", "L0")
+    assert "does not fit into memory" in line_of(out, "model  ", "L2")
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])
