@@ -22,7 +22,7 @@ import structlog
 from backend import versions
 from backend.calib import Calibration
 from backend.calibration_file import calibration_bytes, read_calibration
-from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
+from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
 from backend.layout import (
     CALIBRATION_FILE,
     DEFAULT_RECIPE,
@@ -298,8 +298,8 @@ class ModelStore:
 
         Args:
             key: the ROI.
-            version: its number; None is the newest. The version stays until the next change, so that a call can be
-                repeated.
+            version: its number; None is the newest that is not damaged. The version stays until the next change, so
+                that a call can be repeated.
             accept: called with what will be served before anything changes; may raise.
 
         Returns:
@@ -314,8 +314,21 @@ class ModelStore:
         """
         place = current_place(self._root, key)
         chosen = self._choose(key, place, version)  # before a folder is made for it
-        with self._replacing(place, "rollback", spare=chosen.number):
-            chosen = self._choose(key, place, chosen.number)
+        older = self._replaced(place) if version is None else []
+        damaged = []
+        for number in [chosen.number, *(version.number for version in older if version.number < chosen.number)]:
+            try:
+                return self._roll_back_to(key, place, number, accept)
+            except DamagedMemory as exc:
+                damaged.append(exc)
+                log.warning("version.not_read", version=number, reason=str(exc))
+        raise damaged[0]
+
+    def _roll_back_to(
+        self, key: RoiKey, place: Place, number: int, accept: Callable[[Version, FittedRoi], None] | None
+    ) -> tuple[Version, FittedRoi]:
+        with self._replacing(place, "rollback", spare=number):
+            chosen = self._choose(key, place, number)
             fitted = _read_version(chosen, place.key)
             if accept is not None:
                 accept(chosen, fitted)
@@ -626,14 +639,19 @@ def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:
 
 def _read_version(version: Version, owner: RoiKey) -> FittedRoi:
     name = f"{MEMORY_FILE} of version {version.number}"
-    with (version.folder / MEMORY_FILE).open("rb") as file:
-        loaded = read_memory(file, name)
+    try:
+        with (version.folder / MEMORY_FILE).open("rb") as file:
+            loaded = read_memory(file, name)
+    except FileNotFoundError as exc:
+        raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
+    if loaded.memory_id != version.record.memory_id:  # written over, and it is the same file as the model's
+        raise DamagedMemory(f"the stored {name} is damaged: it holds another memory bank; nothing was changed")
     if (other := loaded.owner) not in (None, owner):
         raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
     try:
         calibration = read_calibration(version.folder / CALIBRATION_FILE)
     except StorageError as exc:
-        raise StorageError(
+        raise DamagedMemory(
             f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
         ) from exc
     if calibration is not None and calibration.memory_id != loaded.memory_id:

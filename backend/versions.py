@@ -93,7 +93,7 @@ def keep(model: Path, files: Sequence[Path], record: Record) -> None:
         for file in files:
             _link(file, scratch / file.name)
         write_atomic({scratch / _RECORD_FILE: json.dumps(asdict(record), indent=2).encode()})
-        scratch.replace(versions / str(max(_numbers(model), default=0) + 1))
+        scratch.replace(versions / str(_free_number(model)))
     except BaseException:
         _remove(scratch)
         raise
@@ -161,6 +161,13 @@ def _numbers(model: Path) -> list[int]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted((int(name) for name in names if _NUMBER.fullmatch(name)), reverse=True)
+
+
+def _free_number(model: Path) -> int:
+    """Above the newest; above another where somebody made a folder with the greatest number that there is."""
+    numbers = _numbers(model)
+    above = (number + 1 for number in (*numbers, 0))
+    return next(number for number in above if number not in numbers and _NUMBER.fullmatch(str(number)))
 
 
 def _link(file: Path, name: Path) -> None:

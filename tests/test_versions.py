@@ -468,9 +468,56 @@ def test_a_damaged_version_is_refused_and_the_others_are_not_concerned(changed):
         check_refused(changed, StorageError, f"{name} of version 2 is damaged", version=2)
         (versions / "2" / name).write_bytes(content)
     (versions / "3" / "memory.npz").unlink()
-    check_refused(changed, StorageError, "No such file", version=3)
+    check_refused(changed, StorageError, "version 3 is gone", version=3)
     ModelStore(changed).roll_back(KEY, 2)
     assert served(changed) == (1, 0.4)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "written over", "gone", "calibration"])
+def test_rolling_back_to_the_newest_passes_over_those_that_are_damaged(changed, damage):
+    """Damage in place, which the versions of the same memory bank share with the model: they are one file."""
+    model = changed / "Master1" / "Pattern"
+    if damage == "calibration":
+        fit(changed, 3)
+        (model / ".versions" / "4" / "calib.json").write_text("{")
+    elif damage == "gone":
+        (model / ".versions" / "3" / "memory.npz").unlink()
+    elif damage == "truncated":
+        with (model / "memory.npz").open("r+b") as file:
+            file.truncate(100)
+    else:
+        calibrate(changed, 0.7)
+        fit(changed / "elsewhere", 5)
+        (model / "memory.npz").write_bytes((changed / "elsewhere" / "Master1" / "Pattern" / "memory.npz").read_bytes())
+    newest = ModelStore(changed).versions(KEY)[0][0].number
+    with pytest.raises(StorageError, match=rf"of version {newest} is"):
+        ModelStore(changed).roll_back(KEY, newest)
+    chosen, fitted = ModelStore(changed).roll_back(KEY)
+    expected = (3, (2, None)) if damage == "calibration" else (2, (1, 0.4))
+    assert (chosen.number, served(changed)) == expected
+    assert fitted.memory_id == load(changed).memory_id
+
+
+def test_where_all_versions_are_damaged_the_newest_says_so_and_nothing_is_changed(changed):
+    for file in (changed / "Master1" / "Pattern" / ".versions").glob("*/memory.npz"):
+        shutil.copyfile(file, file.with_name("copy"))
+        file.with_name("copy").replace(file)
+        with file.open("r+b") as kept:
+            kept.truncate(100)
+    before = snapshot(changed)
+    with pytest.raises(StorageError, match="of version 3 is damaged"):
+        ModelStore(changed).roll_back(KEY)
+    assert snapshot(changed) == before
+    assert served(changed) == (2, 0.6)
+
+
+@pytest.mark.parametrize("number", ["9" * 18, "9" * 17 + "8"])
+def test_a_folder_with_the_greatest_number_that_there_is_stops_no_change(changed, number):
+    (changed / "Master1" / "Pattern" / ".versions" / "1").rename(changed / "Master1" / "Pattern" / ".versions" / number)
+    for seed in (3, 4, 5):
+        fit(changed, seed)
+        assert served(changed) == (seed, None)
+    assert len(listed(changed)) == 5
 
 
 def test_a_version_of_another_rois_model_is_refused(changed):
