@@ -9,6 +9,7 @@ import filelock
 from backend.errors import StorageError
 from backend.utils import TEMPORARY_PREFIX, make_folder
 
+LOCK_FILE = ".lock"
 _TIMEOUT_S = 30
 
 
@@ -26,7 +27,7 @@ def writing(folder: Path, what: str, timeout_s: float = _TIMEOUT_S) -> Iterator[
     """
     try:
         make_folder(folder)
-        with filelock.FileLock(folder / ".lock", timeout=timeout_s):
+        with filelock.FileLock(folder / LOCK_FILE, timeout=timeout_s):
             for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
                 leftover.unlink(missing_ok=True)
             yield

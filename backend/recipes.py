@@ -4,18 +4,21 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from backend.errors import Conflict, StorageError
 from backend.layout import canonical_recipe, recipe_folder
-from backend.locking import writing
+from backend.locking import LOCK_FILE, writing
 from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, utc_now, write_atomic
 
 RECIPE_FILE = "recipe.json"
 _PENDING_FILE = f"{RECIPE_FILE}.pending"
 OLDER_RECIPE_FILE = "recipe_meta.json"
+_ASKING_S = 0.2
 _SAME_SCALE = 1e-6  # clients print all digits; files of older backends went through other hands
 
 
@@ -39,7 +42,8 @@ class RecipeStore:
         """
         if recipe_id is None:
             return None
-        own = read_settings(recipe_folder(self._root, recipe_id) / RECIPE_FILE)
+        folder = recipe_folder(self._root, recipe_id)
+        own = read_settings(folder / RECIPE_FILE) or _settings_left(folder)
         if own:
             return float(own["mm_per_px"])
         for path in self._older_files(recipe_id):
@@ -62,7 +66,9 @@ class RecipeStore:
             )
 
     @contextlib.contextmanager
-    def settling(self, recipe_id: str | None, mm_per_px: float | None) -> Iterator[None]:
+    def settling(
+        self, recipe_id: str | None, mm_per_px: float | None, stored: Callable[[], object] = lambda: None
+    ) -> Iterator[None]:
         """Lock the recipe to a scale once what is done inside has succeeded; nobody else settles it meanwhile.
 
         Of a process that died inside, nobody knows what it still stored: its scale holds, so that a recipe never has
@@ -71,6 +77,8 @@ class RecipeStore:
         Args:
             recipe_id: the recipe.
             mm_per_px: its scale; None settles nothing.
+            stored: tells what is stored, by any value that changes with it. Where it did, the scale holds though it
+                failed: a disk may fail when all is written. Without it, what fails has stored nothing.
 
         Raises:
             Conflict: it is locked to another one; nothing was done.
@@ -89,10 +97,12 @@ class RecipeStore:
             self.check(recipe_id, mm_per_px)
             # Written before, so that a full disk shows before anything is done, and renamed after.
             write_atomic({folder / _PENDING_FILE: _settings(recipe_id, mm_per_px, utc_now().isoformat())})
+            before = stored()
             try:
                 yield
             except BaseException:
-                (folder / _PENDING_FILE).unlink(missing_ok=True)
+                if stored() == before:
+                    (folder / _PENDING_FILE).unlink(missing_ok=True)
                 raise
             _settle_what_was_pending(folder)
 
@@ -143,6 +153,19 @@ def read_settings(path: Path) -> dict[str, Any]:
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
         raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it")
     return dict(values)
+
+
+def _settings_left(folder: Path) -> dict[str, Any]:
+    """What a process had written that died before it could settle it; nothing where it is still at work."""
+    try:
+        if (folder / _PENDING_FILE).exists():
+            # Who holds the lock may as well be another who asks: then it is settled in a moment.
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(folder / LOCK_FILE, timeout=_ASKING_S):
+                _settle_what_was_pending(folder)
+    except OSError:  # where nothing can be written, nobody is at work
+        if left := read_settings(folder / _PENDING_FILE):
+            return left
+    return read_settings(folder / RECIPE_FILE)  # which another who asked may have settled
 
 
 def _settle_what_was_pending(folder: Path) -> None:

@@ -191,7 +191,8 @@ class InspectionService:
                 "blur_sigma": self.settings.blur_sigma,
                 **({"source": source} if source else {}),
             }
-            with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px):
+            stored = partial(self.store.written, key)
+            with stage("store"), self.recipes.settling(key.recipe_id, mm_per_px, stored):
                 memory_id = self.store.save_memory(
                     key,
                     bank.memory,

@@ -239,6 +239,18 @@ class ModelStore:
             _set_aside_unless_readable(place.calibration)
         return identity
 
+    def written(self, key: RoiKey) -> FileIdentity | None:
+        """Another value for each file that the ROI's own memory bank is written to; None where there is none.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name.
+            OSError: it cannot be told.
+        """
+        try:
+            return _identity(current_place(self._root, key).memory.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def thumbnails(self, fitted: FittedRoi) -> list[bytes]:
         """Small encoded pictures of the images that a model was built from, in order; see `save_memory`.
 

@@ -188,6 +188,8 @@ def test_a_killed_first_fit_of_a_recipe_never_leaves_a_model_of_another_scale(le
     outcomes = set()
     for root in left["recipe"]:
         has_model = ModelStore(root).load(IN_RECIPE) is not None
+        bound = RecipeStore(root).mm_per_px(IN_RECIPE.recipe_id)
+        assert bound == 0.2 or not has_model, "no inference at another scale passes meanwhile"
         try:
             with RecipeStore(root).settling(IN_RECIPE.recipe_id, 0.3):
                 pass

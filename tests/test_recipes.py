@@ -2,12 +2,19 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 
+import filelock
 import pytest
 
+from backend import recipes, utils
 from backend.errors import Conflict, StorageError
+from backend.layout import RoiKey
 from backend.recipes import RecipeStore
+from backend.storage import ModelStore
+from tests.test_storage import memory_of
 
 
 def settle(root, recipe_id, mm_per_px):
@@ -47,6 +54,74 @@ def test_what_fails_settles_nothing_and_a_refusal_does_nothing(tmp_path):
     with pytest.raises(Conflict), RecipeStore(tmp_path).settling("line 1", 0.2):
         done.append("what must not be done")
     assert done == []
+
+
+def test_what_fails_when_it_was_stored_settles_its_scale_and_what_was_not_settles_none(tmp_path, monkeypatch):
+    """As a disk that fails when the folder is synced, after the rename; or Ctrl-C."""
+    key, model, sync = RoiKey("Master1", "Pattern", "line 1"), ModelStore(tmp_path), utils.sync_folder
+
+    def fit(fails_when_stored):
+        def fails(folder):
+            if folder.name == "Pattern" and (folder / "memory.npz").exists() == fails_when_stored:
+                raise OSError(5, "Input/output error")
+            sync(folder)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(utils, "sync_folder", fails)
+            with (
+                pytest.raises(StorageError, match="Input/output error"),
+                RecipeStore(tmp_path).settling("line 1", 0.2, lambda: model.written(key)),
+            ):
+                model.save_memory(key, memory_of(1), {})
+
+    fit(fails_when_stored=False)
+    assert (model.load(key), RecipeStore(tmp_path).mm_per_px("line 1")) == (None, None)
+    fit(fails_when_stored=True)
+    assert model.load(key) is not None
+    assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
+
+
+def _die_while_settling(root):
+    script = (
+        "import os, pathlib; from backend.recipes import RecipeStore\n"
+        f"with RecipeStore(pathlib.Path({str(root)!r})).settling('line 1', 0.2): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+
+
+def test_the_scale_of_a_process_that_died_binds_all_who_ask_at_once(tmp_path):
+    _die_while_settling(tmp_path)
+    start, told = threading.Barrier(8), []
+
+    def ask():
+        start.wait()
+        told.append(RecipeStore(tmp_path).mm_per_px("line 1"))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [0.2] * 8
+    assert {path.name for path in (tmp_path / "@recipes" / "line 1").iterdir()} == {"recipe.json", ".lock"}
+
+
+def test_the_scale_of_a_process_that_died_binds_where_nothing_can_be_written_any_more(tmp_path, monkeypatch):
+    _die_while_settling(tmp_path)
+
+    def read_only(*_arguments, **_options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    with pytest.raises(Conflict):
+        RecipeStore(tmp_path).check("line 1", 0.3)
+
+
+def test_the_scale_of_who_is_still_at_work_binds_nobody_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "_ASKING_S", 0)
+    with RecipeStore(tmp_path).settling("line 1", 0.2):
+        assert RecipeStore(tmp_path).mm_per_px("line 1") is None
+    assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
 
 
 def test_calls_without_a_recipe_settle_nothing_and_are_bound_to_nothing(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend import storage
+from backend import storage, utils
 from backend.calib import Calibration, calibrate
 from backend.config import Settings
 from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
@@ -1013,6 +1013,21 @@ def test_a_fit_of_the_default_recipe_warns_of_the_recipes_whose_calibrations_of_
         if service.store.load(line).calibration is None:
             service.store.save_calibration(line, calibration_of(service.store.load(line)))
     assert [line["recipe_id"] for line in logged if line["event"] == "calibration.stale"] == ["line 1"]
+
+
+def test_a_first_fit_of_a_recipe_that_fails_when_it_was_stored_locks_the_recipe(service, images, monkeypatch):
+    line, sync, content = RoiKey("Master1", "Pattern", "line 1"), utils.sync_folder, encoded(images[0])
+
+    def fails(folder):
+        if (folder / "memory.npz").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        sync(folder)
+
+    monkeypatch.setattr(utils, "sync_folder", fails)
+    with pytest.raises(StorageError, match="Input/output error"):
+        service.fit_ok(line, [NamedImage("a.png", lambda: content)], mm_per_px=0.2)
+    assert service.store.load(line) is not None
+    assert service.recipes.mm_per_px("line 1") == 0.2
 
 
 def test_an_older_memory_of_the_running_extractors_dimension_and_grid_is_served(service, images, tmp_path):
