@@ -3,11 +3,12 @@
 An image is there when its file is; its metadata is written before it and removed after it, so no image is ever without.
 """
 
+import contextlib
 import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 
 import structlog
 
+from backend.aliases import check_names
 from backend.errors import Conflict, InvalidImage, SampleNotFound, StorageError
 from backend.image_files import SUFFIXES
 from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
@@ -118,12 +120,11 @@ class DatasetStore:
             Their names.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name.
+            InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
             StorageError: an image could not be written; none is stored then.
         """
-        folder = dataset_folder(self._root, key) / label
         names: list[str] = []
-        with writing(folder, "image"):
+        with self._adding(key, label) as folder:
             _clear_orphans(folder)
             start = utc_now()
             try:
@@ -142,8 +143,7 @@ class DatasetStore:
         Raises:
             InvalidRequest, StorageError: as `add`.
         """
-        folder = dataset_folder(self._root, key) / label
-        with writing(folder, "image"):
+        with self._adding(key, label) as folder:
             if not (folder / name).exists():
                 _write(folder / name, sample)
 
@@ -151,7 +151,7 @@ class DatasetStore:
         """Names of the stored images, sorted, and whether they have metadata.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name.
+            InvalidRequest: as `add`.
             Conflict: see `folder`.
             StorageError: the folder cannot be read.
         """
@@ -198,10 +198,11 @@ class DatasetStore:
         """Delete all stored images of a class, and how many they were. Only those stored under this very role.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name.
+            InvalidRequest: as `add`.
             StorageError: an image cannot be deleted; those before it were.
         """
         folder = dataset_folder(self._root, key) / label
+        check_names(self._root, folder)
         if not _names(folder) and not folder.is_dir():
             return 0
         with writing(folder, "image"):
@@ -216,9 +217,14 @@ class DatasetStore:
         """Where the images of a ROI are read: under its role, or what clients had it as before they turned the role.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name.
+            InvalidRequest: as `add`.
             Conflict: several roles have images of this ROI.
         """
+        folder = self._folder_of_images(key)
+        check_names(self._root, folder)
+        return folder
+
+    def _folder_of_images(self, key: RoiKey) -> Path:
         own = dataset_folder(self._root, key)
         if key.recipe_id is None or not is_inspection(key) or _has_images(own):
             return own
@@ -228,6 +234,14 @@ class DatasetStore:
             roles = ", ".join(repr(unquote(folder.parent.name)) for folder in found)
             raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
         return found[0] if found else own
+
+    @contextlib.contextmanager
+    def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:
+        folder = dataset_folder(self._root, key) / label
+        check_names(self._root, folder)
+        with writing(folder, "image"):
+            check_names(self._root, folder)  # again: another may have made it
+            yield folder
 
 
 def _write(path: Path, sample: NewSample) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import filelock
 
+from backend.aliases import check_names
 from backend.errors import Conflict, StorageError
 from backend.layout import canonical_recipe, recipe_folder
 from backend.locking import LOCK_FILE, writing
@@ -81,6 +82,7 @@ class RecipeStore:
                 failed: a disk may fail when all is written. Without it, what fails has stored nothing.
 
         Raises:
+            InvalidRequest: the file system takes the recipe for another; nothing was done.
             Conflict: it is locked to another one; nothing was done.
             StorageError: the settings cannot be read or written.
         """
@@ -92,7 +94,9 @@ class RecipeStore:
             yield
             return
         folder = recipe_folder(self._root, recipe_id)
+        check_names(self._root, folder)
         with writing(folder, "recipe"):
+            check_names(self._root, folder)  # again: another may have made it
             _settle_what_was_pending(folder)
             self.check(recipe_id, mm_per_px)
             # Written before, so that a full disk shows before anything is done, and renamed after.
@@ -110,11 +114,14 @@ class RecipeStore:
         """Lock the recipe to what another backend had locked it to.
 
         Raises:
+            InvalidRequest: the file system takes the recipe for another; nothing was done.
             Conflict: it is locked to another scale; nothing was done.
             StorageError: the settings cannot be read or written.
         """
         folder = recipe_folder(self._root, recipe_id)
+        check_names(self._root, folder)
         with writing(folder, "recipe"):
+            check_names(self._root, folder)  # again: another may have made it
             _settle_what_was_pending(folder)
             self.check(recipe_id, mm_per_px)
             if not (folder / RECIPE_FILE).exists():

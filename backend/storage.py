@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from backend import versions
+from backend.aliases import check_names
 from backend.calib import Calibration
 from backend.calibration_file import calibration_bytes, read_calibration
 from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
@@ -177,8 +178,10 @@ class ModelStore:
         Raises:
             InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
         """
+        place = current_place(self._root, key)
+        check_names(self._root, place.memory.parent)
         try:
-            stored = self._read_memory(current_place(self._root, key).memory)
+            stored = self._read_memory(place.memory)
         except (StorageError, IncompatibleMemory):  # a fit is what mends it
             return
         owner = stored.owner if stored else None
@@ -210,6 +213,7 @@ class ModelStore:
             Identity of the memory bank.
 
         Raises:
+            InvalidRequest: as `check_savable`.
             Conflict: the ROI has another model than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
@@ -270,7 +274,8 @@ class ModelStore:
         What was found in the default recipe for another one keeps its own.
 
         Raises:
-            InvalidRequest, IncompatibleMemory: as `load`.
+            InvalidRequest: as `check_savable`.
+            IncompatibleMemory: as `load`.
             Conflict: the ROI has another memory bank than the scores of the calibration came from; nothing was written.
             StorageError: the folder cannot be written.
         """
@@ -290,10 +295,11 @@ class ModelStore:
         """What the ROI's own model was before its last changes, each with its calibration; the newest first.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name.
+            InvalidRequest: as `check_savable`.
         """
-        found = []
-        for version in self._replaced(current_place(self._root, key)):
+        place, found = current_place(self._root, key), []
+        check_names(self._root, place.memory.parent)
+        for version in self._replaced(place):
             calibration = None
             with contextlib.suppress(StorageError):  # a damaged one, which rolling back to it will say
                 calibration = read_calibration(version.folder / CALIBRATION_FILE)
@@ -318,7 +324,7 @@ class ModelStore:
             The version, and what is served now.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name.
+            InvalidRequest: as `check_savable`.
             VersionNotFound: there is no such version.
             Conflict: the ROI has no model of its own, and is served another's.
             IncompatibleMemory: the version is another ROI's, or its embeddings are not L2-normalised.
@@ -400,10 +406,13 @@ class ModelStore:
             spare: a version that stays, however many there are.
 
         Raises:
+            InvalidRequest: the file system takes its ids for another ROI's; nothing was written.
             StorageError: see `writing`; the model could not be kept either, and then is not changed.
         """
         folder = place.memory.parent
+        check_names(self._root, folder)
         with writing(folder, "model"):
+            check_names(self._root, folder)  # again: another may have made it
             finish_put_back(place)
             facts, served = _served(place)
             self._tidy_versions(folder, served, spare)

@@ -1,7 +1,9 @@
 """No id reads, writes or deletes outside its own folder, or meets another's: models, data sets, recipes."""
 
+import contextlib
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote
@@ -12,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from backend import storage
 from backend.calib import calibrate
 from backend.checkpoint import checkpoint_folder
 from backend.datasets import DatasetStore, NewSample
@@ -211,3 +214,142 @@ def test_where_the_file_system_does_not_tell_case_twins_apart_the_second_is_refu
         store.check_savable(RoiKey("MASTER1", "Pattern"))
     with pytest.raises(BackendError, match="upper and lower case"):
         store.load(RoiKey("MASTER1", "Pattern"))
+
+
+@pytest.fixture
+def other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], None]:
+    """Makes a folder known by another name, which is not listed, as a file system that ignores case shows it."""
+    listed = os.listdir
+
+    def give(folder: Path, name: str) -> None:
+        folder.with_name(name).symlink_to(folder)
+
+    def hiding(folder: Path) -> list[str]:
+        return [name for name in listed(folder) if not Path(folder, name).is_symlink()]
+
+    monkeypatch.setattr(os, "listdir", hiding)
+    return give
+
+
+def image(number: int) -> NewSample:
+    return NewSample(lambda: b"image %d" % number, ".png", {"filename": f"{number}.png"})
+
+
+ALIASES = [
+    (RoiKey("Master1", "Pattern"), RoiKey("MASTER1", "Pattern")),
+    (RoiKey("Master1", "Pattern"), RoiKey("Master1", "pattern")),
+    (RoiKey("MasterInspection", "Pattern"), RoiKey("MASTER~1", "Pattern")),
+    (RoiKey("Master1", "Pattern", "line number 1"), RoiKey("Master1", "Pattern", "linenu~1")),
+    (RoiKey("Master1", "Pattern", "line 1"), RoiKey("Master1", "PATTERN", "line 1")),
+    (RoiKey("Master1", "Pattern", "line 1", "Key"), RoiKey("Master1", "Pattern", "line 1", "KEY")),
+    (RoiKey("Inspection", "Inspection 1", "line 1"), RoiKey("Inspection", "INSPECTION 1", "line 1")),
+]
+
+
+def give_names(root: Path, mine: Path, other: Path, give: Callable[[Path, str], None]) -> None:
+    """Make the folder of the first known as the second, wherever their names differ."""
+    here = root
+    for name, alias in zip(mine.relative_to(root).parts, other.relative_to(root).parts, strict=True):
+        if name != alias and not (here / alias).exists():
+            give(here / name, alias)
+        here /= name
+
+
+@pytest.mark.parametrize(("first", "second"), ALIASES, ids=str)
+def test_what_the_file_system_takes_for_anothers_model_is_not_written(
+    tmp_path: Path, other_names: Callable[[Path, str], None], first: RoiKey, second: RoiKey
+) -> None:
+    store = ModelStore(tmp_path)
+    for seed in (1, 2):
+        store.save_memory(first, memory_of(seed), {})
+    mine, other = (current_place(tmp_path, key).memory.parent for key in (first, second))
+    give_names(tmp_path, mine, other, other_names)
+    before = everything_below(tmp_path)
+    calibration = calibrate([0.4], [], mm_per_px=0.2, area_mm2_thr=1.0, score_percentile=99, memory_id=None)
+    for use in (
+        lambda: store.check_savable(second),
+        lambda: store.save_memory(second, memory_of(3), {}),
+        lambda: store.versions(second),
+        lambda: store.roll_back(second, 1),
+    ):
+        with pytest.raises(InvalidRequest, match=r"use other ids"):
+            use()
+    (mine / "memory.npz").rename(mine / "away")
+    with pytest.raises(InvalidRequest, match=r"use other ids"):
+        store.save_calibration(second, calibration)
+    (mine / "away").rename(mine / "memory.npz")
+    assert everything_below(tmp_path) == before
+    store.save_memory(first, memory_of(3), {})
+
+
+@pytest.mark.parametrize(("first", "second"), [pair for pair in ALIASES if pair[0].model_key is None], ids=str)
+def test_what_the_file_system_takes_for_anothers_images_is_neither_read_nor_written(
+    tmp_path: Path, other_names: Callable[[Path, str], None], first: RoiKey, second: RoiKey
+) -> None:
+    store = DatasetStore(tmp_path)
+    (name,) = store.add(first, "ok", [image(1)])
+    give_names(tmp_path, dataset_folder(tmp_path, first), dataset_folder(tmp_path, second), other_names)
+    before = everything_below(tmp_path)
+    for use in (
+        lambda: store.names(second, "ok"),
+        lambda: store.samples(second, "ok"),
+        lambda: store.find(second, "ok", name),
+        lambda: store.add(second, "ok", [image(2)]),
+        lambda: store.copy(second, "ok", "a.png", image(2)),
+        lambda: store.clear(second, "ok"),
+    ):
+        with pytest.raises(InvalidRequest, match=r"use other ids"):
+            use()
+    assert everything_below(tmp_path) == before
+    assert list(store.names(first, "ok")) == [name]
+
+
+def test_what_the_file_system_takes_for_anothers_images_is_not_read_under_a_role_that_clients_turned_either(
+    tmp_path: Path, other_names: Callable[[Path, str], None]
+) -> None:
+    store = DatasetStore(tmp_path)
+    came = RoiKey("Master1", "Inspection 1", "line 1")
+    store.add(came, "ok", [image(1)])
+    other_names(dataset_folder(tmp_path, came), "INSPECTION 1")
+    assert len(store.names(RoiKey("Inspection", "Inspection 1", "line 1"), "ok")) == 1
+    with pytest.raises(InvalidRequest, match=r"use other ids"):
+        store.names(RoiKey("Inspection", "INSPECTION 1", "line 1"), "ok")
+
+
+def test_of_two_that_are_one_to_the_file_system_the_first_to_write_has_it(
+    tmp_path: Path, other_names: Callable[[Path, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = RoiKey("Master1", "Pattern"), RoiKey("MASTER1", "Pattern")
+    writing = storage.writing
+
+    def after_the_first(folder: Path, what: str) -> contextlib.AbstractContextManager[None]:
+        monkeypatch.setattr(storage, "writing", writing)
+        ModelStore(tmp_path).save_memory(first, memory_of(1), {})
+        other_names(tmp_path / "Master1", "MASTER1")
+        return writing(folder, what)
+
+    monkeypatch.setattr(storage, "writing", after_the_first)
+    with pytest.raises(InvalidRequest, match=r"use other ids"):
+        ModelStore(tmp_path).save_memory(second, memory_of(2), {})
+    assert ModelStore(tmp_path).load(first) is not None
+
+
+def test_a_recipe_that_the_file_system_takes_for_another_settles_nothing_there(
+    tmp_path: Path, other_names: Callable[[Path, str], None]
+) -> None:
+    recipe_folder(tmp_path, "line number 1").mkdir(parents=True)
+    other_names(recipe_folder(tmp_path, "line number 1"), "linenu~1")
+    with pytest.raises(InvalidRequest, match=r"use other ids"), RecipeStore(tmp_path).settling("linenu~1", 0.2):
+        pass
+    assert list(recipe_folder(tmp_path, "line number 1").iterdir()) == []
+
+
+def test_links_that_are_listed_are_folders_like_any_other(tmp_path: Path) -> None:
+    elsewhere, key = tmp_path / "another disk", RoiKey("Master1", "Pattern")
+    elsewhere.mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "Master1").symlink_to(elsewhere)
+    store = ModelStore(tmp_path / "models")
+    store.check_savable(key)
+    store.save_memory(key, memory_of(1), {})
+    assert store.load(key) is not None
