@@ -13,6 +13,7 @@ from backend.bank_images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT, Calibration
 from backend.datasets import Label, NewSample, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
+from backend.image_headers import image_suffix
 from backend.layout import RoiKey
 from backend.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.recipes import same_scale
@@ -23,7 +24,7 @@ from backend.score_cache import ScoreCache
 from backend.service import InspectionService
 from backend.storage import FittedRoi
 from backend.telemetry import annotate
-from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, image_suffix, utc_now
+from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
 
 log: Any = structlog.get_logger(__name__)
 

@@ -12,9 +12,10 @@ from backend.config import Settings
 from backend.datasets import LABELS, DatasetStore, Label, NewSample, Sample
 from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.image_files import SUFFIXES, read_image
+from backend.image_headers import image_suffix
 from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
 from backend.older import OlderImage
-from backend.utils import ImageLimits, decode_image, image_suffix
+from backend.utils import ImageLimits, decode_image
 
 Outcome = Literal["copied", "there", "not copied"]
 

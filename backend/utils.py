@@ -1,7 +1,6 @@
 """Image bytes ↔ arrays, percentiles, millimetres ↔ pixels. Nothing here knows about models or requests."""
 
 import base64
-import io
 import os
 import struct
 import uuid
@@ -15,21 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
-from PIL import Image, UnidentifiedImageError
 
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
-
-# The limit is MAX_PIXELS; Pillow's own would warn or refuse at other sizes.
-Image.MAX_IMAGE_PIXELS = None
+from backend.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
 
 # What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SUFFIX_OF_SIGNATURE = {_PNG_SIGNATURE: ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp", b"RIFF": ".webp"}
-_SIGNATURES = tuple(_SUFFIX_OF_SIGNATURE)
 TEMPORARY_PREFIX = ".tmp-"
 MIN_MM_PER_PX, MAX_MM_PER_PX = 1e-6, 1e6
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
@@ -38,10 +29,6 @@ BLOCK_PIXELS = 1 << 18
 # Of files of settings, calibrations and metadata: each is a few hundred bytes, and metadata 64 Ki characters at most,
 # which JSON may write with twelve bytes each.
 MAX_JSON_FILE_BYTES = 1 << 20
-# Each scan of a progressive JPEG passes over the whole image again, and takes a hundred bytes where it changes nothing:
-# a file within the limits could keep a core busy for hours. Encoders write some ten.
-_MAX_SCANS = 100
-_START_OF_SCAN = b"\xff\xda"  # in compressed data FF is followed by other bytes
 # Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
 _SAMPLE = 1 << 14
 _SLACK = 1 / 128
@@ -82,7 +69,7 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
         (width, height) in pixels.
 
     Raises:
-        InvalidImage: empty, or the header is damaged.
+        InvalidImage: empty, or the header is damaged or asks for more work than that of an image.
         UnsupportedImage: not an accepted image format.
         TooLarge: more bytes or pixels than allowed.
     """
@@ -90,30 +77,15 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
         raise InvalidImage(f"{name}: the file is empty; {_ACCEPTED}")
     if len(content) > limits.max_bytes:
         raise TooLarge(f"{name}: {len(content)} bytes, at most {limits.max_bytes} are accepted")
+    if not content.startswith(SIGNATURES):
+        raise UnsupportedImage(f"{name}: this is not an accepted image; {_ACCEPTED}")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            width, height = image.size
-    except Exception as exc:  # header parsers raise whatever the bytes lead them to: SyntaxError, struct.error, …
-        if isinstance(exc, UnidentifiedImageError) and not content.startswith(_SIGNATURES):
-            raise UnsupportedImage(f"{name}: this is not an accepted image; {_ACCEPTED}") from exc
-        raise InvalidImage(f"{name}: the image header is truncated or damaged; {_ACCEPTED}") from exc
+        width, height = image_size(content)
+    except ValueError as exc:
+        raise InvalidImage(f"{name}: {exc}; {_ACCEPTED}") from exc
     if width * height > limits.max_pixels:
         raise TooLarge(f"{name}: {width}x{height} pixels, at most {limits.max_pixels} are accepted")
-    if content.startswith(b"\xff\xd8\xff") and content.count(_START_OF_SCAN) > _MAX_SCANS:
-        raise InvalidImage(f"{name}: a JPEG of more than {_MAX_SCANS} scans; {_ACCEPTED}")
     return width, height
-
-
-def image_suffix(content: bytes) -> str:
-    r"""File extension of an accepted image, by its content.
-
-    >>> image_suffix(b"\xff\xd8\xff...")
-    '.jpg'
-
-    Raises:
-        StopIteration: `check_image` would have refused it.
-    """
-    return next(suffix for signature, suffix in _SUFFIX_OF_SIGNATURE.items() if content.startswith(signature))
 
 
 def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint8]:
@@ -153,7 +125,7 @@ def encode_png_base64(image: npt.NDArray[np.uint8]) -> str:
     np.subtract(image[:, 1:], image[:, :-1], out=lines[:, 2:])
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
     chunks = [(b"IHDR", header), (b"IDAT", isal_zlib.compress(lines, 1)), (b"IEND", b"")]
-    png = _PNG_SIGNATURE + b"".join(
+    png = PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
         for name, content in chunks
     )

@@ -18,7 +18,15 @@ _STRIP = 60_000
 
 def corpus() -> dict[str, bytes]:
     """Every file that is written on purpose, by what it is."""
-    return {**_whole(), **_headers_that_lie(), **_strips(), **_loaded_with_metadata(), **_no_images(), **_cut()}
+    return {
+        **_whole(),
+        **_headers_that_lie(),
+        **_strips(),
+        **_loaded_with_metadata(),
+        **endless_headers(1 << 20),
+        **_no_images(),
+        **_cut(),
+    }
 
 
 def mutations(count: int, seed: int = SEED) -> Iterator[tuple[str, bytes]]:
@@ -202,6 +210,13 @@ def _headers_that_lie() -> dict[str, bytes]:
     width = tiff.index(struct.pack("<HHI", 256, 4, 1)) if struct.pack("<HHI", 256, 4, 1) in tiff else 8
     tiff[width + 8 : width + 12] = struct.pack("<I", 65_500)
     files["TIFF that claims 65500"] = bytes(tiff)
+    second = b"\xff\xc0\0\x0b\x08" + struct.pack(">HH", 9_000, 9_000) + b"\1\1\x11\0"
+    good = saved(rgb, "JPEG")
+    files["JPEG of two frames"] = good[:2] + second.replace(struct.pack(">H", 9_000), b"\0\x09") + second + good[2:]
+    files["JPEG whose frame is in its EXIF"] = good[:2] + b"\xff\xe1\0\x0f" + second + good[2:]
+    files["PNG of two headers"] = png(
+        _WIDTH, _HEIGHT, bytes(99), extra=png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9_000, 9_000, 8, 2, 0, 0, 0))
+    )
     files["PNG that claims 0 × 9"] = png(0, 9, b"")
     files["PNG that claims 2³¹-1"] = png(2**31 - 1, 2**31 - 1, b"")
     files["BMP that claims -2³¹"] = bmp(-(2**31), -(2**31), bytes(99))
@@ -251,6 +266,35 @@ def _loaded_with_metadata() -> dict[str, bytes]:
         "JPEG with a profile of garbage": saved(rgb, "JPEG", icc_profile=garbage),
         "PNG with a profile of garbage": saved(rgb, "PNG", icc_profile=garbage),
         "WebP with a profile of garbage": saved(rgb, "WEBP", icc_profile=garbage, exif=garbage),
+    }
+
+
+def endless_headers(n_bytes: int) -> dict[str, bytes]:
+    """Images whose header holds one small thing over and over, each a file of some `n_bytes`."""
+    rgb = Image.fromarray(pixels())
+    jpeg, webp = saved(rgb, "JPEG"), saved(rgb, "WEBP")
+    scan = jpeg.index(b"\xff\xda")
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels())
+    text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
+    canvas = b"VP8X\x0a\0\0\0\0\0\0\0" + struct.pack("<HBHB", _WIDTH - 1, 0, _HEIGHT - 1, 0)
+
+    def filled(piece: bytes) -> bytes:
+        return piece * (n_bytes // len(piece))
+
+    def riff(chunks: bytes) -> bytes:
+        return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+    return {
+        "JPEG of EXIF in pieces": jpeg[:2] + filled(b"\xff\xe1\0\x58Exif\0\0" + bytes(80)) + jpeg[2:],
+        "JPEG of fill bytes": jpeg[:2] + filled(b"\xff") + jpeg[2:],
+        "JPEG of stuffed zeros": jpeg[:2] + filled(b"\xff\0") + jpeg[2:],
+        "JPEG of restart markers": jpeg[:2] + filled(b"\xff\xd0") + jpeg[2:],
+        "JPEG of empty segments": jpeg[:2] + filled(b"\xff\xe5\0\2") + jpeg[2:],
+        "JPEG of empty segments before its scan": jpeg[:scan] + filled(b"\xff\xe2\0\2") + jpeg[scan:],
+        "JPEG of empty segments before its end": jpeg[:-2] + filled(b"\xff\xe1\0\2") + jpeg[-2:],
+        "PNG of empty chunks": png(_WIDTH, _HEIGHT, rows, extra=filled(png_chunk(b"teSt", b""))),
+        "PNG of packed texts": png(_WIDTH, _HEIGHT, rows, extra=filled(text)),
+        "WebP of empty chunks": riff(canvas + filled(b"test\0\0\0\0") + webp[12:]),
     }
 
 

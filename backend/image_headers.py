@@ -1,0 +1,131 @@
+"""How large an image is, by its header alone: PNG, JPEG, BMP and WebP, in bounded time and memory whatever the file.
+
+Parsers of whole headers keep and join all the metadata that they meet: a few megabytes of it could take minutes. Here
+only what decides the size is read, by the rules of OpenCV's decoders, so that no other size is decoded than was told.
+"""
+
+import re
+import struct
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Segments of a JPEG and chunks of a WebP: cameras write up to some hundred, and a thousand of 64 KiB are all that a
+# file of 64 MiB can hold. The decoder keeps a hundred bytes for each, which itself may have four.
+_MAX_SEGMENTS = 4096
+# Each scan of a progressive JPEG passes over the whole image again, and takes a hundred bytes where it changes nothing:
+# a file within the limits could keep a core busy for hours. Encoders write some ten.
+_MAX_SCANS = 100
+# Of a PNG, each in a few kilobytes: the decoder unpacks up to eight megabytes of one, and throws them away.
+_MAX_PACKED_TEXTS = 30
+# What comes before a segment, in compressed data or out of place, is passed over as the decoder does.
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_DAMAGED = "the image header is truncated or damaged"
+
+
+def image_suffix(content: bytes) -> str:
+    r"""File extension of an accepted image, by its first bytes.
+
+    >>> image_suffix(b"\xff\xd8\xff...")
+    '.jpg'
+
+    Raises:
+        StopIteration: the bytes begin with none of `SIGNATURES`.
+    """
+    return next(suffix for signature, (suffix, _) in _FORMATS.items() if content.startswith(signature))
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """The size of an image.
+
+    Args:
+        content: bytes that begin with one of `SIGNATURES`.
+
+    Returns:
+        (width, height) in pixels, each at least 1.
+
+    Raises:
+        ValueError: the header is truncated or damaged, or asks for more work than that of an image; the message says
+            which.
+    """
+    size_of = next(size_of for signature, (_, size_of) in _FORMATS.items() if content.startswith(signature))
+    try:
+        width, height = size_of(content)
+    except struct.error:
+        raise ValueError(_DAMAGED) from None
+    if width < 1 or height < 1:
+        raise ValueError(_DAMAGED)
+    return width, height
+
+
+def _size_of_png(content: bytes) -> tuple[int, int]:
+    n_bytes, name, width, height = struct.unpack_from(">I4sII", content, 8)
+    if (n_bytes, name) != (13, b"IHDR"):
+        raise ValueError(_DAMAGED)
+    if content.count(b"zTXt") + content.count(b"iTXt") > _MAX_PACKED_TEXTS:
+        raise ValueError(f"a PNG of more than {_MAX_PACKED_TEXTS} packed texts")
+    return width, height
+
+
+def _size_of_jpeg(content: bytes) -> tuple[int, int]:
+    size: tuple[int, int] | None = None
+    place, n_segments, n_scans = 2, 0, 0
+    while (found := _SEGMENT.search(content, place)) is not None:
+        marker, start = content[found.end() - 1], found.end()
+        if marker in (_START_OF_IMAGE, _END_OF_IMAGE):
+            break
+        n_segments += 1
+        n_scans += marker == _START_OF_SCAN
+        if n_scans > _MAX_SCANS:
+            raise ValueError(f"a JPEG of more than {_MAX_SCANS} scans")
+        if n_segments > _MAX_SEGMENTS:
+            raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")
+        if marker in _FRAMES and size is None:
+            height, width = struct.unpack_from(">HH", content, start + 3)
+            size = width, height
+        (n_bytes,) = struct.unpack_from(">H", content, start)
+        place = start + max(n_bytes, 2)
+    if size is None:
+        raise ValueError(_DAMAGED)
+    return size
+
+
+def _size_of_bmp(content: bytes) -> tuple[int, int]:
+    (header_bytes,) = struct.unpack_from("<I", content, 14)
+    if header_bytes == 12:
+        width, height = struct.unpack_from("<HH", content, 18)
+    else:
+        width, height = struct.unpack_from("<ii", content, 18)
+    return width, abs(height)  # negative: the top row comes first
+
+
+def _size_of_webp(content: bytes) -> tuple[int, int]:
+    form, kind = struct.unpack_from("<4s4s", content, 8)
+    place = 12
+    for _ in range(_MAX_SEGMENTS):
+        if place + 8 > len(content):
+            break
+        (n_bytes,) = struct.unpack_from("<I", content, place + 4)
+        place += 8 + n_bytes + n_bytes % 2
+    else:
+        raise ValueError(f"a WebP of more than {_MAX_SEGMENTS} chunks")
+    if (form, kind) == (b"WEBP", b"VP8X"):
+        width, more_width, height, more_height = struct.unpack_from("<HBHB", content, 24)
+        return 1 + width + (more_width << 16), 1 + height + (more_height << 16)
+    if (form, kind) == (b"WEBP", b"VP8L"):
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if (form, kind) == (b"WEBP", b"VP8 "):
+        width, height = struct.unpack_from("<HH", content, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    raise ValueError(_DAMAGED)
+
+
+# OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
+_FORMATS = {
+    PNG_SIGNATURE: (".png", _size_of_png),
+    b"\xff\xd8\xff": (".jpg", _size_of_jpeg),
+    b"BM": (".bmp", _size_of_bmp),
+    b"RIFF": (".webp", _size_of_webp),
+}
+SIGNATURES = tuple(_FORMATS)
