@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from typing import Annotated, Any, TypeVar
 
@@ -240,7 +240,7 @@ def _decoded(filename: str) -> str:
     try:
         decoded = str(make_header(decode_header(filename)))
         decoded.encode()  # UTF-7 holds halves of characters, which no reply could name
-    except (HeaderParseError, LookupError, ValueError):
+    except (MessageError, LookupError, ValueError):
         return filename
     return decoded
 

@@ -113,6 +113,9 @@ BODIES: dict[str, Body] = {
     "a name in half a character": _form(
         "/datasets/ok/upload", {415}, Pieces(_IDS + _part("images", b"x", '; filename="=?utf-7?q?+2AA-?="'), tail=_END)
     ),
+    "a name in a charset that is none": _form(
+        "/datasets/ok/upload", {415}, Pieces(_IDS + _part("images", b"x", '; filename="=?é?q?a?="'), tail=_END)
+    ),
     **{
         f"a form in {charset}": _form("/infer", {400}, Pieces(_IDS, tail=_END), f"; charset={charset}")
         for charset in ("undefined", "idna", "punycode", "hex", "utf-7", "unicode_escape")
