@@ -183,6 +183,8 @@ _MISREAD_AS_SUCCESS = {
     "ya entrenad": "antes entrenad",
     "memoria existente": "memoria anterior",
 }
+# Of a message, which may quote what a client sent, the beginning and the end are told.
+_HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
 # Two or more folders, or a drive: "/fit_ok" is an endpoint, "/srv/models/x" a path. Between quotes it may hold spaces.
 # Backslashes come doubled where a path was printed with repr.
 _ABSOLUTE_PATH = re.compile(
@@ -201,10 +203,11 @@ def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> d
         with_trace: ``False`` leaves the trace empty (shared deployments).
 
     Returns:
-        ``{"error": str, "trace": str}``, the trace without absolute paths; neither holds a phrase that clients misread.
+        ``{"error": str, "trace": str}``, messages without their middle where they are long, the trace without absolute
+        paths; neither holds a phrase that clients misread.
     """
     trace = format_trace(exc) if with_trace and exc is not None else ""
-    return {"error": _defuse(error), "trace": _defuse(trace)}
+    return {"error": _defuse(_shorten(error)), "trace": _defuse(trace)}
 
 
 def format_trace(exc: BaseException) -> str:
@@ -215,7 +218,7 @@ def format_trace(exc: BaseException) -> str:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         block = _frames(link.__traceback__)
-        block.append(f"{type(link).__name__}: {strip_paths(str(link))}\n")
+        block.append(f"{type(link).__name__}: {strip_paths(_shorten(str(link)))}\n")
         lines = block + (["\n"] if lines else []) + lines
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return "".join(lines)
@@ -245,6 +248,12 @@ def _relative(filename: str) -> str:
     if "site-packages" in path.parts:
         return PurePath(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
     return path.name
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _HEAD_CHARACTERS + _TAIL_CHARACTERS:
+        return text
+    return f"{text[:_HEAD_CHARACTERS]} … {text[-_TAIL_CHARACTERS:]}"
 
 
 def _defuse(text: str) -> str:

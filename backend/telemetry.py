@@ -16,6 +16,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from backend.errors import format_trace, strip_paths
 
+# Of each field of a line: ids and errors are the client's words. Traces are longer, and in bounds by themselves.
+_MOST_CHARACTERS = 1000
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 REQUESTS = Counter("requests_total", "Requests by endpoint and status", ["method", "endpoint", "status"])
@@ -110,22 +112,23 @@ def configure_logging(level: str, log_format: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _with_trace,
         _without_paths,
+        _in_bounds,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(sort_keys=False)
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer(sort_keys=False)]
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False)
+        else [_printable, structlog.dev.ConsoleRenderer(colors=False, sort_keys=False)]
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
@@ -152,4 +155,22 @@ def _without_paths(_logger: Any, _method: str, event: MutableMapping[str, Any]) 
     for key in ("event", "reason", "trace"):
         if isinstance(event.get(key), str):
             event[key] = strip_paths(event[key])
+    return event
+
+
+def _in_bounds(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str | list) and key != "trace":
+            text = value if isinstance(value, str) else repr(value)
+            if len(text) > _MOST_CHARACTERS:
+                event[key] = text[:_MOST_CHARACTERS] + "…"
+    return event
+
+
+def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # The console renderer quotes what has blanks in it, as every trace has, and writes other words as they are: those
+    # of a client could end the line and begin another, or give orders to the terminal that shows it.
+    for key, value in event.items():
+        if isinstance(value, str) and key != "trace" and not value.isprintable():
+            event[key] = repr(value)[1:-1]
     return event

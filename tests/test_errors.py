@@ -230,6 +230,19 @@ def test_what_is_no_absolute_path_stays(text):
     assert strip_paths(text) == text
 
 
+def test_what_a_client_sent_makes_no_reply_long():
+    try:
+        raise InvalidShape(f"shape: {'k' * 200_000} is no shape") from ValueError("v" * 200_000)
+    except InvalidShape as error:
+        reply = error_reply(str(error), error, with_trace=True)
+    assert len(reply["error"]) < 2100
+    assert len(reply["trace"]) < 5000
+    for text in reply.values():
+        assert "shape: kkk" in text
+        assert "kkk is no shape" in text
+    assert error_reply("e" * 2000, None, with_trace=True)["error"] == "e" * 2000
+
+
 @pytest.mark.parametrize("phrase", MISREAD)
 @pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
 def test_no_reply_contains_what_a_gui_misreads_as_success(phrase, spelling):

@@ -250,3 +250,34 @@ def test_a_logged_exception_is_one_event_that_parses(logs, log_format):
         assert "ValueError: broken" in json.dumps(json.loads(lines[0]))
     else:
         assert "ValueError: broken" in "\n".join(lines)
+
+
+def test_words_of_a_client_neither_end_a_line_of_the_console_nor_give_orders_to_it(logs):
+    def write():
+        structlog.get_logger("x").info("request", role_id="\x1b[31mred\u2028x\x85y", error="two\nlines\x1b[2J")
+        logging.getLogger("some.library").warning("cannot read a\nb\x1b[2J")
+
+    lines = logs(write, log_format="console")
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert r"role_id=\x1b[31mred\u2028x\x85y" in lines[0]
+    assert r"cannot read a\nb\x1b[2J" in lines[1]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_field_makes_a_line_long(logs, log_format):
+    def write():
+        log = structlog.get_logger("x")
+        log.info("request", recipe_id="r" * 30_000, error="e" * 200_000, images=["i" * 4000] * 100)
+        logging.getLogger("some.library").warning("w" * 100_000)
+
+    lines = logs(write, log_format=log_format)
+    assert len(lines) == 2
+    assert all(len(line) < 5000 for line in lines)
+    assert "r" * 1000 in lines[0]
+
+
+def test_a_trace_is_told_to_its_end(logs):
+    trace = "  File somewhere\n" * 100 + "ValueError: the end"
+    (line,) = logs(lambda: structlog.get_logger("x").error("failed", trace=trace))
+    assert json.loads(line)["trace"] == trace
