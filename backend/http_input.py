@@ -74,7 +74,7 @@ def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
     """The ROI that a request is about; its own recipe goes before the header's.
 
     Raises:
-        ReservedRecipe: the recipe is "last".
+        ReservedRecipe, InvalidRequest: see `check_recipe`.
     """
     key = ids.roi_key(header_recipe)
     annotate(role_id=key.role_id, roi_id=key.roi_id)

@@ -30,6 +30,7 @@ INDEX_FILE = "index.faiss"
 CALIBRATION_FILE = "calib.json"
 HISTORY_FOLDER = "history"  # beside a model: calibrations that are not applied any more
 INSPECTION_ROLE = "Inspection"
+MAX_RECIPE_CHARACTERS = 1000
 _RECIPES = "@recipes"
 _MODELS = "models"
 _RESERVED_RECIPE = "last"
@@ -104,11 +105,14 @@ def canonical_recipe(text: str) -> str | None:
 
 
 def check_recipe(recipe_id: str | None) -> None:
-    """Refuse the recipe that no client may name.
+    """Refuse a recipe that no client may name.
 
     Raises:
         ReservedRecipe: it is "last".
+        InvalidRequest: its name is too long.
     """
+    if recipe_id is not None and len(recipe_id) > MAX_RECIPE_CHARACTERS:
+        raise InvalidRequest(f"recipe_id: at most {MAX_RECIPE_CHARACTERS} characters are accepted")
     if recipe_id == _RESERVED_RECIPE:
         raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
 

@@ -14,10 +14,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from backend.layout import RoiKey, canonical_recipe
+from backend.layout import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
+_RecipeName = Annotated[str, Field(max_length=MAX_RECIPE_CHARACTERS)]
 MillimetresPerPixel = Annotated[
     FiniteFloat,
     Field(
@@ -62,7 +63,7 @@ class RoiIds(_Fields):
 
     role_id: Identifier = Field(description="inspection role, as the GUI names it", examples=["Master1"])
     roi_id: Identifier = Field(description="region of interest within the role", examples=["Pattern"])
-    recipe_id: Annotated[Annotated[str, Field(max_length=1000)] | None, BeforeValidator(_empty_is_none)] = Field(
+    recipe_id: Annotated[_RecipeName | None, BeforeValidator(_empty_is_none)] = Field(
         None,
         description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
         examples=["line 1"],

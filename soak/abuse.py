@@ -96,6 +96,11 @@ BODIES: dict[str, Body] = {
     "a text of 1 MB as a file": _form(
         "/infer", {413}, Pieces(_IDS + _part("shape", b"x" * _MIB, '; filename="a"'), tail=_END)
     ),
+    "a kind of shape of 200 KB": _form(
+        "/infer",
+        {422},
+        Pieces(_IDS + _FILE + b"x\r\n" + _part("shape", b'{"kind":"%b"}' % (b"k" * 200_000)), tail=_END),
+    ),
     "2000 texts": _form("/infer", {400}, Pieces(_IDS, _part("x", b"y"), 2000, _END)),
     "2000 files": _form("/infer", {400}, Pieces(_IDS, _part("image", b"y", '; filename="a.png"'), 2000, _END)),
     "5000 files for a fit": _form("/fit_ok", {400}, Pieces(_IDS, _part("images", b"y", '; filename="a"'), 5000, _END)),
@@ -131,6 +136,9 @@ BODIES: dict[str, Body] = {
     ),
     "a recipe of 30,000 characters": Body(
         "/health", frozenset({200, 405, 431}), Pieces(), {"X-Recipe-Id": "R" * 30_000}
+    ),
+    "a model of a recipe of 30,000 characters": Body(
+        "/calibrate_ng", frozenset({422, 431}), _scores(), {**_JSON, "X-Recipe-Id": "R" * 30_000}
     ),
 }
 
