@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.errors import BackendError, Forbidden, TooManyRequests, Unauthorized, error_reply
 from backend.keys import OPEN, ApiKey, ApiKeys, is_loopback
-from backend.openapi import is_documentation
+from backend.paths import is_documentation, route_path
 from backend.telemetry import annotate
 
 _READING = frozenset({"GET", "HEAD"})
@@ -116,7 +116,7 @@ class Gate:
             Forbidden: its key may not do that.
             TooManyRequests: its client sends too many.
         """
-        method, path = scope["method"], _path(scope)
+        method, path = scope["method"], route_path(scope)
         key = self._keys.find(_given(scope)) if self._keys else None
         scope.setdefault("state", {})["known"] = key is not None or not self._keys
         if path in _OPEN and method in (*_READING, "OPTIONS"):
@@ -129,7 +129,7 @@ class Gate:
     async def _refuse(self, exc: BackendError, scope: Scope, receive: Receive, send: Send) -> None:
         reply = JSONResponse(error_reply(str(exc), exc, with_trace=self._with_trace), exc.status)
         if isinstance(exc, Unauthorized):  # a browser asks for a key where it opens a page, and nowhere else
-            page = scope["method"] in _READING and is_documentation(_path(scope))
+            page = scope["method"] in _READING and is_documentation(route_path(scope))
             reply.headers["WWW-Authenticate"] = 'Basic realm="API key as password"' if page else "Bearer"
         if isinstance(exc, TooManyRequests):
             reply.headers["Retry-After"] = str(exc.retry_after_s)
@@ -158,12 +158,6 @@ def _check_right(key: ApiKey | None, method: str, path: str) -> None:
         raise Forbidden(f"{method} {path} needs a key that may do everything; this one may only read and infer")
 
 
-def _path(scope: Scope) -> str:
-    """The path as the routes see it."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
 def _given(scope: Scope) -> bytes:
     """The key that a request carries, or nothing.
 
@@ -174,7 +168,7 @@ def _given(scope: Scope) -> bytes:
     key = headers.get("x-api-key")
     if key is None:
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic" and scope["method"] in _READING and is_documentation(_path(scope)):
+        if scheme.lower() == "basic" and scope["method"] in _READING and is_documentation(route_path(scope)):
             return _password(key)
         if scheme.lower() != "bearer":
             return b""

@@ -38,6 +38,7 @@ from backend.layout import DEFAULT_RECIPE
 from backend.lifecycle import Admission, Lifecycle
 from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, multipart
+from backend.paths import route_path
 from backend.replies import (
     CalibrateReply,
     FitReply,
@@ -169,6 +170,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             reason=service.reason,
         )
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["state"], responses=ERRORS["/ready"])
     async def ready(request_id: RequestId, known: Known) -> ReadyReply:
         """Whether the service takes work: 503 while it starts, could not load, or is about to stop."""
@@ -309,7 +311,7 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
     async def http_error(request: Request, exc: HTTPException) -> Response:
         if isinstance(exc.__cause__, ClientDisconnect):  # in the middle of a JSON body
             raise exc.__cause__
-        path = request.url.path
+        path = route_path(request.scope)
         headers = dict(exc.headers) if exc.headers else None
         if exc.status_code == 405:
             headers = {"Allow": ", ".join(_methods_at(request, exc))}
@@ -327,7 +329,7 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
 def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
     """The methods that a path is served with; the refusal names those of its first route only."""
     named = (refusal.headers or {}).get("Allow", "").split(", ")
-    return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(request.url.path, ()))} - {""})
+    return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(route_path(request.scope), ()))} - {""})
 
 
 def _describe_body(errors: Any) -> str:

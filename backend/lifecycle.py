@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.allocator import limit_arenas, return_free_memory
 from backend.errors import NotReady, error_reply, strip_paths
-from backend.openapi import is_documentation
+from backend.paths import is_documentation, route_path
 from backend.service import InspectionService
 from backend.telemetry import annotate
 
@@ -171,7 +171,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] == "OPTIONS" or _is_always_served(scope["path"]):
+        if scope["type"] != "http" or scope["method"] == "OPTIONS" or _is_always_served(route_path(scope)):
             await self._app(scope, receive, send)
             return
         try:

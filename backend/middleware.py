@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import error_reply
-from backend.openapi import is_documentation
+from backend.paths import is_documentation, route_path
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024
@@ -72,7 +72,7 @@ class RequestTelemetry:
         given = Headers(scope=scope).get("x-request-id", "")
         record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()))
         scope.setdefault("state", {})["request_id"] = record.request_id
-        status, path = 0, scope["path"]
+        status, path = 0, route_path(scope)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

@@ -399,11 +399,6 @@ METADATA_EXAMPLE: Responses = {
 }
 
 
-def is_documentation(path: str) -> bool:
-    """Whether a page of the documentation, or what it is made of, is at `path`."""
-    return path in ("/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")
-
-
 def declare_keys(app: FastAPI) -> None:
     """Let the document of `app` say that all but ``/health`` and ``/ready`` needs an API key."""
     plain = app.openapi

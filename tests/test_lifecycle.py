@@ -100,6 +100,26 @@ def test_a_service_that_runs_gives_back_free_memory_again_and_again(service, mon
         wait_until(lambda: len(returned) >= 3)
 
 
+def test_below_a_root_path_the_same_questions_are_answered_in_every_state(monkeypatch, tmp_path):
+    def open_service(_settings):
+        raise WeightsError("no weights")
+
+    monkeypatch.setattr(InspectionService, "open", open_service)
+    with TestClient(create_app(Settings(models_dir=tmp_path)), root_path="/api") as client:
+        wait_until(lambda: client.get("/api/health").json().get("status") == "failed")
+        assert [client.get(f"/api{path}").status_code for path in ("/metrics", "/docs", "/ready")] == [200, 200, 503]
+        assert "script-src" in client.get("/api/docs").headers["content-security-policy"]
+        assert client.post("/api/infer").status_code == 503
+        assert client.post("/api/openapi.json").headers["allow"] == "GET, HEAD"
+
+
+def test_a_probe_may_ask_for_the_head_alone(service):
+    with TestClient(create_app(service.settings, service)) as client:
+        for path in ("/health", "/ready"):
+            reply = client.head(path)
+            assert (reply.status_code, reply.content) == (200, b"")
+
+
 def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
     monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]
