@@ -15,6 +15,8 @@ PAST_KNOWN_HOLES = {
     "python-multipart": ("0.0.18", "CVE-2024-53981: endless logging over malformed boundaries"),
     "starlette": ("0.49.1", "CVE-2025-62727: quadratic time over Range headers; CVE-2024-47874: unbounded form parts"),
     "fastapi": ("0.109.1", "CVE-2024-24762: quadratic time over Content-Type"),
+    "uvicorn": ("0.11.7", "CVE-2020-7695: response splitting; CVE-2020-7694: log injection"),
+    "httptools": ("0.6.2", "CVE-2024-27982: request smuggling by its llhttp; CVE-2022-32213 to -32215, too"),
     "h11": ("0.16.0", "CVE-2025-43859: lenient chunked bodies, request smuggling"),
     "gunicorn": ("23.0.0", "CVE-2024-1135, CVE-2024-6827: request smuggling"),
     "pillow": ("11.3.0", "CVE-2025-48379: heap overflow; CVE-2023-4863: libwebp"),
