@@ -22,6 +22,7 @@ from backend.config import Settings, load_settings
 from backend.dataset_routes import ids_of, model_reply
 from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
 from backend.http_input import (
+    SEND_JSON,
     HeaderRecipe,
     Known,
     RequestId,
@@ -29,15 +30,17 @@ from backend.http_input import (
     complete_form,
     describe,
     images_of,
+    max_json_bytes,
     only_image_of,
     read_fields,
+    read_json,
     roi_key,
 )
 from backend.keys import ApiKeys
 from backend.layout import DEFAULT_RECIPE
 from backend.lifecycle import Admission, Lifecycle
 from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts
-from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, multipart
+from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, json_body, multipart
 from backend.paths import route_path
 from backend.replies import (
     CalibrateReply,
@@ -55,21 +58,21 @@ from backend.service import InspectionService
 from backend.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
 
 _OTHER_THREADS = 8
+_MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
 _MAX_INFER_FILES = 8  # one is right; some more get the sentence that says so
 
 _FORM = "send multipart/form-data with role_id, roi_id"
-_SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
 _HOW_TO_SEND = {
     "/fit_ok": f"{_FORM}, mm_per_px and 1 to MAX_FILES images",
     "/infer": f"{_FORM}, mm_per_px and one image",
     "/explain": f"{_FORM}, mm_per_px and one image",
     "/datasets/ok/upload": f"{_FORM} and 1 to MAX_FILES images",
     "/datasets/ng/upload": f"{_FORM} and 1 to MAX_FILES images",
-    "/calibrate_ng": _SEND_JSON,
-    "/calibrate_dataset": _SEND_JSON,
-    "/infer_dataset": _SEND_JSON,
-    "/drift/reset": _SEND_JSON,
-    "/rollback": _SEND_JSON,
+    "/calibrate_ng": SEND_JSON,
+    "/calibrate_dataset": SEND_JSON,
+    "/infer_dataset": SEND_JSON,
+    "/drift/reset": SEND_JSON,
+    "/rollback": SEND_JSON,
 }
 
 log: Any = structlog.get_logger(__name__)
@@ -109,8 +112,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     app.state.lifecycle = lifecycle
     app.add_middleware(
         BodyLimit,
-        max_bytes=int(min(settings.max_json_mb, settings.max_request_mb) * 2**20),
-        max_streamed_bytes=int(settings.max_request_mb * 2**20),
+        max_bytes=min(_MAX_BODY_BYTES, max_json_bytes(settings)),
         timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(Admission, lifecycle=lifecycle, with_trace=settings.trace)
@@ -230,11 +232,13 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
         response_model_exclude_none=True,
         tags=["inspection"],
         responses=ERRORS["/calibrate_ng"],
+        openapi_extra=json_body(CalibrateRequest),
     )
     async def calibrate_ng(
-        body: CalibrateRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe
+        request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe
     ) -> CalibrateReply:
         """Choose and store the ROI's threshold from scores that `/infer` gave."""
+        body = await read_json(request, CalibrateRequest)
         key = roi_key(body, recipe)
         calibration = await run_in_threadpool(
             service.calibrate_ng,
@@ -336,7 +340,7 @@ def _describe_body(errors: Any) -> str:
     """One sentence for all problems of a JSON body or of a query."""
     for item in errors:
         if item["loc"] == ("body",):
-            return f"{item['msg']}; {_SEND_JSON}"
+            return f"{item['msg']}; {SEND_JSON}"
     return describe(errors)
 
 

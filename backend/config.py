@@ -67,7 +67,7 @@ class Settings(BaseSettings):
 
     max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")
     max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest form with images, in MiB")
-    max_json_mb: float = Field(64, gt=0, le=1e6, description="largest body that is no form, in MiB")
+    max_json_mb: float = Field(64, gt=0, le=1e6, description="largest body of /calibrate_ng, in MiB")
     body_timeout_s: float = Field(
         30,
         gt=0,

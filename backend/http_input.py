@@ -2,26 +2,35 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from email.errors import MessageError
 from email.header import decode_header, make_header
+from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from backend.errors import InvalidRequest, TooLarge, UnsupportedImage
+from backend.config import Settings
+from backend.errors import InvalidRequest, StorageError, TooLarge, UnsupportedImage
 from backend.layout import RoiKey, canonical_recipe, check_recipe
+from backend.middleware import MostBytes
 from backend.schemas import RoiIds
 from backend.service import InspectionService
 from backend.telemetry import annotate
 from backend.utils import NamedImage
 
+SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
+_JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+# Two million scores, and what else a client may send. Each value takes some 30 bytes of memory, and of JSON only two.
+_MAX_JSON_VALUES = 2_001_000
+_IN_MEMORY_BYTES = 1 << 20
 _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
 _METAS_FIELD = re.compile(r"metas(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
@@ -92,6 +101,7 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
         HTTPException: it is malformed, has too many parts, or its end is missing: the parser drops an unfinished part
             without a word.
         TooLarge: a file is larger than allowed; nothing after that is read.
+        StorageError: there is no room for it in the folder for temporary files.
     """
     max_fields = _MAX_TEXT_FIELDS + also_fields
     kind, options = parse_options_header(request.headers.get("content-type"))
@@ -102,10 +112,14 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     # Python's decoders of names like "idna", "punycode" or "undefined" raise what no caller expects, or take minutes.
     if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
         raise HTTPException(400, "The charset of the form is not UTF-8")
-    request.state.streams_body = True
-    max_file_bytes = int(request.app.state.settings.max_file_mb * 2**20)
+    settings: Settings = request.app.state.settings
+    request.state.most_bytes = MostBytes(
+        int(settings.max_request_mb * 2**20), "send fewer images, or raise MAX_REQUEST_MB"
+    )
+    max_file_bytes = int(settings.max_file_mb * 2**20)
     try:
-        form = await _FormParser(request, max_files, max_fields, max_file_bytes).parse()
+        with _keeping():
+            form = await _FormParser(request, max_files, max_fields, max_file_bytes).parse()
     except MultiPartException as exc:
         raise HTTPException(400, exc.message) from exc
     try:
@@ -146,6 +160,61 @@ class _FormParser(MultiPartParser):
                 name = _name_of(file)
                 raise TooLarge(f"{name}: at most {self._max_file_bytes} bytes are accepted in a file (MAX_FILE_MB)")
         super().on_part_data(data, start, end)
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """Tell what a request that is kept in a file while it arrives may meet on the disk."""
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(
+            f"the request cannot be kept while it arrives ({exc.strerror}); check the folder for temporary files"
+        ) from exc
+
+
+def max_json_bytes(settings: Settings) -> int:
+    """The largest body of JSON."""
+    return int(min(settings.max_json_mb, settings.max_request_mb) * 2**20)
+
+
+async def read_json(request: Request, model: type[Fields]) -> Fields:
+    """A body of JSON that may be large: its bytes wait in a file, and one body at a time is parsed.
+
+    Raises:
+        HTTPException: it is larger than ``MAX_JSON_MB``, too deep, or not UTF-8.
+        TooLarge: it holds too many values; nothing after that is read.
+        RequestValidationError: it is no JSON, or not as the model says.
+        StorageError: there is no room for it in the folder for temporary files.
+    """
+    most_bytes = max_json_bytes(request.app.state.settings)
+    request.state.most_bytes = MostBytes(most_bytes, "send fewer scores, or raise MAX_JSON_MB")
+    n_values = 0
+    with _keeping(), SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
+        async for piece in request.stream():
+            n_values += sum(map(piece.count, (b",", b"[", b"{")))  # every value but the first is behind one of them
+            if n_values > _MAX_JSON_VALUES:
+                raise TooLarge(f"the JSON holds more than {_MAX_JSON_VALUES} values; send fewer scores")
+            file.write(piece)
+        file.seek(0)
+        content = file.read()
+    if not _JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
+        raise RequestValidationError([{"loc": ("body",), "msg": "Input should be JSON by its Content-Type"}])
+    # Not in a thread, where others would hold their bytes meanwhile: the parser lets nothing else run in any case.
+    return _parse_json(content, model)
+
+
+def _parse_json(content: bytes, model: type[Fields]) -> Fields:
+    cannot_be_parsed = HTTPException(400, "There was an error parsing the body")
+    try:
+        return model.model_validate_json(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise cannot_be_parsed from exc
+    except ValidationError as exc:
+        problems = exc.errors()
+        if "recursion limit" in problems[0]["msg"]:
+            raise cannot_be_parsed from exc
+        raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from exc
 
 
 async def read_fields(form: FormData, model: type[Fields]) -> Fields:

@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import structlog
@@ -162,24 +162,29 @@ async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     """An application that says nothing."""
 
 
+class MostBytes(NamedTuple):
+    """How large a body may be, and what its sender may do about one that is larger."""
+
+    n_bytes: int
+    advice: str
+
+
 class BodyLimit:
     """Refuses a body that is too large (413) or too slow (408) as soon as that is known, by its header or its bytes.
 
     Leaves in ``request.state`` the end of the body as ``body_end``, for those who must know whether it is complete.
-    Whoever streams the body instead of holding it in memory allows it to be larger with ``streams_body``. What is not
+    Whoever streams the body instead of holding it in memory allows it to be larger with ``most_bytes``. What is not
     read of a body once the reply is there is thrown away for a moment; then the connection is closed.
 
     Args:
         app: the application.
-        max_bytes: the largest body.
-        max_streamed_bytes: the largest body that is streamed.
+        max_bytes: the largest body that is not streamed.
         timeout_s: seconds that a body may take beside those that its size allows.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_streamed_bytes: int, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self._app = app
-        self._max_bytes = max_bytes
-        self._max_streamed_bytes = max_streamed_bytes
+        self._most_bytes = MostBytes(max_bytes, "send less, and images as multipart/form-data")
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,7 +193,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state.update(body_end=b"", streams_body=False)
+        state.update(body_end=b"", most_bytes=self._most_bytes)
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "")
         arrived, complete = 0, not announced and "transfer-encoding" not in headers
@@ -199,9 +204,9 @@ class BodyLimit:
             nonlocal arrived, complete, deadline
             if complete:
                 return await receive()
-            max_bytes = self._max_streamed_bytes if state["streams_body"] else self._max_bytes
-            if announced.isdecimal() and int(announced) > max_bytes:
-                raise self._too_large(max_bytes)
+            most: MostBytes = state["most_bytes"]
+            if announced.isdecimal() and int(announced) > most.n_bytes:
+                raise _too_large(most)
             deadline = deadline or anyio.current_time() + self._timeout_s
             try:
                 with anyio.fail_after(max(0, deadline + arrived / _SLOWEST_BYTES_PER_S - anyio.current_time())):
@@ -212,8 +217,8 @@ class BodyLimit:
             arrived += len(body)
             state["body_end"] = (state["body_end"] + body)[-_BODY_END_BYTES:]
             complete = not message.get("more_body", False)
-            if arrived > max_bytes:
-                raise self._too_large(max_bytes)
+            if arrived > most.n_bytes:
+                raise _too_large(most)
             return message
 
         async def send_and_leave(message: Message) -> None:
@@ -232,16 +237,13 @@ class BodyLimit:
 
         await self._app(scope, counted, send_and_leave)
 
-    def _too_large(self, max_bytes: int) -> HTTPException:
-        if max_bytes == self._max_streamed_bytes:
-            advice = "(MAX_REQUEST_MB); send fewer images"
-        else:
-            advice = "(MAX_JSON_MB); send fewer values, and images as multipart/form-data"
-        return HTTPException(413, f"the request is larger than {max_bytes} bytes {advice}")
-
     def _too_slow(self, arrived: int) -> HTTPException:
         return HTTPException(
             408,
             f"the body is too slow: {arrived} bytes came in {self._timeout_s:g} s (BODY_TIMEOUT_S) and a second for "
             f"every {_SLOWEST_BYTES_PER_S}; send it faster",
         )
+
+
+def _too_large(most: MostBytes) -> HTTPException:
+    return HTTPException(413, f"the request is larger than {most.n_bytes} bytes; {most.advice}")

@@ -49,12 +49,22 @@ _PIXELS: Example = (
 _BODY: Example = (
     "HTTPException",
     "middleware.py:counted",
-    "the request is larger than 2147483648 bytes (MAX_REQUEST_MB); send fewer images",
+    "the request is larger than 2147483648 bytes; send fewer images, or raise MAX_REQUEST_MB",
 )
 _BODY_OF_JSON: Example = (
     "HTTPException",
     "middleware.py:counted",
-    "the request is larger than 67108864 bytes (MAX_JSON_MB); send fewer values, and images as multipart/form-data",
+    "the request is larger than 1048576 bytes; send less, and images as multipart/form-data",
+)
+_BODY_OF_SCORES: Example = (
+    "HTTPException",
+    "middleware.py:counted",
+    "the request is larger than 67108864 bytes; send fewer scores, or raise MAX_JSON_MB",
+)
+_MANY_VALUES: Example = (
+    "TooLarge",
+    "http_input.py:read_json",
+    "the JSON holds more than 2001000 values; send fewer scores",
 )
 _FILE_BYTES: Example = (
     "TooLarge",
@@ -281,7 +291,7 @@ _ERRORS: dict[str, Responses] = {
             _LOCKED,
         ),
         408: _TOO_SLOW,
-        413: _error("Too large", _BODY_OF_JSON),
+        413: _error("Too large", _BODY_OF_SCORES, _MANY_VALUES),
         422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("Not ready; see Retry-After", _STARTING),
@@ -415,6 +425,12 @@ def declare_keys(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The ``requestBody`` of an endpoint that reads its JSON itself."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def multipart(

@@ -49,8 +49,11 @@ class Pieces:
         yield self.tail
 
 
+_SCORES = b'{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":['
+
+
 def _scores(scores: bytes = b"0.1", times: int = 0, piece: bytes = b"") -> Pieces:
-    return Pieces(b'{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":[', piece, times, scores + b"]}")
+    return Pieces(_SCORES, piece, times, scores + b"]}")
 
 
 def _calibration(statuses: set[int], pieces: Pieces) -> Body:
@@ -84,6 +87,13 @@ BODIES: dict[str, Body] = {
     "a million nulls": _calibration({422}, _scores(b"null", 1000, b"null," * 1000)),
     "a million numbers": _calibration({200}, _scores(b"0.5", 9_999, b"0.123456789," * 100)),
     "10 million numbers": _calibration({413, 422}, _scores(b"0.5", 10_000, b"0.123456789," * 1000)),
+    "20 million objects that nobody reads": _calibration(
+        {413}, Pieces(_SCORES + b'0.1],"x":[', b"{}," * 100_000, 200, b"{}]}")
+    ),
+    "20 million lists in members that nobody reads": _calibration(
+        {413}, Pieces(_SCORES + b"0.1]", b',"x":[]' * 100_000, 200, b"}")
+    ),
+    "2 MB of JSON for two ids": Body("/rollback", frozenset({413}), Pieces(b'{"x":"', bytes(_MIB), 2, b'"}'), _JSON),
     "300 MB of JSON": _calibration({413}, _scores(b"0.5", 300, b"0.123456789," * 87_381)),
     "a form where JSON belongs": Body("/calibrate_ng", frozenset({413}), Pieces(_IDS + _FILE, bytes(_MIB), 100), _FORM),
     "a body where none belongs": Body("/health", frozenset({200, 405}), Pieces(b"x", bytes(_MIB), 4), {}),
