@@ -8,10 +8,10 @@ import uvicorn
 from prometheus_client import multiprocess
 
 from backend.config import load_settings
+from backend.connections import bounded
 from backend.errors import ConfigError
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.resources import usable_cores
-from backend.slow_heads import impatient
 
 keepalive = 5  # seconds after a reply, as uvicorn's own; docker/nginx.conf relies on it
 
@@ -29,11 +29,11 @@ def when_ready(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Share the cores between the workers, since two that use all of them only slow each other down; end slow heads."""
+    """Share the cores between the workers, which only slow each other down where each uses all; bound connections."""
     if isinstance(getattr(worker, "config", None), uvicorn.Config):
-        worker.config.http = impatient(load_settings().body_timeout_s)
+        worker.config.http = bounded(load_settings().body_timeout_s)
     else:
-        server.log.warning("slow headers are not limited by this kind of worker: use uvicorn.workers.UvicornWorker")
+        server.log.warning("connections have no limits with this kind of worker: use uvicorn.workers.UvicornWorker")
     if os.environ.get("THREADS", "") in ("", "0"):
         os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
 

@@ -20,12 +20,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from backend import __version__, bulk, migration
 from backend.config import Settings, load_settings
+from backend.connections import bounded
 from backend.console import print_line, say
 from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
-from backend.slow_heads import impatient
 from backend.telemetry import configure_logging
 from backend.weights import find_weights
 
@@ -146,7 +146,7 @@ def serve(settings: Settings) -> None:
     """
     if not ApiKeys.of(settings) and not is_loopback(settings.host):
         log.warning("access.open", address=settings.host, reason=OPEN)
-    http = impatient(settings.body_timeout_s)
+    http = bounded(settings.body_timeout_s)
     server = _Server(
         uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None, http=http)
     )

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         30,
         gt=0,
         le=3600,
-        description="seconds a body may take, beside one for every KiB that arrived, and a head; then 408",
+        description="seconds a body may take, beside one for every KiB that arrived, a head, and a reply to be read",
     )
     max_files: int = Field(1000, ge=1, description="most images in one request")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")

@@ -1,7 +1,8 @@
-"""What this process may use of the machine: processor cores and memory, inside a container too."""
+"""What this process may use of the machine: processor cores, memory and open files, inside a container too."""
 
 import contextlib
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def free_memory() -> int:
         fields = dict(line.split() for line in _read("memory.stat").splitlines() if line.count(" ") == 1)
         free = min(free, int(limit) - int(used) + int(fields.get("inactive_file", 0)))
     return max(0, free)
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files and connections as the system allows it, and say how many that are."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return sys.maxsize
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS allows less than its "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
 def limit_threads(threads: int) -> None:

@@ -59,3 +59,13 @@ def test_threads_are_limited_in_every_numeric_library():
     numbers = json.loads(done.stdout)
     assert len(numbers) >= 4
     assert set(numbers) == {1}
+
+
+def test_a_process_may_open_as_many_files_as_the_system_lets_it():
+    program = (
+        "import resource; from backend.resources import raise_open_files; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100)); "
+        "print(raise_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert printed.split() == ["100"] * 3

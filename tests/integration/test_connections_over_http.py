@@ -1,23 +1,22 @@
-"""Requests whose headers do not come: ended under both servers that the manual names, and nobody else is."""
+"""Connections that are held without end: ended under both servers that the manual names, and nobody else is."""
 
+import contextlib
+import http.client
 import json
+import shlex
 import socket
-import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from backend.weights import Weights
-from tests.integration.conftest import gunicorn_command, running
+from tests.integration.conftest import gunicorn_command, running, serve_command
+from tests.integration.gui import image_parts, multipart_body
 
 LIMIT_S = 1.0
 QUICK = {"BODY_TIMEOUT_S": str(LIMIT_S), "INPUT_SIZE": "14"}
 COMPLETE = b"GET /health HTTP/1.1\r\nHost: service\r\n\r\n"
-
-
-def serve_command(_port: int) -> list[str]:
-    return [sys.executable, "-m", "backend", "serve"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_gunicorn_does_the_same(tmp_path, weights):
     ):
         connection.sendall(b"GET /hea")
         assert read_to_the_end(connection).startswith(b"HTTP/1.1 408 ")
-        assert [line["begun"] for line in server.log() if line["event"] == "request.slow_head"] == [True]
+        assert [line["status"] for line in server.log() if line["event"] == "request.refused"] == [408]
 
 
 def test_a_connection_without_a_byte_is_closed_without_one(connection):
@@ -111,3 +110,19 @@ def test_a_request_that_is_worked_on_is_not_ended_by_its_head(connection, port):
     time.sleep(LIMIT_S)
     received = reply_to(connection, b" " * 2048)
     assert received.split()[1] in (b"400", b"422"), "the body had a second more for each KiB"
+
+
+def test_idle_connections_leave_files_for_those_who_work(tmp_path, weights, crops):
+    def limited(port):
+        return ["bash", "-c", "ulimit -n 200; exec " + shlex.join(serve_command(port))]
+
+    with running(limited, tmp_path, weights, INPUT_SIZE="14") as server, contextlib.ExitStack() as idle:
+        kept = idle.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.gui.port)))
+        kept.request("GET", "/health")
+        kept.getresponse().read()
+        others = [idle.enter_context(socket.create_connection(("127.0.0.1", server.gui.port))) for _ in range(300)]
+        others[-1].settimeout(30)
+        assert read_to_the_end(others[-1]).startswith(b"HTTP/1.1 503 ")
+        parts = [*server.gui.roi("A", "B"), *image_parts(crops[:3])]
+        kept.request("POST", "/fit_ok", *multipart_body(parts))
+        assert kept.getresponse().status == 200

@@ -1,0 +1,237 @@
+"""Connections: what uvicorn would wait for without end, or keep without limit, has one here.
+
+Heads that do not come use up what the process may have open ("slowloris"), endless ones and replies that nobody reads
+its memory. What is refused before it is a request gets the shape of all errors too. Bodies have their limits in
+`backend.middleware`.
+"""
+
+import asyncio
+import json
+import socket
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from backend.errors import error_reply
+from backend.resources import raise_open_files
+
+SLOWEST_BYTES_PER_S = 1024
+# How long a connection stays open after its last reply while its client still sends: one that is closed with unread
+# bytes is reset, and the client may lose the reply.
+LINGER_S = 5.0
+_MAX_HEAD_BYTES = 64 << 10
+_SEND_BUFFER_BYTES = 128 << 10
+_MAX_CONNECTIONS = 1000
+_RETRY_AFTER_S = 5
+
+log: Any = structlog.get_logger(__name__)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with limits for heads, for trailers, for replies that are not read, and for connections.
+
+    A connection that never sent a byte, or whose reply is not read, is closed; all else that is refused gets a reply.
+    """
+
+    timeout_s = 30.0
+    max_connections = _MAX_CONNECTIONS
+    _deadline: asyncio.TimerHandle | None = None
+    _reader_check: asyncio.TimerHandle | None = None
+    _begun = False
+    _refused = False
+    _stopping = False
+    # Bytes since a head, a piece of a body or a request was complete: nothing but the parser has seen them.
+    _unfinished_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for the first request."""
+        super().connection_made(transport)
+        # What the system does not take at once is watched; its own buffer is small, so that what is read shows soon.
+        transport.set_write_buffer_limits(high=0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        if len(self.connections) > self.max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections are open; retry", lingers=False)
+        else:
+            self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; between two requests it begins another."""
+        if self._refused:
+            return
+        self._begun = True
+        if self._deadline is None and self.cycle is not None and self.cycle.response_complete:
+            self._wait()
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserCallbackError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "the target of the request is no path")
+        except httptools.HttpParserError as exc:
+            self._refuse(HTTPStatus.BAD_REQUEST, f"the request cannot be read as HTTP/1.1: {exc}")
+
+    def on_headers_complete(self) -> None:
+        """The head is there: what is left to wait for is the body."""
+        self._unfinished_bytes = 0
+        self._forget()
+        if not self._asks_for_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body is there."""
+        self._unfinished_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        self._unfinished_bytes = 0
+        if not self._asks_for_upgrade():
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as the service writes."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """It has read, or the system has taken, all that was written."""
+        super().resume_writing()
+        self._leave_reader()
+
+    def shutdown(self) -> None:
+        """The server stops: replies are finished, and nothing else."""
+        self._stopping = True
+        super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing will come."""
+        self._forget()
+        self._leave_reader()
+        super().connection_lost(exc)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse what came, never more at once than a head may have left.
+
+        Raises:
+            HttpParserError: it is no HTTP.
+        """
+        while data and not self._refused:
+            room = _MAX_HEAD_BYTES - self._unfinished_bytes
+            piece, data = data[:room], data[room:]
+            self._unfinished_bytes += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as exc:
+                data = piece[exc.args[0] :] + data
+                self._ignore_upgrade()
+            if self._unfinished_bytes == _MAX_HEAD_BYTES:
+                error = f"the head of the request, or what follows its body, is larger than {_MAX_HEAD_BYTES} bytes"
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, error)
+
+    def _asks_for_upgrade(self) -> bool:
+        """Whether the parser takes what follows the head for another protocol; after CONNECT it would be one."""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _ignore_upgrade(self) -> None:
+        """Begin the request again without its wish for another protocol, as RFC 9110 (7.8) allows.
+
+        Java's HttpClient wishes for HTTP/2 with every request, and the parser would lose its body.
+        """
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser.feed_data(b"\r\n".join([line, *headers, b"", b""]))
+
+    def _wait(self) -> None:
+        self._deadline = self.loop.call_later(self.timeout_s, self._end)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _end(self) -> None:
+        if self._begun:
+            error = f"the request is too slow: no complete header came in {self.timeout_s:g} s (BODY_TIMEOUT_S)"
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, error)
+        else:
+            log.info("connection.silent", client=self._address())
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus, error: str, *, lingers: bool = True) -> None:
+        """Answer what is no request, after those before it, and close; nothing more is taken."""
+        self._forget()
+        self._refused = True
+        if self.transport.is_closing():
+            return
+        request_id = str(uuid.uuid4())
+        log.info("request.refused", request_id=request_id, status=status.value, client=self._address(), error=error)
+        cycle = self.cycle
+        is_open = cycle is not None and not cycle.response_complete
+        if is_open and not cycle.more_body:
+            cycle.keep_alive = False  # what is refused comes after it
+            return
+        if is_open:  # it is in the middle of this body
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not self.pipeline and not (is_open and cycle.response_started):
+            self.transport.write(_reply(status, error, request_id))
+        if lingers and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self._deadline = self.loop.call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _watch_reader(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._reader_check = self.loop.call_later(self.timeout_s, self._judge_reader, unread)
+
+    def _judge_reader(self, unread_before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if self._stopping or unread_before - unread < self.timeout_s * SLOWEST_BYTES_PER_S:
+            log.info("reply.unread", client=self._address(), unread_bytes=unread)
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _leave_reader(self) -> None:
+        if self._reader_check is not None:
+            self._reader_check.cancel()
+            self._reader_check = None
+
+    def _address(self) -> str | None:
+        return self.client[0] if self.client else None
+
+
+def bounded(timeout_s: float) -> type[BoundedProtocol]:
+    """The protocol for uvicorn's ``http`` setting, in a process that may open as many files as the system lets it.
+
+    Connections may be at most half of them: the others are for models and uploads.
+
+    Args:
+        timeout_s: seconds that a head may take, and that a reply may lie unread.
+    """
+    attributes: dict[str, Any] = {
+        "timeout_s": timeout_s,
+        "max_connections": min(_MAX_CONNECTIONS, raise_open_files() // 2),
+    }
+    return type("BoundedProtocol", (BoundedProtocol,), attributes)
+
+
+def _reply(status: HTTPStatus, error: str, request_id: str) -> bytes:
+    body = json.dumps(error_reply(error, None, with_trace=False)).encode()
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"X-Request-Id: {request_id}",
+        "Connection: close",
+    ]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        lines.append(f"Retry-After: {_RETRY_AFTER_S}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
