@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 import structlog
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -23,10 +22,6 @@ _OPEN = frozenset({"/health", "/ready"})
 _INFERENCE = frozenset({"/infer", "/infer_dataset", "/explain"})
 _BURST_S = 5.0
 _MAX_CLIENTS = 10_000
-# A connection that is closed while its client still sends is reset, and some clients then never see the reply: as
-# nginx does, some of what is still coming is taken and thrown away first.
-_LINGER_S = 5.0
-_LINGER_BYTES = 16 << 20
 
 Client = bytes | str
 """Hash of a client's key, or its address where it has none."""
@@ -133,16 +128,7 @@ class Gate:
             reply.headers["WWW-Authenticate"] = 'Basic realm="API key as password"' if page else "Bearer"
         if isinstance(exc, TooManyRequests):
             reply.headers["Retry-After"] = str(exc.retry_after_s)
-        headers = Headers(scope=scope)
-        if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
-            await reply(scope, receive, send)
-            return
-        reply.headers["Connection"] = "close"
-        await send({"type": "http.response.start", "status": exc.status, "headers": reply.raw_headers})
-        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
-        with anyio.move_on_after(_LINGER_S):
-            await _throw_away(receive)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await reply(scope, receive, send)
 
     def _warn_once(self, scope: Scope) -> None:
         address = (scope.get("server") or ("localhost",))[0]
@@ -180,12 +166,3 @@ def _password(credentials: str) -> bytes:
         return base64.b64decode(credentials).partition(b":")[2]
     except ValueError:  # no base64, so no known key either
         return b""
-
-
-async def _throw_away(receive: Receive) -> None:
-    arrived = 0
-    while arrived < _LINGER_BYTES:
-        message = await receive()
-        arrived += len(message.get("body", b""))
-        if not message.get("more_body"):
-            return

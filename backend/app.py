@@ -39,7 +39,7 @@ from backend.http_input import (
 from backend.keys import ApiKeys
 from backend.layout import DEFAULT_RECIPE
 from backend.lifecycle import Admission, Lifecycle
-from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts
+from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts, UnreadBody
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, json_body, multipart
 from backend.paths import route_path
 from backend.replies import (
@@ -129,6 +129,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     if settings.allowed_hosts:
         app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestTelemetry, with_trace=settings.trace)
+    app.add_middleware(UnreadBody)
     _answer_errors(app, settings)
     _add_routes(app, settings, lifecycle)
     app.include_router(dataset_routes.router)

@@ -17,15 +17,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.connections import LINGER_S, SLOWEST_BYTES_PER_S
 from backend.errors import error_reply
 from backend.paths import is_documentation, route_path
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024
-_SLOWEST_BYTES_PER_S = 1024
-# How long a reply to a body that is not read to its end stays open: a connection that is closed with unread bytes is
-# reset, and the client may lose the reply.
-_LINGER_S = 2.0
+_LINGER_BYTES = 64 << 20
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _SECURITY = [
@@ -169,12 +167,66 @@ class MostBytes(NamedTuple):
     advice: str
 
 
+def has_body(scope: Scope) -> bool:
+    """Whether a request announces a body."""
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+class UnreadBody:
+    """Closes the connection of a request that is answered before its body was read.
+
+    Some of what is still coming is taken and thrown away first, as nginx does: see `LINGER_S`.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or not has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        complete = leaves_body = False
+
+        async def noticed() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = not message.get("more_body", False)
+            return message
+
+        async def send_and_leave(message: Message) -> None:
+            nonlocal leaves_body
+            if message["type"] == "http.response.start" and not complete:
+                leaves_body = True
+                MutableHeaders(scope=message)["Connection"] = "close"
+            if leaves_body and message["type"] == "http.response.body" and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                with anyio.move_on_after(LINGER_S):
+                    await _throw_away(receive)
+                await send({"type": "http.response.body"})
+            else:
+                await send(message)
+
+        await self._app(scope, noticed, send_and_leave)
+
+
+async def _throw_away(receive: Receive) -> None:
+    arrived, more = 0, True
+    while more and arrived < _LINGER_BYTES:
+        message = await receive()
+        arrived += len(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
 class BodyLimit:
     """Refuses a body that is too large (413) or too slow (408) as soon as that is known, by its header or its bytes.
 
     Leaves in ``request.state`` the end of the body as ``body_end``, for those who must know whether it is complete.
-    Whoever streams the body instead of holding it in memory allows it to be larger with ``most_bytes``. What is not
-    read of a body once the reply is there is thrown away for a moment; then the connection is closed.
+    Whoever streams the body instead of holding it in memory allows it to be larger with ``most_bytes``.
 
     Args:
         app: the application.
@@ -194,10 +246,8 @@ class BodyLimit:
             return
         state = scope.setdefault("state", {})
         state.update(body_end=b"", most_bytes=self._most_bytes)
-        headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
-        arrived, complete = 0, not announced and "transfer-encoding" not in headers
-        leaves_body = False
+        announced = Headers(scope=scope).get("content-length", "")
+        arrived, complete = 0, not has_body(scope)
         deadline: float | None = None
 
         async def counted() -> Message:
@@ -209,7 +259,7 @@ class BodyLimit:
                 raise _too_large(most)
             deadline = deadline or anyio.current_time() + self._timeout_s
             try:
-                with anyio.fail_after(max(0, deadline + arrived / _SLOWEST_BYTES_PER_S - anyio.current_time())):
+                with anyio.fail_after(max(0, deadline + arrived / SLOWEST_BYTES_PER_S - anyio.current_time())):
                     message = await receive()
             except TimeoutError:
                 raise self._too_slow(arrived) from None
@@ -221,27 +271,13 @@ class BodyLimit:
                 raise _too_large(most)
             return message
 
-        async def send_and_leave(message: Message) -> None:
-            nonlocal leaves_body
-            if message["type"] == "http.response.start" and not complete:
-                leaves_body = True
-                MutableHeaders(scope=message)["Connection"] = "close"
-            if leaves_body and message["type"] == "http.response.body" and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                with anyio.move_on_after(_LINGER_S):
-                    while (await receive()).get("more_body", False):
-                        pass
-                await send({"type": "http.response.body"})
-            else:
-                await send(message)
-
-        await self._app(scope, counted, send_and_leave)
+        await self._app(scope, counted, send)
 
     def _too_slow(self, arrived: int) -> HTTPException:
         return HTTPException(
             408,
             f"the body is too slow: {arrived} bytes came in {self._timeout_s:g} s (BODY_TIMEOUT_S) and a second for "
-            f"every {_SLOWEST_BYTES_PER_S}; send it faster",
+            f"every {SLOWEST_BYTES_PER_S}; send it faster",
         )
 
 

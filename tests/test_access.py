@@ -230,31 +230,10 @@ def test_a_browser_is_asked_for_a_key_at_pages_of_the_documentation_and_nowhere_
         assert keyed(method, path)[1]["www-authenticate"] == "Bearer"
 
 
-def test_an_upload_is_refused_before_it_is_read_and_little_of_it_is_thrown_away(keyed):
-    keyed.body = [{"type": "http.request", "body": bytes(1 << 20), "more_body": True}]  # without an end
-    status, sent, content = keyed("POST", "/fit_ok", content_length=str(2 << 30))
-    assert (status, sent["connection"]) == (401, "close")
+def test_an_upload_is_refused_before_it_is_read(keyed):
+    status, _, content = keyed("POST", "/fit_ok", content_length=str(2 << 30))
+    assert status == 401
     assert json.loads(content)["error"]
-    assert keyed.taken == 16
-    keyed.body = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
-    assert keyed.status("POST", "/calibrate_ng", transfer_encoding="chunked") == 401
-    assert keyed.taken == 18
-
-
-def test_a_client_that_stops_sending_is_not_waited_for_long(keyed, monkeypatch):
-    monkeypatch.setattr(access, "_LINGER_S", 0.01)
-
-    async def stuck(_receive):
-        await asyncio.sleep(60)
-
-    monkeypatch.setattr(access, "_throw_away", stuck)
-    assert keyed.status("POST", "/fit_ok", content_length="5") == 401
-
-
-def test_a_refused_request_without_a_body_leaves_the_connection_open(keyed):
-    for headers in ({}, {"content_length": "0"}):
-        _, sent, _ = keyed("POST", "/fit_ok", **headers)
-        assert "connection" not in sent
     assert keyed.taken == 0
 
 
