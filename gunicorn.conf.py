@@ -14,6 +14,7 @@ from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.resources import usable_cores
 
 keepalive = 5  # seconds after a reply, as uvicorn's own; docker/nginx.conf relies on it
+graceful_timeout = 24 * 3600  # fits and runs over data sets end when they are done; nothing else holds a worker
 
 
 def when_ready(server: Any) -> None:
@@ -31,11 +32,17 @@ def when_ready(server: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """Share the cores between the workers, which only slow each other down where each uses all; bound connections."""
     if isinstance(getattr(worker, "config", None), uvicorn.Config):
+        worker.handle_exit = _end_at_once
         worker.config.http = bounded(load_settings().body_timeout_s)
     else:
         server.log.warning("connections have no limits with this kind of worker: use uvicorn.workers.UvicornWorker")
     if os.environ.get("THREADS", "") in ("", "0"):
         os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
+
+
+def _end_at_once(_number: int, _frame: Any) -> None:
+    """What SIGQUIT and SIGINT to gunicorn mean for its workers; uvicorn's would go on until they are killed."""
+    os._exit(0)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -114,10 +114,18 @@ _READY_POLL_S = 0.02
 
 
 class _Server(uvicorn.Server):
-    """Says what to try next once the service is ready."""
+    """Says what to try next once the service is ready, and ends at once where SIGTERM comes a second time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        drain = signal.getsignal(signal.SIGTERM)
+
+        def drain_once(number: int, frame: FrameType | None) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            if callable(drain):
+                drain(number, frame)
+
+        signal.signal(signal.SIGTERM, drain_once)
         self._announcement = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:

@@ -9,13 +9,16 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
 from typing import Any, Literal
 
+import anyio
 import structlog
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.allocator import limit_arenas, return_free_memory
 from backend.errors import NotReady, error_reply, strip_paths
+from backend.middleware import has_body
 from backend.paths import is_documentation, route_path
 from backend.service import InspectionService
 from backend.telemetry import annotate
@@ -50,6 +53,7 @@ class Lifecycle:
         self.in_flight = 0
         self.stale_calibrations: int | None = None
         self.drifting_rois: int | None = None
+        self._receiving: set[anyio.CancelScope] = set()
 
     @property
     def status(self) -> Status:
@@ -76,6 +80,27 @@ class Lifecycle:
         if self.status == "failed":
             why = f": {self.failure}" if tells_why else ""
             raise NotReady(f"the service could not load and tries again{why}", _RETRY_AFTER_S)
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """The wait for a piece of a body, which ends when the service is about to stop: what is not there is new work.
+
+        Raises:
+            HTTPException: 503, the piece did not come before.
+        """
+        with anyio.CancelScope() as scope:
+            if self.draining:
+                scope.cancel()
+            self._receiving.add(scope)
+            try:
+                yield
+            finally:
+                self._receiving.discard(scope)
+        if scope.cancelled_caught:
+            try:
+                self.require_ready()
+            except NotReady as exc:
+                raise HTTPException(exc.status, str(exc), {"Retry-After": str(exc.retry_after_s)}) from exc
 
     async def wait_until_started(self) -> None:
         """Wait while the service is starting, but not for long: of several workers, one may be new."""
@@ -135,15 +160,18 @@ class Lifecycle:
         stopping: list[asyncio.Task[None]] = []  # the loop itself does not hold its tasks
 
         def drain(number: int, frame: FrameType | None) -> None:
-            if self.draining or not self.in_flight:  # asked for twice, or nothing to wait for
-                self.draining = True
-                before(number, frame)
+            if self.draining:  # supervisors repeat themselves
                 return
             self.draining = True
-            loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(stop_when_drained(number))))
+            if self.in_flight:
+                loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(stop_when_drained(number))))
+            else:
+                before(number, frame)
 
         async def stop_when_drained(number: int) -> None:
             log.info("draining", in_flight=self.in_flight)
+            for scope in self._receiving:
+                scope.cancel()
             while self.in_flight:
                 await asyncio.sleep(_POLL_S)
             before(number, None)
@@ -183,9 +211,20 @@ class Admission:
             headers = {"Retry-After": str(exc.retry_after_s)}
             await JSONResponse(reply, exc.status, headers)(scope, receive, send)
             return
+        complete = not has_body(scope)
+
+        async def receive_until_draining() -> Message:
+            nonlocal complete
+            if complete:
+                return await receive()
+            with self._lifecycle.receiving():
+                message = await receive()
+            complete = not message.get("more_body", False)
+            return message
+
         self._lifecycle.in_flight += 1
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive_until_draining, send)
         finally:
             self._lifecycle.in_flight -= 1
 

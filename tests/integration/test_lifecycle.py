@@ -1,7 +1,11 @@
 """Starts that fail and recover, and ends that lose nothing, of real server processes."""
 
+import http.client
+import json
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,6 +59,44 @@ def test_sigterm_ends_an_idle_server_at_once_and_cleanly(
             time.sleep(0.05)
         assert time.monotonic() < deadline
     assert "Traceback" not in server.log_file.read_text()
+
+
+def test_sigterm_ends_a_body_that_is_not_there_and_a_second_one_everything(
+    tmp_path: Path, weights: Weights, crops: list[bytes]
+) -> None:
+    head = b"POST /calibrate_ng HTTP/1.1\r\nHost: service\r\nContent-Type: application/json\r\n"
+    with (
+        running(serve_command, tmp_path, weights) as server,
+        ThreadPoolExecutor(1) as pool,
+        socket.create_connection(("127.0.0.1", server.gui.port), timeout=30) as upload,
+    ):
+        fit = pool.submit(server.gui.fit, "Last", "Fit", crops[:4] * 10)
+        wait_for(lambda: server.gui.get("/runs").json["runs"] != [])
+        upload.sendall(head + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert upload.recv(1024).startswith(b"HTTP/1.1 100 "), "it waits for the body"
+        os.kill(server.pid, signal.SIGTERM)
+        refused = http.client.HTTPResponse(upload)
+        refused.begin()
+        assert (refused.status, refused.getheader("Connection")) == (503, "close")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert "stop" in json.loads(refused.read())["error"]
+        assert not fit.done(), "or nothing was seen"
+        os.kill(server.pid, signal.SIGTERM)
+        with pytest.raises(OSError, match=r"closed|reset"):
+            fit.result(timeout=20)
+
+
+def test_sigquit_ends_gunicorn_at_once(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
+    with running(gunicorn_command, tmp_path, weights) as server, ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(server.gui.fit, "Last", "Fit", crops[:4] * 10)
+        wait_for(lambda: server.gui.get("/runs").json["runs"] != [])
+        os.kill(server.pid, signal.SIGQUIT)
+        with pytest.raises(OSError, match=r"closed|reset"):
+            fit.result(timeout=20)
+
+
+def test_gunicorn_gives_its_workers_the_time_that_fits_take() -> None:
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"] >= 24 * 3600
 
 
 def test_a_server_without_weights_says_why_and_serves_as_soon_as_they_are_there(
