@@ -177,6 +177,9 @@ def check(client: httpx.Client, context: ssl.SSLContext, plain_port: int, tls_po
         f"2 GiB without a key: 401, after {seconds * 1000:.0f} ms and hardly a byte",
     )
 
+    swollen = client.get("/runs", headers={"X-Recipe-Id": "R" * 40_000})
+    prove(swollen.status_code == 400 and "head" in error_of(400, swollen.content), "a head that is too large: 400")
+
     replies = [client.get("/runs", headers={"X-API-Key": _KEY, "X-Request-Id": "busy"}) for _ in range(200)]
     statuses = [reply.status_code for reply in replies]
     prove(set(statuses) == {200, 429}, f"200 requests at once: {statuses.count(429)} are 429, the others 200", statuses)
