@@ -144,8 +144,11 @@ BODIES: dict[str, Body] = {
         Pieces(b"role_id=", b"x" * _MIB, 60),
         {"Content-Type": "application/x-www-form-urlencoded"},
     ),
-    "a recipe of 30,000 characters": Body(
-        "/health", frozenset({200, 405, 431}), Pieces(), {"X-Recipe-Id": "R" * 30_000}
+    "a recipe of 30,000 characters": Body("/health", frozenset({200, 405}), Pieces(), {"X-Recipe-Id": "R" * 30_000}),
+    "a header of 30 MB": Body("/health", frozenset({431}), Pieces(), {"X-Recipe-Id": "R" * 30_000_000}),
+    "300,000 headers": Body("/health", frozenset({431}), Pieces(), {f"X-{n}": "" for n in range(300_000)}),
+    "a request for another protocol": Body(
+        "/calibrate_ng", frozenset({200}), _scores(), {**_JSON, "Connection": "close, Upgrade", "Upgrade": "h2c"}
     ),
     "a model of a recipe of 30,000 characters": Body(
         "/calibrate_ng", frozenset({422, 431}), _scores(), {**_JSON, "X-Recipe-Id": "R" * 30_000}

@@ -1,4 +1,4 @@
-"""Slow clients: hundreds of connections that send a byte of a body or a header now and then, or nothing at all.
+"""Slow clients: hundreds of connections that send a byte now and then, or nothing at all, or read no reply.
 
 ``python -m soak.slow [--connections 300]``: they hold no thread and no place in the queue, and are answered 408 and
 closed; /health and /infer answer others as before.
@@ -12,8 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
+import cv2
 import httpx
+import numpy as np
 import psutil
 
 from benchmarks.common import p95
@@ -25,6 +28,7 @@ _TIMEOUT_S = 10
 _BYTE_EVERY_S = 2.0
 _SLOWEST_S = 2.0
 _MOST_MB = 700.0
+_STORED = {"role_id": ROI["role_id"], "roi_id": ROI["roi_id"], "label": "ok", "filename": "large.png"}
 _HEAD = b"POST /infer HTTP/1.1\r\nHost: service\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 _BEGINNINGS = {  # what each kind of client sends at once, and how it ends
     "body": (
@@ -34,6 +38,7 @@ _BEGINNINGS = {  # what each kind of client sends at once, and how it ends
     ),
     "header": (_HEAD + b"X-Slow: ", "408"),
     "nothing": (b"", "closed"),
+    "reply unread": (f"GET /datasets/file?{urlencode(_STORED)} HTTP/1.1\r\nHost: service\r\n\r\n".encode(), "closed"),
 }
 
 
@@ -42,7 +47,7 @@ def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, lis
 
     Args:
         server: whose BODY_TIMEOUT_S is `timeout_s`.
-        connections: how many, a third of each kind.
+        connections: how many, a quarter of each kind.
         timeout_s: after three times of it they should have ended.
     """
     watch = Watch(server, frozenset({200}), _SLOWEST_S)
@@ -50,6 +55,8 @@ def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, lis
     process = psutil.Process(server.process.pid)
     with server.client() as client:
         client.post("/fit_ok", data=ROI, files=[("images", ("a.png", image, "image/png"))]).raise_for_status()
+        large = ("images", (_STORED["filename"], _noise(), "image/png"))
+        client.post("/datasets/ok/upload", data=ROI, files=[large]).raise_for_status()
 
         def infer() -> httpx.Response:
             return client.post("/infer", data=ROI, files=[("image", ("a.png", image, "image/png"))])
@@ -61,7 +68,7 @@ def soak(server: Server, connections: int, timeout_s: float) -> tuple[Watch, lis
         during: dict[str, list[float]] = {"/health": [], "/infer": []}
         most_threads, ended = threads, Counter[str]()
         while slow and time.monotonic() - begin < 3 * timeout_s + 2 * _BYTE_EVERY_S:
-            ended += _drip(slow)
+            ended += _drip(slow, {there.raddr.port for there in process.net_connections("tcp") if there.raddr})
             until = time.monotonic() + _BYTE_EVERY_S
             while time.monotonic() < until:
                 for endpoint, seconds in _seconds(watch, client, infer, rounds=1).items():
@@ -106,11 +113,19 @@ class _Slow:
         connection = socket.create_connection((address.host, address.port or 80), timeout=10)
         beginning, _ = _BEGINNINGS[kind]
         connection.sendall(beginning)
+        if kind == "reply unread":
+            connection.recv(1)  # no more
         connection.setblocking(False)
         return cls(kind, connection)
 
-    def drip(self) -> str | None:
-        """Send a byte, where there is a beginning; the status if it was answered, or how else it ended."""
+    def drip(self, held_ports: set[int]) -> str | None:
+        """Send a byte, where there is a beginning; the status if it was answered, or how else it ended.
+
+        Args:
+            held_ports: clients' ports whose connections the server holds: who does not read sees no end.
+        """
+        if self.kind == "reply unread":
+            return None if self.connection.getsockname()[1] in held_ports else "closed"
         try:
             received = self.connection.recv(65536)
         except BlockingIOError:
@@ -122,11 +137,16 @@ class _Slow:
         return received.split(b" ")[1].decode() if received else "closed"
 
 
-def _drip(slow: list[_Slow]) -> Counter[str]:
+def _noise() -> bytes:
+    """An image that is larger than all buffers of a connection."""
+    return cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8))[1].tobytes()
+
+
+def _drip(slow: list[_Slow], held_ports: set[int]) -> Counter[str]:
     """Send a byte on each connection; those that ended are closed and taken out. How they ended."""
     ended = Counter[str]()
     for client in slow.copy():
-        end = client.drip()
+        end = client.drip(held_ports)
         if end is not None:
             ended[f"{client.kind}: {end}"] += 1
             client.connection.close()
