@@ -31,6 +31,7 @@ class Calibration:
         n_ok, n_ng: how many scores there were.
         overlap: whether an OK score reaches the lowest NG score, so that no threshold separates the two.
         memory_id: identity of the memory bank the scores came from; None in files of older generations.
+        blur_sigma: Gaussian σ of the maps that they came from, in pixels; None where the file does not say.
         target_false_reject_rate: what the threshold was chosen for; None by the percentile rule.
         promise: what the threshold promises; None in older files.
     """
@@ -47,6 +48,7 @@ class Calibration:
     n_ng: int | None = None
     overlap: bool | None = None
     memory_id: str | None = None
+    blur_sigma: float | None = None
     target_false_reject_rate: float | None = None
     promise: Promise | None = field(default=None, compare=False)  # follows from the scores
 
@@ -117,6 +119,7 @@ def calibrate(
     area_mm2_thr: float,
     score_percentile: float,
     memory_id: str | None,
+    blur_sigma: float | None = None,
     target_false_reject_rate: float | None = None,
     n_candidates: int = 1,
     ok_are_fresh: bool | None = None,
@@ -125,7 +128,7 @@ def calibrate(
 
     Args:
         ok_scores, ng_scores: as for `choose_threshold`.
-        mm_per_px, area_mm2_thr, score_percentile, memory_id: see `Calibration`.
+        mm_per_px, area_mm2_thr, score_percentile, memory_id, blur_sigma: see `Calibration`.
         target_false_reject_rate: choose by `conformal_threshold`; None is the rule of `choose_threshold`.
         n_candidates, ok_are_fresh: as for `make_promise`.
 
@@ -151,6 +154,7 @@ def calibrate(
         n_ng=len(ng_scores),
         overlap=max(ok_scores) >= min(ng_scores) if ng_scores else None,
         memory_id=memory_id,
+        blur_sigma=blur_sigma,
         target_false_reject_rate=target_false_reject_rate,
         promise=make_promise(
             ok_scores,

@@ -261,7 +261,8 @@ class InferReply(RoiReply):
         None, description="ng when score >= threshold; left out before calibration", examples=["ng"]
     )
     calibration: Literal["none", "applied", "stale"] = Field(
-        description="stale: there is one, made for an earlier fit; it is not applied", examples=["applied"]
+        description="stale: there is one, made for an earlier fit or another BLUR_SIGMA; it is not applied",
+        examples=["applied"],
     )
     heatmap_png_base64: str = Field(
         description="8-bit grey PNG of the uploaded image's size, 0 outside the mask", examples=[HEATMAP_EXAMPLE]

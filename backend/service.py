@@ -83,7 +83,7 @@ class InspectionService:
         features, reason = open_features(settings)
         if has_older_images(settings.models_dir):
             log.info("older_images.found", hint="python -m backend migrate MODELS_DIR copies those that are not yet")
-        store = ModelStore(settings.models_dir, settings.keep_versions)
+        store = ModelStore(settings.models_dir, settings.keep_versions, settings.blur_sigma)
         service = cls(settings, features, store, reason)
         service.runs.running()  # clears what a killed process left, where nobody asks for runs
         return service
@@ -329,6 +329,7 @@ class InspectionService:
             area_mm2_thr=self.settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
             score_percentile=self.settings.score_percentile if score_percentile is None else score_percentile,
             memory_id=memory_id,
+            blur_sigma=self.settings.blur_sigma,
             target_false_reject_rate=target_false_reject_rate,
             n_candidates=n_candidates,
             ok_are_fresh=ok_are_fresh,
@@ -423,7 +424,7 @@ class InspectionService:
         if fitted.layout != "current":
             annotate(layout=fitted.layout)
         if fitted.calibration_state == "stale":
-            annotate(calibration="stale: made for an earlier fit, not applied; calibrate again")
+            annotate(calibration="stale: made for an earlier fit or another BLUR_SIGMA, not applied; calibrate again")
         return result
 
     def judge(

@@ -74,7 +74,7 @@ class FittedRoi:
         key: the ROI that it is stored under: the default recipe's, where the recipe has none.
         layout: ``"current"``, or the older layout it was found in: ``"L0"`` … ``"L4"``.
         calibration: the calibration made for this memory bank, if there is one.
-        calibration_state: ``"stale"`` when there is only one made for another memory bank.
+        calibration_state: ``"stale"`` when there is only one made for another memory bank, or of other scores.
         calibrated: the ROI whose calibration that is; `key` where none is applied.
     """
 
@@ -102,11 +102,14 @@ class ModelStore:
     Args:
         root: the models folder; created at the first write.
         keep_versions: how many versions are kept of each model; 0 keeps none.
+        blur_sigma: Gaussian σ of the maps that images are scored by; a calibration of other scores is not applied.
+            None applies any.
     """
 
-    def __init__(self, root: Path, keep_versions: int = KEEP_VERSIONS) -> None:
+    def __init__(self, root: Path, keep_versions: int = KEEP_VERSIONS, blur_sigma: float | None = None) -> None:
         self._root = root
         self._keep_versions = keep_versions
+        self._blur_sigma = blur_sigma
         self._cache: OrderedDict[Path, tuple[FileIdentity, StoredMemory]] = OrderedDict()
         self._cache_lock = Lock()
         self._readers: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
@@ -347,7 +350,7 @@ class ModelStore:
     ) -> tuple[Version, FittedRoi]:
         with self._replacing(place, "rollback", spare=number):
             chosen = self._choose(key, place, number)
-            fitted = _read_version(chosen, place.key)
+            fitted = self._read_version(chosen, place.key)
             if accept is not None:
                 accept(chosen, fitted)
             before = written_memory_id(place.memory)
@@ -430,7 +433,7 @@ class ModelStore:
             log.warning("versions.not_tidied", reason=exc.strerror)
 
     def count_stale(self) -> int:
-        """How many calibrations of this service were made for an earlier fit than the one they are for, or are damaged.
+        """How many calibrations of this service are not of the scores that images get now, or are damaged.
 
         In a recipe that is the fit of the default recipe, where the recipe has no model of its own.
 
@@ -471,13 +474,14 @@ class ModelStore:
         if read is None or read[0] != identity:
             read = identity, written_memory_id(memory)
         self._memory_ids[memory] = read
-        if read[1] in (None, calibration.memory_id):
+        memory_id = read[1]
+        if memory_id is None or self._applicable(calibration, memory_id) is not None:
             return False
         others = [read_next_calibration(memory)]
         if memory.parent != file.parent:
             with contextlib.suppress(StorageError):  # which is counted where it lies
                 others.append(read_calibration(memory.with_name(CALIBRATION_FILE)))
-        return all(other is None or other.memory_id != read[1] for other in others)
+        return all(self._applicable(other, memory_id) is None for other in others)
 
     def _memory_of(self, calibration: Path) -> Path | None:
         """The memory bank that a calibration is for; None where there is none of this service."""
@@ -601,11 +605,11 @@ class ModelStore:
             if place.layout == "current" and file == place.calibration:
                 # Asked first, as it becomes the other: who asks in this order and misses it has read the other too
                 # early.
-                next_one = read_next_calibration(place.memory)
-                if next_one is not None and next_one.memory_id == memory_id:
+                next_one = self._applicable(read_next_calibration(place.memory), memory_id)
+                if next_one is not None:
                     return next_one, "applied", place.key
             calibration = read_calibration(file)
-            if calibration is not None and calibration.memory_id == memory_id:
+            if self._applicable(calibration, memory_id) is not None:
                 return calibration, "applied", owner
             ours.append(calibration)
         # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
@@ -614,6 +618,36 @@ class ModelStore:
         if beside is not None and beside.memory_id is None:
             return beside, "applied", place.key
         return None, "none" if all(calibration is None for calibration in ours) else "stale", place.key
+
+    def _applicable(self, calibration: Calibration | None, memory_id: str) -> Calibration | None:
+        """A calibration if its scores are those that a memory bank gives now."""
+        if calibration is None or calibration.memory_id != memory_id:
+            return None
+        is_of_other_maps = None not in (self._blur_sigma, calibration.blur_sigma) and (
+            calibration.blur_sigma != self._blur_sigma
+        )
+        return None if is_of_other_maps else calibration
+
+    def _read_version(self, version: Version, owner: RoiKey) -> FittedRoi:
+        name = f"{MEMORY_FILE} of version {version.number}"
+        try:
+            with (version.folder / MEMORY_FILE).open("rb") as file:
+                loaded = read_memory(file, name)
+        except FileNotFoundError as exc:
+            raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
+        if loaded.memory_id != version.record.memory_id:  # written over, and it is the same file as the model's
+            raise DamagedMemory(f"the stored {name} is damaged: it holds another memory bank; nothing was changed")
+        if (other := loaded.owner) not in (None, owner):
+            raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
+        try:
+            calibration = read_calibration(version.folder / CALIBRATION_FILE)
+        except StorageError as exc:
+            raise DamagedMemory(
+                f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
+            ) from exc
+        calibration = self._applicable(calibration, loaded.memory_id)
+        state: CalibrationState = "none" if calibration is None else "applied"
+        return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state, owner)
 
 
 def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
@@ -656,29 +690,6 @@ def _set_aside_unless_readable(calibration: Path) -> None:
 def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:
     with path.open("rb") as file:
         return _identity(os.fstat(file.fileno())), read_memory(file, path.name)
-
-
-def _read_version(version: Version, owner: RoiKey) -> FittedRoi:
-    name = f"{MEMORY_FILE} of version {version.number}"
-    try:
-        with (version.folder / MEMORY_FILE).open("rb") as file:
-            loaded = read_memory(file, name)
-    except FileNotFoundError as exc:
-        raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
-    if loaded.memory_id != version.record.memory_id:  # written over, and it is the same file as the model's
-        raise DamagedMemory(f"the stored {name} is damaged: it holds another memory bank; nothing was changed")
-    if (other := loaded.owner) not in (None, owner):
-        raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
-    try:
-        calibration = read_calibration(version.folder / CALIBRATION_FILE)
-    except StorageError as exc:
-        raise DamagedMemory(
-            f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
-        ) from exc
-    if calibration is not None and calibration.memory_id != loaded.memory_id:
-        calibration = None
-    state: CalibrationState = "none" if calibration is None else "applied"
-    return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state, owner)
 
 
 def _identity(stat: os.stat_result) -> FileIdentity:

@@ -204,6 +204,22 @@ def test_scores_of_another_memory_bank_never_become_a_threshold_where_their_bank
         service.calibrate_ng(never_fitted, [0.5], [], mm_per_px=1, memory_id=fitted_anew)
 
 
+def test_a_threshold_of_scores_of_another_blur_is_not_applied(features, named, tmp_path):
+    def service(sigma):
+        return InspectionService(
+            Settings(models_dir=tmp_path, blur_sigma=sigma), features, ModelStore(tmp_path, blur_sigma=sigma)
+        )
+
+    service(1).fit_ok(KEY, named[:1], mm_per_px=1)
+    service(1).calibrate_ng(KEY, [0.5], [], mm_per_px=1)
+    states = [service(sigma).infer(KEY, named[1], mm_per_px=1).calibration_state for sigma in (1, 3, 1)]
+    assert states == ["applied", "stale", "applied"]
+    assert [service(sigma).store.count_stale() for sigma in (1, 3)] == [0, 1]
+
+    write_calibration(tmp_path, threshold=0.5, memory_id=memory_id(tmp_path))  # of a version that recorded no blur
+    assert service(3).state(KEY).fitted.calibration_state == "applied"
+
+
 def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):
     service_with(features, tmp_path).fit_ok(KEY, named[:1], mm_per_px=1)
     maxima = [
