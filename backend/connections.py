@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.errors import error_reply
 from backend.resources import raise_open_files
+from backend.security_headers import OF_REPLIES
 
 SLOWEST_BYTES_PER_S = 1024
 # How long a connection stays open after its last reply while its client still sends: one that is closed with unread
@@ -234,4 +235,5 @@ def _reply(status: HTTPStatus, error: str, request_id: str) -> bytes:
     ]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         lines.append(f"Retry-After: {_RETRY_AFTER_S}")
+    lines += [f"{name.decode()}: {value.decode()}" for name, value in OF_REPLIES]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -20,32 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.connections import LINGER_S, SLOWEST_BYTES_PER_S
 from backend.errors import error_reply
 from backend.paths import is_documentation, route_path
+from backend.security_headers import OF_PAGES, OF_REPLIES
 from backend.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024
 _LINGER_BYTES = 64 << 20
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_SECURITY = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-]
-_SECURITY_OF_REPLIES = [
-    *_SECURITY,
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-]
-# What the pages of the documentation load: their own scripts, styles and document; both put scripts or styles inline.
-_SECURITY_OF_PAGES = [
-    *_SECURITY,
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
-        b"frame-ancestors 'none'",
-    ),
-]
 
 log: Any = structlog.get_logger(__name__)
 
@@ -78,7 +59,7 @@ class RequestTelemetry:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = record.request_id
-                headers.raw.extend(_SECURITY_OF_PAGES if is_documentation(path) else _SECURITY_OF_REPLIES)
+                headers.raw.extend(OF_PAGES if is_documentation(path) else OF_REPLIES)
             await send(message)
 
         start = time.perf_counter()

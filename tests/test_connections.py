@@ -114,6 +114,7 @@ def check_refused(connection, status, words):
     assert (got, headers["connection"], set(error)) == (status, "close", {"error", "trace"})
     assert words in error["error"]
     assert len(headers["x-request-id"]) == 36
+    assert headers["x-content-type-options"] == "nosniff"
     assert read_to_the_end(connection) == b"", "one reply, and no other"
     return headers
 

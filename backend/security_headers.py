@@ -1,0 +1,22 @@
+"""What replies tell browsers: not to sniff, frame or store them, and what pages of the documentation may load."""
+
+_OF_ALL = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+OF_REPLIES = [
+    *_OF_ALL,
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+# Their own scripts, styles and document; both pages put scripts or styles inline.
+OF_PAGES = [
+    *_OF_ALL,
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'",
+    ),
+]
