@@ -17,6 +17,7 @@ from isal import isal_zlib
 
 from backend.errors import InvalidImage, TooLarge, UnsupportedImage
 from backend.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
+from backend.png_stream import unpacks_too_far
 
 # What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -104,6 +105,8 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
         TooLarge: more bytes or pixels than allowed.
     """
     width, height = check_image(content, name, limits)
+    if content.startswith(PNG_SIGNATURE) and unpacks_too_far(content):
+        raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as exc:
