@@ -76,12 +76,14 @@ def stored_images(root: Path, ids: dict[str, str]) -> dict[str, bytes]:
 def leftovers(root: Path) -> list[str]:
     """What killed writers left: temporary files, metadata without an image, runs that nobody does any more.
 
-    And the embeddings of a fit, which the command line keeps to go on from, and the service never.
+    And the embeddings of a fit, which the command line keeps to go on from, and the service never. A file of progress
+    that is empty yet is nobody's: it goes an hour later.
     """
     orphans = [
         path for suffix in SUFFIXES for path in root.rglob(f"*{suffix}.json") if not path.with_suffix("").exists()
     ]
-    runs = [path for suffix in ("json", "part") for path in (root / ".runs").glob(f"*.{suffix}")]
+    begun = [path for path in (root / ".runs").glob("*.part") if path.stat().st_size]
+    runs = [*(root / ".runs").glob("*.json"), *begun]
     waiting = [*root.rglob("recipe.json.*"), *root.rglob(".calib.next.json")]
     found = [*root.rglob(f"{TEMPORARY_PREFIX}*"), *orphans, *runs, *waiting, *root.glob(".fit-*")]
     return sorted(path.relative_to(root).as_posix() for path in found)
