@@ -13,6 +13,7 @@ from tests.integration.conftest import gunicorn_command, running, uvicorn_comman
 from tests.integration.gui import Gui
 
 QUERY = "?role_id=Lamp&roi_id=Roi"
+QUICK = {"INPUT_SIZE": "112"}  # statistics ask for many scores, and not for good ones
 
 
 def parts(image: np.ndarray, n: int, light: float = 1.0) -> list[bytes]:
@@ -40,7 +41,7 @@ def until(gui: Gui, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
 def test_a_lamp_that_fails_is_a_drift_before_it_is_a_pile_of_rejects(
     tmp_path: Path, weights: Weights, images: list[np.ndarray]
 ) -> None:
-    with running(uvicorn_command, tmp_path, weights) as server:
+    with running(uvicorn_command, tmp_path, weights, **QUICK) as server:
         gui = server.gui
         gui.fit("Lamp", "Roi", parts(images[0], 2))
         ok = [gui.infer("Lamp", "Roi", part).json["score"] for part in parts(images[0], 6)]
@@ -60,13 +61,13 @@ def test_a_lamp_that_fails_is_a_drift_before_it_is_a_pile_of_rejects(
         # Mended, acknowledged: the next good parts are as calibrated.
         assert gui.chunked_json("/drift/reset", '{"role_id":"Lamp","roi_id":"Roi"}').status == 200
         gui.infer("Lamp", "Roi", parts(images[0], 3)[0])
-    with running(uvicorn_command, tmp_path, weights) as server:  # what waited was added at the end
+    with running(uvicorn_command, tmp_path, weights, **QUICK) as server:  # what waited was added at the end
         found = server.gui.get(f"/drift{QUERY}").json
         assert (found["verdict"], found["n_parts"], found["n_rejected"]) == ("collecting", 1, 0)
 
 
 def test_two_workers_count_every_part_once(tmp_path: Path, weights: Weights, images: list[np.ndarray]) -> None:
-    with running(gunicorn_command, tmp_path, weights) as server:
+    with running(gunicorn_command, tmp_path, weights, **QUICK) as server:
         gui = server.gui
         gui.fit("Lamp", "Roi", parts(images[0], 2))
         deadline = time.monotonic() + 60
@@ -81,5 +82,5 @@ def test_two_workers_count_every_part_once(tmp_path: Path, weights: Weights, ima
             workers = {line["pid"] for line in server.log() if line.get("endpoint") == "/infer"}
         assert len(workers) == 2
         assert until(gui, lambda found: found["n_parts"] >= sent)["n_parts"] == sent
-    with running(uvicorn_command, tmp_path, weights) as server:
+    with running(uvicorn_command, tmp_path, weights, **QUICK) as server:
         assert server.gui.get(f"/drift{QUERY}").json["n_parts"] == sent, "and none again at the end"
