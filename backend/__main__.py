@@ -5,9 +5,11 @@ import asyncio
 import contextlib
 import importlib
 import json
+import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -111,21 +113,28 @@ log: Any = structlog.get_logger(__name__)
 
 
 _READY_POLL_S = 0.02
+# Who signals a whole group, as systemd does, reaches us through make too.
+_SAME_SIGTERM_S = 2.0
 
 
 class _Server(uvicorn.Server):
-    """Says what to try next once the service is ready, and ends at once where SIGTERM comes a second time."""
+    """Says what to try next once the service is ready, and ends at once where SIGTERM comes again, seconds later."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         drain = signal.getsignal(signal.SIGTERM)
+        first: float | None = None
 
-        def drain_once(number: int, frame: FrameType | None) -> None:
-            signal.signal(number, signal.SIG_DFL)
-            if callable(drain):
-                drain(number, frame)
+        def drain_or_end(number: int, frame: FrameType | None) -> None:
+            nonlocal first
+            if first is None:
+                first = time.monotonic()
+                if callable(drain):
+                    drain(number, frame)
+            elif time.monotonic() - first > _SAME_SIGTERM_S:
+                os._exit(128 + number)
 
-        signal.signal(signal.SIGTERM, drain_once)
+        signal.signal(signal.SIGTERM, drain_or_end)
         self._announcement = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:

@@ -6,7 +6,6 @@ its memory. What is refused before it is a request gets the shape of all errors 
 """
 
 import asyncio
-import json
 import socket
 import uuid
 from http import HTTPStatus
@@ -14,6 +13,7 @@ from typing import Any
 
 import httptools
 import structlog
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.errors import error_reply
@@ -27,6 +27,7 @@ LINGER_S = 5.0
 _MAX_HEAD_BYTES = 64 << 10
 _SEND_BUFFER_BYTES = 128 << 10
 _MAX_CONNECTIONS = 1000
+_MAX_PIPELINED = 16  # requests that wait for the replies before theirs; each costs kilobytes
 _RETRY_AFTER_S = 5
 
 log: Any = structlog.get_logger(__name__)
@@ -70,7 +71,10 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "the target of the request is no path")
+            too_many = f"more than {_MAX_PIPELINED} requests wait for their replies"
+            self._refuse(
+                HTTPStatus.BAD_REQUEST, too_many if self._is_full() else "the target of the request is no path"
+            )
         except httptools.HttpParserError as exc:
             self._refuse(HTTPStatus.BAD_REQUEST, f"the request cannot be read as HTTP/1.1: {exc}")
 
@@ -78,7 +82,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is there: what is left to wait for is the body."""
         self._unfinished_bytes = 0
         self._forget()
-        if not self._asks_for_upgrade():
+        if self._is_full() or self.parser.get_method() == b"CONNECT":
+            raise ValueError  # ends the parser; `data_received` says why
+        if not self.parser.should_upgrade():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -89,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there."""
         self._unfinished_bytes = 0
-        if not self._asks_for_upgrade():
+        if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -132,9 +138,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 error = f"the head of the request, or what follows its body, is larger than {_MAX_HEAD_BYTES} bytes"
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, error)
 
-    def _asks_for_upgrade(self) -> bool:
-        """Whether the parser takes what follows the head for another protocol; after CONNECT it would be one."""
-        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+    def _is_full(self) -> bool:
+        return len(self.pipeline) >= _MAX_PIPELINED
 
     def _ignore_upgrade(self) -> None:
         """Begin the request again without its wish for another protocol, as RFC 9110 (7.8) allows.
@@ -171,16 +176,20 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         request_id = str(uuid.uuid4())
         log.info("request.refused", request_id=request_id, status=status.value, client=self._address(), error=error)
+        refusal: Any = _refusal(status, error, request_id)  # starlette's types of ASGI are not uvicorn's
         cycle = self.cycle
         is_open = cycle is not None and not cycle.response_complete
-        if is_open and not cycle.more_body:
-            cycle.keep_alive = False  # what is refused comes after it
+        if is_open and (self.pipeline or not cycle.more_body):  # replies are due before it
+            if cycle.more_body:  # it is in the middle of this body, and waits itself
+                self.pipeline[0] = cycle, refusal
+                cycle.more_body = False
+            cycle.keep_alive = False
             return
         if is_open:  # it is in the middle of this body
             cycle.disconnected = True
             cycle.message_event.set()
-        if not self.pipeline and not (is_open and cycle.response_started):
-            self.transport.write(_reply(status, error, request_id))
+        if not (is_open and cycle.response_started):
+            self.transport.write(_written(refusal))
         if lingers and self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()
@@ -224,16 +233,17 @@ def bounded(timeout_s: float) -> type[BoundedProtocol]:
     return type("BoundedProtocol", (BoundedProtocol,), attributes)
 
 
-def _reply(status: HTTPStatus, error: str, request_id: str) -> bytes:
-    body = json.dumps(error_reply(error, None, with_trace=False)).encode()
-    lines = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        f"X-Request-Id: {request_id}",
-        "Connection: close",
-    ]
+def _refusal(status: HTTPStatus, error: str, request_id: str) -> JSONResponse:
+    headers = {"X-Request-Id": request_id, "Connection": "close"}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        lines.append(f"Retry-After: {_RETRY_AFTER_S}")
-    lines += [f"{name.decode()}: {value.decode()}" for name, value in OF_REPLIES]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+        headers["Retry-After"] = f"{_RETRY_AFTER_S}"
+    refusal = JSONResponse(error_reply(error, None, with_trace=False), status, headers)
+    refusal.raw_headers.extend(OF_REPLIES)
+    return refusal
+
+
+def _written(reply: JSONResponse) -> bytes:
+    """A reply as it goes over the connection where there is no request that it could be given to."""
+    lines = [b"HTTP/1.1 %d %b" % (reply.status_code, HTTPStatus(reply.status_code).phrase.encode())]
+    lines += [name + b": " + value for name, value in reply.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(reply.body)])

@@ -100,10 +100,10 @@ def _size_of_bmp(content: bytes) -> tuple[int, int]:
 
 
 def _size_of_webp(content: bytes) -> tuple[int, int]:
-    form, kind = struct.unpack_from("<4s4s", content, 8)
-    place = 12
+    n_bytes, form, kind = struct.unpack_from("<I4s4s", content, 4)
+    place, end = 12, min(len(content), 8 + n_bytes)
     for _ in range(_MAX_SEGMENTS):
-        if place + 8 > len(content):
+        if place + 8 > end:
             break
         (n_bytes,) = struct.unpack_from("<I", content, place + 4)
         place += 8 + n_bytes + n_bytes % 2
