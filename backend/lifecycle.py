@@ -138,13 +138,9 @@ class Lifecycle:
 
     async def _count_rois(self) -> None:
         while True:
-            if self.service is not None:
-                try:
-                    self.drifting_rois = len(await run_in_threadpool(self.service.drift.drifting))
-                    self.stale_calibrations = await run_in_threadpool(self.service.store.count_stale)
-                except OSError as exc:
-                    self.drifting_rois = self.stale_calibrations = None
-                    log.warning("stale_calibrations.not_counted", reason=str(exc))
+            if (service := self.service) is not None:
+                self.drifting_rois = await _counted("drifting_rois", lambda: len(service.drift.drifting()))
+                self.stale_calibrations = await _counted("stale_calibrations", service.store.count_stale)
                 await asyncio.sleep(_COUNT_EVERY_S)
             else:
                 await asyncio.sleep(_POLL_S)
@@ -227,6 +223,15 @@ class Admission:
             await self._app(scope, receive_until_draining, send)
         finally:
             self._lifecycle.in_flight -= 1
+
+
+async def _counted(what: str, count: Callable[[], int]) -> int | None:
+    """How many there are; None where that cannot be told this time."""
+    try:
+        return await run_in_threadpool(count)
+    except Exception as exc:  # whatever lies in the models folder: the next count may do better
+        log.warning(f"{what}.not_counted", reason=str(exc))
+        return None
 
 
 async def _return_memory() -> None:

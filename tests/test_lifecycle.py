@@ -145,15 +145,24 @@ def test_health_counts_calibrations_that_a_refit_made_stale(service, images, mon
         wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 0)
 
 
-def test_what_cannot_be_counted_is_left_out_of_health_rather_than_old(service, monkeypatch):
-    def fails():
-        raise OSError("Input/output error")
+@pytest.mark.parametrize("failure", [OSError("Input/output error"), ValueError("what nobody thought of")])
+@pytest.mark.parametrize(("fails", "counted"), [("drift", "stale_calibrations"), ("store", "drifting_rois")])
+def test_what_cannot_be_counted_is_left_out_of_health_rather_than_old(service, monkeypatch, fails, counted, failure):
+    failures = []
 
-    monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
+    def fail():
+        failures.append(failure)
+        raise failure
+
+    monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.02)
+    both = {"drifting_rois", "stale_calibrations"}
     with TestClient(create_app(service.settings, service)) as client:
-        wait_until(lambda: client.get("/health").json().get("drifting_rois") == 0)
-        monkeypatch.setattr(service.drift, "drifting", fails)
-        wait_until(lambda: not {"drifting_rois", "stale_calibrations"} & client.get("/health").json().keys())
+        wait_until(lambda: both <= client.get("/health").json().keys())
+        with monkeypatch.context() as patched:
+            patched.setattr(getattr(service, fails), "drifting" if fails == "drift" else "count_stale", fail)
+            wait_until(lambda: both & client.get("/health").json().keys() == {counted})
+            wait_until(lambda: len(failures) > 2)
+        wait_until(lambda: both <= client.get("/health").json().keys())
 
 
 def test_a_stored_memory_says_its_id_without_its_embeddings_being_read(service, images, tmp_path):
