@@ -37,6 +37,7 @@ _RESERVED_RECIPE = "last"
 _MAX_FOLDER_BYTES = 240  # file systems allow 255
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _NEWEST_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_HASHED_RECIPE = re.compile("[a-z0-9_]{1,80}@[0-9a-f]{32}")  # see `recipe_folder`
 
 Layout = Literal["current", "L4", "L3", "L2", "L1", "L0"]
 
@@ -180,7 +181,7 @@ def calibrations(root: Path) -> Iterator[Path]:
     """
     for role in _folders_of_ids(root):
         yield from (roi / CALIBRATION_FILE for roi in _folders_of_ids(role))
-    for recipe in _folders(root / _RECIPES):
+    for recipe in _recipe_folders(root):
         for role in _folders_of_ids(recipe / _MODELS):
             for roi in _folders_of_ids(role):
                 yield from (model / CALIBRATION_FILE for model in _folders_of_ids(roi))
@@ -193,27 +194,37 @@ def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
         OSError: a folder cannot be read.
     """
     folder = Path(_MODELS, folder_name(key.role_id), folder_name(key.roi_id), folder_name(key.model))
-    recipes = [recipe for recipe in _folders(root / _RECIPES) if recipe.name != DEFAULT_RECIPE]
+    recipes = [recipe for recipe in _recipe_folders(root) if recipe.name != DEFAULT_RECIPE]
     return [recipe / folder / CALIBRATION_FILE for recipe in recipes]
 
 
-def key_in_recipe(calibration: Path) -> RoiKey | None:
-    """The ROI of a calibration in the folder of a recipe; None in the default recipe.
+def key_of(root: Path, calibration: Path) -> RoiKey:
+    """The ROI of a calibration of this service.
 
     The name of a recipe that is too long for a folder is not known.
     """
-    if calibration.parts[-5:-4] != (_MODELS,):
-        return None
-    recipe, _, role, roi, model = (unquote(part) for part in calibration.parts[-6:-1])
+    ids = [unquote(part) for part in calibration.relative_to(root).parts[:-1]]
+    if ids[0] != _RECIPES:
+        return RoiKey(*ids)
+    _, recipe, _, role, roi, model = ids
     return RoiKey(role, roi, recipe, model)
 
 
 def _folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            return [folder / entry.name for entry in entries if entry.is_dir()]
+            return [folder / entry.name for entry in entries if _is_folder(entry)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()  # a link to itself is none
+
+
+def _recipe_folders(root: Path) -> list[Path]:
+    folders = _folders(root / _RECIPES)
+    return [path for path in folders if _is_folder_name(path.name) or _HASHED_RECIPE.fullmatch(path.name)]
 
 
 def _folders_of_ids(folder: Path) -> list[Path]:
@@ -228,11 +239,16 @@ def _is_folder_name(name: str) -> bool:
         return False
 
 
-def places(root: Path, key: RoiKey) -> Iterator[Place]:
+def places(root: Path, key: RoiKey, *, older: bool = True) -> Iterator[Place]:
     """Where the model of a ROI may lie, in the order in which it is looked for.
 
     The recipe's own comes before the default recipe's, and that before what knew no recipes; within each this service's
     before older ones, newest layout first.
+
+    Args:
+        root: the models folder.
+        key: the ROI.
+        older: False leaves out those of older backends.
 
     Raises:
         InvalidRequest: see `folder_name`.
@@ -241,14 +257,15 @@ def places(root: Path, key: RoiKey) -> Iterator[Place]:
         default = replace(key, recipe_id=DEFAULT_RECIPE, model_key=None)
         yield current_place(root, key)
         yield from _other_model_keys(root, default)
-        yield from _older_of_recipe(root, default)
+        if older:
+            yield from _older_of_recipe(root, default)
     else:
-        yield from _of_recipe(root, key)
+        yield from _of_recipe(root, key, older)
         if key.recipe_id != DEFAULT_RECIPE:
-            yield from _of_recipe(root, replace(key, recipe_id=DEFAULT_RECIPE))
+            yield from _of_recipe(root, replace(key, recipe_id=DEFAULT_RECIPE), older)
         if key.model != key.roi_id:
             yield from (current_place(root, RoiKey(role_id, key.roi_id)) for role_id in roles(key))
-    for role_id in roles(key):
+    for role_id in roles(key) if older else ():
         yield from _older_without_recipes(root, RoiKey(role_id, key.roi_id))
 
 
@@ -293,13 +310,13 @@ def is_inspection(key: RoiKey) -> bool:
     return key.roi_id.casefold().startswith("inspection")
 
 
-def _of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
+def _of_recipe(root: Path, key: RoiKey, older: bool) -> Iterator[Place]:
     under_each_role = [replace(key, role_id=role_id) for role_id in roles(key)]
     for own in under_each_role:
         yield current_place(root, own)
         if key.model_key is None:
             yield from _other_model_keys(root, own)
-    for own in under_each_role:
+    for own in under_each_role if older else ():
         yield from _older_of_recipe(root, own)
 
 
@@ -320,10 +337,11 @@ def _older_of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
     stem = _b64_stem(key)
     for folder in sorted(folders, key=lambda folder: (folder.name != key.recipe, folder.name)):
         layout = layout_of_recipe(folder.name)
-        found = [memory for memory in folder.glob("*/*.npz") if memory.name == f"{stem}.npz"]
+        models = [model for model in folder.glob("*") if key.model_key is None or model.name == key.model]
+        found = [memory for model in models for memory in model.glob("*.npz") if memory.name == f"{stem}.npz"]
         own = [memory for memory in found if memory.parent.name == key.model]
         others = [memory for memory in _newest_first(found) if memory.parent.name != key.model]
-        for memory in own if key.model_key is not None else own + others:
+        for memory in own + others:
             model_key = memory.parent.name
             yield Place(layout, replace(key, model_key=model_key), memory, memory.with_name(f"{stem}_calib.json"))
 

@@ -36,7 +36,7 @@ from backend.layout import (
     calibrations,
     calibrations_in_recipes,
     current_place,
-    key_in_recipe,
+    key_of,
     places,
 )
 from backend.locking import writing
@@ -457,7 +457,7 @@ class ModelStore:
             for file in calibrations_in_recipes(self._root, key)
             if self._memory_of(file) == place.memory and self._is_stale(file, self._memory_ids)
         ]
-        return [found for file in files if (found := key_in_recipe(file)) is not None]
+        return [key_of(self._root, file) for file in files]
 
     def _is_stale(self, file: Path, known: dict[Path, tuple[FileIdentity, str | None]]) -> bool:
         if not file.exists():
@@ -488,9 +488,10 @@ class ModelStore:
         memory = calibration.with_name(MEMORY_FILE)
         if memory.exists():
             return memory
-        key = key_in_recipe(calibration)
-        found = (place for place in places(self._root, key) if place.memory.exists()) if key else iter(())
-        place = next(found, None)
+        key = key_of(self._root, calibration)
+        if not any(place.memory.exists() for place in places(self._root, key, older=False)):
+            return None
+        place = next((place for place in places(self._root, key) if place.memory.exists()), None)
         return place.memory if place is not None and place.layout == "current" else None
 
     def count_fitted(self) -> int:

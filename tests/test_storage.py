@@ -720,6 +720,48 @@ def test_a_recipes_calibration_of_the_default_recipes_model_is_counted_once_that
     assert store.count_stale() == 1
 
 
+@pytest.mark.parametrize("root", ["models/line1", "./models/a"])
+def test_stale_calibrations_are_counted_wherever_the_models_folder_lies(tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    root, unfitted = Path(root), RoiKey("Master1", "Never fitted")
+    store, line = ModelStore(root), RoiKey("Master1", "Pattern", "line 1")
+    for key in (KEY, unfitted, line):
+        store.save_calibration(key, calibration_of(None))
+    assert ModelStore(root.resolve()).count_stale() == store.count_stale() == 0, "there is nothing to be stale of"
+    store.save_memory(KEY, memory_of(1), {})
+    assert ModelStore(root.resolve()).count_stale() == store.count_stale() == 2
+    assert store.stale_in_recipes(KEY) == [replace(line, model_key="Pattern")]
+
+
+def test_a_calibration_of_a_client_without_recipes_is_counted_though_the_model_has_a_key(tmp_path):
+    store, with_key = ModelStore(tmp_path), RoiKey("Master1", "Pattern", "default", "K")
+    store.save_memory(with_key, memory_of(1), {})
+    _calibrated(tmp_path, KEY, 0.6)
+    assert (store.load(KEY).key, store.count_stale()) == (with_key, 0)
+    store.save_memory(with_key, memory_of(2), {})
+    assert (store.load(KEY).calibration_state, store.count_stale()) == ("stale", 1)
+
+
+def test_what_no_older_backend_could_store_and_what_is_no_recipe_do_not_stop_the_count(tmp_path):
+    store, long_ids = ModelStore(tmp_path), RoiKey("a" * 120, "b" * 120, "line 1")
+    store.save_calibration(long_ids, calibration_of(None))
+    strange = tmp_path / "@recipes" / os.fsdecode(b"\xff") / "models" / "Master1" / "Pattern" / "Pattern"
+    strange.mkdir(parents=True)
+    (strange / "calib.json").write_text('{"threshold": 0.5, "memory_id": "another"}')
+    (tmp_path / "itself").symlink_to("itself")
+    store.save_memory(KEY, memory_of(1), {})
+    assert (store.count_stale(), store.stale_in_recipes(KEY)) == (0, [])
+
+
+def test_calibrations_of_older_backends_models_are_counted_without_a_walk_through_their_folders(tmp_path, monkeypatch):
+    store, line = ModelStore(tmp_path), RoiKey("Master1", "Pattern", "line 1")
+    name = older_files(tmp_path, "L2", KEY)[0].name
+    write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
+    _calibrated(tmp_path, line, 0.6)
+    monkeypatch.setattr("backend.layout._older_of_recipe", lambda *_: pytest.fail("walked"))
+    assert store.count_stale() == 0
+
+
 def test_a_recipes_calibration_of_an_older_backends_model_is_not_taken_for_one_of_the_default_recipes(tmp_path):
     store = ModelStore(tmp_path)
     line = RoiKey("Master1", "Pattern", "line 1")
