@@ -335,19 +335,9 @@ class ModelStore:
         """
         place = current_place(self._root, key)
         chosen = self._choose(key, place, version)  # before a folder is made for it
-        older = self._replaced(place) if version is None else []
-        damaged = []
-        for number in [chosen.number, *(version.number for version in older if version.number < chosen.number)]:
-            try:
-                return self._roll_back_to(key, place, number, accept)
-            except DamagedMemory as exc:
-                damaged.append(exc)
-                log.warning("version.not_read", version=number, reason=str(exc))
-        raise damaged[0]
-
-    def _roll_back_to(
-        self, key: RoiKey, place: Place, number: int, accept: Callable[[Version, FittedRoi], None] | None
-    ) -> tuple[Version, FittedRoi]:
+        candidates = [chosen, *(self._replaced(place)[1:] if version is None else [])]
+        # Read before anything changes: a change leaves this one and the last few, whatever becomes of it.
+        number = self._first_readable(place, candidates).number
         with self._replacing(place, "rollback", spare=number):
             chosen = self._choose(key, place, number)
             fitted = self._read_version(chosen, place.key)
@@ -370,6 +360,18 @@ class ModelStore:
             )
         self._repair_index(place.memory, identity, fitted.memory)
         return chosen, fitted
+
+    def _first_readable(self, place: Place, candidates: Sequence[Version]) -> Version:
+        damaged = []
+        for version in candidates:
+            try:
+                self._read_version(version, place.key)
+            except DamagedMemory as exc:
+                damaged.append(exc)
+                log.warning("version.not_read", version=version.number, reason=str(exc))
+            else:
+                return version
+        raise damaged[0]
 
     def _choose(self, key: RoiKey, place: Place, number: int | None) -> Version:
         replaced = self._replaced(place)
@@ -636,6 +638,8 @@ class ModelStore:
                 loaded = read_memory(file, name)
         except FileNotFoundError as exc:
             raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
+        except OSError as exc:
+            raise StorageError(f"the stored {name} cannot be read ({exc.strerror}); nothing was changed") from exc
         if loaded.memory_id != version.record.memory_id:  # written over, and it is the same file as the model's
             raise DamagedMemory(f"the stored {name} is damaged: it holds another memory bank; nothing was changed")
         if (other := loaded.owner) not in (None, owner):

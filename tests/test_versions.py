@@ -511,6 +511,23 @@ def test_where_all_versions_are_damaged_the_newest_says_so_and_nothing_is_change
     assert served(changed) == (2, 0.6)
 
 
+@pytest.mark.parametrize("keep", [0, 1])
+def test_what_is_passed_over_costs_no_version_where_fewer_are_kept_by_now(changed, keep):
+    (changed / "Master1" / "Pattern" / ".versions" / "3" / "memory.npz").unlink()
+    chosen, _ = ModelStore(changed, keep).roll_back(KEY)
+    assert (chosen.number, served(changed)) == (2, (1, 0.4))
+
+
+@pytest.mark.parametrize("version", [None, 3])
+def test_where_none_can_be_read_none_is_deleted_though_fewer_are_kept_by_now(changed, version):
+    for file in (changed / "Master1" / "Pattern" / ".versions").glob("*/memory.npz"):
+        file.unlink()
+    before = listed(changed)
+    with pytest.raises(StorageError, match="of version 3 is gone"):
+        ModelStore(changed, 1).roll_back(KEY, version)
+    assert listed(changed) == before
+
+
 @pytest.mark.parametrize("number", ["9" * 18, "9" * 17 + "8"])
 def test_a_folder_with_the_greatest_number_that_there_is_stops_no_change(changed, number):
     (changed / "Master1" / "Pattern" / ".versions" / "1").rename(changed / "Master1" / "Pattern" / ".versions" / number)
