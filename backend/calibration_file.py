@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from backend.calib import Calibration
-from backend.errors import StorageError
+from backend.errors import DamagedCalibration, StorageError
 from backend.promise import Promise
 from backend.utils import MAX_JSON_FILE_BYTES, read_small
 
@@ -28,7 +28,8 @@ def read_calibration(path: Path) -> Calibration | None:
     """Read a calibration; None where there is no file, or no threshold in it.
 
     Raises:
-        StorageError: it is damaged or cannot be read.
+        DamagedCalibration: it is damaged.
+        StorageError: it cannot be read.
     """
     try:
         values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
@@ -37,9 +38,9 @@ def read_calibration(path: Path) -> Calibration | None:
     except OSError as exc:
         raise StorageError(f"the stored calibration cannot be read ({exc.strerror})") from exc
     except (ValueError, RecursionError) as exc:
-        raise StorageError("the stored calib.json is damaged: calibrate this ROI again") from exc
+        raise DamagedCalibration("the stored calib.json is damaged: calibrate this ROI again") from exc
     if not isinstance(values, dict):
-        raise StorageError("the stored calib.json is damaged: calibrate this ROI again")
+        raise DamagedCalibration("the stored calib.json is damaged: calibrate this ROI again")
     # Older backends wrote NaN into numbers they did not have, and left keys out.
     numbers = {name: value for name, value in values.items() if _is_finite_number(value)}
     if not 0 < numbers.get("score_percentile", 99) <= 100:

@@ -23,7 +23,8 @@
     ├── Busy                        503  the compute queue is full: retry
     ├── NotReady                    503  the service is starting, could not load, or is about to stop
     └── StorageError                500  files cannot be read or written, or stored ones are damaged
-        └── DamagedMemory           500  the stored memory bank is damaged: refit
+        ├── DamagedMemory           500  the stored memory bank is damaged: refit
+        └── DamagedCalibration      500  the stored calibration is damaged: calibrate again
 """
 
 import re
@@ -174,6 +175,10 @@ class StorageError(BackendError):
 
 class DamagedMemory(StorageError):
     """The stored memory bank is damaged; a refit mends it."""
+
+
+class DamagedCalibration(StorageError):
+    """The stored calibration is damaged; another one mends it."""
 
 
 # A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.

@@ -23,7 +23,15 @@ from backend import versions
 from backend.aliases import check_names
 from backend.calib import Calibration
 from backend.calibration_file import calibration_bytes, read_calibration
-from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, StorageError, VersionNotFound
+from backend.errors import (
+    Conflict,
+    DamagedCalibration,
+    DamagedMemory,
+    IncompatibleMemory,
+    InvalidRequest,
+    StorageError,
+    VersionNotFound,
+)
 from backend.layout import (
     CALIBRATION_FILE,
     DEFAULT_RECIPE,
@@ -243,7 +251,7 @@ class ModelStore:
             else:
                 index.unlink(missing_ok=True)
                 write_atomic({place.memory: content})
-            _set_aside_unless_readable(place.calibration)
+            _set_aside_if_damaged(place.calibration)
         return identity
 
     def written(self, key: RoiKey) -> FileIdentity | None:
@@ -646,7 +654,7 @@ class ModelStore:
             raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
         try:
             calibration = read_calibration(version.folder / CALIBRATION_FILE)
-        except StorageError as exc:
+        except DamagedCalibration as exc:
             raise DamagedMemory(
                 f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
             ) from exc
@@ -675,11 +683,11 @@ def _served(place: Place) -> tuple[dict[str, Any], list[Path]]:
     return memory.facts, [place.memory, *([place.calibration] if belongs else [])]
 
 
-def _set_aside_unless_readable(calibration: Path) -> None:
+def _set_aside_if_damaged(calibration: Path) -> None:
     """Move a calibration out of the way of a new model, which would be refused for it; the caller holds the lock."""
     try:
         read_calibration(calibration)
-    except StorageError as unreadable:
+    except DamagedCalibration as damaged:
         history = calibration.parent / HISTORY_FOLDER
         try:
             make_folder(history)
@@ -689,7 +697,9 @@ def _set_aside_unless_readable(calibration: Path) -> None:
         except OSError as exc:  # the model is stored, and no fit fails for what comes after
             log.warning("calibration.not_set_aside", reason=exc.strerror)
         else:
-            log.warning("calibration.set_aside", reason=str(unreadable))
+            log.warning("calibration.set_aside", reason=str(damaged))
+    except StorageError as exc:  # which may pass, and says nothing of what is in it
+        log.warning("calibration.not_read", reason=str(exc))
 
 
 def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:

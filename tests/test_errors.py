@@ -11,6 +11,7 @@ from backend.errors import (
     Busy,
     ConfigError,
     Conflict,
+    DamagedCalibration,
     DamagedMemory,
     Forbidden,
     IncompatibleMemory,
@@ -61,6 +62,7 @@ MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existent
         (VersionNotFound, BackendError, 404),
         (StorageError, BackendError, 500),
         (DamagedMemory, StorageError, 500),
+        (DamagedCalibration, StorageError, 500),
     ],
 )
 def test_every_error_has_its_place_in_the_tree_and_its_status(error, parent, status):
@@ -85,7 +87,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     }
     assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
     assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 22
+    assert len(drawn) == 23
 
 
 def raised(error: BaseException) -> BaseException:

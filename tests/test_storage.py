@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend import storage, utils
+from backend import calibration_file, storage, utils
 from backend.calib import Calibration, calibrate
 from backend.config import Settings
 from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
@@ -434,6 +434,17 @@ def test_a_fit_is_stored_where_a_damaged_calibration_cannot_be_set_aside(fitted_
     (folder / "history").write_text("in the way")
     ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
     assert same_memory(ModelStore(tmp_path).load(KEY, with_calibration=False), memory_of(2))
+
+
+def test_a_fit_leaves_a_calibration_where_it_is_that_cannot_be_read_for_now(fitted_folder, tmp_path, monkeypatch):
+    def too_many_files(*_arguments):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    _calibrated(tmp_path, KEY, 0.6)
+    with monkeypatch.context() as patched:
+        patched.setattr(calibration_file, "read_small", too_many_files)
+        ModelStore(tmp_path).save_memory(KEY, memory_of(1), {"n_images": 3})
+    assert load(tmp_path).calibration.threshold == 0.6
 
 
 def test_ids_that_differ_in_case_only_never_share_a_model_on_disks_that_mix_them_up(fitted_folder, tmp_path):

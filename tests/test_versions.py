@@ -498,6 +498,18 @@ def test_rolling_back_to_the_newest_passes_over_those_that_are_damaged(changed, 
     assert fitted.memory_id == load(changed).memory_id
 
 
+@pytest.mark.parametrize("name", ["memory.npz", "calib.json"])
+def test_a_version_that_cannot_be_read_for_now_is_not_passed_over(changed, monkeypatch, name):
+    ModelStore(changed).save_memory(KEY, memory_of(3), {})
+    with monkeypatch.context() as patched:
+        refusing(patched, Path, "open", errno.EMFILE, lambda path, *_: path.parent.name == "4" and path.name == name)
+        with pytest.raises(StorageError, match="Too many open files"):
+            ModelStore(changed).roll_back(KEY)
+    assert served(changed) == (3, None)
+    ModelStore(changed).roll_back(KEY)
+    assert served(changed) == (2, 0.6)
+
+
 def test_where_all_versions_are_damaged_the_newest_says_so_and_nothing_is_changed(changed):
     for file in (changed / "Master1" / "Pattern" / ".versions").glob("*/memory.npz"):
         shutil.copyfile(file, file.with_name("copy"))
