@@ -374,10 +374,11 @@ class RollbackReply(RoiReply):
 
     version: int = Field(description="which version that is", examples=[3])
     memory_id: str = MEMORY_ID
-    calibration: Literal["none", "applied"] = Field(
-        description="none: it had no calibration then; calibrate", examples=["applied"]
+    calibration: Literal["none", "applied", "stale"] = Field(
+        description="none: it had no calibration then; stale: one of another BLUR_SIGMA; calibrate",
+        examples=["applied"],
     )
-    threshold: float | None = Field(None, description="left out without a calibration", examples=[0.5512])
+    threshold: float | None = Field(None, description="left out where none is applied", examples=[0.5512])
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     model: ModelReply

@@ -353,7 +353,7 @@ class ModelStore:
                 accept(chosen, fitted)
             before = written_memory_id(place.memory)
             try:
-                put_back(place, chosen, with_calibration=fitted.calibration is not None)
+                put_back(place, chosen, with_calibration=fitted.calibration_state != "none")
             finally:
                 self._forget(place.memory)  # so that the next load compares the index with the memory
             identity = _identity(place.memory.stat())
@@ -658,8 +658,9 @@ class ModelStore:
             raise DamagedMemory(
                 f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
             ) from exc
+        belongs = calibration is not None and calibration.memory_id == loaded.memory_id
         calibration = self._applicable(calibration, loaded.memory_id)
-        state: CalibrationState = "none" if calibration is None else "applied"
+        state: CalibrationState = "applied" if calibration else "stale" if belongs else "none"
         return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state, owner)
 
 

@@ -36,7 +36,7 @@ def roll_back(body: RollbackRequest, service: Service, request_id: RequestId, re
         **ids_of(key, request_id),
         version=version.number,
         memory_id=fitted.memory_id,
-        calibration="none" if fitted.calibration is None else "applied",
+        calibration=fitted.calibration_state,
         threshold=fitted.calibration.threshold if fitted.calibration else None,
         coreset_size=len(fitted.memory.embeddings),
         token_shape=list(fitted.memory.token_hw),

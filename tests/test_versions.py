@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -219,6 +220,17 @@ def test_a_version_without_a_calibration_leaves_none_even_of_the_same_memory_ban
     assert (served(changed), load(changed).calibration_state) == ((1, None), "none")
     assert not (changed / "Master1" / "Pattern" / "calib.json").exists()
     assert ModelStore(changed).count_stale() == 0
+
+
+def test_the_calibration_of_another_blur_comes_back_and_is_applied_under_its_own_again(tmp_path):
+    blurred, sharp = ModelStore(tmp_path, blur_sigma=1.0), ModelStore(tmp_path, blur_sigma=0.0)
+    fit(tmp_path, 1)
+    blurred.save_calibration(KEY, replace(calibration_of(load(tmp_path), 0.4), blur_sigma=1.0))
+    fit(tmp_path, 2)
+    _, fitted = sharp.roll_back(KEY)
+    assert (fitted.calibration, fitted.calibration_state) == (None, "stale")
+    assert (sharp.load(KEY).calibration, sharp.load(KEY).calibration_state) == (None, "stale")
+    assert blurred.load(KEY).calibration.threshold == 0.4
 
 
 def test_rolling_back_to_what_is_served_changes_nothing(changed):
