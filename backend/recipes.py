@@ -99,9 +99,9 @@ class RecipeStore:
             check_names(self._root, folder)  # again: another may have made it
             _settle_what_was_pending(folder)
             self.check(recipe_id, mm_per_px)
+            before = stored()
             # Written before, so that a full disk shows before anything is done, and renamed after.
             write_atomic({folder / _PENDING_FILE: _settings(recipe_id, mm_per_px, utc_now().isoformat())})
-            before = stored()
             try:
                 yield
             except BaseException:

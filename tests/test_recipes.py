@@ -81,6 +81,16 @@ def test_what_fails_when_it_was_stored_settles_its_scale_and_what_was_not_settle
     assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
 
 
+def test_where_it_cannot_be_told_what_is_stored_nothing_is_done_and_settled(tmp_path):
+    def stored():
+        raise OSError(5, "Input/output error")
+
+    done = []
+    with pytest.raises(StorageError), RecipeStore(tmp_path).settling("line 1", 0.2, stored):
+        done.append("what must not be done")
+    assert (done, RecipeStore(tmp_path).mm_per_px("line 1")) == ([], None)
+
+
 def _die_while_settling(root):
     script = (
         "import os, pathlib; from backend.recipes import RecipeStore\n"
