@@ -34,6 +34,7 @@ class RecipeStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._at_work: dict[Path, tuple[int, int]] = {}
 
     def mm_per_px(self, recipe_id: str | None) -> float | None:
         """Millimetres per pixel that the recipe is locked to; None before its first fit or upload.
@@ -44,7 +45,7 @@ class RecipeStore:
         if recipe_id is None:
             return None
         folder = recipe_folder(self._root, recipe_id)
-        own = read_settings(folder / RECIPE_FILE) or _settings_left(folder)
+        own = read_settings(folder / RECIPE_FILE) or self._settings_left(folder)
         if own:
             return float(own["mm_per_px"])
         for path in self._older_files(recipe_id):
@@ -131,6 +132,25 @@ class RecipeStore:
         """Whether the recipe has settings of this service, and not only those of an older backend."""
         return (recipe_folder(self._root, recipe_id) / RECIPE_FILE).exists()
 
+    def _settings_left(self, folder: Path) -> dict[str, Any]:
+        """What a process had written that died before it could settle it; nothing where it is still at work."""
+        try:
+            if (folder / _PENDING_FILE).exists():
+                stat = (folder / _PENDING_FILE).stat()
+                written = stat.st_ino, stat.st_mtime_ns
+                # Who holds the lock may as well be another who asks: then it is settled in a moment. If not, it is one
+                # who writes for long, and not waited for again.
+                timeout_s = 0 if self._at_work.get(folder) == written else _ASKING_S
+                try:
+                    with filelock.FileLock(folder / LOCK_FILE, timeout=timeout_s):
+                        _settle_what_was_pending(folder)
+                except filelock.Timeout:
+                    self._at_work[folder] = written
+        except OSError:  # where nothing can be written, nobody is at work
+            if left := read_settings(folder / _PENDING_FILE):
+                return left
+        return read_settings(folder / RECIPE_FILE)  # which another who asked may have settled
+
     def _older_files(self, recipe_id: str) -> list[Path]:
         files = (self._root / "recipes").glob(f"*/{OLDER_RECIPE_FILE}")
         found = [file for file in files if canonical_recipe(file.parent.name) == recipe_id]
@@ -160,19 +180,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
         raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it")
     return dict(values)
-
-
-def _settings_left(folder: Path) -> dict[str, Any]:
-    """What a process had written that died before it could settle it; nothing where it is still at work."""
-    try:
-        if (folder / _PENDING_FILE).exists():
-            # Who holds the lock may as well be another who asks: then it is settled in a moment.
-            with contextlib.suppress(filelock.Timeout), filelock.FileLock(folder / LOCK_FILE, timeout=_ASKING_S):
-                _settle_what_was_pending(folder)
-    except OSError:  # where nothing can be written, nobody is at work
-        if left := read_settings(folder / _PENDING_FILE):
-            return left
-    return read_settings(folder / RECIPE_FILE)  # which another who asked may have settled
 
 
 def _settle_what_was_pending(folder: Path) -> None:

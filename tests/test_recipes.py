@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import filelock
 import pytest
@@ -99,7 +100,8 @@ def _die_while_settling(root):
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
 
 
-def test_the_scale_of_a_process_that_died_binds_all_who_ask_at_once(tmp_path):
+def test_the_scale_of_a_process_that_died_binds_all_who_ask_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "_ASKING_S", 30)
     _die_while_settling(tmp_path)
     start, told = threading.Barrier(8), []
 
@@ -132,6 +134,19 @@ def test_the_scale_of_who_is_still_at_work_binds_nobody_yet(tmp_path, monkeypatc
     with RecipeStore(tmp_path).settling("line 1", 0.2):
         assert RecipeStore(tmp_path).mm_per_px("line 1") is None
     assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
+
+
+def test_who_is_found_at_work_is_waited_for_once_and_binds_when_it_died(tmp_path, monkeypatch):
+    _die_while_settling(tmp_path)
+    monkeypatch.setattr(recipes, "_ASKING_S", 0)
+    store = RecipeStore(tmp_path)
+    with filelock.FileLock(tmp_path / "@recipes" / "line 1" / ".lock"):  # as if it were still at work
+        assert store.mm_per_px("line 1") is None
+        monkeypatch.setattr(recipes, "_ASKING_S", 60)
+        start = time.monotonic()
+        assert store.mm_per_px("line 1") is None
+        assert time.monotonic() - start < 6
+    assert store.mm_per_px("line 1") == 0.2
 
 
 def test_calls_without_a_recipe_settle_nothing_and_are_bound_to_nothing(tmp_path):
