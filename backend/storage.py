@@ -531,6 +531,10 @@ class ModelStore:
         return of_no_version
 
     def _is_found(self, key: RoiKey, place: Place, memory_id: str) -> bool:
+        """Whether a model that was found is found still."""
+        if place.layout != "current" and not any(ours.memory.exists() for ours in places(self._root, key, older=False)):
+            loaded = self._read_memory(place.memory)  # nobody writes others that would come before it
+            return loaded is not None and loaded.memory_id == memory_id
         found = self._find(key)
         return found is not None and (found[0].memory, found[1].memory_id) == (place.memory, memory_id)
 

@@ -19,6 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from backend import calibration_file, storage, utils
+from backend import layout as layout_module
 from backend.calib import Calibration, calibrate
 from backend.config import Settings
 from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
@@ -769,8 +770,20 @@ def test_calibrations_of_older_backends_models_are_counted_without_a_walk_throug
     name = older_files(tmp_path, "L2", KEY)[0].name
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
     _calibrated(tmp_path, line, 0.6)
-    monkeypatch.setattr("backend.layout._older_of_recipe", lambda *_: pytest.fail("walked"))
+    monkeypatch.setattr(layout_module, "_older_of_recipe", lambda *_: pytest.fail("walked"))
     assert store.count_stale() == 0
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_model_of_an_older_backend_is_looked_for_once_at_a_load(tmp_path, monkeypatch, calibrated):
+    line, walk, walked = RoiKey("Master1", "Pattern", "line 1"), layout_module._older_of_recipe, []
+    name = older_files(tmp_path, "L2", KEY)[0].name
+    write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
+    if calibrated:
+        _calibrated(tmp_path, line, 0.6)
+    monkeypatch.setattr(layout_module, "_older_of_recipe", lambda *ids: walked.append(ids) or walk(*ids))
+    assert load(tmp_path, line).calibration_state == ("applied" if calibrated else "none")
+    assert len(walked) == 1
 
 
 def test_a_recipes_calibration_of_an_older_backends_model_is_not_taken_for_one_of_the_default_recipes(tmp_path):
