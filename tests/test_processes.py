@@ -15,6 +15,7 @@ from backend.storage import ModelStore
 KEY = RoiKey("Master1", "Pattern", "line 1")
 N_PROCESSES = 3
 N_APPENDS = 12
+TIMEOUT_S = 120
 
 
 def memory_of(seed: int) -> PatchCoreMemory:
@@ -25,7 +26,7 @@ def memory_of(seed: int) -> PatchCoreMemory:
 def change(root: Path, number: int, start: Barrier) -> None:
     """Append to the model, each time to the one that is there; first settle the recipe, if nobody has."""
     store = ModelStore(root, keep_versions=1000)
-    start.wait()
+    start.wait(TIMEOUT_S)
     try:
         with RecipeStore(root).settling(KEY.recipe_id, 0.1 * number):
             (root / f"settled by {number}").touch()
@@ -47,11 +48,14 @@ def test_no_change_of_another_process_is_lost_and_each_leaves_the_model_before_i
     ModelStore(tmp_path).save_memory(KEY, memory_of(0), {"appended": []})
     context = multiprocessing.get_context("spawn")  # this process has threads, which a fork would lose
     start = context.Barrier(N_PROCESSES)
-    processes = [context.Process(target=change, args=(tmp_path, number, start)) for number in range(1, N_PROCESSES + 1)]
+    processes = [
+        context.Process(target=change, args=(tmp_path, number, start), daemon=True)  # none outlives this one
+        for number in range(1, N_PROCESSES + 1)
+    ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(TIMEOUT_S)
     assert [process.exitcode for process in processes] == [0] * N_PROCESSES
 
     fitted = ModelStore(tmp_path).load(KEY)
