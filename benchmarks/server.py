@@ -81,6 +81,10 @@ class Server:
         """A client with a connection of its own, which it keeps; past any proxy."""
         return httpx.Client(base_url=self.address, timeout=600, trust_env=False)
 
+    def log_text(self) -> str:
+        """The log so far. What is no UTF-8 in it, libpng wrote about a damaged image."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
     def wait_for(self, path: str) -> httpx.Response:
         """Ask for `path` until the server is ready.
 
@@ -94,7 +98,7 @@ class Server:
                     if client.get("/ready").status_code == httpx.codes.OK:
                         return client.get(path)
                 time.sleep(0.01)
-        raise RuntimeError("the server does not answer; the end of its log:\n" + self.log.read_text()[-4000:])
+        raise RuntimeError("the server does not answer; the end of its log:\n" + self.log_text()[-4000:])
 
     def fit(self, count: int, request_id: str = "unnamed", **texts: str) -> float:
         """Seconds of a ``POST /fit_ok`` with the first `count` solar cells."""
@@ -112,7 +116,7 @@ class Server:
         """
         deadline = time.monotonic() + _LOG_S
         while time.monotonic() < deadline:
-            complete = self.log.read_text().rpartition("\n")[0]  # the last line may be half written
+            complete = self.log_text().rpartition("\n")[0]  # the last line may be half written
             entries = [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
             by_id = {entry["request_id"]: entry for entry in entries if entry["event"] == "request"}
             with contextlib.suppress(KeyError):

@@ -73,7 +73,7 @@ def _tidying(server: Server) -> Iterator[None]:
 
 def requests_of(server: Server) -> list[dict[str, Any]]:
     """The log entries of all requests but those that are not logged: /health and /metrics that went well."""
-    lines = server.log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+    lines = server.log_text().rpartition("\n")[0].splitlines()
     entries = (json.loads(line) for line in lines if line.startswith("{"))
     return [entry for entry in entries if entry["event"] == "request" and entry["request_id"] != _TIDY]
 

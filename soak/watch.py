@@ -93,7 +93,7 @@ class Watch:
             The exit status.
         """
         alive = self.server.process.poll() is None
-        self.expect(alive, "the server died; the end of its log:\n" + self.server.log.read_text()[-3000:])
+        self.expect(alive, "the server died; the end of its log:\n" + self.server.log_text()[-3000:])
         rows: list[tuple[str, object]] = sorted(self.statuses.items())
         rows += [("all", sum(self.statuses.values())), *figures]
         rows.append(("slowest reply", f"{self.slowest[0]:.2f} s ({self.slowest[1]})"))
