@@ -342,6 +342,7 @@ class ModelStore:
             StorageError: the version is damaged, or the folder cannot be written; parts are judged as before.
         """
         place = current_place(self._root, key)
+        check_names(self._root, place.memory.parent)
         chosen = self._choose(key, place, version)  # before a folder is made for it
         candidates = [chosen, *(self._replaced(place)[1:] if version is None else [])]
         # Read before anything changes: a change leaves this one and the last few, whatever becomes of it.
