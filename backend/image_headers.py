@@ -6,6 +6,7 @@ only what decides the size is read, by the rules of OpenCV's decoders, so that n
 
 import re
 import struct
+from collections.abc import Iterator
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Segments of a JPEG and chunks of a WebP: cameras write up to some hundred, and a thousand of 64 KiB are all that a
@@ -16,6 +17,8 @@ _MAX_SEGMENTS = 4096
 _MAX_SCANS = 100
 # Of a PNG, each in a few kilobytes: the decoder unpacks up to eight megabytes of one, and throws them away.
 _MAX_PACKED_TEXTS = 30
+# Of a PNG: encoders write one for every 8 KiB, some for every KiB.
+_MAX_CHUNKS = 1 << 16
 # What comes before a segment, in compressed data or out of place, is passed over as the decoder does.
 _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -58,11 +61,32 @@ def image_size(content: bytes) -> tuple[int, int]:
     return width, height
 
 
+def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The chunks of a PNG up to its end: name, and where their content begins and how many bytes it has.
+
+    Raises:
+        ValueError: there are too many, or the content of one is not there in whole. OpenCV takes as much memory as a
+            chunk says, up to 4 GB, before it reads any of it.
+    """
+    place = len(PNG_SIGNATURE)
+    for _ in range(_MAX_CHUNKS):
+        if place + 8 > len(png):
+            return
+        n_bytes, name = struct.unpack_from(">I4s", png, place)
+        if n_bytes > len(png) - place - 8:
+            raise ValueError("the image is truncated or damaged: it ends within a chunk")
+        yield name, place + 8, n_bytes
+        if name == b"IEND":
+            return
+        place += 12 + n_bytes
+    raise ValueError(f"a PNG of more than {_MAX_CHUNKS} chunks")
+
+
 def _size_of_png(content: bytes) -> tuple[int, int]:
     n_bytes, name, width, height = struct.unpack_from(">I4sII", content, 8)
     if (n_bytes, name) != (13, b"IHDR"):
         raise ValueError(_DAMAGED)
-    if content.count(b"zTXt") + content.count(b"iTXt") > _MAX_PACKED_TEXTS:
+    if sum(name in (b"zTXt", b"iTXt") for name, _, _ in png_chunks(content)) > _MAX_PACKED_TEXTS:
         raise ValueError(f"a PNG of more than {_MAX_PACKED_TEXTS} packed texts")
     return width, height
 
