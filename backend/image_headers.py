@@ -74,7 +74,7 @@ def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         n_bytes, name = struct.unpack_from(">I4s", png, place)
         if n_bytes > len(png) - place - 8:
-            raise ValueError("the image is truncated or damaged: it ends within a chunk")
+            raise ValueError("the image cannot be decoded; it is truncated or damaged")
         yield name, place + 8, n_bytes
         if name == b"IEND":
             return

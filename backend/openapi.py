@@ -32,8 +32,8 @@ _SHAPE: Example = (
 )
 _DAMAGED: Example = (
     "InvalidImage",
-    "utils.py:decode_image",
-    "part7.png: the image cannot be decoded; it is truncated or damaged",
+    "utils.py:check_image",
+    f"part7.png: the image cannot be decoded; it is truncated or damaged; {_ACCEPTED}",
 )
 _EMPTY: Example = ("InvalidImage", "utils.py:check_image", f"part7.png: the file is empty; {_ACCEPTED}")
 _TYPE: Example = (
