@@ -21,15 +21,15 @@ from pydantic import BaseModel, ValidationError
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from backend import __version__, bulk, migration
-from backend.config import Settings, load_settings
+from backend.common.config import Settings, load_settings
+from backend.common.errors import BackendError, ConfigError, InvalidRequest
+from backend.common.telemetry import configure_logging
 from backend.connections import bounded
 from backend.console import print_line, say
-from backend.errors import BackendError, ConfigError, InvalidRequest
 from backend.keys import OPEN, ApiKeys, is_loopback
+from backend.network.weights import find_weights
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
-from backend.telemetry import configure_logging
-from backend.weights import find_weights
 
 _ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
 _ABOUT_EPILOG = """\

@@ -12,10 +12,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.errors import BackendError, Forbidden, TooManyRequests, Unauthorized, error_reply
+from backend.common.errors import BackendError, Forbidden, TooManyRequests, Unauthorized, error_reply
+from backend.common.telemetry import annotate
 from backend.keys import OPEN, ApiKey, ApiKeys, is_loopback
 from backend.paths import is_documentation, route_path
-from backend.telemetry import annotate
 
 _READING = frozenset({"GET", "HEAD"})
 _OPEN = frozenset({"/health", "/ready"})

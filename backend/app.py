@@ -18,9 +18,11 @@ from starlette.requests import ClientDisconnect
 
 from backend import __version__, bank_routes, dataset_routes, dataset_runs, drift_routes, version_routes
 from backend.access import Gate, RateLimit
-from backend.config import Settings, load_settings
+from backend.common.config import Settings, load_settings
+from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
+from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
 from backend.dataset_routes import ids_of, model_reply
-from backend.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
+from backend.disk.layout import DEFAULT_RECIPE
 from backend.http_input import (
     SEND_JSON,
     HeaderRecipe,
@@ -37,7 +39,6 @@ from backend.http_input import (
     roi_key,
 )
 from backend.keys import ApiKeys
-from backend.layout import DEFAULT_RECIPE
 from backend.lifecycle import Admission, Lifecycle
 from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts, UnreadBody
 from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, json_body, multipart
@@ -55,7 +56,6 @@ from backend.replies import (
 from backend.roi_mask import parse_shape
 from backend.schemas import CalibrateRequest, FitFields, InferFields
 from backend.service import InspectionService
-from backend.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
 
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import structlog
 
-from backend.bank_images import THUMBNAIL_SIDE, BankImage, images_in, images_now, suspicious_images
-from backend.datasets import Sample
-from backend.errors import InvalidImage, InvalidRequest, TooLarge
-from backend.explain import Image, Reason, beside, panel_of_good, panel_of_place, reasons
+from backend.bank.images import THUMBNAIL_SIDE, BankImage, images_in, images_now, suspicious_images
+from backend.bank.reasons import Image, Reason, beside, panel_of_good, panel_of_place, reasons
+from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
+from backend.disk.datasets import Sample
+from backend.disk.layout import RoiKey
 from backend.infer import Finding
-from backend.layout import RoiKey
 from backend.results import InferResult
 from backend.roi_mask import Shape, build_mask
 from backend.service import InspectionService

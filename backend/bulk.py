@@ -17,12 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.bank_images import OwnImages
+from backend.bank.checkpoint import checkpoint_folder
+from backend.bank.images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT
-from backend.checkpoint import checkpoint_folder
-from backend.config import Settings
+from backend.common.config import Settings
+from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
 from backend.console import count, print_line, progress_bar, say, step_bars
-from backend.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
+from backend.disk.layout import RoiKey, check_recipe
 from backend.image_files import (
     Images,
     check_apart,
@@ -32,12 +33,11 @@ from backend.image_files import (
     read_image,
     write_heatmap,
 )
-from backend.layout import RoiKey, check_recipe
-from backend.percentile_choice import CANDIDATES, choose_percentile
 from backend.records import Conditions, Record, RecordFile, Row
 from backend.replies import region_reply, version_reply
 from backend.roi_mask import Shape, parse_shape
 from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
+from backend.scores.percentile_choice import CANDIDATES, choose_percentile
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage

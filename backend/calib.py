@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.promise import Promise, make_promise
+from backend.scores.promise import Promise, make_promise
 
 SEEN_IN_THE_FIT = (
     "the model was fitted on some of the OK images, whose scores are lower than those of fresh parts: check the "

@@ -16,8 +16,8 @@ import structlog
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from backend.errors import error_reply
-from backend.resources import raise_open_files
+from backend.common.errors import error_reply
+from backend.common.resources import raise_open_files
 from backend.security_headers import OF_REPLIES
 
 SLOWEST_BYTES_PER_S = 1024

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.errors import StorageError
+from backend.common.errors import StorageError
 
 
 def print_line(text: str) -> None:

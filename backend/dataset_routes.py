@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from backend import dataset_runs
+from backend.common.telemetry import annotate
 from backend.dataset_replies import (
     CalibrateDatasetReply,
     DatasetListReply,
@@ -29,7 +30,8 @@ from backend.dataset_replies import (
     UploadReply,
 )
 from backend.dataset_runs import Judged
-from backend.datasets import Label
+from backend.disk.datasets import Label
+from backend.disk.layout import RoiKey
 from backend.http_input import (
     HeaderRecipe,
     RequestId,
@@ -40,14 +42,12 @@ from backend.http_input import (
     read_fields,
     roi_key,
 )
-from backend.layout import RoiKey
 from backend.openapi import ERRORS, METADATA_EXAMPLE, multipart
 from backend.replies import ModelReply, PercentileChoiceReply, region_reply
 from backend.results import InferResult
 from backend.schemas import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
 from backend.service import InspectionService
 from backend.storage import FittedRoi
-from backend.telemetry import annotate
 
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20

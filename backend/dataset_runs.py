@@ -9,21 +9,21 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from backend.bank_images import OwnImages
+from backend.bank.images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT, Calibration
-from backend.datasets import Label, NewSample, Sample
-from backend.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
-from backend.image_headers import image_suffix
-from backend.layout import RoiKey
-from backend.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
-from backend.recipes import same_scale
+from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
+from backend.common.image_headers import image_suffix
+from backend.common.telemetry import annotate
+from backend.disk.datasets import Label, NewSample, Sample
+from backend.disk.layout import RoiKey
+from backend.disk.progress import Progress
+from backend.disk.recipes import same_scale
+from backend.disk.score_cache import ScoreCache
 from backend.results import FitResult, InferResult
 from backend.roi_mask import Shape, build_mask, parse_shape
-from backend.runs import Progress
-from backend.score_cache import ScoreCache
+from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.service import InspectionService
 from backend.storage import FittedRoi
-from backend.telemetry import annotate
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
 
 log: Any = structlog.get_logger(__name__)

@@ -23,13 +23,13 @@ import structlog
 from pydantic import ValidationError
 
 from backend.calib import Calibration
-from backend.drift import reference_of
-from backend.errors import BackendError, Conflict, StorageError
-from backend.layout import RoiKey
-from backend.locking import writing
-from backend.roi_drift import RoiDrift, Steps
+from backend.common.errors import BackendError, Conflict, StorageError
+from backend.common.telemetry import DRIFT_DETECTED
+from backend.disk.layout import RoiKey
+from backend.disk.locking import writing
+from backend.scores.drift_detector import reference_of
+from backend.scores.drift_statistics import RoiDrift, Steps
 from backend.storage import FittedRoi, ModelStore
-from backend.telemetry import DRIFT_DETECTED
 from backend.utils import read_small, write_atomic
 
 _FOLDER = ".drift"  # no id becomes a hidden folder

@@ -6,13 +6,13 @@ import numpy as np
 from fastapi import APIRouter, Query
 
 from backend.dataset_routes import ids_of
-from backend.drift import ALARM_AT
 from backend.drift_log import DriftLog, DriftStatus
 from backend.drift_replies import DriftingReply, DriftingRoiReply, DriftReply, RecentReply, ScoreSummaryReply
 from backend.http_input import HeaderRecipe, RequestId, Service, roi_key
 from backend.openapi import ERRORS
-from backend.roi_drift import RoiDrift, quantiles
 from backend.schemas import DriftResetRequest, RoiIds
+from backend.scores.drift_detector import ALARM_AT
+from backend.scores.drift_statistics import RoiDrift, quantiles
 
 router = APIRouter()
 

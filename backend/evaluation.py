@@ -16,18 +16,18 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from backend.bank.building import build_bank
+from backend.bank.embedding import check_memory, embed_all
 from backend.calib import choose_threshold
-from backend.config import Settings
+from backend.common.config import Settings
+from backend.common.errors import InvalidRequest, StorageError
 from backend.console import count, progress_bar, say, step_bars
-from backend.errors import InvalidRequest, StorageError
-from backend.extraction import check_memory, embed_all
-from backend.extractor import open_features
 from backend.features import DinoV2Features
-from backend.fitting import build_bank
 from backend.image_files import read_image
 from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.metrics import Measure, PixelHistograms, Rate, image_measures
 from backend.mvtec import GOOD, Category, TestImage, find_categories, read_mask
+from backend.network.loading import open_features
 from backend.patchcore import PatchCoreMemory
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
 

@@ -13,8 +13,8 @@ import jinja2
 
 from backend import __version__
 from backend.charts import few_shots, roc, score_histogram
+from backend.common.errors import StorageError
 from backend.console import progress_bar
-from backend.errors import StorageError
 from backend.evaluation import Case, CategoryResult, Evaluation, Group
 from backend.gallery import ColourScale, thumbnails
 from backend.metrics import (

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.errors import NonFiniteEmbeddings
-from backend.runtimes.base import Runtime
-from backend.telemetry import stage
+from backend.common.errors import NonFiniteEmbeddings
+from backend.common.telemetry import stage
+from backend.network.runtimes.base import Runtime
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], Array]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from backend.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
+from backend.common.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.utils import TEMPORARY_PREFIX
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.common.telemetry import stage
 from backend.features import DinoV2Features, Run
 from backend.patchcore import Embeddings, PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
-from backend.telemetry import stage
 from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
 
 Map = npt.NDArray[np.float32]

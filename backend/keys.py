@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from backend.config import Settings
-from backend.errors import ConfigError
+from backend.common.config import Settings
+from backend.common.errors import ConfigError
 
 Right = Literal["infer", "full"]
 """What a key may do: read and infer, or everything."""

@@ -14,18 +14,18 @@ from typing import Any
 from tqdm import tqdm
 
 from backend import dataset_runs, older
-from backend.checkpoint import checkpoint_folder
-from backend.config import Settings
+from backend.bank.checkpoint import checkpoint_folder
+from backend.common.config import Settings
+from backend.common.errors import BackendError, InvalidRequest, StorageError
 from backend.console import print_line, progress_bar, say, step_bars
 from backend.dataset_runs import scale_of
-from backend.datasets import LABELS, Label
-from backend.errors import BackendError, InvalidRequest, StorageError
-from backend.layout import HISTORY_FOLDER, INSPECTION_ROLE, RoiKey, current_place, is_inspection
-from backend.locking import writing
+from backend.disk.datasets import LABELS, Label
+from backend.disk.layout import HISTORY_FOLDER, INSPECTION_ROLE, RoiKey, current_place, is_inspection
+from backend.disk.locking import writing
+from backend.disk.recipes import RecipeStore, read_settings, same_scale
 from backend.migration_images import ImageCopies, StoredImage
 from backend.migration_report import Line, Report
 from backend.older import Found, OlderImage
-from backend.recipes import RecipeStore, read_settings, same_scale
 from backend.service import InspectionService
 from backend.utils import utc_now, write_atomic
 

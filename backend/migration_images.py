@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from backend.config import Settings
-from backend.datasets import LABELS, DatasetStore, Label, NewSample, Sample
-from backend.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
+from backend.common.config import Settings
+from backend.common.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
+from backend.common.image_headers import image_suffix
+from backend.disk.datasets import LABELS, DatasetStore, Label, NewSample, Sample
+from backend.disk.layout import RoiKey, dataset_folder, folder_name, is_inspection
 from backend.image_files import SUFFIXES, read_image
-from backend.image_headers import image_suffix
-from backend.layout import RoiKey, dataset_folder, folder_name, is_inspection
 from backend.older import OlderImage
 from backend.utils import ImageLimits, decode_image
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import DamagedMemory, InvalidRequest, StorageError
-from backend.layout import (
+from backend.common.errors import DamagedMemory, InvalidRequest, StorageError
+from backend.disk.layout import (
     CALIBRATION_FILE,
     DEFAULT_RECIPE,
     MEMORY_FILE,
@@ -21,8 +21,8 @@ from backend.layout import (
     ids_of_stem,
     layout_of_recipe,
 )
-from backend.memory_file import check_sizes
-from backend.recipes import OLDER_RECIPE_FILE
+from backend.disk.memory_file import check_sizes
+from backend.disk.recipes import OLDER_RECIPE_FILE
 
 _CALIBRATION_SUFFIX = "_calib.json"
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from backend.errors import Busy, MemoryNotFound, TooManyRequests
+from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
 from backend.replies import HEATMAP_EXAMPLE, ErrorReply
 
 _ROI = "role 'Master1', roi 'Pattern'"

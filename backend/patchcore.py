@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from backend.errors import Conflict
-from backend.resources import shared_pool
+from backend.common.errors import Conflict
+from backend.common.resources import shared_pool
 
 Embeddings = npt.NDArray[np.float32]
 

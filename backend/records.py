@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import filelock
 
-from backend.errors import InvalidRequest, StorageError
+from backend.common.errors import InvalidRequest, StorageError
 from backend.storage import CalibrationState
 from backend.utils import write_atomic
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from backend.bank_images import SuspiciousImage
+from backend.bank.images import SuspiciousImage
 from backend.calib import Calibration
 from backend.infer import Finding
 from backend.storage import CalibrationState, FittedRoi

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from backend.errors import InvalidShape
+from backend.common.errors import InvalidShape
 
 _Coordinate = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 _Length = Annotated[FiniteFloat, Field(gt=0, le=1e6)]

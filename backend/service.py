@@ -11,28 +11,35 @@ import numpy.typing as npt
 import structlog
 
 from backend import calib
-from backend.bank_images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
+from backend.bank.building import Bank, Base, bank_metadata, build_bank
+from backend.bank.checkpoint import Checkpoint
+from backend.bank.embedding import check_memory, embed_all, look_at
+from backend.bank.images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
 from backend.calib import Calibration
-from backend.checkpoint import Checkpoint
-from backend.config import Settings
-from backend.datasets import DatasetStore
+from backend.common.config import Settings
+from backend.common.errors import (
+    Conflict,
+    DamagedMemory,
+    IncompatibleMemory,
+    InvalidRequest,
+    MemoryNotFound,
+    StorageError,
+)
+from backend.common.telemetry import SCORES, annotate, stage
+from backend.disk.datasets import DatasetStore
+from backend.disk.layout import RoiKey, has_older_images
+from backend.disk.progress import Progress, RunBoard
+from backend.disk.recipes import RecipeStore, same_scale
+from backend.disk.versions import Version
 from backend.drift_log import DriftLog
-from backend.errors import Conflict, DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
-from backend.extraction import check_memory, embed_all, look_at
-from backend.extractor import differences_from, open_features
 from backend.features import DinoV2Features
-from backend.fitting import Bank, Base, bank_metadata, build_bank
 from backend.infer import Finding, Inference, InferenceEngine
-from backend.layout import RoiKey, has_older_images
-from backend.queueing import NetworkQueue, PixelBudget
-from backend.recipes import RecipeStore, same_scale
+from backend.network.loading import differences_from, open_features
+from backend.network.queueing import NetworkQueue, PixelBudget
 from backend.results import FitResult, InferResult, RoiState
 from backend.roi_mask import Shape
-from backend.runs import Progress, RunBoard
 from backend.storage import CalibrationState, FittedRoi, ModelStore
-from backend.telemetry import SCORES, annotate, stage
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
-from backend.versions import Version
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
 _BATCH_WINDOW_S = 0.003

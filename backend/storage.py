@@ -19,11 +19,8 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from backend import versions
-from backend.aliases import check_names
 from backend.calib import Calibration
-from backend.calibration_file import calibration_bytes, read_calibration
-from backend.errors import (
+from backend.common.errors import (
     Conflict,
     DamagedCalibration,
     DamagedMemory,
@@ -32,7 +29,9 @@ from backend.errors import (
     StorageError,
     VersionNotFound,
 )
-from backend.layout import (
+from backend.disk import versions
+from backend.disk.calibration_file import calibration_bytes, read_calibration
+from backend.disk.layout import (
     CALIBRATION_FILE,
     DEFAULT_RECIPE,
     HISTORY_FOLDER,
@@ -47,8 +46,8 @@ from backend.layout import (
     key_of,
     places,
 )
-from backend.locking import writing
-from backend.memory_file import (
+from backend.disk.locking import writing
+from backend.disk.memory_file import (
     StoredMemory,
     memory_bytes,
     memory_id,
@@ -57,10 +56,11 @@ from backend.memory_file import (
     summarise,
     written_memory_id,
 )
+from backend.disk.name_clashes import check_names
+from backend.disk.rollback import finish_put_back, put_back, read_next_calibration
+from backend.disk.versions import KEEP_VERSIONS, Change, Record, Version
 from backend.patchcore import FaissIndex, PatchCoreMemory
-from backend.rollback import finish_put_back, put_back, read_next_calibration
 from backend.utils import make_folder, sync_folder, utc_now, write_atomic
-from backend.versions import KEEP_VERSIONS, Change, Record, Version
 
 _CACHE_BYTES = 512 << 20
 _CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")

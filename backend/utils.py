@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from backend.errors import InvalidImage, TooLarge, UnsupportedImage
-from backend.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
-from backend.png_stream import unpacks_too_far
+from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
+from backend.common.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
+from backend.common.png_stream import unpacks_too_far
 
 # What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

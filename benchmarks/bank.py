@@ -16,11 +16,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from backend.config import load_settings
+from backend.bank.leave_one_out import HeldOut, hold_out, outliers
+from backend.common.config import load_settings
 from backend.infer import image_scores
-from backend.leave_one_out import HeldOut, hold_out, outliers
+from backend.network.weights import find_weights
 from backend.patchcore import Embeddings, PatchCoreMemory, l2_normalize
-from backend.weights import find_weights
 from benchmarks.common import print_table
 from benchmarks.levers.views import Network, TokenFiles, View, read
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backend.config import load_settings
+from backend.common.config import load_settings
+from backend.common.telemetry import configure_logging
 from backend.features import DinoV2Features
 from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
 from backend.service import InspectionService
-from backend.telemetry import configure_logging
 from benchmarks.common import interleaved, print_table, solar_cells
 
 RATE = 0.02

@@ -18,14 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from backend.calib import calibrate, choose_threshold
-from backend.config import load_settings
-from backend.drift import ALARM_AT, DriftDetector, reference_of, tolerated_rate
+from backend.common.config import load_settings
+from backend.common.telemetry import configure_logging
+from backend.disk.layout import RoiKey
 from backend.drift_log import DriftLog
-from backend.layout import RoiKey
 from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
 from backend.service import InspectionService
 from backend.storage import ModelStore
-from backend.telemetry import configure_logging
 from backend.utils import NamedImage
 from benchmarks.common import Image, at_most, png, print_table
 from benchmarks.splits import open_split

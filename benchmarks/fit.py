@@ -6,16 +6,16 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from backend.config import DEFAULT_MODEL, load_settings
-from backend.errors import ConfigError
+from backend.common.config import DEFAULT_MODEL, load_settings
+from backend.common.errors import ConfigError
+from backend.common.telemetry import configure_logging
+from backend.disk.layout import RoiKey
 from backend.features import preprocess
-from backend.layout import RoiKey
+from backend.network.runtimes.torch import TorchRuntime
+from backend.network.weights import find_weights
 from backend.patchcore import coreset_size, l2_normalize
-from backend.runtimes.torch import TorchRuntime
 from backend.service import InspectionService
-from backend.telemetry import configure_logging
 from backend.utils import NamedImage
-from backend.weights import find_weights
 from benchmarks.common import at_least, at_most, interleaved, print_table, solar_cells
 from benchmarks.coreset import plain_loop
 

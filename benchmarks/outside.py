@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from backend.config import load_settings
+from backend.common.config import load_settings
+from backend.common.telemetry import configure_logging
 from backend.features import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from backend.infer import find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Circle, build_mask
 from backend.service import InspectionService
-from backend.telemetry import configure_logging
 from backend.utils import ImageLimits, decode_image, encode_png_base64, percentile
 from benchmarks.common import interleaved, print_table, solar_cells
 

@@ -19,15 +19,15 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from backend.config import DEFAULT_MODEL, load_settings
-from backend.errors import ConfigError
+from backend.common.config import DEFAULT_MODEL, load_settings
+from backend.common.errors import ConfigError
 from backend.features import DinoV2Features
 from backend.infer import InferenceEngine
+from backend.network.runtimes import Runtime
+from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.torch import TorchRuntime
+from backend.network.weights import Weights, find_weights
 from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
-from backend.runtimes import Runtime
-from backend.runtimes.openvino import OpenVinoRuntime
-from backend.runtimes.torch import TorchRuntime
-from backend.weights import Weights, find_weights
 from benchmarks.common import print_table
 
 _SIZE = 448

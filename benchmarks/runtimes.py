@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from backend.config import DEFAULT_MODEL, load_settings
+from backend.common.config import DEFAULT_MODEL, load_settings
 from backend.features import preprocess
-from backend.runtimes.openvino import OpenVinoRuntime
-from backend.runtimes.torch import TorchRuntime
-from backend.weights import find_weights
+from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.torch import TorchRuntime
+from backend.network.weights import find_weights
 from benchmarks.common import interleaved, print_table, solar_cells
 
 

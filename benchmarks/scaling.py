@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backend.config import load_settings
+from backend.common.config import load_settings
 from backend.features import DinoV2Features
+from backend.network.runtimes import open_runtime
+from backend.network.weights import find_weights
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.runtimes import open_runtime
-from backend.weights import find_weights
 from benchmarks.common import cell_png, interleaved, print_table, solar_cells
 from benchmarks.server import Form, Server, bare_forward, serving
 from benchmarks.serving import alone, press

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.errors import InvalidRequest
+from backend.common.errors import InvalidRequest
 from backend.mvtec import find_categories
 
 # Data sets with more test images are large.

@@ -6,10 +6,10 @@ import time
 
 import cv2
 
-from backend.config import load_settings
-from backend.layout import RoiKey
+from backend.common.config import load_settings
+from backend.common.telemetry import RequestRecord, configure_logging, recording
+from backend.disk.layout import RoiKey
 from backend.service import InspectionService
-from backend.telemetry import RequestRecord, configure_logging, recording
 from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells
 

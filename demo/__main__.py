@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from backend.errors import ConfigError
+from backend.common.errors import ConfigError
 from backend.replies import CalibrateReply, FitReply
 from demo.cells import CITATION, LICENCE, SOURCE, Cell, Split, split_cells
 from demo.client import Client, DemoError, open_client

@@ -15,7 +15,7 @@ import httpx
 from pydantic import ValidationError
 from rich.console import Console
 
-from backend.config import load_settings
+from backend.common.config import load_settings
 from backend.replies import CalibrateReply, FitReply, HealthReply, InferReply
 from demo.cells import MM_PER_PX, Cell
 

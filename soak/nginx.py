@@ -19,8 +19,8 @@ import cv2
 import httpx
 import numpy as np
 
-from backend.config import load_settings
-from backend.weights import find_weights
+from backend.common.config import load_settings
+from backend.network.weights import find_weights
 from tests.integration.conftest import Server, free_port, running, serve_command
 
 _EXAMPLE = Path(__file__).parents[1] / "docker" / "nginx.conf"

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from backend.__main__ import main
-from backend.config import DEFAULT_MODEL, Settings
+from backend.common.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
-from backend.runtimes.openvino import OpenVinoRuntime
-from backend.weights import CANONICAL_NAME, Weights, find_weights
+from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.network.weights import CANONICAL_NAME, Weights, find_weights
 
 # Beside a developer's checkout; everything is proven the same without it, from PyPI.
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from backend.checkpoint import Checkpoint
-from backend.datasets import DatasetStore, NewSample
+from backend.bank.checkpoint import Checkpoint
+from backend.disk.datasets import DatasetStore, NewSample
+from backend.disk.layout import RoiKey
+from backend.disk.recipes import RecipeStore
 from backend.features import ExtractorIdentity
-from backend.layout import RoiKey
-from backend.recipes import RecipeStore
 from backend.storage import ModelStore
 from tests.test_storage import KEY, calibration_of, memory_of
 

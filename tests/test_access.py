@@ -8,8 +8,8 @@ import structlog
 
 from backend import access
 from backend.access import Gate, RateLimit
-from backend.config import Settings
-from backend.errors import TooManyRequests
+from backend.common.config import Settings
+from backend.common.errors import TooManyRequests
 from backend.keys import ApiKeys
 
 FULL, INFER, WRONG = "full-key-of-the-line", "infer-key-of-the-line", "nobody-knows-this-key"

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from backend import bank_runs, dataset_runs
-from backend.bank_images import BankImage, images_in, suspicious_images, thumbnail
-from backend.config import DEFAULT_MODEL, Settings
-from backend.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
+from backend.bank.images import BankImage, images_in, suspicious_images, thumbnail
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
+from backend.disk.layout import RoiKey
 from backend.features import DinoV2Features
-from backend.layout import RoiKey
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
-from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
@@ -229,7 +229,7 @@ class TestAppend:
         )
         service.fit_ok(KEY, parts[:4], mm_per_px=0.2)
         exact = service.fitted(KEY).metadata["covering_radius"]
-        monkeypatch.setattr("backend.fitting.MOST_PRODUCTS", 0)
+        monkeypatch.setattr("backend.bank.building.MOST_PRODUCTS", 0)
         assert service.fit_ok(KEY, parts[:4], mm_per_px=0.2).ok_scores is None
         bound = service.fitted(KEY).metadata["covering_radius"]
         if rate < 1:
@@ -241,8 +241,8 @@ class TestAppend:
     def test_a_bank_that_does_not_fit_into_memory_is_refused(self, service, parts, monkeypatch):
         service.fit_ok(KEY, parts[:2], mm_per_px=0.2, keep_all=True)
         before = service.fitted(KEY).memory_id
-        monkeypatch.setattr("backend.extraction.free_memory", lambda: 10**9)
-        monkeypatch.setattr("backend.extraction._COPIES_OF_BANK", 10**4)
+        monkeypatch.setattr("backend.bank.embedding.free_memory", lambda: 10**9)
+        monkeypatch.setattr("backend.bank.embedding._COPIES_OF_BANK", 10**4)
         monkeypatch.setattr("backend.service.check_memory", lambda *_: None)
         with pytest.raises(TooLarge, match="384 embeddings does not fit"):
             service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)

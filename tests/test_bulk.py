@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.config import DEFAULT_MODEL, Settings
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.disk.layout import RoiKey
 from backend.features import DinoV2Features
-from backend.layout import RoiKey
-from backend.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage

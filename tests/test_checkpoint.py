@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.checkpoint import Checkpoint
-from backend.errors import StorageError
+from backend.bank.checkpoint import Checkpoint
+from backend.common.errors import StorageError
 from backend.features import ExtractorIdentity
 
 IDENTITY = ExtractorIdentity("model", "0" * 64, 448, "stretch", "float32")

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from backend.config import DEFAULT_MODEL, Settings, load_settings
-from backend.errors import ConfigError
+from backend.common.config import DEFAULT_MODEL, Settings, load_settings
+from backend.common.errors import ConfigError
 
 OWN_MODEL = {"WEIGHTS": "/w/own.safetensors", "WEIGHTS_SHA256": "0f" * 32}
 

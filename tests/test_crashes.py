@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.checkpoint import Checkpoint
-from backend.datasets import DatasetStore
-from backend.errors import Conflict, StorageError
-from backend.recipes import RecipeStore
+from backend.bank.checkpoint import Checkpoint
+from backend.common.errors import Conflict, StorageError
+from backend.disk.datasets import DatasetStore
+from backend.disk.recipes import RecipeStore
 from backend.storage import ModelStore
 from tests.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, THIRD, sample
 from tests.test_storage import KEY, calibration_of, index_bytes, load, same_memory

@@ -9,13 +9,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from backend import dataset_runs
-from backend import runs as runs_module
-from backend.bank_images import images_in
+from backend.bank.images import images_in
 from backend.calib import choose_threshold
-from backend.config import Settings
-from backend.datasets import NewSample
-from backend.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
-from backend.layout import RoiKey
+from backend.common.config import Settings
+from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
+from backend.disk import progress as runs_module
+from backend.disk.datasets import NewSample
+from backend.disk.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import parse_shape
 from backend.service import InspectionService

@@ -8,10 +8,11 @@ import threading
 
 import pytest
 
-from backend import datasets, utils
-from backend.datasets import DatasetStore, NewSample
-from backend.errors import Conflict, InvalidImage, SampleNotFound, StorageError
-from backend.layout import RoiKey
+from backend import utils
+from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
+from backend.disk import datasets
+from backend.disk.datasets import DatasetStore, NewSample
+from backend.disk.layout import RoiKey
 
 KEY = RoiKey("Master1", "Pattern", "line 1")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from backend.config import Settings
+from backend.common.config import Settings
 from backend.records import Conditions, Record, RecordFile
 
 ROOT = Path(__file__).parents[1]

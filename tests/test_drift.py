@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_1samp
 
-from backend import drift
-from backend.drift import ALARM_AT, DriftDetector, reference_of, tolerated_rate
+from backend.scores import drift_detector
+from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
 
 MEAN, SPREAD = 0.45, 0.03
 MIDPOINT = 0.6
@@ -67,7 +67,7 @@ def _likelihood_ratio(rejected, odds):
 )
 def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monkeypatch, n_ok, threshold):
     level, early, runs = 200, 20, 60
-    monkeypatch.setattr(drift, "ALARM_AT", float(level))
+    monkeypatch.setattr(drift_detector, "ALARM_AT", float(level))
     rng = np.random.default_rng(n_ok)
     # Where p99 is the threshold, good parts are rejected, too: some of what is tolerated is theirs.
     share = TOLERATED if threshold else 0.02
@@ -81,7 +81,7 @@ def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monk
 
 
 def test_a_simulated_false_alarm_rate_would_notice_a_test_that_alarms_too_often(monkeypatch):
-    monkeypatch.setattr(drift, "ALARM_AT", 200.0)
+    monkeypatch.setattr(drift_detector, "ALARM_AT", 200.0)
     rng = np.random.default_rng(0)
     lengths = [parts_to_alarm(starting(rng, 30), rng, 2000, good_or_defective(rng, 2 * TOLERATED)) for _ in range(30)]
     assert ttest_1samp(lengths, 200, alternative="less").pvalue < 0.01

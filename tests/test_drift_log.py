@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from backend import drift_log
 from backend.calib import Calibration, calibrate
+from backend.disk.layout import RoiKey
 from backend.drift_log import DriftLog
-from backend.layout import RoiKey
-from backend.roi_drift import quantiles
+from backend.scores.drift_statistics import quantiles
 from backend.storage import FittedRoi, ModelStore
 from tests.test_storage import KEY, memory_of
 

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from backend import lifecycle
 from backend.app import create_app
-from backend.config import Settings
-from backend.layout import RoiKey
+from backend.common.config import Settings
+from backend.disk.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.service import InspectionService
 from backend.storage import ModelStore

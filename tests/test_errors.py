@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from backend import errors
-from backend.errors import (
+from backend.common import errors
+from backend.common.errors import (
     BackendError,
     Busy,
     ConfigError,

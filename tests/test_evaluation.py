@@ -16,13 +16,13 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from backend import evaluation, evaluation_report
-from backend.config import DEFAULT_MODEL, Settings
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.disk.layout import RoiKey
 from backend.features import DinoV2Features
 from backend.infer import to_image_grid
-from backend.layout import RoiKey
 from backend.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory
-from backend.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.bank_images import BankImage
-from backend.explain import beside, panel_of_good, panel_of_place, patch_box, reasons
+from backend.bank.images import BankImage
+from backend.bank.reasons import beside, panel_of_good, panel_of_place, patch_box, reasons
 from backend.infer import Inference, find_regions, to_image_grid
 from backend.patchcore import PatchCoreMemory, l2_normalize
 

@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.config import DEFAULT_MODEL
-from backend.errors import NonFiniteEmbeddings
+from backend.common.config import DEFAULT_MODEL
+from backend.common.errors import NonFiniteEmbeddings
 from backend.features import DinoV2Features, ExtractorIdentity, preprocess
-from backend.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.openvino import OpenVinoRuntime
 
 SIZES = [
     (512, 512),  # both axes shrink

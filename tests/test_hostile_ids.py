@@ -15,13 +15,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backend import storage
+from backend.bank.checkpoint import checkpoint_folder
 from backend.calib import calibrate
-from backend.checkpoint import checkpoint_folder
-from backend.datasets import DatasetStore, NewSample
-from backend.errors import BackendError, InvalidRequest, SampleNotFound
-from backend.layout import RoiKey, canonical_recipe, current_place, dataset_folder, folder_name, places, recipe_folder
+from backend.common.errors import BackendError, InvalidRequest, SampleNotFound
+from backend.disk.datasets import DatasetStore, NewSample
+from backend.disk.layout import (
+    RoiKey,
+    canonical_recipe,
+    current_place,
+    dataset_folder,
+    folder_name,
+    places,
+    recipe_folder,
+)
+from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.recipes import RecipeStore
 from backend.schemas import RoiIds
 from backend.storage import ModelStore
 from tests.test_layout import AWKWARD, ORDINARY

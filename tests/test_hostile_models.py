@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend import memory_file
 from backend.calib import calibrate
-from backend.datasets import DatasetStore, NewSample
-from backend.errors import DamagedMemory, IncompatibleMemory, StorageError
-from backend.layout import RoiKey
+from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
+from backend.disk import memory_file
+from backend.disk.datasets import DatasetStore, NewSample
+from backend.disk.layout import RoiKey
+from backend.disk.recipes import RecipeStore
+from backend.disk.score_cache import ScoreCache
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.recipes import RecipeStore
-from backend.score_cache import ScoreCache
 from backend.storage import ModelStore
 from soak.corpus import SEED
 

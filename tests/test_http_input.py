@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.config import Settings
+from backend.common.config import Settings
 from backend.service import InspectionService
 from backend.storage import ModelStore
 

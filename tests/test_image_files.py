@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
+from backend.common.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.image_files import check_apart, find_images, heatmap_path, image_sha256, read_image, write_heatmap
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend.errors import InvalidImage
-from backend.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
+from backend.common.errors import InvalidImage
+from backend.common.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
 from backend.utils import ImageLimits, check_image, decode_image
 from soak.corpus import corpus, endless_headers, mutations, pixels, saved
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from backend.errors import InvalidShape
+from backend.common.errors import InvalidShape
 from backend.features import preprocess
 from backend.infer import InferenceEngine, Region, find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory

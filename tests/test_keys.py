@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from backend import keys
-from backend.config import Settings
-from backend.errors import ConfigError
+from backend.common.config import Settings
+from backend.common.errors import ConfigError
 from backend.keys import ApiKeys
 
 FULL, OTHER, INFER = "full-key-of-the-line", 'other-key+of#the"line', "infer-key-of-the-line"

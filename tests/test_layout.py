@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from backend.calib import Calibration
-from backend.errors import IncompatibleMemory
-from backend.layout import (
+from backend.common.errors import IncompatibleMemory
+from backend.disk.layout import (
     RoiKey,
     canonical_recipe,
     current_place,

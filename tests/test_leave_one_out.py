@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from backend.bank.leave_one_out import hold_out, outliers
 from backend.infer import image_scores
-from backend.leave_one_out import hold_out, outliers
 from backend.patchcore import PatchCoreMemory, greedy_cover, l2_normalize
 
 PATCHES = 16

@@ -8,9 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from backend.features import preprocess
 from backend.infer import InferenceEngine
+from backend.network.runtimes import openvino
+from backend.network.runtimes.torch import timm
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.runtimes import openvino
-from backend.runtimes.torch import timm
 from benchmarks.levers.recipes import RULES, TURNED, DataSet, Foreground, Recipe, Search, joined, judge, maps, score
 from benchmarks.levers.views import Network, TokenFiles, View, resample_position_grid, stretch
 from benchmarks.splits import open_split

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from backend import lifecycle as lifecycle_module
 from backend.app import create_app
-from backend.config import Settings
-from backend.errors import WeightsError
+from backend.common.config import Settings
+from backend.common.errors import WeightsError
 from backend.service import InspectionService
 from backend.storage import ModelStore
 

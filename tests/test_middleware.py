@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 
 from backend import middleware
 from backend.app import create_app
-from backend.config import Settings
+from backend.common.config import Settings
 from backend.middleware import UnreadBody
 
 PIECE = {"type": "http.request", "body": bytes(1 << 20), "more_body": True}

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import memory_file
-from backend.config import DEFAULT_MODEL, Settings
-from backend.datasets import DatasetStore
-from backend.errors import StorageError
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.errors import StorageError
+from backend.disk import memory_file
+from backend.disk.datasets import DatasetStore
+from backend.disk.layout import RoiKey, current_place, dataset_folder, ids_of_stem
+from backend.disk.recipes import RecipeStore
 from backend.features import DinoV2Features
-from backend.layout import RoiKey, current_place, dataset_folder, ids_of_stem
-from backend.recipes import RecipeStore
-from backend.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service import InspectionService
 from backend.storage import ModelStore
 

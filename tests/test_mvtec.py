@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.errors import InvalidImage, InvalidRequest, TooLarge
+from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.mvtec import find_categories, read_mask
 from backend.utils import ImageLimits
 

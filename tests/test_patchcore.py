@@ -14,7 +14,7 @@ import pytest
 from sklearn.neighbors import KDTree
 
 from backend import patchcore
-from backend.layout import RoiKey
+from backend.disk.layout import RoiKey
 from backend.patchcore import (
     FaissIndex,
     PatchCoreMemory,
@@ -354,7 +354,7 @@ else:
 
 import numpy as np
 from backend.patchcore import PatchCoreMemory, SklearnIndex
-from backend.layout import RoiKey
+from backend.disk.layout import RoiKey
 from backend.storage import ModelStore
 
 folder = Path(sys.argv[1])

@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from backend.errors import InvalidRequest
-from backend.percentile_choice import CANDIDATES, choose_percentile
+from backend.common.errors import InvalidRequest
+from backend.scores.percentile_choice import CANDIDATES, choose_percentile
 
 
 def scores(rng, n, shifts):

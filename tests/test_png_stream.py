@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.errors import InvalidImage
-from backend.png_stream import unpacks_too_far
+from backend.common.errors import InvalidImage
+from backend.common.png_stream import unpacks_too_far
 from backend.utils import ImageLimits, decode_image
 from soak.corpus import png, png_chunk
 

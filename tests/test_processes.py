@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.errors import Conflict
-from backend.layout import RoiKey
+from backend.common.errors import Conflict
+from backend.disk.layout import RoiKey
+from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.recipes import RecipeStore
 from backend.storage import ModelStore
 
 KEY = RoiKey("Master1", "Pattern", "line 1")

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import betainc
 
 from backend.calib import Calibration, calibrate, choose_threshold, conformal_threshold
-from backend.promise import _SHARE_OF_MIXED, Promise, make_promise, upper_bound
+from backend.scores.promise import _SHARE_OF_MIXED, Promise, make_promise, upper_bound
 
 REPETITIONS = 2000
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from backend.bank.building import build_bank
 from backend.calib import calibrate
-from backend.fitting import build_bank
 from backend.patchcore import l2_normalize
 
 TOKEN_HW, DIM = (3, 3), 6

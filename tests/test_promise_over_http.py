@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.calib import calibrate
-from backend.config import Settings
+from backend.common.config import Settings
 from backend.service import InspectionService
 from backend.storage import ModelStore
 

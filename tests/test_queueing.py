@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from backend.errors import Busy
-from backend.queueing import NetworkQueue, PixelBudget
-from backend.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, RequestRecord, recording
+from backend.common.errors import Busy
+from backend.common.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, RequestRecord, recording
+from backend.network.queueing import NetworkQueue, PixelBudget
 
 DEADLINE_S = 20
 

@@ -10,10 +10,11 @@ import time
 import filelock
 import pytest
 
-from backend import recipes, utils
-from backend.errors import Conflict, StorageError
-from backend.layout import RoiKey
-from backend.recipes import RecipeStore
+from backend import utils
+from backend.common.errors import Conflict, StorageError
+from backend.disk import recipes
+from backend.disk.layout import RoiKey
+from backend.disk.recipes import RecipeStore
 from backend.storage import ModelStore
 from tests.test_storage import memory_of
 
@@ -94,7 +95,7 @@ def test_where_it_cannot_be_told_what_is_stored_nothing_is_done_and_settled(tmp_
 
 def _die_while_settling(root):
     script = (
-        "import os, pathlib; from backend.recipes import RecipeStore\n"
+        "import os, pathlib; from backend.disk.recipes import RecipeStore\n"
         f"with RecipeStore(pathlib.Path({str(root)!r})).settling('line 1', 0.2): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)

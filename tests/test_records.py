@@ -9,7 +9,7 @@ import resource
 import filelock
 import pytest
 
-from backend.errors import InvalidRequest, StorageError
+from backend.common.errors import InvalidRequest, StorageError
 from backend.records import Conditions, Record, RecordFile
 
 CONDITIONS = Conditions(

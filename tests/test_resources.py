@@ -6,8 +6,8 @@ import sys
 import psutil
 import pytest
 
-from backend import resources
-from backend.resources import free_memory, usable_cores
+from backend.common import resources
+from backend.common.resources import free_memory, usable_cores
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_free_memory_is_what_the_system_has_or_less_where_a_container_ends_earli
 
 def test_threads_are_limited_in_every_numeric_library():
     script = (
-        "import json, numpy, scipy.linalg; from backend.resources import limit_threads; limit_threads(1);"
+        "import json, numpy, scipy.linalg; from backend.common.resources import limit_threads; limit_threads(1);"
         "import cv2, faiss, threadpoolctl;"
         "pools = {pool['filepath']: pool['num_threads'] for pool in threadpoolctl.threadpool_info()};"
         "print(json.dumps([cv2.getNumThreads(), faiss.omp_get_max_threads(), *pools.values()]))"
@@ -63,7 +63,7 @@ def test_threads_are_limited_in_every_numeric_library():
 
 def test_a_process_may_open_as_many_files_as_the_system_lets_it():
     program = (
-        "import resource; from backend.resources import raise_open_files; "
+        "import resource; from backend.common.resources import raise_open_files; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100)); "
         "print(raise_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from backend.errors import InvalidRequest, InvalidShape
+from backend.common.errors import InvalidRequest, InvalidShape
 from backend.roi_mask import build_mask, parse_shape
 
 RECTS = [

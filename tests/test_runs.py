@@ -8,10 +8,10 @@ import time
 
 from structlog.testing import capture_logs
 
-from backend import runs as runs_module
-from backend.layout import RoiKey
-from backend.runs import RunBoard
-from backend.telemetry import RequestRecord, recording
+from backend.common.telemetry import RequestRecord, recording
+from backend.disk import progress as runs_module
+from backend.disk.layout import RoiKey
+from backend.disk.progress import RunBoard
 
 KEY = RoiKey("Master1", "Pattern", "line 1", "K")
 
@@ -68,7 +68,7 @@ def test_it_is_told_and_logged_with_an_estimate_of_the_time_left(tmp_path, monke
 
 def test_what_a_killed_process_left_is_forgotten(tmp_path):
     script = (
-        "import os, pathlib; from backend.runs import RunBoard; from backend.layout import RoiKey\n"
+        "import os, pathlib; from backend.disk.progress import RunBoard; from backend.disk.layout import RoiKey\n"
         f"with RunBoard(pathlib.Path({str(tmp_path)!r})).run('fit', RoiKey('a', 'b'), 1): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)

@@ -12,14 +12,14 @@ import numpy as np
 import openvino
 import pytest
 
-from backend import runtimes
-from backend.config import DEFAULT_MODEL, Settings
-from backend.errors import ConfigError
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.errors import ConfigError
 from backend.features import preprocess
+from backend.network import runtimes
+from backend.network.runtimes import open_runtime
+from backend.network.runtimes.openvino import OpenVinoRuntime, build_vit, resample_position_grid
+from backend.network.runtimes.torch import TorchRuntime, select_patch_tokens
 from backend.patchcore import PatchCoreMemory
-from backend.runtimes import open_runtime
-from backend.runtimes.openvino import OpenVinoRuntime, build_vit, resample_position_grid
-from backend.runtimes.torch import TorchRuntime, select_patch_tokens
 
 # After backend.runtimes.torch, which makes torchvision importable beside a CPU build of torch.
 import timm  # isort: skip
@@ -207,8 +207,8 @@ def test_the_position_grid_is_resampled_as_timm_resamples_it(weights, side):
 
 def test_openvino_serves_the_default_model_without_importing_torch(weights):
     script = (
-        "import sys, numpy; from backend.config import Settings; from backend.weights import Weights;"
-        "from backend.runtimes import open_runtime; from pathlib import Path;"
+        "import sys, numpy; from backend.common.config import Settings; from backend.network.weights import Weights;"
+        "from backend.network.runtimes import open_runtime; from pathlib import Path;"
         f"runtime, reason = open_runtime(Settings(input_size=28), Weights(Path({str(weights.path)!r}), '', ''));"
         "assert runtime.forward(numpy.zeros((1, 3, 28, 28), numpy.float32)).shape == (1, 4, 384);"
         "print(runtime.name, reason, sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"

@@ -4,9 +4,9 @@ import json
 
 from structlog.testing import capture_logs
 
-from backend import score_cache
+from backend.disk import score_cache
+from backend.disk.score_cache import ScoreCache
 from backend.roi_mask import Circle, Rect
-from backend.score_cache import ScoreCache
 
 CONDITIONS = {"memory_id": "a", "score_percentile": 99.0}
 CIRCLE = Circle(kind="circle", cx=1, cy=1, r=1)

@@ -7,16 +7,16 @@ import cv2
 import pytest
 from safetensors.torch import save_file
 
-from backend import extraction
-from backend.config import DEFAULT_MODEL, Settings
-from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, TooLarge
+from backend.bank import embedding
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, TooLarge
+from backend.disk.layout import RoiKey
 from backend.features import DinoV2Features
-from backend.layout import RoiKey
-from backend.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.network.weights import sha256_of
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from backend.weights import sha256_of
 
 KEY = RoiKey("Master1", "Pattern")
 
@@ -129,7 +129,7 @@ def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, n
 
 def test_a_fit_that_does_not_fit_into_memory_changes_nothing(features, named, tmp_path, monkeypatch):
     service = service_with(features, tmp_path)
-    monkeypatch.setattr(extraction, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(embedding, "free_memory", lambda: 1_000_000)
     with pytest.raises(TooLarge, match=r"2 images × 1024 patches × .* 1 MB are free"):
         service.fit_ok(KEY, named[:2], mm_per_px=1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -233,7 +233,7 @@ def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):
 
 
 def test_another_network_of_timm_serves_with_weights_and_hash_of_its_own_and_never_mixes(features, named, tmp_path):
-    importlib.import_module("backend.runtimes.torch")  # timm imports only after it
+    importlib.import_module("backend.network.runtimes.torch")  # timm imports only after it
     timm = importlib.import_module("timm")
     # Random weights will do: nothing here depends on what the tokens mean.
     name = "vit_small_patch14_reg4_dinov2.lvd142m"

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend import calibration_file, storage, utils
-from backend import layout as layout_module
+from backend import storage, utils
 from backend.calib import Calibration, calibrate
-from backend.config import Settings
-from backend.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
-from backend.layout import RoiKey, folder_name
+from backend.common.config import Settings
+from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
+from backend.disk import calibration_file
+from backend.disk import layout as layout_module
+from backend.disk.layout import RoiKey, folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.service import InspectionService
 from backend.storage import FittedRoi, ModelStore

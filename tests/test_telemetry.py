@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import structlog
 
-from backend import telemetry
-from backend.telemetry import RequestRecord, annotate, configure_logging, recording, render_metrics, stage
+from backend.common import telemetry
+from backend.common.telemetry import RequestRecord, annotate, configure_logging, recording, render_metrics, stage
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from backend import utils
-from backend.config import Settings
-from backend.errors import InvalidImage, TooLarge, UnsupportedImage
-from backend.layout import RoiKey
+from backend.common.config import Settings
+from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
+from backend.disk.layout import RoiKey
 from backend.service import InspectionService
 from backend.storage import ModelStore
 from backend.utils import (

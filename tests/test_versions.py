@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import memory_file, older, storage, versions
-from backend.config import Settings
-from backend.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
-from backend.layout import RoiKey, folder_name
+from backend import older, storage
+from backend.common.config import Settings
+from backend.common.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
+from backend.disk import memory_file, versions
+from backend.disk.layout import RoiKey, folder_name
 from backend.patchcore import PatchCoreMemory
 from backend.service import InspectionService
 from backend.storage import ModelStore

@@ -16,10 +16,10 @@ import torch
 from safetensors.numpy import load, load_file, save, save_file
 from safetensors.torch import save_file as save_torch_file
 
-from backend import weights as weights_module
-from backend.config import Settings
-from backend.errors import ConfigError, WeightsError
-from backend.weights import (
+from backend.common.config import Settings
+from backend.common.errors import ConfigError, WeightsError
+from backend.network import weights as weights_module
+from backend.network.weights import (
     CANONICAL_NAME,
     CANONICAL_SHA256,
     HUB_SHA256,

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.config import load_settings
-from backend.weights import find_weights
+from backend.common.config import load_settings
+from backend.network.weights import find_weights
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
 from benchmarks.common import print_table

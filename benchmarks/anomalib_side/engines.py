@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from backend.config import load_settings
+from backend.common.config import load_settings
 from backend.features import preprocess
-from backend.runtimes.openvino import OpenVinoRuntime
-from backend.weights import find_weights
+from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.network.weights import find_weights
 from benchmarks.anomalib_side.worker import Worker
 from benchmarks.common import print_table
 from demo.cells import Cell, split_cells

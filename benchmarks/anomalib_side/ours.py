@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from backend.config import load_settings
-from backend.layout import RoiKey
+from backend.common.config import load_settings
+from backend.common.telemetry import RequestRecord, recording
+from backend.disk.layout import RoiKey
 from backend.patchcore import k_center_greedy
 from backend.service import InspectionService
-from backend.telemetry import RequestRecord, recording
 from backend.utils import NamedImage
 from benchmarks.anomalib_side.worker import serve
 from benchmarks.coreset import plain_loop

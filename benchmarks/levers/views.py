@@ -14,9 +14,9 @@ from openvino import opset13 as op
 from safetensors.numpy import load_file
 
 from backend.features import IMAGENET_MEAN, IMAGENET_STD, PREPROCESSING
-from backend.runtimes import openvino as vit
-from backend.runtimes.openvino import BLOCKS, PATCH
-from backend.weights import Weights
+from backend.network.runtimes import openvino as vit
+from backend.network.runtimes.openvino import BLOCKS, PATCH
+from backend.network.weights import Weights
 
 Array = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
@@ -131,7 +131,7 @@ class Network:
 
 
 def _build(weights: vit.Tensors, grid_hw: tuple[int, int], blocks: Sequence[int], precision: str) -> ov.Model:
-    """`backend.runtimes.openvino.build_vit`, for a grid of any shape and with an output per block."""
+    """`backend.network.runtimes.openvino.build_vit`, for a grid of any shape and with an output per block."""
     rows, columns = grid_hw
     n_patches = rows * columns
     lower = ov.Type.bf16 if precision == "bfloat16" else None

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.config import Settings
-from backend.weights import Weights
+from backend.common.config import Settings
+from backend.network.weights import Weights
 from tests.integration.gui import Gui
 
 ROOT = Path(__file__).parents[2]

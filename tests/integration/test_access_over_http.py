@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import (
     ROOT,
     Server,

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.config import Settings
-from backend.weights import Weights
+from backend.common.config import Settings
+from backend.network.weights import Weights
 from tests.integration.conftest import ROOT, Server
 
 COMMAND = [sys.executable, "-m", "backend"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import gunicorn_command, running, serve_command
 from tests.integration.gui import image_parts, multipart_body
 

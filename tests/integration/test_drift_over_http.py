@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import gunicorn_command, running, uvicorn_command
 from tests.integration.gui import Gui
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import running
 
 _LARGEST_FILE = 100_000  # bytes; the memory bank of an image has 24,576

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import Server, gunicorn_command, running, serve_command
 from tests.integration.gui import (
     CALIBRATION,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import ROOT, free_port, gunicorn_command, running, serve_command, uvicorn_command
 from tests.integration.gui import Gui
 

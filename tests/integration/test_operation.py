@@ -12,8 +12,8 @@ from typing import Any
 import filelock
 import pytest
 
-from backend.resources import usable_cores
-from backend.weights import Weights
+from backend.common.resources import usable_cores
+from backend.network.weights import Weights
 from tests.integration.conftest import ROOT, Server, gunicorn_command, running, serve_command, uvicorn_command
 from tests.integration.gui import Gui, Part
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from tests.integration.conftest import Server, gunicorn_command, running
 from tests.integration.gui import Gui, Head, Reply
 

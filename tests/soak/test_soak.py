@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from backend.weights import Weights
+from backend.network.weights import Weights
 from benchmarks.server import Server, serving
 from soak.abuse import BODIES, exchange
 from soak.api import schemathesis

@@ -1,0 +1,1 @@
+"""From images to a memory bank. No files of models, no HTTP."""

@@ -1,0 +1,195 @@
+"""From the embeddings of a fit to its memory bank, and what is recorded about it. No files, no HTTP."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from backend.bank.embedding import check_bank
+from backend.bank.images import BankImage, as_metadata, images_now
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
+from backend.common.errors import Conflict, DamagedMemory
+from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
+from backend.storage import FittedRoi
+
+Turn = Callable[[], AbstractContextManager[object]]
+OnProgress = Callable[[str, int, int], None]
+
+log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a fit appends to.
+
+    Attributes:
+        fitted: it, as it was found.
+        covering_radius: distance within which the bank covers the images that it was built from.
+        coreset_rate: share of their patches that it was to keep.
+        n_images, n_embeddings: how many it was built from.
+        images: what is remembered of them, with scores that were made as they are now.
+        source: where they came from, if that is known.
+        thumbnails: of each of them; empty bytes where none was kept.
+    """
+
+    fitted: FittedRoi
+    covering_radius: float
+    coreset_rate: float
+    n_images: int
+    n_embeddings: int
+    images: list[BankImage]
+    source: str | None
+    thumbnails: list[bytes]
+
+    @property
+    def memory(self) -> PatchCoreMemory:
+        """Its bank."""
+        return self.fitted.memory
+
+    @classmethod
+    def of(cls, fitted: FittedRoi, thumbnails: list[bytes], blur_sigma: float) -> "Base":
+        """What a stored model is to a fit that appends to it.
+
+        Args:
+            fitted: the model.
+            thumbnails: see `Base`.
+            blur_sigma: as of inferences now.
+
+        Raises:
+            Conflict: it lacks what an earlier version did not record.
+            DamagedMemory: what is recorded makes no sense.
+        """
+        try:
+            radius, rate = (float(fitted.metadata[name]) for name in ("covering_radius", "coreset_rate"))
+            n_images, n_embeddings = (int(fitted.metadata[name]) for name in ("n_images", "n_embeddings"))
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+            raise Conflict(
+                f"{fitted.key} was fitted by an earlier version and cannot be appended to: fit it anew on all images"
+            ) from exc
+        if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
+            raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
+        images = images_now(fitted.metadata, blur_sigma)
+        pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
+        counts = (n_images, n_embeddings)
+        return cls(fitted, radius, rate, *counts, images, fitted.metadata.get("source"), pictures)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The memory bank of a fit.
+
+    Attributes:
+        memory: the bank.
+        covering_radius: see `Base`; where there is no `held_out`, an upper bound.
+        held_out: what the fit tells about its own images; None where that would have taken too long.
+    """
+
+    memory: PatchCoreMemory
+    covering_radius: float
+    held_out: HeldOut | None
+
+
+def build_bank(
+    embeddings: Embeddings,
+    digests: Sequence[str],
+    token_hw: tuple[int, int],
+    coreset_rate: float,
+    base: Base | None,
+    turn: Turn,
+    on_progress: OnProgress,
+) -> Bank:
+    """Select the memory bank and compare each image with that of the others.
+
+    Args:
+        embeddings: float32 [N, D] of the images, in order; normalised in place.
+        digests: hash of each image's file, by which copies are known.
+        token_hw: token grid (rows, columns).
+        coreset_rate: share to keep, where there is no base.
+        base: the model to append to; None begins anew.
+        turn: see `k_center_greedy`.
+        on_progress: called with the step, how much of it is done, and of how much.
+
+    Raises:
+        Conflict: the images are too unlike those of the base.
+        TooLarge: the memory bank would not fit into the memory that is free.
+    """
+    if base is None:
+        memory = PatchCoreMemory.build(
+            embeddings, token_hw, coreset_rate, lambda done, total: on_progress("coreset", done, total), turn
+        )
+    else:
+        memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
+    if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
+        log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
+        return Bank(memory, base.covering_radius if base else _last_distance(memory, len(embeddings)), None)
+    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
+    before = [image.sha256 for image in base.images] if base else []
+    held_out = hold_out(
+        embeddings,
+        np.array([numbers[digest] for digest in digests]),
+        memory.embeddings,
+        _owners(memory, [numbers.get(digest, -1) for digest in [*before, *digests]]),
+        lambda done, total: on_progress("score", done, total),
+        turn,
+    )
+    return Bank(memory, base.covering_radius if base else held_out.covering_radius, held_out)
+
+
+def _last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
+    """How far the last pick was from those before; no point was farther. 0 of a bank that keeps every embedding."""
+    bank = memory.embeddings
+    if len(bank) == n_embeddings:
+        return 0.0
+    return float(distance_of_cosine((bank[:-1] @ bank[-1]).max()))
+
+
+def _extended(
+    base: Base, embeddings: Embeddings, turn: Turn, on_progress: Callable[[int, int], None]
+) -> PatchCoreMemory:
+    memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn, on_progress)
+    check_bank(len(memory.embeddings), embeddings.shape[1])
+    return memory
+
+
+def _owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The number of the image that each embedding of a bank comes from, -1 where it is not known.
+
+    Args:
+        memory: the bank.
+        numbers: of each image that it was built from, in order.
+    """
+    owners = np.full(len(memory.embeddings), -1)
+    if memory.patches is not None:
+        known = memory.patches >= 0
+        rows, columns = memory.token_hw
+        owners[known] = np.asarray(numbers)[memory.patches[known] // (rows * columns)]
+    return owners
+
+
+def bank_metadata(
+    bank: Bank, base: Base | None, images: Sequence[BankImage], n_new: int, coreset_rate: float, mm_per_px: float
+) -> dict[str, Any]:
+    """What is recorded with a memory bank about its making.
+
+    Args:
+        bank: the memory bank.
+        base: what it was appended to.
+        images: all that it was built from.
+        n_new: how many of them are of this fit.
+        coreset_rate: share to keep, where there is no base.
+        mm_per_px: millimetres per pixel.
+    """
+    rows, columns = bank.memory.token_hw
+    return {
+        "coreset_rate": base.coreset_rate if base else coreset_rate,
+        "n_embeddings": (base.n_embeddings if base else 0) + n_new * rows * columns,
+        "n_images": (base.n_images if base else 0) + n_new,
+        "mm_per_px": mm_per_px,
+        "images": as_metadata(images),
+        "covering_radius": bank.covering_radius,
+    }

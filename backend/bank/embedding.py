@@ -1,0 +1,249 @@
+"""Embedding the images of a fit: checked first, decoded in advance, in one array, within the memory that is free."""
+
+import contextlib
+import contextvars
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from backend.bank.checkpoint import Checkpoint
+from backend.common.errors import InvalidShape, StorageError, TooLarge
+from backend.common.resources import free_memory
+from backend.common.telemetry import stage
+from backend.features import DinoV2Features, preprocess, require_finite
+from backend.patchcore import coreset_size
+from backend.roi_mask import Shape, build_mask
+from backend.utils import ImageLimits, NamedImage, check_image, decode_image
+
+# What a fit needs beside its embeddings and images: blocks of distances, the network's own buffers.
+_FIXED_BYTES = 256 << 20
+# Of every embedding kept: the bank, its index, and both as bytes on their way to the disk.
+_COPIES_OF_BANK = 6
+# Of every embedding: what the coreset knows about it besides its numbers.
+_BYTES_PER_EMBEDDING = 64
+
+# One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
+_preparing = ThreadPoolExecutor(1, "prepare")
+
+Array = npt.NDArray[np.float32]
+log: Any = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Known(NamedTuple):
+    """An image whose embeddings the checkpoint has."""
+
+    embeddings: Array
+
+
+class _Fresh(NamedTuple):
+    """An image on its way to the network: its pixels, float32 [3, S, S], and its bytes if a checkpoint wants them."""
+
+    content: bytes | None
+    pixels: Array
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What is known of a fit's images before any is decoded, in their order.
+
+    Attributes:
+        sizes: (rows, columns) in pixels.
+        digests: sha256 of the files, in hexadecimal digits.
+        most_bytes: of the largest file.
+    """
+
+    sizes: list[tuple[int, int]]
+    digests: list[str]
+    most_bytes: int
+
+    @property
+    def most_pixels(self) -> int:
+        """Of the largest image."""
+        return max(height * width for height, width in self.sizes)
+
+    def only(self, numbers: Sequence[int]) -> "Headers":
+        """What is known of some of the images.
+
+        Args:
+            numbers: their positions.
+        """
+        return Headers(
+            [self.sizes[number] for number in numbers], [self.digests[number] for number in numbers], self.most_bytes
+        )
+
+
+def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> Headers:
+    """Refuse images that cannot be fitted, as far as their headers tell.
+
+    Args:
+        images: at least one.
+        masks: of each image, in its pixels.
+        limits: for every image.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: see `check_image`.
+        InvalidShape: see `build_mask`.
+    """
+    sizes, digests, most_bytes = [], [], 0
+    for image, mask in zip(images, masks, strict=True):
+        content = image.read()
+        width, height = check_image(content, image.name, limits)
+        try:
+            build_mask(mask, (height, width))
+        except InvalidShape as exc:
+            raise InvalidShape(f"{image.name}: {exc}") from exc
+        sizes.append((height, width))
+        digests.append(hashlib.sha256(content).hexdigest())
+        most_bytes = max(most_bytes, len(content))
+    return Headers(sizes, digests, most_bytes)
+
+
+def check_memory(
+    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int, n_before: int = 0
+) -> None:
+    """See that a fit will fit.
+
+    Args:
+        features: the extractor.
+        n_images: images in the fit.
+        coreset_rate: share of their embeddings that the memory bank keeps.
+        most_pixels: pixels of the largest of them.
+        most_bytes: bytes of the largest file.
+        n_before: embeddings of the memory bank that they are appended to.
+
+    Raises:
+        TooLarge: it needs more memory than is free; the message has the arithmetic.
+    """
+    rows, columns = features.token_hw
+    n_embeddings = n_images * rows * columns
+    embeddings = n_embeddings * (features.dim * 4 + _BYTES_PER_EMBEDDING)
+    bank = (n_before + coreset_size(n_embeddings, coreset_rate)) * features.dim * 4 * _COPIES_OF_BANK
+    # One image is decoded at a time; the others are pixels for the network, on their way to it or in its batch.
+    on_the_way = _most_ahead(features) + 2 * features.runtime.batch + 1
+    fixed = most_pixels * 3 * 2 + on_the_way * (3 * features.input_size**2 * 4 + most_bytes) + _FIXED_BYTES
+    needed, free = embeddings + bank + fixed, free_memory()
+    if needed > free:
+        raise TooLarge(
+            f"this fit does not fit into memory: {n_images} images × {rows * columns} patches × ({features.dim} × 4 + "
+            f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, with {bank / 1e6:.0f} MB for a memory bank of "
+            f"{100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB whatever their number {needed / 1e6:.0f} MB, "
+            f"and {free / 1e6:.0f} MB are free; send fewer images or free memory"
+        )
+
+
+def check_bank(n_embeddings: int, dim: int) -> None:
+    """See that a memory bank whose size only its making could tell fits beside itself, indexed and serialised.
+
+    Args:
+        n_embeddings: of the bank.
+        dim: length of each.
+
+    Raises:
+        TooLarge: it does not.
+    """
+    needed, free = n_embeddings * dim * 4 * (_COPIES_OF_BANK - 1), free_memory()
+    if needed > free:
+        raise TooLarge(
+            f"a memory bank of {n_embeddings} embeddings does not fit into memory: it takes {needed / 1e6:.0f} MB "
+            f"more, and {free / 1e6:.0f} MB are free; append fewer images or free memory"
+        )
+
+
+def embed_all(
+    images: Sequence[NamedImage],
+    features: DinoV2Features,
+    limits: ImageLimits,
+    *,
+    turn: Callable[[], AbstractContextManager[None]],
+    checkpoint: Checkpoint | None,
+    on_progress: Callable[[int, int], None],
+) -> Array:
+    """Embed all images in order, each decoded while the network runs on those before it.
+
+    Args:
+        images: at least one.
+        features: the extractor.
+        limits: for every image.
+        turn: held while the network runs.
+        checkpoint: gives and keeps embeddings; None keeps nothing.
+        on_progress: called with (embedded, all images).
+
+    Returns:
+        float32 [len(images) * rows * columns, D], not L2-normalised.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
+    """
+    rows, columns = features.token_hw
+    embeddings = np.empty((len(images), rows * columns, features.dim), np.float32)
+
+    def prepare(image: NamedImage) -> _Known | _Fresh:
+        content = image.read()
+        keeper = checkpoint  # which the fit's own thread may give up at any time
+        if keeper is not None and (known := keeper.get(content)) is not None:
+            return _Known(known)
+        with stage("decode"):
+            decoded = decode_image(content, image.name, limits)
+        with stage("preprocess"):
+            return _Fresh(content if keeper else None, preprocess(decoded, features.input_size))
+
+    waiting: list[tuple[int, _Fresh]] = []  # for the next forward pass
+    with contextlib.closing(_ahead(prepare, images, _most_ahead(features))) as in_order:
+        for position, prepared in enumerate(in_order):
+            if isinstance(prepared, _Known):
+                embeddings[position] = prepared.embeddings
+            else:
+                waiting.append((position, prepared))
+            if len(waiting) == features.runtime.batch or (waiting and position == len(images) - 1):
+                with turn(), stage("extract"):
+                    tokens = features.runtime.forward(np.stack([fresh.pixels for _, fresh in waiting]))
+                require_finite(tokens)
+                for (index, fresh), own_tokens in zip(waiting, tokens, strict=True):
+                    embeddings[index] = own_tokens
+                    if checkpoint is not None and fresh.content is not None:
+                        checkpoint = _keep(checkpoint, fresh.content, own_tokens)
+                waiting.clear()
+            on_progress(position + 1 - len(waiting), len(images))
+    return embeddings.reshape(-1, features.dim)
+
+
+def _keep(checkpoint: Checkpoint, image: bytes, tokens: Array) -> Checkpoint | None:
+    """Put tokens into the checkpoint; None if that failed: the fit goes on without."""
+    try:
+        checkpoint.put(image, tokens)
+    except StorageError as exc:
+        log.warning("fit.checkpoint_lost", reason=str(exc))
+        return None
+    return checkpoint
+
+
+def _most_ahead(features: DinoV2Features) -> int:
+    """How many images are made ready before the network wants them."""
+    return 2 * features.runtime.batch
+
+
+def _ahead(prepare: Callable[[T], R], items: Sequence[T], most_ahead: int) -> Generator[R, None, None]:
+    """What `prepare` makes of each item, in order; another thread makes up to `most_ahead` of them in advance."""
+    futures: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            futures.append(_preparing.submit(contextvars.copy_context().run, prepare, item))
+            if len(futures) > most_ahead:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)

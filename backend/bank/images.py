@@ -1,0 +1,228 @@
+"""What a memory bank remembers of the images it was built from: names, sizes, honest scores, thumbnails."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import PurePath
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from backend.bank.leave_one_out import HeldOut, outliers
+from backend.common.errors import DamagedMemory
+from backend.infer import image_scores
+from backend.roi_mask import Shape
+
+# What is kept of every image: the contract's percentile, and those that see smaller or larger defects than it does.
+SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
+THUMBNAIL_SIDE = 384
+_THUMBNAIL_QUALITY = 85
+_LONGEST_NAME = 200
+
+
+_Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+class BankImage:
+    """An image that a memory bank was built from.
+
+    Attributes:
+        name: the file's, without folders.
+        sha256: of the file.
+        height, width: in pixels.
+        n_unique: how many of its patches the bank of the other images does not cover as closely as their own; None if
+            that is not known.
+        shape: mask within which it was scored, as JSON; None is the whole image.
+        scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
+            were no others, or the bank is so large that it would take long.
+    """
+
+    name: str
+    sha256: str
+    height: _Side
+    width: _Side
+    n_unique: NonNegativeInt | None
+    shape: str | None
+    scores: dict[str, float]
+
+    def score(self, percentile: float) -> float | None:
+        """What it scores by the bank of the other images; None if that is not known for this percentile."""
+        return self.scores.get(_key(percentile))
+
+    def has_mask(self, shape: Shape | None) -> bool:
+        """Whether it was scored within this mask."""
+        return self.shape == _mask(shape)
+
+
+@dataclass(frozen=True)
+class SuspiciousImage:
+    """An image that may be defective.
+
+    Attributes:
+        index: its position in the fit.
+        filename: its name.
+        score: what it scores by the bank of the other images.
+    """
+
+    index: int
+    filename: str
+    score: float
+
+
+_images = TypeAdapter(list[BankImage])
+
+
+def describe(
+    name: str,
+    sha256: str,
+    image_hw: tuple[int, int],
+    shape: Shape | None,
+    number: int,
+    held_out: HeldOut | None,
+    token_hw: tuple[int, int],
+    *,
+    blur_sigma: float,
+    percentiles: Sequence[float],
+) -> BankImage:
+    """What is remembered of an image of a fit.
+
+    Args:
+        name, sha256: of its file.
+        image_hw: its size (rows, columns).
+        shape: mask within which it is scored, in its pixels; None is the whole image.
+        number: its position in the fit.
+        held_out: what the fit tells about its images; None where it was not asked.
+        token_hw: token grid (rows, columns).
+        blur_sigma: as of inferences.
+        percentiles: each gives a score.
+    """
+    scores = {}
+    if percentiles and held_out is not None and held_out.distances is not None:
+        found = image_scores(held_out.distances[number].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
+        scores = {_key(percent): round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
+    n_unique = None if held_out is None else int(held_out.n_unique[number])
+    shown = PurePath(name).name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()  # names of files may be any bytes
+    return BankImage(shown, sha256, *image_hw, n_unique, _mask(shape), scores)
+
+
+def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
+    """JSON values for the metadata of a memory bank."""
+    return [asdict(image) for image in images]
+
+
+def images_in(metadata: Mapping[str, Any]) -> list[BankImage]:
+    """The images that a memory bank was built from; empty for banks of versions that did not keep them.
+
+    Raises:
+        DamagedMemory: what is stored about them is no such list.
+    """
+    try:
+        return _images.validate_python(metadata.get("images", []))
+    except ValidationError as exc:
+        raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
+
+
+def images_now(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:
+    """The images that a memory bank was built from, without their scores if those were made with another blur.
+
+    Args:
+        metadata: of the memory bank.
+        blur_sigma: as of inferences now.
+
+    Raises:
+        DamagedMemory: see `images_in`.
+    """
+    images = images_in(metadata)
+    return images if metadata.get("blur_sigma") == blur_sigma else [replace(image, scores={}) for image in images]
+
+
+class OwnImages:
+    """The images that a memory bank was built from, to be recognised when they are scored.
+
+    By the bank itself they score far too low: what they score by the bank of the others stands in its place.
+
+    Args:
+        metadata: of the memory bank.
+        blur_sigma: as of inferences now; scores that were made with another one are of no use.
+
+    Raises:
+        DamagedMemory: see `images_in`.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], blur_sigma: float) -> None:
+        self._images = {image.sha256: image for image in images_now(metadata, blur_sigma)}
+        self._fitted_from_stored_images = metadata.get("source") == "dataset"
+
+    def are_fresh(self, sha256: Iterable[str]) -> bool | None:
+        """Whether the bank was built without all of these images.
+
+        Args:
+            sha256: of their files.
+
+        Returns:
+            None where nobody can tell: an earlier version fitted it, and did not write down from what. One that was
+            fitted from stored images has most likely seen them.
+        """
+        if self._images:
+            return self._images.keys().isdisjoint(sha256)
+        return False if self._fitted_from_stored_images else None
+
+    def scores(self, sha256: str, shape: Shape | None, percentiles: Sequence[float]) -> tuple[float, ...] | None:
+        """What an image of the bank scores by the bank of the others; None if that is not known.
+
+        Args:
+            sha256: of its file.
+            shape: mask within which it is scored.
+            percentiles: each gives a score.
+        """
+        image = self._images.get(sha256)
+        if image is None or not image.has_mask(shape):
+            return None
+        found = [score for percentile in percentiles if (score := image.score(percentile)) is not None]
+        return tuple(found) if len(found) == len(percentiles) else None
+
+
+def suspicious_images(
+    images: Sequence[BankImage], percentile: float, others: Sequence[BankImage] = ()
+) -> list[SuspiciousImage]:
+    """Images that score far above the others by the bank of the others: perhaps they are defective.
+
+    Args:
+        images: those that are asked about.
+        percentile: of the scores.
+        others: images of the same bank, which count among the others. Copies count once.
+    """
+    scored = {image.sha256: score for image in (*others, *images) if (score := image.score(percentile)) is not None}
+    digests = list(scored)
+    unlike = {digests[place] for place in outliers(list(scored.values()))}
+    return [
+        SuspiciousImage(number, image.name, scored[image.sha256])
+        for number, image in enumerate(images)
+        if image.sha256 in unlike
+    ]
+
+
+def _key(percentile: float) -> str:
+    """As JSON writes it, but 99 for 99.0."""
+    return repr(float(percentile)).removesuffix(".0")
+
+
+def _mask(shape: Shape | None) -> str | None:
+    return None if shape is None else shape.model_dump_json()
+
+
+def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
+    """A small JPEG of an image, its longer side 384 pixels at most.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+    """
+    scale = min(1.0, THUMBNAIL_SIDE / max(image.shape[:2]))
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY])
+    return encoded.tobytes()

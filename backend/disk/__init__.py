@@ -1,0 +1,1 @@
+"""What lies below MODELS_DIR, under `storage`."""

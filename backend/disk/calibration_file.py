@@ -1,0 +1,68 @@
+"""``calib.json``: a calibration as a file, of this service or an older backend."""
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backend.calib import Calibration
+from backend.common.errors import DamagedCalibration, StorageError
+from backend.scores.promise import Promise
+from backend.utils import MAX_JSON_FILE_BYTES, read_small
+
+_FORMAT_VERSION = 1
+
+log: Any = structlog.get_logger(__name__)
+
+
+def calibration_bytes(calibration: Calibration) -> bytes:
+    """The file of a calibration."""
+    text = json.dumps({**calibration.as_dict(), "version": _FORMAT_VERSION}, indent=2, allow_nan=False)
+    return text.encode()
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """Read a calibration; None where there is no file, or no threshold in it.
+
+    Raises:
+        DamagedCalibration: it is damaged.
+        StorageError: it cannot be read.
+    """
+    try:
+        values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise StorageError(f"the stored calibration cannot be read ({exc.strerror})") from exc
+    except (ValueError, RecursionError) as exc:
+        raise DamagedCalibration("the stored calib.json is damaged: calibrate this ROI again") from exc
+    if not isinstance(values, dict):
+        raise DamagedCalibration("the stored calib.json is damaged: calibrate this ROI again")
+    # Older backends wrote NaN into numbers they did not have, and left keys out.
+    numbers = {name: value for name, value in values.items() if _is_finite_number(value)}
+    if not 0 < numbers.get("score_percentile", 99) <= 100:
+        del numbers["score_percentile"]
+    if numbers.get("area_mm2_thr", 0) < 0:
+        del numbers["area_mm2_thr"]
+    if "threshold" not in numbers:
+        log.warning("calibration.without_threshold")
+        return None
+    known = {name: numbers[name] for name in _CALIBRATION_NUMBERS & numbers.keys()}
+    if isinstance(values.get("memory_id"), str):
+        known["memory_id"] = values["memory_id"]
+    if isinstance(values.get("overlap"), bool):
+        known["overlap"] = values["overlap"]
+    return Calibration(**known, promise=Promise.read(values.get("promise")))
+
+
+_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id", "promise"}
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False

@@ -1,0 +1,307 @@
+"""Images that clients store beside the models: good and defective samples of a ROI, each with its metadata.
+
+An image is there when its file is; its metadata is written before it and removed after it, so no image is ever without.
+"""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import structlog
+
+from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
+from backend.disk.layout import RoiKey, dataset_folder, folder_name, is_inspection
+from backend.disk.locking import writing
+from backend.disk.name_clashes import check_names
+from backend.image_files import SUFFIXES
+from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now, write_atomic
+
+Label = Literal["ok", "ng"]
+LABELS: tuple[Label, ...] = ("ok", "ng")
+_METADATA_SUFFIX = ".json"
+
+log: Any = structlog.get_logger(__name__)
+
+_PLAIN_NAME = re.compile(r"[^/\\:\0]+")  # of a file in the folder itself, on any system
+
+
+@dataclass(frozen=True)
+class NewSample:
+    """An image that is to be stored.
+
+    Attributes:
+        read: gives its bytes.
+        suffix: its extension, ``.png``.
+        metadata: JSON values; ``filename`` is the name that the client knows it by.
+    """
+
+    read: Callable[[], bytes]
+    suffix: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A stored image.
+
+    Attributes:
+        label: its class.
+        name: its name in the data set.
+        path: its file.
+    """
+
+    label: Label
+    name: str
+    path: Path
+
+    def read(self) -> bytes:
+        """Its bytes, as they were uploaded.
+
+        Raises:
+            InvalidImage: it was deleted since, or cannot be read.
+        """
+        try:
+            return self.path.read_bytes()
+        except OSError as exc:
+            raise InvalidImage(f"{self.name}: the stored image cannot be read ({exc.strerror})") from exc
+
+    def metadata_bytes(self) -> bytes:
+        """The JSON that was stored with it; an empty object for an image that somebody put into the folder.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            return read_small(_metadata_path(self.path), MAX_JSON_FILE_BYTES)
+        except FileNotFoundError:
+            return b"{}"
+        except OSError as exc:
+            raise StorageError(f"the metadata of {self.name} cannot be read ({exc.strerror})") from exc
+        except ValueError as exc:
+            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
+
+    def metadata(self) -> dict[str, Any]:
+        """What `metadata_bytes` says.
+
+        Raises:
+            StorageError: it is damaged or cannot be read.
+        """
+        try:
+            metadata = json.loads(self.metadata_bytes())
+        except (ValueError, RecursionError) as exc:
+            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
+        if not isinstance(metadata, dict):
+            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again")
+        return metadata
+
+
+class DatasetStore:
+    """Reads and writes the stored images below one models folder. Several processes may share it.
+
+    Args:
+        root: the models folder; created at the first upload.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def add(self, key: RoiKey, label: Label, samples: Sequence[NewSample]) -> list[str]:
+        """Store images under new names, which sort by the time they came.
+
+        Returns:
+            Their names.
+
+        Raises:
+            InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
+            StorageError: an image could not be written; none is stored then.
+        """
+        names: list[str] = []
+        with self._adding(key, label) as folder:
+            _clear_orphans(folder)
+            start = utc_now()
+            try:
+                for number, sample in enumerate(samples):
+                    names.append(_new_name(start + timedelta(microseconds=number), sample.suffix))
+                    _write(folder / names[-1], sample)
+            except BaseException:
+                for name in names:
+                    _remove(folder / name)
+                raise
+        return names
+
+    def copy(self, key: RoiKey, label: Label, name: str, sample: NewSample) -> None:
+        """Store an image under a name that it had before, unless one is there.
+
+        Raises:
+            InvalidRequest, StorageError: as `add`.
+        """
+        with self._adding(key, label) as folder:
+            if not (folder / name).exists():
+                _write(folder / name, sample)
+
+    def names(self, key: RoiKey, label: Label) -> dict[str, bool]:
+        """Names of the stored images, sorted, and whether they have metadata.
+
+        Raises:
+            InvalidRequest: as `add`.
+            Conflict: see `folder`.
+            StorageError: the folder cannot be read.
+        """
+        return _names(self.folder(key) / label)
+
+    def samples(self, key: RoiKey, label: Label) -> list[Sample]:
+        """The stored images, sorted by name.
+
+        Raises:
+            InvalidRequest, Conflict, StorageError: as `names`.
+        """
+        folder = self.folder(key) / label
+        return [Sample(label, name, folder / name) for name in _names(folder)]
+
+    def find(self, key: RoiKey, label: Label, filename: str) -> Sample:
+        """The stored image of a name: its own, or else the one in its metadata.
+
+        Raises:
+            SampleNotFound: there is none.
+            Conflict: the metadata of several carry that name.
+            InvalidRequest, StorageError: as `names`.
+        """
+        folder = self.folder(key) / label
+        if _is_image(filename) and _PLAIN_NAME.fullmatch(filename) and _is_file(folder / filename):
+            return Sample(label, filename, folder / filename)
+        found = [sample for sample in self.samples(key, label) if _uploaded_as(sample) == filename]
+        if not found:
+            raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
+        if len(found) > 1:
+            names = ", ".join(sample.name for sample in found[:3]) + (", …" if len(found) > 3 else "")
+            raise Conflict(f"{len(found)} {label} images of {key} were uploaded as {filename!r}: name one of {names}")
+        return found[0]
+
+    def remove(self, sample: Sample) -> None:
+        """Delete a stored image and its metadata.
+
+        Raises:
+            StorageError: it cannot be deleted.
+        """
+        with writing(sample.path.parent, "image"):
+            _remove(sample.path)
+
+    def clear(self, key: RoiKey, label: Label) -> int:
+        """Delete all stored images of a class, and how many they were. Only those stored under this very role.
+
+        Raises:
+            InvalidRequest: as `add`.
+            StorageError: an image cannot be deleted; those before it were.
+        """
+        folder = dataset_folder(self._root, key) / label
+        check_names(self._root, folder)
+        if not _names(folder) and not folder.is_dir():
+            return 0
+        with writing(folder, "image"):
+            names = _names(folder)
+            for name in names:
+                _remove(folder / name)
+            for left in folder.glob(f"*{_METADATA_SUFFIX}"):  # of an image that was never completed
+                left.unlink(missing_ok=True)
+        return len(names)
+
+    def folder(self, key: RoiKey) -> Path:
+        """Where the images of a ROI are read: under its role, or what clients had it as before they turned the role.
+
+        Raises:
+            InvalidRequest: as `add`.
+            Conflict: several roles have images of this ROI.
+        """
+        folder = self._folder_of_images(key)
+        check_names(self._root, folder)
+        return folder
+
+    def _folder_of_images(self, key: RoiKey) -> Path:
+        own = dataset_folder(self._root, key)
+        if key.recipe_id is None or not is_inspection(key) or _has_images(own):
+            return own
+        others = own.parent.parent.glob(f"*/{folder_name(key.roi_id)}")
+        found = [other for other in others if _has_images(other)]
+        if len(found) > 1:
+            roles = ", ".join(repr(unquote(folder.parent.name)) for folder in found)
+            raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
+        return found[0] if found else own
+
+    @contextlib.contextmanager
+    def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:
+        folder = dataset_folder(self._root, key) / label
+        check_names(self._root, folder)
+        with writing(folder, "image"):
+            check_names(self._root, folder)  # again: another may have made it
+            yield folder
+
+
+def _write(path: Path, sample: NewSample) -> None:
+    metadata = json.dumps(sample.metadata, allow_nan=False).encode()  # indented, deep lists would fill the disk
+    write_atomic({_metadata_path(path): metadata, path: sample.read()})
+
+
+def _clear_orphans(folder: Path) -> None:
+    """Delete the metadata that a killed writer left without their image."""
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries}
+    for name in names:
+        image = name.removesuffix(_METADATA_SUFFIX)
+        if image not in names and _is_image(image):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _new_name(time: datetime, suffix: str) -> str:
+    """A name that nobody else makes: the time, for people and for the order, and a random part."""
+    return f"{time:%Y%m%d-%H%M%S-%f}-{uuid.uuid4().hex[:8]}{suffix}"
+
+
+def _names(folder: Path) -> dict[str, bool]:
+    try:
+        with os.scandir(folder) as entries:
+            files = {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise StorageError(f"the stored images cannot be listed ({exc.strerror}); check the models folder") from exc
+    return {name: f"{name}{_METADATA_SUFFIX}" in files for name in sorted(filter(_is_image, files))}
+
+
+def _uploaded_as(sample: Sample) -> Any:
+    try:
+        return sample.metadata().get("filename")
+    except StorageError as exc:  # of another image than is looked for, as far as anybody can tell
+        log.warning("metadata.not_read", reason=str(exc))
+        return None
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have such a name
+        return False
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_is_image(path.name) for label in LABELS for path in (folder / label).glob("*"))
+
+
+def _remove(image: Path) -> None:
+    image.unlink(missing_ok=True)
+    _metadata_path(image).unlink(missing_ok=True)
+
+
+def _metadata_path(image: Path) -> Path:
+    return image.with_name(image.name + _METADATA_SUFFIX)

@@ -1,0 +1,226 @@
+"""``memory.npz``: a memory bank as a file, with what the fit recorded about it. Which file it is, `storage` knows."""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
+from backend.common.resources import free_memory
+from backend.disk.layout import RoiKey
+from backend.patchcore import PatchCoreMemory
+
+FORMAT_VERSION = 1
+# A bank is read, indexed and serialised; unit vectors do not compress, and nothing else in the file is large.
+_COPIES_OF_BANK = 4
+_MOST_COMPRESSED = 4
+_SMALL_PARTS_BYTES = 1 << 20
+_IDS = ("role_id", "roi_id", "recipe_id", "model_key")
+
+
+@dataclass(frozen=True)
+class StoredMemory:
+    """What a file holds.
+
+    Attributes:
+        memory: the memory bank.
+        memory_id: hash of its embeddings.
+        metadata: what the fit recorded about it; empty in files of older backends.
+        version: of the format; None in files of older backends.
+    """
+
+    memory: PatchCoreMemory
+    memory_id: str
+    metadata: dict[str, Any]
+    version: int | None
+
+    @property
+    def owner(self) -> RoiKey | None:
+        """The ROI that it was fitted for; None where the file does not say."""
+        return _owner(self.metadata)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What little of a file tells.
+
+    Attributes:
+        owner: see `StoredMemory`.
+        facts: what `versions.Record` says of a memory bank, by name.
+    """
+
+    owner: RoiKey | None
+    facts: dict[str, Any]
+
+
+def memory_id(memory: PatchCoreMemory) -> str:
+    """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid."""
+    digest = hashlib.sha256(repr((memory.embeddings.shape, memory.token_hw)).encode())
+    digest.update(np.ascontiguousarray(memory.embeddings).data)
+    return digest.hexdigest()[:32]
+
+
+def memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: Sequence[bytes]) -> bytes:
+    """The file of a memory bank.
+
+    Args:
+        memory: the memory bank.
+        metadata: what is to be known about it; JSON values.
+        thumbnails: small encoded pictures of its images, in order; empty where there is none.
+    """
+    extra: dict[str, Any] = {}
+    if memory.patches is not None:
+        extra["patches"] = memory.patches
+    if any(thumbnails):
+        extra["thumbnails"] = np.frombuffer(b"".join(thumbnails), np.uint8)
+        extra["thumbnail_ends"] = np.cumsum([len(thumbnail) for thumbnail in thumbnails])
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        emb=memory.embeddings,
+        token_h=np.int64(memory.token_hw[0]),
+        token_w=np.int64(memory.token_hw[1]),
+        version=np.int64(FORMAT_VERSION),
+        metadata=np.array(json.dumps(metadata, sort_keys=True)),
+        **extra,
+    )
+    return buffer.getvalue()
+
+
+def check_sizes(file: BinaryIO, name: str) -> None:
+    """Refuse a bank that would not fit into memory once it is unpacked, by what the file says about itself.
+
+    Args:
+        file: a file on disk, at its beginning.
+        name: for messages.
+
+    Raises:
+        BadZipFile, DamagedMemory: it is none.
+        StorageError: it is too large for the memory that is free.
+    """
+    unpacked = _unpacked_bytes(file, name)
+    needed, free = _COPIES_OF_BANK * unpacked, free_memory()
+    if needed > free:
+        raise StorageError(
+            f"the stored {name} does not fit into memory: it takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
+            "free; free memory or refit this ROI on fewer images"
+        )
+
+
+def _unpacked_bytes(file: BinaryIO, name: str) -> int:
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > _MOST_COMPRESSED * os.fstat(file.fileno()).st_size + _SMALL_PARTS_BYTES:
+        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI")
+    file.seek(0)
+    return unpacked
+
+
+def read_memory(file: BinaryIO, name: str) -> StoredMemory:
+    """Read a memory bank.
+
+    Args:
+        file: a file on disk, at its beginning.
+        name: for messages.
+
+    Raises:
+        DamagedMemory: it is none, whatever is wrong with it.
+        IncompatibleMemory: the embeddings are not L2-normalised.
+        StorageError: a newer version of this service wrote it, or it is too large for the memory that is free.
+    """
+    try:
+        check_sizes(file, name)
+        with np.load(file, allow_pickle=False) as arrays:
+            embeddings = np.ascontiguousarray(arrays["emb"])
+            token_hw = (int(arrays["token_h"]), int(arrays["token_w"]))
+            version = int(arrays["version"]) if "version" in arrays else None
+            metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
+            if not isinstance(metadata, dict):
+                raise TypeError("metadata is no JSON object")
+            patches = None
+            if "patches" in arrays and "images" in metadata:
+                n_patches = len(metadata["images"]) * token_hw[0] * token_hw[1]
+                patches = _checked_patches(arrays["patches"], embeddings, n_patches)
+    except StorageError:
+        raise
+    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
+        raise DamagedMemory(f"the stored {name} is damaged: refit this ROI") from exc
+    if version is not None and version > FORMAT_VERSION:
+        raise StorageError(f"the stored memory has format version {version}, newer than this service: update or refit")
+    if embeddings.ndim != 2 or embeddings.size == 0 or embeddings.dtype != np.float32:
+        raise DamagedMemory(f"the stored {name} holds no float32 embeddings [M, D]: refit this ROI")
+    norms = np.linalg.norm(embeddings, axis=1)
+    if not np.all(np.abs(norms - 1) < 1e-3):
+        raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")
+    memory = PatchCoreMemory(embeddings, token_hw, patches)
+    return StoredMemory(memory, memory_id(memory), metadata, version)
+
+
+def _checked_patches(patches: Any, embeddings: Any, n_patches: int) -> Any:
+    if patches.shape != embeddings.shape[:1] or patches.dtype != np.int64:
+        raise ValueError("not one patch for each embedding")
+    if patches.min() < -1 or patches.max() >= n_patches:
+        raise ValueError("a patch of no image")
+    return patches
+
+
+def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
+    """The thumbnails in a file, as `memory_bytes` takes them; nothing where none were kept, or there is no file.
+
+    Args:
+        path: the file.
+        memory_id: of the bank that they belong to; those of another one are not returned.
+
+    Raises:
+        StorageError: the file is damaged or cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "thumbnails" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
+                return []
+            parts = np.split(np.asarray(arrays["thumbnails"], np.uint8), arrays["thumbnail_ends"][:-1])
+    except FileNotFoundError:
+        return []
+    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
+        raise StorageError("the stored thumbnails are damaged: refit this ROI") from exc
+    return [part.tobytes() for part in parts]
+
+
+def written_memory_id(path: Path) -> str | None:
+    """The identity that a file states of its memory bank; None in files of older backends, and in damaged ones."""
+    summary = summarise(path)
+    return summary.facts["memory_id"] if summary else None
+
+
+def summarise(path: Path) -> Summary | None:
+    """What a file tells without its embeddings; None where there is no file of this service, or a damaged one."""
+    try:
+        with path.open("rb") as file:
+            _unpacked_bytes(file, path.name)
+            arrays = np.load(file, allow_pickle=False)
+            if "version" not in arrays:
+                return None
+            metadata = json.loads(str(arrays["metadata"]))
+            with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
+                np.lib.format.read_magic(embeddings)
+                (n_rows, _), *_ = np.lib.format.read_array_header_1_0(embeddings)
+        facts = {
+            "memory_id": str(metadata["memory_id"]),
+            "coreset_size": int(n_rows),
+            **{name: metadata[name] for name in ("n_embeddings", "n_images") if type(metadata.get(name)) is int},
+        }
+        return Summary(_owner(metadata), facts)
+    except Exception:  # of an older backend, or damaged: see `read_memory`
+        return None
+
+
+def _owner(metadata: dict[str, Any]) -> RoiKey | None:
+    ids = {name: str(metadata[name]) for name in _IDS if metadata.get(name) is not None}
+    return RoiKey(**ids) if {"role_id", "roi_id"} <= ids.keys() else None

@@ -1,0 +1,86 @@
+"""Who runs the network: OpenVINO on CPUs (the default), timm on torch (the reference, and CUDA)."""
+
+import ctypes
+import importlib.util
+import sys
+
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.errors import ConfigError
+from backend.network.runtimes.base import Runtime
+from backend.network.weights import Weights
+
+__all__ = ["Runtime", "open_runtime"]
+
+_INSTALL_TORCH = "pip install -r backend/requirements-torch.txt"
+
+
+def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tuple[Runtime, str | None]:
+    """Choose and load the runtime.
+
+    CUDA when it may be used and torch sees a GPU; else OpenVINO for the default model; else torch on the CPU.
+
+    Args:
+        settings: the configuration.
+        weights: of ``settings.model_name``.
+        threads: how many threads a forward pass on the CPU uses; 0 leaves it to the runtime.
+
+    Returns:
+        The runtime, and the reason why it does not run where ``DEVICE`` asked for, if so.
+
+    Raises:
+        ConfigError: the runtime needs torch and it is not installed, the model cannot be built or has no such
+            ``BLOCK``, or the device cannot compute in ``PRECISION``.
+    """
+    obstacle = _cuda_obstacle(settings)
+    if settings.precision == "float16" and obstacle is not None:
+        raise ConfigError(f"PRECISION=float16 is for CUDA, and {obstacle}; use float32 or bfloat16")
+    if settings.runtime == "torch" or settings.model_name != DEFAULT_MODEL or obstacle is None:
+        if not _torch_is_installed():
+            raise ConfigError(f"RUNTIME=torch and other MODEL_NAMEs need torch and timm: {_INSTALL_TORCH}")
+        from backend.network.runtimes.torch import TorchRuntime
+
+        device = "cpu" if obstacle else "cuda"
+        runtime: Runtime = TorchRuntime(
+            settings.model_name,
+            weights.path,
+            settings.input_size,
+            device,
+            settings.precision,
+            threads,
+            settings.block,
+        )
+    else:
+        from backend.network.runtimes.openvino import OpenVinoRuntime
+
+        runtime = OpenVinoRuntime(weights.path, settings.input_size, settings.precision, threads, settings.block)
+    asked_in_vain = settings.device == "cuda" and obstacle is not None
+    return runtime, f"DEVICE=cuda, but {obstacle}; running on the CPU" if asked_in_vain else None
+
+
+def _cuda_obstacle(settings: Settings) -> str | None:
+    """Why the network does not run on CUDA; None when it does. Imports torch only where there is a GPU driver."""
+    if settings.device == "cpu":
+        return "DEVICE=cpu"
+    if settings.runtime == "openvino":
+        return "RUNTIME=openvino runs on CPUs"
+    if not _nvidia_driver_sees_a_gpu():
+        return "no CUDA device was found"
+    if not _torch_is_installed():
+        return f"torch and timm are not installed ({_INSTALL_TORCH})"
+    import torch
+
+    return None if torch.cuda.is_available() else "torch finds no usable CUDA device"
+
+
+def _torch_is_installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
+
+
+def _nvidia_driver_sees_a_gpu() -> bool:
+    # Asking the driver takes a millisecond; asking torch means importing it, some seconds and hundreds of megabytes.
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

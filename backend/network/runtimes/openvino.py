@@ -1,0 +1,192 @@
+"""DINOv2 ViT-S/14 on OpenVINO, built straight from the verified safetensors: no torch, no export, no ONNX.
+
+The graph computes what timm's ``VisionTransformer`` computes, so that both runtimes give the same tokens.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as op
+from PIL import Image
+from safetensors.numpy import load_file
+
+from backend.common.config import DEFAULT_MODEL_BLOCKS
+from backend.common.errors import ConfigError
+from backend.network.runtimes.base import earlier_block
+
+PATCH = 14
+BLOCKS = DEFAULT_MODEL_BLOCKS
+HEADS = 6
+DIM = 384
+LAYER_NORM_EPS = 1e-6
+
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+
+class OpenVinoRuntime:
+    """The ViT compiled for this machine's CPU (see `Runtime`).
+
+    Args:
+        weights: safetensors file with timm's names.
+        input_size: side of the input in pixels, a multiple of 14.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix products only; see `build_vit`.
+        threads: how many threads a forward pass uses; 0 leaves it to OpenVINO.
+        block: after which the network ends, 1..12; None is the last.
+
+    Raises:
+        ConfigError: the CPU has no instructions for `precision`, or there is no such block.
+    """
+
+    name = "openvino"
+    device = "cpu"
+    dim = DIM
+    # One pass over 2 or 4 images takes as long as 2 or 4 passes on two cores, and inferences wait for a whole pass.
+    batch = 1
+
+    def __init__(
+        self,
+        weights: Path,
+        input_size: int,
+        precision: str = "float32",
+        threads: int = 0,
+        block: int | None = None,
+    ) -> None:
+        side = input_size // PATCH
+        self.grid_hw = (side, side)
+        self.precision = precision
+        self.block = earlier_block(block, BLOCKS)
+        core = ov.Core()
+        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ConfigError("PRECISION=bfloat16: this CPU has no instructions for it; use PRECISION=float32")
+        hints = {
+            # What is not bfloat16 by construction stays float32: left alone, OpenVINO may lower all of it.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            # Pinned, the passes of two processes would share the same cores and leave the others idle.
+            "ENABLE_CPU_PINNING": False,
+        }
+        model = build_vit(load_file(weights), input_size, precision, self.block or BLOCKS)
+        self._request = core.compile_model(model, "CPU", hints).create_infer_request()
+
+    def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """See `Runtime.forward`."""
+        tokens = np.empty((len(pixels), self.grid_hw[0] * self.grid_hw[1], DIM), np.float32)
+        for image, own_tokens in zip(np.ascontiguousarray(pixels), tokens, strict=True):
+            own_tokens[:] = self._request.infer([image[None]], share_inputs=True, share_outputs=True)[0][0]
+        return tokens
+
+
+def build_vit(weights: Tensors, input_size: int, precision: str = "float32", n_blocks: int = BLOCKS) -> ov.Model:
+    """Write the forward pass in OpenVINO's own operations.
+
+    Two things are left out because they change nothing, and make attention cheaper and safer to round: the scale of
+    attention is in the query's weights (1/8, exact), and keys have no bias: it adds the same number, up to 400 here, to
+    all logits of a query, and the softmax takes it away again.
+
+    In ``"bfloat16"`` the inputs and outputs of matrix products are rounded. Norms, GELU, softmax and the residual
+    stream stay float32: a few of the stream's numbers are so large that rounding it drowns the others.
+
+    Args:
+        weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
+        input_size: side of the input in pixels, a multiple of 14.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        n_blocks: how many blocks come before the final norm; the others are left out.
+
+    Returns:
+        A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]``. Its shape is fixed:
+        OpenVINO fuses more then.
+    """
+    n_patches = (input_size // PATCH) ** 2
+    lower = ov.Type.bf16 if precision == "bfloat16" else None
+    pixels = op.parameter([1, 3, input_size, input_size], np.float32, name="pixels")
+
+    patches = op.convolution(
+        pixels, _constant(weights["patch_embed.proj.weight"]), [PATCH, PATCH], [0, 0], [0, 0], [1, 1]
+    )
+    patches = op.transpose(op.reshape(patches, _shape(1, DIM, n_patches), False), _shape(0, 2, 1))
+    position = resample_position_grid(weights["pos_embed"], input_size // PATCH)
+    tokens = op.add(patches, _constant(position[:, 1:] + weights["patch_embed.proj.bias"]))
+    tokens = op.concat([_constant(weights["cls_token"] + position[:, :1]), tokens], 1)
+
+    for index in range(n_blocks):
+        block = f"blocks.{index}."
+        attended = _attention(_layer_norm(tokens, weights, block + "norm1"), weights, block, n_patches + 1, lower)
+        tokens = op.add(tokens, attended)
+        hidden = _product(_layer_norm(tokens, weights, block + "norm2"), weights[block + "mlp.fc1.weight"], lower)
+        hidden = op.add(_float32(hidden, lower), _constant(weights[block + "mlp.fc1.bias"]))
+        tokens = op.add(tokens, _branch(op.gelu(hidden, "erf"), weights, block + "mlp.fc2", block + "ls2", lower))
+
+    tokens = _layer_norm(tokens, weights, "norm")
+    patch_tokens = op.slice(tokens, _shape(1), _shape(n_patches + 1), _shape(1), _shape(1))
+    return ov.Model([patch_tokens], [pixels], "dinov2_vits14")
+
+
+def resample_position_grid(pos_embed: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    """Resample the 37×37 position grid as timm does (bicubic, antialiased): Pillow's filter, channel by channel.
+
+    Args:
+        pos_embed: float32 [1, 1 + 37², 384], the class position first.
+        side: tokens per side of the wanted grid.
+
+    Returns:
+        float32 [1, 1 + side², 384].
+    """
+    prefix, grid = pos_embed[:, :1], pos_embed[0, 1:]
+    trained = round(len(grid) ** 0.5)
+    if side == trained:
+        return pos_embed
+    channels = grid.reshape(trained, trained, -1).transpose(2, 0, 1)
+    resized = [np.asarray(Image.fromarray(c).resize((side, side), Image.Resampling.BICUBIC)) for c in channels]
+    return np.concatenate([prefix, np.stack(resized, axis=-1).reshape(1, side * side, -1)], axis=1)
+
+
+def _attention(normed: ov.Output, weights: Tensors, block: str, n_tokens: int, lower: ov.Type | None) -> ov.Output:
+    head_dim = DIM // HEADS
+    query_weight, key_weight, value_weight = np.split(weights[block + "attn.qkv.weight"], 3)
+    query_bias, _, value_bias = np.split(weights[block + "attn.qkv.bias"], 3)
+    scale = np.float32(head_dim**-0.5)
+    query = op.add(_product(normed, query_weight * scale, lower), _constant(query_bias * scale, lower))
+    keys = _product(normed, key_weight, lower)
+    values = op.add(_product(normed, value_weight, lower), _constant(value_bias, lower))
+    query, keys, values = (
+        op.transpose(op.reshape(part, _shape(1, n_tokens, HEADS, head_dim), False), _shape(0, 2, 1, 3))
+        for part in (query, keys, values)
+    )
+    heads = op.matmul(op.softmax(op.matmul(query, keys, False, True), -1), values, False, False)
+    attended = op.reshape(op.transpose(heads, _shape(0, 2, 1, 3)), _shape(1, n_tokens, DIM), False)
+    return _branch(attended, weights, block + "attn.proj", block + "ls1", lower)
+
+
+def _branch(inputs: ov.Output, weights: Tensors, key: str, layer_scale: str, lower: ov.Type | None) -> ov.Output:
+    """The last layer of a residual branch, with LayerScale in its weights: float32."""
+    gamma = weights[layer_scale + ".gamma"]
+    product = _product(inputs, weights[key + ".weight"] * gamma[:, None], lower)
+    return op.add(_float32(product, lower), _constant(weights[key + ".bias"] * gamma))
+
+
+def _product(inputs: ov.Output, weight: npt.NDArray[np.float32], lower: ov.Type | None) -> ov.Output:
+    """``inputs @ weight.T``, of and in `lower` where it is given."""
+    if lower is not None and inputs.get_element_type() != lower:
+        inputs = op.convert(inputs, lower)
+    return op.matmul(inputs, _constant(weight, lower), False, True)
+
+
+def _float32(tokens: ov.Output, lower: ov.Type | None) -> ov.Output:
+    return tokens if lower is None else op.convert(tokens, np.float32)
+
+
+def _layer_norm(tokens: ov.Output, weights: Tensors, key: str) -> ov.Output:
+    normed = op.mvn(tokens, _shape(-1), True, LAYER_NORM_EPS, "inside_sqrt")
+    return op.add(op.multiply(normed, _constant(weights[key + ".weight"])), _constant(weights[key + ".bias"]))
+
+
+def _constant(values: npt.NDArray[np.float32], lower: ov.Type | None = None) -> ov.Output:
+    constant = op.constant(np.ascontiguousarray(values))
+    return constant if lower is None else op.convert(constant, lower)
+
+
+def _shape(*sizes: int) -> ov.Output:
+    return op.constant(np.array(sizes, dtype=np.int64))

@@ -1,0 +1,1 @@
+"""What scores tell. Pure: numbers in, numbers out."""
