@@ -20,16 +20,18 @@ import uvicorn
 from pydantic import BaseModel, ValidationError
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from backend import __version__, bulk, migration
+from backend import __version__
+from backend.api.api_keys import OPEN, ApiKeys, is_loopback
+from backend.api.connections import bounded
+from backend.api.schemas.inspection import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
+from backend.commands import scoring
+from backend.commands.console import print_line, say
+from backend.commands.migrate import migration
 from backend.common.config import Settings, load_settings
 from backend.common.errors import BackendError, ConfigError, InvalidRequest
 from backend.common.telemetry import configure_logging
-from backend.connections import bounded
-from backend.console import print_line, say
-from backend.keys import OPEN, ApiKeys, is_loopback
 from backend.network.weights import find_weights
 from backend.roi_mask import parse_shape
-from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
 
 _ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
 _ABOUT_EPILOG = """\
@@ -240,7 +242,7 @@ def _fit(settings: Settings, options: argparse.Namespace) -> None:
         thumbnails=options.thumbnails,
         shape=options.shape,
     )
-    print_line(json.dumps(bulk.fit(settings, fields, options.images)))
+    print_line(json.dumps(scoring.fit(settings, fields, options.images)))
 
 
 def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
@@ -252,7 +254,7 @@ def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
         target_false_reject_rate=options.target_false_reject_rate,
     )
     shape = parse_shape(options.shape)
-    calibration = bulk.calibrate(
+    calibration = scoring.calibrate(
         settings,
         fields,
         shape,
@@ -267,7 +269,7 @@ def _calibrate(settings: Settings, options: argparse.Namespace) -> None:
 
 def _infer(settings: Settings, options: argparse.Namespace) -> None:
     fields = _fields(InferFields, options, shape=options.shape)
-    n_failed = bulk.infer(
+    n_failed = scoring.infer(
         settings, fields, options.images, out=options.out, heatmaps=options.heatmaps, restart=options.restart
     )
     if n_failed:
@@ -275,7 +277,7 @@ def _infer(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import evaluation, evaluation_report  # what they need takes a second to import
+    from backend.commands.evaluate import evaluation, page  # what they need takes a second to import
 
     if options.percentile is not None:
         settings = load_settings(score_percentile=options.percentile)
@@ -287,7 +289,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
     try:
         result = evaluation.evaluate(settings, options.dataset, shots=options.shots, n_seeds=options.seeds)
-        evaluation_report.write_results(result, out)
+        page.write_results(result, out)
     except BaseException as exc:
         if is_new:
             with contextlib.suppress(OSError):  # a file was put there meanwhile
@@ -295,18 +297,18 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         if isinstance(exc, KeyboardInterrupt):
             say("stopped; nothing was written")
         raise
-    print_line(evaluation_report.as_text(result))
+    print_line(page.as_text(result))
     try:
-        evaluation_report.write_page(result, out)
+        page.write_page(result, out)
     except BaseException:  # minutes later, images may be gone
-        say(f"wrote {out / evaluation_report.RESULTS}, but not {evaluation_report.PAGE}")
+        say(f"wrote {out / page.RESULTS}, but not {page.PAGE}")
         raise
-    say(f"wrote {out / evaluation_report.PAGE} and {out / evaluation_report.RESULTS}")
+    say(f"wrote {out / page.PAGE} and {out / page.RESULTS}")
 
 
 def _versions(settings: Settings, options: argparse.Namespace) -> None:
     fields = _fields(RoiIds, options)
-    versions = bulk.versions(settings, fields)
+    versions = scoring.versions(settings, fields)
     for version in versions:
         print_line(json.dumps(version))
     if not versions:
@@ -315,7 +317,7 @@ def _versions(settings: Settings, options: argparse.Namespace) -> None:
 
 def _rollback(settings: Settings, options: argparse.Namespace) -> None:
     fields = _fields(RollbackRequest, options, version=options.number)
-    print_line(json.dumps(bulk.roll_back(settings, fields)))
+    print_line(json.dumps(scoring.roll_back(settings, fields)))
 
 
 def _migrate(settings: Settings, options: argparse.Namespace) -> None:

@@ -16,14 +16,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend import __version__, bank_routes, dataset_routes, dataset_runs, drift_routes, version_routes
-from backend.access import Gate, RateLimit
-from backend.common.config import Settings, load_settings
-from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
-from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
-from backend.dataset_routes import ids_of, model_reply
-from backend.disk.layout import DEFAULT_RECIPE
-from backend.http_input import (
+from backend import __version__
+from backend.api.api_keys import ApiKeys
+from backend.api.examples import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, json_body, multipart
+from backend.api.forms import (
     SEND_JSON,
     HeaderRecipe,
     Known,
@@ -38,12 +34,13 @@ from backend.http_input import (
     read_json,
     roi_key,
 )
-from backend.keys import ApiKeys
-from backend.lifecycle import Admission, Lifecycle
-from backend.middleware import BodyLimit, Cors, RequestTelemetry, TrustedHosts, UnreadBody
-from backend.openapi import ERRORS, INFER_EXAMPLES, METRICS_EXAMPLE, declare_keys, json_body, multipart
-from backend.paths import route_path
-from backend.replies import (
+from backend.api.lifecycle import Admission, Lifecycle
+from backend.api.middleware.access import Gate, RateLimit
+from backend.api.middleware.bodies import BodyLimit, Cors, RequestTelemetry, TrustedHosts, UnreadBody
+from backend.api.paths import route_path
+from backend.api.routes import datasets, drift, inspection, versions
+from backend.api.routes.datasets import ids_of, model_reply
+from backend.api.schemas.common import (
     CalibrateReply,
     FitReply,
     HealthReply,
@@ -53,9 +50,14 @@ from backend.replies import (
     SuspiciousReply,
     region_reply,
 )
+from backend.api.schemas.inspection import CalibrateRequest, FitFields, InferFields
+from backend.common.config import Settings, load_settings
+from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
+from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
+from backend.disk.layout import DEFAULT_RECIPE
 from backend.roi_mask import parse_shape
-from backend.schemas import CalibrateRequest, FitFields, InferFields
-from backend.service import InspectionService
+from backend.service.datasets import fit as fit_stored_images
+from backend.service.inspection import InspectionService
 
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
@@ -132,10 +134,10 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     app.add_middleware(UnreadBody)
     _answer_errors(app, settings)
     _add_routes(app, settings, lifecycle)
-    app.include_router(dataset_routes.router)
-    app.include_router(bank_routes.router)
-    app.include_router(drift_routes.router)
-    app.include_router(version_routes.router)
+    app.include_router(datasets.router)
+    app.include_router(inspection.router)
+    app.include_router(drift.router)
+    app.include_router(versions.router)
     if keys:
         declare_keys(app)
     return app
@@ -208,7 +210,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             if fields.use_dataset and images:
                 raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
             shapes = [parse_shape(fields.shape)] * len(images)
-            fit_stored = partial(dataset_runs.fit, service, key)
+            fit_stored = partial(fit_stored_images, service, key)
             fit_sent = partial(service.fit_ok, key, images, shapes=shapes)
             result = await run_in_threadpool(
                 fit_stored if fields.use_dataset else fit_sent,

@@ -19,7 +19,7 @@ from backend.common.config import load_settings
 from backend.common.telemetry import configure_logging
 from backend.features import DinoV2Features
 from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from benchmarks.common import interleaved, print_table, solar_cells
 
 RATE = 0.02

@@ -21,10 +21,10 @@ from backend.calib import calibrate, choose_threshold
 from backend.common.config import load_settings
 from backend.common.telemetry import configure_logging
 from backend.disk.layout import RoiKey
-from backend.drift_log import DriftLog
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
-from backend.service import InspectionService
+from backend.service.drift import DriftLog
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from benchmarks.common import Image, at_most, png, print_table

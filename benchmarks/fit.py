@@ -14,7 +14,7 @@ from backend.features import preprocess
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import find_weights
 from backend.patchcore import coreset_size, l2_normalize
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.common import at_least, at_most, interleaved, print_table, solar_cells
 from benchmarks.coreset import plain_loop

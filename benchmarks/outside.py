@@ -14,7 +14,7 @@ from backend.features import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from backend.infer import find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Circle, build_mask
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.utils import ImageLimits, decode_image, encode_png_base64, percentile
 from benchmarks.common import interleaved, print_table, solar_cells
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend import metrics
+from backend.commands.evaluate import metrics
 
 Array = npt.NDArray[np.float64]
 _RESAMPLES = 2000

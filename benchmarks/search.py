@@ -11,7 +11,7 @@ from backend.common.config import load_settings
 from backend.common.telemetry import configure_logging
 from backend.features import preprocess
 from backend.patchcore import PatchCoreMemory, k_center_greedy, l2_normalize
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from benchmarks.common import interleaved, print_table, solar_cells
 
 Embeddings = npt.NDArray[np.float32]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.commands.evaluate.mvtec import find_categories
 from backend.common.errors import InvalidRequest
-from backend.mvtec import find_categories
 
 # Data sets with more test images are large.
 _LARGE = 200

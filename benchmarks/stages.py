@@ -9,7 +9,7 @@ import cv2
 from backend.common.config import load_settings
 from backend.common.telemetry import RequestRecord, configure_logging, recording
 from backend.disk.layout import RoiKey
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells
 

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from backend.calib import calibrate
+from backend.commands.image_files import find_images
 from backend.common.config import load_settings
 from backend.common.telemetry import configure_logging
-from backend.image_files import find_images
 from backend.infer import to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.scores.percentile_choice import CANDIDATES, PREFERRED, choose_percentile
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.utils import decode_image, percentile
 from benchmarks.common import print_table
 

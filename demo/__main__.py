@@ -15,8 +15,8 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from backend.api.schemas.common import CalibrateReply, FitReply
 from backend.common.errors import ConfigError
-from backend.replies import CalibrateReply, FitReply
 from demo.cells import CITATION, LICENCE, SOURCE, Cell, Split, split_cells
 from demo.client import Client, DemoError, open_client
 from demo.picture import Inspected, draw

@@ -15,8 +15,8 @@ import httpx
 from pydantic import ValidationError
 from rich.console import Console
 
+from backend.api.schemas.common import CalibrateReply, FitReply, HealthReply, InferReply
 from backend.common.config import load_settings
-from backend.replies import CalibrateReply, FitReply, HealthReply, InferReply
 from demo.cells import MM_PER_PX, Cell
 
 _ROI = {"role_id": "Demo", "roi_id": "solar-cell", "mm_per_px": MM_PER_PX}

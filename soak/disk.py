@@ -6,8 +6,8 @@ from pathlib import Path
 
 import faiss
 
+from backend.commands.image_files import SUFFIXES
 from backend.disk.layout import INDEX_FILE, RoiKey, current_place, dataset_folder
-from backend.image_files import SUFFIXES
 from backend.utils import TEMPORARY_PREFIX
 from soak.versions import Version, Versions, read_memory
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from backend import access
-from backend.access import Gate, RateLimit
+from backend.api.api_keys import ApiKeys
+from backend.api.middleware import access
+from backend.api.middleware.access import Gate, RateLimit
 from backend.common.config import Settings
 from backend.common.errors import TooManyRequests
-from backend.keys import ApiKeys
 
 FULL, INFER, WRONG = "full-key-of-the-line", "infer-key-of-the-line", "nobody-knows-this-key"
 

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import bank_runs, dataset_runs
 from backend.bank.images import BankImage, images_in, suspicious_images, thumbnail
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
@@ -18,7 +17,8 @@ from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
-from backend.service import InspectionService
+from backend.service import datasets, explain
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 
@@ -101,7 +101,7 @@ def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
     painted = cv2.circle(good.copy(), (80, 60), 25, (0, 0, 255), cv2.FILLED)
     result = service.fit_ok(KEY, [*alike, named("bad.png", painted)], mm_per_px=0.2)
     assert [image.filename for image in result.suspicious] == ["bad.png"]
-    report = bank_runs.look(service, KEY)
+    report = explain.look(service, KEY)
     assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png"]
     assert sum(entry.n_kept for entry in report.entries) == len(report.fitted.memory.embeddings)
 
@@ -205,7 +205,7 @@ class TestAppend:
         assert service.fit_ok(KEY, parts[:4], mm_per_px=0.2, append=True).ok_scores is None
         other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
         assert other.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is None
-        assert [entry.image.scores for entry in bank_runs.look(other, KEY).entries] == [{}] * 4
+        assert [entry.image.scores for entry in explain.look(other, KEY).entries] == [{}] * 4
 
     def test_images_that_are_all_unlike_those_before_are_refused_before_minutes_are_spent(
         self, service, parts, monkeypatch
@@ -243,7 +243,7 @@ class TestAppend:
         before = service.fitted(KEY).memory_id
         monkeypatch.setattr("backend.bank.embedding.free_memory", lambda: 10**9)
         monkeypatch.setattr("backend.bank.embedding._COPIES_OF_BANK", 10**4)
-        monkeypatch.setattr("backend.service.check_memory", lambda *_: None)
+        monkeypatch.setattr("backend.service.inspection.check_memory", lambda *_: None)
         with pytest.raises(TooLarge, match="384 embeddings does not fit"):
             service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before
@@ -334,9 +334,7 @@ def reencoded(png):
 
 class TestExplain:
     def explain(self, service, image, place=None, **more):
-        return bank_runs.explain(
-            service, KEY, image, mm_per_px=0.2, shape=None, place=place, with_pictures=True, **more
-        )
+        return explain.explain(service, KEY, image, mm_per_px=0.2, shape=None, place=place, with_pictures=True, **more)
 
     def test_it_judges_as_an_inference_does(self, service, parts):
         service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
@@ -360,8 +358,8 @@ class TestExplain:
         # Room for one image at a time: who held the one that was sent while it asks for another would wait for ever.
         settings = Settings(models_dir=tmp_path, max_pixels=160 * 120 + 1, min_ok_samples=2)
         service = InspectionService(settings, features, ModelStore(tmp_path))
-        names = dataset_runs.store(service, KEY, "ok", parts[:2], [])
-        dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+        names = datasets.store(service, KEY, "ok", parts[:2], [])
+        datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
         with ThreadPoolExecutor(4) as pool:
             runs = [pool.submit(self.explain, service, parts[2], (10, 10)) for _ in range(8)]
             widths = {self.width(run.result(timeout=60).pictures[0]) for run in runs}
@@ -408,9 +406,9 @@ def test_a_bank_that_says_nonsense_about_its_patches_is_damaged(service, parts, 
     assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2).n_embeddings == 128
     n_kept = len(service.fitted(KEY).memory.embeddings)
     tampered(service, patches=np.resize(patches, (n_kept, *patches.shape[1:])) if len(patches) == 8 else patches)
-    for ask in (bank_runs.look, TestExplain().explain):
+    for ask in (explain.look, TestExplain().explain):
         with pytest.raises(DamagedMemory):
-            ask(service, KEY) if ask is bank_runs.look else ask(service, parts[2])
+            ask(service, KEY) if ask is explain.look else ask(service, parts[2])
 
 
 @pytest.mark.parametrize("nonsense", [{"height": 10**400}, {"width": 0}, {"scores": {"99": 1e400}}, {"name": 7}])
@@ -418,7 +416,7 @@ def test_a_bank_that_says_nonsense_about_its_images_is_damaged(service, parts, n
     service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
     tampered(service, images=nonsense)
     with pytest.raises(DamagedMemory):
-        bank_runs.look(service, KEY)
+        explain.look(service, KEY)
 
 
 def test_thumbnails_are_those_of_the_bank_that_is_asked_about_or_none(service, parts):

@@ -14,7 +14,7 @@ from backend.common.config import DEFAULT_MODEL, Settings
 from backend.disk.layout import RoiKey
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from backend import connections
-from backend.connections import bounded
+from backend.api import connections
+from backend.api.connections import bounded
 
 LIMIT_S = 0.5
 HEAD = b"POST / HTTP/1.1\r\nHost: service\r\n"

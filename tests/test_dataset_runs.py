@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend import dataset_runs
 from backend.bank.images import images_in
 from backend.calib import choose_threshold
 from backend.common.config import Settings
@@ -18,7 +17,8 @@ from backend.disk.datasets import NewSample
 from backend.disk.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import parse_shape
-from backend.service import InspectionService
+from backend.service import datasets
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 
@@ -65,7 +65,7 @@ def fitted(service, pngs):
 def fitted_on_its_own(service, pngs):
     """Two OK images are stored, and the model was fitted on them."""
     store(service, "ok", pngs[:2])
-    dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
     return service
 
 
@@ -78,12 +78,12 @@ def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_
     honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
     naive = [score(service, png) for png in pngs[:2]]
     assert min(honest) > max(naive)
-    done = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    done = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
     assert done.calibration.threshold == choose_threshold(honest)
     assert done.warning is None
     assert done.calibration.promise.false_reject_rate_at_most is not None
     store(service, "ok", pngs[2:3])
-    with_a_fresh_one = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    with_a_fresh_one = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
     assert with_a_fresh_one.calibration.threshold == choose_threshold([*honest, score(service, pngs[2], None, 99)])
 
 
@@ -92,7 +92,7 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
     other = InspectionService(
         Settings(models_dir=fitted_on_its_own.settings.models_dir, min_ok_samples=2, blur_sigma=3), features, store_
     )
-    done = dataset_runs.calibrate(other, KEY, **{**CALIBRATION, "require_ng": False})
+    done = datasets.calibrate(other, KEY, **{**CALIBRATION, "require_ng": False})
     assert "not in the fit" in done.warning
     assert done.calibration.promise.false_reject_rate_at_most is None
     assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
@@ -103,27 +103,27 @@ def test_where_nobody_can_tell_whether_an_image_was_fitted_the_promise_has_a_con
     found = service.fitted(KEY)
     kept = {name: value for name, value in found.metadata.items() if name not in ("images", "source")}
     service.store.save_memory(KEY, PatchCoreMemory(found.memory.embeddings, found.memory.token_hw), kept)
-    done = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    done = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
     assert "if the scores are ok_scores of the fit, or of parts that were not in it" in done.calibration.promise.text
     assert done.warning is None or "not in the fit" not in done.warning
 
 
 def test_copies_of_an_image_count_once(fitted, pngs):
     options = {**CALIBRATION, "require_ng": False}
-    once = dataset_runs.calibrate(fitted, KEY, **options).calibration
+    once = datasets.calibrate(fitted, KEY, **options).calibration
     store(fitted, "ok", [pngs[0], pngs[1], pngs[1]])
-    again = dataset_runs.calibrate(fitted, KEY, **options).calibration
+    again = datasets.calibrate(fitted, KEY, **options).calibration
     assert (again.n_ok, again.threshold, again.promise) == (2, once.threshold, once.promise)
 
 
 def test_another_mask_than_the_fits_is_another_score(service, pngs):
     names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
-    dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
     honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
     options = {**CALIBRATION, "require_ng": False}
-    assert dataset_runs.calibrate(service, KEY, **options).calibration.threshold == choose_threshold(honest)
+    assert datasets.calibrate(service, KEY, **options).calibration.threshold == choose_threshold(honest)
     (service.datasets.folder(KEY) / "ok" / f"{names[0]}.json").write_text("{}")
-    done = dataset_runs.calibrate(service, KEY, **options)
+    done = datasets.calibrate(service, KEY, **options)
     assert done.calibration.threshold == choose_threshold([score(service, pngs[0], None, 99), honest[1]])
     assert "not in the fit" in done.warning
 
@@ -132,7 +132,7 @@ def test_a_mask_that_cannot_be_used_leaves_the_images_of_a_fit_unscored(service,
     store(service, "ok", pngs[:1])
     store(service, "ok", pngs[1:2], shape_json='{"kind":"star"}')
     with capture_logs() as logged:
-        assert dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False).ok_scores is None
+        assert datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False).ok_scores is None
     assert [line["event"] for line in logged if line["log_level"] == "warning"] == ["fit.images_not_scored"]
 
 
@@ -149,11 +149,11 @@ def test_a_calibration_equals_that_of_the_scores_that_single_inferences_give(fit
     store(fitted, "ng", pngs[3:5])
     ok = [score(fitted, pngs[0]), score(fitted, pngs[1]), score(fitted, pngs[2], CIRCLE)]
     ng = [score(fitted, png) for png in pngs[3:5]]
-    done = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    done = datasets.calibrate(fitted, KEY, **CALIBRATION)
     assert done.calibration.threshold == choose_threshold(ok, ng)
     assert (done.calibration.n_ok, done.calibration.n_ng, done.failed) == (3, 2, [])
     assert done.calibration.memory_id == fitted.store.memory_id(KEY)
-    median = dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 50, "area_mm2_thr": 7.0})
+    median = datasets.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 50, "area_mm2_thr": 7.0})
     assert median.calibration.threshold == choose_threshold(
         [score(fitted, pngs[0], None, 50), score(fitted, pngs[1], None, 50), score(fitted, pngs[2], CIRCLE, 50)],
         [score(fitted, png, None, 50) for png in pngs[3:5]],
@@ -163,13 +163,13 @@ def test_a_calibration_equals_that_of_the_scores_that_single_inferences_give(fit
 
 def test_a_calibration_that_is_repeated_runs_the_network_for_new_images_only(fitted, pngs, monkeypatch):
     store(fitted, "ng", pngs[3:4])
-    first = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    first = datasets.calibrate(fitted, KEY, **CALIBRATION)
     judge, judged = fitted.judge, []
     monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
-    assert dataset_runs.calibrate(fitted, KEY, **CALIBRATION).calibration == first.calibration
+    assert datasets.calibrate(fitted, KEY, **CALIBRATION).calibration == first.calibration
     assert judged == []
     store(fitted, "ng", pngs[4:5])
-    third = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    third = datasets.calibrate(fitted, KEY, **CALIBRATION)
     assert len(judged) == 1
     assert third.calibration.n_ng == 2
     assert third.calibration.threshold == choose_threshold(
@@ -179,9 +179,9 @@ def test_a_calibration_that_is_repeated_runs_the_network_for_new_images_only(fit
 
 def test_no_score_outlives_the_memory_bank_that_it_was_made_with(fitted, pngs):
     store(fitted, "ng", pngs[3:4])
-    first = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    first = datasets.calibrate(fitted, KEY, **CALIBRATION)
     fitted.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[4])], mm_per_px=0.2)
-    second = dataset_runs.calibrate(fitted, KEY, **CALIBRATION)
+    second = datasets.calibrate(fitted, KEY, **CALIBRATION)
     assert second.calibration.threshold != first.calibration.threshold
     assert second.calibration.threshold == choose_threshold(
         [score(fitted, png, None, 99) for png in pngs[:2]], [score(fitted, pngs[3], None, 99)]
@@ -192,27 +192,27 @@ def test_a_run_needs_a_place_in_the_queue(features, tmp_path, pngs):
     settings = Settings(models_dir=tmp_path, min_ok_samples=2, max_queue=1)
     service = InspectionService(settings, features, ModelStore(tmp_path))
     store(service, "ok", pngs[:2])
-    dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
     with service.inference_place(), pytest.raises(Busy):
-        dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+        datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
     with pytest.raises(InvalidRequest, match=r"0 OK images are stored .* a fit needs 2"):
-        dataset_runs.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+        datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
     with pytest.raises(MemoryNotFound):
-        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+        datasets.calibrate(service, KEY, **CALIBRATION)
     service.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
     with pytest.raises(InvalidRequest, match="no OK images"):
-        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+        datasets.calibrate(service, KEY, **CALIBRATION)
     store(service, "ok", pngs[:1])
     with pytest.raises(InvalidRequest, match=r"no NG images .* require_ng"):
-        dataset_runs.calibrate(service, KEY, **CALIBRATION)
-    without = dataset_runs.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+        datasets.calibrate(service, KEY, **CALIBRATION)
+    without = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
     assert (without.calibration.n_ng, "not in the fit" in without.warning) == (0, True), "one image has no others"
     store(service, "ng", [b"\x89PNG\r\n\x1a\n damaged"])
     with pytest.raises(InvalidRequest, match=r"too few images could be scored.*damaged"):
-        dataset_runs.calibrate(service, KEY, **CALIBRATION)
+        datasets.calibrate(service, KEY, **CALIBRATION)
 
 
 def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, monkeypatch):
@@ -224,7 +224,7 @@ def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, mo
 
     monkeypatch.setattr(fitted, "judge", judge_while_somebody_fits)
     with pytest.raises(Conflict, match="fitted anew"):
-        dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False})
+        datasets.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False})
     assert fitted.fitted(KEY).calibration_state == "none"
 
 
@@ -236,7 +236,7 @@ def test_the_scale_of_an_image_is_its_own_then_the_recipes_then_the_default(serv
 
     def scales(default):
         seen = []
-        dataset_runs.infer(service, key, ["ok"], default_mm_per_px=default, with_heatmaps=False, on_judged=seen.append)
+        datasets.infer(service, key, ["ok"], default_mm_per_px=default, with_heatmaps=False, on_judged=seen.append)
         return [(judged.mm_per_px, judged.error is None) for judged in seen]
 
     assert scales(0.3) == [(0.5, True), (0.3, True), (0.3, True)]
@@ -250,7 +250,7 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
     (folder / f"{names[1]}.json").write_text("{}")
     (folder / f"{names[2]}.json").write_text("{")
     seen = []
-    dataset_runs.infer(fitted, KEY, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    datasets.infer(fitted, KEY, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
     errors = [judged.error for judged in seen]
     assert errors[:2] == [None, None]
     assert "star" in errors[2]
@@ -262,9 +262,7 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
 def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
     monkeypatch.setattr(runs_module, "_LOG_EVERY_S", 0)
     with capture_logs() as logged:
-        dataset_runs.infer(
-            fitted, KEY, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None
-        )
+        datasets.infer(fitted, KEY, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None)
     (line,) = [line for line in logged if line["event"] == "infer_dataset.progress"]
     assert {name: line[name] for name in ("step", "done", "total")} == {"step": "score", "done": 1, "total": 2}
 
@@ -274,7 +272,7 @@ def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
     store(fitted, "ng", pngs[3:4], shape_json=json.loads(CIRCLE))
     store(fitted, "ng", pngs[3:4], shape_json="")
     seen = []
-    dataset_runs.infer(fitted, KEY, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    datasets.infer(fitted, KEY, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
     masked, also_masked, whole = (judged.result.inference for judged in seen)
     heatmaps = [judged.result.heatmap_png_base64 for judged in seen]
     assert masked.score == also_masked.score == score(fitted, pngs[3], CIRCLE)
@@ -288,9 +286,9 @@ def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, 
     store(fitted, "ng", pngs[3:5])
     judge, judged = fitted.judge, []
     monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
-    done = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, choose=True)
+    done = datasets.calibrate(fitted, KEY, **CALIBRATION, choose=True)
     assert len(judged) == 5
-    again = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, choose=True)
+    again = datasets.calibrate(fitted, KEY, **CALIBRATION, choose=True)
     assert len(judged) == 5, "the scores at all percentiles are kept"
     assert (again.calibration, again.choice) == (done.calibration, done.choice)
     assert done.choice.chosen == done.calibration.score_percentile
@@ -305,15 +303,15 @@ def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, 
 
 def test_a_percentile_is_not_chosen_without_ng_images_or_where_one_is_given(fitted, pngs):
     with pytest.raises(InvalidRequest, match=r"no NG images .* choose_percentile needs some"):
-        dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False}, choose=True)
+        datasets.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False}, choose=True)
     store(fitted, "ng", pngs[3:4])
     with pytest.raises(InvalidRequest, match="send one of them"):
-        dataset_runs.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 99}, choose=True)
+        datasets.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 99}, choose=True)
 
 
 def test_a_target_rate_moves_the_threshold(fitted, pngs):
     store(fitted, "ng", pngs[3:5])
-    calibration = dataset_runs.calibrate(fitted, KEY, **CALIBRATION, target_false_reject_rate=0.1).calibration
+    calibration = datasets.calibrate(fitted, KEY, **CALIBRATION, target_false_reject_rate=0.1).calibration
     largest = max(score(fitted, png, None, 99) for png in pngs[:2])
     assert calibration.threshold == math.nextafter(largest, math.inf)
     assert calibration.promise.false_reject_rate_at_most is not None

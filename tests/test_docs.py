@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from backend.commands.records import Conditions, Record, RecordFile
 from backend.common.config import Settings
-from backend.records import Conditions, Record, RecordFile
 
 ROOT = Path(__file__).parents[1]
 MANUAL = (ROOT / "backend" / "README_backend.md").read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend import drift_log
 from backend.calib import Calibration, calibrate
 from backend.disk.layout import RoiKey
-from backend.drift_log import DriftLog
 from backend.scores.drift_statistics import quantiles
+from backend.service import drift
+from backend.service.drift import DriftLog
 from backend.storage import FittedRoi, ModelStore
 from tests.test_storage import KEY, memory_of
 
@@ -88,7 +88,7 @@ def test_parts_are_counted_and_the_last_200_kept(root):
 
 
 def test_the_thread_adds_them_on_its_own(root, monkeypatch):
-    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(drift, "_FLUSH_EVERY_S", 0.01)
     log, found = opened(root), fitted(root)
     added = multiprocessing.Event()
     monkeypatch.setattr(log, "flush", added.set)
@@ -349,7 +349,7 @@ def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
 def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeypatch):
     log, another = opened(root), opened(root)
     forgetting = threading.Thread(target=log.forget, args=(KEY,))
-    write = drift_log.write_atomic
+    write = drift.write_atomic
 
     def write_late(files, **more):
         ModelStore(root).save_memory(KEY, memory_of(2), {})
@@ -357,7 +357,7 @@ def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeyp
         forgetting.join(0.5)  # long enough for one that does not wait
         write(files, **more)
 
-    monkeypatch.setattr(drift_log, "write_atomic", write_late)
+    monkeypatch.setattr(drift, "write_atomic", write_late)
     inspect(another, root, [0.9])
     forgetting.join()
     assert state_files(root) == []
@@ -377,7 +377,7 @@ def test_where_no_thread_can_be_started_parts_wait_and_the_next_one_tries_again(
         log.record(KEY, found, 0.44)
         log.close()
     assert status(root).drift.n_parts == 1
-    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(drift, "_FLUSH_EVERY_S", 0.01)
     added = threading.Event()
     monkeypatch.setattr(log, "flush", added.set)
     log.record(KEY, found, 0.45)
@@ -392,7 +392,7 @@ def test_a_full_disk_fails_nothing_is_told_once_and_tried_again(root, monkeypatc
     log = opened(root)
     inspect(log, root, scores(1, 10))
     with capture_logs() as logs, monkeypatch.context() as patch:
-        patch.setattr(drift_log, "write_atomic", full)
+        patch.setattr(drift, "write_atomic", full)
         inspect(log, root, scores(2, 10))
         inspect(log, root, scores(3, 10))
     assert [entry["event"] for entry in logs] == ["drift.not_stored"]
@@ -409,14 +409,14 @@ def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, mo
     calibrated(root, other, ok_scores=scores(0, 100))
     log = opened(root)
     broken = state_file_of(root, KEY)
-    write = drift_log.write_atomic
+    write = drift.write_atomic
 
     def write_all_but_one(files, **more):
         if broken in files:
             raise OSError(errno.EIO, "Input/output error")
         write(files, **more)
 
-    monkeypatch.setattr(drift_log, "write_atomic", write_all_but_one)
+    monkeypatch.setattr(drift, "write_atomic", write_all_but_one)
     log.record(KEY, fitted(root), 0.45)
     inspect(log, root, [0.45], other)
     assert (status(root).drift.n_parts, status(root, other).drift.n_parts) == (0, 1)
@@ -456,7 +456,7 @@ def test_a_calibration_does_not_wait_for_the_files_of_all_rois_that_parts_are_ad
 
 def test_of_more_rois_than_are_kept_the_one_that_was_inspected_longest_ago_is_forgotten(root, monkeypatch):
     state_file(root).unlink()
-    monkeypatch.setattr(drift_log, "_MAX_FILES", 3)
+    monkeypatch.setattr(drift, "_MAX_FILES", 3)
     keys = [RoiKey("Master1", f"Roi{number}") for number in range(4)]
     log = opened(root)
     for number, key in enumerate(keys):
@@ -489,11 +489,11 @@ def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     parts = np.linspace(0.3, 0.5, 20_500).tolist()
-    monkeypatch.setattr(drift_log, "_FLUSH_EVERY_S", 600)
+    monkeypatch.setattr(drift, "_FLUSH_EVERY_S", 600)
     for part in parts[:20_300]:
         log.record(KEY, found, part)
     with monkeypatch.context() as patch:
-        patch.setattr(drift_log, "write_atomic", full)
+        patch.setattr(drift, "write_atomic", full)
         log.close()
     log.close()
     counted = status(root).drift
@@ -563,7 +563,7 @@ def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with capture_logs() as logs, monkeypatch.context() as patch:
-        patch.setattr(drift_log, "write_atomic", full)
+        patch.setattr(drift, "write_atomic", full)
         opened(root).begin(KEY, fitted(root).calibration, scores(0, 10))
     assert [entry["event"] for entry in logs] == ["drift.not_stored"]
 

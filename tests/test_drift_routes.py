@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import binomtest
 from starlette.testclient import TestClient
 
-from backend import lifecycle
+from backend.api import lifecycle
 from backend.app import create_app
 from backend.common.config import Settings
 from backend.disk.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.test_storage import unit_rows

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from backend import evaluation, evaluation_report
+from backend.commands.evaluate import evaluation
+from backend.commands.evaluate import page as report_page
+from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.disk.layout import RoiKey
 from backend.features import DinoV2Features
 from backend.infer import to_image_grid
-from backend.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.conftest import SHARED
@@ -470,7 +471,7 @@ class TestPage:
         assert sum(verdict != "" for verdict in verdicts) == n_wrong
 
     def test_of_many_images_those_are_shown_that_were_judged_wrongly_or_nearly_so(self, run, tmp_path, monkeypatch):
-        monkeypatch.setattr(evaluation_report, "_MOST_PICTURES", 3)
+        monkeypatch.setattr(report_page, "_MOST_PICTURES", 3)
         run("part")
         (found,) = results(tmp_path / "evaluation-part")["categories"]
 
@@ -484,7 +485,7 @@ class TestPage:
         assert any("3 of 6: those judged wrongly" in text for text in page.texts)
 
     def test_without_a_threshold_images_of_all_kinds_are_shown(self, run, part, tmp_path, monkeypatch):
-        monkeypatch.setattr(evaluation_report, "_MOST_PICTURES", 3)
+        monkeypatch.setattr(report_page, "_MOST_PICTURES", 3)
         for number in (1, 2, 3):
             (part / f"train/good/{number}.png").unlink()
         run("part")
@@ -495,5 +496,5 @@ class TestPage:
         assert any("3 of 6: at even steps" in text for text in page.texts)
 
     def test_rates_and_their_bounds_have_the_same_digits(self):
-        assert evaluation_report._share(Rate(0, 800)) == "0 of 800 (0.0 %, 0.0 to 0.5 %)"
-        assert evaluation_report._share(Rate(3, 2000)) == "3 of 2000 (0.1 %, 0.0 to 0.4 %)"
+        assert report_page._share(Rate(0, 800)) == "0 of 800 (0.0 %, 0.0 to 0.5 %)"
+        assert report_page._share(Rate(3, 2000)) == "3 of 2000 (0.1 %, 0.0 to 0.4 %)"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backend import storage
+from backend.api.schemas.inspection import RoiIds
 from backend.bank.checkpoint import checkpoint_folder
 from backend.calib import calibrate
 from backend.common.errors import BackendError, InvalidRequest, SampleNotFound
@@ -30,7 +31,6 @@ from backend.disk.layout import (
 )
 from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.schemas import RoiIds
 from backend.storage import ModelStore
 from tests.test_layout import AWKWARD, ORDINARY
 

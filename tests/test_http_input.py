@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.common.config import Settings
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.commands.image_files import check_apart, find_images, heatmap_path, image_sha256, read_image, write_heatmap
 from backend.common.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
-from backend.image_files import check_apart, find_images, heatmap_path, image_sha256, read_image, write_heatmap
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from backend import keys
+from backend.api import api_keys
+from backend.api.api_keys import ApiKeys
 from backend.common.config import Settings
 from backend.common.errors import ConfigError
-from backend.keys import ApiKeys
 
 FULL, OTHER, INFER = "full-key-of-the-line", 'other-key+of#the"line', "infer-key-of-the-line"
 UNUSABLE = {
@@ -20,7 +20,7 @@ UNUSABLE = {
 }
 
 
-def right_of(found: keys.ApiKey | None) -> str | None:
+def right_of(found: api_keys.ApiKey | None) -> str | None:
     return found.right if found else None
 
 
@@ -106,7 +106,7 @@ def test_what_is_given_is_compared_with_every_key_in_constant_time(monkeypatch, 
         return hmac.compare_digest(left, right)
 
     configured = keys_of(api_keys=f"{FULL},{OTHER}", infer_keys=INFER)
-    monkeypatch.setattr(keys, "hmac", type("hmac", (), {"compare_digest": staticmethod(compare)}))
+    monkeypatch.setattr(api_keys, "hmac", type("hmac", (), {"compare_digest": staticmethod(compare)}))
     configured.find(given.encode())
     assert compared == [(32, 32)] * 3
 

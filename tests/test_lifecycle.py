@@ -8,11 +8,11 @@ import cv2
 import pytest
 from starlette.testclient import TestClient
 
-from backend import lifecycle as lifecycle_module
+from backend.api import lifecycle as lifecycle_module
 from backend.app import create_app
 from backend.common.config import Settings
 from backend.common.errors import WeightsError
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
 

@@ -9,8 +9,16 @@ import pytest
 from scipy import ndimage, stats
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from backend import metrics
-from backend.metrics import PixelHistograms, Rate, aupro, auroc, auroc_interval, image_measures, resamples
+from backend.commands.evaluate import metrics
+from backend.commands.evaluate.metrics import (
+    PixelHistograms,
+    Rate,
+    aupro,
+    auroc,
+    auroc_interval,
+    image_measures,
+    resamples,
+)
 
 
 def scored(n, seed, ties=False):

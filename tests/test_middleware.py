@@ -6,10 +6,10 @@ import json
 import pytest
 from starlette.responses import JSONResponse
 
-from backend import middleware
+from backend.api.middleware import bodies
+from backend.api.middleware.bodies import UnreadBody
 from backend.app import create_app
 from backend.common.config import Settings
-from backend.middleware import UnreadBody
 
 PIECE = {"type": "http.request", "body": bytes(1 << 20), "more_body": True}
 END = {"type": "http.request", "body": b"{}", "more_body": False}
@@ -61,7 +61,7 @@ def test_a_body_that_ends_is_waited_for():
 
 
 def test_a_client_that_stops_sending_is_not_waited_for_long(monkeypatch):
-    monkeypatch.setattr(middleware, "LINGER_S", 0.01)
+    monkeypatch.setattr(bodies, "LINGER_S", 0.01)
     assert exchange(UnreadBody(refuse), [], content_length="5")[0] == 403
 
 

@@ -19,7 +19,7 @@ from backend.disk.layout import RoiKey, current_place, dataset_folder, ids_of_st
 from backend.disk.recipes import RecipeStore
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
 PLAIN = RoiKey("Master1", "Pattern")

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.commands.evaluate.mvtec import find_categories, read_mask
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
-from backend.mvtec import find_categories, read_mask
 from backend.utils import ImageLimits
 
 LIMITS = ImageLimits(1 << 20, 1000)

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from backend.app import create_app
 from backend.calib import calibrate
 from backend.common.config import Settings
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
 BODY = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2, "ok_scores": [0.41, 0.44, 0.39]}

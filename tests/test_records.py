@@ -9,8 +9,8 @@ import resource
 import filelock
 import pytest
 
+from backend.commands.records import Conditions, Record, RecordFile
 from backend.common.errors import InvalidRequest, StorageError
-from backend.records import Conditions, Record, RecordFile
 
 CONDITIONS = Conditions(
     threshold=0.1 + 0.2,

@@ -26,7 +26,7 @@ from backend.disk import calibration_file
 from backend.disk import layout as layout_module
 from backend.disk.layout import RoiKey, folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import FittedRoi, ModelStore
 from backend.utils import NamedImage
 from tests.test_layout import AWKWARD

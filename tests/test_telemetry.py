@@ -152,7 +152,7 @@ PRIVATE = "/srv/customer/models/Master1/Pattern/memory.npz"
 
 def test_every_json_line_parses_and_says_when_what_and_how_bad(logs):
     def write():
-        log = structlog.get_logger("backend.service")
+        log = structlog.get_logger("backend.service.inspection")
         log.info("request", role_id="Línea 1", score=0.5, token_shape=[32, 32], n_images=1)
         log.warning("weights.unavailable", reason='quotes " and\nnewlines')
         logging.getLogger("uvicorn.error").info("Started server process [%d]", 42)

@@ -16,7 +16,7 @@ from backend import utils
 from backend.common.config import Settings
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
 from backend.disk.layout import RoiKey
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import (
     ImageLimits,

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import older, storage
+from backend import storage
+from backend.commands.migrate import older
 from backend.common.config import Settings
 from backend.common.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
 from backend.disk import memory_file, versions
 from backend.disk.layout import RoiKey, folder_name
 from backend.patchcore import PatchCoreMemory
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.test_storage import (
@@ -711,7 +712,7 @@ class TestCommands:
             return InspectionService(settings, features, ModelStore(settings.models_dir))
 
         monkeypatch.setattr(InspectionService, "open", opened)
-        monkeypatch.setattr("backend.service.differences_from", lambda _features, _fitted: [])
+        monkeypatch.setattr("backend.service.inspection.differences_from", lambda _features, _fitted: [])
         status, printed, _ = run("rollback", "Master1", "Pattern", "--version", "2")
         assert status == 0
         assert json.loads(printed) == {

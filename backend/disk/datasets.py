@@ -17,11 +17,11 @@ from urllib.parse import unquote
 
 import structlog
 
+from backend.commands.image_files import SUFFIXES
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
 from backend.disk.layout import RoiKey, dataset_folder, folder_name, is_inspection
 from backend.disk.locking import writing
 from backend.disk.name_clashes import check_names
-from backend.image_files import SUFFIXES
 from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now, write_atomic
 
 Label = Literal["ok", "ng"]

@@ -13,7 +13,7 @@ import numpy as np
 from backend.common.config import load_settings
 from backend.common.telemetry import configure_logging
 from backend.patchcore import coreset_size, l2_normalize
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
 from benchmarks.common import print_table, solar_cells

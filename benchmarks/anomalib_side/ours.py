@@ -9,7 +9,7 @@ from backend.common.config import load_settings
 from backend.common.telemetry import RequestRecord, recording
 from backend.disk.layout import RoiKey
 from backend.patchcore import k_center_greedy
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.anomalib_side.worker import serve
 from benchmarks.coreset import plain_loop

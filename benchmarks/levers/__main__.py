@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from backend.commands.evaluate.metrics import PIXEL_MEASURES, PixelHistograms
 from backend.common.config import load_settings
-from backend.metrics import PIXEL_MEASURES, PixelHistograms
 from backend.network.weights import find_weights
 from benchmarks.common import interleaved, print_table
 from benchmarks.levers.recipes import (

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.api.schemas.common import InferReply
 from backend.network.weights import Weights
-from backend.replies import InferReply
 from tests.integration.conftest import Server, running, uvicorn_command
 from tests.integration.gui import Gui, Part, Reply, image_parts, multipart_body
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from backend.replies import Reply, RoiReply
+from backend.api.schemas.common import Reply, RoiReply
 
 
 class ScoreSummaryReply(Reply):

@@ -17,13 +17,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from backend.api.middleware.bodies import MostBytes
+from backend.api.schemas.inspection import RoiIds
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, StorageError, TooLarge, UnsupportedImage
 from backend.common.telemetry import annotate
 from backend.disk.layout import RoiKey, canonical_recipe, check_recipe
-from backend.middleware import MostBytes
-from backend.schemas import RoiIds
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
 SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"

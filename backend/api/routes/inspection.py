@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from backend import bank_runs
-from backend.dataset_routes import ids_of, model_reply
-from backend.http_input import HeaderRecipe, RequestId, Service, complete_form, only_image_of, read_fields, roi_key
-from backend.openapi import ERRORS, multipart
-from backend.replies import BankEntryReply, BankReply, ExplainReply, GoodPatchReply, ReasonReply
+from backend.api.examples import ERRORS, multipart
+from backend.api.forms import HeaderRecipe, RequestId, Service, complete_form, only_image_of, read_fields, roi_key
+from backend.api.routes.datasets import ids_of, model_reply
+from backend.api.schemas.common import BankEntryReply, BankReply, ExplainReply, GoodPatchReply, ReasonReply
+from backend.api.schemas.inspection import ExplainFields, RoiIds
 from backend.roi_mask import parse_shape
-from backend.schemas import ExplainFields, RoiIds
+from backend.service.explain import explain as explain_image
+from backend.service.explain import look
 
 _MAX_FILES = 8  # one is right; some more get the sentence that says so
 
@@ -35,7 +36,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         image = only_image_of(form)
         found = await run_in_threadpool(
             partial(
-                bank_runs.explain,
+                explain_image,
                 service,
                 key,
                 image,
@@ -74,7 +75,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
 def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> BankReply:
     """The images that the memory bank was built from: which may be defective, and which it hardly needs."""
     key = roi_key(ids, recipe)
-    report = bank_runs.look(service, key)
+    report = look(service, key)
     percentile = service.settings.score_percentile
     return BankReply(
         coreset_size=len(report.fitted.memory.embeddings),

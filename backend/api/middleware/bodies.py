@@ -17,11 +17,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.api.connections import LINGER_S, SLOWEST_BYTES_PER_S
+from backend.api.paths import is_documentation, route_path
+from backend.api.security_headers import OF_PAGES, OF_REPLIES
 from backend.common.errors import error_reply
 from backend.common.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
-from backend.connections import LINGER_S, SLOWEST_BYTES_PER_S
-from backend.paths import is_documentation, route_path
-from backend.security_headers import OF_PAGES, OF_REPLIES
 
 _BODY_END_BYTES = 1024
 _LINGER_BYTES = 64 << 20

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from backend.replies import (
+from backend.api.schemas.common import (
     HEATMAP_EXAMPLE,
     CalibrationNumbers,
     ModelReply,

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from backend import dataset_runs
-from backend.common.telemetry import annotate
-from backend.dataset_replies import (
+from backend.api.examples import ERRORS, METADATA_EXAMPLE, multipart
+from backend.api.forms import HeaderRecipe, RequestId, Service, complete_form, images_of, metas_of, read_fields, roi_key
+from backend.api.schemas.common import ModelReply, PercentileChoiceReply, region_reply
+from backend.api.schemas.datasets import (
     CalibrateDatasetReply,
     DatasetListReply,
     DeleteReply,
@@ -29,24 +30,14 @@ from backend.dataset_replies import (
     StateReply,
     UploadReply,
 )
-from backend.dataset_runs import Judged
+from backend.api.schemas.inspection import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
+from backend.common.telemetry import annotate
 from backend.disk.datasets import Label
 from backend.disk.layout import RoiKey
-from backend.http_input import (
-    HeaderRecipe,
-    RequestId,
-    Service,
-    complete_form,
-    images_of,
-    metas_of,
-    read_fields,
-    roi_key,
-)
-from backend.openapi import ERRORS, METADATA_EXAMPLE, multipart
-from backend.replies import ModelReply, PercentileChoiceReply, region_reply
-from backend.results import InferResult
-from backend.schemas import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
-from backend.service import InspectionService
+from backend.service import datasets
+from backend.service.datasets import Judged
+from backend.service.inspection import InspectionService
+from backend.service.results import InferResult
 from backend.storage import FittedRoi
 
 _IN_MEMORY_BYTES = 32 << 20
@@ -143,7 +134,7 @@ def _add_upload(label: Label) -> None:
         async with complete_form(request, max_files=max_files, also_fields=max_files) as form:
             key = roi_key(await read_fields(form, RoiIds), recipe)
             images, metas = images_of(form), await metas_of(form)
-            files = await run_in_threadpool(dataset_runs.store, service, key, label, images, metas)
+            files = await run_in_threadpool(datasets.store, service, key, label, images, metas)
         annotate(n_images=len(files), label=label)
         return UploadReply(**ids_of(key, request_id), label=label, files=files)
 
@@ -213,7 +204,7 @@ def calibrate_dataset(
 ) -> CalibrateDatasetReply:
     """Score the stored images and choose and store the ROI's threshold; see /runs for how far it is."""
     key = roi_key(body, recipe)
-    done = dataset_runs.calibrate(
+    done = datasets.calibrate(
         service,
         key,
         default_mm_per_px=body.default_mm_per_px,
@@ -264,7 +255,7 @@ def infer_dataset(
             n_errors += judged.result is None
 
         reply.write(b'{"items":[')
-        fitted = dataset_runs.infer(
+        fitted = datasets.infer(
             service,
             key,
             list(dict.fromkeys(body.labels or ("ok", "ng"))),

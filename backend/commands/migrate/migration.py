@@ -13,20 +13,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend import dataset_runs, older
 from backend.bank.checkpoint import checkpoint_folder
+from backend.commands.console import print_line, progress_bar, say, step_bars
+from backend.commands.migrate import older
+from backend.commands.migrate.images import ImageCopies, StoredImage
+from backend.commands.migrate.older import Found, OlderImage
+from backend.commands.migrate.report import Line, Report
 from backend.common.config import Settings
 from backend.common.errors import BackendError, InvalidRequest, StorageError
-from backend.console import print_line, progress_bar, say, step_bars
-from backend.dataset_runs import scale_of
 from backend.disk.datasets import LABELS, Label
 from backend.disk.layout import HISTORY_FOLDER, INSPECTION_ROLE, RoiKey, current_place, is_inspection
 from backend.disk.locking import writing
 from backend.disk.recipes import RecipeStore, read_settings, same_scale
-from backend.migration_images import ImageCopies, StoredImage
-from backend.migration_report import Line, Report
-from backend.older import Found, OlderImage
-from backend.service import InspectionService
+from backend.service import datasets
+from backend.service.datasets import scale_of
+from backend.service.inspection import InspectionService
 from backend.utils import utc_now, write_atomic
 
 _UNKNOWN_ROI = "its name does not tell role and roi"
@@ -339,7 +340,7 @@ class _Migration:
         checkpoint = checkpoint_folder(self._root, refit.key)
         try:
             with step_bars() as on_progress:
-                result = dataset_runs.fit(
+                result = datasets.fit(
                     service,
                     refit.key,
                     mm_per_px=refit.mm_per_px,

@@ -19,10 +19,10 @@ from backend.disk.layout import RoiKey
 from backend.disk.progress import Progress
 from backend.disk.recipes import same_scale
 from backend.disk.score_cache import ScoreCache
-from backend.results import FitResult, InferResult
 from backend.roi_mask import Shape, build_mask, parse_shape
 from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
+from backend.service.results import FitResult, InferResult
 from backend.storage import FittedRoi
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
 

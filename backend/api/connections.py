@@ -2,7 +2,7 @@
 
 Heads that do not come use up what the process may have open ("slowloris"), endless ones and replies that nobody reads
 its memory. What is refused before it is a request gets the shape of all errors too. Bodies have their limits in
-`backend.middleware`.
+`backend.api.middleware.bodies`.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ import structlog
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backend.api.security_headers import OF_REPLIES
 from backend.common.errors import error_reply
 from backend.common.resources import raise_open_files
-from backend.security_headers import OF_REPLIES
 
 SLOWEST_BYTES_PER_S = 1024
 # How long a connection stays open after its last reply while its client still sends: one that is closed with unread

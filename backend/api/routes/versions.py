@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from backend.dataset_routes import ids_of, model_reply
-from backend.http_input import HeaderRecipe, RequestId, Service, roi_key
-from backend.openapi import ERRORS
-from backend.replies import RollbackReply, VersionsReply, version_reply
-from backend.schemas import RoiIds, RollbackRequest
+from backend.api.examples import ERRORS
+from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
+from backend.api.routes.datasets import ids_of, model_reply
+from backend.api.schemas.common import RollbackReply, VersionsReply, version_reply
+from backend.api.schemas.inspection import RoiIds, RollbackRequest
 
 router = APIRouter()
 

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.commands.image_files import find_images, natural_order, read_image
 from backend.common.errors import InvalidRequest
-from backend.image_files import find_images, natural_order, read_image
 from backend.utils import ImageLimits, check_image
 
 GOOD = "good"

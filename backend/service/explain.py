@@ -16,9 +16,9 @@ from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.disk.datasets import Sample
 from backend.disk.layout import RoiKey
 from backend.infer import Finding
-from backend.results import InferResult
 from backend.roi_mask import Shape, build_mask
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
+from backend.service.results import InferResult
 from backend.storage import FittedRoi
 from backend.utils import ImageLimits, NamedImage, decode_image
 

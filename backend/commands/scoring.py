@@ -17,14 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from backend.api.schemas.common import region_reply, version_reply
+from backend.api.schemas.inspection import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
 from backend.bank.checkpoint import checkpoint_folder
 from backend.bank.images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT
-from backend.common.config import Settings
-from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
-from backend.console import count, print_line, progress_bar, say, step_bars
-from backend.disk.layout import RoiKey, check_recipe
-from backend.image_files import (
+from backend.commands.console import count, print_line, progress_bar, say, step_bars
+from backend.commands.image_files import (
     Images,
     check_apart,
     find_images,
@@ -33,12 +32,13 @@ from backend.image_files import (
     read_image,
     write_heatmap,
 )
-from backend.records import Conditions, Record, RecordFile, Row
-from backend.replies import region_reply, version_reply
+from backend.commands.records import Conditions, Record, RecordFile, Row
+from backend.common.config import Settings
+from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
+from backend.disk.layout import RoiKey, check_recipe
 from backend.roi_mask import Shape, parse_shape
-from backend.schemas import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
 from backend.scores.percentile_choice import CANDIDATES, choose_percentile
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 

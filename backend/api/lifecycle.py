@@ -16,12 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.api.middleware.bodies import has_body
+from backend.api.paths import is_documentation, route_path
 from backend.common.allocator import limit_arenas, return_free_memory
 from backend.common.errors import NotReady, error_reply, strip_paths
 from backend.common.telemetry import annotate
-from backend.middleware import has_body
-from backend.paths import is_documentation, route_path
-from backend.service import InspectionService
+from backend.service.inspection import InspectionService
 
 _RETRY_LOAD_AFTER_S = 5.0
 _RETRY_AFTER_S = 5

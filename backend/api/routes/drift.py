@@ -5,14 +5,14 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query
 
-from backend.dataset_routes import ids_of
-from backend.drift_log import DriftLog, DriftStatus
-from backend.drift_replies import DriftingReply, DriftingRoiReply, DriftReply, RecentReply, ScoreSummaryReply
-from backend.http_input import HeaderRecipe, RequestId, Service, roi_key
-from backend.openapi import ERRORS
-from backend.schemas import DriftResetRequest, RoiIds
+from backend.api.examples import ERRORS
+from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
+from backend.api.routes.datasets import ids_of
+from backend.api.schemas.drift import DriftingReply, DriftingRoiReply, DriftReply, RecentReply, ScoreSummaryReply
+from backend.api.schemas.inspection import DriftResetRequest, RoiIds
 from backend.scores.drift_detector import ALARM_AT
 from backend.scores.drift_statistics import RoiDrift, quantiles
+from backend.service.drift import DriftLog, DriftStatus
 
 router = APIRouter()
 

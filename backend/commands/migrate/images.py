@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from backend.commands.image_files import SUFFIXES, read_image
+from backend.commands.migrate.older import OlderImage
 from backend.common.config import Settings
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
 from backend.disk.datasets import LABELS, DatasetStore, Label, NewSample, Sample
 from backend.disk.layout import RoiKey, dataset_folder, folder_name, is_inspection
-from backend.image_files import SUFFIXES, read_image
-from backend.older import OlderImage
 from backend.utils import ImageLimits, decode_image
 
 Outcome = Literal["copied", "there", "not copied"]

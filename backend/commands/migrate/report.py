@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from backend.console import count
-from backend.older import Found
+from backend.commands.console import count
+from backend.commands.migrate.older import Found
 
 _HEADER = ("what", "layout", "recipe", "role", "roi", "found", "result")
 _HINT = (

@@ -19,14 +19,14 @@ import numpy.typing as npt
 from backend.bank.building import build_bank
 from backend.bank.embedding import check_memory, embed_all
 from backend.calib import choose_threshold
+from backend.commands.console import count, progress_bar, say, step_bars
+from backend.commands.evaluate.metrics import Measure, PixelHistograms, Rate, image_measures
+from backend.commands.evaluate.mvtec import GOOD, Category, TestImage, find_categories, read_mask
+from backend.commands.image_files import read_image
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, StorageError
-from backend.console import count, progress_bar, say, step_bars
 from backend.features import DinoV2Features
-from backend.image_files import read_image
 from backend.infer import InferenceEngine, image_scores, to_image_grid
-from backend.metrics import Measure, PixelHistograms, Rate, image_measures
-from backend.mvtec import GOOD, Category, TestImage, find_categories, read_mask
 from backend.network.loading import open_features
 from backend.patchcore import PatchCoreMemory
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile

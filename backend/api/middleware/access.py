@@ -12,10 +12,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.api.api_keys import OPEN, ApiKey, ApiKeys, is_loopback
+from backend.api.paths import is_documentation, route_path
 from backend.common.errors import BackendError, Forbidden, TooManyRequests, Unauthorized, error_reply
 from backend.common.telemetry import annotate
-from backend.keys import OPEN, ApiKey, ApiKeys, is_loopback
-from backend.paths import is_documentation, route_path
 
 _READING = frozenset({"GET", "HEAD"})
 _OPEN = frozenset({"/health", "/ready"})

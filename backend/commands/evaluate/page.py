@@ -12,12 +12,11 @@ from typing import Any
 import jinja2
 
 from backend import __version__
-from backend.charts import few_shots, roc, score_histogram
-from backend.common.errors import StorageError
-from backend.console import progress_bar
-from backend.evaluation import Case, CategoryResult, Evaluation, Group
-from backend.gallery import ColourScale, thumbnails
-from backend.metrics import (
+from backend.commands.console import progress_bar
+from backend.commands.evaluate.charts import few_shots, roc, score_histogram
+from backend.commands.evaluate.evaluation import Case, CategoryResult, Evaluation, Group
+from backend.commands.evaluate.gallery import ColourScale, thumbnails
+from backend.commands.evaluate.metrics import (
     CONFIDENCE,
     IMAGE_MEASURES,
     MAX_FPR,
@@ -28,6 +27,7 @@ from backend.metrics import (
     Rate,
     roc_curve,
 )
+from backend.common.errors import StorageError
 from backend.utils import ImageLimits, utc_now, write_atomic
 
 PAGE, RESULTS = "report.html", "results.json"
@@ -134,11 +134,11 @@ def as_html(evaluation: Evaluation) -> str:
             for result, cases in zip(evaluation.results, shown, strict=True)
         ]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("backend", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("backend.commands.evaluate", "."),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(number=_number, interval=_interval)
-    return environment.get_template("evaluation_report.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         evaluation=evaluation,
         name=Path(evaluation.dataset).resolve().name,
         facts=as_json(evaluation),

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from backend.api.schemas.common import HEATMAP_EXAMPLE, ErrorReply
 from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
-from backend.replies import HEATMAP_EXAMPLE, ErrorReply
 
 _ROI = "role 'Master1', roi 'Pattern'"
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"

@@ -1,0 +1,1 @@
+"""What goes around every request, one class a file."""

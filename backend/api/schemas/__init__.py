@@ -1,0 +1,1 @@
+"""The contract: requests and replies, a file for each router."""

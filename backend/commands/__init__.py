@@ -1,0 +1,1 @@
+"""`python -m backend COMMAND`: a file or a folder for each command."""

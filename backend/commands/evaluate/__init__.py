@@ -1,0 +1,1 @@
+"""`evaluate`: how good it is on a data set."""

@@ -1,0 +1,1 @@
+"""`migrate`: what older backends stored becomes this service's."""
