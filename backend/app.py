@@ -53,8 +53,8 @@ from backend.api.schemas.common import (
 from backend.api.schemas.inspection import CalibrateRequest, FitFields, InferFields
 from backend.common.config import Settings, load_settings
 from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
+from backend.common.roi_key import DEFAULT_RECIPE
 from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
-from backend.disk.layout import DEFAULT_RECIPE
 from backend.roi_mask import parse_shape
 from backend.service.datasets import fit as fit_stored_images
 from backend.service.inspection import InspectionService

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from backend.common.errors import NonFiniteEmbeddings
 from backend.common.telemetry import stage
-from backend.network.runtimes.base import Runtime
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], Array]
@@ -22,6 +21,57 @@ _LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 _NORMALISED = (_LEVELS - IMAGENET_MEAN[:, None]) / IMAGENET_STD[:, None]
 # Name of the steps in `preprocess`; memory banks record it, so change it with them.
 PREPROCESSING = "stretch-area-linear/imagenet"
+
+
+class Runtime(Protocol):
+    """A frozen ViT at a fixed input size."""
+
+    @property
+    def name(self) -> str:
+        """``"openvino"`` or ``"torch"``."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
+        ...
+
+    @property
+    def block(self) -> int | None:
+        """The block, from 1, after which the network ends; None is its last."""
+        ...
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Patch tokens the network returns, (rows, columns)."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of one patch token."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Images per forward pass where many wait, as in a fit."""
+        ...
+
+    def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run the network; one call at a time.
+
+        Args:
+            pixels: float32 [B, 3, S, S], RGB, normalised with ImageNet mean and standard deviation.
+
+        Returns:
+            float32 [B, rows * columns, dim]: the patch tokens after `block` and the final norm, row by row,
+            prefix tokens dropped, not L2-normalised.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from backend.calib import Calibration
+from backend.common.config import KEEP_VERSIONS
 from backend.common.errors import (
     Conflict,
     DamagedCalibration,
@@ -29,22 +30,21 @@ from backend.common.errors import (
     StorageError,
     VersionNotFound,
 )
+from backend.common.roi_key import DEFAULT_RECIPE, RoiKey
 from backend.disk import versions
 from backend.disk.calibration_file import calibration_bytes, read_calibration
+from backend.disk.candidates import places
 from backend.disk.layout import (
     CALIBRATION_FILE,
-    DEFAULT_RECIPE,
     HISTORY_FOLDER,
     INDEX_FILE,
     MEMORY_FILE,
     Layout,
     Place,
-    RoiKey,
     calibrations,
     calibrations_in_recipes,
     current_place,
     key_of,
-    places,
 )
 from backend.disk.locking import writing
 from backend.disk.memory_file import (
@@ -58,7 +58,7 @@ from backend.disk.memory_file import (
 )
 from backend.disk.name_clashes import check_names
 from backend.disk.rollback import finish_put_back, put_back, read_next_calibration
-from backend.disk.versions import KEEP_VERSIONS, Change, Record, Version
+from backend.disk.versions import Change, Record, Version
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.utils import make_folder, sync_folder, utc_now, write_atomic
 

@@ -21,9 +21,8 @@ from tqdm import tqdm
 
 from backend.common.config import DEFAULT_MODEL, load_settings
 from backend.common.errors import ConfigError
-from backend.features import DinoV2Features
+from backend.features import DinoV2Features, Runtime
 from backend.infer import InferenceEngine
-from backend.network.runtimes import Runtime
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import Weights, find_weights

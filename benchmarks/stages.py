@@ -7,8 +7,8 @@ import time
 import cv2
 
 from backend.common.config import load_settings
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import RequestRecord, configure_logging, recording
-from backend.disk.layout import RoiKey
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells

@@ -7,7 +7,8 @@ from pathlib import Path
 import faiss
 
 from backend.commands.image_files import SUFFIXES
-from backend.disk.layout import INDEX_FILE, RoiKey, current_place, dataset_folder
+from backend.common.roi_key import RoiKey
+from backend.disk.layout import INDEX_FILE, current_place, dataset_folder
 from backend.utils import TEMPORARY_PREFIX
 from soak.versions import Version, Versions, read_memory
 

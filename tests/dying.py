@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from backend.bank.checkpoint import Checkpoint
+from backend.common.roi_key import RoiKey
 from backend.disk.datasets import DatasetStore, NewSample
-from backend.disk.layout import RoiKey
 from backend.disk.recipes import RecipeStore
 from backend.features import ExtractorIdentity
 from backend.storage import ModelStore

@@ -12,7 +12,7 @@ import pytest
 from backend.bank.images import BankImage, images_in, suspicious_images, thumbnail
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, l2_normalize

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backend.common.config import DEFAULT_MODEL, Settings
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service.inspection import InspectionService

@@ -12,9 +12,9 @@ from backend.bank.images import images_in
 from backend.calib import choose_threshold
 from backend.common.config import Settings
 from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
+from backend.common.roi_key import RoiKey
 from backend.disk import progress as runs_module
 from backend.disk.datasets import NewSample
-from backend.disk.layout import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import parse_shape
 from backend.service import datasets

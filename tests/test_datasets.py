@@ -10,9 +10,9 @@ import pytest
 
 from backend import utils
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
+from backend.common.roi_key import RoiKey
 from backend.disk import datasets
 from backend.disk.datasets import DatasetStore, NewSample
-from backend.disk.layout import RoiKey
 
 KEY = RoiKey("Master1", "Pattern", "line 1")
 

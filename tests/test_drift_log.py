@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from backend.calib import Calibration, calibrate
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.scores.drift_statistics import quantiles
 from backend.service import drift
 from backend.service.drift import DriftLog

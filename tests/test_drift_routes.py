@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from backend.api import lifecycle
 from backend.app import create_app
 from backend.common.config import Settings
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore

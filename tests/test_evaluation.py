@@ -19,7 +19,7 @@ from backend.commands.evaluate import evaluation
 from backend.commands.evaluate import page as report_page
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.common.config import DEFAULT_MODEL, Settings
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.features import DinoV2Features
 from backend.infer import to_image_grid
 from backend.network.runtimes.openvino import OpenVinoRuntime

@@ -16,19 +16,12 @@ from pydantic import ValidationError
 
 from backend import storage
 from backend.api.schemas.inspection import RoiIds
-from backend.bank.checkpoint import checkpoint_folder
 from backend.calib import calibrate
 from backend.common.errors import BackendError, InvalidRequest, SampleNotFound
+from backend.common.roi_key import RoiKey, canonical_recipe
+from backend.disk.candidates import places
 from backend.disk.datasets import DatasetStore, NewSample
-from backend.disk.layout import (
-    RoiKey,
-    canonical_recipe,
-    current_place,
-    dataset_folder,
-    folder_name,
-    places,
-    recipe_folder,
-)
+from backend.disk.layout import checkpoint_folder, current_place, dataset_folder, folder_name, recipe_folder
 from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore

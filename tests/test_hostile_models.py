@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from backend.calib import calibrate
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
+from backend.common.roi_key import RoiKey
 from backend.disk import memory_file
 from backend.disk.datasets import DatasetStore, NewSample
-from backend.disk.layout import RoiKey
 from backend.disk.recipes import RecipeStore
 from backend.disk.score_cache import ScoreCache
 from backend.patchcore import PatchCoreMemory, l2_normalize

@@ -9,16 +9,10 @@ import pytest
 
 from backend.calib import Calibration
 from backend.common.errors import IncompatibleMemory
-from backend.disk.layout import (
-    RoiKey,
-    canonical_recipe,
-    current_place,
-    dataset_folder,
-    folder_name,
-    has_older_images,
-    places,
-    recipe_folder,
-)
+from backend.common.roi_key import RoiKey, canonical_recipe
+from backend.disk.candidates import places
+from backend.disk.layout import current_place, dataset_folder, folder_name, recipe_folder
+from backend.disk.older_layouts import has_older_images
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
 

@@ -13,9 +13,11 @@ import pytest
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import StorageError
+from backend.common.roi_key import RoiKey
 from backend.disk import memory_file
 from backend.disk.datasets import DatasetStore
-from backend.disk.layout import RoiKey, current_place, dataset_folder, ids_of_stem
+from backend.disk.layout import current_place, dataset_folder
+from backend.disk.older_layouts import ids_of_stem
 from backend.disk.recipes import RecipeStore
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime

@@ -14,7 +14,7 @@ import pytest
 from sklearn.neighbors import KDTree
 
 from backend import patchcore
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.patchcore import (
     FaissIndex,
     PatchCoreMemory,

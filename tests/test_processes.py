@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.common.errors import Conflict
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore

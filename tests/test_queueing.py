@@ -7,7 +7,8 @@ import pytest
 
 from backend.common.errors import Busy
 from backend.common.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, RequestRecord, recording
-from backend.network.queueing import NetworkQueue, PixelBudget
+from backend.network.queueing import NetworkQueue
+from backend.service.pixel_budget import PixelBudget
 
 DEADLINE_S = 20
 

@@ -12,8 +12,8 @@ import pytest
 
 from backend import utils
 from backend.common.errors import Conflict, StorageError
+from backend.common.roi_key import RoiKey
 from backend.disk import recipes
-from backend.disk.layout import RoiKey
 from backend.disk.recipes import RecipeStore
 from backend.storage import ModelStore
 from tests.test_storage import memory_of

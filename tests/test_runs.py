@@ -8,9 +8,9 @@ import time
 
 from structlog.testing import capture_logs
 
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import RequestRecord, recording
 from backend.disk import progress as runs_module
-from backend.disk.layout import RoiKey
 from backend.disk.progress import RunBoard
 
 KEY = RoiKey("Master1", "Pattern", "line 1", "K")

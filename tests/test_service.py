@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from backend.bank import embedding
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, TooLarge
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.weights import sha256_of

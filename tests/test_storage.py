@@ -22,9 +22,9 @@ from backend import storage, utils
 from backend.calib import Calibration, calibrate
 from backend.common.config import Settings
 from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
-from backend.disk import calibration_file
-from backend.disk import layout as layout_module
-from backend.disk.layout import RoiKey, folder_name
+from backend.common.roi_key import RoiKey
+from backend.disk import calibration_file, candidates
+from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.service.inspection import InspectionService
 from backend.storage import FittedRoi, ModelStore
@@ -771,18 +771,18 @@ def test_calibrations_of_older_backends_models_are_counted_without_a_walk_throug
     name = older_files(tmp_path, "L2", KEY)[0].name
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
     _calibrated(tmp_path, line, 0.6)
-    monkeypatch.setattr(layout_module, "_older_of_recipe", lambda *_: pytest.fail("walked"))
+    monkeypatch.setattr(candidates, "older_of_recipe", lambda *_: pytest.fail("walked"))
     assert store.count_stale() == 0
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_a_model_of_an_older_backend_is_looked_for_once_at_a_load(tmp_path, monkeypatch, calibrated):
-    line, walk, walked = RoiKey("Master1", "Pattern", "line 1"), layout_module._older_of_recipe, []
+    line, walk, walked = RoiKey("Master1", "Pattern", "line 1"), candidates.older_of_recipe, []
     name = older_files(tmp_path, "L2", KEY)[0].name
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
     if calibrated:
         _calibrated(tmp_path, line, 0.6)
-    monkeypatch.setattr(layout_module, "_older_of_recipe", lambda *ids: walked.append(ids) or walk(*ids))
+    monkeypatch.setattr(candidates, "older_of_recipe", lambda *ids: walked.append(ids) or walk(*ids))
     assert load(tmp_path, line).calibration_state == ("applied" if calibrated else "none")
     assert len(walked) == 1
 

@@ -15,7 +15,7 @@ from PIL import Image
 from backend import utils
 from backend.common.config import Settings
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import (

@@ -16,8 +16,9 @@ from backend import storage
 from backend.commands.migrate import older
 from backend.common.config import Settings
 from backend.common.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
+from backend.common.roi_key import RoiKey
 from backend.disk import memory_file, versions
-from backend.disk.layout import RoiKey, folder_name
+from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore

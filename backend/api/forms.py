@@ -21,8 +21,8 @@ from backend.api.middleware.bodies import MostBytes
 from backend.api.schemas.inspection import RoiIds
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, StorageError, TooLarge, UnsupportedImage
+from backend.common.roi_key import RoiKey, canonical_recipe, check_recipe
 from backend.common.telemetry import annotate
-from backend.disk.layout import RoiKey, canonical_recipe, check_recipe
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.common.errors import StorageError
-from backend.disk.layout import RoiKey
 from backend.features import ExtractorIdentity
 from backend.utils import make_folder, write_atomic
 
@@ -58,9 +57,3 @@ class Checkpoint:
 
     def _path(self, image: bytes) -> Path:
         return self._folder / f"{hashlib.sha256(self._extractor + image).hexdigest()}.npy"
-
-
-def checkpoint_folder(root: Path, key: RoiKey) -> Path:
-    """Where the fit of a ROI keeps its embeddings below the models folder: hidden, so that no id maps to it."""
-    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
-    return root / f".fit-{digest[:16]}"

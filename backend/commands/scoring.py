@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from backend.api.schemas.common import region_reply, version_reply
 from backend.api.schemas.inspection import CalibrateFields, FitFields, InferFields, RoiIds, RollbackRequest
-from backend.bank.checkpoint import checkpoint_folder
 from backend.bank.images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT
 from backend.commands.console import count, print_line, progress_bar, say, step_bars
@@ -35,7 +34,8 @@ from backend.commands.image_files import (
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
-from backend.disk.layout import RoiKey, check_recipe
+from backend.common.roi_key import RoiKey, check_recipe
+from backend.disk.layout import checkpoint_folder
 from backend.roi_mask import Shape, parse_shape
 from backend.scores.percentile_choice import CANDIDATES, choose_percentile
 from backend.service.inspection import InspectionService

@@ -9,12 +9,12 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.common.errors import ConfigError
-from backend.disk.versions import KEEP_VERSIONS
 
 PATCH_SIZE = 14
 DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
 DEFAULT_MODEL_BLOCKS = 12
 _HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
+KEEP_VERSIONS = 5
 
 
 class Settings(BaseSettings):

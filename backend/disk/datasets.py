@@ -19,7 +19,8 @@ import structlog
 
 from backend.commands.image_files import SUFFIXES
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
-from backend.disk.layout import RoiKey, dataset_folder, folder_name, is_inspection
+from backend.common.roi_key import RoiKey, is_inspection
+from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
 from backend.disk.name_clashes import check_names
 from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now, write_atomic

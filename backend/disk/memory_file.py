@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
 from backend.common.resources import free_memory
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory
 
 FORMAT_VERSION = 1

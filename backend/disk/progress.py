@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import structlog
 
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import current_request_id
-from backend.disk.layout import RoiKey
 from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now
 
 _LOG_EVERY_S = 5.0

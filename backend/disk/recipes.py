@@ -11,7 +11,8 @@ from typing import Any
 import filelock
 
 from backend.common.errors import Conflict, StorageError
-from backend.disk.layout import canonical_recipe, recipe_folder
+from backend.common.roi_key import canonical_recipe
+from backend.disk.layout import recipe_folder
 from backend.disk.locking import LOCK_FILE, writing
 from backend.disk.name_clashes import check_names
 from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, utc_now, write_atomic

@@ -21,7 +21,6 @@ from pydantic import TypeAdapter
 
 from backend.utils import MAX_JSON_FILE_BYTES, TEMPORARY_PREFIX, make_folder, read_small, sync_folder, write_atomic
 
-KEEP_VERSIONS = 5
 _FOLDER = ".versions"
 _RECORD_FILE = "version.json"
 _NUMBER = re.compile("[1-9][0-9]{0,17}")

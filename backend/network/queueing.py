@@ -42,41 +42,6 @@ class _Inference:
         return self.tokens is not None or self.failure is not None
 
 
-class PixelBudget:
-    """Bounds the pixels that are worked on at once, and with them the memory: first come, first served.
-
-    Args:
-        most: pixels; one image of as many or more is worked on alone.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._changed = threading.Condition()
-        self._held = 0
-        self._waiting: deque[object] = deque()
-
-    @contextlib.contextmanager
-    def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until the image fits beside those that are being worked on, and hold its pixels."""
-        ticket = object()
-        with stage("queue"), self._changed:
-            self._waiting.append(ticket)
-            try:
-                self._changed.wait_for(
-                    lambda: self._waiting[0] is ticket and (not self._held or self._held + pixels <= self._most)
-                )
-                self._held += pixels
-            finally:  # a wait may be interrupted
-                self._waiting.remove(ticket)
-                self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= pixels
-                self._changed.notify_all()
-
-
 class NetworkQueue:
     """Shares the network between requests.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
-from backend.disk.layout import RoiKey
+from backend.common.roi_key import RoiKey
 from backend.scores.drift_detector import N_STEPS, STEPS_PER_UNIT, Direction, DriftDetector, no_wealth, tolerated_rate
 from backend.utils import utc_now
 

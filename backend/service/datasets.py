@@ -13,9 +13,9 @@ from backend.bank.images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT, Calibration
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.datasets import Label, NewSample, Sample
-from backend.disk.layout import RoiKey
 from backend.disk.progress import Progress
 from backend.disk.recipes import same_scale
 from backend.disk.score_cache import ScoreCache

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 
 from backend.calib import Calibration
 from backend.common.errors import BackendError, Conflict, StorageError
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
-from backend.disk.layout import RoiKey
 from backend.disk.locking import writing
 from backend.scores.drift_detector import reference_of
 from backend.scores.drift_statistics import RoiDrift, Steps

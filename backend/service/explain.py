@@ -13,8 +13,8 @@ import structlog
 from backend.bank.images import THUMBNAIL_SIDE, BankImage, images_in, images_now, suspicious_images
 from backend.bank.reasons import Image, Reason, beside, panel_of_good, panel_of_place, reasons
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
+from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Sample
-from backend.disk.layout import RoiKey
 from backend.infer import Finding
 from backend.roi_mask import Shape, build_mask
 from backend.service.inspection import InspectionService

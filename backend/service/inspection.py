@@ -25,18 +25,20 @@ from backend.common.errors import (
     MemoryNotFound,
     StorageError,
 )
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate, stage
 from backend.disk.datasets import DatasetStore
-from backend.disk.layout import RoiKey, has_older_images
+from backend.disk.older_layouts import has_older_images
 from backend.disk.progress import Progress, RunBoard
 from backend.disk.recipes import RecipeStore, same_scale
 from backend.disk.versions import Version
 from backend.features import DinoV2Features
 from backend.infer import Finding, Inference, InferenceEngine
 from backend.network.loading import differences_from, open_features
-from backend.network.queueing import NetworkQueue, PixelBudget
+from backend.network.queueing import NetworkQueue
 from backend.roi_mask import Shape
 from backend.service.drift import DriftLog
+from backend.service.pixel_budget import PixelBudget
 from backend.service.results import FitResult, InferResult, RoiState
 from backend.storage import CalibrationState, FittedRoi, ModelStore
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64

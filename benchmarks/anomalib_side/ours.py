@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from backend.common.config import load_settings
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import RequestRecord, recording
-from backend.disk.layout import RoiKey
 from backend.patchcore import k_center_greedy
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage

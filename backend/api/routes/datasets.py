@@ -31,9 +31,9 @@ from backend.api.schemas.datasets import (
     UploadReply,
 )
 from backend.api.schemas.inspection import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
+from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.datasets import Label
-from backend.disk.layout import RoiKey
 from backend.service import datasets
 from backend.service.datasets import Judged
 from backend.service.inspection import InspectionService

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from backend.disk.layout import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
+from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]

@@ -13,8 +13,9 @@ from backend.commands.migrate.older import OlderImage
 from backend.common.config import Settings
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
+from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.datasets import LABELS, DatasetStore, Label, NewSample, Sample
-from backend.disk.layout import RoiKey, dataset_folder, folder_name, is_inspection
+from backend.disk.layout import dataset_folder, folder_name
 from backend.utils import ImageLimits, decode_image
 
 Outcome = Literal["copied", "there", "not copied"]

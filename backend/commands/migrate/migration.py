@@ -13,7 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.bank.checkpoint import checkpoint_folder
 from backend.commands.console import print_line, progress_bar, say, step_bars
 from backend.commands.migrate import older
 from backend.commands.migrate.images import ImageCopies, StoredImage
@@ -21,8 +20,9 @@ from backend.commands.migrate.older import Found, OlderImage
 from backend.commands.migrate.report import Line, Report
 from backend.common.config import Settings
 from backend.common.errors import BackendError, InvalidRequest, StorageError
+from backend.common.roi_key import INSPECTION_ROLE, RoiKey, is_inspection
 from backend.disk.datasets import LABELS, Label
-from backend.disk.layout import HISTORY_FOLDER, INSPECTION_ROLE, RoiKey, current_place, is_inspection
+from backend.disk.layout import HISTORY_FOLDER, checkpoint_folder, current_place
 from backend.disk.locking import writing
 from backend.disk.recipes import RecipeStore, read_settings, same_scale
 from backend.service import datasets

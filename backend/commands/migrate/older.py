@@ -9,19 +9,10 @@ from typing import Any
 import numpy as np
 
 from backend.common.errors import DamagedMemory, InvalidRequest, StorageError
-from backend.disk.layout import (
-    CALIBRATION_FILE,
-    DEFAULT_RECIPE,
-    MEMORY_FILE,
-    Layout,
-    RoiKey,
-    canonical_recipe,
-    current_place,
-    dataset_folder,
-    ids_of_stem,
-    layout_of_recipe,
-)
+from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe
+from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, current_place, dataset_folder
 from backend.disk.memory_file import check_sizes
+from backend.disk.older_layouts import ids_of_stem, layout_of_recipe
 from backend.disk.recipes import OLDER_RECIPE_FILE
 
 _CALIBRATION_SUFFIX = "_calib.json"

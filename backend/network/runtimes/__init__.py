@@ -6,10 +6,8 @@ import sys
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import ConfigError
-from backend.network.runtimes.base import Runtime
+from backend.features import Runtime
 from backend.network.weights import Weights
-
-__all__ = ["Runtime", "open_runtime"]
 
 _INSTALL_TORCH = "pip install -r backend/requirements-torch.txt"
 

@@ -1,0 +1,88 @@
+"""The name of a ROI: its role, roi, recipe and model key, as clients send them."""
+
+import unicodedata
+from dataclasses import dataclass, replace
+
+from backend.common.errors import InvalidRequest, ReservedRecipe
+
+DEFAULT_RECIPE = "default"
+INSPECTION_ROLE = "Inspection"
+MAX_RECIPE_CHARACTERS = 1000
+_RESERVED_RECIPE = "last"
+
+
+@dataclass(frozen=True)
+class RoiKey:
+    """Names one ROI, with role, roi and model key exactly as the client sends them.
+
+    Attributes:
+        role_id, roi_id: the ROI.
+        recipe_id: as `canonical_recipe` gives it; None where the client named none, which is the default recipe.
+        model_key: which model of the ROI; None is the ROI's own, named by `roi_id`. Of no effect without a recipe.
+    """
+
+    role_id: str
+    roi_id: str
+    recipe_id: str | None = None
+    model_key: str | None = None
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that is meant."""
+        return DEFAULT_RECIPE if self.recipe_id is None else self.recipe_id
+
+    @property
+    def model(self) -> str:
+        """The model key that is meant."""
+        return self.roi_id if self.recipe_id is None or self.model_key is None else self.model_key
+
+    @property
+    def owner(self) -> "RoiKey":
+        """The one among the keys that mean the same model."""
+        if self.recipe == DEFAULT_RECIPE and self.model == self.roi_id:
+            return RoiKey(self.role_id, self.roi_id)
+        return replace(self, model_key=self.model)
+
+    def __str__(self) -> str:
+        model = f", model_key {self.model!r}" if self.model != self.roi_id else ""
+        recipe = "" if self.recipe_id is None else f", recipe {self.recipe_id!r}"
+        return f"role {self.role_id!r}, roi {self.roi_id!r}{model}{recipe}"
+
+
+def canonical_recipe(text: str) -> str | None:
+    """The recipe that a client's layout name means: without outer blanks, in lower case.
+
+    >>> canonical_recipe(" My Layout 1"), canonical_recipe("DEFAULT"), canonical_recipe(" ")
+    ('my layout 1', 'default', None)
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower()).strip() or None
+
+
+def check_recipe(recipe_id: str | None) -> None:
+    """Refuse a recipe that no client may name.
+
+    Raises:
+        ReservedRecipe: it is "last".
+        InvalidRequest: its name is too long.
+    """
+    if recipe_id is not None and len(recipe_id) > MAX_RECIPE_CHARACTERS:
+        raise InvalidRequest(f"recipe_id: at most {MAX_RECIPE_CHARACTERS} characters are accepted")
+    if recipe_id == _RESERVED_RECIPE:
+        raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
+
+
+def roles(key: RoiKey) -> tuple[str, ...]:
+    """The roles that the model of a ROI may be stored under.
+
+    Clients that name recipes turn the role of every roi called "inspection…" into "Inspection" when they fit and infer,
+    and leave it when they ask for the state or send images. What lies under the other role in the default recipe was
+    fitted by clients that name none.
+    """
+    if key.recipe_id is None or not is_inspection(key) or key.role_id == INSPECTION_ROLE:
+        return (key.role_id,)
+    return (INSPECTION_ROLE, key.role_id) if key.recipe == DEFAULT_RECIPE else (key.role_id, INSPECTION_ROLE)
+
+
+def is_inspection(key: RoiKey) -> bool:
+    """Whether this is a ROI whose role some clients turn into "Inspection"; see `roles`."""
+    return key.roi_id.casefold().startswith("inspection")
