@@ -280,7 +280,8 @@ def test_every_reply_carries_security_headers(gui: Gui, keyed: Server) -> None:
     assert not any("access-control-allow-origin" in reply.headers for reply in replies), "CORS is closed"
 
 
-def test_the_pages_of_the_documentation_may_load_all_that_they_name_and_nothing_from_elsewhere(gui: Gui) -> None:
+def test_documentation_pages_load_what_they_name_only_from_the_service(gui: Gui) -> None:
+    """The pages /docs and /redoc name only files of the service; their content security policy allows nothing else."""
     for path in ("/docs", "/redoc"):
         page = gui.get(path)
         named = re.findall(r'(?:src|href)="([^"]+)"', page.content.decode())
@@ -325,9 +326,8 @@ def test_a_start_on_loopback_says_nothing_of_keys(server: Server) -> None:
     assert "access.open" not in server.log_file.read_text()
 
 
-def test_under_any_server_the_first_request_from_elsewhere_says_that_the_service_is_open(
-    tmp_path: Path, weights: Weights
-) -> None:
+def test_open_service_says_so_once_at_the_first_request_from_elsewhere(tmp_path: Path, weights: Weights) -> None:
+    """Under any server, a service without keys logs once that it is open, at the first request from elsewhere."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing; tells the address that others see
         own = probe.getsockname()[0]

@@ -145,7 +145,7 @@ def uninterrupted(start: Start, parts: Path) -> dict[str, list[dict[str, Any]]]:
         (signal.SIGTERM, 143, ".csv"),
     ],
 )
-def test_a_run_that_is_stopped_twice_and_goes_on_gives_what_a_whole_run_gives(
+def test_run_stopped_twice_and_continued_gives_what_a_whole_run_gives(
     start: Start,
     parts: Path,
     uninterrupted: dict[str, list[dict[str, Any]]],
@@ -153,6 +153,9 @@ def test_a_run_that_is_stopped_twice_and_goes_on_gives_what_a_whole_run_gives(
     status: int,
     suffix: str,
 ) -> None:
+    """A bulk run is stopped twice by a signal. When it goes on to the end, its records and heatmaps are those of an
+    uninterrupted run.
+    """
     out, maps = parts / f"{number.name}{suffix}", f"{number.name}{suffix}-maps"
     command = ["infer", *ROI, "parts", "--out", out.name, "--heatmaps", maps]
 

@@ -185,9 +185,10 @@ def test_bad_input_gets_the_contracts_error_and_changes_nothing(
 
 
 @pytest.mark.parametrize("broken", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
-def test_one_broken_image_fails_the_whole_fit_by_name_and_leaves_the_old_model(
+def test_one_broken_image_fails_the_fit_by_name_and_keeps_the_old_model(
     server: Server, crops: list[bytes], broken: bytes | None
 ) -> None:
+    """The whole fit is refused, the error names the broken image, and no file of the old model changes."""
     gui = server.gui
     assert gui.fit("Shared", "Kept", crops[:1]).status == 200
     before = files_below(server.models)
@@ -285,7 +286,8 @@ def test_browsers_are_told_who_may_call(strict: Server) -> None:
     assert "access-control-allow-origin" not in refused.headers
 
 
-def test_every_error_of_the_openapi_document_has_examples_in_the_contracts_shape(gui: Gui) -> None:
+def test_openapi_errors_have_examples_in_the_shape_of_the_contract(gui: Gui) -> None:
+    """All errors that the OpenAPI document lists have such examples, and those of inference are valid replies."""
     paths = gui.get("/openapi.json").json["paths"]
     assert {"/health", "/fit_ok", "/calibrate_ng", "/infer", "/metrics"} <= set(paths)
     for path in ("/fit_ok", "/calibrate_ng", "/infer"):
@@ -336,7 +338,8 @@ def test_the_docs_page_needs_no_other_server(gui: Gui) -> None:
     assert gui.get("/static-offline-docs/swagger-ui-bundle.js").status == 200
 
 
-def test_errors_of_the_fit_never_hold_a_phrase_that_clients_take_for_success(gui: Gui) -> None:
+def test_fit_errors_hold_no_phrase_that_clients_take_for_success(gui: Gui) -> None:
+    """A file name with such a phrase is quoted with the phrase replaced."""
     parts = [*gui.roi("A", "B"), Part("images", b"no", "image/png", "already_exists.png")]
     parts[-1].filename = '"memory already exists.png"'
     reply = gui.multipart("/fit_ok", parts)

@@ -18,9 +18,10 @@ def limited_command(_port: int) -> list[str]:
     return [sys.executable, "-c", _LIMITED, str(_LARGEST_FILE), "-m", "backend", "serve"]
 
 
-def test_a_fit_that_the_disk_cannot_hold_is_an_error_and_the_old_model_is_served(
+def test_fit_fails_on_a_full_disk_and_the_old_model_is_served(
     tmp_path: Path, weights: Weights, crops: list[bytes]
 ) -> None:
+    """A fit that the disk cannot hold is answered 500. The old model keeps its calibration; a smaller fit is stored."""
     with running(limited_command, tmp_path, weights, INPUT_SIZE="56", LOG_LEVEL="error") as server:
         gui, roi = server.gui, ("Full", "Disk")
         assert gui.fit(*roi, crops[:2], memory_fit="true").status == 200

@@ -211,9 +211,8 @@ def test_seed_fits_infers_uncalibrated_calibrates_and_infers(server: Server, cro
     assert json.loads((folder / "calib.json").read_text())["threshold"] == reply["threshold"]
 
 
-def test_mid_sends_images_as_octet_streams_keeps_all_embeddings_and_names_a_model_key(
-    gui: Gui, crops: list[bytes]
-) -> None:
+def test_mid_generation_fits_octet_streams_with_all_embeddings_kept(gui: Gui, crops: list[bytes]) -> None:
+    """The middle GUI generation sends images as octet streams, keeps all embeddings and names a model key."""
     files = [Part("images", crop, "application/octet-stream", f"ok{i}.img") for i, crop in enumerate(crops[:2])]
     texts = [Part("memory_fit", b"true"), Part("model_key", b"Pattern")]
     fit = gui.multipart("/fit_ok", [*gui.roi("Mid", "Pattern"), *texts, *files])
@@ -226,7 +225,8 @@ def test_mid_sends_images_as_octet_streams_keeps_all_embeddings_and_names_a_mode
     assert reply.json["score"] == pytest.approx(0, abs=1e-3), "its own patches are in the memory"
 
 
-def test_the_playbooks_bracket_field_and_an_integer_for_a_float_are_accepted(gui: Gui, crops: list[bytes]) -> None:
+def test_playbooks_bracket_field_and_integers_for_floats_are_accepted(gui: Gui, crops: list[bytes]) -> None:
+    """The playbook calls the field `images[]`, and some clients send an integer where a float is meant."""
     parts = [
         *gui.roi("Book", "Pattern", mm_per_px=1),
         *(Part("images[]", crop, "image/png", "a.png") for crop in crops[:2]),

@@ -266,9 +266,8 @@ def test_the_recipe_of_a_request_goes_before_the_headers(server: Server, crops: 
     assert head.chunked_json("/calibrate_ng", text).json["recipe_id"] == "own"
 
 
-def test_an_image_is_deleted_by_its_stored_name_or_by_the_one_in_its_metadata(
-    server: Server, crops: list[bytes]
-) -> None:
+def test_image_is_deleted_by_stored_name_or_by_name_in_its_metadata(server: Server, crops: list[bytes]) -> None:
+    """A name that two images have is refused with 409; other names, labels and paths outside delete nothing."""
     head = head_of(server, "Deleting")
     metas = [meta("R", "D", "ok", name) for name in ("one.png", "two.png", "twice.png", "twice.png")]
     names = head.upload("R", "D", "ok", variants(crops[0], 4), metas).json["files"]
@@ -294,9 +293,10 @@ def test_an_image_is_deleted_by_its_stored_name_or_by_the_one_in_its_metadata(
     assert {path.name for path in folder.iterdir()} == {".lock"}
 
 
-def test_one_broken_image_is_an_item_with_its_error_and_not_the_end_of_the_run(
+def test_one_broken_image_is_an_item_with_an_error_and_the_run_goes_on(
     server: Server, crops: list[bytes], ok_crops: list[bytes]
 ) -> None:
+    """Inference and calibration of a data set count the broken image as an error and judge all the others."""
     head = head_of(server, "Broken")
     names = head.upload("R", "B", "ok", ok_crops).json["files"]
     folder = server.models / "@recipes" / "broken" / "datasets" / "R" / "B" / "ok"
@@ -331,9 +331,8 @@ def test_a_file_name_that_is_not_ascii_is_kept_as_dotnet_writes_it(server: Serve
     assert head.ask("/datasets/file", role_id="R", roi_id="N", label="ok", filename="ä 7.png").content == crops[0]
 
 
-def test_an_image_of_another_scale_than_the_recipes_is_an_item_with_its_error(
-    server: Server, crops: list[bytes]
-) -> None:
+def test_image_of_another_scale_than_its_recipe_is_an_item_with_an_error(server: Server, crops: list[bytes]) -> None:
+    """The inference of a data set reports the scale to which the recipe is locked, and the calibration is refused."""
     named, unnamed = head_of(server, "default"), server.gui
     part = Part("metas", meta("R", "S", "ok", "a.png", 0.1).encode(), "application/json")
     ids = [Part("role_id", b"R"), Part("roi_id", b"S")]
@@ -421,9 +420,8 @@ def test_a_roi_called_inspection_is_one_roi_whatever_role_a_call_gives_it(
     assert head.ask("/state", role_id="Inspection", roi_id=roi).read(STATE)["calib_present"] is True
 
 
-def test_a_calibration_without_a_model_key_is_for_the_model_that_was_fitted_with_one(
-    server: Server, ok_crops: list[bytes]
-) -> None:
+def test_calibration_without_model_key_applies_to_the_model_with_a_key(server: Server, ok_crops: list[bytes]) -> None:
+    """A calibration request that names no model key calibrates the model that was fitted under a model key."""
     head = head_of(server, "Keys")
     assert head.upload("R", "K", "ok", ok_crops).status == 200
     parts = [*head.roi("R", "K"), Part("use_dataset", b"true"), Part("model_key", b"Other Key")]

@@ -104,9 +104,10 @@ def test_gunicorn_gives_its_workers_the_time_that_fits_take() -> None:
     assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"] >= 24 * 3600
 
 
-def test_a_server_without_weights_says_why_and_serves_as_soon_as_they_are_there(
+def test_server_without_weights_says_why_and_serves_once_they_appear(
     tmp_path: Path, weights: Weights, crops: list[bytes]
 ) -> None:
+    """While the weights are missing, /health gives the reason and inference is answered 503. The log says it once."""
     port = free_port()
     missing = tmp_path / "later.safetensors"
     variables = {"WEIGHTS": str(missing), "MODELS_DIR": str(tmp_path / "models"), "PORT": str(port)}

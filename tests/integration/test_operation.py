@@ -39,9 +39,10 @@ def test_a_request_id_is_taken_or_made_and_returned_everywhere(server: Server) -
     assert len(hostile.get("/health").headers["x-request-id"]) == 36
 
 
-def test_one_log_line_per_request_holds_ids_counts_and_stage_timings_and_no_paths(
+def test_log_line_per_request_holds_ids_counts_and_timings_but_no_paths(
     server: Server, fitted: tuple[str, str], crops: list[bytes]
 ) -> None:
+    """Each request logs one line with its ids, counts and the time of each stage, without paths or image data."""
     client = Gui(server.gui.host, server.gui.port, {"X-Request-Id": "log-me"})
     client.fit("Logged", "Roi", crops[:2])
     client.infer("Logged", "Roi", crops[2])
@@ -161,9 +162,10 @@ def test_a_full_queue_is_503_with_the_time_to_come_back(tmp_path: Path, weights:
         assert server.gui.infer("Full", "Queue", crops[2]).status == 200
 
 
-def test_a_fit_through_one_gunicorn_worker_is_seen_by_the_other_at_the_next_request(
+def test_fit_by_one_gunicorn_worker_is_seen_by_the_other_at_once(
     tmp_path: Path, weights: Weights, crops: list[bytes]
 ) -> None:
+    """What one worker fits or calibrates is what the other worker serves from its next request on."""
     metrics_folder = tmp_path / "metrics"
     metrics_folder.mkdir()
     with running(gunicorn_command, tmp_path, weights, PROMETHEUS_MULTIPROC_DIR=str(metrics_folder)) as server:
@@ -236,7 +238,8 @@ def test_a_bad_setting_stops_the_start_with_a_message_that_names_it(variable: st
         assert "cannot listen" not in stopped.stderr
 
 
-def test_an_address_that_cannot_be_bound_stops_the_start_with_a_message_that_names_it(server: Server) -> None:
+def test_start_stops_with_a_message_that_names_an_unusable_address(server: Server) -> None:
+    """A host or port that cannot be bound ends the start, and the message names the variable and its value."""
     for variables in ({"HOST": "999.1.2.3"}, {"PORT": str(server.gui.port)}):
         stopped = subprocess.run(
             [sys.executable, "-m", "backend", "serve"],

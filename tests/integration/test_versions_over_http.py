@@ -28,9 +28,8 @@ def judged(gui: Gui, roi: tuple[str, str], crop: bytes) -> dict[str, Any]:
     return {name: value for name, value in reply.json.items() if name != "request_id"}
 
 
-def test_what_was_served_before_a_fit_is_served_after_rolling_back_to_the_last_digit(
-    server: Server, crops: list[bytes]
-) -> None:
+def test_roll_back_serves_the_earlier_model_to_the_last_digit(server: Server, crops: list[bytes]) -> None:
+    """The model before a fit is served with its own calibration; a second roll-back goes forward again."""
     gui, roi = server.gui, ("Versions", "Whole")
     assert gui.fit(*roi, crops[:2]).status == 200
     uncalibrated = judged(gui, roi, crops[4])
@@ -92,9 +91,8 @@ def test_what_was_served_before_a_fit_is_served_after_rolling_back_to_the_last_d
     assert all({"role_id", "roi_id", "version", "memory_id"} <= line.keys() for line in requests[-3:])
 
 
-def test_a_recipe_that_is_served_the_default_recipes_model_is_not_rolled_back(
-    server: Server, crops: list[bytes]
-) -> None:
+def test_recipe_served_by_the_default_model_is_not_rolled_back(server: Server, crops: list[bytes]) -> None:
+    """A recipe without a model of its own is refused with 409. One that has a model is rolled back alone."""
     gui, roi = server.gui, ("Versions", "Recipe")
     head = Head(gui.host, gui.port)
     for count in (1, 2):
@@ -128,9 +126,10 @@ def test_a_recipe_that_is_served_the_default_recipes_model_is_not_rolled_back(
         ('{"role_id":"%s","roi_id":"b"}' % ("ñ" * 100), 422, "240 bytes"),
     ],
 )
-def test_what_cannot_be_rolled_back_is_an_error_in_the_contracts_shape_and_leaves_nothing(
+def test_invalid_roll_back_gets_a_contract_error_and_leaves_nothing(
     server: Server, body: str, status: int, phrase: str
 ) -> None:
+    """What cannot be rolled back is answered with `error` and `trace`, and no file or folder appears."""
     before = set(server.models.rglob("*"))
     reply = server.gui.chunked_json("/rollback", body)
     assert reply.status == status, reply.content
@@ -156,9 +155,10 @@ def test_the_examples_of_the_document_are_what_the_service_says(server: Server, 
         assert said in {example["value"]["error"] for example in examples}
 
 
-def test_a_roll_back_through_one_worker_is_served_by_the_other_and_needs_a_full_key(
+def test_roll_back_by_one_worker_is_served_by_both_and_needs_a_full_key(
     tmp_path: Path, weights: Weights, crops: list[bytes]
 ) -> None:
+    """A key for inference may list versions but not roll back."""
     full, line = "full-0123456789abcdef", "line-0123456789abcdef"
     settings = {"INPUT_SIZE": "56", "API_KEYS": full, "INFER_KEYS": line, "KEEP_VERSIONS": "2"}
     with running(gunicorn_command, tmp_path, weights, **settings) as server:

@@ -27,7 +27,8 @@ def test_a_mixed_load_is_drawn(tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_inferences_that_become_slower_are_told_where_there_are_enough_to_tell():
+def test_slower_inferences_are_reported_where_there_are_enough_samples():
+    """Inferences that become slower against the yardstick are reported, but not where the whole machine is busy."""
     steady = [mixed.Sample(minute, 400, 50, 90, 3, 20) for minute in range(40)]
     slow = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20) for minute in range(40)]
     busy = [mixed.Sample(minute, 400, 50 + 5 * minute, 900, 3, 20 + 2 * minute) for minute in range(40)]
@@ -55,7 +56,8 @@ def now(history, answer):
     return history.contradiction(answer, start, time.monotonic())
 
 
-def test_a_version_is_possible_from_the_beginning_of_its_fit_and_alone_after_its_end(history):
+def test_version_is_possible_once_its_fit_begins_and_alone_after_its_end(history):
+    """During a fit either version may answer, after its end only the new one, unless the request began before."""
     before = time.monotonic()
     assert now(history, Answer(B, "stale", None))
     with history.fitting(B):
@@ -68,7 +70,8 @@ def test_a_version_is_possible_from_the_beginning_of_its_fit_and_alone_after_its
     assert now(history, Answer(None, "stale", None)) == "the score is that of no version, possible ['B']"
 
 
-def test_a_fit_without_a_reply_may_have_been_done_or_not_and_a_refused_one_was_not(history):
+def test_fit_without_reply_may_be_done_and_a_refused_fit_was_not(history):
+    """After a lost reply both versions may answer; a refused fit makes no version possible."""
     with pytest.raises(Lost), history.fitting(B):
         raise Lost
     with pytest.raises(Refused), history.fitting(C):

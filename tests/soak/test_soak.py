@@ -29,7 +29,8 @@ def test_the_corpus_and_its_mutations_are_the_same_for_everybody() -> None:
     assert list(mutations(50, seed=3)) != list(mutations(50, seed=4))
 
 
-def test_every_hostile_file_is_answered_in_the_contracts_shape_within_bounded_memory(served: Server) -> None:
+def test_hostile_files_get_replies_in_contract_shape_in_bounded_memory(served: Server) -> None:
+    """Every file of a sample of the hostile corpus is answered, and the service lives on."""
     files = [(what, content) for what, content in corpus().items() if not what.endswith((" 7 %", " 53 %"))]
     watch = send(served, [*files[:100], *files[100::10], *mutations(400)])
     assert watch.broken == []
