@@ -54,14 +54,16 @@ def versions_of(root):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_write_has_steps_and_some_of_them_leave_something_behind(left, kind):
+def test_every_kind_of_write_has_steps_and_some_leave_something_behind(left, kind):
+    """A write that was completed leaves nothing."""
     assert len(left[kind]) > 2
     assert any(leftovers(root) for root in left[kind])
     assert not leftovers(left[kind][-1]), "one that was completed leaves nothing"
 
 
 @pytest.mark.parametrize("kind", ["fit", "append"])
-def test_a_killed_fit_leaves_the_old_model_with_its_calibration_or_the_new_one(left, kind):
+def test_killed_fit_leaves_the_old_model_calibrated_or_the_new_one(left, kind):
+    """The old model keeps its calibration, the new one is stale; the next fit clears what the killed one left."""
     outcomes = []
     for root in left[kind]:
         fitted = load(root)
@@ -105,7 +107,8 @@ def test_a_killed_calibration_leaves_the_old_one_or_the_new(left):
     assert set(thresholds) == {0.4, 0.6}
 
 
-def test_a_killed_roll_back_leaves_the_one_model_or_the_other_each_with_its_own_calibration(left):
+def test_killed_roll_back_leaves_either_model_with_its_own_calibration(left):
+    """A roll-back killed at any step leaves one of the two models. The next fit and roll-back clear up the rest."""
     outcomes = []
     before = {1: ("old", None), 2: ("old", 0.4), 3: ("new", None)}
     for root in left["roll-back"]:
@@ -142,7 +145,8 @@ def test_a_killed_roll_back_of_a_calibration_leaves_the_one_or_the_other(left):
     assert set(outcomes) == {outcomes[0], outcomes[-1]}
 
 
-def test_a_fit_that_is_killed_while_versions_are_kept_and_deleted_loses_none_but_the_oldest(left):
+def test_fit_killed_while_versions_change_loses_only_the_oldest(left):
+    """A fit is killed while it keeps and deletes versions: only the oldest goes, and not before the change is made."""
     outcomes = set()
     before = {3: ("new", None), 4: ("new", 0.6), 5: ("new", 0.61), 6: ("new", 0.62)}
     for root in left["fit with many versions"]:
@@ -161,7 +165,8 @@ def test_a_fit_that_is_killed_while_versions_are_kept_and_deleted_loses_none_but
     assert outcomes == {(("new", 0.63), 5), (("third", None), 6), (("third", None), 5)}
 
 
-def test_a_killed_fit_over_a_damaged_calibration_applies_none_and_the_next_one_mends_it(left):
+def test_killed_fit_over_damaged_calibration_applies_none(left):
+    """No calibration is applied, whatever step the fit was killed at. The next fit sets the damaged one aside."""
     outcomes = set()
     for root in left["fit over a damaged calibration"]:
         try:
@@ -184,7 +189,8 @@ def test_a_killed_repair_of_the_index_is_done_by_the_next_read(left):
         assert not leftovers(root)
 
 
-def test_a_killed_first_fit_of_a_recipe_never_leaves_a_model_of_another_scale(left):
+def test_killed_first_fit_of_a_recipe_leaves_no_model_of_another_scale(left):
+    """A recipe whose model was stored is locked to its scale. Without a model, another scale may be settled."""
     outcomes = set()
     for root in left["recipe"]:
         has_model = ModelStore(root).load(IN_RECIPE) is not None
@@ -203,7 +209,8 @@ def test_a_killed_first_fit_of_a_recipe_never_leaves_a_model_of_another_scale(le
     assert {(False, 0.3), (True, 0.2)} <= outcomes
 
 
-def test_a_killed_upload_leaves_whole_images_and_no_metadata_of_none_for_long(left):
+def test_killed_upload_leaves_whole_images_and_soon_no_orphan_metadata(left):
+    """Every stored image has its metadata, and the next upload removes metadata whose image is missing."""
     counts = []
     for root in left["upload"]:
         samples = DatasetStore(root).samples(KEY, "ok")
@@ -220,7 +227,8 @@ def test_a_killed_upload_leaves_whole_images_and_no_metadata_of_none_for_long(le
 
 
 @pytest.mark.parametrize(("kind", "n_deleted"), [("deletion", 1), ("clearing", 3)])
-def test_a_killed_deletion_leaves_whole_images_and_no_metadata_of_none_for_long(left, kind, n_deleted):
+def test_killed_deletion_leaves_whole_images_and_soon_no_orphan_metadata(left, kind, n_deleted):
+    """Every image left has its metadata, and the next upload removes metadata whose image is gone."""
     counts = []
     for root in left[kind]:
         samples = DatasetStore(root).samples(KEY, "ok")

@@ -26,7 +26,7 @@ def folder_of(root, label="ok"):
     return root / "@recipes" / "line 1" / "datasets" / "Master1" / "Pattern" / label
 
 
-def test_images_come_back_byte_for_byte_with_their_metadata_in_the_order_of_upload(tmp_path):
+def test_images_come_back_byte_for_byte_with_metadata_in_upload_order(tmp_path):
     store = DatasetStore(tmp_path)
     names = [name for start in (0, 3) for name in store.add(KEY, "ok", [sample(start + n, n=n) for n in range(3)])]
     assert names == sorted(names)
@@ -49,7 +49,7 @@ def test_every_recipe_role_roi_and_label_has_images_of_its_own(tmp_path):
         assert [item.read() for item in store.samples(key, "ng")] == [b"image %d" % (100 + number)]
 
 
-def test_images_that_somebody_put_into_the_folder_are_there_without_metadata(tmp_path):
+def test_images_put_into_the_folder_by_hand_are_there_without_metadata(tmp_path):
     folder_of(tmp_path).mkdir(parents=True)
     for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "a.jpg.txt"):
         (folder_of(tmp_path) / name).write_bytes(b"x")
@@ -157,7 +157,7 @@ def test_clearing_deletes_the_images_of_one_class_and_nothing_else(tmp_path):
     assert not (tmp_path / "@recipes" / "line 1" / "datasets" / "Nobody").exists()
 
 
-def test_a_folder_that_cannot_be_read_is_a_storage_error_also_for_who_clears_it(tmp_path, monkeypatch):
+def test_unreadable_folder_is_a_storage_error_for_listing_and_clearing(tmp_path, monkeypatch):
     store = DatasetStore(tmp_path)
     store.add(KEY, "ok", [sample(1)])
 
@@ -173,7 +173,8 @@ def test_a_folder_that_cannot_be_read_is_a_storage_error_also_for_who_clears_it(
     assert len(store.names(KEY, "ok")) == 1
 
 
-def test_metadata_that_a_killed_deletion_left_goes_with_the_next_upload_whatever_the_image_was_called(tmp_path):
+def test_upload_removes_orphan_metadata_whatever_the_image_was_called(tmp_path):
+    """A killed deletion left metadata without its image. Files that only look like such metadata stay."""
     store = DatasetStore(tmp_path)
     store.copy(KEY, "ok", "part 7.PNG", sample(7))
     store.copy(KEY, "ok", "part 8.jpg", sample(8))
@@ -207,7 +208,8 @@ def test_damaged_metadata_is_a_storage_error_that_names_the_image(tmp_path, text
     assert store.find(KEY, "ok", "2.png").name == other, "it hides no other image"
 
 
-def test_images_of_a_roi_called_inspection_are_found_under_the_role_they_came_with(tmp_path):
+def test_images_of_inspection_roi_are_found_under_the_role_they_came_with(tmp_path):
+    """Clients turn the role of such a ROI: its images are found under the other role, but are not deleted under it."""
     store = DatasetStore(tmp_path)
     came, asked = (RoiKey(role, "Inspection 1", "line 1") for role in ("Master1", "Inspection"))
     store.add(came, "ok", [sample(1)])

@@ -67,7 +67,8 @@ def is_below(path: Path, folder: Path) -> bool:
 
 @given(keys())
 @slow
-def test_everything_of_a_roi_lies_below_the_models_folder_under_names_that_say_whose_it_is(key: RoiKey) -> None:
+def test_paths_of_a_roi_stay_below_the_models_folder_and_name_it(key: RoiKey) -> None:
+    """All files of a ROI lie below the models folder, under plain names from which its ids can be read."""
     root = Path("/models")
     place = current_place(root, key)
     for path in (place.memory, place.calibration, dataset_folder(root, key), recipe_folder(root, key.recipe)):
@@ -98,9 +99,8 @@ def test_two_rois_never_share_a_folder(first: RoiKey, second: RoiKey) -> None:
 
 @given(ids, ids)
 @slow
-def test_folders_are_reversible_also_where_upper_and_lower_case_or_forms_of_unicode_are_one(
-    one: str, other: str
-) -> None:
+def test_folder_names_are_reversible_even_for_case_twins_and_unicode_forms(one: str, other: str) -> None:
+    """Two ids share a folder only if they are equal, also where a file system ignores case or normalises Unicode."""
     assume(_has_a_folder(one) and _has_a_folder(other))
     first, second = folder_name(one), folder_name(other)
     assert (first == second) == (one == other)
@@ -188,7 +188,8 @@ def test_no_name_of_an_image_climbs_to_another_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [129, 10_000])
-def test_ids_of_ten_thousand_characters_are_refused_before_anything_is_named_by_them(length: int) -> None:
+def test_ids_of_ten_thousand_characters_are_refused_before_any_use(length: int) -> None:
+    """Nothing is named by an id that is too long; only a recipe name of a header may be longer, and it is hashed."""
     for name in ("role_id", "roi_id", "model_key"):
         with pytest.raises(ValidationError):
             RoiIds(**{"role_id": "a", "roi_id": "b", name: "x" * length})
@@ -199,7 +200,7 @@ def test_ids_of_ten_thousand_characters_are_refused_before_anything_is_named_by_
     assert len(recipe_folder(Path(), "é" * 30_000).name) < 255, "a header may hold such a name"
 
 
-def test_an_id_that_looks_like_the_folder_of_another_does_not_read_its_model(tmp_path: Path) -> None:
+def test_id_that_looks_like_another_ids_folder_does_not_read_its_model(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     store.save_memory(RoiKey("é", "nul"), memory_of(1), {})
     assert store.load(RoiKey("é", "nul")) is not None
@@ -207,7 +208,8 @@ def test_an_id_that_looks_like_the_folder_of_another_does_not_read_its_model(tmp
     assert store.load(RoiKey("@recipes", "default")) is None
 
 
-def test_where_the_file_system_does_not_tell_case_twins_apart_the_second_is_refused(tmp_path: Path) -> None:
+def test_second_case_twin_is_refused_where_the_file_system_mixes_them(tmp_path: Path) -> None:
+    """Where the file system ignores case, the second of two such ids is neither stored nor loaded."""
     store = ModelStore(tmp_path)
     store.save_memory(RoiKey("Master1", "Pattern"), memory_of(1), {})
     (tmp_path / "MASTER1").symlink_to(tmp_path / "Master1")  # as a file system without case shows it
@@ -284,9 +286,10 @@ def test_what_the_file_system_takes_for_anothers_model_is_not_written(
 
 
 @pytest.mark.parametrize(("first", "second"), [pair for pair in ALIASES if pair[0].model_key is None], ids=str)
-def test_what_the_file_system_takes_for_anothers_images_is_neither_read_nor_written(
+def test_images_in_an_aliased_folder_are_neither_read_nor_written(
     tmp_path: Path, other_names: Callable[[Path, str], None], first: RoiKey, second: RoiKey
 ) -> None:
+    """The file system takes the folder of one ROI for that of another: every use of the second is refused."""
     store = DatasetStore(tmp_path)
     (name,) = store.add(first, "ok", [image(1)])
     give_names(tmp_path, dataset_folder(tmp_path, first), dataset_folder(tmp_path, second), other_names)
@@ -305,9 +308,10 @@ def test_what_the_file_system_takes_for_anothers_images_is_neither_read_nor_writ
     assert list(store.names(first, "ok")) == [name]
 
 
-def test_what_the_file_system_takes_for_anothers_images_is_not_read_under_a_role_that_clients_turned_either(
+def test_images_in_an_aliased_folder_are_not_read_under_a_turned_role(
     tmp_path: Path, other_names: Callable[[Path, str], None]
 ) -> None:
+    """Clients turn the role of an inspection ROI; an alias of its id is refused under that role, too."""
     store = DatasetStore(tmp_path)
     came = RoiKey("Master1", "Inspection 1", "line 1")
     store.add(came, "ok", [image(1)])
@@ -335,9 +339,10 @@ def test_of_two_that_are_one_to_the_file_system_the_first_to_write_has_it(
     assert ModelStore(tmp_path).load(first) is not None
 
 
-def test_a_recipe_that_the_file_system_takes_for_another_settles_nothing_there(
+def test_recipe_with_an_aliased_folder_settles_nothing_there(
     tmp_path: Path, other_names: Callable[[Path, str], None]
 ) -> None:
+    """The file system takes the name of a recipe for the folder of another; no scale is settled in that folder."""
     recipe_folder(tmp_path, "line number 1").mkdir(parents=True)
     other_names(recipe_folder(tmp_path, "line number 1"), "linenu~1")
     with pytest.raises(InvalidRequest, match=r"use other ids"), RecipeStore(tmp_path).settling("linenu~1", 0.2):

@@ -115,7 +115,7 @@ def test_a_recipe_is_known_by_its_name_without_case_or_outer_blanks(sent, meant)
     assert meant is None or canonical_recipe(meant) == meant
 
 
-def test_the_default_recipe_is_the_playbooks_layout_and_the_others_lie_beside_it(tmp_path):
+def test_default_recipe_has_the_playbook_layout_with_others_beside_it(tmp_path):
     folders = {
         key: current_place(tmp_path, key).memory.parent.relative_to(tmp_path).as_posix()
         for key in (DEFAULT, RoiKey("Master1", "Pattern", "default"), RECIPE, OWN_KEY)
@@ -200,7 +200,8 @@ def found(root, key):
     return fitted.memory.embeddings.shape[1], fitted.layout, fitted.key.recipe, fitted.key.model
 
 
-def test_a_recipe_looks_in_its_own_folders_then_in_the_defaults_then_in_what_knew_no_recipes(tmp_path):
+def test_recipe_looks_in_its_own_then_default_then_recipeless_folders(tmp_path):
+    """A recipe is served its own model, else that of the default recipe, else that of backends without recipes."""
     writers = [
         lambda: store_older(tmp_path, "Master1/Pattern/memory.npz", 3),
         lambda: store_older(tmp_path, "Master1_Pattern.npz", 4),
@@ -250,7 +251,8 @@ def test_a_named_model_key_is_never_answered_by_another_keys_model(tmp_path):
     assert found(tmp_path, OWN_KEY) == (6, "current", "line 1", "K")
 
 
-def test_without_a_model_key_the_rois_own_model_is_meant_and_else_the_one_fitted_last(tmp_path):
+def test_rois_own_model_is_meant_without_a_key_else_the_last_fitted_one(tmp_path):
+    """Without a model key the model that is named like the ROI is meant; without that, the one that was fitted last."""
     for dim, model_key in ((3, "A"), (4, "B"), (5, "C")):
         key = RoiKey("Master1", "Pattern", "line 1", model_key)
         store_current(tmp_path, key, dim)
@@ -260,7 +262,7 @@ def test_without_a_model_key_the_rois_own_model_is_meant_and_else_the_one_fitted
     assert found(tmp_path, RECIPE) == (6, "current", "line 1", "Pattern")
 
 
-def test_a_roi_called_inspection_is_found_under_the_role_that_clients_turn_it_into(tmp_path):
+def test_inspection_roi_is_found_under_the_role_that_clients_turn_it_into(tmp_path):
     stored = RoiKey("Inspection", "inspection-1", "line 1")
     store_current(tmp_path, stored, 3)
     asked = RoiKey("Master1", "inspection-1", "line 1")
@@ -272,7 +274,8 @@ def test_a_roi_called_inspection_is_found_under_the_role_that_clients_turn_it_in
     assert found(tmp_path, stored) == (3, "current", "line 1", "inspection-1")
 
 
-def test_a_fit_of_a_roi_called_inspection_goes_before_what_is_left_under_the_other_role(tmp_path):
+def test_fit_of_inspection_roi_precedes_what_is_left_under_the_other_role(tmp_path):
+    """A new fit under the role `Inspection` is found before an older model under the role that the client named."""
     asked, fitted = (RoiKey(role, "inspection-1", "default") for role in ("Master1", "Inspection"))
     store_older(tmp_path, f"recipes/default/inspection-1/{stem('Master1', 'inspection-1')}.npz", 3)
     assert found(tmp_path, asked) == (3, "L4", "default", "inspection-1")
@@ -286,7 +289,8 @@ def test_a_fit_of_a_roi_called_inspection_goes_before_what_is_left_under_the_oth
     assert found(tmp_path, line[0]) == found(tmp_path, line[1]) == (7, "current", "line 1", "inspection-1")
 
 
-def test_a_model_of_the_default_recipe_under_another_key_is_found_by_those_who_name_no_recipe(tmp_path):
+def test_default_recipe_model_with_a_key_is_found_without_a_recipe(tmp_path):
+    """Clients that name no recipe are served that model until the ROI has one under its own name."""
     store_current(tmp_path, RoiKey("Master1", "Pattern", "default", "K"), 3)
     assert found(tmp_path, DEFAULT) == (3, "current", "default", "K")
     store_current(tmp_path, DEFAULT, 4)
@@ -329,7 +333,8 @@ def threshold(root, key):
     return fitted.calibration.threshold if fitted.calibration else fitted.calibration_state
 
 
-def test_a_recipe_that_uses_the_defaults_model_uses_its_threshold_until_it_has_its_own(tmp_path):
+def test_recipe_with_the_default_model_uses_its_threshold_until_it_has_one(tmp_path):
+    """A threshold that the recipe has of its own is stale once the recipe gets a model of its own."""
     store_current(tmp_path, DEFAULT, 3)
     assert threshold(tmp_path, RECIPE) == "none"
     calibrate_as(tmp_path, DEFAULT, 0.1)
@@ -340,7 +345,8 @@ def test_a_recipe_that_uses_the_defaults_model_uses_its_threshold_until_it_has_i
     assert (threshold(tmp_path, RECIPE), threshold(tmp_path, DEFAULT)) == ("stale", 0.1)
 
 
-def test_a_calibration_belongs_to_the_model_that_is_found_whatever_key_and_role_asked_for_it(tmp_path):
+def test_calibration_belongs_to_the_found_model_whatever_key_asked(tmp_path):
+    """It does not matter under which role or key the calibration was asked for."""
     stored = RoiKey("Inspection", "inspection-1", "line 1", "K")
     store_current(tmp_path, stored, 3)
     calibrate_as(tmp_path, RoiKey("Master1", "inspection-1", "line 1"), 0.3)

@@ -143,7 +143,7 @@ def test_models_and_calibrations_of_this_service_are_no_old_ones(run):
     assert run("old")[:2] == (0, "Nothing of an older backend was found in old.\n")
 
 
-def test_names_of_old_files_that_are_base64_only_by_chance_are_taken_for_plain_ones():
+def test_old_names_that_are_base64_by_chance_are_taken_for_plain_ones():
     assert ids_of_stem(stem("A B", "ñ/🙂")) == ("A B", "ñ/🙂")
     for name in ("Master1_Pattern", "Master1__Pattern", "__", "A__B", "TWFz__", "é__é"):
         assert ids_of_stem(name) is None
@@ -165,7 +165,8 @@ def test_damaged_files_are_lines_of_the_report(run, content):
     assert "damaged" in line_of(out, "recipe  ", " s ")
 
 
-def test_a_model_that_unpacks_to_more_than_it_can_be_is_a_line_of_the_report_and_never_unpacked(run, monkeypatch):
+def test_model_too_large_to_unpack_is_a_report_line_and_never_unpacked(run, monkeypatch):
+    """A model that would unpack to more than it can be is reported as damaged or too large for the memory."""
     zeros = io.BytesIO()
     np.savez_compressed(zeros, emb=np.zeros((20_000, 256), np.float32), token_h=4, token_w=5)
     write("Master1/Bomb/memory.npz", zeros.getvalue())
@@ -210,7 +211,8 @@ def test_images_are_copied_byte_for_byte_with_the_metadata_beside_them(run, pngs
     assert "1 ok, 0 ng" in line_of(out, "data set  ", "A B", "ro.i", "copied 1")
 
 
-def test_names_that_are_not_safe_or_taken_become_others_which_are_the_same_every_time(run, pngs):
+def test_unsafe_or_taken_names_become_others_that_stay_the_same(run, pngs):
+    """The new name holds a part of the hash of the image, so a second run of the migration writes nothing new."""
     names = {"é 1.png": pngs[0], ".hidden.png": pngs[1], "no-suffix": pngs[2]}
     for name, png in names.items():
         write(f"datasets/Master1/Pattern/ok/{name}", png)
@@ -260,7 +262,8 @@ def test_files_that_are_no_images_are_named_and_not_copied(run, pngs, monkeypatc
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{", b"\xff", b"[" * 100_000, b'{"a": 1e999}'])
-def test_an_image_whose_metadata_is_no_json_object_is_copied_with_what_is_known(run, pngs, content):
+def test_image_with_metadata_that_is_no_json_object_is_still_copied(run, pngs, content):
+    """Instead of the unreadable metadata it gets what is known: its role, ROI, label and file name."""
     write("datasets/Master1/Pattern/ok/a.png", pngs[0])
     write("datasets/Master1/Pattern/ok/a.json", content)
     status, out, _ = run("old")
@@ -282,7 +285,7 @@ def test_ids_that_this_service_cannot_store_are_reported(run, pngs):
     assert not Path("models").exists()
 
 
-def test_an_image_that_cannot_be_written_fails_its_line_and_the_others_go_on(run, pngs, monkeypatch):
+def test_image_that_cannot_be_written_fails_its_line_and_the_others_go_on(run, pngs, monkeypatch):
     copy = DatasetStore.copy
 
     def full(self, key, *rest):
@@ -324,7 +327,8 @@ def test_a_lock_that_is_there_already_wins(run):
     assert tree("models") == before
 
 
-def test_of_two_folders_of_a_recipe_the_newest_layout_decides_in_a_dry_run_too(run):
+def test_newest_layout_decides_between_two_folders_of_a_recipe(run):
+    """A dry run decides in the same way: the recipe gets the scale of the newest layout."""
     write("recipes/LINE/recipe_meta.json", {"mm_per_px": 0.2})
     write("recipes/line/recipe_meta.json", {"mm_per_px": 0.3})
     for options in (["--dry-run"], []):
@@ -357,7 +361,8 @@ def test_calibrations_become_history_as_they_are_and_are_never_applied(run):
 # --- refits
 
 
-def test_rois_with_enough_images_are_fitted_under_the_model_key_that_their_old_model_had(run, network, pngs):
+def test_rois_with_enough_images_are_fitted_under_their_old_model_key(run, network, pngs):
+    """The scale comes from the recipe or the images, the old folder stays as it was, and a second run does nothing."""
     store_ok(f"recipes/Line 1/datasets/{B64}", pngs)
     write("recipes/Line 1/recipe_meta.json", {"mm_per_px": 0.2})
     write_memory(f"recipes/Line 1/Key7/{B64}.npz")
@@ -384,7 +389,8 @@ def test_rois_with_enough_images_are_fitted_under_the_model_key_that_their_old_m
     assert tree("models", "old") == migrated | before
 
 
-def test_an_inspection_roi_of_a_recipe_is_fitted_under_the_role_that_clients_turn_it_into(run, network, pngs):
+def test_inspection_roi_of_a_recipe_is_fitted_under_the_turned_role(run, network, pngs):
+    """Clients turn the role of an inspection ROI into `Inspection`; the model is fitted where they look for it."""
     store_ok(f"recipes/line1/datasets/{stem('Master1', 'inspection-1')}", pngs[:2], mm_per_px=0.2)
     dry, out = run("old", "--dry-run")[1], run("old")[1]
     assert line_of(dry, "data set  ", "would refit from the stored data set: 2 ok")
@@ -393,7 +399,8 @@ def test_an_inspection_roi_of_a_recipe_is_fitted_under_the_role_that_clients_tur
     assert fitted.key.role_id == "Inspection"
 
 
-def test_several_roles_with_images_of_one_inspection_roi_fail_it_in_a_dry_run_too(run, pngs):
+def test_roles_that_share_an_inspection_roi_fail_also_in_a_dry_run(run, pngs):
+    """Several roles have images of one inspection ROI, and only one of them could have the model."""
     for role in ("A", "B"):
         store_ok(f"recipes/line1/datasets/{stem(role, 'inspection-1')}", pngs[:2], mm_per_px=0.2)
     for options in (["--dry-run"], []):
@@ -495,7 +502,8 @@ def test_a_dry_run_writes_nothing_and_reports_what_a_run_then_does(run, everythi
         assert did.startswith(told)
 
 
-def test_an_old_folder_may_be_the_models_folder_and_its_files_stay_as_they_are(run, network, everything, monkeypatch):
+def test_old_folder_may_be_the_models_folder_and_its_files_stay(run, network, everything, monkeypatch):
+    """New files are added beside the old ones, and a second run changes nothing."""
     monkeypatch.setenv("MODELS_DIR", "old")
     before = tree("old")
     status, out, _ = run("old")

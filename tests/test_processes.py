@@ -44,7 +44,8 @@ def change(root: Path, number: int, start: Barrier) -> None:
         n_appended += 1
 
 
-def test_no_change_of_another_process_is_lost_and_each_leaves_the_model_before_it(tmp_path: Path) -> None:
+def test_no_change_of_another_process_is_lost_and_each_keeps_a_version(tmp_path: Path) -> None:
+    """Several processes append at once; each change keeps the model before it as a version."""
     ModelStore(tmp_path).save_memory(KEY, memory_of(0), {"appended": []})
     context = multiprocessing.get_context("spawn")  # this process has threads, which a fork would lose
     start = context.Barrier(N_PROCESSES)

@@ -58,8 +58,10 @@ def test_what_fails_settles_nothing_and_a_refusal_does_nothing(tmp_path):
     assert done == []
 
 
-def test_what_fails_when_it_was_stored_settles_its_scale_and_what_was_not_settles_none(tmp_path, monkeypatch):
-    """As a disk that fails when the folder is synced, after the rename; or Ctrl-C."""
+def test_scale_is_settled_if_the_failed_work_was_stored_and_not_else(tmp_path, monkeypatch):
+    """A fit that fails after it stored its model settles the scale, one that fails before does not. As a disk that
+    fails when the folder is synced, after the rename; or Ctrl-C.
+    """
     key, model, sync = RoiKey("Master1", "Pattern", "line 1"), ModelStore(tmp_path), utils.sync_folder
 
     def fit(fails_when_stored):
@@ -83,7 +85,9 @@ def test_what_fails_when_it_was_stored_settles_its_scale_and_what_was_not_settle
     assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
 
 
-def test_where_it_cannot_be_told_what_is_stored_nothing_is_done_and_settled(tmp_path):
+def test_unknown_state_of_the_store_means_nothing_is_done_or_settled(tmp_path):
+    """It cannot be told what is stored, so the work is not begun."""
+
     def stored():
         raise OSError(5, "Input/output error")
 
@@ -119,7 +123,8 @@ def test_the_scale_of_a_process_that_died_binds_all_who_ask_at_once(tmp_path, mo
     assert {path.name for path in (tmp_path / "@recipes" / "line 1").iterdir()} == {"recipe.json", ".lock"}
 
 
-def test_the_scale_of_a_process_that_died_binds_where_nothing_can_be_written_any_more(tmp_path, monkeypatch):
+def test_scale_of_a_dead_process_binds_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """A process died while it settled a scale; the models folder is read-only since."""
     _die_while_settling(tmp_path)
 
     def read_only(*_arguments, **_options):

@@ -43,7 +43,8 @@ def write(path, records, *, restart=False):
     return path.read_bytes()
 
 
-def test_json_lines_hold_every_value_to_the_last_digit_and_regions_as_infer_replies_them(tmp_path):
+def test_json_lines_keep_values_to_the_last_digit_and_full_regions(tmp_path):
+    """The regions are those that /infer replies."""
     write(tmp_path / "results.jsonl", RECORDS)
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text("ascii").splitlines()]
     assert [line["path"] for line in lines] == [record.path for record in RECORDS]
@@ -55,7 +56,8 @@ def test_json_lines_hold_every_value_to_the_last_digit_and_regions_as_infer_repl
     assert (failed["score"], failed["regions"], failed["error"]) == (None, None, RECORDS[2].error)
 
 
-def test_any_reader_of_csv_gets_every_value_to_the_last_digit_and_a_summary_of_the_regions(tmp_path):
+def test_csv_gives_values_to_the_last_digit_and_a_summary_of_regions(tmp_path):
+    """Any CSV reader gets the number of regions and their largest and total area."""
     write(tmp_path / "results.csv", RECORDS)
     with (tmp_path / "results.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
@@ -103,7 +105,8 @@ def test_a_power_cut_that_left_zeros_at_the_end_loses_only_the_last_record(tmp_p
         ({"roi_id": ""}, "roi_id"),
     ],
 )
-def test_records_of_other_conditions_are_refused_with_what_differs_and_what_to_do(tmp_path, name, change, says):
+def test_records_of_other_conditions_are_refused_with_the_difference(tmp_path, name, change, says):
+    """The error says what differs and to use --restart, and the file stays as it was."""
     whole = write(tmp_path / name, RECORDS)
     with RecordFile.opened(tmp_path / name, restart=False) as file:
         file.require(CONDITIONS)

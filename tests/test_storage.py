@@ -259,7 +259,8 @@ def test_a_fit_that_cannot_be_written_whole_changes_nothing(fitted_folder, tmp_p
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage", "stale", "of another dimension"])
-def test_an_index_that_is_not_that_of_the_memory_is_repaired_and_never_believed(fitted_folder, tmp_path, damage):
+def test_index_that_is_not_of_the_memory_is_repaired_and_not_used(fitted_folder, tmp_path, damage):
+    """An index that is missing, damaged or of another memory is written anew, and distances are right."""
     folder, memory = fitted_folder
     file = folder / "index.faiss"
     right = file.read_bytes()
@@ -282,7 +283,7 @@ def test_an_index_that_is_not_that_of_the_memory_is_repaired_and_never_believed(
     assert fitted.memory.distances(queries) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_model_on_a_disk_that_cannot_be_written_is_served_without_its_index(fitted_folder, tmp_path, monkeypatch):
+def test_model_on_a_read_only_disk_is_served_without_its_index(fitted_folder, tmp_path, monkeypatch):
     folder, memory = fitted_folder
     (folder / "index.faiss").unlink()
 
@@ -438,7 +439,9 @@ def test_a_fit_is_stored_where_a_damaged_calibration_cannot_be_set_aside(fitted_
     assert same_memory(ModelStore(tmp_path).load(KEY, with_calibration=False), memory_of(2))
 
 
-def test_a_fit_leaves_a_calibration_where_it_is_that_cannot_be_read_for_now(fitted_folder, tmp_path, monkeypatch):
+def test_fit_leaves_a_calibration_it_cannot_read_for_now_where_it_is(fitted_folder, tmp_path, monkeypatch):
+    """Too many files are open: the calibration is not damaged and must not be set aside as if it were."""
+
     def too_many_files(*_arguments):
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -449,7 +452,8 @@ def test_a_fit_leaves_a_calibration_where_it_is_that_cannot_be_read_for_now(fitt
     assert load(tmp_path).calibration.threshold == 0.6
 
 
-def test_ids_that_differ_in_case_only_never_share_a_model_on_disks_that_mix_them_up(fitted_folder, tmp_path):
+def test_ids_that_differ_in_case_only_never_share_a_model(fitted_folder, tmp_path):
+    """On a disk that takes both ids for one folder the second is refused. A copied folder can be fitted anew."""
     # As a case-insensitive file system shows it: the folder of the other id holds this one's memory.
     shutil.copytree(fitted_folder[0], tmp_path / "master1" / "pattern")
     twin, other = RoiKey("master1", "pattern"), RoiKey("Copied", "Pattern")
@@ -466,7 +470,7 @@ def test_ids_that_differ_in_case_only_never_share_a_model_on_disks_that_mix_them
     assert same_memory(ModelStore(tmp_path).load(other), memory_of(2))
 
 
-def test_a_models_folder_that_cannot_be_used_is_a_storage_error_without_its_path(tmp_path):
+def test_unusable_models_folder_is_a_storage_error_without_its_path(tmp_path):
     (tmp_path / "models").write_text("a file")
     with pytest.raises(StorageError) as caught:
         ModelStore(tmp_path / "models").save_memory(KEY, memory_of(1), {})
@@ -509,7 +513,8 @@ def test_an_older_calibration_never_replaces_that_of_a_newer_fit(fitted_folder, 
     assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))
 
 
-def test_a_fit_that_comes_just_before_a_calibration_is_written_is_noticed_at_once(fitted_folder, tmp_path, monkeypatch):
+def test_fit_just_before_a_calibration_is_written_is_noticed_at_once(fitted_folder, tmp_path, monkeypatch):
+    """Another fit comes between the load and the write of a calibration; the calibration is refused without waiting."""
     store = ModelStore(tmp_path)
     older, writing = calibration_of(store.load(KEY)), storage.writing
 
@@ -528,7 +533,7 @@ def test_a_fit_that_comes_just_before_a_calibration_is_written_is_noticed_at_onc
     assert (fitted_folder[0] / "index.faiss").exists(), "the next read mends it"
 
 
-def test_a_fit_and_its_calibration_that_come_during_a_read_are_read_together(fitted_folder, tmp_path, monkeypatch):
+def test_fit_and_calibration_that_come_during_a_read_are_read_together(fitted_folder, tmp_path, monkeypatch):
     read, store = storage.read_calibration, ModelStore(tmp_path)
 
     def after_another_fit(path):
@@ -549,9 +554,8 @@ def _calibrated(root, key, threshold):
     store.save_calibration(key, calibration_of(store.load(key), threshold))
 
 
-def test_a_recipes_first_model_that_comes_during_a_read_is_never_mixed_with_that_of_the_default_recipe(
-    fitted_folder, tmp_path, monkeypatch
-):
+def test_recipe_model_that_comes_during_a_read_is_not_mixed_with_default(fitted_folder, tmp_path, monkeypatch):
+    """A recipe gets its first model while it is read; the reader gets that model with its own calibration."""
     line, read, store = RoiKey("Master1", "Pattern", "line 1"), storage.read_calibration, ModelStore(tmp_path)
     _calibrated(tmp_path, KEY, 0.4)
     _calibrated(tmp_path, line, 0.6)
@@ -569,9 +573,8 @@ def test_a_recipes_first_model_that_comes_during_a_read_is_never_mixed_with_that
 
 
 @pytest.mark.parametrize("layout", ["L0", "L1", "L2"])
-def test_a_first_fit_that_comes_during_a_read_is_never_mixed_with_the_model_of_an_older_backend(
-    tmp_path, monkeypatch, layout
-):
+def test_first_fit_during_a_read_is_not_mixed_with_an_older_backends_model(tmp_path, monkeypatch, layout):
+    """The reader gets the new model with its own calibration and nothing of the older backend's."""
     read, store = storage.read_calibration, ModelStore(tmp_path)
     memory_file, _, calibration_file = older_files(tmp_path, layout, KEY)
     write_memory(memory_file, unit_rows(12, 16, 8), (3, 4))
@@ -627,7 +630,8 @@ def test_a_memory_that_did_not_change_is_read_once(fitted_folder, tmp_path):
     assert first.memory is second.memory
 
 
-def test_of_many_who_ask_for_a_memory_at_once_one_reads_it_and_the_others_wait(tmp_path, monkeypatch):
+def test_many_who_ask_for_a_memory_at_once_share_one_read(tmp_path, monkeypatch):
+    """One of them reads the memory and mends its index, the others wait for it."""
     ModelStore(tmp_path).save_memory(KEY, memory_of(1, n=20_000), {})
     (tmp_path / "Master1" / "Pattern" / "index.faiss").unlink()
     read, reads, found = storage.read_memory, [], []
@@ -699,7 +703,8 @@ def test_what_is_known_of_models_that_were_deleted_is_forgotten(tmp_path):
     assert store._memory_ids == {}
 
 
-def test_a_recipes_calibration_of_the_default_recipes_model_is_counted_once_that_is_fitted_anew(tmp_path, monkeypatch):
+def test_recipe_calibration_is_stale_once_the_default_model_is_refitted(tmp_path, monkeypatch):
+    """Stale calibrations that recipes have of the default model are counted without reading unchanged files again."""
     store, reads = ModelStore(tmp_path), []
     line, other = RoiKey("Master1", "Pattern", "line 1"), RoiKey("Master1", "Pattern", "line 2")
     long_name = RoiKey("Master1", "Pattern", "é" * 200)
@@ -746,7 +751,8 @@ def test_stale_calibrations_are_counted_wherever_the_models_folder_lies(tmp_path
     assert store.stale_in_recipes(KEY) == [replace(line, model_key="Pattern")]
 
 
-def test_a_calibration_of_a_client_without_recipes_is_counted_though_the_model_has_a_key(tmp_path):
+def test_calibration_without_recipe_is_counted_though_the_model_has_a_key(tmp_path):
+    """A client without recipes calibrated a model that has a key; its calibration is stale after the next fit."""
     store, with_key = ModelStore(tmp_path), RoiKey("Master1", "Pattern", "default", "K")
     store.save_memory(with_key, memory_of(1), {})
     _calibrated(tmp_path, KEY, 0.6)
@@ -755,7 +761,8 @@ def test_a_calibration_of_a_client_without_recipes_is_counted_though_the_model_h
     assert (store.load(KEY).calibration_state, store.count_stale()) == ("stale", 1)
 
 
-def test_what_no_older_backend_could_store_and_what_is_no_recipe_do_not_stop_the_count(tmp_path):
+def test_stale_count_passes_over_unstorable_ids_and_strange_folders(tmp_path):
+    """Ids that no older backend could store, folders that are no recipe and links to themselves stop no count."""
     store, long_ids = ModelStore(tmp_path), RoiKey("a" * 120, "b" * 120, "line 1")
     store.save_calibration(long_ids, calibration_of(None))
     strange = tmp_path / "@recipes" / os.fsdecode(b"\xff") / "models" / "Master1" / "Pattern" / "Pattern"
@@ -766,7 +773,8 @@ def test_what_no_older_backend_could_store_and_what_is_no_recipe_do_not_stop_the
     assert (store.count_stale(), store.stale_in_recipes(KEY)) == (0, [])
 
 
-def test_calibrations_of_older_backends_models_are_counted_without_a_walk_through_their_folders(tmp_path, monkeypatch):
+def test_older_backends_calibrations_are_counted_without_a_walk(tmp_path, monkeypatch):
+    """The count does not walk through the folders of the older backend."""
     store, line = ModelStore(tmp_path), RoiKey("Master1", "Pattern", "line 1")
     name = older_files(tmp_path, "L2", KEY)[0].name
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
@@ -787,7 +795,8 @@ def test_a_model_of_an_older_backend_is_looked_for_once_at_a_load(tmp_path, monk
     assert len(walked) == 1
 
 
-def test_a_recipes_calibration_of_an_older_backends_model_is_not_taken_for_one_of_the_default_recipes(tmp_path):
+def test_calibration_of_an_older_model_is_not_taken_for_the_defaults(tmp_path):
+    """A recipe's calibration of an older backend's model stays applied when the default recipe is fitted."""
     store = ModelStore(tmp_path)
     line = RoiKey("Master1", "Pattern", "line 1")
     memory_file = older_files(tmp_path, "L2", KEY)[0]
@@ -799,9 +808,7 @@ def test_a_recipes_calibration_of_an_older_backends_model_is_not_taken_for_one_o
     assert store.count_stale() == 0
 
 
-def test_stale_calibrations_in_a_folder_that_cannot_be_read_are_not_taken_for_none(
-    fitted_folder, tmp_path, monkeypatch
-):
+def test_stale_calibrations_in_an_unreadable_folder_are_not_taken_for_none(fitted_folder, tmp_path, monkeypatch):
     store, scandir = ModelStore(tmp_path), os.scandir
     for name in ("lost+found", ".Trash"):
         (tmp_path / name).mkdir()
@@ -983,7 +990,8 @@ def test_ids_that_no_folder_can_carry_are_invalid_requests(identifier, tmp_path)
     [RoiKey("a" * 128, "b" * 128), RoiKey("ñ" * 40, "x" * 128), RoiKey("a" * 240, "b" * 240)],
     ids=lambda key: key.role_id[:3],
 )
-def test_long_ids_that_a_folder_can_carry_are_served_though_older_layouts_could_not(key, tmp_path):
+def test_long_ids_are_served_though_older_layouts_could_not_hold_them(key, tmp_path):
+    """A folder can carry ids of these lengths."""
     store = ModelStore(tmp_path)
     assert store.load(key) is None, "not fitted, which is no storage error"
     store.save_memory(key, memory_of(1), {})
@@ -1039,7 +1047,7 @@ def test_a_roi_without_a_memory_is_memory_not_found(service, images):
     ids=["dimension", "grid", "one column less"],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_older_memory_of_another_dimension_or_grid_is_refused_with_refit(
+def test_older_memory_of_another_dimension_or_grid_is_refused_with_refit(
     service, images, tmp_path, dim, token_hw, layout
 ):
     memory_file, _, calibration_file = older_files(tmp_path, layout, KEY)
@@ -1059,7 +1067,8 @@ def test_an_older_memory_of_another_dimension_or_grid_is_refused_with_refit(
         ("precision", "bfloat16"),
     ],
 )
-def test_a_memory_of_another_extractor_is_refused_with_refit_and_says_what_differs(service, images, part, value):
+def test_memory_of_another_extractor_is_refused_with_what_differs(service, images, part, value):
+    """The error names the part of the extractor and asks for a refit."""
     identity = service.features.identity.as_dict()
     assert identity[part] != value
     memory = PatchCoreMemory.build(unit_rows(10, 384, 0), (32, 32), 1.0)
@@ -1070,7 +1079,8 @@ def test_a_memory_of_another_extractor_is_refused_with_refit_and_says_what_diffe
     assert 0 < infer(service, images).inference.score <= 2
 
 
-def test_a_fit_of_the_default_recipe_warns_of_the_recipes_whose_calibrations_of_it_are_stale_now(service, images):
+def test_fit_of_default_warns_of_recipes_with_stale_calibrations(service, images):
+    """A fit of the default recipe logs which recipes have calibrations of its model that are stale now."""
     line = RoiKey("Master1", "Pattern", "line 1")
     for numbers in ((0, 1), (2, 3)):
         content = [encoded(images[number]) for number in numbers]
@@ -1082,7 +1092,8 @@ def test_a_fit_of_the_default_recipe_warns_of_the_recipes_whose_calibrations_of_
     assert [line["recipe_id"] for line in logged if line["event"] == "calibration.stale"] == ["line 1"]
 
 
-def test_a_first_fit_of_a_recipe_that_fails_when_it_was_stored_locks_the_recipe(service, images, monkeypatch):
+def test_first_fit_of_a_recipe_that_fails_once_stored_locks_the_recipe(service, images, monkeypatch):
+    """The disk fails after the model was stored, so the recipe keeps the scale of that model."""
     line, sync, content = RoiKey("Master1", "Pattern", "line 1"), utils.sync_folder, encoded(images[0])
 
     def fails(folder):
@@ -1097,7 +1108,7 @@ def test_a_first_fit_of_a_recipe_that_fails_when_it_was_stored_locks_the_recipe(
     assert service.recipes.mm_per_px("line 1") == 0.2
 
 
-def test_an_older_memory_of_the_running_extractors_dimension_and_grid_is_served(service, images, tmp_path):
+def test_older_memory_of_the_running_dimension_and_grid_is_served(service, images, tmp_path):
     embeddings, token_hw = service.features.extract(images[0])
     write_memory(older_files(tmp_path, "L1", KEY)[0], l2_normalize(embeddings), token_hw)
     assert infer(service, images).inference.score == pytest.approx(0, abs=1e-5)

@@ -159,7 +159,7 @@ def test_what_another_backend_stored_or_is_damaged_is_no_version(tmp_path):
     assert listed(tmp_path) == []
 
 
-def test_a_recipe_that_calibrates_the_default_recipes_model_changes_nothing_of_it(changed):
+def test_recipe_that_calibrates_the_default_model_changes_nothing_of_it(changed):
     before = listed(changed), snapshot(changed / "Master1")
     calibrate(changed, 0.9, IN_RECIPE)
     calibrate(changed, 0.8, IN_RECIPE)
@@ -214,7 +214,8 @@ def test_any_sequence_of_changes_can_be_undone_one_by_one(tmp_path):
         assert served(tmp_path) == states[number]
 
 
-def test_a_version_without_a_calibration_leaves_none_even_of_the_same_memory_bank(changed):
+def test_version_without_calibration_leaves_none_after_a_roll_back(changed):
+    """Even a calibration of the same memory bank that came later is not taken."""
     ModelStore(changed).roll_back(KEY, 3)
     fitted = load(changed)
     assert same_memory(fitted, memory_of(2))
@@ -225,7 +226,8 @@ def test_a_version_without_a_calibration_leaves_none_even_of_the_same_memory_ban
     assert ModelStore(changed).count_stale() == 0
 
 
-def test_the_calibration_of_another_blur_comes_back_and_is_applied_under_its_own_again(tmp_path):
+def test_calibration_of_another_blur_comes_back_and_applies_under_its_own(tmp_path):
+    """Under another blur it is stale; with the blur it was made for it is applied again."""
     blurred, sharp = ModelStore(tmp_path, blur_sigma=1.0), ModelStore(tmp_path, blur_sigma=0.0)
     fit(tmp_path, 1)
     blurred.save_calibration(KEY, replace(calibration_of(load(tmp_path), 0.4), blur_sigma=1.0))
@@ -259,7 +261,8 @@ def test_rolling_back_keeps_no_more_than_the_last_few(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["memory.npz", "calib.json"])
-def test_a_roll_back_that_fails_changes_no_threshold_even_of_the_same_memory_bank(tmp_path, monkeypatch, failing):
+def test_failed_roll_back_changes_no_threshold(tmp_path, monkeypatch, failing):
+    """The threshold stays even where the two versions have the same memory bank."""
     fit(tmp_path, 1, n_images=3)
     calibrate(tmp_path, 0.5)
     fit(tmp_path, 1, n_images=4)  # an image was appended that added nothing
@@ -281,7 +284,8 @@ def test_a_roll_back_that_fails_changes_no_threshold_even_of_the_same_memory_ban
     assert load(tmp_path).metadata["n_images"] == 3
 
 
-def test_a_recipe_keeps_its_own_threshold_while_the_default_recipe_is_rolled_back(tmp_path):
+def test_recipe_keeps_its_own_threshold_during_a_default_roll_back(tmp_path):
+    """The default recipe is in the middle of its roll-back."""
     fit(tmp_path, 1)
     calibrate(tmp_path, 0.5)
     calibrate(tmp_path, 0.7, IN_RECIPE)
@@ -464,7 +468,8 @@ def test_versions_that_there_are_not_are_not_found(changed, tmp_path):
     check_refused(changed, VersionNotFound, "not changed since", RoiKey("Once", "Fitted"))
 
 
-def test_a_roi_that_is_served_anothers_model_is_not_rolled_back_under_that_ones_name(changed):
+def test_roi_served_by_another_model_is_not_rolled_back_under_its_name(changed):
+    """The refusal names the model that would be rolled back."""
     check_refused(changed, Conflict, "has no model of its own.*of role 'Master1', roi 'Pattern', layout", IN_RECIPE)
     fit(changed, 3, RoiKey("Master1", "Keyed", "line 1", "lid"))
     fit(changed, 4, RoiKey("Master1", "Keyed", "line 1", "lid"))
@@ -525,7 +530,7 @@ def test_a_version_that_cannot_be_read_for_now_is_not_passed_over(changed, monke
     assert served(changed) == (2, 0.6)
 
 
-def test_where_all_versions_are_damaged_the_newest_says_so_and_nothing_is_changed(changed):
+def test_newest_version_says_so_where_all_are_damaged_and_nothing_changes(changed):
     for file in (changed / "Master1" / "Pattern" / ".versions").glob("*/memory.npz"):
         shutil.copyfile(file, file.with_name("copy"))
         file.with_name("copy").replace(file)
@@ -546,7 +551,8 @@ def test_what_is_passed_over_costs_no_version_where_fewer_are_kept_by_now(change
 
 
 @pytest.mark.parametrize("version", [None, 3])
-def test_where_none_can_be_read_none_is_deleted_though_fewer_are_kept_by_now(changed, version):
+def test_no_version_is_deleted_where_none_can_be_read(changed, version):
+    """Fewer versions are to be kept than there are, but a roll-back that fails deletes none of them."""
     for file in (changed / "Master1" / "Pattern" / ".versions").glob("*/memory.npz"):
         file.unlink()
     before = listed(changed)
@@ -597,7 +603,7 @@ def test_what_is_no_version_is_not_listed(changed, record):
 @pytest.mark.parametrize(
     "identifier", ["Pattern", ".versions", "recipes", "datasets", "@recipes", ".tmp-1", "1"], ids=ascii
 )
-def test_no_version_is_taken_for_a_model_or_for_anything_of_an_older_backend(tmp_path, identifier):
+def test_no_version_is_taken_for_a_model_or_for_an_older_backends_file(tmp_path, identifier):
     assert not folder_name(identifier).startswith(".")
     keys = [RoiKey(identifier, identifier), RoiKey(identifier, "x", "line", identifier), RoiKey("datasets", identifier)]
     stores = {keep: ModelStore(tmp_path / str(keep), keep) for keep in (0, 5)}
