@@ -53,7 +53,8 @@ def score(service, image, **more):
     return service.infer(KEY, image, mm_per_px=0.2, **more).inference.score
 
 
-def test_the_score_of_an_image_is_that_of_a_fit_without_it_where_every_patch_is_kept(service, parts):
+def test_image_score_is_that_of_a_fit_without_it_if_all_patches_are_kept(service, parts):
+    """The score that a fit gives an image is that by a bank of the other images, with or without a mask."""
     circle = Circle(kind="circle", cx=80, cy=60, r=40)
     whole = service.fit_ok(KEY, parts, mm_per_px=0.2, keep_all=True)
     masked = service.fit_ok(KEY, parts, mm_per_px=0.2, keep_all=True, shapes=[circle] * len(parts))
@@ -64,7 +65,7 @@ def test_the_score_of_an_image_is_that_of_a_fit_without_it_where_every_patch_is_
         assert masked.ok_scores[number] == pytest.approx(score(service, part, shape=circle), abs=5e-5)
 
 
-def test_a_mask_that_selects_nothing_of_an_image_fails_the_fit_before_it_costs_time(service, parts):
+def test_mask_that_selects_nothing_fails_the_fit_before_it_costs_time(service, parts):
     outside = Circle(kind="circle", cx=900, cy=900, r=4)
     with pytest.raises(InvalidShape):
         service.fit_ok(KEY, parts, mm_per_px=0.2, shapes=[None] * 5 + [outside])
@@ -207,9 +208,8 @@ class TestAppend:
         assert other.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is None
         assert [entry.image.scores for entry in explain.look(other, KEY).entries] == [{}] * 4
 
-    def test_images_that_are_all_unlike_those_before_are_refused_before_minutes_are_spent(
-        self, service, parts, monkeypatch
-    ):
+    def test_append_refuses_images_unlike_all_before_and_keeps_the_model(self, service, parts, monkeypatch):
+        """Appending images that are all unlike those of the model would take minutes, so it is refused before."""
         settings = service.settings.model_copy(update={"coreset_rate": 0.5})
         service = InspectionService(settings, service.features, service.store)
         service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
@@ -221,9 +221,8 @@ class TestAppend:
         assert service.fitted(KEY).metadata == before.metadata
 
     @pytest.mark.parametrize("rate", [0.02, 1.0])
-    def test_of_images_that_are_too_many_to_be_scored_the_radius_is_bounded_and_more_can_be_appended(
-        self, service, parts, monkeypatch, rate
-    ):
+    def test_radius_is_bounded_for_unscored_images_and_append_still_works(self, service, parts, monkeypatch, rate):
+        """Too many images are not scored: the covering radius is then an upper bound, and more can be appended."""
         service = InspectionService(
             service.settings.model_copy(update={"coreset_rate": rate}), service.features, service.store
         )

@@ -28,7 +28,8 @@ def test_a_worked_example():
 
 @pytest.mark.parametrize("n_ok", [1, 2, 3, 7, 100, 101, 250])
 @pytest.mark.parametrize("n_ng", [0, 1, 2, 20, 21, 99])
-def test_the_threshold_is_p99_of_ok_or_the_midpoint_between_it_and_p5_of_ng(n_ok, n_ng):
+def test_threshold_is_p99_of_ok_or_midpoint_of_that_and_p5_of_ng(n_ok, n_ng):
+    """Without NG scores the threshold is p99 of the OK scores."""
     ok_scores = [0.3 + 0.17 * (i * 37 % 101) / 101 for i in range(n_ok)]
     ng_scores = [0.6 + 0.5 * (i * 53 % 89) / 89 for i in range(n_ng)]
     p99_ok = percentile_by_hand(ok_scores, 99)

@@ -29,7 +29,8 @@ def good_or_defective(rng, share, mean=MEAN):
     return lambda: 0.9 if rng.random() < share else rng.normal(mean, SPREAD)
 
 
-def test_the_evidence_is_that_of_bets_on_conformal_ranks_summed_over_every_start_of_a_change():
+def test_evidence_sums_bets_on_conformal_ranks_over_every_start():
+    """The evidence sums, over every start that a change may have, the products of bets on ranks and on rejects."""
     rng = np.random.default_rng(1)
     ok, scores, lots = (np.round(rng.normal(MEAN, SPREAD, n) * 2048) / 2048 for n in (12, 40, 0))
     lots = rng.random(40)
@@ -65,7 +66,8 @@ def _likelihood_ratio(rejected, odds):
 @pytest.mark.parametrize(
     ("n_ok", "threshold"), [(0, MIDPOINT), (10, MIDPOINT), (30, None), (100, MIDPOINT), (100, None)]
 )
-def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monkeypatch, n_ok, threshold):
+def test_false_alarms_are_as_rare_as_stated_for_few_ok_scores(monkeypatch, n_ok, threshold):
+    """However few OK scores there are, a false alarm comes after ALARM_AT parts on average, and rarely early."""
     level, early, runs = 200, 20, 60
     monkeypatch.setattr(drift_detector, "ALARM_AT", float(level))
     rng = np.random.default_rng(n_ok)
@@ -80,7 +82,8 @@ def test_false_alarms_are_as_rare_as_stated_however_few_ok_scores_there_are(monk
     assert binomtest(n_early, runs, early / level, alternative="greater").pvalue > 0.01, "within m parts: m / ALARM_AT"
 
 
-def test_a_simulated_false_alarm_rate_would_notice_a_test_that_alarms_too_often(monkeypatch):
+def test_false_alarm_simulation_notices_a_test_that_alarms_too_often(monkeypatch):
+    """With twice the rejects that are tolerated, the simulation that checks the rate of false alarms does fail."""
     monkeypatch.setattr(drift_detector, "ALARM_AT", 200.0)
     rng = np.random.default_rng(0)
     lengths = [parts_to_alarm(starting(rng, 30), rng, 2000, good_or_defective(rng, 2 * TOLERATED)) for _ in range(30)]
@@ -99,7 +102,8 @@ def test_a_few_per_cent_of_defects_in_a_thousand_parts_are_no_drift(n_ok):
 
 @pytest.mark.parametrize("before", [0, 300])
 @pytest.mark.parametrize(("shift", "direction"), [(2, "higher"), (-2, "lower")])
-def test_a_shift_of_good_parts_is_noticed_within_some_dozens_and_its_direction_named(before, shift, direction):
+def test_shift_of_good_parts_is_noticed_in_dozens_and_direction_named(before, shift, direction):
+    """A shift of good parts by two standard deviations is noticed within 60 parts, even after 300 parts without one."""
     rng = np.random.default_rng(5)
     for _ in range(5):
         detector = starting(rng, 100)
@@ -125,7 +129,8 @@ def test_five_defects_in_a_row_are_no_drift():
     assert detector.alarm is None
 
 
-def test_without_ok_scores_the_first_parts_are_what_later_ones_are_compared_with():
+def test_later_parts_are_compared_with_the_first_without_ok_scores():
+    """Without OK scores, the first parts are what later ones are compared with."""
     rng = np.random.default_rng(3)
     detector = starting(rng, 0)
     parts_to_alarm(detector, rng, 150, good_or_defective(rng, 0.03))
@@ -144,7 +149,8 @@ def test_an_alarm_stays_and_what_comes_later_changes_nothing():
     assert (detector.alarm, detector.evidence, detector.bag.sum()) == ("rejects", evidence, known)
 
 
-def test_equal_scores_of_one_part_inspected_over_and_over_are_ranked_by_lot():
+def test_equal_scores_of_one_part_are_ranked_by_lot_and_give_no_alarm():
+    """The same part is inspected over and over; lots break the ties between its equal scores."""
     rng = np.random.default_rng(6)
     detector = DriftDetector.starting(reference_of([MEAN] * 30, MIDPOINT), MIDPOINT, TOLERATED)
     assert parts_to_alarm(detector, rng, 1000, lambda: MEAN) == 1000
@@ -159,12 +165,14 @@ def test_scores_beyond_every_distance_are_taken_as_the_nearest_one():
 
 
 @pytest.mark.parametrize(("n_ok", "n_rejected"), [(10, 1), (30, 0), (100, 1), (100, 12)])
-def test_what_the_calibration_itself_rejects_is_tolerated_up_to_its_confidence_bound(n_ok, n_rejected):
+def test_tolerated_rate_includes_the_bound_of_what_calibration_rejects(n_ok, n_rejected):
+    """What the calibration itself rejects is tolerated up to the upper confidence bound of its rate."""
     bound = binomtest(n_rejected, n_ok).proportion_ci(0.98, "wilson").high
     assert tolerated_rate(0.1, n_ok, n_rejected) == pytest.approx(1 - 0.9 * (1 - bound))
 
 
-def test_without_known_ok_scores_only_defects_are_tolerated_and_never_all_parts():
+def test_only_defects_are_tolerated_without_ok_scores_and_never_all_parts():
+    """The tolerated rate is that of defects where no OK scores are known, and 0.9 at most."""
     assert tolerated_rate(0.1, 0, 0) == 0.1
     assert tolerated_rate(0.1, 3, 3) == 0.9
     rng = np.random.default_rng(0)

@@ -192,7 +192,8 @@ def test_images_of_the_fit_are_no_reference_and_the_first_parts_become_it(root):
 # --- what starts anew
 
 
-def test_a_new_calibration_starts_anew_and_late_parts_of_the_old_one_are_dropped(root):
+def test_new_calibration_starts_anew_and_late_parts_of_the_old_are_dropped(root):
+    """Parts judged by the old calibration that come after the new one are not counted, and no drift is listed."""
     log, old = opened(root), fitted(root)
     inspect(log, root, [0.9] * 30)
     assert status(root).verdict == "drift"
@@ -222,7 +223,8 @@ def test_a_fit_that_gives_the_same_bank_keeps_the_alarm(root):
     assert [drift.alarm for drift in log.drifting()] == ["rejects"]
 
 
-def test_scores_of_a_calibration_that_another_replaced_meanwhile_are_no_reference(root):
+def test_scores_of_a_calibration_replaced_meanwhile_are_no_reference(root):
+    """Of two requests at once, the slower one hands in the scores of a calibration that the other has replaced."""
     first = calibrated(root, threshold=0.9, ok_scores=[0.2] * 30)
     second = calibrated(root, threshold=0.8, ok_scores=[0.5] * 30)
     opened(root).begin(KEY, first, [0.2] * 30)  # the slower of two requests
@@ -231,7 +233,7 @@ def test_scores_of_a_calibration_that_another_replaced_meanwhile_are_no_referenc
     assert quantiles(found.reference, 0.5) == pytest.approx([0.5], abs=1e-3)
 
 
-def test_a_calibration_that_was_copied_in_by_hand_begins_with_its_first_part(root):
+def test_calibration_copied_in_by_hand_begins_with_its_first_part(root):
     log = opened(root)
     inspect(log, root, [0.9] * 30)
     file = root / "Master1" / "Pattern" / "calib.json"
@@ -319,7 +321,8 @@ def test_the_alarm_of_a_model_that_was_deleted_is_not_listed_and_deleted(root):
 
 
 @pytest.mark.parametrize("change", ["fit", "calibration"])
-def test_the_alarm_of_a_recipe_is_not_listed_once_the_default_model_or_its_own_calibration_is_another(root, change):
+def test_recipe_alarm_is_not_listed_once_its_model_or_calibration_changes(root, change):
+    """A recipe uses the default model: its alarm goes with a new fit of that model or without its own calibration."""
     line = RoiKey("Master1", "Pattern", "line 1")
     calibrated(root, line, threshold=0.7, ok_scores=scores(0, 50))
     log = opened(root)
@@ -366,7 +369,9 @@ def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeyp
 # --- what goes wrong
 
 
-def test_where_no_thread_can_be_started_parts_wait_and_the_next_one_tries_again(root, monkeypatch):
+def test_parts_wait_where_no_thread_starts_and_the_next_part_tries_again(root, monkeypatch):
+    """Nothing is lost: closing the log writes the parts that waited."""
+
     class Refused(threading.Thread):
         def start(self):
             raise RuntimeError("can't start new thread")
@@ -427,7 +432,8 @@ def state_file_of(root: Path, key: RoiKey) -> Path:
     return file
 
 
-def test_a_calibration_does_not_wait_for_the_files_of_all_rois_that_parts_are_added_to(root, monkeypatch):
+def test_calibration_does_not_wait_for_the_files_of_other_rois(root, monkeypatch):
+    """Parts of one ROI are being written slowly. A calibration of another ROI is taken over without a warning."""
     other = RoiKey("Master1", "Other")
     ModelStore(root).save_memory(other, memory_of(3), {})
     calibrated(root, other, ok_scores=scores(0, 100))
@@ -454,7 +460,8 @@ def test_a_calibration_does_not_wait_for_the_files_of_all_rois_that_parts_are_ad
     assert status(root).drift.n_parts == 1
 
 
-def test_of_more_rois_than_are_kept_the_one_that_was_inspected_longest_ago_is_forgotten(root, monkeypatch):
+def test_roi_inspected_longest_ago_is_forgotten_beyond_the_most_kept(root, monkeypatch):
+    """Of more ROIs than are kept, the one whose last inspection is the longest ago is dropped."""
     state_file(root).unlink()
     monkeypatch.setattr(drift, "_MAX_FILES", 3)
     keys = [RoiKey("Master1", f"Roi{number}") for number in range(4)]

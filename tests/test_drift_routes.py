@@ -54,7 +54,8 @@ def calibrate(service, ok_scores):
     service.calibrate_ng(KEY, ok_scores, [0.75], mm_per_px=0.2)
 
 
-def test_what_is_known_is_told_from_the_first_request_to_the_drift_and_its_reset(client, service):
+def test_drift_route_tells_what_is_known_from_first_request_to_reset(client, service):
+    """The verdict goes from none to ok to drift, and a reset begins anew with the OK scores or without them."""
     before = client.get("/drift", params=IDS).json()
     assert (before["verdict"], before["n_parts"]) == ("none", 0)
     ok = scores(0, 100)
@@ -92,7 +93,8 @@ def test_what_is_known_is_told_from_the_first_request_to_the_drift_and_its_reset
     assert "reference" not in reply.json()
 
 
-def test_defective_images_of_the_next_calibration_are_a_drift_of_rejects_until_it_comes(client, service):
+def test_defects_of_the_next_calibration_are_drift_until_it_comes(client, service):
+    """Defective images that are inferred for the next calibration count as a drift of rejects meanwhile."""
     calibrate(service, scores(0, 100))
     inspect(service, [0.9] * 20)
     assert client.get("/drift", params=IDS).json()["direction"] == "rejects"
@@ -140,7 +142,8 @@ def test_a_damaged_statistics_file_is_no_error(client, service):
     assert client.post("/drift/reset", json={**IDS, "reference": "production"}).status_code == 200
 
 
-def test_a_reset_to_ok_scores_that_are_not_known_is_refused_rather_than_to_those_of_production(client, service):
+def test_reset_to_unknown_ok_scores_is_refused_and_changes_nothing(client, service):
+    """The OK scores of a rolled-back calibration are not known. A reset to those of production still works."""
     assert client.post("/drift/reset", json=IDS).json()["verdict"] == "none", "without a calibration nothing compares"
     calibrate(service, scores(0, 100))
     calibrate(service, scores(1, 100, mean=0.47))

@@ -186,7 +186,7 @@ class TestResults:
         exact = roc_auc_score(np.concatenate(labels), np.concatenate(values))
         assert found["groups"][0]["pixel_auroc"]["value"] == pytest.approx(exact, abs=1e-5)
 
-    def test_the_threshold_is_the_p99_of_the_scores_that_a_fit_gives_its_images(self, run, part, features, tmp_path):
+    def test_threshold_is_p99_of_the_scores_a_fit_gives_its_images(self, run, part, features, tmp_path):
         run("part", "--percentile", "95")
         (found,) = results(tmp_path / "evaluation-part")["categories"]
         service = InspectionService(Settings(score_percentile=95), features, ModelStore(tmp_path / "elsewhere"))
@@ -196,7 +196,8 @@ class TestResults:
         assert found["ok_scores"] == pytest.approx(fit.ok_scores, abs=1e-6), "a fit rounds them"
         assert found["threshold"] == np.percentile(found["ok_scores"], 99)
 
-    def test_a_single_training_image_gives_no_threshold_and_all_that_needs_none(self, run, part, tmp_path):
+    def test_single_training_image_gives_no_threshold_but_other_measures(self, run, part, tmp_path):
+        """A single training image has no score, so there is no threshold and no rate that needs one."""
         for path in sorted((part / "train/good").iterdir())[1:]:
             path.unlink()
         status, out, _ = run("part")
@@ -470,7 +471,7 @@ class TestPage:
         n_wrong = found["false_rejects"]["count"] + found["groups"][0]["escapes"]["count"]
         assert sum(verdict != "" for verdict in verdicts) == n_wrong
 
-    def test_of_many_images_those_are_shown_that_were_judged_wrongly_or_nearly_so(self, run, tmp_path, monkeypatch):
+    def test_page_of_many_images_shows_those_judged_wrongly_or_nearly_so(self, run, tmp_path, monkeypatch):
         monkeypatch.setattr(report_page, "_MOST_PICTURES", 3)
         run("part")
         (found,) = results(tmp_path / "evaluation-part")["categories"]

@@ -76,7 +76,8 @@ def test_without_regions_the_worst_place_inside_the_mask_is_explained(memory):
     assert reason.y >= 40
 
 
-def test_a_bank_that_does_not_know_where_its_patches_come_from_still_gives_the_distance(memory):
+def test_bank_without_patch_origins_still_gives_the_distance(memory):
+    """A bank of an older version does not know which image a patch came from; the reason holds the distance alone."""
     older = PatchCoreMemory(memory.embeddings, GRID)
     (reason,) = reasons(inference(older, unit_rows(24, seed=1)), older, [], None, (5, 5))
     assert reason.distance > 0

@@ -73,7 +73,8 @@ def test_every_image_is_embedded_in_its_place_whatever_the_batch(batch, count):
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
 
 
-def test_images_are_decoded_while_the_network_runs_and_only_a_few_in_advance():
+def test_images_are_decoded_while_the_network_runs_few_in_advance():
+    """The next image is read while this one has the network, and only a few are read ahead."""
     read, inside = [], threading.Event()
 
     def image(number):
@@ -158,7 +159,7 @@ def test_numbers_that_are_not_finite_end_the_fit(number):
         embed([grey(1)], features)
 
 
-def test_a_fit_that_would_not_fit_into_memory_is_refused_with_the_arithmetic(monkeypatch):
+def test_fit_too_large_for_memory_is_refused_with_the_arithmetic(monkeypatch):
     features = SimpleNamespace(runtime=Runtime(1), token_hw=(32, 32), dim=384, input_size=448)
     # 1000 images: 1,024,000 embeddings of 384 float32 and what is known of each; 2 % of them six times over; the
     # largest image decoded, twice; five images as bytes and as pixels for the network.

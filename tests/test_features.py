@@ -59,7 +59,7 @@ def assert_stretched(image: np.ndarray, side: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[1]}x{size[0]}")
-def test_stretching_averages_areas_where_it_shrinks_and_is_bilinear_where_it_grows(size):
+def test_stretching_averages_areas_when_shrinking_else_is_bilinear(size):
     noise = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
     pixels = preprocess(noise, 448)
     assert pixels.shape == (3, 448, 448)

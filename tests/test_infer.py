@@ -190,7 +190,8 @@ def test_the_hotter_a_hotspot_the_higher_the_score():
 
 
 @pytest.mark.parametrize("shape", [None, '{"kind":"circle","cx":48,"cy":32,"r":20}'])
-def test_the_heatmap_stretches_percentiles_1_to_99_of_the_map_to_0_to_255_and_is_0_outside_the_mask(distances, shape):
+def test_heatmap_stretches_percentiles_1_to_99_and_is_0_outside_the_mask(distances, shape):
+    """The percentiles 1 to 99 of the distance map are stretched to 0 to 255."""
     inference = infer(distances, shape=shape)
     low, high = (percentile_by_sorting(inference.distance_map, percent) for percent in (1, 99))
     expected = np.clip((inference.distance_map.astype(np.float64) - low) / (high - low) * 255, 0, 255)
@@ -369,7 +370,7 @@ def test_score_heatmap_and_regions_are_those_of_the_plain_way_bit_for_bit(real_d
 # --- the mask
 
 
-def test_a_defect_outside_the_mask_counts_neither_in_score_nor_heatmap_nor_regions():
+def test_defect_outside_the_mask_counts_in_no_score_heatmap_or_region():
     clean = np.full((32, 32), 0.3)
     clean[4:6, 4:6] = 0.4
     dirty = clean.copy()
@@ -409,7 +410,8 @@ def test_a_shape_without_a_pixel_is_refused_before_the_network_runs():
 # --- with the real network
 
 
-def test_a_network_that_is_shared_is_asked_with_the_images_pixels_and_believed(features, images):
+def test_shared_network_gets_the_image_pixels_and_its_tokens_are_used(features, images):
+    """Where the network is shared, the engine asks it once with the preprocessed image and trusts what it answers."""
     roi = images[-1]
     asked = []
 
@@ -425,7 +427,7 @@ def test_a_network_that_is_shared_is_asked_with_the_images_pixels_and_believed(f
 
 
 @pytest.mark.parametrize("place", [(60, 24), (210, 75), (380, 120)], ids=lambda place: f"x={place[0]},y={place[1]}")
-def test_a_defect_planted_in_a_roi_that_is_not_square_is_found_at_its_pixel(features, images, place):
+def test_planted_defect_in_a_roi_that_is_not_square_is_found_at_its_pixel(features, images, place):
     roi = cv2.resize(images[0], (420, 150), interpolation=cv2.INTER_AREA)
     embeddings, token_hw = features.extract(roi)
     memory = PatchCoreMemory.build(embeddings, token_hw, 1.0)

@@ -61,7 +61,8 @@ def test_every_image_is_compared_with_the_bank_of_the_others(n_images, rate):
     assert held_out.n_unique.tolist() == unique
 
 
-def test_with_every_patch_in_the_bank_the_distance_is_to_the_nearest_patch_of_another_image():
+def test_distance_is_to_the_nearest_patch_of_another_image_if_all_are_kept():
+    """With every patch in the bank, the distance of a held-out patch is that to the nearest one of another image."""
     embeddings = unit_rows(4 * PATCHES)
     held_out = hold_out(embeddings, np.arange(4), embeddings, np.arange(4 * PATCHES) // PATCHES)
     every = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2).reshape(4, PATCHES, 4, PATCHES)

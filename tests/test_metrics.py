@@ -76,7 +76,7 @@ class TestImageMeasures:
         assert found["image_f1_max"].value == pytest.approx(best_f1(defective, scores), abs=1e-12)
 
     @pytest.mark.parametrize("ties", [False, True])
-    def test_their_intervals_are_those_of_measuring_every_resample_by_scikit_learn(self, monkeypatch, ties):
+    def test_intervals_are_those_of_every_resample_measured_by_scikit_learn(self, monkeypatch, ties):
         monkeypatch.setattr(metrics, "RESAMPLES", 100)
         scores, defective = scored(30, seed=2, ties=ties)
         strata = ["ng" if label else "good" for label in defective]
@@ -88,7 +88,7 @@ class TestImageMeasures:
             assert [found[name].low, found[name].high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=1e-12)
 
     @pytest.mark.parametrize("n_few", [1, 4, 5])
-    def test_of_fewer_than_five_images_of_a_kind_there_is_no_bootstrap_interval(self, n_few):
+    def test_fewer_than_five_images_of_a_kind_give_no_bootstrap_interval(self, n_few):
         strata = ["good"] * 8 + ["crack"] * 7 + ["hole"] * n_few
         defective = [stratum != "good" for stratum in strata]
         found = image_measures(np.random.default_rng(0).random(len(strata)), defective, strata)
@@ -198,7 +198,7 @@ class TestPixelMeasures:
         assert values["pixel_auroc"] > 0.99, "400 of 401 defective pixels"
         assert values["pixel_aupro"] < 0.95, "one of two defects"
 
-    def test_a_type_is_measured_against_the_good_images_and_without_the_other_types(self):
+    def test_type_is_measured_against_good_images_and_not_the_other_types(self):
         maps, masks = smooth_maps(3, (64, 64), seed=5)
         everything, alone = PixelHistograms(), PixelHistograms()
         for group, distance_map, mask in zip(("good", "crack", "hole"), maps, (None, *masks[1:]), strict=True):
@@ -208,7 +208,7 @@ class TestPixelMeasures:
         assert everything.measures(["good", "crack"]) == alone.measures(["good", "crack"])
         assert everything.values(["good", "hole"]) != alone.values(["good", "crack"])
 
-    def test_their_intervals_are_those_of_measuring_every_resample_of_the_images(self, monkeypatch):
+    def test_intervals_are_those_of_measuring_every_resample_of_the_images(self, monkeypatch):
         monkeypatch.setattr(metrics, "RESAMPLES", 25)
         monkeypatch.setattr(metrics, "_LEAST_TO_RESAMPLE", 1)
         maps, masks = smooth_maps(6, (40, 40), seed=6)

@@ -71,7 +71,7 @@ def test_hidden_folders_are_no_types(part):
     assert find_categories(str(part))[0].defects == ["scratch", "torn"]
 
 
-def test_a_folder_of_categories_gives_all_of_them_in_natural_order_and_no_others(part):
+def test_folder_of_categories_gives_them_in_natural_order_and_no_others(part):
     for name in ("part10", "part2"):
         write(*(part.parent / name / place / "0.png" for place in ("train/good", "test/good", "test/bad")))
     write(part.parent / "licences" / "0.png")

@@ -214,7 +214,8 @@ class Metered(np.ndarray):
         return result
 
 
-def test_the_work_is_done_in_turns_of_bounded_size_with_progress_in_between(embeddings, monkeypatch):
+def test_work_is_done_in_bounded_turns_with_progress_in_between(embeddings, monkeypatch):
+    """No turn computes more than a bounded number of products, and progress is reported only between the turns."""
     monkeypatch.setattr(Metered, "turns", [])
     normalised = l2_normalize(np.concatenate([embeddings, -embeddings, embeddings[:, ::-1]]))  # 18,432 rows
     expected = k_center_greedy(normalised, 900)
@@ -238,7 +239,7 @@ def test_building_a_memory_takes_turns_from_the_normalising_on(embeddings, monke
     assert not Metered.taken
 
 
-def test_building_a_memory_takes_little_more_than_the_embeddings_and_the_result():
+def test_building_a_memory_takes_little_more_than_embeddings_and_result():
     # 1,000 of 200,000: an N x M matrix of anything is 200 MB at least, a copy of the embeddings 51 MB.
     random = np.random.default_rng(0)
     embeddings = random.standard_normal((200_000, 64), dtype=np.float32)
@@ -266,7 +267,8 @@ def test_a_memory_is_the_normalised_coreset_in_the_order_of_selection(embeddings
     assert_greedy(rows[:, 0], l2_normalize(embeddings))
 
 
-def test_the_embeddings_are_normalised_in_place_and_the_memory_does_not_hold_on_to_them(embeddings):
+def test_embeddings_are_normalised_in_place_and_memory_keeps_no_view(embeddings):
+    """The memory holds a copy of what it chose and does not keep the embeddings alive."""
     given = embeddings.copy()
     memory = PatchCoreMemory.build(given, (32, 32), 0.02)
     assert np.array_equal(given, l2_normalize(embeddings))
@@ -311,7 +313,7 @@ def test_an_embedding_that_is_in_the_bank_has_distance_0(index, n_queries, embed
 
 
 @pytest.mark.parametrize("index", [FaissIndex, SklearnIndex])
-def test_an_embedding_that_is_in_the_bank_has_distance_0_even_beside_its_near_twin(index, embeddings, monkeypatch):
+def test_embedding_in_the_bank_has_distance_0_even_beside_a_near_twin(index, embeddings, monkeypatch):
     # As in a bank of every embedding (memory_fit) of parts photographed twice: squared distances near zero drown in
     # float32 products, so a search by products alone takes the twin.
     monkeypatch.setattr(patchcore, "build_index", index)
@@ -323,7 +325,7 @@ def test_an_embedding_that_is_in_the_bank_has_distance_0_even_beside_its_near_tw
 
 
 @pytest.mark.parametrize("index", [FaissIndex, SklearnIndex])
-def test_distances_are_euclidean_on_the_unit_sphere_whatever_the_length_of_a_query(index, monkeypatch):
+def test_distances_are_euclidean_on_the_unit_sphere_for_any_query_length(index, monkeypatch):
     monkeypatch.setattr(patchcore, "build_index", index)
     memory = PatchCoreMemory.build(np.array([[5, 0]], np.float32), (1, 1), 1.0)
     queries = np.array([[0.1, 0], [0, 3], [-9, 0], [1, 1]], np.float32)

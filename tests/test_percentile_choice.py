@@ -43,7 +43,8 @@ def test_the_table_says_how_well_every_candidate_separates():
     assert choice.candidates[2].gain_in_errors is None
 
 
-def test_another_percentile_is_chosen_where_it_separates_better_by_more_than_chance():
+def test_another_percentile_is_chosen_if_it_separates_better_than_chance():
+    """99.9 separates good from defective scores better than 99 by more than chance, so it is chosen."""
     rng = np.random.default_rng(2)
     choice = choose_percentile(scores(rng, 80, [0] * 6), scores(rng, 80, [0.5, 0.5, 0.5, 0.5, 3, 0.5]))
     assert choice.chosen == 99.9

@@ -72,7 +72,8 @@ def worst_failure_rate(n, rank, error):
 
 @pytest.mark.parametrize("n_candidates", _SHARE_OF_MIXED)
 @pytest.mark.parametrize("n", [2, 3, 10, 20, 21, 30, 40, 50, 80, 100, 101, 150, 200, 300, 400, 1000])
-def test_no_mixture_of_a_percentile_with_the_other_class_breaks_a_bound_more_often_than_stated(n, n_candidates):
+def test_no_mixture_of_both_classes_breaks_a_bound_more_than_stated(n, n_candidates):
+    """A threshold may mix a percentile of one class with scores of the other; bounds still hold as often as stated."""
     below_p99 = floor(0.99 * (n - 1)) + 1
     above_p5 = max(1, n - floor(0.05 * (n - 1)) - 1)  # mirrored: of the defective scores in falling order
     error = 0.05 / n_candidates
@@ -151,7 +152,7 @@ def test_a_target_is_kept_on_average_and_its_bound_as_often_as_stated(process, n
     assert escapes <= most_failures(0.05)
 
 
-def test_the_bound_of_a_threshold_above_all_scores_is_as_tight_as_it_can_be():
+def test_bound_of_a_threshold_above_all_scores_is_as_tight_as_possible():
     rejects, *_ = failures(NORMAL, None, 60, 0, target_false_reject_rate=0.001)
     assert 1 - most_failures(0.95) <= rejects <= most_failures(0.05), "no smaller number would hold"
 
@@ -201,9 +202,8 @@ def calibrated_on_clean(n_ok, n_ng, **options):
 @pytest.mark.parametrize("n_ng", [0, 20])
 @pytest.mark.parametrize("target", [None, 0.05, 0.01, 0.0099, 0.008, 0.006, 0.005, 0.002, 1e-6])
 @pytest.mark.parametrize("n_ok", [1, 28, 298, 299, 340, 700, 2000])
-def test_with_the_scores_that_are_missing_one_percent_is_promised_and_with_one_less_it_is_not(
-    n_ok, target, n_ng, n_candidates
-):
+def test_missing_scores_suffice_for_one_percent_and_one_less_do_not(n_ok, target, n_ng, n_candidates):
+    """With as many scores as the promise says are missing, one per cent is promised; with one less it is not."""
     options = {"target_false_reject_rate": target, "n_candidates": n_candidates}
     promise = calibrated_on_clean(n_ok, n_ng, **options)
     assert (promise.n_ok_missing == 0) == (promise.false_reject_rate_at_most <= 0.01)
@@ -219,7 +219,8 @@ def test_with_the_scores_that_are_missing_one_percent_is_promised_and_with_one_l
 
 
 @pytest.mark.parametrize(("n", "target"), [(299, None), (5000, None), (299, 0.05), (5000, 0.01)])
-def test_a_rule_that_rejects_one_percent_or_more_by_design_never_promises_one_percent(n, target):
+def test_rule_rejecting_one_percent_by_design_never_promises_that(n, target):
+    """A rule that rejects one per cent or more of good parts by design says so; no number of scores helps."""
     promise = calibrated_on_clean(n, 0, target_false_reject_rate=target, ok_are_fresh=True)
     assert promise.false_reject_rate_at_most > 0.01
     assert promise.n_ok_missing is None
@@ -236,7 +237,8 @@ def test_of_scores_that_overlap_no_number_is_named():
     assert "more scores like these would not promise 1 %: 10 of 100 are rejected" in promise.text
 
 
-def test_with_some_rejected_the_scores_that_are_missing_are_those_for_as_many_rejected():
+def test_missing_scores_are_those_for_as_many_rejected():
+    """Some good scores are rejected: the scores that are missing are counted for as many rejected scores."""
     ok, ng = [0.1] * 599 + [0.9], [0.5] * 10
     promise = calibrated(ok, ng).promise
     assert (promise.n_rejected, promise.n_ok_missing) == (1, promise.n_ok_needed - 600)
@@ -262,7 +264,8 @@ def test_few_scores_are_said_to_be_few_instead_of_extrapolated():
     )
 
 
-def test_where_nobody_can_tell_what_was_in_the_fit_the_words_name_the_condition():
+def test_promise_names_its_condition_where_fitted_parts_are_unknown():
+    """Nobody can tell whether the scored parts were in the fit: the numbers stay, the words name the condition."""
     given, fresh = (calibrated([0.41], ok_are_fresh=known).promise for known in (None, True))
     assert given.as_dict() == {**fresh.as_dict(), "text": given.text}
     assert given.text == fresh.text.replace(
@@ -287,7 +290,8 @@ def test_good_scores_from_the_fit_promise_nothing_about_false_rejects():
     assert promise.text.startswith("nothing is promised about false rejects")
 
 
-def test_the_best_of_several_candidates_promises_less_than_one_that_was_given():
+def test_best_of_several_candidates_promises_less_than_one_given():
+    """A calibration chosen as the best of several has looser bounds than the same one if it was given."""
     given, chosen = (
         make_promise([0.1] * 50, [0.9] * 50, 0.5, rank=None, n_candidates=number) for number in _SHARE_OF_MIXED
     )

@@ -54,12 +54,12 @@ def failures(n, target, n_ng, coreset_rate, *, honest=True, repetitions=REPETITI
 
 @pytest.mark.parametrize("coreset_rate", [0.1, 0.5])
 @pytest.mark.parametrize(("n", "target", "n_ng"), [(12, None, 0), (40, None, 0), (40, 0.1, 0), (40, None, 20)])
-def test_the_bound_of_leave_one_out_scores_holds_about_as_often_as_that_of_independent_ones(
-    n, target, n_ng, coreset_rate
-):
+def test_bound_of_leave_one_out_scores_holds_as_that_of_independent_ones(n, target, n_ng, coreset_rate):
+    """The bound fails about as often as stated, though leave-one-out scores are not independent."""
     most = stats.binom.ppf(0.9999, REPETITIONS, 0.05)  # 5 %, and the chance of the trials
     assert failures(n, target, n_ng, coreset_rate) <= most
 
 
-def test_that_of_scores_by_the_parts_own_bank_would_be_broken_nearly_always():
+def test_bound_of_scores_by_the_parts_own_bank_fails_nearly_always():
+    """Scores of parts by a bank that holds these parts are too low for a bound that holds."""
     assert failures(40, 0.1, 0, 0.5, honest=False, repetitions=50) > 40

@@ -113,7 +113,8 @@ def test_no_shape_is_no_mask(text):
     assert build_mask(None, (17, 30)) is None
 
 
-def test_integers_halves_exponents_and_unknown_members_are_read_as_the_gui_writes_them():
+def test_shapes_are_read_as_the_gui_writes_their_numbers_and_members():
+    """Integers, halves, exponents and unknown members of the JSON are accepted."""
     shape = parse_shape('{"kind":"circle","cx":1.5E1,"cy":8,"r":1E-05,"angle":30,"label":null}')
     assert shape == parse_shape('{"r":0.00001,"cy":8.0,"cx":15,"kind":"circle"}')
 

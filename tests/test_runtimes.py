@@ -62,7 +62,7 @@ def open_parity(request, parity, weights):
 
 
 @pytest.mark.parametrize("block", [None, *EARLIER])
-def test_every_token_of_either_runtime_is_the_token_of_timms_own_forward_pass(open_parity, parity, block):
+def test_tokens_of_both_runtimes_are_those_of_timms_own_forward_pass(open_parity, parity, block):
     runtime, expected = open_parity(block), parity.tokens[block]
     tokens = runtime.forward(parity.pixels)
     side = parity.side // 14
@@ -108,7 +108,8 @@ def test_a_network_that_ends_earlier_computes_no_block_after_it(weights):
 
 
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_vit2.r160_in1k", "eva02_tiny_patch14_224.mim_in22k"])
-def test_a_model_of_another_depth_ends_after_any_block_it_has_and_refuses_others(name, tmp_path):
+def test_model_of_another_depth_ends_after_any_block_and_refuses_others(name, tmp_path):
+    """A network with fewer or more blocks can end after each block it has; a larger number is a config error."""
     model = timm.create_model(name, num_classes=0, img_size=112).eval()  # random weights: the tokens need no meaning
     path = tmp_path / "own.safetensors"
     save_file(model.state_dict(), path)
@@ -126,7 +127,7 @@ def test_a_model_of_another_depth_ends_after_any_block_it_has_and_refuses_others
         TorchRuntime(name, path, 112, "cpu", block=depth + 1)
 
 
-def test_the_setting_reaches_either_runtime_and_a_block_it_does_not_have_is_refused(weights):
+def test_block_setting_reaches_both_runtimes_and_an_unknown_one_is_refused(weights):
     for name in ("openvino", "torch"):
         opened, _ = open_runtime(Settings(runtime=name, device="cpu", input_size=28, block=10), weights)
         assert (opened.name, opened.block) == (name, 10)
@@ -134,7 +135,8 @@ def test_the_setting_reaches_either_runtime_and_a_block_it_does_not_have_is_refu
         OpenVinoRuntime(weights.path, 28, block=13)
 
 
-def test_50_real_images_get_the_same_distances_and_scores_from_openvino_and_torch(weights):
+def test_50_real_images_score_the_same_from_openvino_and_torch(weights):
+    """Distances agree to 1e-3 and scores to 1e-4."""
     files = sorted((Path(elpv_dataset.__file__).parent / "data" / "images").glob("*.png"))[:: 2624 // 54]
     pixels = [preprocess(cv2.imread(str(file)), 448) for file in files]
     assert len(pixels) >= 54
@@ -148,7 +150,7 @@ def test_50_real_images_get_the_same_distances_and_scores_from_openvino_and_torc
     assert np.abs(scores[0] - scores[1]).max() <= 1e-4
 
 
-def test_bfloat16_keeps_tokens_close_where_the_cpu_has_it_and_is_refused_where_not(weights, images):
+def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, images):
     exact = OpenVinoRuntime(weights.path, 448)
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ConfigError, match="PRECISION=bfloat16"):
@@ -252,9 +254,8 @@ def test_runtime_openvino_on_device_cuda_says_that_openvino_runs_on_cpus(weights
 
 
 @pytest.mark.parametrize("runtime_name", ["auto", "torch"])
-def test_torch_asked_for_and_not_installed_is_a_config_error_that_says_how_to_install_it(
-    weights, monkeypatch, runtime_name
-):
+def test_missing_torch_is_a_config_error_that_says_how_to_install_it(weights, monkeypatch, runtime_name):
+    """The runtime is asked for, or needed by the model, and torch is not installed."""
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     settings = Settings(model_name="vit_x", weights=weights.path, weights_sha256=weights.sha256, runtime=runtime_name)
     with pytest.raises(ConfigError, match=r"requirements-torch\.txt"):

@@ -42,9 +42,7 @@ def nudged(rows, by, seed=0):
 
 @pytest.mark.parametrize("n_queries", [1, 2, 511, 513, 1369])
 @pytest.mark.parametrize("n_bank", [1, 3, 700, 4000])
-def test_distances_are_those_of_brute_force_for_any_number_of_queries_and_embeddings(
-    memory_of, embeddings, n_queries, n_bank
-):
+def test_distances_are_those_of_brute_force_for_any_bank_and_queries(memory_of, embeddings, n_queries, n_bank):
     bank = l2_normalize(embeddings[:n_bank])
     queries = embeddings[-n_queries:]
     distances = memory_of(bank).distances(queries)
@@ -55,7 +53,8 @@ def test_distances_are_those_of_brute_force_for_any_number_of_queries_and_embedd
 
 
 @pytest.mark.parametrize("crowd", [3, 4, 5, 40, 300])
-def test_the_true_neighbour_is_found_in_a_crowd_that_float32_products_cannot_tell_apart(memory_of, embeddings, crowd):
+def test_true_neighbour_is_found_in_a_crowd_of_near_equal_embeddings(memory_of, embeddings, crowd):
+    """The crowd is so dense that float32 products cannot tell its members apart."""
     wanted = l2_normalize(embeddings[::600])
     crowds = [nudged(np.repeat(row[None], crowd, axis=0), 1.5e-4, seed) for seed, row in enumerate(wanted)]
     bank = np.concatenate([*crowds, nudged(wanted, 1e-4), l2_normalize(embeddings[300:900])])

