@@ -166,7 +166,7 @@ def test_without_keys_everybody_may_do_everything():
     ],
     ids=str,
 )
-def test_a_request_without_a_known_key_is_unauthorized_whatever_it_asks_for(keyed, headers):
+def test_request_without_a_known_key_is_unauthorized_whatever_it_asks_for(keyed, headers):
     for method, path in [("GET", "/runs"), ("POST", "/infer"), ("DELETE", "/datasets/clear"), ("GET", "/nowhere")]:
         status, sent, content = keyed(method, path, **headers)
         assert (status, sent["www-authenticate"]) == (401, "Bearer")
@@ -216,7 +216,9 @@ def test_below_a_root_path_the_same_paths_are_open(keyed):
     assert keyed.status("POST", "/api/fit_ok", root_path="/api", x_api_key=INFER) == 403
 
 
-def test_a_browser_is_asked_for_a_key_at_pages_of_the_documentation_and_nowhere_else(keyed):
+def test_browser_is_asked_for_a_key_at_documentation_pages_only(keyed):
+    """Pages of the documentation take a key as a basic password. All other paths ask for a bearer key."""
+
     def basic(password):
         return "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()
 
@@ -237,7 +239,7 @@ def test_an_upload_is_refused_before_it_is_read(keyed):
     assert keyed.taken == 0
 
 
-def test_the_rate_is_counted_by_key_and_else_by_address_and_health_is_exempt(clock):
+def test_rate_is_counted_by_key_else_by_address_and_health_is_exempt(clock):
     caller = Caller(limit(clock, 1), api_keys=FULL, infer_keys=INFER)
     statuses = [caller.status(x_api_key=FULL, client=f"10.0.0.{number}") for number in range(6)]
     assert statuses == [200] * 5 + [429], "one key at many addresses is one client"
@@ -250,7 +252,7 @@ def test_the_rate_is_counted_by_key_and_else_by_address_and_health_is_exempt(clo
     assert "RATE_LIMIT_PER_S" in json.loads(content)["error"]
 
 
-def test_a_service_without_keys_warns_once_when_it_is_reached_from_elsewhere(keyed):
+def test_service_without_keys_warns_once_when_reached_from_elsewhere(keyed):
     with structlog.testing.capture_logs() as logs:
         caller = Caller()
         for address in ("127.0.0.1", "::1", "10.1.2.3", "10.1.2.3", "127.0.0.1", "10.1.2.4"):

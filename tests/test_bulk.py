@@ -129,9 +129,8 @@ class TestInfer:
             assert rows[path]["error"] in err
         assert "6 images: 3 not judged, for want of a calibration, 3 failed" in err
 
-    def test_limits_are_those_of_the_service_and_a_shape_that_misses_one_image_fails_only_that(
-        self, run, work, monkeypatch
-    ):
+    def test_limits_of_the_service_and_shapes_fail_only_the_images_they_hit(self, run, work, monkeypatch):
+        """An image above MAX_PIXELS, or one in which the shape selects no pixel, is a record with an error."""
         monkeypatch.setenv("MAX_PIXELS", "10000")
         cv2.imwrite("parts/small.png", np.zeros((50, 50, 3), np.uint8))
         status, out, _ = run("infer", *ROI, "parts/2.jpg", "parts/small.png")
@@ -298,9 +297,7 @@ class TestInfer:
         run("infer", *ROI, "parts/a/10.bmp", "--heatmaps", "maps")
         assert Path("maps/parts/a/10.bmp.png").read_bytes() == base64.b64decode(whole)
 
-    def test_logs_keep_quiet_unless_they_are_asked_for_and_warnings_come_through(
-        self, run, work, features, monkeypatch
-    ):
+    def test_logs_are_quiet_unless_asked_for_but_warnings_come_through(self, run, work, features, monkeypatch):
         (work / "models" / "Master1" / "Pattern" / "index.faiss").write_bytes(b"damaged")
         assert "index.rebuilt" not in run("infer", *ROI, "parts/a")[2]
         (work / "models" / "Master1" / "Pattern" / "index.faiss").write_bytes(b"damaged")
@@ -343,9 +340,8 @@ class TestCalibrate:
         assert judged["score"] == maxima[0]
         assert judged["score_percentile"] == 100
 
-    def test_a_chosen_percentile_and_a_target_rate_give_what_a_calibration_from_its_scores_would(
-        self, run, work, features
-    ):
+    def test_chosen_percentile_and_target_rate_match_a_calibration_by_scores(self, run, work, features):
+        """The threshold and the choice are those of a calibration from the scores of the chosen percentile."""
         arguments = ("calibrate", *ROI, *self.OK, "--choose-percentile", "--target-false-reject-rate", "0.7")
         status, out, _ = run(*arguments, "--ng", "parts/a")
         assert status == 0
@@ -512,7 +508,8 @@ class TestFit:
         (["fit", "é" * 100, "B", "--mm-per-px", "1", "parts"], "nor longer than 240 bytes encoded"),
     ],
 )
-def test_arguments_follow_the_rules_of_http_and_are_refused_in_one_sentence(run, monkeypatch, arguments, says):
+def test_arguments_follow_http_rules_and_are_refused_in_one_sentence(run, monkeypatch, arguments, says):
+    """The refusal comes before the network is loaded, except for ids that only the store knows to be too long."""
     if "é" not in arguments[1]:  # the store knows that limit
         monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("the network was loaded"))
     status, out, err = run(*arguments)

@@ -110,7 +110,7 @@ def test_an_empty_variable_is_the_default(name, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD_TEXTS.items() for text in texts])
-def test_a_value_that_cannot_be_used_is_a_config_error_that_names_the_variable(name, text, monkeypatch):
+def test_unusable_value_is_a_config_error_that_names_the_variable(name, text, monkeypatch):
     monkeypatch.setenv(name.upper(), text)
     with pytest.raises(ConfigError, match=rf"\b{name.upper()}\b") as caught:
         load_settings()

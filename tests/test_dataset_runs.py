@@ -98,7 +98,8 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
     assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
 
 
-def test_where_nobody_can_tell_whether_an_image_was_fitted_the_promise_has_a_condition(fitted_on_its_own, pngs):
+def test_promise_has_a_condition_where_fitted_images_are_unknown(fitted_on_its_own, pngs):
+    """The model does not say which images were in its fit, so the promise states the condition under which it holds."""
     service = fitted_on_its_own
     found = service.fitted(KEY)
     kept = {name: value for name, value in found.metadata.items() if name not in ("images", "source")}
@@ -144,7 +145,8 @@ def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitte
     assert fitted.recipes.mm_per_px("line 1") == 0.2
 
 
-def test_a_calibration_equals_that_of_the_scores_that_single_inferences_give(fitted, pngs):
+def test_calibration_equals_that_of_scores_from_single_inferences(fitted, pngs):
+    """A data set is calibrated to the threshold that the scores of its images give when each is inferred alone."""
     store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
     store(fitted, "ng", pngs[3:5])
     ok = [score(fitted, pngs[0]), score(fitted, pngs[1]), score(fitted, pngs[2], CIRCLE)]
@@ -161,7 +163,8 @@ def test_a_calibration_equals_that_of_the_scores_that_single_inferences_give(fit
     assert (median.calibration.score_percentile, median.calibration.area_mm2_thr) == (50, 7.0)
 
 
-def test_a_calibration_that_is_repeated_runs_the_network_for_new_images_only(fitted, pngs, monkeypatch):
+def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs, monkeypatch):
+    """Images that were scored before keep their scores, and the threshold is that of all scores together."""
     store(fitted, "ng", pngs[3:4])
     first = datasets.calibrate(fitted, KEY, **CALIBRATION)
     judge, judged = fitted.judge, []
@@ -228,7 +231,8 @@ def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, mo
     assert fitted.fitted(KEY).calibration_state == "none"
 
 
-def test_the_scale_of_an_image_is_its_own_then_the_recipes_then_the_default(service, pngs):
+def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs):
+    """A scale of 0 in the metadata of an image counts as none."""
     key = RoiKey("Master1", "Pattern")
     service.fit_ok(key, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
     for metadata in ({"mm_per_px": 0.5}, {"mm_per_px": 0}, {}):
@@ -301,7 +305,7 @@ def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, 
             assert done.calibration.threshold == choose_threshold(ok, ng)
 
 
-def test_a_percentile_is_not_chosen_without_ng_images_or_where_one_is_given(fitted, pngs):
+def test_percentile_is_not_chosen_without_ng_images_or_if_one_is_given(fitted, pngs):
     with pytest.raises(InvalidRequest, match=r"no NG images .* choose_percentile needs some"):
         datasets.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False}, choose=True)
     store(fitted, "ng", pngs[3:4])

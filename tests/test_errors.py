@@ -271,7 +271,8 @@ def test_cutting_a_path_makes_no_misread_phrase():
 
 
 @pytest.mark.parametrize("text", ["already exi\u017fts", "memor\u0130a existente", "ALREADY EX\u0130STS"])
-def test_letters_that_only_fold_to_those_of_a_misread_phrase_are_no_error_of_their_own(text):
+def test_letters_that_fold_to_a_misread_phrase_cause_no_error(text):
+    """Letters such as a long s match a misread phrase only after case folding; a reply is made of them all the same."""
     assert error_reply(text, None, with_trace=True)["error"]
 
 

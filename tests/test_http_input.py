@@ -49,7 +49,7 @@ def test_a_file_name_that_cannot_be_decoded_is_taken_as_it_is(client, crop, name
     assert meta.json()["filename"] == name
 
 
-def test_a_recipe_of_more_than_1000_characters_is_refused_wherever_it_is_named(client, tmp_path):
+def test_recipe_of_more_than_1000_characters_is_refused_wherever_named(client, tmp_path):
     long, longest = "R" * 1001, "R" * 1000
     check_refusal(client.post("/calibrate_ng", json={**SCORES, "recipe_id": long}), 422, "recipe_id")
     for name in (long, "R" * 30_000):
@@ -93,7 +93,8 @@ def test_scores_arrive_in_any_spelling_of_json(client, content_type, mark):
         (json.dumps({**SCORES, "mm_per_px": "0.2"}).encode(), 422, "mm_per_px: Input should be a valid number"),
     ],
 )
-def test_scores_that_are_no_json_or_no_scores_are_refused_with_what_to_send(client, content, status, words):
+def test_scores_that_are_no_json_are_refused_with_what_to_send(client, content, status, words):
+    """Bodies that are no JSON object and values that are no scores are refused with 400 or 422."""
     check_refusal(send_raw(client, content), status, words)
 
 

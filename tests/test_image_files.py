@@ -24,7 +24,7 @@ def found(*paths):
     return list(find_images(paths)[0].values())
 
 
-def test_a_folder_gives_its_images_in_natural_order_and_counts_the_other_files(parts):
+def test_folder_gives_images_in_natural_order_and_counts_other_files(parts):
     images, n_ignored = find_images(["parts"])
     names = ["1.jpg", "2.PNG", "10.png", "a/9.jpeg", "a/c/8.bmp", "b/7.webp"]
     assert list(images.values()) == [f"parts/{name}" for name in names]
@@ -48,7 +48,7 @@ def test_paths_stay_as_they_were_given_and_in_the_order_they_were_given(parts):
     assert found("parts/") == found("parts")
 
 
-def test_an_image_that_is_given_twice_counts_once_and_a_link_to_one_counts_as_another(parts):
+def test_image_given_twice_counts_once_and_a_link_to_it_counts_as_another(parts):
     assert found("parts/b/7.webp", "parts/b", "./parts/b", f"{parts}/b/7.webp") == ["parts/b/7.webp"]
     (parts / "link").symlink_to(parts / "b")
     assert found("parts/b", "parts/link") == ["parts/b/7.webp"]
@@ -124,7 +124,8 @@ def test_heatmaps_among_the_images_are_refused(parts, tmp_path, folder, paths, a
             check_apart(heatmaps, images, paths)
 
 
-def test_a_heatmap_is_written_whole_into_new_folders_over_what_a_killed_run_left(tmp_path):
+def test_heatmap_is_written_whole_over_what_a_killed_run_left(tmp_path):
+    """New folders are made, and nothing that a killed run left remains."""
     heatmap = tmp_path / "maps" / "a" / "1.jpg.png"
     write_heatmap(heatmap, b"first")
     (heatmap.parent / ".tmp-1.jpg.png").write_bytes(b"torn")

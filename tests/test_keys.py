@@ -81,7 +81,8 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path):
     assert FULL not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_source_without_a_key_stops_the_start_rather_than_opening_the_service(tmp_path):
+def test_key_source_without_a_key_stops_the_start(tmp_path):
+    """A file or variable for keys that holds no key is a config error; it must not open the service to everybody."""
     (tmp_path / "keys").write_text("# none yet\n\n")
     with pytest.raises(ConfigError, match=r"API_KEYS_FILE=.* holds no key"):
         keys_of(tmp_path / "keys", api_keys=FULL)

@@ -49,7 +49,8 @@ def exchange(app, messages, path="/", method="POST", **headers):
     return sent[0]["status"], got, content, taken
 
 
-def test_of_a_body_without_an_end_little_is_thrown_away_and_the_connection_closed():
+def test_little_of_an_endless_body_is_read_and_the_connection_is_closed():
+    """The request is answered before its body was read."""
     status, headers, content, taken = exchange(UnreadBody(refuse), [PIECE], content_length=str(2 << 30))
     assert (status, headers["connection"], content) == (403, "close", b"{}")
     assert taken == 64

@@ -147,7 +147,8 @@ def test_a_request_that_fails_gives_its_place_back(place):
     assert QUEUE_DEPTH._value.get() == depth
 
 
-def test_one_pass_or_fit_turn_runs_at_a_time_and_everyone_gets_the_tokens_of_the_own_image():
+def test_one_pass_or_fit_turn_runs_at_a_time_and_tokens_stay_with_images():
+    """Many threads infer and fit at once: nothing overlaps, and everyone gets the tokens of their own image."""
     running, most, turns = 0, 0, 0
 
     def busy():
@@ -213,7 +214,8 @@ def test_a_fit_that_waits_gets_a_turn_after_8_inferences(line):
     assert line.finish() == [*images[:8], [100], *images[8:16], [101], *images[16:]]
 
 
-def test_a_fit_turn_that_has_just_arrived_waits_for_inferences_however_many_ran_before_it(line):
+def test_new_fit_turn_waits_for_inferences_whatever_ran_before_it(line):
+    """A fit turn that has just arrived lets an inference go first, however many ran before it came."""
     for image in range(20):
         line.queue.infer(np.full((3, 2, 2), image, np.float32))
     line.network.passes.clear()
@@ -232,7 +234,8 @@ def test_inferences_that_wait_share_a_pass_up_to_the_size_of_a_batch():
     assert line.tokens == {image: image for image in range(10)}
 
 
-def test_a_pass_waits_a_moment_for_others_to_share_it_and_no_longer_than_until_it_is_full():
+def test_pass_waits_for_others_to_share_it_and_only_until_it_is_full():
+    """A pass waits a moment for others, and starts as soon as the batch is full, long before the moment is over."""
     line = Line(batch=3, window_s=DEADLINE_S)
     first = threading.Thread(target=lambda: line.queue.infer(np.full((3, 2, 2), 0, np.float32)))
     first.start()
@@ -252,7 +255,7 @@ def test_a_pass_alone_runs_when_its_window_is_over():
     assert line.network.passes == [[5]]
 
 
-def test_a_pass_that_fails_fails_for_all_who_share_it_and_frees_the_network():
+def test_failed_pass_fails_for_all_who_share_it_and_frees_the_network():
     line = Line(batch=2)
     with line.queue.fit_turn():
         for image in (0, -1, 2):
@@ -292,7 +295,8 @@ def test_a_wait_that_is_interrupted_leaves_nothing_behind(what, monkeypatch):
     assert line.finish() == [[1, 2]]
 
 
-def test_inferences_that_share_a_pass_count_one_by_one_before_a_fit_that_waits():
+def test_inferences_that_share_a_pass_count_one_by_one_before_a_fit():
+    """Eight inferences in two shared passes count as eight, so the fit that waits comes next."""
     line = Line(batch=4)
     with line.queue.fit_turn():
         line.fit_turn(100)
@@ -312,7 +316,8 @@ def test_a_fit_turn_that_fails_frees_the_network(line):
     assert line.finish() == [[0]]
 
 
-def test_waiting_counts_as_queue_and_the_pass_as_extract_for_everyone_who_shares_it():
+def test_waiting_counts_as_queue_and_the_pass_as_extract_for_all():
+    """Both requests that share a pass record the same times."""
     line = Line(batch=2)
     line.network.opened.clear()
     records = [RequestRecord("0"), RequestRecord("1")]

@@ -36,7 +36,8 @@ def test_a_containers_quota_of_processor_time_is_rounded_to_cores(cgroup, monkey
     assert usable_cores() == cores
 
 
-def test_free_memory_is_what_the_system_has_or_less_where_a_container_ends_earlier(cgroup):
+def test_free_memory_is_that_of_the_system_or_less_in_a_container(cgroup):
+    """Where a container has less left than the system, that counts, without the file cache that can be freed."""
     available = psutil.virtual_memory().available
     assert free_memory() == pytest.approx(available, rel=0.2)
     cgroup(memory_max="max", memory_current="123")

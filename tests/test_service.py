@@ -39,7 +39,7 @@ def memory_id(folder):
     return ModelStore(folder).memory_id(KEY)
 
 
-def test_where_a_calibration_names_no_percentile_or_area_the_configured_ones_apply(features, named, tmp_path):
+def test_configured_percentile_and_area_apply_where_calibration_has_none(features, named, tmp_path):
     service = service_with(features, tmp_path)
     service.fit_ok(KEY, named[:1], mm_per_px=1)
     write_calibration(tmp_path, threshold=0.0, memory_id=memory_id(tmp_path))
@@ -58,7 +58,8 @@ def test_where_a_calibration_names_no_percentile_or_area_the_configured_ones_app
     assert named_there.inference.regions == []
 
 
-def test_a_percentile_that_is_asked_for_is_not_judged_by_a_threshold_from_another(features, named, tmp_path):
+def test_requested_percentile_is_not_judged_by_anothers_threshold(features, named, tmp_path):
+    """A threshold of percentile 99 gives no decision on a score of percentile 50."""
     service = service_with(features, tmp_path)
     service.fit_ok(KEY, named[:1], mm_per_px=1)
     write_calibration(tmp_path, threshold=0.0, memory_id=memory_id(tmp_path), score_percentile=99)
@@ -70,7 +71,7 @@ def test_a_percentile_that_is_asked_for_is_not_judged_by_a_threshold_from_anothe
 
 
 @pytest.mark.parametrize("values", [{"score_percentile": 150}, {"score_percentile": 0}, {"area_mm2_thr": -1}])
-def test_numbers_beyond_their_range_in_a_stored_calibration_count_as_absent(features, named, tmp_path, values):
+def test_out_of_range_numbers_in_a_stored_calibration_count_as_absent(features, named, tmp_path, values):
     service = service_with(features, tmp_path)
     service.fit_ok(KEY, named[:1], mm_per_px=1)
     write_calibration(tmp_path, threshold=0.5, memory_id=memory_id(tmp_path))
@@ -185,7 +186,8 @@ def test_ids_that_the_file_system_cannot_hold_are_refused_before_any_work(featur
         service.fit_ok(RoiKey(role_id.lower(), "Pattern"), [unread], mm_per_px=1)
 
 
-def test_scores_of_another_memory_bank_never_become_a_threshold_where_their_bank_is_named(features, named, tmp_path):
+def test_scores_of_another_memory_bank_never_become_a_threshold(features, named, tmp_path):
+    """A client that names the bank which scored is refused if the ROI was fitted anew or never fitted."""
     service = service_with(features, tmp_path)
     scored_by = service.fit_ok(KEY, named[:1], mm_per_px=1).memory_id
     score = service.infer(KEY, named[2], mm_per_px=1)
@@ -232,7 +234,8 @@ def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):
     assert len(set(maxima)) == 3
 
 
-def test_another_network_of_timm_serves_with_weights_and_hash_of_its_own_and_never_mixes(features, named, tmp_path):
+def test_another_timm_network_serves_with_own_weights_and_never_mixes(features, named, tmp_path):
+    """A memory of the other network is refused by the default one, and register tokens do not count as patches."""
     importlib.import_module("backend.network.runtimes.torch")  # timm imports only after it
     timm = importlib.import_module("timm")
     # Random weights will do: nothing here depends on what the tokens mean.

@@ -213,7 +213,7 @@ def test_no_message_of_another_library_has_an_absolute_path(logs, log_format):
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_logged_exception_shows_neither_absolute_paths_nor_the_pixels_in_its_frames(logs, log_format):
+def test_logged_exception_shows_no_absolute_paths_and_no_pixels(logs, log_format):
     # The server, asyncio and others log what escapes to them with its traceback.
     def fail():
         image = np.full((4, 4, 3), 217, np.uint8)  # noqa: F841
@@ -252,7 +252,9 @@ def test_a_logged_exception_is_one_event_that_parses(logs, log_format):
         assert "ValueError: broken" in "\n".join(lines)
 
 
-def test_words_of_a_client_neither_end_a_line_of_the_console_nor_give_orders_to_it(logs):
+def test_words_of_a_client_end_no_console_line_and_give_no_orders(logs):
+    """Line breaks and control sequences that a client sends are written as escapes."""
+
     def write():
         structlog.get_logger("x").info("request", role_id="\x1b[31mred\u2028x\x85y", error="two\nlines\x1b[2J")
         logging.getLogger("some.library").warning("cannot read a\nb\x1b[2J")

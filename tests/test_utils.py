@@ -379,7 +379,8 @@ def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     assert steps[:4] == ["sync", "sync", "index.faiss", "memory.npz"], "and the last name commits the others"
 
 
-def test_16_bit_grey_palette_and_alpha_images_score_as_their_plain_8_bit_rgb(features, images, tmp_path):
+def test_16_bit_palette_and_alpha_images_score_as_plain_8_bit_rgb(features, images, tmp_path):
+    """Grey images, of 8 or 16 bits, score as the same grey in RGB, and transparency has no effect."""
     service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
     key = RoiKey("Master1", "Pattern")
     good, other = (np.ascontiguousarray(image[..., ::-1]) for image in (images[0], images[1]))
