@@ -1,5 +1,6 @@
 """The documents say what the code does."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from backend.common.config import Settings
 
 ROOT = Path(__file__).parents[1]
 MANUAL = (ROOT / "backend" / "README_backend.md").read_text(encoding="utf-8")
+PAGES = (ROOT / "README.md", ROOT / "backend" / "README_backend.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -56,7 +58,41 @@ def test_the_nginx_example_agrees_with_the_service_that_it_stands_before() -> No
     assert int(directives["keepalive_timeout"].removesuffix("s")) < idle_s, "or nginx sends on closed connections"
 
 
-def test_the_readmes_link_to_files_that_exist() -> None:
-    for document in (ROOT / "README.md", ROOT / "backend" / "README_backend.md"):
-        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
-        assert all((document.parent / link).exists() for link in links)
+def _prose(page: Path) -> str:
+    return re.sub(r"^(`{3,}).*?^\1`*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, by the names that GitHub gives them, and its ids."""
+    prose = _prose(page)
+    anchors = set(re.findall(r'<a (?:id|name)="([^"]+)"', prose))
+    for heading in re.findall(r"^#{1,6} +(.+?)[ #]*$", prose, re.MULTILINE):
+        text = re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(1)))
+        anchors.add(next(free for free in names if free not in anchors))
+    return anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", _prose(page)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        ("## How a score is made", "how-a-score-is-made"),
+        ("### `POST /calibrate_ng` (JSON)", "post-calibrate_ng-json"),
+        ("## One, two, four ##", "one-two-four"),
+        ("# [Größe](size.md) × 2", "größe--2"),
+    ],
+)
+def test_anchors_are_those_that_github_makes(heading: str, anchor: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f'{heading}\n```\n# no heading\n```\n{heading}\n<a id="own"></a>\n', encoding="utf-8")
+    assert _anchors(page) == {anchor, f"{anchor}-1", "own"}
