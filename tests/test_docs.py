@@ -12,13 +12,14 @@ from backend.commands.records import Conditions, Record, RecordFile
 from backend.common.config import Settings
 
 ROOT = Path(__file__).parents[1]
-MANUAL = (ROOT / "backend" / "README_backend.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
 PAGES = (ROOT / "README.md", ROOT / "backend" / "README_backend.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_the_manual_lists_every_setting_with_its_default(name: str) -> None:
-    row = re.search(rf"^\| `{name.upper()}` \| ?(.*?) ?\| (.+) \|$", MANUAL, re.MULTILINE)
+    row = re.search(rf"^\| `{name.upper()}` \| ?(.*?) ?\| (.+) \|$", SETTINGS, re.MULTILINE)
     assert row is not None
     default = Settings.model_fields[name].default
     said = row[1].strip("`")
@@ -33,13 +34,12 @@ def test_the_manual_lists_every_setting_with_its_default(name: str) -> None:
 
 
 def test_the_manual_lists_no_setting_that_does_not_exist() -> None:
-    table = MANUAL.split("## Settings")[1].split("\n## ")[0]
-    listed = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", table, re.MULTILINE))
+    listed = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", SETTINGS, re.MULTILINE))
     assert listed == {name.upper() for name in Settings.model_fields}
 
 
 def test_the_manual_lists_every_column_of_a_record(tmp_path: Path) -> None:
-    table = MANUAL.split("| column | |")[1].split("\n\n")[0]
+    table = COMMAND_LINE.split("| column | |")[1].split("\n\n")[0]
     names = (name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0]))
     record = Record("1.png", None, Conditions(None, "none", 99, None, 1, None, 1, "", "", ""), ms=1)
     for file in (tmp_path / "r.jsonl", tmp_path / "r.csv"):
