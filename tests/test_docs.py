@@ -96,3 +96,16 @@ def test_anchors_are_those_that_github_makes(heading: str, anchor: str, tmp_path
     page = tmp_path / "page.md"
     page.write_text(f'{heading}\n```\n# no heading\n```\n{heading}\n<a id="own"></a>\n', encoding="utf-8")
     assert _anchors(page) == {anchor, f"{anchor}-1", "own"}
+
+
+def _curl_examples(page: Path) -> set[str]:
+    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return {line for block in blocks if "curl " in block for line in block.splitlines()}
+
+
+def test_the_curl_examples_of_the_backend_are_those_of_the_pages_that_explain_them() -> None:
+    examples = _curl_examples(ROOT / "backend" / "README_backend.md")
+    pages = [ROOT / "docs" / name for name in ("api.md", "operation.md")]
+    explained = "".join(page.read_text(encoding="utf-8") for page in pages)
+    assert {line for line in examples if line not in explained} == set()
+    assert set().union(*map(_curl_examples, pages)) - examples == set()
