@@ -11,7 +11,7 @@ from backend.api.api_keys import OPEN, ApiKeys, is_loopback
 from backend.api.connections import bounded
 from backend.common.config import load_settings
 from backend.common.errors import ConfigError
-from backend.common.resources import usable_cores
+from backend.common.machine import usable_cores
 
 keepalive = 5  # seconds after a reply, as uvicorn's own; docker/nginx.conf relies on it
 graceful_timeout = 24 * 3600  # fits and runs over data sets end when they are done; nothing else holds a worker

@@ -29,7 +29,7 @@ from backend.commands.console import print_line, say
 from backend.commands.migrate import migration
 from backend.common.config import Settings, load_settings
 from backend.common.errors import BackendError, ConfigError, InvalidRequest
-from backend.common.telemetry import configure_logging
+from backend.common.logs import configure_logging
 from backend.network.weights import find_weights
 from backend.roi_mask import parse_shape
 

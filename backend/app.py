@@ -26,7 +26,6 @@ from backend.api.forms import (
     RequestId,
     Service,
     complete_form,
-    describe,
     images_of,
     max_json_bytes,
     only_image_of,
@@ -52,9 +51,11 @@ from backend.api.schemas.common import (
 )
 from backend.api.schemas.inspection import CalibrateRequest, FitFields, InferFields
 from backend.common.config import Settings, load_settings
-from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady, error_reply
+from backend.common.error_text import error_reply, problems_in_words
+from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady
+from backend.common.logs import configure_logging
 from backend.common.roi_key import DEFAULT_RECIPE
-from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, configure_logging, render_metrics
+from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, render_metrics
 from backend.roi_mask import parse_shape
 from backend.service.datasets import fit as fit_stored_images
 from backend.service.inspection import InspectionService
@@ -344,7 +345,7 @@ def _describe_body(errors: Any) -> str:
     for item in errors:
         if item["loc"] == ("body",):
             return f"{item['msg']}; {SEND_JSON}"
-    return describe(errors)
+    return problems_in_words(errors)
 
 
 def _app_from_environment() -> FastAPI:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.common.errors import Conflict
-from backend.common.resources import shared_pool
+from backend.common.machine import shared_pool
 
 Embeddings = npt.NDArray[np.float32]
 

@@ -30,6 +30,7 @@ from backend.common.errors import (
     StorageError,
     VersionNotFound,
 )
+from backend.common.files import make_folder, sync_folder, write_atomic
 from backend.common.roi_key import DEFAULT_RECIPE, RoiKey
 from backend.disk import versions
 from backend.disk.calibration_file import calibration_bytes, read_calibration
@@ -60,7 +61,7 @@ from backend.disk.name_clashes import check_names
 from backend.disk.rollback import finish_put_back, put_back, read_next_calibration
 from backend.disk.versions import Change, Record, Version
 from backend.patchcore import FaissIndex, PatchCoreMemory
-from backend.utils import make_folder, sync_folder, utc_now, write_atomic
+from backend.utils import utc_now
 
 _CACHE_BYTES = 512 << 20
 _CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")

@@ -1,14 +1,11 @@
 """Image bytes ↔ arrays, percentiles, millimetres ↔ pixels. Nothing here knows about models or requests."""
 
 import base64
-import os
 import struct
-import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,14 +19,10 @@ from backend.common.png_stream import unpacks_too_far
 # What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-TEMPORARY_PREFIX = ".tmp-"
 MIN_MM_PER_PX, MAX_MM_PER_PX = 1e-6, 1e6
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
 # megapixels the heatmap takes half of the time that whole arrays take.
 BLOCK_PIXELS = 1 << 18
-# Of files of settings, calibrations and metadata: each is a few hundred bytes, and metadata 64 Ki characters at most,
-# which JSON may write with twelve bytes each.
-MAX_JSON_FILE_BYTES = 1 << 20
 # Values that a percentile's bound is estimated from, and how far before the percentile it lies, as a share of them.
 _SAMPLE = 1 << 14
 _SLACK = 1 / 128
@@ -213,74 +206,3 @@ def mm2_to_px2(area_mm2: float, mm_per_px: float) -> float:
 def px2_to_mm2(area_px: float, mm_per_px: float) -> float:
     """Square pixels → square millimetres at `mm_per_px` millimetres per pixel."""
     return area_px * mm_per_px**2
-
-
-def read_small(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a file that is small unless somebody tampered with it.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger than `max_bytes`; no more than that was read.
-    """
-    with path.open("rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ValueError(f"{path.name} is larger than {max_bytes} bytes")
-    return content
-
-
-def write_atomic(files: Mapping[Path, bytes], *, durable: bool = True) -> None:
-    """Replace files of one folder so that a reader or a crash sees all of a file's old content or all of its new.
-
-    Writes all of them beside the old ones (``.tmp-…``) and syncs them, then renames one after the other and syncs the
-    folder. So a full disk replaces nothing, and the last file is the one that commits the others.
-
-    Args:
-        files: content by path.
-        durable: False does not wait for the disk: a crash of the machine, and of nothing less, may undo or damage it.
-
-    Raises:
-        OSError: a file could not be written or renamed; those after it were not replaced.
-    """
-    temporaries = {path: path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}") for path in files}
-    try:
-        for path, temporary in temporaries.items():
-            with temporary.open("xb") as file:
-                file.write(files[path])
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-        for path, temporary in temporaries.items():
-            temporary.replace(path)
-    except BaseException:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(next(iter(files)).parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that a crash of the machine takes none of them away again.
-
-    Raises:
-        OSError: one cannot be made.
-    """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    if os.name == "posix":  # Windows cannot open folders, and journals renames by itself
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

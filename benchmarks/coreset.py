@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.common.config import load_settings
-from backend.common.telemetry import configure_logging
+from backend.common.logs import configure_logging
 from backend.features import DinoV2Features
 from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
 from backend.service.inspection import InspectionService

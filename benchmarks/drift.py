@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from backend.calib import calibrate, choose_threshold
 from backend.common.config import load_settings
+from backend.common.logs import configure_logging
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import configure_logging
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
 from backend.service.drift import DriftLog

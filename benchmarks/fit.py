@@ -8,8 +8,8 @@ import numpy as np
 
 from backend.common.config import DEFAULT_MODEL, load_settings
 from backend.common.errors import ConfigError
+from backend.common.logs import configure_logging
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import configure_logging
 from backend.features import preprocess
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import find_weights

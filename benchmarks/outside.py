@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from backend.common.config import load_settings
-from backend.common.telemetry import configure_logging
+from backend.common.logs import configure_logging
 from backend.features import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from backend.infer import find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
 from backend.common.config import load_settings
-from backend.common.telemetry import configure_logging
+from backend.common.logs import configure_logging
 from backend.features import preprocess
 from backend.patchcore import PatchCoreMemory, k_center_greedy, l2_normalize
 from backend.service.inspection import InspectionService

@@ -7,8 +7,9 @@ import time
 import cv2
 
 from backend.common.config import load_settings
+from backend.common.logs import configure_logging
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import RequestRecord, configure_logging, recording
+from backend.common.telemetry import RequestRecord, recording
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells

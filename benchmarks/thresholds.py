@@ -19,7 +19,7 @@ from tqdm import tqdm
 from backend.calib import calibrate
 from backend.commands.image_files import find_images
 from backend.common.config import load_settings
-from backend.common.telemetry import configure_logging
+from backend.common.logs import configure_logging
 from backend.infer import to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.scores.percentile_choice import CANDIDATES, PREFERRED, choose_percentile

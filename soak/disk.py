@@ -6,10 +6,10 @@ from pathlib import Path
 
 import faiss
 
-from backend.commands.image_files import SUFFIXES
+from backend.common.files import TEMPORARY_PREFIX
+from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey
 from backend.disk.layout import INDEX_FILE, current_place, dataset_folder
-from backend.utils import TEMPORARY_PREFIX
 from soak.versions import Version, Versions, read_memory
 
 

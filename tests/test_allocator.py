@@ -6,7 +6,7 @@ import sys
 # 128 MB in blocks of 8 kB, all freed but the last: glibc gives back what is free above a block in use, and no more.
 HOLDS = """
 import ctypes, psutil
-from backend.common.allocator import return_free_memory
+from backend.common.machine import return_free_memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 blocks = [libc.malloc(8192) for _ in range(16_384)]
@@ -23,7 +23,7 @@ print(before - held())
 
 ARENAS = """
 import ctypes, sys, threading
-from backend.common.allocator import limit_arenas
+from backend.common.machine import limit_arenas
 if sys.argv[1] == "limited":
     limit_arenas()
 libc = ctypes.CDLL(None)

@@ -240,8 +240,8 @@ class TestAppend:
     def test_a_bank_that_does_not_fit_into_memory_is_refused(self, service, parts, monkeypatch):
         service.fit_ok(KEY, parts[:2], mm_per_px=0.2, keep_all=True)
         before = service.fitted(KEY).memory_id
-        monkeypatch.setattr("backend.bank.embedding.free_memory", lambda: 10**9)
-        monkeypatch.setattr("backend.bank.embedding._COPIES_OF_BANK", 10**4)
+        monkeypatch.setattr("backend.bank.memory_limits.free_memory", lambda: 10**9)
+        monkeypatch.setattr("backend.bank.memory_limits._COPIES_OF_BANK", 10**4)
         monkeypatch.setattr("backend.service.inspection.check_memory", lambda *_: None)
         with pytest.raises(TooLarge, match="384 embeddings does not fit"):
             service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)

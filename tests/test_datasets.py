@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from backend import utils
+from backend.common import files
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import datasets
@@ -76,9 +76,9 @@ def test_a_crash_at_any_step_leaves_no_image_without_its_metadata(tmp_path, monk
             return step
 
         with monkeypatch.context() as patched:
-            patched.setattr(utils.Path, "open", dying(utils.Path.open))
-            patched.setattr(utils.Path, "replace", dying(utils.Path.replace))
-            patched.setattr(utils.Path, "unlink", dying(utils.Path.unlink))
+            patched.setattr(files.Path, "open", dying(files.Path.open))
+            patched.setattr(files.Path, "replace", dying(files.Path.replace))
+            patched.setattr(files.Path, "unlink", dying(files.Path.unlink))
             patched.setattr(os, "fsync", dying(os.fsync))
             try:
                 store = DatasetStore(root)

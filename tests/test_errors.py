@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from backend.common import errors
+from backend.common.error_text import error_reply, format_trace, strip_paths
 from backend.common.errors import (
     BackendError,
     Busy,
@@ -30,9 +31,6 @@ from backend.common.errors import (
     UnsupportedImage,
     VersionNotFound,
     WeightsError,
-    error_reply,
-    format_trace,
-    strip_paths,
 )
 
 MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existente"]
@@ -206,7 +204,7 @@ def test_no_frame_tells_where_the_project_or_its_packages_lie():
     assert 'File "tests/test_errors.py"' in here
     assert 'File "decoder.py"' in here
     for private in (
-        str(Path(errors.__file__).parents[1]),
+        str(Path(errors.__file__).parents[2]),
         json.__file__,
         str(Path(json.__file__).parent),
         str(Path.home()),

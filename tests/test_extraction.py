@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.bank import embedding
+from backend.bank import memory_limits
 from backend.bank.checkpoint import Checkpoint
-from backend.bank.embedding import check_memory, embed_all
+from backend.bank.embedding import embed_all
+from backend.bank.memory_limits import check_memory
 from backend.common.errors import InvalidImage, NonFiniteEmbeddings, TooLarge
 from backend.common.telemetry import RequestRecord, recording
 from backend.features import ExtractorIdentity, preprocess
@@ -165,9 +166,9 @@ def test_fit_too_large_for_memory_is_refused_with_the_arithmetic(monkeypatch):
     # largest image decoded, twice; five images as bytes and as pixels for the network.
     needed = 1_024_000 * (1536 + 64) + 20_480 * 1536 * 6
     needed += 5_000_000 * 3 * 2 + 5 * (3 * 448 * 448 * 4 + 1_000_000) + (256 << 20)
-    monkeypatch.setattr(embedding, "free_memory", lambda: needed)
+    monkeypatch.setattr(memory_limits, "free_memory", lambda: needed)
     check_memory(features, 1000, 0.02, 5_000_000, 1_000_000)
-    monkeypatch.setattr(embedding, "free_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory_limits, "free_memory", lambda: needed - 1)
     with pytest.raises(TooLarge) as caught:
         check_memory(features, 1000, 0.02, 5_000_000, 1_000_000)
     text = str(caught.value)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.commands.image_files import check_apart, find_images, heatmap_path, image_sha256, read_image, write_heatmap
+from backend.commands.heatmaps import check_apart, heatmap_path, write_heatmap
+from backend.commands.image_files import find_images, image_sha256, read_image
 from backend.common.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
 
 

@@ -10,7 +10,7 @@ import time
 import filelock
 import pytest
 
-from backend import utils
+from backend.common import files
 from backend.common.errors import Conflict, StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import recipes
@@ -62,7 +62,7 @@ def test_scale_is_settled_if_the_failed_work_was_stored_and_not_else(tmp_path, m
     """A fit that fails after it stored its model settles the scale, one that fails before does not. As a disk that
     fails when the folder is synced, after the rename; or Ctrl-C.
     """
-    key, model, sync = RoiKey("Master1", "Pattern", "line 1"), ModelStore(tmp_path), utils.sync_folder
+    key, model, sync = RoiKey("Master1", "Pattern", "line 1"), ModelStore(tmp_path), files.sync_folder
 
     def fit(fails_when_stored):
         def fails(folder):
@@ -71,7 +71,7 @@ def test_scale_is_settled_if_the_failed_work_was_stored_and_not_else(tmp_path, m
             sync(folder)
 
         with monkeypatch.context() as patched:
-            patched.setattr(utils, "sync_folder", fails)
+            patched.setattr(files, "sync_folder", fails)
             with (
                 pytest.raises(StorageError, match="Input/output error"),
                 RecipeStore(tmp_path).settling("line 1", 0.2, lambda: model.written(key)),

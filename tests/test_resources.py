@@ -6,14 +6,14 @@ import sys
 import psutil
 import pytest
 
-from backend.common import resources
-from backend.common.resources import free_memory, usable_cores
+from backend.common import machine
+from backend.common.machine import free_memory, usable_cores
 
 
 @pytest.fixture
 def cgroup(tmp_path, monkeypatch):
     """A container's files, as Linux writes them."""
-    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
 
     def write(**files):
         for name, text in files.items():
@@ -50,7 +50,7 @@ def test_free_memory_is_that_of_the_system_or_less_in_a_container(cgroup):
 
 def test_threads_are_limited_in_every_numeric_library():
     script = (
-        "import json, numpy, scipy.linalg; from backend.common.resources import limit_threads; limit_threads(1);"
+        "import json, numpy, scipy.linalg; from backend.common.machine import limit_threads; limit_threads(1);"
         "import cv2, faiss, threadpoolctl;"
         "pools = {pool['filepath']: pool['num_threads'] for pool in threadpoolctl.threadpool_info()};"
         "print(json.dumps([cv2.getNumThreads(), faiss.omp_get_max_threads(), *pools.values()]))"
@@ -64,7 +64,7 @@ def test_threads_are_limited_in_every_numeric_library():
 
 def test_a_process_may_open_as_many_files_as_the_system_lets_it():
     program = (
-        "import resource; from backend.common.resources import raise_open_files; "
+        "import resource; from backend.common.machine import raise_open_files; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100)); "
         "print(raise_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )

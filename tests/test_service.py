@@ -7,7 +7,7 @@ import cv2
 import pytest
 from safetensors.torch import save_file
 
-from backend.bank import embedding
+from backend.bank import memory_limits
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, TooLarge
 from backend.common.roi_key import RoiKey
@@ -130,7 +130,7 @@ def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, n
 
 def test_a_fit_that_does_not_fit_into_memory_changes_nothing(features, named, tmp_path, monkeypatch):
     service = service_with(features, tmp_path)
-    monkeypatch.setattr(embedding, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory_limits, "free_memory", lambda: 1_000_000)
     with pytest.raises(TooLarge, match=r"2 images × 1024 patches × .* 1 MB are free"):
         service.fit_ok(KEY, named[:2], mm_per_px=1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend import storage, utils
+from backend import storage
 from backend.calib import Calibration, calibrate
+from backend.common import files
 from backend.common.config import Settings
 from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.common.roi_key import RoiKey
@@ -1094,14 +1095,14 @@ def test_fit_of_default_warns_of_recipes_with_stale_calibrations(service, images
 
 def test_first_fit_of_a_recipe_that_fails_once_stored_locks_the_recipe(service, images, monkeypatch):
     """The disk fails after the model was stored, so the recipe keeps the scale of that model."""
-    line, sync, content = RoiKey("Master1", "Pattern", "line 1"), utils.sync_folder, encoded(images[0])
+    line, sync, content = RoiKey("Master1", "Pattern", "line 1"), files.sync_folder, encoded(images[0])
 
     def fails(folder):
         if (folder / "memory.npz").exists():
             raise OSError(errno.EIO, "Input/output error")
         sync(folder)
 
-    monkeypatch.setattr(utils, "sync_folder", fails)
+    monkeypatch.setattr(files, "sync_folder", fails)
     with pytest.raises(StorageError, match="Input/output error"):
         service.fit_ok(line, [NamedImage("a.png", lambda: content)], mm_per_px=0.2)
     assert service.store.load(line) is not None

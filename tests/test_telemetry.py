@@ -11,7 +11,8 @@ import pytest
 import structlog
 
 from backend.common import telemetry
-from backend.common.telemetry import RequestRecord, annotate, configure_logging, recording, render_metrics, stage
+from backend.common.logs import configure_logging
+from backend.common.telemetry import RequestRecord, annotate, recording, render_metrics, stage
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend import utils
+from backend.common import files
 from backend.common.config import Settings
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
+from backend.common.files import make_folder, read_small, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
@@ -24,12 +25,9 @@ from backend.utils import (
     check_image,
     decode_image,
     encode_png_base64,
-    make_folder,
     mm2_to_px2,
     percentile,
     px2_to_mm2,
-    read_small,
-    write_atomic,
 )
 from soak.corpus import jpeg_of_many_scans
 
@@ -406,7 +404,7 @@ def test_16_bit_palette_and_alpha_images_score_as_plain_8_bit_rgb(features, imag
 
 def test_new_folders_are_on_the_disk_before_anything_is_written_into_them(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(utils, "sync_folder", synced.append)
+    monkeypatch.setattr(files, "sync_folder", synced.append)
     make_folder(tmp_path / "role" / "roi")
     assert (tmp_path / "role" / "roi").is_dir()
     assert set(synced) == {tmp_path, tmp_path / "role"}, "each in the folder that names it"

@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.api.security_headers import OF_REPLIES
-from backend.common.errors import error_reply
-from backend.common.resources import raise_open_files
+from backend.common.error_text import error_reply
+from backend.common.machine import raise_open_files
 
 SLOWEST_BYTES_PER_S = 1024
 # How long a connection stays open after its last reply while its client still sends: one that is closed with unread

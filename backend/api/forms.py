@@ -20,6 +20,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from backend.api.middleware.bodies import MostBytes
 from backend.api.schemas.inspection import RoiIds
 from backend.common.config import Settings
+from backend.common.error_text import problems_in_words
 from backend.common.errors import InvalidRequest, StorageError, TooLarge, UnsupportedImage
 from backend.common.roi_key import RoiKey, canonical_recipe, check_recipe
 from backend.common.telemetry import annotate
@@ -38,7 +39,6 @@ _MAX_META_CHARACTERS = 64 << 10
 _MAX_TEXT_BYTES = 256 << 10  # of one text; so many characters of metadata in UTF-8
 _MAX_TEXTS_BYTES = 16 << 20  # of all texts of a form: they are held in memory
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
-_MAX_PROBLEMS = 10
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
 
@@ -230,7 +230,7 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     try:
         return model.model_validate(texts)
     except ValidationError as exc:
-        raise InvalidRequest(describe(exc.errors())) from exc
+        raise InvalidRequest(problems_in_words(exc.errors())) from exc
 
 
 def images_of(form: FormData) -> list[NamedImage]:
@@ -287,17 +287,6 @@ async def metas_of(form: FormData) -> list[dict[str, Any]]:
     if not all(isinstance(meta, dict) for meta in metas):
         raise InvalidRequest("metas: send a JSON object for each image")
     return metas
-
-
-def describe(errors: Any) -> str:
-    """One sentence for the problems that pydantic found, each with its field; of many the first few."""
-    sentences = []
-    for item in errors[:_MAX_PROBLEMS]:
-        where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query"))
-        sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
-    if len(errors) > _MAX_PROBLEMS:
-        sentences.append(f"and {len(errors) - _MAX_PROBLEMS} more")
-    return "; ".join(sentences)
 
 
 def _name_of(file: UploadFile) -> str:

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.middleware.bodies import has_body
 from backend.api.paths import is_documentation, route_path
-from backend.common.allocator import limit_arenas, return_free_memory
-from backend.common.errors import NotReady, error_reply, strip_paths
+from backend.common.error_text import error_reply, strip_paths
+from backend.common.errors import NotReady
+from backend.common.machine import limit_arenas, return_free_memory
 from backend.common.telemetry import annotate
 from backend.service.inspection import InspectionService
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from backend.bank.embedding import check_bank
 from backend.bank.images import BankImage, as_metadata, images_now
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
+from backend.bank.memory_limits import check_bank
 from backend.common.errors import Conflict, DamagedMemory
 from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
 from backend.storage import FittedRoi

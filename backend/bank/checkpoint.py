@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.common.errors import StorageError
+from backend.common.files import make_folder, write_atomic
 from backend.features import ExtractorIdentity
-from backend.utils import make_folder, write_atomic
 
 
 class Checkpoint:

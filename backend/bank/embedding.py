@@ -1,4 +1,4 @@
-"""Embedding the images of a fit: checked first, decoded in advance, in one array, within the memory that is free."""
+"""Embedding the images of a fit: headers first, then decoded in advance and embedded, in one array."""
 
 import contextlib
 import contextvars
@@ -15,20 +15,11 @@ import numpy.typing as npt
 import structlog
 
 from backend.bank.checkpoint import Checkpoint
-from backend.common.errors import InvalidShape, StorageError, TooLarge
-from backend.common.resources import free_memory
+from backend.common.errors import InvalidShape, StorageError
 from backend.common.telemetry import stage
 from backend.features import DinoV2Features, preprocess, require_finite
-from backend.patchcore import coreset_size
 from backend.roi_mask import Shape, build_mask
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image
-
-# What a fit needs beside its embeddings and images: blocks of distances, the network's own buffers.
-_FIXED_BYTES = 256 << 20
-# Of every embedding kept: the bank, its index, and both as bytes on their way to the disk.
-_COPIES_OF_BANK = 6
-# Of every embedding: what the coreset knows about it besides its numbers.
-_BYTES_PER_EMBEDDING = 64
 
 # One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
 _preparing = ThreadPoolExecutor(1, "prepare")
@@ -54,7 +45,7 @@ class _Fresh(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Headers:
+class ImageHeaders:
     """What is known of a fit's images before any is decoded, in their order.
 
     Attributes:
@@ -72,18 +63,18 @@ class Headers:
         """Of the largest image."""
         return max(height * width for height, width in self.sizes)
 
-    def only(self, numbers: Sequence[int]) -> "Headers":
+    def only(self, numbers: Sequence[int]) -> "ImageHeaders":
         """What is known of some of the images.
 
         Args:
             numbers: their positions.
         """
-        return Headers(
+        return ImageHeaders(
             [self.sizes[number] for number in numbers], [self.digests[number] for number in numbers], self.most_bytes
         )
 
 
-def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> Headers:
+def read_headers(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> ImageHeaders:
     """Refuse images that cannot be fitted, as far as their headers tell.
 
     Args:
@@ -106,58 +97,7 @@ def look_at(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits:
         sizes.append((height, width))
         digests.append(hashlib.sha256(content).hexdigest())
         most_bytes = max(most_bytes, len(content))
-    return Headers(sizes, digests, most_bytes)
-
-
-def check_memory(
-    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int, n_before: int = 0
-) -> None:
-    """See that a fit will fit.
-
-    Args:
-        features: the extractor.
-        n_images: images in the fit.
-        coreset_rate: share of their embeddings that the memory bank keeps.
-        most_pixels: pixels of the largest of them.
-        most_bytes: bytes of the largest file.
-        n_before: embeddings of the memory bank that they are appended to.
-
-    Raises:
-        TooLarge: it needs more memory than is free; the message has the arithmetic.
-    """
-    rows, columns = features.token_hw
-    n_embeddings = n_images * rows * columns
-    embeddings = n_embeddings * (features.dim * 4 + _BYTES_PER_EMBEDDING)
-    bank = (n_before + coreset_size(n_embeddings, coreset_rate)) * features.dim * 4 * _COPIES_OF_BANK
-    # One image is decoded at a time; the others are pixels for the network, on their way to it or in its batch.
-    on_the_way = _most_ahead(features) + 2 * features.runtime.batch + 1
-    fixed = most_pixels * 3 * 2 + on_the_way * (3 * features.input_size**2 * 4 + most_bytes) + _FIXED_BYTES
-    needed, free = embeddings + bank + fixed, free_memory()
-    if needed > free:
-        raise TooLarge(
-            f"this fit does not fit into memory: {n_images} images × {rows * columns} patches × ({features.dim} × 4 + "
-            f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, with {bank / 1e6:.0f} MB for a memory bank of "
-            f"{100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB whatever their number {needed / 1e6:.0f} MB, "
-            f"and {free / 1e6:.0f} MB are free; send fewer images or free memory"
-        )
-
-
-def check_bank(n_embeddings: int, dim: int) -> None:
-    """See that a memory bank whose size only its making could tell fits beside itself, indexed and serialised.
-
-    Args:
-        n_embeddings: of the bank.
-        dim: length of each.
-
-    Raises:
-        TooLarge: it does not.
-    """
-    needed, free = n_embeddings * dim * 4 * (_COPIES_OF_BANK - 1), free_memory()
-    if needed > free:
-        raise TooLarge(
-            f"a memory bank of {n_embeddings} embeddings does not fit into memory: it takes {needed / 1e6:.0f} MB "
-            f"more, and {free / 1e6:.0f} MB are free; append fewer images or free memory"
-        )
+    return ImageHeaders(sizes, digests, most_bytes)
 
 
 def embed_all(
@@ -199,7 +139,7 @@ def embed_all(
             return _Fresh(content if keeper else None, preprocess(decoded, features.input_size))
 
     waiting: list[tuple[int, _Fresh]] = []  # for the next forward pass
-    with contextlib.closing(_ahead(prepare, images, _most_ahead(features))) as in_order:
+    with contextlib.closing(_ahead(prepare, images, most_ahead(features))) as in_order:
         for position, prepared in enumerate(in_order):
             if isinstance(prepared, _Known):
                 embeddings[position] = prepared.embeddings
@@ -228,7 +168,7 @@ def _keep(checkpoint: Checkpoint, image: bytes, tokens: Array) -> Checkpoint | N
     return checkpoint
 
 
-def _most_ahead(features: DinoV2Features) -> int:
+def most_ahead(features: DinoV2Features) -> int:
     """How many images are made ready before the network wants them."""
     return 2 * features.runtime.batch
 

@@ -22,15 +22,8 @@ from backend.api.schemas.inspection import CalibrateFields, FitFields, InferFiel
 from backend.bank.images import OwnImages
 from backend.calib import SEEN_IN_THE_FIT
 from backend.commands.console import count, print_line, progress_bar, say, step_bars
-from backend.commands.image_files import (
-    Images,
-    check_apart,
-    find_images,
-    heatmap_path,
-    image_sha256,
-    read_image,
-    write_heatmap,
-)
+from backend.commands.heatmaps import check_apart, heatmap_path, write_heatmap
+from backend.commands.image_files import Images, find_images, image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge

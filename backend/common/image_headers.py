@@ -24,6 +24,7 @@ _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _DAMAGED = "the image header is truncated or damaged"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def image_suffix(content: bytes) -> str:

@@ -10,8 +10,8 @@ import structlog
 
 from backend.calib import Calibration
 from backend.common.errors import DamagedCalibration, StorageError
+from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.scores.promise import Promise
-from backend.utils import MAX_JSON_FILE_BYTES, read_small
 
 _FORMAT_VERSION = 1
 

@@ -17,13 +17,14 @@ from urllib.parse import unquote
 
 import structlog
 
-from backend.commands.image_files import SUFFIXES
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
+from backend.common.files import MAX_JSON_FILE_BYTES, read_small, write_atomic
+from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
 from backend.disk.name_clashes import check_names
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now, write_atomic
+from backend.utils import utc_now
 
 Label = Literal["ok", "ng"]
 LABELS: tuple[Label, ...] = ("ok", "ng")

@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 
 from backend.common.errors import StorageError
-from backend.utils import TEMPORARY_PREFIX, make_folder
+from backend.common.files import TEMPORARY_PREFIX, make_folder
 
 LOCK_FILE = ".lock"
 _TIMEOUT_S = 30

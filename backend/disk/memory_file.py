@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
-from backend.common.resources import free_memory
+from backend.common.machine import free_memory
 from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory
 

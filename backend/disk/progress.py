@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 import structlog
 
+from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import current_request_id
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, utc_now
+from backend.utils import utc_now
 
 _LOG_EVERY_S = 5.0
 _SHOW_EVERY_S = 0.5

@@ -11,11 +11,12 @@ from typing import Any
 import filelock
 
 from backend.common.errors import Conflict, StorageError
+from backend.common.files import MAX_JSON_FILE_BYTES, read_small, sync_folder, write_atomic
 from backend.common.roi_key import canonical_recipe
 from backend.disk.layout import recipe_folder
 from backend.disk.locking import LOCK_FILE, writing
 from backend.disk.name_clashes import check_names
-from backend.utils import MAX_JSON_FILE_BYTES, read_small, sync_folder, utc_now, write_atomic
+from backend.utils import utc_now
 
 RECIPE_FILE = "recipe.json"
 _PENDING_FILE = f"{RECIPE_FILE}.pending"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from backend.calib import Calibration
 from backend.common.errors import StorageError
+from backend.common.files import sync_folder
 from backend.disk import versions
 from backend.disk.calibration_file import read_calibration
 from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, MEMORY_FILE, Place
 from backend.disk.memory_file import written_memory_id
 from backend.disk.versions import Version
-from backend.utils import sync_folder
 
 _NEXT_CALIBRATION_FILE = ".calib.next.json"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import structlog
 
+from backend.common.files import read_small
 from backend.roi_mask import Shape
-from backend.utils import read_small
 
 _PREFIX = ".scores-"
 _MAX_BYTES = 64 << 20  # of 700,000 images with a score each

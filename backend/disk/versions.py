@@ -19,7 +19,14 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from backend.utils import MAX_JSON_FILE_BYTES, TEMPORARY_PREFIX, make_folder, read_small, sync_folder, write_atomic
+from backend.common.files import (
+    MAX_JSON_FILE_BYTES,
+    TEMPORARY_PREFIX,
+    make_folder,
+    read_small,
+    sync_folder,
+    write_atomic,
+)
 
 _FOLDER = ".versions"
 _RECORD_FILE = "version.json"

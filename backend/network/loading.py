@@ -6,11 +6,10 @@ from typing import Any
 import structlog
 
 from backend.common.config import Settings
-from backend.common.resources import limit_threads, usable_cores
+from backend.common.machine import limit_threads, usable_cores
 from backend.features import DinoV2Features
 from backend.network.runtimes import open_runtime
 from backend.network.weights import find_weights
-from backend.storage import FittedRoi
 
 log: Any = structlog.get_logger(__name__)
 
@@ -43,21 +42,3 @@ def open_features(settings: Settings) -> tuple[DinoV2Features, str | None]:
         **({"reason": reason} if reason else {}),
     )
     return features, reason
-
-
-def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
-    """What keeps an extractor from being compared with a model, in words; empty where nothing does."""
-    running = {"block": "last", **features.identity.as_dict()}  # a memory bank that names no block is of the last one
-    recorded = fitted.metadata.get("extractor")
-    built_by = {"block": "last", **(recorded if isinstance(recorded, dict) else {})}
-    differences = [
-        f"{name} {built_by[name]!r} instead of {value!r}"
-        for name, value in running.items()
-        if name in built_by and built_by[name] != value
-    ]
-    dim = fitted.memory.embeddings.shape[1]
-    if dim != features.dim:
-        differences.append(f"{dim} numbers per embedding instead of {features.dim}")
-    if fitted.memory.token_hw != features.token_hw:
-        differences.append(f"a token grid of {fitted.memory.token_hw} instead of {features.token_hw}")
-    return differences

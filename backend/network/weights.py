@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import WeightsError
-from backend.utils import write_atomic
+from backend.common.files import write_atomic
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 

@@ -13,8 +13,9 @@ import structlog
 from backend import calib
 from backend.bank.building import Bank, Base, bank_metadata, build_bank
 from backend.bank.checkpoint import Checkpoint
-from backend.bank.embedding import check_memory, embed_all, look_at
+from backend.bank.embedding import embed_all, read_headers
 from backend.bank.images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
+from backend.bank.memory_limits import check_memory
 from backend.calib import Calibration
 from backend.common.config import Settings
 from backend.common.errors import (
@@ -34,7 +35,7 @@ from backend.disk.recipes import RecipeStore, same_scale
 from backend.disk.versions import Version
 from backend.features import DinoV2Features
 from backend.infer import Finding, Inference, InferenceEngine
-from backend.network.loading import differences_from, open_features
+from backend.network.loading import open_features
 from backend.network.queueing import NetworkQueue
 from backend.roi_mask import Shape
 from backend.service.drift import DriftLog
@@ -153,7 +154,7 @@ class InspectionService:
         kept = None if checkpoint is None else Checkpoint(checkpoint, self.features.identity)
         with self._queue.fit() as wait_for_those_before:
             with stage("decode"):  # what a header can tell, it tells before any image costs time
-                seen = look_at(images, masks, self.limits)
+                seen = read_headers(images, masks, self.limits)
             with self.runs.run("fit", key, len(images), on_progress) as run:
                 wait_for_those_before()
                 sent = seen.digests
@@ -631,3 +632,21 @@ class InspectionService:
                 f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
             )
         return fitted
+
+
+def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
+    """What keeps an extractor from being compared with a model, in words; empty where nothing does."""
+    running = {"block": "last", **features.identity.as_dict()}  # a memory bank that names no block is of the last one
+    recorded = fitted.metadata.get("extractor")
+    built_by = {"block": "last", **(recorded if isinstance(recorded, dict) else {})}
+    differences = [
+        f"{name} {built_by[name]!r} instead of {value!r}"
+        for name, value in running.items()
+        if name in built_by and built_by[name] != value
+    ]
+    dim = fitted.memory.embeddings.shape[1]
+    if dim != features.dim:
+        differences.append(f"{dim} numbers per embedding instead of {features.dim}")
+    if fitted.memory.token_hw != features.token_hw:
+        differences.append(f"a token grid of {fitted.memory.token_hw} instead of {features.token_hw}")
+    return differences

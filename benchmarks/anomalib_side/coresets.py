@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from backend.common.config import load_settings
-from backend.common.telemetry import configure_logging
+from backend.common.logs import configure_logging
 from backend.patchcore import coreset_size, l2_normalize
 from backend.service.inspection import InspectionService
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores

@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 import pytest
 
-from backend.common.resources import usable_cores
+from backend.common.machine import usable_cores
 from backend.network.weights import Weights
 from tests.integration.conftest import ROOT, Server, gunicorn_command, running, serve_command, uvicorn_command
 from tests.integration.gui import Gui, Part

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.api_keys import OPEN, ApiKey, ApiKeys, is_loopback
 from backend.api.paths import is_documentation, route_path
-from backend.common.errors import BackendError, Forbidden, TooManyRequests, Unauthorized, error_reply
+from backend.common.error_text import error_reply
+from backend.common.errors import BackendError, Forbidden, TooManyRequests, Unauthorized
 from backend.common.telemetry import annotate
 
 _READING = frozenset({"GET", "HEAD"})

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.api.connections import LINGER_S, SLOWEST_BYTES_PER_S
 from backend.api.paths import is_documentation, route_path
 from backend.api.security_headers import OF_PAGES, OF_REPLIES
-from backend.common.errors import error_reply
+from backend.common.error_text import error_reply
 from backend.common.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _BODY_END_BYTES = 1024

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.bank.building import build_bank
-from backend.bank.embedding import check_memory, embed_all
+from backend.bank.embedding import embed_all
+from backend.bank.memory_limits import check_memory
 from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.metrics import Measure, PixelHistograms, Rate, image_measures

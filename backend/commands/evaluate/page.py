@@ -28,7 +28,8 @@ from backend.commands.evaluate.metrics import (
     roc_curve,
 )
 from backend.common.errors import StorageError
-from backend.utils import ImageLimits, utc_now, write_atomic
+from backend.common.files import write_atomic
+from backend.utils import ImageLimits, utc_now
 
 PAGE, RESULTS = "report.html", "results.json"
 MEASURES = dict(

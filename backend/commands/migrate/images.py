@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from backend.commands.image_files import SUFFIXES, read_image
+from backend.commands.image_files import read_image
 from backend.commands.migrate.older import OlderImage
 from backend.common.config import Settings
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, StorageError, TooLarge
-from backend.common.image_headers import image_suffix
+from backend.common.image_headers import SUFFIXES, image_suffix
 from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.datasets import LABELS, DatasetStore, Label, NewSample, Sample
 from backend.disk.layout import dataset_folder, folder_name

@@ -20,6 +20,7 @@ from backend.commands.migrate.older import Found, OlderImage
 from backend.commands.migrate.report import Line, Report
 from backend.common.config import Settings
 from backend.common.errors import BackendError, InvalidRequest, StorageError
+from backend.common.files import write_atomic
 from backend.common.roi_key import INSPECTION_ROLE, RoiKey, is_inspection
 from backend.disk.datasets import LABELS, Label
 from backend.disk.layout import HISTORY_FOLDER, checkpoint_folder, current_place
@@ -28,7 +29,7 @@ from backend.disk.recipes import RecipeStore, read_settings, same_scale
 from backend.service import datasets
 from backend.service.datasets import scale_of
 from backend.service.inspection import InspectionService
-from backend.utils import utc_now, write_atomic
+from backend.utils import utc_now
 
 _UNKNOWN_ROI = "its name does not tell role and roi"
 

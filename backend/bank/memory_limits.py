@@ -1,0 +1,65 @@
+"""Whether a fit fits into the memory that is free."""
+
+from backend.bank.embedding import most_ahead
+from backend.common.errors import TooLarge
+from backend.common.machine import free_memory
+from backend.features import DinoV2Features
+from backend.patchcore import coreset_size
+
+# What a fit needs beside its embeddings and images: blocks of distances, the network's own buffers.
+_FIXED_BYTES = 256 << 20
+# Of every embedding kept: the bank, its index, and both as bytes on their way to the disk.
+_COPIES_OF_BANK = 6
+# Of every embedding: what the coreset knows about it besides its numbers.
+_BYTES_PER_EMBEDDING = 64
+
+
+def check_memory(
+    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int, n_before: int = 0
+) -> None:
+    """See that a fit will fit.
+
+    Args:
+        features: the extractor.
+        n_images: images in the fit.
+        coreset_rate: share of their embeddings that the memory bank keeps.
+        most_pixels: pixels of the largest of them.
+        most_bytes: bytes of the largest file.
+        n_before: embeddings of the memory bank that they are appended to.
+
+    Raises:
+        TooLarge: it needs more memory than is free; the message has the arithmetic.
+    """
+    rows, columns = features.token_hw
+    n_embeddings = n_images * rows * columns
+    embeddings = n_embeddings * (features.dim * 4 + _BYTES_PER_EMBEDDING)
+    bank = (n_before + coreset_size(n_embeddings, coreset_rate)) * features.dim * 4 * _COPIES_OF_BANK
+    # One image is decoded at a time; the others are pixels for the network, on their way to it or in its batch.
+    on_the_way = most_ahead(features) + 2 * features.runtime.batch + 1
+    fixed = most_pixels * 3 * 2 + on_the_way * (3 * features.input_size**2 * 4 + most_bytes) + _FIXED_BYTES
+    needed, free = embeddings + bank + fixed, free_memory()
+    if needed > free:
+        raise TooLarge(
+            f"this fit does not fit into memory: {n_images} images × {rows * columns} patches × ({features.dim} × 4 + "
+            f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, with {bank / 1e6:.0f} MB for a memory bank of "
+            f"{100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB whatever their number {needed / 1e6:.0f} MB, "
+            f"and {free / 1e6:.0f} MB are free; send fewer images or free memory"
+        )
+
+
+def check_bank(n_embeddings: int, dim: int) -> None:
+    """See that a memory bank whose size only its making could tell fits beside itself, indexed and serialised.
+
+    Args:
+        n_embeddings: of the bank.
+        dim: length of each.
+
+    Raises:
+        TooLarge: it does not.
+    """
+    needed, free = n_embeddings * dim * 4 * (_COPIES_OF_BANK - 1), free_memory()
+    if needed > free:
+        raise TooLarge(
+            f"a memory bank of {n_embeddings} embeddings does not fit into memory: it takes {needed / 1e6:.0f} MB "
+            f"more, and {free / 1e6:.0f} MB are free; append fewer images or free memory"
+        )

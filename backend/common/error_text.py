@@ -1,0 +1,107 @@
+"""What is said about an error: its one translation into ``{"error", "trace"}``, without absolute paths."""
+
+import re
+import traceback
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any
+
+_PROJECT_ROOT = PurePath(__file__).parents[2]
+# A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.
+_MISREAD_AS_SUCCESS = {
+    "already trained": "trained before",
+    "already exists": "is there before",
+    "ya entrenad": "antes entrenad",
+    "memoria existente": "memoria anterior",
+}
+# Two or more folders, or a drive: "/fit_ok" is an endpoint, "/srv/models/x" a path. Between quotes it may hold spaces.
+# Backslashes come doubled where a path was printed with repr.
+_ABSOLUTE_PATH = re.compile(
+    r"""(?P<quote>['"])(?:[A-Za-z]:(?:[/\\]+[^'"/\\]+)+|(?:[/\\]+[^'"/\\]+){2,})[/\\]*(?P=quote)
+    |(?<![\w.:/\\])(?:[A-Za-z]:(?:[/\\]+[^/\\\s'"<>|:*?,;()]+)+|(?:[/\\]+[^/\\\s'"<>|:*?,;()]+){2,})[/\\]*""",
+    re.VERBOSE,
+)
+
+
+# Of a message, which may quote what a client sent, the beginning and the end are told.
+_HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
+_MAX_PROBLEMS = 10
+
+
+def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> dict[str, str]:
+    """The body of every error reply.
+
+    Args:
+        error: what went wrong and what to do about it, in words of ours and the client's own paths and ids.
+        exc: the exception behind it; its frames become the trace.
+        with_trace: ``False`` leaves the trace empty (shared deployments).
+
+    Returns:
+        ``{"error": str, "trace": str}``, messages without their middle where they are long, the trace without absolute
+        paths; neither holds a phrase that clients misread.
+    """
+    trace = format_trace(exc) if with_trace and exc is not None else ""
+    return {"error": _defuse(_shorten(error)), "trace": _defuse(trace)}
+
+
+def format_trace(exc: BaseException) -> str:
+    """The traceback of `exc` and its causes, with every file named relative to the project or its package."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        block = _frames(link.__traceback__)
+        block.append(f"{type(link).__name__}: {strip_paths(_shorten(str(link)))}\n")
+        lines = block + (["\n"] if lines else []) + lines
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return "".join(lines)
+
+
+def strip_paths(text: str) -> str:
+    """`text` with every absolute path cut down to its last component."""
+
+    def last_component(match: re.Match[str]) -> str:
+        quote = match["quote"] or ""
+        return quote + re.split(r"[/\\]", match[0].strip("'\"").rstrip("/\\"))[-1] + quote
+
+    return _ABSOLUTE_PATH.sub(last_component, text)
+
+
+def _frames(tb: TracebackType | None) -> list[str]:
+    return [
+        f'  File "{_relative(frame.filename)}", line {frame.lineno}, in {frame.name}\n    {frame.line or ""}\n'
+        for frame in traceback.extract_tb(tb)
+    ]
+
+
+def _relative(filename: str) -> str:
+    path = PurePath(filename)
+    if path.is_relative_to(_PROJECT_ROOT) and "site-packages" not in path.parts:
+        return path.relative_to(_PROJECT_ROOT).as_posix()
+    if "site-packages" in path.parts:
+        return PurePath(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
+    return path.name
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _HEAD_CHARACTERS + _TAIL_CHARACTERS:
+        return text
+    return f"{text[:_HEAD_CHARACTERS]} … {text[-_TAIL_CHARACTERS:]}"
+
+
+def _defuse(text: str) -> str:
+    for phrase, harmless in _MISREAD_AS_SUCCESS.items():
+        text = re.sub(phrase, harmless, text, flags=re.IGNORECASE)
+    return text
+
+
+def problems_in_words(errors: Any) -> str:
+    """One sentence for the problems that pydantic found, each with its field; of many the first few."""
+    sentences = []
+    for item in errors[:_MAX_PROBLEMS]:
+        where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query"))
+        sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
+    if len(errors) > _MAX_PROBLEMS:
+        sentences.append(f"and {len(errors) - _MAX_PROBLEMS} more")
+    return "; ".join(sentences)
