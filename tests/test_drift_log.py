@@ -13,10 +13,11 @@ from structlog.testing import capture_logs
 
 from backend.calib import Calibration, calibrate
 from backend.common.roi_key import RoiKey
+from backend.disk.fitted import FittedRoi
 from backend.scores.drift_statistics import quantiles
 from backend.service import drift
 from backend.service.drift import DriftLog
-from backend.storage import FittedRoi, ModelStore
+from backend.storage import ModelStore
 from tests.test_storage import KEY, memory_of
 
 THRESHOLD = 0.6

@@ -24,11 +24,13 @@ from backend.common import files
 from backend.common.config import Settings
 from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, MemoryNotFound, StorageError
 from backend.common.roi_key import RoiKey
-from backend.disk import calibration_file, candidates
+from backend.disk import calibration_file, candidates, memory_cache, stale
+from backend.disk import fitted as fitted_module
+from backend.disk.fitted import FittedRoi
 from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.service.inspection import InspectionService
-from backend.storage import FittedRoi, ModelStore
+from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.test_layout import AWKWARD
 
@@ -535,16 +537,16 @@ def test_fit_just_before_a_calibration_is_written_is_noticed_at_once(fitted_fold
 
 
 def test_fit_and_calibration_that_come_during_a_read_are_read_together(fitted_folder, tmp_path, monkeypatch):
-    read, store = storage.read_calibration, ModelStore(tmp_path)
+    read, store = fitted_module.read_calibration, ModelStore(tmp_path)
 
     def after_another_fit(path):
-        monkeypatch.setattr(storage, "read_calibration", read)
+        monkeypatch.setattr(fitted_module, "read_calibration", read)
         other = ModelStore(tmp_path)
         other.save_memory(KEY, memory_of(2), {})
         other.save_calibration(KEY, calibration_of(other.load(KEY), 0.6))
         return read(path)
 
-    monkeypatch.setattr(storage, "read_calibration", after_another_fit)
+    monkeypatch.setattr(fitted_module, "read_calibration", after_another_fit)
     fitted = store.load(KEY)
     assert same_memory(fitted, memory_of(2))
     assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))
@@ -557,18 +559,18 @@ def _calibrated(root, key, threshold):
 
 def test_recipe_model_that_comes_during_a_read_is_not_mixed_with_default(fitted_folder, tmp_path, monkeypatch):
     """A recipe gets its first model while it is read; the reader gets that model with its own calibration."""
-    line, read, store = RoiKey("Master1", "Pattern", "line 1"), storage.read_calibration, ModelStore(tmp_path)
+    line, read, store = RoiKey("Master1", "Pattern", "line 1"), fitted_module.read_calibration, ModelStore(tmp_path)
     _calibrated(tmp_path, KEY, 0.4)
     _calibrated(tmp_path, line, 0.6)
     assert store.load(line).calibration.threshold == 0.6
 
     def after_its_own_fit(path):
-        monkeypatch.setattr(storage, "read_calibration", read)
+        monkeypatch.setattr(fitted_module, "read_calibration", read)
         ModelStore(tmp_path).save_memory(line, memory_of(2), {})
         _calibrated(tmp_path, line, 0.9)
         return read(path)
 
-    monkeypatch.setattr(storage, "read_calibration", after_its_own_fit)
+    monkeypatch.setattr(fitted_module, "read_calibration", after_its_own_fit)
     fitted = store.load(line)
     assert (same_memory(fitted, memory_of(2)), fitted.calibration.threshold) == (True, 0.9)
 
@@ -576,7 +578,7 @@ def test_recipe_model_that_comes_during_a_read_is_not_mixed_with_default(fitted_
 @pytest.mark.parametrize("layout", ["L0", "L1", "L2"])
 def test_first_fit_during_a_read_is_not_mixed_with_an_older_backends_model(tmp_path, monkeypatch, layout):
     """The reader gets the new model with its own calibration and nothing of the older backend's."""
-    read, store = storage.read_calibration, ModelStore(tmp_path)
+    read, store = fitted_module.read_calibration, ModelStore(tmp_path)
     memory_file, _, calibration_file = older_files(tmp_path, layout, KEY)
     write_memory(memory_file, unit_rows(12, 16, 8), (3, 4))
     calibration_file.write_text('{"threshold": 0.4}', encoding="utf-8")
@@ -584,12 +586,12 @@ def test_first_fit_during_a_read_is_not_mixed_with_an_older_backends_model(tmp_p
         _calibrated(tmp_path, KEY, 0.6)
 
     def after_a_fit(path):
-        monkeypatch.setattr(storage, "read_calibration", read)
+        monkeypatch.setattr(fitted_module, "read_calibration", read)
         ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
         _calibrated(tmp_path, KEY, 0.9)
         return read(path)
 
-    monkeypatch.setattr(storage, "read_calibration", after_a_fit)
+    monkeypatch.setattr(fitted_module, "read_calibration", after_a_fit)
     fitted = store.load(KEY)
     assert (same_memory(fitted, memory_of(2)), fitted.calibration.threshold) == (True, 0.9)
 
@@ -635,7 +637,7 @@ def test_many_who_ask_for_a_memory_at_once_share_one_read(tmp_path, monkeypatch)
     """One of them reads the memory and mends its index, the others wait for it."""
     ModelStore(tmp_path).save_memory(KEY, memory_of(1, n=20_000), {})
     (tmp_path / "Master1" / "Pattern" / "index.faiss").unlink()
-    read, reads, found = storage.read_memory, [], []
+    read, reads, found = memory_cache.read_memory, [], []
     store, start = ModelStore(tmp_path), threading.Barrier(16)
 
     def counted(file, name):
@@ -646,7 +648,7 @@ def test_many_who_ask_for_a_memory_at_once_share_one_read(tmp_path, monkeypatch)
         start.wait()
         found.append(store.load(KEY).memory)
 
-    monkeypatch.setattr(storage, "read_memory", counted)
+    monkeypatch.setattr(memory_cache, "read_memory", counted)
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
         thread.start()
@@ -656,7 +658,7 @@ def test_many_who_ask_for_a_memory_at_once_share_one_read(tmp_path, monkeypatch)
     assert len(found) == 16
     assert len(set(map(id, found))) == 1
     assert (tmp_path / "Master1" / "Pattern" / "index.faiss").exists(), "and it mends the index"
-    assert len(store._readers) == 0, "and nothing is left of their waiting"
+    assert len(store._cache._readers) == 0, "and nothing is left of their waiting"
 
 
 def test_a_memory_that_cannot_be_read_keeps_nobody_waiting(fitted_folder, tmp_path):
@@ -673,7 +675,7 @@ def test_a_memory_that_cannot_be_read_keeps_nobody_waiting(fitted_folder, tmp_pa
 
 def test_the_memories_that_were_used_last_are_kept_up_to_a_limit_of_bytes(tmp_path, monkeypatch):
     memory = memory_of(1)
-    monkeypatch.setattr(storage, "_CACHE_BYTES", 3 * 2 * memory.embeddings.nbytes)  # the index holds them again
+    monkeypatch.setattr(memory_cache, "_CACHE_BYTES", 3 * 2 * memory.embeddings.nbytes)  # the index holds them again
     store, keys = ModelStore(tmp_path), [RoiKey("Master1", f"{number}") for number in range(5)]
     for key in keys:
         store.save_memory(key, memory, {})
@@ -698,10 +700,10 @@ def test_what_is_known_of_models_that_were_deleted_is_forgotten(tmp_path):
         store.save_calibration(key, calibration_of(store.load(key)))
         store.save_memory(key, memory_of(2), {})
         assert store.count_stale() == 1
-        assert len(store._memory_ids) == 1
+        assert len(store._stale._memory_ids) == 1
         shutil.rmtree(tmp_path / "Master1" / f"{number}")
     assert store.count_stale() == 0
-    assert store._memory_ids == {}
+    assert store._stale._memory_ids == {}
 
 
 def test_recipe_calibration_is_stale_once_the_default_model_is_refitted(tmp_path, monkeypatch):
@@ -710,8 +712,8 @@ def test_recipe_calibration_is_stale_once_the_default_model_is_refitted(tmp_path
     line, other = RoiKey("Master1", "Pattern", "line 1"), RoiKey("Master1", "Pattern", "line 2")
     long_name = RoiKey("Master1", "Pattern", "é" * 200)
     with_key = RoiKey("Master1", "Pattern", "line 1", "K")
-    read = storage.written_memory_id
-    monkeypatch.setattr(storage, "written_memory_id", lambda path: reads.append(path) or read(path))
+    read = stale.written_memory_id
+    monkeypatch.setattr(stale, "written_memory_id", lambda path: reads.append(path) or read(path))
 
     store.save_memory(KEY, memory_of(1), {})
     store.save_memory(other, memory_of(5), {})
@@ -1125,7 +1127,7 @@ def test_what_judges_a_roi_is_told_without_its_embeddings(tmp_path, monkeypatch)
 
     def told(key):
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "read_memory", None)
+            patch.setattr(memory_cache, "read_memory", None)
             return store.judged_by(key)
 
     store.save_memory(KEY, memory_of(1), {})

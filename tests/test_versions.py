@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from backend import storage
 from backend.commands.migrate import older
 from backend.common.config import Settings
 from backend.common.errors import Conflict, IncompatibleMemory, StorageError, VersionNotFound
 from backend.common.roi_key import RoiKey
+from backend.disk import fitted as fitted_module
 from backend.disk import memory_file, versions
 from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory
@@ -361,14 +361,14 @@ def test_whoever_reads_during_a_roll_back_finds_the_one_model_or_the_other(chang
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_roll_back_between_the_two_reads_of_a_load_is_noticed(changed, monkeypatch, version):
-    read, store = storage.read_calibration, ModelStore(changed)
+    read, store = fitted_module.read_calibration, ModelStore(changed)
 
     def after_a_roll_back(path):
-        monkeypatch.setattr(storage, "read_calibration", read)
+        monkeypatch.setattr(fitted_module, "read_calibration", read)
         ModelStore(changed).roll_back(KEY, version)
         return read(path)
 
-    monkeypatch.setattr(storage, "read_calibration", after_a_roll_back)
+    monkeypatch.setattr(fitted_module, "read_calibration", after_a_roll_back)
     fitted = store.load(KEY)
     seed, threshold = {1: (1, None), 2: (1, 0.4), 3: (2, None)}[version]
     assert same_memory(fitted, memory_of(seed))

@@ -14,8 +14,8 @@ from backend.bank.images import BankImage, as_metadata, images_now
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
 from backend.bank.memory_limits import check_bank
 from backend.common.errors import Conflict, DamagedMemory
+from backend.disk.fitted import FittedRoi
 from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
-from backend.storage import FittedRoi
 
 Turn = Callable[[], AbstractContextManager[object]]
 OnProgress = Callable[[str, int, int], None]

@@ -18,7 +18,7 @@ import filelock
 
 from backend.common.errors import InvalidRequest, StorageError
 from backend.common.files import write_atomic
-from backend.storage import CalibrationState
+from backend.disk.fitted import CalibrationState
 
 Row = Mapping[str, Any]
 """A record as it was read back, without regions: its columns by name; in CSV all of them text, empty for none."""

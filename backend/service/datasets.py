@@ -16,6 +16,7 @@ from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.datasets import Label, NewSample, Sample
+from backend.disk.fitted import FittedRoi
 from backend.disk.progress import Progress
 from backend.disk.recipes import same_scale
 from backend.disk.score_cache import ScoreCache
@@ -23,7 +24,6 @@ from backend.roi_mask import Shape, build_mask, parse_shape
 from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult, InferResult
-from backend.storage import FittedRoi
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
 
 log: Any = structlog.get_logger(__name__)

@@ -27,10 +27,11 @@ from backend.common.errors import BackendError, Conflict, StorageError
 from backend.common.files import read_small, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
+from backend.disk.fitted import FittedRoi
 from backend.disk.locking import writing
 from backend.scores.drift_detector import reference_of
 from backend.scores.drift_statistics import RoiDrift, Steps
-from backend.storage import FittedRoi, ModelStore
+from backend.storage import ModelStore
 
 _FOLDER = ".drift"  # no id becomes a hidden folder
 _FILES = "*/*.json"

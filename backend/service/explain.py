@@ -15,11 +15,11 @@ from backend.bank.reasons import Image, Reason, beside, panel_of_good, panel_of_
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Sample
+from backend.disk.fitted import FittedRoi
 from backend.infer import Finding
 from backend.roi_mask import Shape, build_mask
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
-from backend.storage import FittedRoi
 from backend.utils import ImageLimits, NamedImage, decode_image
 
 _MOST_THUMBNAIL_BYTES = 1 << 20

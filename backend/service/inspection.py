@@ -29,6 +29,7 @@ from backend.common.errors import (
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate, stage
 from backend.disk.datasets import DatasetStore
+from backend.disk.fitted import CalibrationState, FittedRoi
 from backend.disk.older_layouts import has_older_images
 from backend.disk.progress import Progress, RunBoard
 from backend.disk.recipes import RecipeStore, same_scale
@@ -41,7 +42,7 @@ from backend.roi_mask import Shape
 from backend.service.drift import DriftLog
 from backend.service.pixel_budget import PixelBudget
 from backend.service.results import FitResult, InferResult, RoiState
-from backend.storage import CalibrationState, FittedRoi, ModelStore
+from backend.storage import ModelStore
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, encode_png_base64
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.

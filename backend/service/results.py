@@ -5,8 +5,8 @@ from typing import Literal
 
 from backend.bank.images import SuspiciousImage
 from backend.calib import Calibration
+from backend.disk.fitted import CalibrationState, FittedRoi
 from backend.infer import Finding
-from backend.storage import CalibrationState, FittedRoi
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,11 @@ from backend.api.schemas.inspection import CalibrateDatasetRequest, InferDataset
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.datasets import Label
+from backend.disk.fitted import FittedRoi
 from backend.service import datasets
 from backend.service.datasets import Judged
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
-from backend.storage import FittedRoi
 
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20

@@ -1,0 +1,105 @@
+"""A model as it was found on disk, and the calibration that belongs to it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from backend.calib import Calibration
+from backend.common.roi_key import RoiKey
+from backend.disk.calibration_file import read_calibration
+from backend.disk.layout import Layout, Place, current_place
+from backend.disk.rollback import read_next_calibration
+from backend.patchcore import PatchCoreMemory
+
+CalibrationState = Literal["none", "applied", "stale"]
+
+
+@dataclass(frozen=True)
+class FittedRoi:
+    """A model as it was found on disk.
+
+    Attributes:
+        memory: the memory bank.
+        memory_id: hash of its embeddings.
+        metadata: what the fit recorded about it; empty in files of other backends.
+        key: the ROI that it is stored under: the default recipe's, where the recipe has none.
+        layout: ``"current"``, or the older layout it was found in: ``"L0"`` … ``"L4"``.
+        calibration: the calibration made for this memory bank, if there is one.
+        calibration_state: ``"stale"`` when there is only one made for another memory bank, or of other scores.
+        calibrated: the ROI whose calibration that is; `key` where none is applied.
+    """
+
+    memory: PatchCoreMemory
+    memory_id: str
+    metadata: dict[str, Any]
+    key: RoiKey
+    layout: Layout
+    calibration: Calibration | None
+    calibration_state: CalibrationState
+    calibrated: RoiKey
+
+
+class JudgedBy(NamedTuple):
+    """`memory_id`, `calibration` and `calibrated` of a `FittedRoi`."""
+
+    memory_id: str
+    calibration: Calibration | None
+    calibrated: RoiKey
+
+
+def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
+    """Under which ROI a calibration is stored when `key` is what was asked for, and its memory is that of `stored`."""
+    return key if key.recipe_id is None else replace(key, role_id=stored.role_id, model_key=stored.model)
+
+
+def applicable(calibration: Calibration | None, memory_id: str, blur_sigma: float | None) -> Calibration | None:
+    """A calibration if its scores are those that a memory bank gives now.
+
+    Args:
+        calibration: as it was read.
+        memory_id: identity of the bank.
+        blur_sigma: of the maps that images are scored by; None applies those of any.
+    """
+    if calibration is None or calibration.memory_id != memory_id:
+        return None
+    is_of_other_maps = None not in (blur_sigma, calibration.blur_sigma) and calibration.blur_sigma != blur_sigma
+    return None if is_of_other_maps else calibration
+
+
+def calibration_for(
+    root: Path, key: RoiKey, place: Place, memory_id: str, blur_sigma: float | None
+) -> tuple[Calibration | None, CalibrationState, RoiKey]:
+    """The calibration for a memory bank that was found, its state, and whose it is.
+
+    Args:
+        root: the models folder.
+        key: the ROI that was asked for.
+        place: where its memory bank was found.
+        memory_id: identity of the bank.
+        blur_sigma: as for `applicable`.
+
+    Raises:
+        StorageError: a calibration is damaged or cannot be read.
+    """
+    own = current_place(root, calibrated_as(key, place.key))
+    files = {own.calibration: own.key}
+    if place.layout == "current":
+        files.setdefault(place.calibration, place.key)
+    ours = []
+    for file, owner in files.items():
+        if place.layout == "current" and file == place.calibration:
+            # Asked first, as it becomes the other: who asks in this order and misses it has read the other too
+            # early.
+            next_one = applicable(read_next_calibration(place.memory), memory_id, blur_sigma)
+            if next_one is not None:
+                return next_one, "applied", place.key
+        calibration = read_calibration(file)
+        if applicable(calibration, memory_id, blur_sigma) is not None:
+            return calibration, "applied", owner
+        ours.append(calibration)
+    # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
+    # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
+    beside = None if place.layout == "current" else read_calibration(place.calibration)
+    if beside is not None and beside.memory_id is None:
+        return beside, "applied", place.key
+    return None, "none" if all(calibration is None for calibration in ours) else "stale", place.key

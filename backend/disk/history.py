@@ -1,0 +1,180 @@
+"""What a model was before its last changes, read as models: which versions there are, and what is in one of them."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backend.common.errors import (
+    Conflict,
+    DamagedCalibration,
+    DamagedMemory,
+    IncompatibleMemory,
+    StorageError,
+    VersionNotFound,
+)
+from backend.common.files import make_folder, sync_folder
+from backend.common.roi_key import RoiKey
+from backend.disk import versions
+from backend.disk.calibration_file import read_calibration
+from backend.disk.fitted import CalibrationState, FittedRoi, applicable
+from backend.disk.layout import CALIBRATION_FILE, HISTORY_FOLDER, MEMORY_FILE, Place
+from backend.disk.memory_file import StoredMemory, read_memory, summarise
+from backend.disk.versions import Version
+from backend.utils import utc_now
+
+Find = Callable[[RoiKey], tuple[Place, StoredMemory] | None]
+"""What the model of a ROI is served from."""
+
+log: Any = structlog.get_logger(__name__)
+
+
+def served(place: Place) -> tuple[dict[str, Any], list[Path]]:
+    """What is at a place, as a `Record` says it, and its files: the memory and the calibration that belongs to it.
+
+    Nothing where there is no memory bank that this service wrote for this ROI, or a damaged one: those are not kept.
+    """
+    memory = summarise(place.memory)
+    if memory is None or memory.owner not in (None, place.key):
+        return {}, []
+    calibration = None
+    with contextlib.suppress(StorageError):
+        calibration = read_calibration(place.calibration)
+    belongs = calibration is not None and calibration.memory_id == memory.facts["memory_id"]
+    return memory.facts, [place.memory, *([place.calibration] if belongs else [])]
+
+
+def replaced(place: Place) -> list[Version]:
+    """The kept versions, but one that is still served: kept for a change that has not come, or never will.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    try:
+        kept = versions.kept(place.memory.parent)
+    except OSError as exc:
+        raise StorageError(f"the kept versions cannot be read ({exc.strerror}); check the models folder") from exc
+    with contextlib.suppress(OSError):  # files are replaced meanwhile: then it has come
+        if kept and kept[0].holds(served(place)[1]):
+            return kept[1:]
+    return kept
+
+
+def choose(key: RoiKey, place: Place, number: int | None, find: Find) -> Version:
+    """The version that a number names.
+
+    Args:
+        key: the ROI.
+        place: of its own model.
+        number: None names the newest.
+        find: gives what the ROI is served.
+
+    Raises:
+        VersionNotFound: there is no such version.
+        Conflict: the ROI has no model of its own, and is served another's.
+        StorageError: the versions cannot be read.
+    """
+    kept = replaced(place)
+    for version in kept:
+        if number in (None, version.number):
+            return version
+    if kept:
+        numbers = ", ".join(str(version.number) for version in reversed(kept))
+        raise VersionNotFound(f"{key} has no version {number}; there are {numbers}")
+    with contextlib.suppress(StorageError, IncompatibleMemory):  # its own, which a fit mends
+        found = find(key)
+        if found is not None and found[0].memory != place.memory:
+            raise Conflict(
+                f"{key} has no model of its own to roll back: it is served that of {found[0].key}, layout "
+                f"{found[0].layout}; ask for that one's versions by its own ids"
+            )
+    raise VersionNotFound(f"no earlier model of {key} is kept: it was not changed since, or KEEP_VERSIONS is 0")
+
+
+def first_readable(candidates: Sequence[Version], owner: RoiKey, blur_sigma: float | None) -> Version:
+    """The first version that is not damaged.
+
+    Args:
+        candidates: at least one.
+        owner, blur_sigma: as for `read_version`.
+
+    Raises:
+        DamagedMemory: all are; what is said is what is wrong with the first.
+        IncompatibleMemory, StorageError: as `read_version`.
+    """
+    damaged = []
+    for version in candidates:
+        try:
+            read_version(version, owner, blur_sigma)
+        except DamagedMemory as exc:
+            damaged.append(exc)
+            log.warning("version.not_read", version=version.number, reason=str(exc))
+        else:
+            return version
+    raise damaged[0]
+
+
+def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> FittedRoi:
+    """The model that a version is.
+
+    Args:
+        version: to be read.
+        owner: the ROI that it must have been fitted for.
+        blur_sigma: as for `applicable`.
+
+    Raises:
+        DamagedMemory: its memory bank or its calibration is damaged.
+        IncompatibleMemory: it is another ROI's, or its embeddings are not L2-normalised.
+        StorageError: it cannot be read.
+    """
+    name = f"{MEMORY_FILE} of version {version.number}"
+    try:
+        with (version.folder / MEMORY_FILE).open("rb") as file:
+            loaded = read_memory(file, name)
+    except FileNotFoundError as exc:
+        raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
+    except OSError as exc:
+        raise StorageError(f"the stored {name} cannot be read ({exc.strerror}); nothing was changed") from exc
+    if loaded.memory_id != version.record.memory_id:  # written over, and it is the same file as the model's
+        raise DamagedMemory(f"the stored {name} is damaged: it holds another memory bank; nothing was changed")
+    if (other := loaded.owner) not in (None, owner):
+        raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")
+    try:
+        calibration = read_calibration(version.folder / CALIBRATION_FILE)
+    except DamagedCalibration as exc:
+        raise DamagedMemory(
+            f"the {CALIBRATION_FILE} of version {version.number} is damaged; nothing was changed"
+        ) from exc
+    belongs = calibration is not None and calibration.memory_id == loaded.memory_id
+    calibration = applicable(calibration, loaded.memory_id, blur_sigma)
+    state: CalibrationState = "applied" if calibration else "stale" if belongs else "none"
+    return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state, owner)
+
+
+def tidy(folder: Path, served_files: Sequence[Path], most: int, spare: int | None) -> None:
+    """Clear the versions as `versions.tidy` does; where that fails the log warns: the next change does it."""
+    try:
+        versions.tidy(folder, served_files, most, spare)
+    except OSError as exc:  # the next change does it: no change fails for it
+        log.warning("versions.not_tidied", reason=exc.strerror)
+
+
+def set_aside_if_damaged(calibration: Path) -> None:
+    """Move a calibration out of the way of a new model, which would be refused for it; the caller holds the lock."""
+    try:
+        read_calibration(calibration)
+    except DamagedCalibration as damaged:
+        history = calibration.parent / HISTORY_FOLDER
+        try:
+            make_folder(history)
+            calibration.replace(history / f"calib-unreadable-{utc_now():%Y%m%d-%H%M%S-%f}.json")
+            sync_folder(history)
+            sync_folder(calibration.parent)
+        except OSError as exc:  # the model is stored, and no fit fails for what comes after
+            log.warning("calibration.not_set_aside", reason=exc.strerror)
+        else:
+            log.warning("calibration.set_aside", reason=str(damaged))
+    except StorageError as exc:  # which may pass, and says nothing of what is in it
+        log.warning("calibration.not_read", reason=str(exc))
