@@ -57,8 +57,12 @@ from backend.common.logs import configure_logging
 from backend.common.roi_key import DEFAULT_RECIPE
 from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, render_metrics
 from backend.roi_mask import parse_shape
-from backend.service.datasets import fit as fit_stored_images
+from backend.service.calibrate import calibrate
+from backend.service.datasets import fit_stored
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer as infer_image
+from backend.service.scoring import Scoring
 
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
@@ -211,10 +215,11 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             if fields.use_dataset and images:
                 raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
             shapes = [parse_shape(fields.shape)] * len(images)
-            fit_stored = partial(fit_stored_images, service, key)
-            fit_sent = partial(service.fit_ok, key, images, shapes=shapes)
+            run = partial(fit_stored, service, key)
+            if not fields.use_dataset:
+                run = partial(fit, service, key, images, shapes=shapes)
             result = await run_in_threadpool(
-                fit_stored if fields.use_dataset else fit_sent,
+                run,
                 mm_per_px=fields.mm_per_px,
                 keep_all=fields.memory_fit,
                 append=fields.append,
@@ -245,7 +250,8 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
         body = await read_json(request, CalibrateRequest)
         key = roi_key(body, recipe)
         calibration = await run_in_threadpool(
-            service.calibrate_ng,
+            calibrate,
+            service,
             key,
             body.ok_scores,
             body.ng_scores or [],
@@ -277,11 +283,7 @@ def _add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
             key = roi_key(fields, recipe)
             image = only_image_of(form)
             result = await run_in_threadpool(
-                service.infer,
-                key,
-                image,
-                mm_per_px=fields.mm_per_px,
-                shape=parse_shape(fields.shape),
+                infer_image, service, key, image, Scoring(fields.mm_per_px, parse_shape(fields.shape))
             )
         service.drift.record(key, result.fitted, result.inference.score)
         return InferReply(

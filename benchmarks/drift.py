@@ -24,7 +24,10 @@ from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
 from backend.service.drift import DriftLog
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import judge
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from benchmarks.common import Image, at_most, png, print_table
@@ -105,7 +108,7 @@ def _scores_of(folder: Path) -> Scores:
     defective = [split.defective[index] for index in rng.permutation(len(split.defective))[:_DEFECTS]]
     with tempfile.TemporaryDirectory() as models:
         service = InspectionService.open(load_settings(models_dir=models))
-        service.fit_ok(_KEY, [NamedImage(path.name, path.read_bytes) for path in fitted], mm_per_px=_MM_PER_PX)
+        fit(service, _KEY, [NamedImage(path.name, path.read_bytes) for path in fitted], mm_per_px=_MM_PER_PX)
         model = service.fitted(_KEY)
 
         def scored(paths: list[Path], vary: Callable[[Image], Image] | None = None) -> Iterator[float]:
@@ -114,7 +117,7 @@ def _scores_of(folder: Path) -> Scores:
                 if vary is not None:
                     content = png(vary(np.asarray(cv2.imread(str(path)), np.uint8)))
                 image = NamedImage(path.name, io.BytesIO(content).getvalue)
-                result = service.judge(model, image, mm_per_px=_MM_PER_PX, with_heatmap=False)
+                result = judge(service, model, image, Scoring(_MM_PER_PX), with_heatmap=False)
                 yield result.inference.score
 
         scores = {"good": list(scored(held_out)), "defective": list(scored(defective))}

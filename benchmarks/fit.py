@@ -14,6 +14,7 @@ from backend.features import preprocess
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import find_weights
 from backend.patchcore import coreset_size, l2_normalize
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.common import at_least, at_most, interleaved, print_table, solar_cells
@@ -51,7 +52,7 @@ def main() -> None:
                 print(exc)
                 continue
             named = [NamedImage("cell.png", file.tobytes) for file in files]
-            contenders[precision] = lambda s=service, n=named, p=precision: s.fit_ok(RoiKey("Fit", p), n, mm_per_px=1)
+            contenders[precision] = lambda s=service, n=named, p=precision: fit(s, RoiKey("Fit", p), n, mm_per_px=1)
             contenders[f"{precision} passes"] = lambda r=service.features.runtime: [r.forward(pixels) for _ in files]
             measured.append(precision)
         seconds = interleaved(contenders, rounds=3)

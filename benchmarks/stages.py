@@ -11,6 +11,8 @@ from backend.common.logs import configure_logging
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import RequestRecord, recording
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.utils import NamedImage
 from benchmarks.common import print_table, solar_cells
 
@@ -30,7 +32,7 @@ def main() -> None:
         fit = RequestRecord("fit")
         start = time.perf_counter()
         with recording(fit):
-            service.fit_ok(key, named, mm_per_px=0.5)
+            fit(service, key, named, mm_per_px=0.5)
         total = time.perf_counter() - start
         print_table(
             f"/fit_ok of {_FIT_IMAGES} cells of 300×300 pixels",
@@ -51,7 +53,7 @@ def main() -> None:
                 records.append(RequestRecord("infer"))
                 start = time.perf_counter()
                 with recording(records[-1]):
-                    service.infer(key, upload, mm_per_px=0.5)
+                    infer(service, key, upload, Scoring(0.5))
                 wholes.append((time.perf_counter() - start) * 1000)
             stages = ("decode", "preprocess", "extract", "search", "post", "encode")
             medians = [statistics.median(record.timings_ms[stage] for record in records) for stage in stages]

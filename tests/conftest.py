@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backend.__main__ import main
+from backend.commands.main import main
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime

@@ -17,8 +17,14 @@ from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
-from backend.service import datasets, explain
+from backend.service import explain
+from backend.service import fit as fit_module
+from backend.service.calibrate import calibrate
+from backend.service.datasets import fit_stored, store_images
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 
@@ -50,16 +56,16 @@ def named(name, image):
 
 
 def score(service, image, **more):
-    return service.infer(KEY, image, mm_per_px=0.2, **more).inference.score
+    return infer(service, KEY, image, Scoring(0.2, **more)).inference.score
 
 
 def test_image_score_is_that_of_a_fit_without_it_if_all_patches_are_kept(service, parts):
     """The score that a fit gives an image is that by a bank of the other images, with or without a mask."""
     circle = Circle(kind="circle", cx=80, cy=60, r=40)
-    whole = service.fit_ok(KEY, parts, mm_per_px=0.2, keep_all=True)
-    masked = service.fit_ok(KEY, parts, mm_per_px=0.2, keep_all=True, shapes=[circle] * len(parts))
+    whole = fit(service, KEY, parts, mm_per_px=0.2, keep_all=True)
+    masked = fit(service, KEY, parts, mm_per_px=0.2, keep_all=True, shapes=[circle] * len(parts))
     for number, part in enumerate(parts):
-        service.fit_ok(KEY, [*parts[:number], *parts[number + 1 :]], mm_per_px=0.2, keep_all=True)
+        fit(service, KEY, [*parts[:number], *parts[number + 1 :]], mm_per_px=0.2, keep_all=True)
         # Distances of 0.04 come from products that are off by 1e-6.
         assert whole.ok_scores[number] == pytest.approx(score(service, part), abs=5e-5)
         assert masked.ok_scores[number] == pytest.approx(score(service, part, shape=circle), abs=5e-5)
@@ -68,16 +74,16 @@ def test_image_score_is_that_of_a_fit_without_it_if_all_patches_are_kept(service
 def test_mask_that_selects_nothing_fails_the_fit_before_it_costs_time(service, parts):
     outside = Circle(kind="circle", cx=900, cy=900, r=4)
     with pytest.raises(InvalidShape):
-        service.fit_ok(KEY, parts, mm_per_px=0.2, shapes=[None] * 5 + [outside])
+        fit(service, KEY, parts, mm_per_px=0.2, shapes=[None] * 5 + [outside])
     assert service.store.memory_id(KEY) is None
 
 
 def test_one_image_has_no_honest_score(service, parts):
-    assert service.fit_ok(KEY, parts[:1], mm_per_px=0.2).ok_scores is None
+    assert fit(service, KEY, parts[:1], mm_per_px=0.2).ok_scores is None
 
 
 def test_scores_are_stored_with_the_memory_for_several_percentiles(service, parts):
-    result = service.fit_ok(KEY, parts, mm_per_px=0.2)
+    result = fit(service, KEY, parts, mm_per_px=0.2)
     images = images_in(service.fitted(KEY).metadata)
     assert [image.name for image in images] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
     assert [image.score(99) for image in images] == result.ok_scores
@@ -88,7 +94,7 @@ def test_scores_are_stored_with_the_memory_for_several_percentiles(service, part
 
 
 def test_every_embedding_of_the_bank_says_which_patch_it_is(service, features, parts):
-    service.fit_ok(KEY, parts, mm_per_px=0.2)
+    fit(service, KEY, parts, mm_per_px=0.2)
     memory = service.fitted(KEY).memory
     rows = np.concatenate(
         [features.extract(cv2.imdecode(np.frombuffer(part.read(), np.uint8), 1))[0] for part in parts]
@@ -100,7 +106,7 @@ def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
     good = cv2.imdecode(np.frombuffer(parts[0].read(), np.uint8), cv2.IMREAD_COLOR)
     alike = [named(f"{number}.png", cv2.convertScaleAbs(good, alpha=1 + number / 50)) for number in range(8)]
     painted = cv2.circle(good.copy(), (80, 60), 25, (0, 0, 255), cv2.FILLED)
-    result = service.fit_ok(KEY, [*alike, named("bad.png", painted)], mm_per_px=0.2)
+    result = fit(service, KEY, [*alike, named("bad.png", painted)], mm_per_px=0.2)
     assert [image.filename for image in result.suspicious] == ["bad.png"]
     report = explain.look(service, KEY)
     assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png"]
@@ -108,12 +114,12 @@ def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
 
 
 def test_images_that_were_sent_twice_score_as_if_they_were_sent_once(service, parts):
-    twice = service.fit_ok(KEY, parts[:3] * 2, mm_per_px=0.2, keep_all=True).ok_scores
-    once = service.fit_ok(KEY, parts[:3], mm_per_px=0.2, keep_all=True).ok_scores
+    twice = fit(service, KEY, parts[:3] * 2, mm_per_px=0.2, keep_all=True).ok_scores
+    once = fit(service, KEY, parts[:3], mm_per_px=0.2, keep_all=True).ok_scores
     assert twice == pytest.approx(once * 2, abs=1e-6)
-    appended = service.fit_ok(KEY, parts[:3], mm_per_px=0.2, append=True).ok_scores
+    appended = fit(service, KEY, parts[:3], mm_per_px=0.2, append=True).ok_scores
     assert appended == pytest.approx(once, abs=1e-6)
-    assert service.fit_ok(KEY, parts[:1] * 2, mm_per_px=0.2).ok_scores is None
+    assert fit(service, KEY, parts[:1] * 2, mm_per_px=0.2).ok_scores is None
 
 
 def test_too_few_or_unscored_images_are_not_suspected():
@@ -128,10 +134,10 @@ def test_too_few_or_unscored_images_are_not_suspected():
 
 class TestAppend:
     def test_the_bank_keeps_what_it_has_and_covers_the_new_images_as_closely(self, service, features, parts):
-        first = service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
+        first = fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
         before = service.fitted(KEY)
         radius = before.metadata["covering_radius"]
-        result = service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+        result = fit(service, KEY, parts[2:], mm_per_px=0.2, append=True)
         after = service.fitted(KEY)
         n = len(before.memory.embeddings)
         np.testing.assert_array_equal(after.memory.embeddings[:n], before.memory.embeddings)
@@ -164,23 +170,23 @@ class TestAppend:
         assert len(bank) > len(memory.embeddings)
 
     def test_images_that_the_bank_covers_add_nothing_and_keep_the_calibration(self, service, parts):
-        service.fit_ok(KEY, parts, mm_per_px=0.2)
-        service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
+        fit(service, KEY, parts, mm_per_px=0.2)
+        calibrate(service, KEY, [0.3, 0.4], [], mm_per_px=0.2)
         before = service.fitted(KEY)
-        assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True).calibration_state == "applied"
+        assert fit(service, KEY, parts[:2], mm_per_px=0.2, append=True).calibration_state == "applied"
         assert service.fitted(KEY).memory_id == before.memory_id
 
     def test_new_patches_make_the_calibration_stale(self, service, parts):
-        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
-        service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
-        assert service.fit_ok(KEY, parts[1:], mm_per_px=0.2, append=True).calibration_state == "stale"
+        fit(service, KEY, parts[:1], mm_per_px=0.2)
+        calibrate(service, KEY, [0.3, 0.4], [], mm_per_px=0.2)
+        assert fit(service, KEY, parts[1:], mm_per_px=0.2, append=True).calibration_state == "stale"
 
     def test_images_that_the_bank_has_are_not_appended_again(self, service, parts):
-        first = service.fit_ok(KEY, parts[:3], mm_per_px=0.2)
-        service.calibrate_ng(KEY, [0.3, 0.4], [], mm_per_px=0.2)
-        again = service.fit_ok(KEY, parts[:3], mm_per_px=0.2, append=True)
+        first = fit(service, KEY, parts[:3], mm_per_px=0.2)
+        calibrate(service, KEY, [0.3, 0.4], [], mm_per_px=0.2)
+        again = fit(service, KEY, parts[:3], mm_per_px=0.2, append=True)
         assert again == replace(first, calibration_state="applied")
-        mixed = service.fit_ok(KEY, [parts[1], parts[4], parts[4]], mm_per_px=0.2, append=True)
+        mixed = fit(service, KEY, [parts[1], parts[4], parts[4]], mm_per_px=0.2, append=True)
         assert mixed.ok_scores[0] == first.ok_scores[1]
         assert mixed.ok_scores[1] == mixed.ok_scores[2]
         assert [image.name for image in images_in(service.fitted(KEY).metadata)][:4] == [
@@ -191,33 +197,33 @@ class TestAppend:
         ]
 
     def test_scores_of_another_blur_are_forgotten_and_the_source_is_not(self, service, features, parts):
-        service.fit_ok(KEY, parts[:3], mm_per_px=0.2, source="dataset")
+        fit(service, KEY, parts[:3], mm_per_px=0.2, source="dataset")
         other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
-        assert other.fit_ok(KEY, parts[3:], mm_per_px=0.2, append=True).ok_scores is not None
+        assert fit(other, KEY, parts[3:], mm_per_px=0.2, append=True).ok_scores is not None
         metadata = service.fitted(KEY).metadata
         assert [bool(image.scores) for image in images_in(metadata)] == [False] * 3 + [True] * 3
         assert metadata["source"] == "dataset"
 
     def test_scores_of_another_blur_or_another_mask_are_not_replied(self, service, features, parts):
         shape = Circle(kind="circle", cx=40, cy=40, r=30)
-        service.fit_ok(KEY, parts[:3], mm_per_px=0.2, shapes=[shape] * 3)
-        assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is not None
-        assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True).ok_scores is None
-        assert service.fit_ok(KEY, parts[:4], mm_per_px=0.2, append=True).ok_scores is None
+        fit(service, KEY, parts[:3], mm_per_px=0.2, shapes=[shape] * 3)
+        assert fit(service, KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is not None
+        assert fit(service, KEY, parts[:2], mm_per_px=0.2, append=True).ok_scores is None
+        assert fit(service, KEY, parts[:4], mm_per_px=0.2, append=True).ok_scores is None
         other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
-        assert other.fit_ok(KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is None
+        assert fit(other, KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is None
         assert [entry.image.scores for entry in explain.look(other, KEY).entries] == [{}] * 4
 
     def test_append_refuses_images_unlike_all_before_and_keeps_the_model(self, service, parts, monkeypatch):
         """Appending images that are all unlike those of the model would take minutes, so it is refused before."""
         settings = service.settings.model_copy(update={"coreset_rate": 0.5})
         service = InspectionService(settings, service.features, service.store)
-        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        fit(service, KEY, parts[:1], mm_per_px=0.2)
         before = service.fitted(KEY)
         monkeypatch.setattr("backend.patchcore._MOST_APPENDED", 0)
         monkeypatch.setattr("backend.patchcore._MAX_POOL", 1)  # a pick at a time
         with pytest.raises(Conflict, match="too unlike those of the model"):
-            service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+            fit(service, KEY, parts[2:], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).metadata == before.metadata
 
     @pytest.mark.parametrize("rate", [0.02, 1.0])
@@ -226,32 +232,32 @@ class TestAppend:
         service = InspectionService(
             service.settings.model_copy(update={"coreset_rate": rate}), service.features, service.store
         )
-        service.fit_ok(KEY, parts[:4], mm_per_px=0.2)
+        fit(service, KEY, parts[:4], mm_per_px=0.2)
         exact = service.fitted(KEY).metadata["covering_radius"]
         monkeypatch.setattr("backend.bank.building.MOST_PRODUCTS", 0)
-        assert service.fit_ok(KEY, parts[:4], mm_per_px=0.2).ok_scores is None
+        assert fit(service, KEY, parts[:4], mm_per_px=0.2).ok_scores is None
         bound = service.fitted(KEY).metadata["covering_radius"]
         if rate < 1:
             assert exact - 1e-6 <= bound <= 1.3 * exact
         else:
             assert bound == 0
-        assert service.fit_ok(KEY, parts, mm_per_px=0.2, append=True).n_embeddings == 6 * 64
+        assert fit(service, KEY, parts, mm_per_px=0.2, append=True).n_embeddings == 6 * 64
 
     def test_a_bank_that_does_not_fit_into_memory_is_refused(self, service, parts, monkeypatch):
-        service.fit_ok(KEY, parts[:2], mm_per_px=0.2, keep_all=True)
+        fit(service, KEY, parts[:2], mm_per_px=0.2, keep_all=True)
         before = service.fitted(KEY).memory_id
         monkeypatch.setattr("backend.bank.memory_limits.free_memory", lambda: 10**9)
         monkeypatch.setattr("backend.bank.memory_limits._COPIES_OF_BANK", 10**4)
-        monkeypatch.setattr("backend.service.inspection.check_memory", lambda *_: None)
+        monkeypatch.setattr("backend.service.fit.check_memory", lambda *_: None)
         with pytest.raises(TooLarge, match="384 embeddings does not fit"):
-            service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+            fit(service, KEY, parts[2:], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before
 
     def test_to_a_bank_of_every_patch_all_new_ones_are_added(self, service, parts):
-        service.fit_ok(KEY, parts[:1], mm_per_px=0.2, keep_all=True)
-        assert service.fit_ok(KEY, parts[1:3], mm_per_px=0.2, append=True).coreset_size == 3 * 64
+        fit(service, KEY, parts[:1], mm_per_px=0.2, keep_all=True)
+        assert fit(service, KEY, parts[1:3], mm_per_px=0.2, append=True).coreset_size == 3 * 64
         with pytest.raises(InvalidRequest, match="goes without append"):
-            service.fit_ok(KEY, parts, mm_per_px=0.2, append=True, keep_all=True)
+            fit(service, KEY, parts, mm_per_px=0.2, append=True, keep_all=True)
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -263,65 +269,65 @@ class TestAppend:
         ],
     )
     def test_a_model_that_says_nonsense_about_its_making_is_not_appended_to(self, service, parts, name, value):
-        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        fit(service, KEY, parts[:2], mm_per_px=0.2)
         fitted = service.fitted(KEY)
         service.store.save_memory(KEY, fitted.memory, {**fitted.metadata, name: value})
         with pytest.raises((Conflict, DamagedMemory)):
-            service.fit_ok(KEY, parts[2:], mm_per_px=0.2, append=True)
+            fit(service, KEY, parts[2:], mm_per_px=0.2, append=True)
 
     def test_without_a_model_there_is_nothing_to_append_to(self, service, parts):
         with pytest.raises(MemoryNotFound):
-            service.fit_ok(KEY, parts, mm_per_px=0.2, append=True)
+            fit(service, KEY, parts, mm_per_px=0.2, append=True)
 
     def test_a_model_of_an_earlier_version_cannot_be_appended_to(self, service, parts):
-        service.fit_ok(KEY, parts, mm_per_px=0.2)
+        fit(service, KEY, parts, mm_per_px=0.2)
         fitted = service.fitted(KEY)
         older = {name: value for name, value in fitted.metadata.items() if name not in ("covering_radius", "images")}
         service.store.save_memory(KEY, PatchCoreMemory(fitted.memory.embeddings, fitted.memory.token_hw), older)
         assert images_in(service.fitted(KEY).metadata) == []
         with pytest.raises(Conflict, match="fit it anew"):
-            service.fit_ok(KEY, parts, mm_per_px=0.2, append=True)
+            fit(service, KEY, parts, mm_per_px=0.2, append=True)
 
     def test_the_default_recipes_model_is_not_appended_to_under_another_name(self, service, parts):
-        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        fit(service, KEY, parts[:2], mm_per_px=0.2)
         other = RoiKey("Master1", "Pattern", recipe_id="line 1")
         with pytest.raises(Conflict, match="no memory bank of its own"):
-            service.fit_ok(other, parts[2:], mm_per_px=0.2, append=True)
+            fit(service, other, parts[2:], mm_per_px=0.2, append=True)
 
     def test_of_two_at_once_none_is_lost_unsaid(self, service, features, parts, monkeypatch):
-        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        fit(service, KEY, parts[:1], mm_per_px=0.2)
         elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
-        base_of, asked = service._base, []
+        base_of, asked = fit_module._base, []
 
-        def overtaken(key):
-            base = base_of(key)
+        def overtaken(service, key):
+            base = base_of(service, key)
             asked.append(key)
             if len(asked) == 2:  # asked at the beginning, and again when its turn has come
-                elsewhere.fit_ok(KEY, parts[1:2], mm_per_px=0.2, append=True)
+                fit(elsewhere, KEY, parts[1:2], mm_per_px=0.2, append=True)
             return base
 
-        monkeypatch.setattr(service, "_base", overtaken)
+        monkeypatch.setattr(fit_module, "_base", overtaken)
         with pytest.raises(Conflict, match="append again"):
-            service.fit_ok(KEY, parts[2:3], mm_per_px=0.2, append=True)
+            fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "1.png"]
 
     def test_images_that_add_no_patch_are_not_lost_unsaid_either(self, service, features, parts, monkeypatch):
-        service.fit_ok(KEY, parts[:1], mm_per_px=0.2)
+        fit(service, KEY, parts[:1], mm_per_px=0.2)
         copy = NamedImage("copy.png", lambda: reencoded(parts[0].read()))
         elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
-        base_of, asked = service._base, []
+        base_of, asked = fit_module._base, []
 
-        def overtaken(key):
-            base = base_of(key)
+        def overtaken(service, key):
+            base = base_of(service, key)
             asked.append(key)
             if len(asked) == 2:
-                elsewhere.fit_ok(KEY, [copy], mm_per_px=0.2, append=True)
+                fit(elsewhere, KEY, [copy], mm_per_px=0.2, append=True)
             return base
 
         before = service.fitted(KEY).memory_id
-        monkeypatch.setattr(service, "_base", overtaken)
+        monkeypatch.setattr(fit_module, "_base", overtaken)
         with pytest.raises(Conflict, match="append again"):
-            service.fit_ok(KEY, parts[2:3], mm_per_px=0.2, append=True)
+            fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before, "the copy added nothing"
         assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
 
@@ -336,9 +342,9 @@ class TestExplain:
         return explain.explain(service, KEY, image, mm_per_px=0.2, shape=None, place=place, with_pictures=True, **more)
 
     def test_it_judges_as_an_inference_does(self, service, parts):
-        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
-        service.calibrate_ng(KEY, [0.1], [], mm_per_px=0.2, area_mm2_thr=0)
-        found, inferred = self.explain(service, parts[2]), service.infer(KEY, parts[2], mm_per_px=0.2)
+        fit(service, KEY, parts[:2], mm_per_px=0.2)
+        calibrate(service, KEY, [0.1], [], mm_per_px=0.2, area_mm2_thr=0)
+        found, inferred = self.explain(service, parts[2]), infer(service, KEY, parts[2], Scoring(0.2))
         assert found.result.inference == inferred.inference
         assert found.result.decision == inferred.decision == "ng"
         assert len(found.reasons) == min(8, len(inferred.inference.regions))
@@ -346,7 +352,7 @@ class TestExplain:
     def test_pictures_show_the_good_image_where_it_was_kept(self, service, parts):
         widths = []
         for thumbnails in (False, True):
-            service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=thumbnails)
+            fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=thumbnails)
             found = self.explain(service, parts[2], (10, 10))
             picture = cv2.imdecode(np.frombuffer(base64.b64decode(found.pictures[0]), np.uint8), 1)
             widths.append(picture.shape[1])
@@ -357,8 +363,8 @@ class TestExplain:
         # Room for one image at a time: who held the one that was sent while it asks for another would wait for ever.
         settings = Settings(models_dir=tmp_path, max_pixels=160 * 120 + 1, min_ok_samples=2)
         service = InspectionService(settings, features, ModelStore(tmp_path))
-        names = datasets.store(service, KEY, "ok", parts[:2], [])
-        datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+        names = store_images(service, KEY, "ok", parts[:2], [])
+        fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
         with ThreadPoolExecutor(4) as pool:
             runs = [pool.submit(self.explain, service, parts[2], (10, 10)) for _ in range(8)]
             widths = {self.width(run.result(timeout=60).pictures[0]) for run in runs}
@@ -372,7 +378,7 @@ class TestExplain:
         return cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR).shape[1]
 
     def test_a_place_outside_the_image_is_refused(self, service, parts):
-        service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+        fit(service, KEY, parts[:2], mm_per_px=0.2)
         with pytest.raises(InvalidRequest, match="outside the image of 160x120"):
             self.explain(service, parts[2], (160, 10))
 
@@ -402,7 +408,7 @@ def tampered(service, **changes):
     ],
 )
 def test_a_bank_that_says_nonsense_about_its_patches_is_damaged(service, parts, patches):
-    assert service.fit_ok(KEY, parts[:2], mm_per_px=0.2).n_embeddings == 128
+    assert fit(service, KEY, parts[:2], mm_per_px=0.2).n_embeddings == 128
     n_kept = len(service.fitted(KEY).memory.embeddings)
     tampered(service, patches=np.resize(patches, (n_kept, *patches.shape[1:])) if len(patches) == 8 else patches)
     for ask in (explain.look, TestExplain().explain):
@@ -412,24 +418,24 @@ def test_a_bank_that_says_nonsense_about_its_patches_is_damaged(service, parts, 
 
 @pytest.mark.parametrize("nonsense", [{"height": 10**400}, {"width": 0}, {"scores": {"99": 1e400}}, {"name": 7}])
 def test_a_bank_that_says_nonsense_about_its_images_is_damaged(service, parts, nonsense):
-    service.fit_ok(KEY, parts[:2], mm_per_px=0.2)
+    fit(service, KEY, parts[:2], mm_per_px=0.2)
     tampered(service, images=nonsense)
     with pytest.raises(DamagedMemory):
         explain.look(service, KEY)
 
 
 def test_thumbnails_are_those_of_the_bank_that_is_asked_about_or_none(service, parts):
-    service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
+    fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
     old = service.fitted(KEY)
     assert len(service.store.thumbnails(old)) == 2
-    service.fit_ok(KEY, parts[2:], mm_per_px=0.2, thumbnails=True)
+    fit(service, KEY, parts[2:], mm_per_px=0.2, thumbnails=True)
     assert service.store.thumbnails(old) == []
     assert len(service.store.thumbnails(service.fitted(KEY))) == 4
 
 
 @pytest.mark.parametrize("huge", [True, False])
 def test_a_thumbnail_that_is_none_is_not_shown(service, parts, huge):
-    service.fit_ok(KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
+    fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
     bomb = cv2.imencode(".png", np.zeros((4000, 4000), np.uint8))[1].tobytes() if huge else b"no image"
     tampered(
         service,

@@ -10,11 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.commands import fit as fit_command
+from backend.commands import scoring
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.roi_key import RoiKey
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.service.calibrate import calibrate
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 
@@ -34,8 +40,11 @@ def bank(features, images, tmp_path_factory):
     """A models folder with one ROI, fitted on one image and not calibrated."""
     folder = tmp_path_factory.mktemp("models")
     png = cv2.imencode(".png", images[0])[1].tobytes()
-    InspectionService(Settings(), features, ModelStore(folder)).fit_ok(
-        KEY, [NamedImage("ok.png", lambda: png)], mm_per_px=0.2
+    fit(
+        InspectionService(Settings(), features, ModelStore(folder)),
+        KEY,
+        [NamedImage("ok.png", lambda: png)],
+        mm_per_px=0.2,
     )
     return folder
 
@@ -86,7 +95,7 @@ def without_ms(content):
 
 
 def calibrated(work, features, threshold):
-    service(work, features).calibrate_ng(KEY, [threshold], [], mm_per_px=0.2, area_mm2_thr=0.5)
+    calibrate(service(work, features), KEY, [threshold], [], mm_per_px=0.2, area_mm2_thr=0.5)
 
 
 class TestInfer:
@@ -96,7 +105,7 @@ class TestInfer:
         printed = records(out)
         assert [record["path"] for record in printed] == PARTS
         for record in printed:
-            result = service(work, features).infer(KEY, named(record["path"]), mm_per_px=0.2)
+            result = infer(service(work, features), KEY, named(record["path"]), Scoring(0.2))
             assert record["score"] == result.inference.score
             assert (record["threshold"], record["decision"], record["calibration"]) == (None, None, "none")
             assert record["regions"] == []
@@ -104,7 +113,7 @@ class TestInfer:
 
     def test_the_calibration_decides_and_finds_regions(self, run, work, features):
         alone = service(work, features)
-        calibrated(work, features, alone.infer(KEY, named("parts/2.jpg"), mm_per_px=0.2).inference.score)
+        calibrated(work, features, infer(alone, KEY, named("parts/2.jpg"), Scoring(0.2)).inference.score)
         status, out, _ = run("infer", *ROI, "parts", "--shape", CIRCLE)
         assert status == 0
         assert {record["decision"] for record in records(out)} <= {"ok", "ng"}
@@ -150,22 +159,22 @@ class TestInfer:
         (work / "parts" / "1.png").write_bytes(b"broken")
         assert run("infer", *ROI, "parts", "--out", f"whole-{name}", "--heatmaps", "whole")[0] == 1
         whole, asked = (work / f"whole-{name}").read_bytes(), []
-        infer = InspectionService.infer
+        infer_image = scoring.infer
 
-        def stopped(self, key, image, **rest):
+        def stopped(alone, key, image, scoring):
             if len(asked) == 2:
                 raise KeyboardInterrupt
             asked.append(image.name)
-            return infer(self, key, image, **rest)
+            return infer_image(alone, key, image, scoring)
 
         with monkeypatch.context() as patched:
-            patched.setattr(InspectionService, "infer", stopped)
+            patched.setattr(scoring, "infer", stopped)
             status, _, err = run("infer", *ROI, "parts", "--out", name, "--heatmaps", "maps")
         assert status == 130
         assert "stopped, 2 of 4 images done; run the same command again to go on" in err
         assert without_ms((work / name).read_bytes()) == without_ms(whole)[:2]
 
-        monkeypatch.setattr(InspectionService, "infer", lambda *a, **k: asked.append(a[2].name) or infer(*a, **k))
+        monkeypatch.setattr(scoring, "infer", lambda *a, **k: asked.append(a[2].name) or infer_image(*a, **k))
         status, _, err = run("infer", *ROI, "parts", "--out", name, "--heatmaps", "maps")
         assert status == 1, "an image had failed before"
         assert asked == PARTS, "each once"
@@ -177,8 +186,8 @@ class TestInfer:
 
     def test_going_on_takes_more_images_and_does_no_image_twice(self, run, work, monkeypatch):
         asked = []
-        infer = InspectionService.infer
-        monkeypatch.setattr(InspectionService, "infer", lambda *a, **k: asked.append(a[2].name) or infer(*a, **k))
+        infer_image = scoring.infer
+        monkeypatch.setattr(scoring, "infer", lambda *a, **k: asked.append(a[2].name) or infer_image(*a, **k))
         for paths in (["parts/a"], ["parts"], ["parts"]):
             assert run("infer", *ROI, *paths, "--out", "r.jsonl")[0] == 0
         assert asked == ["parts/a/1.png", "parts/a/10.bmp", "parts/1.png", "parts/2.jpg"]
@@ -214,7 +223,7 @@ class TestInfer:
         run("infer", *ROI, "parts/a", "--out", "r.jsonl")
         before = Path("r.jsonl").read_bytes()
         if what == "fit":
-            service(work, features).fit_ok(KEY, [named("parts/1.png")], mm_per_px=0.2)
+            fit(service(work, features), KEY, [named("parts/1.png")], mm_per_px=0.2)
         elif what == "calibration":
             calibrated(work, features, 0.7)
         elif what == "setting":
@@ -233,7 +242,7 @@ class TestInfer:
             text for name, value in arguments.items() for text in ((name, value) if name[0] == "-" else (value,))
         ]
         with monkeypatch.context() as patched:
-            patched.setattr(InspectionService, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
+            patched.setattr(scoring, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
             status, _, err = run("infer", "Master1", *options, "--out", "r.jsonl", "--", "parts/1.png", "parts/a")
         assert status == 2
         assert says in err
@@ -245,7 +254,7 @@ class TestInfer:
         status, _, _ = run("infer", *ROI[:3], "0.3", "parts/1.png", "--out", "r.jsonl", "--restart")
         assert status == 0
         assert [record["path"] for record in records(Path("r.jsonl").read_text())] == ["parts/1.png"]
-        monkeypatch.setattr(InspectionService, "infer", lambda *_a, **_k: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(scoring, "infer", lambda *_a, **_k: (_ for _ in ()).throw(KeyboardInterrupt))
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--restart")
         assert status == 130
         assert "stopped, 0 of 4 images done; run the same command again without --restart to go on" in err
@@ -265,19 +274,19 @@ class TestInfer:
 
     @pytest.mark.parametrize("change", ["fit", "calibration"])
     def test_a_fit_or_calibration_in_the_middle_of_a_run_ends_it(self, run, work, features, monkeypatch, change):
-        infer, asked = InspectionService.infer, []
+        infer_image, asked = scoring.infer, []
 
-        def disturbed(self, key, image, **rest):
+        def disturbed(alone, key, image, scoring):
             asked.append(image.name)
             if len(asked) == 2:  # by another process, as it were
                 other = service(work, features)
                 if change == "fit":
-                    other.fit_ok(KEY, [named("parts/1.png")], mm_per_px=0.2)
+                    fit(other, KEY, [named("parts/1.png")], mm_per_px=0.2)
                 else:
                     calibrated(work, features, 0.5)
-            return infer(self, key, image, **rest)
+            return infer_image(alone, key, image, scoring)
 
-        monkeypatch.setattr(InspectionService, "infer", disturbed)
+        monkeypatch.setattr(scoring, "infer", disturbed)
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
         assert status == 1
         assert "was fitted or calibrated anew while this ran" in err
@@ -293,7 +302,7 @@ class TestInfer:
         assert heatmap.shape == (160, 200), "geometry is that of the image"
         assert (heatmap[outside] == 0).all()
         assert (heatmap[~outside] > 0).any()
-        whole = service(work, features).infer(KEY, named("parts/a/10.bmp"), mm_per_px=0.2).heatmap_png_base64
+        whole = infer(service(work, features), KEY, named("parts/a/10.bmp"), Scoring(0.2)).heatmap_png_base64
         run("infer", *ROI, "parts/a/10.bmp", "--heatmaps", "maps")
         assert Path("maps/parts/a/10.bmp.png").read_bytes() == base64.b64decode(whole)
 
@@ -313,10 +322,10 @@ class TestCalibrate:
 
     def test_it_scores_and_stores_what_scores_of_infer_and_calibrate_ng_would(self, run, work, features):
         alone = service(work, features)
-        ok = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[:2]]
-        ng = [alone.infer(KEY, named(path), mm_per_px=0.2).inference.score for path in PARTS[2:]]
+        ok = [infer(alone, KEY, named(path), Scoring(0.2)).inference.score for path in PARTS[:2]]
+        ng = [infer(alone, KEY, named(path), Scoring(0.2)).inference.score for path in PARTS[2:]]
         given = {"mm_per_px": 0.2, "area_mm2_thr": 2.5, "ok_are_fresh": True}
-        expected = alone.calibrate_ng(KEY, ok, ng, **given).as_dict()
+        expected = calibrate(alone, KEY, ok, ng, **given).as_dict()
         stored = (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes()
         (work / "models" / "Master1" / "Pattern" / "calib.json").unlink()
         status, out, _ = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--area-mm2-thr", "2.5")
@@ -327,10 +336,10 @@ class TestCalibrate:
 
     def test_scores_are_of_the_percentile_that_the_calibration_will_use(self, run, work, features, monkeypatch):
         maxima = [
-            service(work, features).infer(KEY, named(path), mm_per_px=0.2, score_percentile=100).inference.score
+            infer(service(work, features), KEY, named(path), Scoring(0.2, percentile=100)).inference.score
             for path in PARTS[:2]
         ]
-        service(work, features).calibrate_ng(KEY, [0.5], [], mm_per_px=0.2, score_percentile=50)  # is not to matter
+        calibrate(service(work, features), KEY, [0.5], [], mm_per_px=0.2, score_percentile=50)  # is not to matter
         printed = json.loads(run("calibrate", *ROI, *self.OK, "--score-percentile", "100")[1])
         assert printed["score_percentile"] == 100
         assert printed["p99_ok"] == float(np.percentile(maxima, 99))
@@ -349,7 +358,7 @@ class TestCalibrate:
         percentile = printed["percentile_choice"]["chosen"]
         assert printed["score_percentile"] == percentile
         ok = [
-            service(work, features).infer(KEY, named(path), mm_per_px=0.2, score_percentile=percentile).inference.score
+            infer(service(work, features), KEY, named(path), Scoring(0.2, percentile=percentile)).inference.score
             for path in PARTS[:2]
         ]
         assert printed["threshold"] == np.nextafter(min(ok), 2), "of three ranks the next part may take two"
@@ -369,7 +378,7 @@ class TestCalibrate:
         assert first[0] == 0
         kept = Path(name).read_bytes()
         assert [row["path"] for row in without_ms(kept)] == PARTS
-        monkeypatch.setattr(InspectionService, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
+        monkeypatch.setattr(scoring, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
         again = run("calibrate", *ROI, *self.OK, "--ng", "parts/a", "--scores", name)
         assert again[:2] == first[:2]
         assert Path(name).read_bytes() == kept
@@ -379,7 +388,7 @@ class TestCalibrate:
 
     def test_records_of_infer_before_calibration_are_scores(self, run, work, monkeypatch):
         run("infer", *ROI, "parts", "--out", "r.jsonl")
-        monkeypatch.setattr(InspectionService, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
+        monkeypatch.setattr(scoring, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
         status, out, _ = run("calibrate", *ROI, *self.OK, "--scores", "r.jsonl")
         assert status == 0
         scores = [record["score"] for record in records(Path("r.jsonl").read_text())][:2]
@@ -401,7 +410,7 @@ class TestCalibrate:
 
 class TestFit:
     def test_it_stores_and_prints_what_fit_ok_would(self, run, work, features, tmp_path):
-        expected = service(work, features).fit_ok(KEY, [named(path) for path in PARTS], mm_per_px=0.2)
+        expected = fit(service(work, features), KEY, [named(path) for path in PARTS], mm_per_px=0.2)
         stored = (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes()
         shutil.rmtree(work / "models")
         status, out, err = run("fit", *ROI, "parts")
@@ -461,11 +470,11 @@ class TestFit:
     def test_every_roi_has_a_checkpoint_of_its_own_whatever_the_images(self, run, work, monkeypatch):
         folders = set()
 
-        def noted(_self, _key, _images, *, checkpoint, **_rest):
+        def noted(_service, _key, _images, *, checkpoint, **_rest):
             folders.add(checkpoint)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(InspectionService, "fit_ok", noted)
+        monkeypatch.setattr(fit_command, "fit_images", noted)
         for roi, paths in [("A", ["parts"]), ("B", ["parts"]), ("A", ["parts/a"]), ("A", ["./parts"])]:
             run("fit", "Master1", roi, "--mm-per-px", "0.2", *paths)
         assert len(folders) == 2, "it knows images by their content: one may be mended, added or left out"

@@ -18,13 +18,17 @@ from backend.disk.datasets import NewSample
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import parse_shape
 from backend.service import datasets
+from backend.service.datasets import calibrate_stored, fit_stored, infer_stored
+from backend.service.fit import fit
+from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 
 KEY = RoiKey("Master1", "Pattern", "line 1")
 CIRCLE = '{"kind":"circle","cx":100,"cy":100,"r":90}'
-CALIBRATION = {"default_mm_per_px": 0.2, "score_percentile": None, "area_mm2_thr": None, "require_ng": True}
 
 
 @pytest.fixture
@@ -42,13 +46,17 @@ def store(service, label, contents, key=KEY, **metadata):
     return service.datasets.add(key, label, [NewSample(lambda c=c: c, ".png", metadata) for c in contents])
 
 
+def calibrate(service, *, require_ng=True, **options):
+    options = CalibrationOptions(**options)
+    return calibrate_stored(service, KEY, options, default_mm_per_px=0.2, require_ng=require_ng)
+
+
 def score(service, content, shape=None, percentile=None):
-    result = service.infer(
+    result = infer(
+        service,
         KEY,
         NamedImage("x.png", lambda: content),
-        mm_per_px=0.2,
-        shape=parse_shape(shape),
-        score_percentile=percentile,
+        Scoring(0.2, shape=parse_shape(shape), percentile=percentile),
     )
     return result.inference.score
 
@@ -57,7 +65,7 @@ def score(service, content, shape=None, percentile=None):
 def fitted(service, pngs):
     """Two OK images are stored, and a model that was fitted on other files of the same kind."""
     store(service, "ok", pngs[:2])
-    service.fit_ok(KEY, [NamedImage("x.bmp", lambda png=png: as_bmp(png)) for png in pngs[:2]], mm_per_px=0.2)
+    fit(service, KEY, [NamedImage("x.bmp", lambda png=png: as_bmp(png)) for png in pngs[:2]], mm_per_px=0.2)
     return service
 
 
@@ -65,7 +73,7 @@ def fitted(service, pngs):
 def fitted_on_its_own(service, pngs):
     """Two OK images are stored, and the model was fitted on them."""
     store(service, "ok", pngs[:2])
-    datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
     return service
 
 
@@ -78,12 +86,12 @@ def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_
     honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
     naive = [score(service, png) for png in pngs[:2]]
     assert min(honest) > max(naive)
-    done = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    done = calibrate(service, require_ng=False)
     assert done.calibration.threshold == choose_threshold(honest)
     assert done.warning is None
     assert done.calibration.promise.false_reject_rate_at_most is not None
     store(service, "ok", pngs[2:3])
-    with_a_fresh_one = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    with_a_fresh_one = calibrate(service, require_ng=False)
     assert with_a_fresh_one.calibration.threshold == choose_threshold([*honest, score(service, pngs[2], None, 99)])
 
 
@@ -92,7 +100,7 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
     other = InspectionService(
         Settings(models_dir=fitted_on_its_own.settings.models_dir, min_ok_samples=2, blur_sigma=3), features, store_
     )
-    done = datasets.calibrate(other, KEY, **{**CALIBRATION, "require_ng": False})
+    done = calibrate(other, require_ng=False)
     assert "not in the fit" in done.warning
     assert done.calibration.promise.false_reject_rate_at_most is None
     assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
@@ -104,27 +112,25 @@ def test_promise_has_a_condition_where_fitted_images_are_unknown(fitted_on_its_o
     found = service.fitted(KEY)
     kept = {name: value for name, value in found.metadata.items() if name not in ("images", "source")}
     service.store.save_memory(KEY, PatchCoreMemory(found.memory.embeddings, found.memory.token_hw), kept)
-    done = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+    done = calibrate(service, require_ng=False)
     assert "if the scores are ok_scores of the fit, or of parts that were not in it" in done.calibration.promise.text
     assert done.warning is None or "not in the fit" not in done.warning
 
 
 def test_copies_of_an_image_count_once(fitted, pngs):
-    options = {**CALIBRATION, "require_ng": False}
-    once = datasets.calibrate(fitted, KEY, **options).calibration
+    once = calibrate(fitted, require_ng=False).calibration
     store(fitted, "ok", [pngs[0], pngs[1], pngs[1]])
-    again = datasets.calibrate(fitted, KEY, **options).calibration
+    again = calibrate(fitted, require_ng=False).calibration
     assert (again.n_ok, again.threshold, again.promise) == (2, once.threshold, once.promise)
 
 
 def test_another_mask_than_the_fits_is_another_score(service, pngs):
     names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
-    datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
     honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
-    options = {**CALIBRATION, "require_ng": False}
-    assert datasets.calibrate(service, KEY, **options).calibration.threshold == choose_threshold(honest)
+    assert calibrate(service, require_ng=False).calibration.threshold == choose_threshold(honest)
     (service.datasets.folder(KEY) / "ok" / f"{names[0]}.json").write_text("{}")
-    done = datasets.calibrate(service, KEY, **options)
+    done = calibrate(service, require_ng=False)
     assert done.calibration.threshold == choose_threshold([score(service, pngs[0], None, 99), honest[1]])
     assert "not in the fit" in done.warning
 
@@ -133,14 +139,14 @@ def test_a_mask_that_cannot_be_used_leaves_the_images_of_a_fit_unscored(service,
     store(service, "ok", pngs[:1])
     store(service, "ok", pngs[1:2], shape_json='{"kind":"star"}')
     with capture_logs() as logged:
-        assert datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False).ok_scores is None
+        assert fit_stored(service, KEY, mm_per_px=0.2, keep_all=False).ok_scores is None
     assert [line["event"] for line in logged if line["log_level"] == "warning"] == ["fit.images_not_scored"]
 
 
 def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitted_on_its_own, pngs, features, tmp_path):
     fitted = fitted_on_its_own
     sent = InspectionService(Settings(models_dir=tmp_path / "b"), features, ModelStore(tmp_path / "b"))
-    sent.fit_ok(KEY, [NamedImage("x.png", lambda png=png: png) for png in pngs[:2]], mm_per_px=0.2)
+    fit(sent, KEY, [NamedImage("x.png", lambda png=png: png) for png in pngs[:2]], mm_per_px=0.2)
     assert fitted.store.memory_id(KEY) == sent.store.memory_id(KEY)
     assert fitted.recipes.mm_per_px("line 1") == 0.2
 
@@ -151,11 +157,11 @@ def test_calibration_equals_that_of_scores_from_single_inferences(fitted, pngs):
     store(fitted, "ng", pngs[3:5])
     ok = [score(fitted, pngs[0]), score(fitted, pngs[1]), score(fitted, pngs[2], CIRCLE)]
     ng = [score(fitted, png) for png in pngs[3:5]]
-    done = datasets.calibrate(fitted, KEY, **CALIBRATION)
+    done = calibrate(fitted)
     assert done.calibration.threshold == choose_threshold(ok, ng)
     assert (done.calibration.n_ok, done.calibration.n_ng, done.failed) == (3, 2, [])
     assert done.calibration.memory_id == fitted.store.memory_id(KEY)
-    median = datasets.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 50, "area_mm2_thr": 7.0})
+    median = calibrate(fitted, score_percentile=50, area_mm2_thr=7.0)
     assert median.calibration.threshold == choose_threshold(
         [score(fitted, pngs[0], None, 50), score(fitted, pngs[1], None, 50), score(fitted, pngs[2], CIRCLE, 50)],
         [score(fitted, png, None, 50) for png in pngs[3:5]],
@@ -166,13 +172,13 @@ def test_calibration_equals_that_of_scores_from_single_inferences(fitted, pngs):
 def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs, monkeypatch):
     """Images that were scored before keep their scores, and the threshold is that of all scores together."""
     store(fitted, "ng", pngs[3:4])
-    first = datasets.calibrate(fitted, KEY, **CALIBRATION)
-    judge, judged = fitted.judge, []
-    monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
-    assert datasets.calibrate(fitted, KEY, **CALIBRATION).calibration == first.calibration
+    first = calibrate(fitted)
+    judge, judged = datasets.judge, []
+    monkeypatch.setattr(datasets, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
+    assert calibrate(fitted).calibration == first.calibration
     assert judged == []
     store(fitted, "ng", pngs[4:5])
-    third = datasets.calibrate(fitted, KEY, **CALIBRATION)
+    third = calibrate(fitted)
     assert len(judged) == 1
     assert third.calibration.n_ng == 2
     assert third.calibration.threshold == choose_threshold(
@@ -182,9 +188,9 @@ def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs,
 
 def test_no_score_outlives_the_memory_bank_that_it_was_made_with(fitted, pngs):
     store(fitted, "ng", pngs[3:4])
-    first = datasets.calibrate(fitted, KEY, **CALIBRATION)
-    fitted.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[4])], mm_per_px=0.2)
-    second = datasets.calibrate(fitted, KEY, **CALIBRATION)
+    first = calibrate(fitted)
+    fit(fitted, KEY, [NamedImage("x.png", lambda: pngs[4])], mm_per_px=0.2)
+    second = calibrate(fitted)
     assert second.calibration.threshold != first.calibration.threshold
     assert second.calibration.threshold == choose_threshold(
         [score(fitted, png, None, 99) for png in pngs[:2]], [score(fitted, pngs[3], None, 99)]
@@ -195,52 +201,52 @@ def test_a_run_needs_a_place_in_the_queue(features, tmp_path, pngs):
     settings = Settings(models_dir=tmp_path, min_ok_samples=2, max_queue=1)
     service = InspectionService(settings, features, ModelStore(tmp_path))
     store(service, "ok", pngs[:2])
-    datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+    fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
     with service.inference_place(), pytest.raises(Busy):
-        datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+        calibrate(service, require_ng=False)
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
     with pytest.raises(InvalidRequest, match=r"0 OK images are stored .* a fit needs 2"):
-        datasets.fit(service, KEY, mm_per_px=0.2, keep_all=False)
+        fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
     with pytest.raises(MemoryNotFound):
-        datasets.calibrate(service, KEY, **CALIBRATION)
-    service.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
+        calibrate(service)
+    fit(service, KEY, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
     with pytest.raises(InvalidRequest, match="no OK images"):
-        datasets.calibrate(service, KEY, **CALIBRATION)
+        calibrate(service)
     store(service, "ok", pngs[:1])
     with pytest.raises(InvalidRequest, match=r"no NG images .* require_ng"):
-        datasets.calibrate(service, KEY, **CALIBRATION)
-    without = datasets.calibrate(service, KEY, **{**CALIBRATION, "require_ng": False})
+        calibrate(service)
+    without = calibrate(service, require_ng=False)
     assert (without.calibration.n_ng, "not in the fit" in without.warning) == (0, True), "one image has no others"
     store(service, "ng", [b"\x89PNG\r\n\x1a\n damaged"])
     with pytest.raises(InvalidRequest, match=r"too few images could be scored.*damaged"):
-        datasets.calibrate(service, KEY, **CALIBRATION)
+        calibrate(service)
 
 
 def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, monkeypatch):
-    judge = fitted.judge
+    judge = datasets.judge
 
     def judge_while_somebody_fits(*arguments, **options):
-        fitted.fit_ok(KEY, [NamedImage("x.png", lambda: pngs[3])], mm_per_px=0.2)
+        fit(fitted, KEY, [NamedImage("x.png", lambda: pngs[3])], mm_per_px=0.2)
         return judge(*arguments, **options)
 
-    monkeypatch.setattr(fitted, "judge", judge_while_somebody_fits)
+    monkeypatch.setattr(datasets, "judge", judge_while_somebody_fits)
     with pytest.raises(Conflict, match="fitted anew"):
-        datasets.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False})
+        calibrate(fitted, require_ng=False)
     assert fitted.fitted(KEY).calibration_state == "none"
 
 
 def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs):
     """A scale of 0 in the metadata of an image counts as none."""
     key = RoiKey("Master1", "Pattern")
-    service.fit_ok(key, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
+    fit(service, key, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
     for metadata in ({"mm_per_px": 0.5}, {"mm_per_px": 0}, {}):
         store(service, "ok", pngs[:1], key, **metadata)
 
     def scales(default):
         seen = []
-        datasets.infer(service, key, ["ok"], default_mm_per_px=default, with_heatmaps=False, on_judged=seen.append)
+        infer_stored(service, key, ["ok"], default_mm_per_px=default, with_heatmaps=False, on_judged=seen.append)
         return [(judged.mm_per_px, judged.error is None) for judged in seen]
 
     assert scales(0.3) == [(0.5, True), (0.3, True), (0.3, True)]
@@ -254,7 +260,7 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
     (folder / f"{names[1]}.json").write_text("{}")
     (folder / f"{names[2]}.json").write_text("{")
     seen = []
-    datasets.infer(fitted, KEY, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    infer_stored(fitted, KEY, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
     errors = [judged.error for judged in seen]
     assert errors[:2] == [None, None]
     assert "star" in errors[2]
@@ -266,7 +272,7 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
 def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
     monkeypatch.setattr(runs_module, "_LOG_EVERY_S", 0)
     with capture_logs() as logged:
-        datasets.infer(fitted, KEY, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None)
+        infer_stored(fitted, KEY, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None)
     (line,) = [line for line in logged if line["event"] == "infer_dataset.progress"]
     assert {name: line[name] for name in ("step", "done", "total")} == {"step": "score", "done": 1, "total": 2}
 
@@ -276,7 +282,7 @@ def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
     store(fitted, "ng", pngs[3:4], shape_json=json.loads(CIRCLE))
     store(fitted, "ng", pngs[3:4], shape_json="")
     seen = []
-    datasets.infer(fitted, KEY, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    infer_stored(fitted, KEY, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
     masked, also_masked, whole = (judged.result.inference for judged in seen)
     heatmaps = [judged.result.heatmap_png_base64 for judged in seen]
     assert masked.score == also_masked.score == score(fitted, pngs[3], CIRCLE)
@@ -288,11 +294,11 @@ def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
 def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, monkeypatch):
     store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
     store(fitted, "ng", pngs[3:5])
-    judge, judged = fitted.judge, []
-    monkeypatch.setattr(fitted, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
-    done = datasets.calibrate(fitted, KEY, **CALIBRATION, choose=True)
+    judge, judged = datasets.judge, []
+    monkeypatch.setattr(datasets, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
+    done = calibrate(fitted, choose=True)
     assert len(judged) == 5
-    again = datasets.calibrate(fitted, KEY, **CALIBRATION, choose=True)
+    again = calibrate(fitted, choose=True)
     assert len(judged) == 5, "the scores at all percentiles are kept"
     assert (again.calibration, again.choice) == (done.calibration, done.choice)
     assert done.choice.chosen == done.calibration.score_percentile
@@ -307,15 +313,15 @@ def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, 
 
 def test_percentile_is_not_chosen_without_ng_images_or_if_one_is_given(fitted, pngs):
     with pytest.raises(InvalidRequest, match=r"no NG images .* choose_percentile needs some"):
-        datasets.calibrate(fitted, KEY, **{**CALIBRATION, "require_ng": False}, choose=True)
+        calibrate(fitted, require_ng=False, choose=True)
     store(fitted, "ng", pngs[3:4])
     with pytest.raises(InvalidRequest, match="send one of them"):
-        datasets.calibrate(fitted, KEY, **{**CALIBRATION, "score_percentile": 99}, choose=True)
+        calibrate(fitted, score_percentile=99, choose=True)
 
 
 def test_a_target_rate_moves_the_threshold(fitted, pngs):
     store(fitted, "ng", pngs[3:5])
-    calibration = datasets.calibrate(fitted, KEY, **CALIBRATION, target_false_reject_rate=0.1).calibration
+    calibration = calibrate(fitted, target_false_reject_rate=0.1).calibration
     largest = max(score(fitted, png, None, 99) for png in pngs[:2])
     assert calibration.threshold == math.nextafter(largest, math.inf)
     assert calibration.promise.false_reject_rate_at_most is not None

@@ -13,7 +13,11 @@ from backend.app import create_app
 from backend.common.config import Settings
 from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory
+from backend.service.calibrate import calibrate as calibrate_scores
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.roll_back import roll_back
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.test_storage import unit_rows
@@ -51,7 +55,7 @@ def inspect(service, parts):
 
 
 def calibrate(service, ok_scores):
-    service.calibrate_ng(KEY, ok_scores, [0.75], mm_per_px=0.2)
+    calibrate_scores(service, KEY, ok_scores, [0.75], mm_per_px=0.2)
 
 
 def test_drift_route_tells_what_is_known_from_first_request_to_reset(client, service):
@@ -147,7 +151,7 @@ def test_reset_to_unknown_ok_scores_is_refused_and_changes_nothing(client, servi
     assert client.post("/drift/reset", json=IDS).json()["verdict"] == "none", "without a calibration nothing compares"
     calibrate(service, scores(0, 100))
     calibrate(service, scores(1, 100, mean=0.47))
-    service.roll_back(KEY)  # to the calibration before, whose scores nobody kept
+    roll_back(service, KEY)  # to the calibration before, whose scores nobody kept
     inspect(service, [0.9] * 30)
     assert client.get("/drift", params=IDS).json()["verdict"] == "drift"
     reply = client.post("/drift/reset", json=IDS)
@@ -168,7 +172,7 @@ def test_only_inferences_over_http_are_production(features, tmp_path, images, mo
     service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
     service.store.save_memory(KEY, PatchCoreMemory.build(unit_rows(20, 384, 1), features.token_hw, 1.0), {})
     content = cv2.imencode(".png", images[0])[1].tobytes()
-    service.infer(KEY, NamedImage("1.png", lambda: content), mm_per_px=0.2)
+    infer(service, KEY, NamedImage("1.png", lambda: content), Scoring(0.2))
     with TestClient(create_app(service.settings, service)) as client:
         fields = {**IDS, "mm_per_px": "0.2"}
         client.post("/infer", data=fields, files={"image": ("1.png", content, "image/png")}).raise_for_status()

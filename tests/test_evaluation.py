@@ -24,7 +24,11 @@ from backend.features import DinoV2Features
 from backend.infer import to_image_grid
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory
+from backend.service.calibrate import calibrate
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.conftest import SHARED
@@ -141,11 +145,11 @@ class TestResults:
         def named(path):
             return NamedImage(str(path), path.read_bytes)
 
-        fit = service.fit_ok(key, [named(path) for path in sorted((part / "train/good").iterdir())], mm_per_px=1)
-        assert (found["n_embeddings"], found["bank_size"]) == (fit.n_embeddings, fit.coreset_size)
-        service.calibrate_ng(key, found["ok_scores"], [], mm_per_px=1, area_mm2_thr=0)
+        fitted = fit(service, key, [named(path) for path in sorted((part / "train/good").iterdir())], mm_per_px=1)
+        assert (found["n_embeddings"], found["bank_size"]) == (fitted.n_embeddings, fitted.coreset_size)
+        calibrate(service, key, found["ok_scores"], [], mm_per_px=1, area_mm2_thr=0)
         for image in found["images"]:
-            judged = service.infer(key, named(part / "test" / image["name"]), mm_per_px=1)
+            judged = infer(service, key, named(part / "test" / image["name"]), Scoring(1))
             assert image["score"] == judged.inference.score
             assert image["rejected"] == (judged.decision == "ng")
             assert image["n_regions"] == len(judged.inference.regions)
@@ -191,9 +195,9 @@ class TestResults:
         (found,) = results(tmp_path / "evaluation-part")["categories"]
         service = InspectionService(Settings(score_percentile=95), features, ModelStore(tmp_path / "elsewhere"))
         images = [NamedImage(path.name, path.read_bytes) for path in sorted((part / "train/good").iterdir())]
-        fit = service.fit_ok(RoiKey("R", "P"), images, mm_per_px=1)
-        assert len(fit.ok_scores) == 4
-        assert found["ok_scores"] == pytest.approx(fit.ok_scores, abs=1e-6), "a fit rounds them"
+        fitted = fit(service, RoiKey("R", "P"), images, mm_per_px=1)
+        assert len(fitted.ok_scores) == 4
+        assert found["ok_scores"] == pytest.approx(fitted.ok_scores, abs=1e-6), "a fit rounds them"
         assert found["threshold"] == np.percentile(found["ok_scores"], 99)
 
     def test_single_training_image_gives_no_threshold_but_other_measures(self, run, part, tmp_path):

@@ -29,7 +29,10 @@ from backend.disk import fitted as fitted_module
 from backend.disk.fitted import FittedRoi
 from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer as infer_image
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.test_layout import AWKWARD
@@ -166,7 +169,7 @@ def test_the_same_images_fitted_twice_write_the_same_memory(features, images, tm
     for name in ("once", "again"):
         service = InspectionService(Settings(models_dir=tmp_path / name), features, ModelStore(tmp_path / name))
         named = [NamedImage(f"{i}.png", lambda i=i: content[i]) for i in range(2)]
-        result = service.fit_ok(KEY, named, mm_per_px=0.2)
+        result = fit(service, KEY, named, mm_per_px=0.2)
         assert (result.n_embeddings, result.coreset_size, result.token_hw) == (2048, 41, (32, 32))
         written.append((tmp_path / name / "Master1" / "Pattern" / "memory.npz").read_bytes())
     assert written[0] == written[1]
@@ -1036,7 +1039,7 @@ def service(features, tmp_path):
 
 def infer(service, images):
     content = encoded(images[0])
-    return service.infer(KEY, NamedImage("part.png", lambda: content), mm_per_px=0.2)
+    return infer_image(service, KEY, NamedImage("part.png", lambda: content), Scoring(0.2))
 
 
 def test_a_roi_without_a_memory_is_memory_not_found(service, images):
@@ -1089,7 +1092,7 @@ def test_fit_of_default_warns_of_recipes_with_stale_calibrations(service, images
         content = [encoded(images[number]) for number in numbers]
         named = [NamedImage(f"{i}.png", lambda i=i, content=content: content[i]) for i in range(2)]
         with capture_logs() as logged:
-            service.fit_ok(KEY, named, mm_per_px=0.2)
+            fit(service, KEY, named, mm_per_px=0.2)
         if service.store.load(line).calibration is None:
             service.store.save_calibration(line, calibration_of(service.store.load(line)))
     assert [line["recipe_id"] for line in logged if line["event"] == "calibration.stale"] == ["line 1"]
@@ -1106,7 +1109,7 @@ def test_first_fit_of_a_recipe_that_fails_once_stored_locks_the_recipe(service, 
 
     monkeypatch.setattr(files, "sync_folder", fails)
     with pytest.raises(StorageError, match="Input/output error"):
-        service.fit_ok(line, [NamedImage("a.png", lambda: content)], mm_per_px=0.2)
+        fit(service, line, [NamedImage("a.png", lambda: content)], mm_per_px=0.2)
     assert service.store.load(line) is not None
     assert service.recipes.mm_per_px("line 1") == 0.2
 

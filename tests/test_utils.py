@@ -17,7 +17,10 @@ from backend.common.config import Settings
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
 from backend.common.files import make_folder, read_small, write_atomic
 from backend.common.roi_key import RoiKey
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import (
     ImageLimits,
@@ -382,10 +385,10 @@ def test_16_bit_palette_and_alpha_images_score_as_plain_8_bit_rgb(features, imag
     service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
     key = RoiKey("Master1", "Pattern")
     good, other = (np.ascontiguousarray(image[..., ::-1]) for image in (images[0], images[1]))
-    service.fit_ok(key, [NamedImage("good.png", lambda: saved(good))], mm_per_px=0.2)
+    fit(service, key, [NamedImage("good.png", lambda: saved(good))], mm_per_px=0.2)
 
     def score(content):
-        result = service.infer(key, NamedImage("part.png", lambda: content), mm_per_px=0.2)
+        result = infer(service, key, NamedImage("part.png", lambda: content), Scoring(0.2))
         return result.inference.score, result.heatmap_png_base64
 
     grey = np.ascontiguousarray(other[..., 1])

@@ -20,7 +20,12 @@ from backend.disk import fitted as fitted_module
 from backend.disk import memory_file, versions
 from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory
+from backend.service.calibrate import calibrate as calibrate_scores
+from backend.service.fit import fit as fit_images
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.roll_back import roll_back
+from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.test_storage import (
@@ -654,10 +659,10 @@ def test_a_version_of_another_extractor_is_refused_and_says_what_differs(service
     with pytest.raises(
         IncompatibleMemory, match=f"version 1 of .* another extractor .*{expected}.*nothing was changed"
     ):
-        service.roll_back(KEY)
+        roll_back(service, KEY)
     assert snapshot(tmp_path) == before
     service.store.save_memory(KEY, served_memory(service, 3), {"extractor": identity})
-    version, fitted = service.roll_back(KEY)
+    version, fitted = roll_back(service, KEY)
     assert (version.number, same_memory(fitted, served_memory(service, 2))) == (2, True)
 
 
@@ -667,23 +672,23 @@ def test_a_version_of_another_scale_than_the_recipes_is_refused(service, tmp_pat
     with service.recipes.settling(IN_RECIPE.recipe_id, 0.2):
         pass
     with pytest.raises(Conflict, match=r"version 1 of .* mm_per_px 0\.3, and its recipe is locked to 0\.2; nothing"):
-        service.roll_back(IN_RECIPE)
+        roll_back(service, IN_RECIPE)
     service.store.save_memory(IN_RECIPE, served_memory(service, 3), {"mm_per_px": 0.2})
-    assert service.roll_back(IN_RECIPE)[0].number == 2
+    assert roll_back(service, IN_RECIPE)[0].number == 2
 
 
 def test_what_was_inferred_before_a_change_is_inferred_after_rolling_back(service, images):
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images]
     named = [NamedImage(f"{i}.png", lambda png=png: png) for i, png in enumerate(pngs)]
-    service.fit_ok(KEY, named[:2], mm_per_px=0.2)
-    service.calibrate_ng(KEY, [0.3], [], mm_per_px=0.2)
-    before = service.infer(KEY, named[4], mm_per_px=0.2)
-    service.fit_ok(KEY, named[2:4], mm_per_px=0.2)
-    service.calibrate_ng(KEY, [0.9], [], mm_per_px=0.2)
-    between = service.infer(KEY, named[4], mm_per_px=0.2)
+    fit_images(service, KEY, named[:2], mm_per_px=0.2)
+    calibrate_scores(service, KEY, [0.3], [], mm_per_px=0.2)
+    before = infer(service, KEY, named[4], Scoring(0.2))
+    fit_images(service, KEY, named[2:4], mm_per_px=0.2)
+    calibrate_scores(service, KEY, [0.9], [], mm_per_px=0.2)
+    between = infer(service, KEY, named[4], Scoring(0.2))
     assert between.inference.score != before.inference.score
-    service.roll_back(KEY, 2)
-    after = service.infer(KEY, named[4], mm_per_px=0.2)
+    roll_back(service, KEY, 2)
+    after = infer(service, KEY, named[4], Scoring(0.2))
     assert (after.inference, after.heatmap_png_base64) == (before.inference, before.heatmap_png_base64)
     assert (after.calibration, after.decision) == (before.calibration, before.decision)
 
@@ -719,7 +724,7 @@ class TestCommands:
             return InspectionService(settings, features, ModelStore(settings.models_dir))
 
         monkeypatch.setattr(InspectionService, "open", opened)
-        monkeypatch.setattr("backend.service.inspection.differences_from", lambda _features, _fitted: [])
+        monkeypatch.setattr("backend.service.roll_back.differences_from", lambda _features, _fitted: [])
         status, printed, _ = run("rollback", "Master1", "Pattern", "--version", "2")
         assert status == 0
         assert json.loads(printed) == {

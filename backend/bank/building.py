@@ -14,7 +14,6 @@ from backend.bank.images import BankImage, as_metadata, images_now
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
 from backend.bank.memory_limits import check_bank
 from backend.common.errors import Conflict, DamagedMemory
-from backend.disk.fitted import FittedRoi
 from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
 
 Turn = Callable[[], AbstractContextManager[object]]
@@ -28,7 +27,7 @@ class Base:
     """The model that a fit appends to.
 
     Attributes:
-        fitted: it, as it was found.
+        memory: its bank.
         covering_radius: distance within which the bank covers the images that it was built from.
         coreset_rate: share of their patches that it was to keep.
         n_images, n_embeddings: how many it was built from.
@@ -37,7 +36,7 @@ class Base:
         thumbnails: of each of them; empty bytes where none was kept.
     """
 
-    fitted: FittedRoi
+    memory: PatchCoreMemory
     covering_radius: float
     coreset_rate: float
     n_images: int
@@ -46,17 +45,16 @@ class Base:
     source: str | None
     thumbnails: list[bytes]
 
-    @property
-    def memory(self) -> PatchCoreMemory:
-        """Its bank."""
-        return self.fitted.memory
-
     @classmethod
-    def of(cls, fitted: FittedRoi, thumbnails: list[bytes], blur_sigma: float) -> "Base":
+    def of(
+        cls, memory: PatchCoreMemory, metadata: dict[str, Any], name: str, thumbnails: list[bytes], blur_sigma: float
+    ) -> "Base":
         """What a stored model is to a fit that appends to it.
 
         Args:
-            fitted: the model.
+            memory: its bank.
+            metadata: what the fit recorded about it.
+            name: of its ROI, for messages.
             thumbnails: see `Base`.
             blur_sigma: as of inferences now.
 
@@ -65,18 +63,18 @@ class Base:
             DamagedMemory: what is recorded makes no sense.
         """
         try:
-            radius, rate = (float(fitted.metadata[name]) for name in ("covering_radius", "coreset_rate"))
-            n_images, n_embeddings = (int(fitted.metadata[name]) for name in ("n_images", "n_embeddings"))
+            radius, rate = (float(metadata[field]) for field in ("covering_radius", "coreset_rate"))
+            n_images, n_embeddings = (int(metadata[field]) for field in ("n_images", "n_embeddings"))
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise Conflict(
-                f"{fitted.key} was fitted by an earlier version and cannot be appended to: fit it anew on all images"
+                f"{name} was fitted by an earlier version and cannot be appended to: fit it anew on all images"
             ) from exc
         if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
             raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
-        images = images_now(fitted.metadata, blur_sigma)
+        images = images_now(metadata, blur_sigma)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
-        return cls(fitted, radius, rate, *counts, images, fitted.metadata.get("source"), pictures)
+        return cls(memory, radius, rate, *counts, images, metadata.get("source"), pictures)
 
 
 @dataclass(frozen=True)

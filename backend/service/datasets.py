@@ -9,8 +9,6 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from backend.bank.images import OwnImages
-from backend.calib import SEEN_IN_THE_FIT, Calibration
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
@@ -21,9 +19,12 @@ from backend.disk.progress import Progress
 from backend.disk.recipes import same_scale
 from backend.disk.score_cache import ScoreCache
 from backend.roi_mask import Shape, build_mask, parse_shape
-from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
+from backend.service.fit import fit
+from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
+from backend.service.judge import judge
 from backend.service.results import FitResult, InferResult
+from backend.service.scoring import Scoring
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
 
 log: Any = structlog.get_logger(__name__)
@@ -49,25 +50,19 @@ class Judged(Generic[Result]):
 
 
 @dataclass(frozen=True)
-class DatasetCalibration:
+class DatasetCalibration(ImageCalibration):
     """A calibration from stored images.
 
     Attributes:
         fitted: the model that it was made for.
-        calibration: as it was stored.
         failed: images that could not be scored; it rests on the others.
-        warning: what the numbers cannot promise.
-        choice: the percentile that was chosen, where that was asked for.
     """
 
     fitted: FittedRoi
-    calibration: Calibration
     failed: list[Judged[tuple[float, ...]]]
-    warning: str | None
-    choice: PercentileChoice | None
 
 
-def store(
+def store_images(
     service: InspectionService, key: RoiKey, label: Label, images: list[NamedImage], metas: list[dict[str, Any]]
 ) -> list[str]:
     """Check all images, then store them.
@@ -109,7 +104,7 @@ def store(
         return service.datasets.add(key, label, samples)
 
 
-def fit(
+def fit_stored(
     service: InspectionService,
     key: RoiKey,
     *,
@@ -125,11 +120,11 @@ def fit(
     Args:
         service: who fits.
         key: the ROI.
-        mm_per_px, keep_all, append, thumbnails, on_progress, checkpoint: as for `InspectionService.fit_ok`.
+        mm_per_px, keep_all, append, thumbnails, on_progress, checkpoint: as for `fit`.
 
     Raises:
         InvalidRequest: fewer of them than ``MIN_OK_SAMPLES``.
-        BackendError: as `InspectionService.fit_ok`.
+        BackendError: as `fit`.
     """
     samples = service.datasets.samples(key, "ok")
     needed = service.settings.min_ok_samples
@@ -139,7 +134,8 @@ def fit(
         )
     images = [NamedImage(sample.name, sample.read) for sample in samples]
     shapes = _usable_shapes(service, samples)
-    return service.fit_ok(
+    return fit(
+        service,
         key,
         images,
         mm_per_px=mm_per_px,
@@ -154,116 +150,83 @@ def fit(
     )
 
 
-def calibrate(
+def calibrate_stored(
     service: InspectionService,
     key: RoiKey,
+    options: CalibrationOptions,
     *,
     default_mm_per_px: float | None,
-    score_percentile: float | None,
-    area_mm2_thr: float | None,
     require_ng: bool,
-    target_false_reject_rate: float | None = None,
-    choose: bool = False,
 ) -> DatasetCalibration:
-    """Score the stored images and choose the ROI's threshold from them.
-
-    An image that was in the fit gets its score by the memory bank of the others, as the fit made it. Copies of an image
-    count once.
+    """Score the stored images and choose the ROI's threshold from them; see `ImageScores`.
 
     Args:
         service: who scores them.
         key: the ROI.
+        options: what is asked for; a choice of the percentile needs NG images.
         default_mm_per_px: for images that do not say, of a recipe that is not locked.
-        score_percentile, area_mm2_thr: as for `InspectionService.calibrate_ng`.
         require_ng: refuse without NG images.
-        target_false_reject_rate: as for `calib.calibrate`.
-        choose: choose the percentile by `choose_percentile`, from one inference of each image; it needs NG images.
 
     Raises:
         InvalidRequest: a percentile is given and shall be chosen; no OK image, or no NG image where they are required,
             is stored or could be scored.
         Conflict: the ROI was fitted anew meanwhile; nothing was calibrated.
-        BackendError: as `InspectionService.infer` and `InspectionService.calibrate_ng`.
+        BackendError: as `infer` and `calibrate`.
     """
     fitted = service.fitted(key)
-    ok, ng = service.datasets.samples(key, "ok"), service.datasets.samples(key, "ng")
-    if not ok:
-        raise InvalidRequest(f"no OK images are stored for {key}: upload some")
-    if choose and score_percentile is not None:
-        raise InvalidRequest("score_percentile is given, and choose_percentile asks to choose it: send one of them")
-    if choose and not ng:
-        raise InvalidRequest(f"no NG images are stored for {key}, and choose_percentile needs some: upload them first")
-    if require_ng and not ng:
-        raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
-    percentile = service.settings.score_percentile if score_percentile is None else score_percentile
-    percentiles = CANDIDATES if choose else (percentile,)
-    own = OwnImages(fitted.metadata, service.settings.blur_sigma)
-    by_the_bank: set[str] = set()
-    digests: dict[str, str] = {}
-    counted: set[tuple[Label, str]] = set()  # a copy of an image tells nothing new
+    samples = _samples_to_calibrate(service, key, options, require_ng=require_ng)
+    percentiles = options.percentiles(service.settings.score_percentile)
+    scores = ImageScores(fitted, service.settings.blur_sigma, percentiles)
     known = _score_cache(service, key, fitted, percentiles)
-    scores: dict[Label, list[tuple[float, ...]]] = {"ok": [], "ng": []}
+    digests: dict[str, str] = {}
     scales: list[float] = []
     failed: list[Judged[tuple[float, ...]]] = []
 
     def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
         content = image.read()
         digest = digests[image.name] = hashlib.sha256(content).hexdigest()
-        honest = own.scores(digest, shape, percentiles)
+        honest = scores.by_the_others(digest, shape)
         if honest is not None:
             return honest
-        by_the_bank.add(digest)
         found = known.get(content, shape)
         if found is None or len(found) != len(percentiles):
             once = NamedImage(image.name, lambda: content)
-            result = service.judge(
-                fitted,
-                once,
-                mm_per_px=mm_per_px,
-                shape=shape,
-                score_percentile=percentiles[0],
-                percentiles=percentiles[1:],
-                with_heatmap=False,
-            )
-            found = (result.inference.score, *result.inference.scores)
+            scoring = Scoring(mm_per_px, shape, percentiles[0], percentiles[1:])
+            finding = judge(service, fitted, once, scoring, with_heatmap=False).inference
+            found = (finding.score, *finding.scores)
             known.put(content, shape, found)
         return found
 
     def keep(judged: Judged[tuple[float, ...]]) -> None:
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
-        elif (judged.sample.label, digests[judged.sample.name]) not in counted:
-            counted.add((judged.sample.label, digests[judged.sample.name]))
-            scores[judged.sample.label].append(judged.result)
+        elif (image := (judged.sample.label, digests[judged.sample.name])) not in scores:
+            scores.add(*image, judged.result)
             scales.append(judged.mm_per_px)
 
-    _judge_all(service, key, "calibrate_dataset", [*ok, *ng], default_mm_per_px, score, keep)
-    if not scores["ok"] or ((require_ng or choose) and not scores["ng"]):
+    _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, score, keep)
+    if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
-    by_percentile = {
-        label: dict(zip(percentiles, map(list, zip(*of_images, strict=True)), strict=True)) if of_images else {}
-        for label, of_images in scores.items()
-    }
-    choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if choose else None
-    percentile = choice.chosen if choice else percentile
-    are_fresh = own.are_fresh(by_the_bank)
-    calibration = service.calibrate_ng(
-        key,
-        by_percentile["ok"][percentile],
-        by_percentile["ng"].get(percentile, []),
-        mm_per_px=scales[0],
-        area_mm2_thr=area_mm2_thr,
-        score_percentile=percentile,
-        memory_id=fitted.memory_id,
-        target_false_reject_rate=target_false_reject_rate,
-        n_candidates=len(percentiles),
-        ok_are_fresh=are_fresh,
-    )
-    warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if are_fresh is False else None) if text]
-    return DatasetCalibration(fitted, calibration, failed, "; ".join(warnings) or None, choice)
+    done = scores.calibrate(service, key, scales[0], options)
+    return DatasetCalibration(**vars(done), fitted=fitted, failed=failed)
 
 
-def infer(
+def _samples_to_calibrate(
+    service: InspectionService, key: RoiKey, options: CalibrationOptions, *, require_ng: bool
+) -> list[Sample]:
+    ok, ng = service.datasets.samples(key, "ok"), service.datasets.samples(key, "ng")
+    if not ok:
+        raise InvalidRequest(f"no OK images are stored for {key}: upload some")
+    if options.choose and options.score_percentile is not None:
+        raise InvalidRequest("score_percentile is given, and choose_percentile asks to choose it: send one of them")
+    if options.choose and not ng:
+        raise InvalidRequest(f"no NG images are stored for {key}, and choose_percentile needs some: upload them first")
+    if require_ng and not ng:
+        raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
+    return [*ok, *ng]
+
+
+def infer_stored(
     service: InspectionService,
     key: RoiKey,
     labels: Sequence[Label],
@@ -272,13 +235,13 @@ def infer(
     with_heatmaps: bool,
     on_judged: Callable[[Judged[InferResult]], None],
 ) -> FittedRoi:
-    """Judge the stored images, each as `InspectionService.infer` would.
+    """Judge the stored images, each as `infer` would.
 
     Args:
         service: who judges them.
         key: the ROI.
         labels: classes of images, in the order of the result.
-        default_mm_per_px: as for `calibrate`.
+        default_mm_per_px: as for `calibrate_stored`.
         with_heatmaps: encode the heatmaps.
         on_judged: called with each image as soon as it is judged; results are not kept, since runs are long.
 
@@ -286,15 +249,15 @@ def infer(
         The model that all of them were compared with.
 
     Raises:
-        BackendError: as `InspectionService.infer`, where it is not about one image.
+        BackendError: as `infer`, where it is not about one image.
     """
     fitted = service.fitted(key)
     samples = [sample for label in labels for sample in service.datasets.samples(key, label)]
 
-    def judge(image: NamedImage, mm_per_px: float, shape: Shape | None) -> InferResult:
-        return service.judge(fitted, image, mm_per_px=mm_per_px, shape=shape, with_heatmap=with_heatmaps)
+    def judge_sample(image: NamedImage, mm_per_px: float, shape: Shape | None) -> InferResult:
+        return judge(service, fitted, image, Scoring(mm_per_px, shape), with_heatmap=with_heatmaps)
 
-    _judge_all(service, key, "infer_dataset", samples, default_mm_per_px, judge, on_judged)
+    _judge_all(service, key, "infer_dataset", samples, default_mm_per_px, judge_sample, on_judged)
     return fitted
 
 

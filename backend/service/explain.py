@@ -20,6 +20,7 @@ from backend.infer import Finding
 from backend.roi_mask import Shape, build_mask
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
+from backend.service.scoring import Scoring
 from backend.utils import ImageLimits, NamedImage, decode_image
 
 _MOST_THUMBNAIL_BYTES = 1 << 20
@@ -103,7 +104,7 @@ def explain(
             height, width = pixels.shape[:2]
             if place is not None and not (place[0] < width and place[1] < height):
                 raise InvalidRequest(f"x, y: ({place[0]}, {place[1]}) is outside the image of {width}x{height} pixels")
-            inference, calibration = service.run_engine(fitted, pixels, mm_per_px=mm_per_px, shape=shape)
+            inference, calibration = service.run_engine(fitted, pixels, Scoring(mm_per_px, shape))
             found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), place)
             panels = [panel_of_place(reason, pixels) for reason in found] if with_pictures else []
             finding = Finding(inference.score, inference.regions, inference.scores)

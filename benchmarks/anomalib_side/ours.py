@@ -9,7 +9,10 @@ from backend.common.config import load_settings
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import RequestRecord, recording
 from backend.patchcore import k_center_greedy
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.judge import infer
+from backend.service.scoring import Scoring
 from backend.utils import NamedImage
 from benchmarks.anomalib_side.worker import serve
 from benchmarks.coreset import plain_loop
@@ -30,13 +33,13 @@ class Ours:
         named = [NamedImage(Path(image).name, Path(image).read_bytes) for image in images]
         record = RequestRecord("fit")
         with recording(record):
-            result = self._service.fit_ok(_KEY, named, mm_per_px=0.5, keep_all=keep_all)
+            result = fit(self._service, _KEY, named, mm_per_px=0.5, keep_all=keep_all)
         return {"bank": result.coreset_size, "coreset_s": record.timings_ms["coreset"] / 1000}
 
     def infer(self, image: str) -> dict[str, Any]:
         """Score one image file, heatmap included."""
         path = Path(image)
-        result = self._service.infer(_KEY, NamedImage(path.name, path.read_bytes), mm_per_px=0.5)
+        result = infer(self._service, _KEY, NamedImage(path.name, path.read_bytes), Scoring(0.5))
         return {"score": result.inference.score}
 
     def load(self, embeddings: str) -> None:

@@ -35,8 +35,8 @@ from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
-from backend.service import datasets
-from backend.service.datasets import Judged
+from backend.service.datasets import Judged, calibrate_stored, infer_stored, store_images
+from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
 
@@ -134,7 +134,7 @@ def _add_upload(label: Label) -> None:
         async with complete_form(request, max_files=max_files, also_fields=max_files) as form:
             key = roi_key(await read_fields(form, RoiIds), recipe)
             images, metas = images_of(form), await metas_of(form)
-            files = await run_in_threadpool(datasets.store, service, key, label, images, metas)
+            files = await run_in_threadpool(store_images, service, key, label, images, metas)
         annotate(n_images=len(files), label=label)
         return UploadReply(**ids_of(key, request_id), label=label, files=files)
 
@@ -204,16 +204,10 @@ def calibrate_dataset(
 ) -> CalibrateDatasetReply:
     """Score the stored images and choose and store the ROI's threshold; see /runs for how far it is."""
     key = roi_key(body, recipe)
-    done = datasets.calibrate(
-        service,
-        key,
-        default_mm_per_px=body.default_mm_per_px,
-        score_percentile=body.score_percentile,
-        area_mm2_thr=body.area_mm2_thr,
-        require_ng=body.require_ng,
-        target_false_reject_rate=body.target_false_reject_rate,
-        choose=body.choose_percentile,
+    options = CalibrationOptions(
+        body.score_percentile, body.area_mm2_thr, body.target_false_reject_rate, body.choose_percentile
     )
+    done = calibrate_stored(service, key, options, default_mm_per_px=body.default_mm_per_px, require_ng=body.require_ng)
     values = vars(done.calibration)
     percentile = done.calibration.score_percentile
     failed = [
@@ -255,7 +249,7 @@ def infer_dataset(
             n_errors += judged.result is None
 
         reply.write(b'{"items":[')
-        fitted = datasets.infer(
+        fitted = infer_stored(
             service,
             key,
             list(dict.fromkeys(body.labels or ("ok", "ng"))),

@@ -9,6 +9,7 @@ from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
 from backend.api.routes.datasets import ids_of, model_reply
 from backend.api.schemas.common import RollbackReply, VersionsReply, version_reply
 from backend.api.schemas.inspection import RoiIds, RollbackRequest
+from backend.service.roll_back import roll_back as roll_back_model
 
 router = APIRouter()
 
@@ -31,7 +32,7 @@ def versions(
 def roll_back(body: RollbackRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> RollbackReply:
     """Serve an earlier model of the ROI again, with its calibration; the one before is kept as the newest version."""
     key = roi_key(body, recipe)
-    version, fitted = service.roll_back(key, body.version)
+    version, fitted = roll_back_model(service, key, body.version)
     return RollbackReply(
         **ids_of(key, request_id),
         version=version.number,

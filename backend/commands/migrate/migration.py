@@ -26,8 +26,7 @@ from backend.disk.datasets import LABELS, Label
 from backend.disk.layout import HISTORY_FOLDER, checkpoint_folder, current_place
 from backend.disk.locking import writing
 from backend.disk.recipes import RecipeStore, read_settings, same_scale
-from backend.service import datasets
-from backend.service.datasets import scale_of
+from backend.service.datasets import fit_stored, scale_of
 from backend.service.inspection import InspectionService
 from backend.utils import utc_now
 
@@ -341,7 +340,7 @@ class _Migration:
         checkpoint = checkpoint_folder(self._root, refit.key)
         try:
             with step_bars() as on_progress:
-                result = datasets.fit(
+                result = fit_stored(
                     service,
                     refit.key,
                     mm_per_px=refit.mm_per_px,

@@ -1,0 +1,145 @@
+"""What commands share on the command line: arguments, their types, and the fields that they become."""
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from backend.api.schemas.inspection import RoiIds
+from backend.common.config import Settings
+from backend.common.errors import InvalidRequest
+from backend.common.roi_key import RoiKey, check_recipe
+
+IMAGES = """
+Images are canonical ROIs: PNG, JPEG, BMP or WebP files, already cropped and rotated. Folders are read with all that
+is below them, in natural order (2.png before 10.png); other and hidden files in them are ignored."""
+RECORDS = """
+FILE gets one record per image, each as soon as it is made. Given the same command again, a run goes on where it
+stopped, even where it was killed. Records of another memory bank, calibration, --mm-per-px, --shape or of an image
+that has changed are never mixed in: the run refuses, and you give another FILE or --restart."""
+_ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI", "recipe_id": "--recipe"}
+
+Fields = TypeVar("Fields", bound=BaseModel)
+Run = Callable[[Settings, argparse.Namespace], None]
+"""What a command does."""
+
+
+class Commands(Protocol):
+    """Where a command adds itself: what `argparse.ArgumentParser.add_subparsers` gives."""
+
+    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
+        """Add the parser of a command."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions and examples, and gives options the room that ours need."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=120)
+
+
+def add_command(
+    commands: Commands, name: str, run: Run, summary: str, text: str = "", epilog: str = ""
+) -> argparse.ArgumentParser:
+    """Add a command.
+
+    Args:
+        commands: where.
+        name: of the command.
+        run: what it does.
+        summary: one line, for the list of commands.
+        text, epilog: what its help says after that, and at its end.
+    """
+    added = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.{text}",
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    added.set_defaults(run=run)
+    return added
+
+
+def add_ids(parser: argparse.ArgumentParser) -> None:
+    """Add the ids of a ROI."""
+    parser.add_argument("role_id", metavar="ROLE", help="inspection role, as the GUI names it")
+    parser.add_argument("roi_id", metavar="ROI", help="region of interest within the role")
+    parser.add_argument("--recipe", dest="recipe_id", metavar="NAME", help="recipe of the ROI; default: none")
+
+
+def add_roi(parser: argparse.ArgumentParser) -> None:
+    """Add the ids of a ROI and its scale."""
+    add_ids(parser)
+    parser.add_argument("--mm-per-px", required=True, metavar="MM", help="millimetres per pixel of the images")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add the paths of images."""
+    parser.add_argument("images", metavar="PATH", nargs="+", help="image, or folder with all images below it")
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add the mask of the images."""
+    parser.add_argument(
+        "--shape",
+        metavar="JSON",
+        help='mask in pixels of each image, such as {"kind":"circle","cx":128,"cy":128,"r":120}',
+    )
+
+
+def add_restart(parser: argparse.ArgumentParser) -> None:
+    """Add the option that forgets what an earlier run wrote."""
+    parser.add_argument("--restart", action="store_true", help="forget what is in FILE and begin anew")
+
+
+def percentile(text: str) -> float:
+    """Type of an argument: a percentile."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) <= 100:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, at most 100")
+
+
+def natural_number(text: str) -> int:
+    """Type of an argument: a whole number from 1 on."""
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+
+
+def natural_numbers(text: str) -> list[int]:
+    """Type of an argument: several of them, in order, each once."""
+    return sorted({natural_number(item) for item in text.split(",")})
+
+
+def fields_of(model: type[Fields], options: argparse.Namespace, **others: Any) -> Fields:
+    """The fields as over HTTP, by the same rules.
+
+    Raises:
+        InvalidRequest: one of them is out of range; the message names the argument.
+    """
+    given = {name: getattr(options, name, None) for name in ("role_id", "roi_id", "recipe_id", "mm_per_px")}
+    values = {name: value for name, value in given.items() if name in model.model_fields} | others
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        names = [str(item["loc"][0]) for item in exc.errors()]
+        arguments = [_ARGUMENTS.get(name, f"--{name.replace('_', '-')}") for name in names]
+        problems = zip(arguments, exc.errors(), strict=True)
+        raise InvalidRequest("; ".join(f"{argument}: {item['msg']}" for argument, item in problems)) from exc
+
+
+def key_of(fields: RoiIds) -> RoiKey:
+    """The ROI that ids name.
+
+    Raises:
+        ReservedRecipe, InvalidRequest: see `check_recipe`.
+    """
+    key = fields.roi_key()
+    check_recipe(key.recipe_id)
+    return key

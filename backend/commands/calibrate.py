@@ -1,0 +1,162 @@
+"""``calibrate``: images in files and folders → the threshold of a ROI."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backend.api.schemas.inspection import CalibrateFields
+from backend.commands.arguments import (
+    IMAGES,
+    RECORDS,
+    Commands,
+    add_command,
+    add_restart,
+    add_roi,
+    add_shape,
+    fields_of,
+    key_of,
+)
+from backend.commands.console import count, print_line
+from backend.commands.image_files import Images
+from backend.commands.scoring import Scorer, find, open_records, score_all
+from backend.common.config import Settings
+from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest
+from backend.disk.datasets import Label
+from backend.roi_mask import Shape, parse_shape
+from backend.service.image_calibration import CalibrationOptions, ImageScores
+from backend.service.inspection import InspectionService
+from backend.service.scoring import Scoring
+
+_TEXT = f"""
+{IMAGES}
+Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
+of the NG scores) and prints the calibration, with what it promises. OK images that were in the fit count with their
+scores by the memory bank of the others, where these are known. If one image cannot be scored, nothing is calibrated.
+{RECORDS}"""
+_EPILOG = """\
+examples:
+  python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2
+  python -m backend calibrate Master1 Pattern --ok held-out/ --ng bad/ --mm-per-px 0.2 --scores scores.csv
+  python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2 --target-false-reject-rate 0.02
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    parser = add_command(commands, "calibrate", run, "choose the threshold of a ROI", _TEXT, _EPILOG)
+    add_roi(parser)
+    parser.add_argument("--ok", metavar="PATH", nargs="+", required=True, help="good parts that were not in the fit")
+    parser.add_argument("--ng", metavar="PATH", nargs="+", default=[], help="defective parts, if there are any")
+    add_shape(parser)
+    parser.add_argument("--area-mm2-thr", metavar="MM2", help="smallest region in mm²; default AREA_MM2_THR")
+    parser.add_argument(
+        "--score-percentile", metavar="P", help="percentile of the map that is the score; default SCORE_PERCENTILE"
+    )
+    parser.add_argument(
+        "--choose-percentile",
+        action="store_true",
+        help="choose the percentile that separates --ok from --ng best: 99 unless another does by more than chance",
+    )
+    parser.add_argument(
+        "--target-false-reject-rate",
+        metavar="RATE",
+        help="choose the threshold so that the next good part is rejected with this probability at most",
+    )
+    parser.add_argument(
+        "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to go on after a stop"
+    )
+    add_restart(parser)
+
+
+def run(settings: Settings, options: argparse.Namespace) -> None:
+    """Calibrate, and print the calibration."""
+    fields = fields_of(
+        CalibrateFields,
+        options,
+        area_mm2_thr=options.area_mm2_thr,
+        score_percentile=options.score_percentile,
+        target_false_reject_rate=options.target_false_reject_rate,
+    )
+    shape = parse_shape(options.shape)
+    calibration = calibrate(
+        settings,
+        fields,
+        shape,
+        options.ok,
+        options.ng,
+        scores=options.scores,
+        restart=options.restart,
+        choose=options.choose_percentile,
+    )
+    print_line(json.dumps(calibration))
+
+
+def calibrate(
+    settings: Settings,
+    fields: CalibrateFields,
+    shape: Shape | None,
+    ok_paths: Sequence[str],
+    ng_paths: Sequence[str],
+    *,
+    scores: Path | None,
+    restart: bool,
+    choose: bool = False,
+) -> dict[str, Any]:
+    """Score good and defective images and choose the ROI's threshold.
+
+    Args:
+        settings: the configuration.
+        fields: ids and what the calibration names.
+        shape: mask in pixels of the images, as later inferences will have it.
+        ok_paths, ng_paths: files and folders.
+        scores: file that keeps the scores, for going on after a stop.
+        restart: forget what is in it.
+        choose: choose the percentile by `choose_percentile`; such scores are not kept.
+
+    Returns:
+        The stored calibration, without what it does not have.
+
+    Raises:
+        InvalidRequest: see `find_images`, `RecordFile`; an image is given as OK and as NG; a choice without NG images,
+            or with what it excludes.
+        InvalidImage: an image could not be scored; nothing was calibrated.
+        BackendError: as `infer` and `calibrate`.
+    """
+    ok, ng = find(ok_paths), find(ng_paths) if ng_paths else {}
+    if both := ok.keys() & ng.keys():
+        raise InvalidRequest(f"{ok[min(both)]} is given as OK and as NG")
+    if choose:
+        if not ng:
+            raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
+        if scores is not None or fields.score_percentile is not None:
+            raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
+    options = CalibrationOptions(fields.score_percentile, fields.area_mm2_thr, fields.target_false_reject_rate, choose)
+    percentiles = options.percentiles(settings.score_percentile)
+    with open_records(scores, restart=restart) as records:
+        service = InspectionService.open(settings)
+        scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
+        scorer = Scorer(service, key_of(fields), scoring)
+        rows, memory_id = score_all(scorer, [*ok.values(), *ng.values()], records, "--scores")
+    if failed := [row for row in rows.values() if row["error"]]:
+        raise InvalidImage(
+            f"{len(failed)} of {count(len(rows), 'image')} could not be scored, so nothing was calibrated: mend them "
+            "or leave them out"
+        )
+    fitted = service.fitted(scorer.key, with_calibration=False)
+    if fitted.memory_id != memory_id:
+        raise IncompatibleMemory(f"{scorer.key} was fitted anew while this ran: begin anew")
+    found = ImageScores(fitted, settings.blur_sigma, percentiles)
+    classes: tuple[tuple[Label, Images], ...] = (("ok", ok), ("ng", ng))
+    for label, images in classes:
+        for row in (rows[image] for image in images.values()):
+            by_the_bank = [float(score) for score in (row["score"], *row.get("scores", ()))]
+            found.add(label, row["sha256"], found.by_the_others(row["sha256"], shape) or by_the_bank)
+    done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
+    return {
+        **done.calibration.as_dict(),
+        **({"warning": done.warning} if done.warning else {}),
+        **({"percentile_choice": asdict(done.choice)} if done.choice else {}),
+    }

@@ -1,0 +1,122 @@
+"""``infer``: images in files and folders → a record and a heatmap for each."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from backend.api.schemas.inspection import InferFields
+from backend.commands.arguments import (
+    IMAGES,
+    RECORDS,
+    Commands,
+    add_command,
+    add_images,
+    add_restart,
+    add_roi,
+    add_shape,
+    fields_of,
+    key_of,
+)
+from backend.commands.console import count, print_line, say
+from backend.commands.heatmaps import check_apart, heatmap_path
+from backend.commands.records import Record
+from backend.commands.scoring import Scorer, find, open_records, score_all
+from backend.common.config import Settings
+from backend.roi_mask import parse_shape
+from backend.service.inspection import InspectionService
+from backend.service.scoring import Scoring
+
+_TEXT = f"""
+{IMAGES}
+Every image gives one record: score, threshold, decision, regions, milliseconds, and an error where it failed. Without
+--out, records are printed as JSON lines. The exit status is 1 if an image failed.
+{RECORDS}"""
+_EPILOG = """\
+examples:
+  python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2
+  python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
+  python -m backend infer Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    parser = add_command(commands, "infer", run, "score images, and judge them by the calibration", _TEXT, _EPILOG)
+    add_roi(parser)
+    add_images(parser)
+    add_shape(parser)
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="write the records to FILE (.jsonl or .csv), to go on after a stop"
+    )
+    parser.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
+    add_restart(parser)
+
+
+def run(settings: Settings, options: argparse.Namespace) -> None:
+    """Judge the images; the exit status is 1 if one failed."""
+    fields = fields_of(InferFields, options, shape=options.shape)
+    n_failed = infer(
+        settings, fields, options.images, out=options.out, heatmaps=options.heatmaps, restart=options.restart
+    )
+    if n_failed:
+        sys.exit(1)
+
+
+def infer(
+    settings: Settings,
+    fields: InferFields,
+    paths: Sequence[str],
+    *,
+    out: Path | None,
+    heatmaps: Path | None,
+    restart: bool,
+) -> int:
+    """Judge every image by the ROI's calibration: a record for each, and a heatmap where they are wanted.
+
+    Args:
+        settings: the configuration.
+        fields: as of ``/infer``.
+        paths: files and folders.
+        out: file of the records, ``.jsonl`` or ``.csv``; None prints them as JSON lines.
+        heatmaps: folder of the heatmaps; see `heatmap_path`.
+        restart: forget what is in `out`.
+
+    Returns:
+        How many images failed; their records say why.
+
+    Raises:
+        InvalidRequest: see `find_images`, `parse_shape`, `RecordFile`; heatmaps among the images.
+        BackendError: as `infer` of the service, where it is not about one image.
+    """
+    shape = parse_shape(fields.shape)
+    images = find(paths)
+    heatmap_paths = {image: heatmap_path(heatmaps, image) for image in images.values()} if heatmaps else {}
+    check_apart(heatmap_paths.values(), images, paths)
+    with open_records(out, restart=restart) as records:
+        service = InspectionService.open(settings)
+        scorer = Scorer(service, key_of(fields), Scoring(fields.mm_per_px, shape))
+        rows, _ = score_all(
+            scorer, list(images.values()), records, "--out", None if records else _print_record, heatmap_paths
+        )
+    n_before = len(records.rows.keys() & rows.keys()) if records else 0
+    n_failed = sum(bool(row["error"]) for row in rows.values())
+    n_ok, n_ng = (sum(row["decision"] == decision for row in rows.values()) for decision in ("ok", "ng"))
+    counts = {
+        "ok": n_ok,
+        "ng": n_ng,
+        "not judged, for want of a calibration": len(rows) - n_ok - n_ng - n_failed,
+        "failed": n_failed,
+    }
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
+    return n_failed
+
+
+def _print_record(record: Record) -> None:
+    # On one terminal with the bar, which makes room.
+    with tqdm.external_write_mode() if sys.stdout.isatty() else contextlib.nullcontext():
+        print_line(record.as_json().decode().rstrip())

@@ -1,0 +1,83 @@
+"""The command line: ``python -m backend COMMAND``; see `_parser`."""
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from backend import __version__
+from backend.commands import calibrate, fit, infer, serve, versions
+from backend.commands.arguments import HelpFormatter
+from backend.commands.evaluate import command as evaluate
+from backend.commands.migrate import command as migrate
+from backend.common.config import load_settings
+from backend.common.errors import BackendError, InvalidRequest
+from backend.common.logs import configure_logging
+
+_ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
+_ABOUT_EPILOG = """\
+Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); backend/README_backend.md lists them all.
+`python -m backend COMMAND --help` describes a command.
+"""
+_COMMANDS = (serve, fit, calibrate, infer, evaluate, versions, migrate)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command of the command line.
+
+    The exit status is 0, or 1: it failed, or an image did; 2: its arguments cannot be used; 130, 143: Ctrl-C, SIGTERM.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+        if options.command in ("serve", "weights"):
+            configure_logging(settings.log_level, settings.log_format)
+            options.run(settings, options)
+        else:
+            # Beside a progress bar what a log says at level info is noise, unless it was asked for.
+            level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+            configure_logging(level, settings.log_format)
+            with logging_redirect_tqdm(), _sigterm_stops():
+                options.run(settings, options)
+    except InvalidRequest as exc:
+        print(exc, file=sys.stderr)
+        sys.exit(2)
+    except BackendError as exc:
+        sys.exit(str(exc))
+    except KeyboardInterrupt as exc:
+        sys.exit(143 if isinstance(exc, _Terminated) else 130)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a bulk command as cleanly as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description=_ABOUT,
+        epilog=_ABOUT_EPILOG,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in _COMMANDS:
+        command.add_to(commands)
+    return parser

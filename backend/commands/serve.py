@@ -1,0 +1,106 @@
+"""``serve`` and ``weights``: the service, and what it runs on."""
+
+import argparse
+import asyncio
+import importlib
+import os
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+
+from backend.api.api_keys import OPEN, ApiKeys, is_loopback
+from backend.api.connections import bounded
+from backend.commands.arguments import Commands, add_command
+from backend.common.config import Settings
+from backend.common.errors import ConfigError
+from backend.network.weights import find_weights
+
+_READY_POLL_S = 0.02
+# Who signals a whole group, as systemd does, reaches us through make too.
+_SAME_SIGTERM_S = 2.0
+
+log: Any = structlog.get_logger(__name__)
+
+
+def add_to(commands: Commands) -> None:
+    """Add both to the command line."""
+    add_command(commands, "serve", serve, "serve on HOST:PORT until stopped")
+    add_command(commands, "weights", weights, "find and verify the weights of the network")
+
+
+def serve(settings: Settings, _options: argparse.Namespace) -> None:
+    """Serve on ``HOST:PORT`` until stopped.
+
+    Raises:
+        ConfigError: the address cannot be bound, or an API key cannot be used.
+    """
+    if not ApiKeys.of(settings) and not is_loopback(settings.host):
+        log.warning("access.open", address=settings.host, reason=OPEN)
+    http = bounded(settings.body_timeout_s)
+    server = _Server(
+        uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None, http=http)
+    )
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return  # Ctrl-C is how to stop it
+    except SystemExit as exc:  # uvicorn's way to say that it did not start; the log has the reason
+        if server.lifespan.should_exit:
+            raise
+        raise ConfigError(f"cannot listen on HOST={settings.host} PORT={settings.port}") from exc
+    if not server.started:
+        sys.exit(3)
+
+
+def weights(settings: Settings, _options: argparse.Namespace) -> None:
+    """Find and verify the weights, and name the file.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    found = find_weights(settings)
+    print(f"{found.path} ({found.source}, sha256 {found.sha256})")
+
+
+class _Server(uvicorn.Server):
+    """Says what to try next once the service is ready, and ends at once where SIGTERM comes again, seconds later."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        drain = signal.getsignal(signal.SIGTERM)
+        first: float | None = None
+
+        def drain_or_end(number: int, frame: FrameType | None) -> None:
+            nonlocal first
+            if first is None:
+                first = time.monotonic()
+                if callable(drain):
+                    drain(number, frame)
+            elif time.monotonic() - first > _SAME_SIGTERM_S:
+                os._exit(128 + number)
+
+        signal.signal(signal.SIGTERM, drain_or_end)
+        self._announcement = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        lifecycle = importlib.import_module("backend.app").app.state.lifecycle
+        while lifecycle.status != "ok" and not self.should_exit:
+            await asyncio.sleep(_READY_POLL_S)
+        if not self.should_exit:
+            host = "localhost" if self.config.host in ("0.0.0.0", "::") else self.config.host  # noqa: S104
+            address = f"http://{f'[{host}]' if ':' in host else host}:{self.servers[0].sockets[0].getsockname()[1]}"
+            print(
+                f"\nReady at {address}. Next:",
+                f"  {f'curl {address}/health':<38}is it well?",
+                f"  {f'{address}/docs':<38}every endpoint, with examples to try",
+                f"  {'make demo':<38}fit, calibrate and inspect real images\n",
+                sep="\n",
+                file=sys.stderr,
+                flush=True,
+            )

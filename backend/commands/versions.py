@@ -1,0 +1,82 @@
+"""``versions`` and ``rollback``: what a model was before its last changes."""
+
+import argparse
+import json
+from typing import Any
+
+from backend.api.schemas.common import version_reply
+from backend.api.schemas.inspection import RoiIds, RollbackRequest
+from backend.commands.arguments import Commands, add_command, add_ids, fields_of, key_of
+from backend.commands.console import print_line, say
+from backend.common.config import Settings
+from backend.service.inspection import InspectionService
+from backend.service.roll_back import roll_back as roll_back_model
+from backend.storage import ModelStore
+
+_VERSIONS = """
+Prints one JSON line for each, the newest first: its number, when and by what it was replaced, what it was built from,
+and its threshold."""
+_ROLLBACK = """
+Serves an earlier model again, with the calibration that it had, and prints what is served now. The model before is
+kept as the newest version, so that the same command without --version goes forward again."""
+_ROLLBACK_EPILOG = """\
+examples:
+  python -m backend rollback Master1 Pattern
+  python -m backend rollback Master1 Pattern --version 3
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add both to the command line."""
+    add_ids(
+        add_command(commands, "versions", _run_versions, "list what a model was before its last changes", _VERSIONS)
+    )
+    rollback = add_command(
+        commands, "rollback", _run_rollback, "serve an earlier model of a ROI again", _ROLLBACK, _ROLLBACK_EPILOG
+    )
+    add_ids(rollback)
+    rollback.add_argument("--version", dest="number", metavar="N", type=int, help="its number; default: the newest")
+
+
+def _run_versions(settings: Settings, options: argparse.Namespace) -> None:
+    fields = fields_of(RoiIds, options)
+    found = versions(settings, fields)
+    for version in found:
+        print_line(json.dumps(version))
+    if not found:
+        say(f"no earlier model of {fields.role_id!r}, {fields.roi_id!r} is kept")
+
+
+def _run_rollback(settings: Settings, options: argparse.Namespace) -> None:
+    fields = fields_of(RollbackRequest, options, version=options.number)
+    print_line(json.dumps(roll_back(settings, fields)))
+
+
+def versions(settings: Settings, fields: RoiIds) -> list[dict[str, Any]]:
+    """What a ROI's model was before its last changes, as ``/versions`` replies; loads no network.
+
+    Raises:
+        BackendError: as `ModelStore.versions`.
+    """
+    found = ModelStore(settings.models_dir).versions(key_of(fields))
+    return [version_reply(version, calibration).model_dump(exclude_none=True) for version, calibration in found]
+
+
+def roll_back(settings: Settings, fields: RollbackRequest) -> dict[str, Any]:
+    """Serve an earlier model of a ROI again.
+
+    Returns:
+        What is served now, without what it does not have.
+
+    Raises:
+        BackendError: as `roll_back` of the service.
+    """
+    version, fitted = roll_back_model(InspectionService.open(settings), key_of(fields), fields.version)
+    return {
+        "version": version.number,
+        "memory_id": fitted.memory_id,
+        "calibration": fitted.calibration_state,
+        **({"threshold": fitted.calibration.threshold} if fitted.calibration else {}),
+        "coreset_size": len(fitted.memory.embeddings),
+        "token_shape": list(fitted.memory.token_hw),
+    }

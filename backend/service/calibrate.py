@@ -1,0 +1,68 @@
+"""Scores → the stored threshold of a ROI."""
+
+import contextlib
+from collections.abc import Sequence
+
+from backend import calib
+from backend.calib import Calibration
+from backend.common.errors import MemoryNotFound
+from backend.common.roi_key import RoiKey
+from backend.common.telemetry import annotate
+from backend.service.inspection import InspectionService
+
+
+def calibrate(
+    service: InspectionService,
+    key: RoiKey,
+    ok_scores: Sequence[float],
+    ng_scores: Sequence[float],
+    *,
+    mm_per_px: float,
+    area_mm2_thr: float | None = None,
+    score_percentile: float | None = None,
+    memory_id: str | None = None,
+    target_false_reject_rate: float | None = None,
+    n_candidates: int = 1,
+    ok_are_fresh: bool | None = None,
+) -> Calibration:
+    """Choose the ROI's threshold from image scores and store it.
+
+    Args:
+        service: who stores it.
+        key: the ROI.
+        ok_scores: scores that `infer` gave for good parts, at least one.
+        ng_scores: scores of defective parts, possibly none.
+        mm_per_px: millimetres per pixel.
+        area_mm2_thr: smallest region in mm²; None takes the configured one.
+        score_percentile: percentile that the scores are; None takes the configured one.
+        memory_id: the memory bank that the scores came from; None takes the stored one on trust.
+        target_false_reject_rate, n_candidates, ok_are_fresh: as for `calib.calibrate`.
+
+    Raises:
+        InvalidRequest: the ids are too long for a file name.
+        Conflict: the recipe is locked to another `mm_per_px`, or the ROI has another memory bank than `memory_id`
+            by now.
+        IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
+        StorageError: the stored memory is damaged, or the calibration cannot be written.
+    """
+    settings = service.settings
+    service.recipes.check(key.recipe_id, mm_per_px)
+    with contextlib.suppress(MemoryNotFound):  # who has scores may calibrate before the fit
+        stored = service.fitted(key, with_calibration=False).memory_id
+        memory_id = memory_id or stored
+    calibration = calib.calibrate(
+        ok_scores,
+        ng_scores,
+        mm_per_px=mm_per_px,
+        area_mm2_thr=settings.area_mm2_thr if area_mm2_thr is None else area_mm2_thr,
+        score_percentile=settings.score_percentile if score_percentile is None else score_percentile,
+        memory_id=memory_id,
+        blur_sigma=settings.blur_sigma,
+        target_false_reject_rate=target_false_reject_rate,
+        n_candidates=n_candidates,
+        ok_are_fresh=ok_are_fresh,
+    )
+    service.store.save_calibration(key, calibration)
+    service.drift.begin(key, calibration, () if ok_are_fresh is False else ok_scores)
+    annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
+    return calibration

@@ -1,0 +1,317 @@
+"""Images of good parts → the stored memory bank of a ROI."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backend.bank.building import Bank, Base, bank_metadata, build_bank
+from backend.bank.checkpoint import Checkpoint
+from backend.bank.embedding import ImageHeaders, embed_all, read_headers
+from backend.bank.images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
+from backend.bank.memory_limits import check_memory
+from backend.common.errors import Conflict, InvalidRequest, StorageError
+from backend.common.roi_key import RoiKey
+from backend.common.telemetry import annotate, stage
+from backend.disk.fitted import CalibrationState, FittedRoi
+from backend.disk.progress import Progress, Run
+from backend.roi_mask import Shape
+from backend.service.inspection import InspectionService
+from backend.service.results import FitResult
+from backend.utils import ImageLimits, NamedImage
+
+log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images of good parts, before any is decoded.
+
+    Attributes:
+        images: as they were sent.
+        masks: of each, in its pixels.
+        headers: what is known of them.
+    """
+
+    images: Sequence[NamedImage]
+    masks: Sequence[Shape | None]
+    headers: ImageHeaders
+
+    @classmethod
+    def read(cls, images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> "_Images":
+        """Refuse images that cannot be fitted, as far as their headers tell; see `read_headers`."""
+        return cls(images, masks, read_headers(images, masks, limits))
+
+    def without(self, known: Sequence[BankImage]) -> "_Images":
+        """Those among them that a memory bank was not built from."""
+        digests = {image.sha256 for image in known}
+        new = [number for number, digest in enumerate(self.headers.digests) if digest not in digests]
+        return _Images([self.images[n] for n in new], [self.masks[n] for n in new], self.headers.only(new))
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a fit made of its images.
+
+    Attributes:
+        bank: the memory bank.
+        images: what it remembers of them.
+        thumbnails: a small picture of each; empty bytes where none is kept.
+    """
+
+    bank: Bank
+    images: list[BankImage]
+    thumbnails: list[bytes]
+
+
+def fit(
+    service: InspectionService,
+    key: RoiKey,
+    images: Sequence[NamedImage],
+    *,
+    mm_per_px: float,
+    keep_all: bool = False,
+    append: bool = False,
+    shapes: Sequence[Shape | None] | None = None,
+    with_scores: bool = True,
+    thumbnails: bool = False,
+    source: str | None = None,
+    on_progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> FitResult:
+    """Learn what OK looks like and replace the ROI's memory bank.
+
+    Args:
+        service: who fits.
+        key: the ROI.
+        images: good parts, at least one.
+        mm_per_px: millimetres per pixel, recorded with the memory.
+        keep_all: keep every embedding instead of a coreset.
+        append: keep the memory bank that there is, and add what it lacks of these images.
+        shapes: mask of each image, in its pixels, within which it is scored; None is the whole image.
+        with_scores: score the images by the memory bank of the others.
+        thumbnails: keep a small picture of every image with the memory.
+        source: where the images came from, recorded with the memory.
+        on_progress: called with the step (``"extract"``, ``"coreset"``, ``"score"``), how much of it is done, and
+            of how much.
+        checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
+            where it was; removed when the fit is done.
+
+    Raises:
+        InvalidRequest: no image, or ids that the file system cannot hold.
+        InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
+        InvalidShape: a mask selects no pixel of its image.
+        MemoryNotFound, IncompatibleMemory: there is nothing to append to, or it was built by another extractor.
+        TooLarge: the embeddings would not fit into the memory that is free; the message has the arithmetic.
+        Conflict: the recipe is locked to another `mm_per_px`; what there is cannot be appended to, or was replaced
+            meanwhile.
+        Busy: the queue is full.
+        StorageError: the model cannot be written.
+    """
+    _check_request(service, key, images, mm_per_px, keep_all=keep_all, append=append)
+    annotate(n_images=len(images), device=service.features.runtime.device)
+    rate = 1.0 if keep_all else service.settings.coreset_rate
+    kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity)
+    with service.queue.fit() as wait_for_those_before:
+        with stage("decode"):  # what a header can tell, it tells before any image costs time
+            sent = _Images.read(images, shapes or [None] * len(images), service.limits)
+        with service.runs.run("fit", key, len(images), on_progress) as run:
+            wait_for_those_before()
+            # Only now: those before may have appended to it.
+            before, base = _base(service, key) if append else (None, None)
+            new = sent if base is None else sent.without(base.images)
+            if before and base and not new.images:
+                size = len(base.memory.embeddings)
+                return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id)
+            learned = _learn(service, new, rate, base, kept, run, with_scores=with_scores, with_thumbnails=thumbnails)
+        every = [*(base.images if base else []), *learned.images]
+        metadata = {
+            "extractor": service.features.identity.as_dict(),
+            **bank_metadata(learned.bank, base, every, len(learned.images), rate, mm_per_px),
+            "blur_sigma": service.settings.blur_sigma,
+        }
+        if source := source or (base.source if base else None):
+            metadata["source"] = source
+        is_written = partial(service.store.written, key)
+        with stage("store"), service.recipes.settling(key.recipe_id, mm_per_px, is_written):
+            memory_id = service.store.save_memory(
+                key,
+                learned.bank.memory,
+                metadata,
+                thumbnails=[*(base.thumbnails if base else []), *learned.thumbnails],
+                instead_of=before,
+            )
+    service.drift.forget(key)
+    if kept is not None:
+        kept.remove()
+    size = len(learned.bank.memory.embeddings)
+    return _result(service, key, sent, every, metadata["n_embeddings"], size, memory_id)
+
+
+def _check_request(
+    service: InspectionService,
+    key: RoiKey,
+    images: Sequence[NamedImage],
+    mm_per_px: float,
+    *,
+    keep_all: bool,
+    append: bool,
+) -> None:
+    """Refuse at once what would be refused after a long fit."""
+    if not images:
+        raise InvalidRequest("no images: send at least one good image in the file field 'images'")
+    service.recipes.check(key.recipe_id, mm_per_px)
+    service.store.check_savable(key)
+    if append and keep_all:
+        raise InvalidRequest("memory_fit goes without append: what is appended to decides what is kept")
+    if append:
+        _base(service, key)
+
+
+def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
+    """The ROI's own model, and what it is to a fit that appends to it."""
+    fitted = service.fitted(key, with_calibration=False)
+    pictures = service.store.thumbnails(fitted)
+    base = Base.of(fitted.memory, fitted.metadata, str(fitted.key), pictures, service.settings.blur_sigma)
+    if fitted.key.owner != key.owner:
+        raise Conflict(f"{key} has no memory bank of its own to append to, that of {fitted.key} is used: fit first")
+    return fitted, base
+
+
+def _learn(
+    service: InspectionService,
+    new: _Images,
+    rate: float,
+    base: Base | None,
+    checkpoint: Checkpoint | None,
+    run: Run,
+    *,
+    with_scores: bool,
+    with_thumbnails: bool,
+) -> _Learned:
+    """Embed images, select the memory bank, and score each image by the bank of the others."""
+    features, headers = service.features, new.headers
+    check_memory(
+        features,
+        len(new.images),
+        base.coreset_rate if base else rate,
+        headers.most_pixels,
+        headers.most_bytes,
+        len(base.memory.embeddings) if base else 0,
+    )
+    embeddings = embed_all(
+        new.images,
+        features,
+        service.limits,
+        turn=service.queue.fit_turn,
+        checkpoint=checkpoint,
+        on_progress=partial(run.report, "extract"),
+    )
+    turn = partial(_coreset_turn, service)
+    bank = build_bank(embeddings, headers.digests, features.token_hw, rate, base, turn, run.report)
+    percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
+    remembered = []
+    for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
+        image_hw = headers.sizes[number]
+        with stage("score"), service.hold_pixels(image_hw[0] * image_hw[1]):
+            remembered.append(
+                describe(
+                    image.name,
+                    headers.digests[number],
+                    image_hw,
+                    mask,
+                    number,
+                    bank.held_out,
+                    features.token_hw,
+                    blur_sigma=service.settings.blur_sigma,
+                    percentiles=percentiles,
+                )
+            )
+    return _Learned(bank, remembered, [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images])
+
+
+@contextlib.contextmanager
+def _coreset_turn(service: InspectionService) -> Iterator[None]:
+    with service.queue.fit_turn(), stage("coreset"):
+        yield
+
+
+def _thumbnail(service: InspectionService, image: NamedImage) -> bytes:
+    with service.pixels_of(image):
+        return thumbnail(service.decode(image))
+
+
+def _result(
+    service: InspectionService,
+    key: RoiKey,
+    sent: _Images,
+    images: Sequence[BankImage],
+    n_embeddings: int,
+    coreset_size: int,
+    memory_id: str,
+) -> FitResult:
+    """What a fit replies.
+
+    Args:
+        service: who fitted.
+        key: the ROI.
+        sent: the images that were sent; what one scored within another mask is no score of it.
+        images: all that the memory bank was built from.
+        n_embeddings: their patch embeddings.
+        coreset_size: how many of those the memory bank holds.
+        memory_id: its identity.
+    """
+    state, percentile = _calibration_state(service, key), service.settings.score_percentile
+    annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
+    by_digest = {image.sha256: image for image in images}
+    fitted = [by_digest[digest] for digest in sent.headers.digests]
+    suspicious = suspicious_images(fitted, percentile, images)
+    if suspicious:
+        names = [image.filename for image in suspicious]
+        log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
+    scores = [
+        score
+        for image, mask in zip(fitted, sent.masks, strict=True)
+        if image.has_mask(mask) and (score := image.score(percentile)) is not None
+    ]
+    return FitResult(
+        n_embeddings,
+        coreset_size,
+        memory_id,
+        service.features.token_hw,
+        state,
+        scores if len(scores) == len(fitted) else None,
+        suspicious,
+    )
+
+
+def _calibration_state(service: InspectionService, key: RoiKey) -> CalibrationState:
+    """What became of the ROI's calibration with a fit; the log warns where none applies any more."""
+    try:
+        fitted = service.store.load(key)
+        state = fitted.calibration_state if fitted else "none"
+    except StorageError:  # a damaged one applies no more either, and inferences say what to do
+        state = "stale"
+    if state == "stale":
+        log.warning("calibration.stale", role_id=key.role_id, roi_id=key.roi_id, hint="fitted anew: calibrate again")
+    for other in _stale_in_recipes(service, key):
+        log.warning(
+            "calibration.stale",
+            role_id=other.role_id,
+            roi_id=other.roi_id,
+            recipe_id=other.recipe_id,
+            hint="the model of the default recipe was fitted anew: calibrate again",
+        )
+    return state
+
+
+def _stale_in_recipes(service: InspectionService, key: RoiKey) -> list[RoiKey]:
+    try:
+        return service.store.stale_in_recipes(key)
+    except OSError as exc:  # the model is stored, and no fit fails for what comes after
+        log.warning("stale_calibrations.not_counted", reason=str(exc))
+        return []

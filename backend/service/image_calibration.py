@@ -1,0 +1,128 @@
+"""Images → scores → calibration, for stored images and for folders alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.bank.images import OwnImages
+from backend.calib import SEEN_IN_THE_FIT, Calibration
+from backend.common.roi_key import RoiKey
+from backend.disk.datasets import Label
+from backend.disk.fitted import FittedRoi
+from backend.roi_mask import Shape
+from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
+from backend.service.calibrate import calibrate
+from backend.service.inspection import InspectionService
+
+
+@dataclass(frozen=True)
+class ImageCalibration:
+    """A calibration from images.
+
+    Attributes:
+        calibration: as it was stored.
+        warning: what the numbers cannot promise.
+        choice: the percentile that was chosen, where that was asked for.
+    """
+
+    calibration: Calibration
+    warning: str | None
+    choice: PercentileChoice | None
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What a calibration from images is asked for, beside the images.
+
+    Attributes:
+        score_percentile: percentile that is the score; None takes the configured one.
+        area_mm2_thr, target_false_reject_rate: as for `calibrate`.
+        choose: choose the percentile by `choose_percentile`, from one inference of each image.
+    """
+
+    score_percentile: float | None = None
+    area_mm2_thr: float | None = None
+    target_false_reject_rate: float | None = None
+    choose: bool = False
+
+    def percentiles(self, configured: float) -> tuple[float, ...]:
+        """Each gives a score of every image."""
+        if self.choose:
+            return CANDIDATES
+        return (configured if self.score_percentile is None else self.score_percentile,)
+
+
+class ImageScores:
+    """The scores of images that a calibration is made from.
+
+    An image that was in the fit counts with its score by the memory bank of the others. Copies of an image count once.
+
+    Args:
+        fitted: the model that the images are scored by.
+        blur_sigma: as of inferences now.
+        percentiles: each gives a score of every image.
+    """
+
+    def __init__(self, fitted: FittedRoi, blur_sigma: float, percentiles: Sequence[float]) -> None:
+        self._memory_id = fitted.memory_id
+        self._own = OwnImages(fitted.metadata, blur_sigma)
+        self._percentiles = tuple(percentiles)
+        self._by_the_bank: set[str] = set()
+        self._scores: dict[Label, dict[str, tuple[float, ...]]] = {"ok": {}, "ng": {}}
+
+    def by_the_others(self, sha256: str, shape: Shape | None) -> tuple[float, ...] | None:
+        """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself."""
+        found = self._own.scores(sha256, shape, self._percentiles)
+        if found is None:
+            self._by_the_bank.add(sha256)
+        return found
+
+    def add(self, label: Label, sha256: str, scores: Sequence[float]) -> None:
+        """Count an image, one score for each percentile."""
+        self._scores[label].setdefault(sha256, tuple(scores))
+
+    def __contains__(self, image: tuple[Label, str]) -> bool:
+        """Whether an image, by its class and hash, was counted."""
+        label, sha256 = image
+        return sha256 in self._scores[label]
+
+    def count(self, label: Label) -> int:
+        """How many images of a class were counted."""
+        return len(self._scores[label])
+
+    def calibrate(
+        self, service: InspectionService, key: RoiKey, mm_per_px: float, options: CalibrationOptions
+    ) -> ImageCalibration:
+        """Choose the ROI's threshold from the scores and store it.
+
+        Args:
+            service: who stores it.
+            key: the ROI.
+            mm_per_px: millimetres per pixel of the images.
+            options: what was asked for.
+
+        Raises:
+            BackendError: as `calibrate`.
+        """
+        by_percentile = {label: self._by_percentile(label) for label in self._scores}
+        choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if options.choose else None
+        percentile = choice.chosen if choice else self._percentiles[0]
+        are_fresh = self._own.are_fresh(self._by_the_bank)
+        calibration = calibrate(
+            service,
+            key,
+            by_percentile["ok"][percentile],
+            by_percentile["ng"][percentile],
+            mm_per_px=mm_per_px,
+            area_mm2_thr=options.area_mm2_thr,
+            score_percentile=percentile,
+            memory_id=self._memory_id,
+            target_false_reject_rate=options.target_false_reject_rate,
+            n_candidates=len(self._percentiles),
+            ok_are_fresh=are_fresh,
+        )
+        warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if are_fresh is False else None) if text]
+        return ImageCalibration(calibration, "; ".join(warnings) or None, choice)
+
+    def _by_percentile(self, label: Label) -> dict[float, list[float]]:
+        images = self._scores[label].values()
+        return {percentile: [scores[rank] for scores in images] for rank, percentile in enumerate(self._percentiles)}

@@ -1,0 +1,81 @@
+"""One image → its judgement by the model and the calibration of a ROI."""
+
+from backend.common.roi_key import RoiKey
+from backend.common.telemetry import SCORES, annotate, stage
+from backend.disk.fitted import FittedRoi
+from backend.infer import Finding
+from backend.service.inspection import InspectionService
+from backend.service.results import InferResult
+from backend.service.scoring import Scoring
+from backend.utils import NamedImage, encode_png_base64
+
+
+def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: Scoring) -> InferResult:
+    """Score one image against the ROI's memory bank, by the ROI's own calibration.
+
+    Args:
+        service: who judges.
+        key: the ROI.
+        image: the canonical ROI image.
+        scoring: how it is scored.
+
+    Raises:
+        MemoryNotFound: the ROI was never fitted.
+        IncompatibleMemory: its memory was built by another extractor.
+        Conflict: the recipe is locked to another `mm_per_px`.
+        InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
+        Busy: the queue is full.
+        StorageError: stored files are damaged.
+    """
+    service.recipes.check(key.recipe_id, scoring.mm_per_px)
+    fitted = service.fitted(key)
+    with service.inference_place():
+        result = judge(service, fitted, image, scoring)
+    annotate(
+        n_images=1,
+        device=service.features.runtime.device,
+        image_hw=list(result.image_hw),
+        token_shape=list(fitted.memory.token_hw),
+        score=round(result.inference.score, 6),
+        n_regions=len(result.inference.regions),
+    )
+    if fitted.layout != "current":
+        annotate(layout=fitted.layout)
+    if fitted.calibration_state == "stale":
+        annotate(calibration="stale: made for an earlier fit or another BLUR_SIGMA, not applied; calibrate again")
+    return result
+
+
+def judge(
+    service: InspectionService,
+    fitted: FittedRoi,
+    image: NamedImage,
+    scoring: Scoring,
+    *,
+    with_heatmap: bool = True,
+) -> InferResult:
+    """Score one image against a model; the caller holds an `inference_place`.
+
+    Args:
+        service: who judges.
+        fitted: what `InspectionService.fitted` gave.
+        image, scoring: as for `infer`.
+        with_heatmap: False leaves the encoded heatmap empty, for who needs the score only.
+
+    Raises:
+        InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
+    """
+    with service.pixels_of(image):
+        pixels = service.decode(image)
+        inference, calibration = service.run_engine(fitted, pixels, scoring)
+        heatmap = ""
+        if with_heatmap:
+            with stage("encode"):
+                heatmap = encode_png_base64(inference.heatmap)
+        SCORES.observe(inference.score)
+        image_hw = pixels.shape[0], pixels.shape[1]
+        # The maps are as large as the image: they end here.
+        finding = Finding(inference.score, inference.regions, inference.scores)
+        del pixels, inference
+    state = fitted.calibration_state if scoring.percentile is None else "none"
+    return InferResult(finding, image_hw, heatmap, fitted, calibration, state)
