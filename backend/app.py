@@ -38,18 +38,11 @@ from backend.api.middleware.access import Gate, RateLimit
 from backend.api.middleware.bodies import BodyLimit, Cors, RequestTelemetry, TrustedHosts, UnreadBody
 from backend.api.paths import route_path
 from backend.api.routes import datasets, drift, inspection, versions
-from backend.api.routes.datasets import ids_of, model_reply
-from backend.api.schemas.common import (
-    CalibrateReply,
-    FitReply,
-    HealthReply,
-    InferReply,
-    MinimalHealthReply,
-    ReadyReply,
-    SuspiciousReply,
-    region_reply,
-)
-from backend.api.schemas.inspection import CalibrateRequest, FitFields, InferFields
+from backend.api.routes.datasets import ids_of
+from backend.api.schemas.calibration import CalibrateReply, CalibrateRequest
+from backend.api.schemas.common import model_reply
+from backend.api.schemas.inspection import FitFields, FitReply, InferFields, InferReply, SuspiciousReply, region_reply
+from backend.api.schemas.state import HealthReply, MinimalHealthReply, ReadyReply
 from backend.common.config import Settings, load_settings
 from backend.common.error_text import error_reply, problems_in_words
 from backend.common.errors import BackendError, Busy, ConfigError, InvalidRequest, NotReady

@@ -15,7 +15,8 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from backend.api.schemas.common import CalibrateReply, FitReply
+from backend.api.schemas.calibration import CalibrateReply
+from backend.api.schemas.inspection import FitReply
 from backend.common.errors import ConfigError
 from demo.cells import CITATION, LICENCE, SOURCE, Cell, Split, split_cells
 from demo.client import Client, DemoError, open_client

@@ -15,7 +15,9 @@ import httpx
 from pydantic import ValidationError
 from rich.console import Console
 
-from backend.api.schemas.common import CalibrateReply, FitReply, HealthReply, InferReply
+from backend.api.schemas.calibration import CalibrateReply
+from backend.api.schemas.inspection import FitReply, InferReply
+from backend.api.schemas.state import HealthReply
 from backend.common.config import load_settings
 from demo.cells import MM_PER_PX, Cell
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from backend.api.schemas.common import InferReply
+from backend.api.schemas.inspection import InferReply
 from demo.cells import CITATION, LICENCE, SOURCE, Cell
 
 # Pixels, as every position below, from the top left corner.

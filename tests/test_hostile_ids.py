@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backend import storage
-from backend.api.schemas.inspection import RoiIds
+from backend.api.schemas.common import RoiIds
 from backend.calib import calibrate
 from backend.common.errors import BackendError, InvalidRequest, SampleNotFound
 from backend.common.roi_key import RoiKey, canonical_recipe

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from backend.api.schemas.common import HEATMAP_EXAMPLE, ErrorReply
+from backend.api.schemas.common import ErrorReply
+from backend.api.schemas.inspection import HEATMAP_EXAMPLE
 from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
 
 _ROI = "role 'Master1', roi 'Pattern'"

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from backend.api.middleware.bodies import MostBytes
-from backend.api.schemas.inspection import RoiIds
+from backend.api.schemas.common import RoiIds
 from backend.common.config import Settings
 from backend.common.error_text import problems_in_words
 from backend.common.errors import InvalidRequest, StorageError, TooLarge, UnsupportedImage

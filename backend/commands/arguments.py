@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from backend.api.schemas.inspection import RoiIds
+from backend.api.schemas.common import RoiIds
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest
 from backend.common.roi_key import RoiKey, check_recipe

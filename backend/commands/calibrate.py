@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backend.api.schemas.inspection import CalibrateFields
+from backend.api.schemas.calibration import CalibrateFields
 from backend.commands.arguments import (
     IMAGES,
     RECORDS,

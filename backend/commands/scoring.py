@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from backend.api.schemas.common import region_reply
+from backend.api.schemas.inspection import region_reply
 from backend.commands.console import count, progress_bar, say
 from backend.commands.heatmaps import write_heatmap
 from backend.commands.image_files import Images, find_images, image_sha256, read_image

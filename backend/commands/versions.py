@@ -4,8 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from backend.api.schemas.common import version_reply
-from backend.api.schemas.inspection import RoiIds, RollbackRequest
+from backend.api.schemas.common import RoiIds
+from backend.api.schemas.versions import RollbackRequest, version_reply
 from backend.commands.arguments import Commands, add_command, add_ids, fields_of, key_of
 from backend.commands.console import print_line, say
 from backend.common.config import Settings

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.api.schemas.common import InferReply
+from backend.api.schemas.inspection import InferReply
 from backend.network.weights import Weights
 from tests.integration.conftest import Server, running, uvicorn_command
 from tests.integration.gui import Gui, Part, Reply, image_parts, multipart_body

@@ -13,28 +13,28 @@ from starlette.responses import StreamingResponse
 
 from backend.api.examples import ERRORS, METADATA_EXAMPLE, multipart
 from backend.api.forms import HeaderRecipe, RequestId, Service, complete_form, images_of, metas_of, read_fields, roi_key
-from backend.api.schemas.common import ModelReply, PercentileChoiceReply, region_reply
+from backend.api.schemas.calibration import PercentileChoiceReply
+from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import (
     CalibrateDatasetReply,
+    CalibrateDatasetRequest,
     DatasetListReply,
     DeleteReply,
     FailedSampleReply,
     InferDatasetReply,
+    InferDatasetRequest,
     ItemReply,
-    ManifestDatasets,
-    ManifestReply,
-    RunReply,
-    RunsReply,
+    SampleClass,
     SampleClasses,
     SampleClassReply,
-    StateReply,
+    SampleName,
     UploadReply,
 )
-from backend.api.schemas.inspection import CalibrateDatasetRequest, InferDatasetRequest, RoiIds, SampleClass, SampleName
+from backend.api.schemas.inspection import region_reply
+from backend.api.schemas.state import ManifestDatasets, ManifestReply, RunReply, RunsReply, StateReply
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.datasets import Label
-from backend.disk.fitted import FittedRoi
 from backend.service.datasets import Judged, calibrate_stored, infer_stored, store_images
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
@@ -55,18 +55,6 @@ def ids_of(key: RoiKey, request_id: str) -> dict[str, Any]:
         "model_key": key.model,
         "request_id": request_id,
     }
-
-
-def model_reply(fitted: FittedRoi) -> ModelReply:
-    """Which stored model was used."""
-    key = fitted.key
-    return ModelReply(
-        role_id=key.role_id,
-        recipe_id=key.recipe,
-        model_key=key.model,
-        layout=fitted.layout,
-        memory_id=fitted.memory_id,
-    )
 
 
 @router.get("/state", response_model_exclude_none=True, tags=["state"], responses=ERRORS["read"])

@@ -8,8 +8,15 @@ from fastapi import APIRouter, Query
 from backend.api.examples import ERRORS
 from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
 from backend.api.routes.datasets import ids_of
-from backend.api.schemas.drift import DriftingReply, DriftingRoiReply, DriftReply, RecentReply, ScoreSummaryReply
-from backend.api.schemas.inspection import DriftResetRequest, RoiIds
+from backend.api.schemas.common import RoiIds
+from backend.api.schemas.drift import (
+    DriftingReply,
+    DriftingRoiReply,
+    DriftReply,
+    DriftResetRequest,
+    RecentReply,
+    ScoreSummaryReply,
+)
 from backend.scores.drift_detector import ALARM_AT
 from backend.scores.drift_statistics import RoiDrift, quantiles
 from backend.service.drift import DriftLog, DriftStatus

@@ -9,9 +9,10 @@ from starlette.concurrency import run_in_threadpool
 
 from backend.api.examples import ERRORS, multipart
 from backend.api.forms import HeaderRecipe, RequestId, Service, complete_form, only_image_of, read_fields, roi_key
-from backend.api.routes.datasets import ids_of, model_reply
-from backend.api.schemas.common import BankEntryReply, BankReply, ExplainReply, GoodPatchReply, ReasonReply
-from backend.api.schemas.inspection import ExplainFields, RoiIds
+from backend.api.routes.datasets import ids_of
+from backend.api.schemas.common import RoiIds, model_reply
+from backend.api.schemas.inspection import ExplainFields, ExplainReply, GoodPatchReply, ReasonReply
+from backend.api.schemas.state import BankEntryReply, BankReply
 from backend.roi_mask import parse_shape
 from backend.service.explain import explain as explain_image
 from backend.service.explain import look

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query
 
 from backend.api.examples import ERRORS
 from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
-from backend.api.routes.datasets import ids_of, model_reply
-from backend.api.schemas.common import RollbackReply, VersionsReply, version_reply
-from backend.api.schemas.inspection import RoiIds, RollbackRequest
+from backend.api.routes.datasets import ids_of
+from backend.api.schemas.common import RoiIds, model_reply
+from backend.api.schemas.versions import RollbackReply, RollbackRequest, VersionsReply, version_reply
 from backend.service.roll_back import roll_back as roll_back_model
 
 router = APIRouter()

@@ -1,30 +1,83 @@
-"""What clients get back about a ROI's stored images, what was made of them, and the long work that is under way."""
+"""What requests about stored images say, and what they get back."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool
 
+from backend.api.schemas.calibration import TARGET_RATE, CalibrationNumbers, PercentileChoiceReply, TargetRate
 from backend.api.schemas.common import (
-    HEATMAP_EXAMPLE,
-    CalibrationNumbers,
+    JsonNumber,
+    MillimetresPerPixel,
     ModelReply,
-    PercentileChoiceReply,
-    RegionReply,
     Reply,
+    RoiIds,
     RoiReply,
+    or_zero,
+    zero_is_none,
 )
+from backend.api.schemas.inspection import HEATMAP_EXAMPLE, RegionReply
+
+Label = Annotated[
+    Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
 
 
-class StateReply(RoiReply):
-    """What there is for a ROI."""
+class SampleClass(RoiIds):
+    """Query of what is about one class of stored images."""
 
-    status: Literal["ok", "refit_needed"] = Field(examples=["ok"])
-    memory_fitted: bool = Field(description="whether /infer has a memory bank to compare with", examples=[True])
-    calib_present: bool = Field(description="whether /infer applies a threshold", examples=[True])
-    calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
-    reason: str | None = Field(None, description="why a refit is needed")
-    model: ModelReply | None = Field(None, description="left out when there is none to use")
-    mm_per_px: float | None = Field(None, description="what the recipe is locked to; left out before", examples=[0.2])
+    label: Label = Field(description="good or defective", examples=["ok"])
+
+
+class SampleName(SampleClass):
+    """Query of what is about one stored image."""
+
+    filename: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="its name in /datasets/list, or the filename in its metadata",
+        examples=["20261122-210455-123456-1a2b3c4d.png"],
+    )
+
+
+class _DatasetRequest(RoiIds):
+    default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(zero_is_none), JsonNumber] = Field(
+        None,
+        description="for images whose metadata does not say, of a recipe that is not locked; 0 is none",
+        examples=[0.2],
+        json_schema_extra=or_zero,
+    )
+
+
+class CalibrateDatasetRequest(_DatasetRequest):
+    """Body of ``POST /calibrate_dataset``."""
+
+    score_percentile: Annotated[Annotated[int, Field(gt=0, le=100)] | None, JsonNumber] = Field(
+        None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
+    )
+    area_mm2_thr: Annotated[Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None, JsonNumber] = Field(
+        None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
+    )
+    require_ng: Annotated[StrictBool, BeforeValidator(lambda value: True if value is None else value)] = Field(
+        True, description="refuse without NG images", examples=[True]
+    )
+    target_false_reject_rate: Annotated[TargetRate | None, JsonNumber] = Field(
+        None, description=TARGET_RATE, examples=[None]
+    )
+    choose_percentile: Annotated[StrictBool, BeforeValidator(lambda value: False if value is None else value)] = Field(
+        False,
+        description="choose the percentile that separates OK from NG images best, 99 unless another does so by more "
+        "than chance; needs NG images",
+        examples=[False],
+    )
+
+
+class InferDatasetRequest(_DatasetRequest):
+    """Body of ``POST /infer_dataset``."""
+
+    labels: list[Label] | None = Field(
+        None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
+    )
+    include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
 
 
 class SampleClassReply(Reply):
@@ -51,23 +104,6 @@ class DatasetListReply(RoiReply):
 
     status: Literal["ok"] = Field("ok", examples=["ok"])
     classes: SampleClasses
-
-
-class ManifestDatasets(Reply):
-    """The data set of a ROI."""
-
-    classes: SampleClasses
-
-
-class ManifestReply(RoiReply):
-    """Everything that is stored for a ROI."""
-
-    status: Literal["ok"] = Field("ok", examples=["ok"])
-    memory: bool = Field(description="as memory_fitted of /state", examples=[True])
-    calib: dict[str, Any] | None = Field(
-        description="the calibration that /infer applies, or null", examples=[{"threshold": 0.5512, "p99_ok": 0.4394}]
-    )
-    datasets: ManifestDatasets
 
 
 class UploadReply(RoiReply):
@@ -136,28 +172,3 @@ class InferDatasetReply(RoiReply):
     n_errors: int = Field(examples=[0])
     model: ModelReply
     items: list[ItemReply]
-
-
-class RunReply(Reply):
-    """Long work that is under way."""
-
-    kind: Literal["fit", "calibrate_dataset", "infer_dataset"] = Field(examples=["fit"])
-    role_id: str = Field(examples=["Master1"])
-    roi_id: str = Field(examples=["Pattern"])
-    recipe_id: str = Field(examples=["default"])
-    model_key: str = Field(examples=["Pattern"])
-    request_id: str | None = Field(None, description="of the request that asked for it; none from the command line")
-    started_at_utc: str = Field(examples=["2026-11-22T21:04:55.123+00:00"])
-    n_images: int = Field(examples=[34])
-    step: str = Field(description="wait, extract, coreset or score", examples=["extract"])
-    done: int = Field(description="how much of the step is done", examples=[17])
-    total: int = Field(description="of how much", examples=[34])
-    left_s: int | None = Field(None, description="seconds that the step may still take", examples=[4])
-    n_errors: int = Field(description="images that failed", examples=[0])
-
-
-class RunsReply(Reply):
-    """The long work of all processes of the service, the oldest first."""
-
-    runs: list[RunReply]
-    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])

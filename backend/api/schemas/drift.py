@@ -4,7 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from backend.api.schemas.common import Reply, RoiReply
+from backend.api.schemas.common import Reply, RoiIds, RoiReply
+
+
+class DriftResetRequest(RoiIds):
+    """Body of ``POST /drift/reset``."""
+
+    reference: Literal["calibration", "production"] = Field(
+        "calibration",
+        description="what to compare with from now on: the OK scores of the calibration (409 where they are not "
+        "known), or the parts that come next",
+        examples=["calibration"],
+    )
 
 
 class ScoreSummaryReply(Reply):

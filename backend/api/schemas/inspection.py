@@ -1,92 +1,13 @@
-"""What requests say, as pydantic models, with the examples that ``/docs`` shows; what they get back is in `replies`."""
+"""What a fit, an inference and an explanation are asked for, and what they reply."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    StrictBool,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
-from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
-from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
+from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply
+from backend.infer import Region
 
-Identifier = Annotated[str, Field(min_length=1, max_length=128)]
-_RecipeName = Annotated[str, Field(max_length=MAX_RECIPE_CHARACTERS)]
-MillimetresPerPixel = Annotated[
-    FiniteFloat,
-    Field(
-        ge=MIN_MM_PER_PX, le=MAX_MM_PER_PX, description="millimetres per pixel of the uploaded image", examples=[0.2]
-    ),
-]
-Score = Annotated[FiniteFloat, Field(strict=True, ge=-1e6, le=1e6)]
-# One bad score is named, and not a million of them.
-Scores = Annotated[list[Score], Field(fail_fast=True)]
-
-
-class _Fields(BaseModel):
-    """Unknown fields are ignored: newer clients send more."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-
-def _zero_is_none(value: Any) -> Any:
-    return None if isinstance(value, int | float) and value == 0 else value
-
-
-def _or_zero(schema: dict[str, Any]) -> None:
-    schema["anyOf"].append({"type": "number", "const": 0})
-
-
-def _number(value: Any) -> Any:
-    """In JSON a text or a truth value is no number, as in the OpenAPI document; in a form all is text."""
-    if isinstance(value, bool | str):
-        raise PydanticCustomError("number", "Input should be a valid number")
-    return value
-
-
-_JsonNumber = BeforeValidator(_number)
-
-
-def _empty_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-class RoiIds(_Fields):
-    """What every request names."""
-
-    role_id: Identifier = Field(description="inspection role, as the GUI names it", examples=["Master1"])
-    roi_id: Identifier = Field(description="region of interest within the role", examples=["Pattern"])
-    recipe_id: Annotated[_RecipeName | None, BeforeValidator(_empty_is_none)] = Field(
-        None,
-        description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
-        examples=["line 1"],
-    )
-    model_key: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(_empty_is_none)] = Field(
-        None,
-        description="which model of the ROI, default is roi_id; of no effect without a recipe",
-        examples=["Pattern"],
-    )
-
-    def roi_key(self, other_recipe: str | None = None) -> RoiKey:
-        """The ROI that is meant.
-
-        Args:
-            other_recipe: recipe where the request names none.
-        """
-        return RoiKey(self.role_id, self.roi_id, canonical_recipe(self.recipe_id or "") or other_recipe, self.model_key)
-
-
-class RoiFields(RoiIds):
-    """What every request names that is about images of its own."""
-
-    mm_per_px: MillimetresPerPixel
+HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
 class FitFields(RoiFields):
@@ -154,127 +75,111 @@ class ExplainFields(InferFields):
         return None if self.x is None or self.y is None else (self.x, self.y)
 
 
-TargetRate = Annotated[FiniteFloat, Field(ge=1e-6, lt=1)]
-_TARGET_RATE = (
-    "choose the threshold so that the next good part is rejected with this probability at most, whatever the "
-    "distribution of scores; default: p99 of OK, or its midpoint with p5 of NG"
-)
+class SuspiciousReply(Reply):
+    """An image of a fit that may be defective."""
+
+    index: int = Field(description="position among the images of the fit, from 0", examples=[2])
+    filename: str = Field(examples=["part7.png"])
+    score: float = Field(examples=[0.93])
 
 
-class CalibrateFields(RoiFields):
-    """What a calibration names beside its scores."""
+class FitReply(RoiReply):
+    """What a fit built."""
 
-    area_mm2_thr: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = Field(
-        None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
+    calibration: Literal["none", "applied", "stale"] = Field(
+        description="stale: the one there was is not applied any more; calibrate again", examples=["none"]
     )
-    score_percentile: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = Field(
-        None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
-    )
-    target_false_reject_rate: TargetRate | None = Field(None, description=_TARGET_RATE, examples=[None])
-
-
-class CalibrateRequest(CalibrateFields):
-    """Body of ``POST /calibrate_ng``."""
-
-    ok_scores: Scores = Field(
-        min_length=1,
-        max_length=1_000_000,
-        description="scores of good parts from /infer",
-        examples=[[0.41, 0.44, 0.39]],
-    )
-    ng_scores: Scores | None = Field(
-        None, max_length=1_000_000, description="scores of defective parts, if there are any", examples=[[0.72, 0.66]]
-    )
-    memory_id: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(_empty_is_none)] = Field(
+    n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    memory_id: str = MEMORY_ID
+    token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    ok_scores: list[float] | None = Field(
         None,
-        description="memory bank that the scores came from, as /fit_ok and /infer name it; 409 if the ROI has another "
-        "one by now. Without it the stored one is meant",
-        examples=[None],
+        description="score of each image by a memory bank of the others, in the order they were sent: what fresh good "
+        "parts score; left out where there are no others, or they are so many that it would take more than a minute",
+        examples=[[0.43, 0.41, 0.47]],
     )
-
-    @field_validator("mm_per_px", "area_mm2_thr", "score_percentile", "target_false_reject_rate", mode="before")
-    @classmethod
-    def _are_numbers(cls, value: Any) -> Any:
-        return _number(value)
-
-
-Label = Annotated[
-    Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-]
-
-
-class SampleClass(RoiIds):
-    """Query of what is about one class of stored images."""
-
-    label: Label = Field(description="good or defective", examples=["ok"])
-
-
-class SampleName(SampleClass):
-    """Query of what is about one stored image."""
-
-    filename: str = Field(
-        min_length=1,
-        max_length=1000,
-        description="its name in /datasets/list, or the filename in its metadata",
-        examples=["20261122-210455-123456-1a2b3c4d.png"],
+    suspicious: list[SuspiciousReply] = Field(
+        description="images that score far above the others: look at them before you trust the model", examples=[[]]
     )
 
 
-class _DatasetRequest(RoiIds):
-    default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(_zero_is_none), _JsonNumber] = Field(
+class RegionReply(Reply):
+    """A connected defect, in pixels of the uploaded image."""
+
+    bbox: list[int] = Field(description="[x, y, w, h]", examples=[[41, 100, 23, 17]])
+    x: int = Field(examples=[41])
+    y: int = Field(examples=[100])
+    w: int = Field(examples=[23])
+    h: int = Field(examples=[17])
+    area_px: float = Field(examples=[250.0])
+    area_mm2: float = Field(examples=[10.0])
+    contour: list[list[int]] = Field(
+        description="outer boundary [[x, y], …]", examples=[[[41, 100], [41, 116], [63, 100]]]
+    )
+
+
+def region_reply(region: Region) -> RegionReply:
+    """A region, as clients read it."""
+    return RegionReply(bbox=[region.x, region.y, region.w, region.h], **vars(region))
+
+
+class InferReply(RoiReply):
+    """The judgement of one image."""
+
+    score: float = Field(description="percentile of the masked distance map, 0..2", examples=[0.61])
+    threshold: float | None = Field(None, description="left out before calibration", examples=[0.5512])
+    decision: Literal["ok", "ng"] | None = Field(
+        None, description="ng when score >= threshold; left out before calibration", examples=["ng"]
+    )
+    calibration: Literal["none", "applied", "stale"] = Field(
+        description="stale: there is one, made for an earlier fit or another BLUR_SIGMA; it is not applied",
+        examples=["applied"],
+    )
+    heatmap_png_base64: str = Field(
+        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask", examples=[HEATMAP_EXAMPLE]
+    )
+    regions: list[RegionReply]
+    token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    model: ModelReply
+
+
+class GoodPatchReply(Reply):
+    """The good patch that comes nearest to a place."""
+
+    index: int = Field(description="which image of the fit, from 0", examples=[3])
+    filename: str = Field(description="its name", examples=["part12.png"])
+    box: list[int] = Field(description="[x, y, w, h] in pixels of that image", examples=[[128, 72, 8, 8]])
+
+
+class ReasonReply(Reply):
+    """A place of an image, and the good patch that comes nearest to it."""
+
+    x: int = Field(description="in pixels of the uploaded image", examples=[140])
+    y: int = Field(examples=[80])
+    region: int | None = Field(
+        None, description="position among the regions of /infer; left out where none has the place", examples=[0]
+    )
+    box: list[int] = Field(description="its patch, [x, y, w, h]", examples=[[136, 80, 8, 8]])
+    distance: float = Field(description="of the patch to the nearest good one, 0..2", examples=[0.83])
+    good: GoodPatchReply | None = Field(
+        None, description="left out for models of earlier versions, which do not know where their patches come from"
+    )
+    picture_png_base64: str | None = Field(
         None,
-        description="for images whose metadata does not say, of a recipe that is not locked; 0 is none",
-        examples=[0.2],
-        json_schema_extra=_or_zero,
+        description="the place, and to its right the good patch, where its image is stored or has a thumbnail",
+        examples=[HEATMAP_EXAMPLE],
     )
 
 
-class CalibrateDatasetRequest(_DatasetRequest):
-    """Body of ``POST /calibrate_dataset``."""
+class ExplainReply(RoiReply):
+    """The judgement of one image, and its reasons."""
 
-    score_percentile: Annotated[Annotated[int, Field(gt=0, le=100)] | None, _JsonNumber] = Field(
-        None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
+    score: float = Field(examples=[0.61])
+    threshold: float | None = Field(None, examples=[0.5512])
+    decision: Literal["ok", "ng"] | None = Field(None, examples=["ng"])
+    calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
+    reasons: list[ReasonReply] = Field(
+        description="of the eight largest regions, or of the worst place where there is none"
     )
-    area_mm2_thr: Annotated[Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None, _JsonNumber] = Field(
-        None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
-    )
-    require_ng: Annotated[StrictBool, BeforeValidator(lambda value: True if value is None else value)] = Field(
-        True, description="refuse without NG images", examples=[True]
-    )
-    target_false_reject_rate: Annotated[TargetRate | None, _JsonNumber] = Field(
-        None, description=_TARGET_RATE, examples=[None]
-    )
-    choose_percentile: Annotated[StrictBool, BeforeValidator(lambda value: False if value is None else value)] = Field(
-        False,
-        description="choose the percentile that separates OK from NG images best, 99 unless another does so by more "
-        "than chance; needs NG images",
-        examples=[False],
-    )
-
-
-class InferDatasetRequest(_DatasetRequest):
-    """Body of ``POST /infer_dataset``."""
-
-    labels: list[Label] | None = Field(
-        None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
-    )
-    include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
-
-
-class RollbackRequest(RoiIds):
-    """Body of ``POST /rollback``."""
-
-    version: Annotated[Annotated[int, Field(ge=1, le=1_000_000_000)] | None, _JsonNumber] = Field(
-        None, description="its number in /versions; left out: the newest", examples=[3]
-    )
-
-
-class DriftResetRequest(RoiIds):
-    """Body of ``POST /drift/reset``."""
-
-    reference: Literal["calibration", "production"] = Field(
-        "calibration",
-        description="what to compare with from now on: the OK scores of the calibration (409 where they are not "
-        "known), or the parts that come next",
-        examples=["calibration"],
-    )
+    model: ModelReply

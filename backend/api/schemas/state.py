@@ -1,0 +1,136 @@
+"""What is told about the service, about a ROI, and about long work that is under way."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from backend.api.schemas.common import ModelReply, Reply, RoiReply
+from backend.api.schemas.datasets import SampleClasses
+
+
+class MinimalHealthReply(Reply):
+    """That the service is there: all that is told without an API key, where there are keys."""
+
+    status: Literal["ok", "starting", "failed", "draining"] = Field(
+        description="failed: it could not load, see reason, and tries again; draining: it is about to stop",
+        examples=["ok"],
+    )
+    device: str = Field(description="where the network runs, or shall run", examples=["cpu"])
+    model: str = Field(examples=["vit_small_patch14_dinov2.lvd142m"])
+    version: str = Field(description="version of the service", examples=["1.0.0"])
+    recipe_id: str = Field(description="recipe that the header X-Recipe-Id names", examples=["default"])
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class HealthReply(MinimalHealthReply):
+    """The state of the service."""
+
+    runtime: str | None = Field(
+        None, description="left out, like what follows, until it is loaded", examples=["openvino"]
+    )
+    precision: str | None = Field(None, examples=["float32"])
+    block: int | None = Field(
+        None, description="block whose tokens are compared; left out where it is the last", examples=[10]
+    )
+    input_size: int | None = Field(None, description="side of the network input in pixels", examples=[448])
+    token_shape: list[int] | None = Field(None, description="token grid [rows, columns]", examples=[[32, 32]])
+    weights_sha256: str | None = Field(
+        None, examples=["46a3827c3d504b167dcae6c5505ae17672c90fc799ab34987d5deadd279db413"]
+    )
+    stale_calibrations: int | None = Field(
+        None,
+        description="ROIs that were fitted anew since they were calibrated, so that no threshold applies",
+        examples=[0],
+    )
+    drifting_rois: int | None = Field(
+        None, description="ROIs whose production left what was calibrated; see /drift/rois", examples=[0]
+    )
+    reason: str | None = Field(
+        None, description="why it could not load, or why the network does not run where DEVICE asked for"
+    )
+
+
+class ReadyReply(Reply):
+    """The service takes work."""
+
+    status: Literal["ok"] = Field(examples=["ok"])
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class StateReply(RoiReply):
+    """What there is for a ROI."""
+
+    status: Literal["ok", "refit_needed"] = Field(examples=["ok"])
+    memory_fitted: bool = Field(description="whether /infer has a memory bank to compare with", examples=[True])
+    calib_present: bool = Field(description="whether /infer applies a threshold", examples=[True])
+    calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
+    reason: str | None = Field(None, description="why a refit is needed")
+    model: ModelReply | None = Field(None, description="left out when there is none to use")
+    mm_per_px: float | None = Field(None, description="what the recipe is locked to; left out before", examples=[0.2])
+
+
+class ManifestDatasets(Reply):
+    """The data set of a ROI."""
+
+    classes: SampleClasses
+
+
+class ManifestReply(RoiReply):
+    """Everything that is stored for a ROI."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    memory: bool = Field(description="as memory_fitted of /state", examples=[True])
+    calib: dict[str, Any] | None = Field(
+        description="the calibration that /infer applies, or null", examples=[{"threshold": 0.5512, "p99_ok": 0.4394}]
+    )
+    datasets: ManifestDatasets
+
+
+class BankEntryReply(Reply):
+    """An image that a memory bank was built from."""
+
+    filename: str = Field(examples=["part12.png"])
+    n_kept: int = Field(description="how many of its patches are in the bank", examples=[21])
+    n_unique: int | None = Field(
+        None,
+        description="how many of its patches the other images do not cover as closely: where few, it is hardly needed",
+        examples=[64],
+    )
+    score: float | None = Field(None, description="by a memory bank of the other images", examples=[0.43])
+    suspicious: bool = Field(description="whether it scores far above the others", examples=[False])
+
+
+class BankReply(RoiReply):
+    """What a memory bank was built from."""
+
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    covering_radius: float | None = Field(
+        None, description="within which the bank has an embedding near every patch of its images, 0..2", examples=[0.57]
+    )
+    images: list[BankEntryReply] = Field(description="empty for models of earlier versions")
+    model: ModelReply
+
+
+class RunReply(Reply):
+    """Long work that is under way."""
+
+    kind: Literal["fit", "calibrate_dataset", "infer_dataset"] = Field(examples=["fit"])
+    role_id: str = Field(examples=["Master1"])
+    roi_id: str = Field(examples=["Pattern"])
+    recipe_id: str = Field(examples=["default"])
+    model_key: str = Field(examples=["Pattern"])
+    request_id: str | None = Field(None, description="of the request that asked for it; none from the command line")
+    started_at_utc: str = Field(examples=["2026-11-22T21:04:55.123+00:00"])
+    n_images: int = Field(examples=[34])
+    step: str = Field(description="wait, extract, coreset or score", examples=["extract"])
+    done: int = Field(description="how much of the step is done", examples=[17])
+    total: int = Field(description="of how much", examples=[34])
+    left_s: int | None = Field(None, description="seconds that the step may still take", examples=[4])
+    n_errors: int = Field(description="images that failed", examples=[0])
+
+
+class RunsReply(Reply):
+    """The long work of all processes of the service, the oldest first."""
+
+    runs: list[RunReply]
+    request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])

@@ -1,0 +1,63 @@
+"""What a roll-back is asked for, and what is known of earlier models."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backend.api.schemas.common import MEMORY_ID, JsonNumber, ModelReply, Reply, RoiIds, RoiReply
+from backend.calib import Calibration
+from backend.disk.versions import Change, Version
+
+
+class RollbackRequest(RoiIds):
+    """Body of ``POST /rollback``."""
+
+    version: Annotated[Annotated[int, Field(ge=1, le=1_000_000_000)] | None, JsonNumber] = Field(
+        None, description="its number in /versions; left out: the newest", examples=[3]
+    )
+
+
+class VersionReply(Reply):
+    """A model that was replaced, and is kept."""
+
+    version: int = Field(description="its number; the highest is the newest", examples=[3])
+    kept_at_utc: str = Field(description="when it was replaced", examples=["2026-11-22T21:04:55.123456+00:00"])
+    replaced_by: Change = Field(description="by what", examples=["fit"])
+    memory_id: str = MEMORY_ID
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    n_embeddings: int | None = Field(None, description="patch embeddings of all images", examples=[34816])
+    n_images: int | None = Field(None, description="images that it was fitted on", examples=[34])
+    calibrated: bool = Field(description="whether a threshold was applied", examples=[True])
+    threshold: float | None = Field(None, description="which", examples=[0.5512])
+
+
+def version_reply(version: Version, calibration: Calibration | None) -> VersionReply:
+    """A kept model, as clients read it."""
+    return VersionReply(
+        version=version.number,
+        **vars(version.record),
+        calibrated=calibration is not None,
+        threshold=calibration.threshold if calibration else None,
+    )
+
+
+class VersionsReply(RoiReply):
+    """What the ROI's own model was before its last changes."""
+
+    versions: list[VersionReply] = Field(description="the newest first")
+    model: ModelReply | None = Field(None, description="what is served now; left out when there is none to use")
+
+
+class RollbackReply(RoiReply):
+    """The model that is served now."""
+
+    version: int = Field(description="which version that is", examples=[3])
+    memory_id: str = MEMORY_ID
+    calibration: Literal["none", "applied", "stale"] = Field(
+        description="none: it had no calibration then; stale: one of another BLUR_SIGMA; calibrate",
+        examples=["applied"],
+    )
+    threshold: float | None = Field(None, description="left out where none is applied", examples=[0.5512])
+    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    model: ModelReply
