@@ -17,7 +17,7 @@ from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
-from backend.service import explain
+from backend.service import bank_report, explain
 from backend.service import fit as fit_module
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored, store_images
@@ -108,7 +108,7 @@ def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
     painted = cv2.circle(good.copy(), (80, 60), 25, (0, 0, 255), cv2.FILLED)
     result = fit(service, KEY, [*alike, named("bad.png", painted)], mm_per_px=0.2)
     assert [image.filename for image in result.suspicious] == ["bad.png"]
-    report = explain.look(service, KEY)
+    report = bank_report.bank_report(service, KEY)
     assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png"]
     assert sum(entry.n_kept for entry in report.entries) == len(report.fitted.memory.embeddings)
 
@@ -212,7 +212,7 @@ class TestAppend:
         assert fit(service, KEY, parts[:4], mm_per_px=0.2, append=True).ok_scores is None
         other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
         assert fit(other, KEY, parts[:2], mm_per_px=0.2, append=True, shapes=[shape] * 2).ok_scores is None
-        assert [entry.image.scores for entry in explain.look(other, KEY).entries] == [{}] * 4
+        assert [entry.image.scores for entry in bank_report.bank_report(other, KEY).entries] == [{}] * 4
 
     def test_append_refuses_images_unlike_all_before_and_keeps_the_model(self, service, parts, monkeypatch):
         """Appending images that are all unlike those of the model would take minutes, so it is refused before."""
@@ -411,9 +411,9 @@ def test_a_bank_that_says_nonsense_about_its_patches_is_damaged(service, parts, 
     assert fit(service, KEY, parts[:2], mm_per_px=0.2).n_embeddings == 128
     n_kept = len(service.fitted(KEY).memory.embeddings)
     tampered(service, patches=np.resize(patches, (n_kept, *patches.shape[1:])) if len(patches) == 8 else patches)
-    for ask in (explain.look, TestExplain().explain):
+    for ask in (bank_report.bank_report, TestExplain().explain):
         with pytest.raises(DamagedMemory):
-            ask(service, KEY) if ask is explain.look else ask(service, parts[2])
+            ask(service, KEY) if ask is bank_report.bank_report else ask(service, parts[2])
 
 
 @pytest.mark.parametrize("nonsense", [{"height": 10**400}, {"width": 0}, {"scores": {"99": 1e400}}, {"name": 7}])
@@ -421,7 +421,7 @@ def test_a_bank_that_says_nonsense_about_its_images_is_damaged(service, parts, n
     fit(service, KEY, parts[:2], mm_per_px=0.2)
     tampered(service, images=nonsense)
     with pytest.raises(DamagedMemory):
-        explain.look(service, KEY)
+        bank_report.bank_report(service, KEY)
 
 
 def test_thumbnails_are_those_of_the_bank_that_is_asked_about_or_none(service, parts):

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from backend.calib import Calibration, calibrate
 from backend.common.roi_key import RoiKey
+from backend.disk import drift_files
 from backend.disk.fitted import FittedRoi
 from backend.scores.drift_statistics import quantiles
 from backend.service import drift
@@ -336,7 +337,7 @@ def test_recipe_alarm_is_not_listed_once_its_model_or_calibration_changes(root, 
         (file,) = (root / "@recipes").rglob("calib.json")
         file.unlink()
     assert log.drifting() == []
-    assert state_files(root) == [log._path(KEY)], "and others stay"
+    assert state_files(root) == [log._files.path(KEY)], "and others stay"
 
 
 def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
@@ -353,7 +354,7 @@ def test_an_alarm_is_not_lost_while_its_model_cannot_be_read(root):
 def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeypatch):
     log, another = opened(root), opened(root)
     forgetting = threading.Thread(target=log.forget, args=(KEY,))
-    write = drift.write_atomic
+    write = drift_files.write_atomic
 
     def write_late(files, **more):
         ModelStore(root).save_memory(KEY, memory_of(2), {})
@@ -361,7 +362,7 @@ def test_what_a_fit_makes_forgotten_no_flush_under_way_brings_back(root, monkeyp
         forgetting.join(0.5)  # long enough for one that does not wait
         write(files, **more)
 
-    monkeypatch.setattr(drift, "write_atomic", write_late)
+    monkeypatch.setattr(drift_files, "write_atomic", write_late)
     inspect(another, root, [0.9])
     forgetting.join()
     assert state_files(root) == []
@@ -398,7 +399,7 @@ def test_a_full_disk_fails_nothing_is_told_once_and_tried_again(root, monkeypatc
     log = opened(root)
     inspect(log, root, scores(1, 10))
     with capture_logs() as logs, monkeypatch.context() as patch:
-        patch.setattr(drift, "write_atomic", full)
+        patch.setattr(drift_files, "write_atomic", full)
         inspect(log, root, scores(2, 10))
         inspect(log, root, scores(3, 10))
     assert [entry["event"] for entry in logs] == ["drift.not_stored"]
@@ -415,14 +416,14 @@ def test_a_roi_whose_file_cannot_be_written_does_not_hold_up_the_others(root, mo
     calibrated(root, other, ok_scores=scores(0, 100))
     log = opened(root)
     broken = state_file_of(root, KEY)
-    write = drift.write_atomic
+    write = drift_files.write_atomic
 
     def write_all_but_one(files, **more):
         if broken in files:
             raise OSError(errno.EIO, "Input/output error")
         write(files, **more)
 
-    monkeypatch.setattr(drift, "write_atomic", write_all_but_one)
+    monkeypatch.setattr(drift_files, "write_atomic", write_all_but_one)
     log.record(KEY, fitted(root), 0.45)
     inspect(log, root, [0.45], other)
     assert (status(root).drift.n_parts, status(root, other).drift.n_parts) == (0, 1)
@@ -464,17 +465,19 @@ def test_calibration_does_not_wait_for_the_files_of_other_rois(root, monkeypatch
 def test_roi_inspected_longest_ago_is_forgotten_beyond_the_most_kept(root, monkeypatch):
     """Of more ROIs than are kept, the one whose last inspection is the longest ago is dropped."""
     state_file(root).unlink()
-    monkeypatch.setattr(drift, "_MAX_FILES", 3)
+    monkeypatch.setattr(drift_files, "_MAX_FILES", 3)
     keys = [RoiKey("Master1", f"Roi{number}") for number in range(4)]
     log = opened(root)
     for number, key in enumerate(keys):
         ModelStore(root).save_memory(key, memory_of(number + 2), {})
         inspect(log, root, [0.45], key)
-        os.utime(log._path(key), ns=(number, number))
-    assert {file.name for file in state_files(root)} == {log._path(key).name for key in keys[1:]}
+        os.utime(log._files.path(key), ns=(number, number))
+    assert {file.name for file in state_files(root)} == {log._files.path(key).name for key in keys[1:]}
     inspect(log, root, [0.45], keys[1])
     calibrated(root, keys[0], ok_scores=scores(0, 10))
-    assert {file.name for file in state_files(root)} == {log._path(key).name for key in (keys[0], keys[1], keys[3])}
+    assert {file.name for file in state_files(root)} == {
+        log._files.path(key).name for key in (keys[0], keys[1], keys[3])
+    }
 
 
 def test_only_calibrations_and_resets_wait_for_the_disk(root, monkeypatch):
@@ -501,7 +504,7 @@ def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch)
     for part in parts[:20_300]:
         log.record(KEY, found, part)
     with monkeypatch.context() as patch:
-        patch.setattr(drift, "write_atomic", full)
+        patch.setattr(drift_files, "write_atomic", full)
         log.close()
     log.close()
     counted = status(root).drift
@@ -571,7 +574,7 @@ def test_a_calibration_is_stored_where_its_statistics_cannot_be(root, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with capture_logs() as logs, monkeypatch.context() as patch:
-        patch.setattr(drift, "write_atomic", full)
+        patch.setattr(drift_files, "write_atomic", full)
         opened(root).begin(KEY, fitted(root).calibration, scores(0, 10))
     assert [entry["event"] for entry in logs] == ["drift.not_stored"]
 

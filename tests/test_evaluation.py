@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from backend.commands.evaluate import evaluation
+from backend.commands.evaluate import evaluation, table
 from backend.commands.evaluate import page as report_page
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.common.config import DEFAULT_MODEL, Settings
@@ -501,5 +501,5 @@ class TestPage:
         assert any("3 of 6: at even steps" in text for text in page.texts)
 
     def test_rates_and_their_bounds_have_the_same_digits(self):
-        assert report_page._share(Rate(0, 800)) == "0 of 800 (0.0 %, 0.0 to 0.5 %)"
-        assert report_page._share(Rate(3, 2000)) == "3 of 2000 (0.1 %, 0.0 to 0.4 %)"
+        assert table.share(Rate(0, 800)) == "0 of 800 (0.0 %, 0.0 to 0.5 %)"
+        assert table.share(Rate(3, 2000)) == "3 of 2000 (0.1 %, 0.0 to 0.4 %)"

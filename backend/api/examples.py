@@ -1,9 +1,6 @@
-"""What ``/docs`` shows beyond the schemas: multipart bodies, and a real example for every error."""
+"""A real example of every error and of the replies that vary, for ``/docs``."""
 
 from typing import Any
-
-from fastapi import FastAPI
-from pydantic import BaseModel
 
 from backend.api.schemas.common import ErrorReply
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE
@@ -12,210 +9,119 @@ from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
 _ROI = "role 'Master1', roi 'Pattern'"
 _ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
 
-Example = tuple[str, str, str]
-"""Class of the error, the code that raises it, and its sentence."""
+Example = tuple[str, str]
+"""Class of the error, and its sentence."""
 
-_FIELD: Example = (
-    "InvalidRequest",
-    "http_input.py:read_fields",
-    "mm_per_px: Input should be greater than or equal to 0.000001",
-)
-_MISSING: Example = ("InvalidRequest", "http_input.py:read_fields", "role_id: Field required")
-_NO_IMAGE: Example = (
-    "InvalidRequest",
-    "service.py:fit_ok",
-    "no images: send at least one good image in the file field 'images'",
-)
-_SHAPE: Example = (
-    "InvalidShape",
-    "roi_mask.py:build_mask",
-    "shape circle selects no pixel of the 256x256 image",
-)
-_DAMAGED: Example = (
-    "InvalidImage",
-    "utils.py:check_image",
-    f"part7.png: the image cannot be decoded; it is truncated or damaged; {_ACCEPTED}",
-)
-_EMPTY: Example = ("InvalidImage", "utils.py:check_image", f"part7.png: the file is empty; {_ACCEPTED}")
-_TYPE: Example = (
-    "UnsupportedImage",
-    "utils.py:check_image",
-    f"part7.gif: this is not an accepted image; {_ACCEPTED}",
-)
-_PIXELS: Example = (
-    "TooLarge",
-    "utils.py:check_image",
-    "part7.png: 30000x30000 pixels, at most 64000000 are accepted",
-)
+_FIELD: Example = ("InvalidRequest", "mm_per_px: Input should be greater than or equal to 0.000001")
+_MISSING: Example = ("InvalidRequest", "role_id: Field required")
+_NO_IMAGE: Example = ("InvalidRequest", "no images: send at least one good image in the file field 'images'")
+_SHAPE: Example = ("InvalidShape", "shape circle selects no pixel of the 256x256 image")
+_DAMAGED: Example = ("InvalidImage", f"part7.png: the image cannot be decoded; it is truncated or damaged; {_ACCEPTED}")
+_EMPTY: Example = ("InvalidImage", f"part7.png: the file is empty; {_ACCEPTED}")
+_TYPE: Example = ("UnsupportedImage", f"part7.gif: this is not an accepted image; {_ACCEPTED}")
+_PIXELS: Example = ("TooLarge", "part7.png: 30000x30000 pixels, at most 64000000 are accepted")
 _BODY: Example = (
     "HTTPException",
-    "middleware.py:counted",
     "the request is larger than 2147483648 bytes; send fewer images, or raise MAX_REQUEST_MB",
 )
 _BODY_OF_JSON: Example = (
     "HTTPException",
-    "middleware.py:counted",
     "the request is larger than 1048576 bytes; send less, and images as multipart/form-data",
 )
 _BODY_OF_SCORES: Example = (
     "HTTPException",
-    "middleware.py:counted",
     "the request is larger than 67108864 bytes; send fewer scores, or raise MAX_JSON_MB",
 )
-_MANY_VALUES: Example = (
-    "TooLarge",
-    "http_input.py:read_json",
-    "the JSON holds more than 2001000 values; send fewer scores",
-)
-_FILE_BYTES: Example = (
-    "TooLarge",
-    "http_input.py:on_part_data",
-    "part7.png: at most 67108864 bytes are accepted in a file (MAX_FILE_MB)",
-)
+_MANY_VALUES: Example = ("TooLarge", "the JSON holds more than 2001000 values; send fewer scores")
+_FILE_BYTES: Example = ("TooLarge", "part7.png: at most 67108864 bytes are accepted in a file (MAX_FILE_MB)")
 _SLOW: Example = (
     "HTTPException",
-    "middleware.py:counted",
     "the body is too slow: 65536 bytes came in 30 s (BODY_TIMEOUT_S) and a second for every 1024; send it faster",
 )
 _CUT: Example = (
     "HTTPException",
-    "http_input.py:complete_form",
     "The upload is incomplete: its closing boundary is missing; send multipart/form-data with …",
 )
 _JSON: Example = (
     "HTTPException",
-    "app.py:calibrate_ng",
     "There was an error parsing the body; send a JSON object in UTF-8, not compressed, …",
 )
-_SCORES: Example = (
-    "InvalidRequest",
-    "app.py:calibrate_ng",
-    "ok_scores: List should have at least 1 item after validation, not 0",
-)
-_NOT_FITTED: Example = ("MemoryNotFound", "service.py:fitted", str(MemoryNotFound(_ROI)))
+_SCORES: Example = ("InvalidRequest", "ok_scores: List should have at least 1 item after validation, not 0")
+_NOT_FITTED: Example = ("MemoryNotFound", str(MemoryNotFound(_ROI)))
 _REFIT: Example = (
     "IncompatibleMemory",
-    "service.py:fitted",
     f"refit needed: the memory stored for {_ROI} was built by another extractor (1152 numbers per embedding instead of "
     "384); run /fit_ok again, then calibrate",
 )
 _NOT_UNIT: Example = (
     "IncompatibleMemory",
-    "memory_file.py:read_memory",
     "refit needed: the stored memory.npz holds embeddings that are not L2-normalised",
 )
-_LAST: Example = (
-    "ReservedRecipe",
-    "layout.py:check_recipe",
-    "recipe 'last' is reserved: save the layout under a name of its own",
-)
+_LAST: Example = ("ReservedRecipe", "recipe 'last' is reserved: save the layout under a name of its own")
 _LOCKED: Example = (
     "Conflict",
-    "recipes.py:check",
     "mm_per_px is 0.3, but recipe 'line 1' is locked to mm_per_px 0.2, which its first fit or upload decided: send "
     "that, or use another recipe",
 )
 _APPEND: Example = (
     "Conflict",
-    "fitting.py:of",
     f"{_ROI} was fitted by an earlier version and cannot be appended to: fit it anew on all images",
 )
 _MANY: Example = (
     "Conflict",
-    "datasets.py:find",
     "2 ok images of role 'Master1', roi 'Pattern' were uploaded as 'part7.png': name one of …",
 )
 _ANEW: Example = (
     "Conflict",
-    "storage.py:save_calibration",
     f"{_ROI} was fitted anew since it was scored; nothing was stored: score and calibrate again",
 )
-_NO_VERSION: Example = ("VersionNotFound", "storage.py:_choose", f"{_ROI} has no version 7; there are 1, 2, 3")
+_NO_VERSION: Example = ("VersionNotFound", f"{_ROI} has no version 7; there are 1, 2, 3")
 _NO_CHANGE: Example = (
     "VersionNotFound",
-    "storage.py:_choose",
     f"no earlier model of {_ROI} is kept: it was not changed since, or KEEP_VERSIONS is 0",
 )
 _OTHERS_MODEL: Example = (
     "Conflict",
-    "storage.py:_choose",
     f"{_ROI}, recipe 'line 1' has no model of its own to roll back: it is served that of {_ROI}, layout current; ask "
     "for that one's versions by its own ids",
 )
-_NO_OK_SCORES: Example = (
-    "Conflict",
-    "drift_log.py:reset",
-    "the OK scores are not known: calibrate again, or send reference=production",
-)
+_NO_OK_SCORES: Example = ("Conflict", "the OK scores are not known: calibrate again, or send reference=production")
 _OTHER_EXTRACTOR: Example = (
     "IncompatibleMemory",
-    "service.py:_accept",
     f"version 3 of {_ROI} was built by another extractor (input_size 518 instead of 448) and cannot be served; nothing "
     "was changed: roll back to another version, or refit",
 )
 _OTHER_SCALE: Example = (
     "Conflict",
-    "service.py:_accept",
     f"version 3 of {_ROI}, recipe 'line 1' was fitted at mm_per_px 0.3, and its recipe is locked to 0.2; nothing was "
     "changed: roll back to another version, or refit",
 )
-_NO_NUMBER: Example = (
-    "InvalidRequest",
-    "app.py:validation_error",
-    "version: Input should be greater than or equal to 1",
-)
-_NO_SAMPLE: Example = (
-    "SampleNotFound",
-    "datasets.py:find",
-    f"{_ROI} has no ok image 'part7.png'; /datasets/list names them",
-)
+_NO_NUMBER: Example = ("InvalidRequest", "version: Input should be greater than or equal to 1")
+_NO_SAMPLE: Example = ("SampleNotFound", f"{_ROI} has no ok image 'part7.png'; /datasets/list names them")
 _FEW_SAMPLES: Example = (
     "InvalidRequest",
-    "dataset_runs.py:fit",
     f"3 OK images are stored for {_ROI}, a fit needs 10 (MIN_OK_SAMPLES): upload more",
 )
-_NO_NG: Example = (
-    "InvalidRequest",
-    "dataset_runs.py:calibrate",
-    f"no NG images are stored for {_ROI}: upload some, or set require_ng to false",
-)
-_METAS: Example = (
-    "InvalidRequest",
-    "dataset_runs.py:store",
-    "1 metas for 2 images: send one for each, or none",
-)
-_QUERY: Example = ("InvalidRequest", "app.py:validation_error", "roi_id: Field required")
-_DISK: Example = (
-    "StorageError",
-    "locking.py:writing",
-    "the model cannot be stored (No space left on device); check the models folder",
-)
-_FILE: Example = ("StorageError", "memory_file.py:read_memory", "the stored memory.npz is damaged: refit this ROI")
-_STARTING: Example = ("NotReady", "lifecycle.py:require_ready", "the service is starting; retry")
-_BUSY: Example = ("Busy", "queueing.py:inference", str(Busy("32 inferences", 2)))
-_NO_KEY: Example = (
-    "Unauthorized",
-    "access.py:_check_right",
-    "this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY",
-)
-_WRONG_KEY: Example = (
-    "Forbidden",
-    "access.py:_check_right",
-    "POST /fit_ok needs a key that may do everything; this one may only read and infer",
-)
-_TOO_MANY: Example = ("TooManyRequests", "access.py:take", str(TooManyRequests(2, 1)))
+_NO_NG: Example = ("InvalidRequest", f"no NG images are stored for {_ROI}: upload some, or set require_ng to false")
+_METAS: Example = ("InvalidRequest", "1 metas for 2 images: send one for each, or none")
+_QUERY: Example = ("InvalidRequest", "roi_id: Field required")
+_DISK: Example = ("StorageError", "the model cannot be stored (No space left on device); check the models folder")
+_FILE: Example = ("StorageError", "the stored memory.npz is damaged: refit this ROI")
+_STARTING: Example = ("NotReady", "the service is starting; retry")
+_BUSY: Example = ("Busy", str(Busy("32 inferences", 2)))
+_NO_KEY: Example = ("Unauthorized", "this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY")
+_WRONG_KEY: Example = ("Forbidden", "POST /fit_ok needs a key that may do everything; this one may only read and infer")
+_TOO_MANY: Example = ("TooManyRequests", str(TooManyRequests(2, 1)))
 _UNEXPECTED: Example = (
     "RuntimeError",
-    "service.py:infer",
     "unexpected RuntimeError; report request id 0f8fad5b-d9cb-469f-a165-70867728950e with the log around it",
 )
 
 
 def _error(description: str, *errors: Example) -> dict[str, Any]:
     examples: dict[str, Any] = {}
-    for kind, place, error in errors:
-        file, function = place.split(":")
-        trace = f'  File "backend/{file}", line 123, in {function}\n    …\n{kind}: {error}\n'
+    for kind, error in errors:
+        trace = f'  File "backend/service/judge.py", line 123, in infer\n    …\n{kind}: {error}\n'
         examples[f"{len(examples) + 1}: {kind}"] = {"value": {"error": error, "trace": trace}}
     return {"model": ErrorReply, "description": description, "content": {"application/json": {"examples": examples}}}
 
@@ -351,10 +257,12 @@ _ERRORS["/drift/reset"] = {
     503: _error("Not ready; see Retry-After", _STARTING),
 }
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
-_OPEN = {"/health", "/ready"}
+OPEN_PATHS = {"/health", "/ready"}
 _READING = {"state", "/runs", "read", "bank", "sample", "/infer", "/infer_dataset"}
 ERRORS: dict[str, Responses] = {
-    name: dict(sorted({**errors, **({} if name in _OPEN else _ANY_KEY if name in _READING else _FULL_KEY)}.items()))
+    name: dict(
+        sorted({**errors, **({} if name in OPEN_PATHS else _ANY_KEY if name in _READING else _FULL_KEY)}.items())
+    )
     for name, errors in _ERRORS.items()
 }
 
@@ -408,54 +316,3 @@ METADATA_EXAMPLE: Responses = {
         "content": {"application/json": {"example": {"filename": "part7.png", "label": "ok", "mm_per_px": 0.2}}},
     }
 }
-
-
-def declare_keys(app: FastAPI) -> None:
-    """Let the document of `app` say that all but ``/health`` and ``/ready`` needs an API key."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = plain()
-        document["components"]["securitySchemes"] = {
-            "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            "Bearer": {"type": "http", "scheme": "bearer"},
-        }
-        document["security"] = [{"X-API-Key": []}, {"Bearer": []}]
-        for path in _OPEN:
-            document["paths"][path]["get"]["security"] = [{}, *document["security"]]
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says
-
-
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The ``requestBody`` of an endpoint that reads its JSON itself."""
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def multipart(
-    fields: type[BaseModel],
-    files: dict[str, str],
-    optional: dict[str, str] | None = None,
-    *,
-    files_required: bool = True,
-) -> dict[str, Any]:
-    """The ``requestBody`` of a multipart endpoint that reads its form itself.
-
-    Args:
-        fields: the text fields.
-        files: description by name of the file fields; names in the plural take several files.
-        optional: description by name of further JSON parts.
-        files_required: whether the files must be there.
-    """
-    schema = fields.model_json_schema()
-    binary = {"type": "string", "format": "binary"}
-    for name, description in files.items():
-        several = {"type": "array", "items": binary, "minItems": 1}
-        schema["properties"][name] = {**(several if name.endswith("s") else binary), "description": description}
-    for name, description in (optional or {}).items():
-        parts = {"type": "array", "items": {"type": "string", "contentMediaType": "application/json"}}
-        schema["properties"][name] = {**parts, "description": description}
-    schema["required"] = [*schema["required"], *(files if files_required else ())]
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -2,36 +2,25 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.errors import MessageError
 from email.header import decode_header, make_header
-from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import Depends, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from backend.api.middleware.bodies import MostBytes
-from backend.api.schemas.common import RoiIds
+from backend.api.middleware.bodies import MostBytes, keeping_request
 from backend.common.config import Settings
 from backend.common.error_text import problems_in_words
-from backend.common.errors import InvalidRequest, StorageError, TooLarge, UnsupportedImage
-from backend.common.roi_key import RoiKey, canonical_recipe, check_recipe
-from backend.common.telemetry import annotate
-from backend.service.inspection import InspectionService
+from backend.common.errors import InvalidRequest, TooLarge, UnsupportedImage
 from backend.utils import NamedImage
 
-SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
-_JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
-# Two million scores, and what else a client may send. Each value takes some 30 bytes of memory, and of JSON only two.
-_MAX_JSON_VALUES = 2_001_000
-_IN_MEMORY_BYTES = 1 << 20
 _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
 _METAS_FIELD = re.compile(r"metas(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
@@ -43,54 +32,6 @@ _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
 
 Fields = TypeVar("Fields", bound=BaseModel)
-
-
-# Async, so that /health needs no thread: they may all be taken by requests that wait.
-async def service_of(request: Request) -> InspectionService:
-    """The service of the running application."""
-    service: InspectionService = request.app.state.lifecycle.service  # which `Admission` has seen to
-    return service
-
-
-async def request_id_of(request: Request) -> str:
-    """The id that `RequestTelemetry` took or made."""
-    request_id: str = request.state.request_id
-    return request_id
-
-
-async def is_known(request: Request) -> bool:
-    """Whether `Gate` found that the client may see everything."""
-    known: bool = request.state.known
-    return known
-
-
-async def recipe_of_header(request: Request) -> str | None:
-    """The recipe that ``X-Recipe-Id`` names: a layout name in any script, as it is."""
-    raw = dict(request.scope["headers"]).get(b"x-recipe-id", b"")
-    try:
-        return canonical_recipe(raw.decode())
-    except UnicodeDecodeError:
-        return canonical_recipe(raw.decode("latin-1"))
-
-
-Service = Annotated[InspectionService, Depends(service_of)]
-RequestId = Annotated[str, Depends(request_id_of)]
-Known = Annotated[bool, Depends(is_known)]
-HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
-
-
-def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
-    """The ROI that a request is about; its own recipe goes before the header's.
-
-    Raises:
-        ReservedRecipe, InvalidRequest: see `check_recipe`.
-    """
-    key = ids.roi_key(header_recipe)
-    annotate(role_id=key.role_id, roi_id=key.roi_id)
-    if key.recipe_id is not None:
-        annotate(recipe_id=key.recipe_id, model_key=key.model)
-    check_recipe(key.recipe_id)
-    return key
 
 
 @asynccontextmanager
@@ -118,7 +59,7 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     )
     max_file_bytes = int(settings.max_file_mb * 2**20)
     try:
-        with _keeping():
+        with keeping_request():
             form = await _FormParser(request, max_files, max_fields, max_file_bytes).parse()
     except MultiPartException as exc:
         raise HTTPException(400, exc.message) from exc
@@ -160,61 +101,6 @@ class _FormParser(MultiPartParser):
                 name = _name_of(file)
                 raise TooLarge(f"{name}: at most {self._max_file_bytes} bytes are accepted in a file (MAX_FILE_MB)")
         super().on_part_data(data, start, end)
-
-
-@contextmanager
-def _keeping() -> Iterator[None]:
-    """Tell what a request that is kept in a file while it arrives may meet on the disk."""
-    try:
-        yield
-    except OSError as exc:
-        raise StorageError(
-            f"the request cannot be kept while it arrives ({exc.strerror}); check the folder for temporary files"
-        ) from exc
-
-
-def max_json_bytes(settings: Settings) -> int:
-    """The largest body of JSON."""
-    return int(min(settings.max_json_mb, settings.max_request_mb) * 2**20)
-
-
-async def read_json(request: Request, model: type[Fields]) -> Fields:
-    """A body of JSON that may be large: its bytes wait in a file, and one body at a time is parsed.
-
-    Raises:
-        HTTPException: it is larger than ``MAX_JSON_MB``, too deep, or not UTF-8.
-        TooLarge: it holds too many values; nothing after that is read.
-        RequestValidationError: it is no JSON, or not as the model says.
-        StorageError: there is no room for it in the folder for temporary files.
-    """
-    most_bytes = max_json_bytes(request.app.state.settings)
-    request.state.most_bytes = MostBytes(most_bytes, "send fewer scores, or raise MAX_JSON_MB")
-    n_values = 0
-    with _keeping(), SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
-        async for piece in request.stream():
-            n_values += sum(map(piece.count, (b",", b"[", b"{")))  # every value but the first is behind one of them
-            if n_values > _MAX_JSON_VALUES:
-                raise TooLarge(f"the JSON holds more than {_MAX_JSON_VALUES} values; send fewer scores")
-            file.write(piece)
-        file.seek(0)
-        content = file.read()
-    if not _JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
-        raise RequestValidationError([{"loc": ("body",), "msg": "Input should be JSON by its Content-Type"}])
-    # Not in a thread, where others would hold their bytes meanwhile: the parser lets nothing else run in any case.
-    return _parse_json(content, model)
-
-
-def _parse_json(content: bytes, model: type[Fields]) -> Fields:
-    cannot_be_parsed = HTTPException(400, "There was an error parsing the body")
-    try:
-        return model.model_validate_json(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as exc:
-        raise cannot_be_parsed from exc
-    except ValidationError as exc:
-        problems = exc.errors()
-        if "recursion limit" in problems[0]["msg"]:
-            raise cannot_be_parsed from exc
-        raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from exc
 
 
 async def read_fields(form: FormData, model: type[Fields]) -> Fields:

@@ -13,15 +13,10 @@ import anyio
 import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.api.middleware.bodies import has_body
-from backend.api.paths import is_documentation, route_path
-from backend.common.error_text import error_reply, strip_paths
+from backend.common.error_text import strip_paths
 from backend.common.errors import NotReady
 from backend.common.machine import limit_arenas, return_free_memory
-from backend.common.telemetry import annotate
 from backend.service.inspection import InspectionService
 
 _RETRY_LOAD_AFTER_S = 5.0
@@ -30,8 +25,6 @@ _COUNT_EVERY_S = 10.0
 _RETURN_MEMORY_EVERY_S = 15.0
 _STARTS_WITHIN_S = 10.0
 _POLL_S = 0.05
-# Questions about the service, which it answers in every state.
-_ALWAYS_SERVED = frozenset({"/health", "/ready", "/metrics"})
 
 log: Any = structlog.get_logger(__name__)
 
@@ -180,52 +173,6 @@ class Lifecycle:
             signal.signal(signal.SIGTERM, before)
 
 
-class Admission:
-    """Refuses work that the service cannot do, once it had time to start, and counts what is in flight.
-
-    Args:
-        app: the application.
-        lifecycle: knows whether it can.
-        with_trace: whether error replies carry a trace.
-    """
-
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, with_trace: bool) -> None:
-        self._app = app
-        self._lifecycle = lifecycle
-        self._with_trace = with_trace
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or scope["method"] == "OPTIONS" or _is_always_served(route_path(scope)):
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._lifecycle.wait_until_started()
-            self._lifecycle.require_ready()
-        except NotReady as exc:
-            annotate(error=str(exc))
-            reply = error_reply(str(exc), exc, with_trace=self._with_trace)
-            headers = {"Retry-After": str(exc.retry_after_s)}
-            await JSONResponse(reply, exc.status, headers)(scope, receive, send)
-            return
-        complete = not has_body(scope)
-
-        async def receive_until_draining() -> Message:
-            nonlocal complete
-            if complete:
-                return await receive()
-            with self._lifecycle.receiving():
-                message = await receive()
-            complete = not message.get("more_body", False)
-            return message
-
-        self._lifecycle.in_flight += 1
-        try:
-            await self._app(scope, receive_until_draining, send)
-        finally:
-            self._lifecycle.in_flight -= 1
-
-
 async def _counted(what: str, count: Callable[[], int]) -> int | None:
     """How many there are; None where that cannot be told this time."""
     try:
@@ -239,7 +186,3 @@ async def _return_memory() -> None:
     while True:
         await asyncio.sleep(_RETURN_MEMORY_EVERY_S)
         await run_in_threadpool(return_free_memory)
-
-
-def _is_always_served(path: str) -> bool:
-    return path in _ALWAYS_SERVED or is_documentation(path)

@@ -7,16 +7,7 @@ from functools import partial
 from typing import Any
 
 from backend.api.schemas.inspection import FitFields
-from backend.commands.arguments import (
-    IMAGES,
-    Commands,
-    add_command,
-    add_images,
-    add_roi,
-    add_shape,
-    fields_of,
-    key_of,
-)
+from backend.commands.arguments import IMAGES, Commands, add_command, add_images, add_roi, add_shape, fields_of, key_of
 from backend.commands.console import count, print_line, say, step_bars
 from backend.commands.image_files import read_image
 from backend.commands.scoring import find, max_bytes

@@ -1,4 +1,4 @@
-"""The statistics of production below a models folder: a small file a ROI, see `roi_drift`, shared by all processes.
+"""Counting what is inspected, and what is known about it: a small file a ROI, see `drift_files`.
 
 ``record`` costs an inference microseconds: scores wait in memory, and a thread adds them to the files every two
 seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds, and
@@ -7,42 +7,30 @@ are kept and tried again, and inferences never know.
 """
 
 import contextlib
-import hashlib
 import itertools
-import json
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import structlog
-from pydantic import ValidationError
 
 from backend.calib import Calibration
 from backend.common.errors import BackendError, Conflict, StorageError
-from backend.common.files import read_small, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
+from backend.disk.drift_files import DriftFiles, read_drift
 from backend.disk.fitted import FittedRoi
-from backend.disk.locking import writing
 from backend.scores.drift_detector import reference_of
 from backend.scores.drift_statistics import RoiDrift, Steps
 from backend.storage import ModelStore
 
-_FOLDER = ".drift"  # no id becomes a hidden folder
-_FILES = "*/*.json"
-# Each shard has a lock of its own: while a worker adds to all files one after the other, others seldom wait.
-_SHARD_DIGITS = 1
-_WHAT = "drift statistics"
-_FLUSH_TIMEOUT_S = 2.0  # what a lock that is held for longer keeps out waits on
 _FLUSH_EVERY_S = 2.0
-_MAX_FILES = 1000
 _MAX_WAITING = 20_000
-_MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
 # A change that came before so many scores were known is seen late or never: they are most of what it is compared with.
 _ENOUGH = 100
 
@@ -101,7 +89,7 @@ class DriftLog:
     """
 
     def __init__(self, root: Path, store: ModelStore, defective: float) -> None:
-        self._folder = root / _FOLDER
+        self._files = DriftFiles(root)
         self._store = store
         self.defective = defective
         self._waiting: deque[_Part] = deque(maxlen=_MAX_WAITING)
@@ -111,7 +99,6 @@ class DriftLog:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._fails = False
-        self._grew = False
         self._lots = random.Random()  # noqa: S311 - they decide between equal scores, and nothing secret
         self._alarms: dict[Path, tuple[tuple[int, int, int], RoiDrift | None]] = {}
 
@@ -146,20 +133,20 @@ class DriftLog:
             for key, of_roi in by_roi.items():
                 try:
                     # The lock of one ROI at a time, so that a calibration waits for one file and not for all.
-                    with writing(self._path(key).parent, _WHAT, _FLUSH_TIMEOUT_S):
+                    with self._files.writing_if_free(self._files.path(key)):
                         self._add(key, of_roi)
                 except StorageError as exc:  # the others may still be written
                     failure = exc
                     waits_on.add(key)
                 except Exception:  # it would fail again, and statistics are never worth a service
                     log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
-            self._put_back([part for part in parts if part.counted_for in waits_on])
-            self._prune()
+            self._requeue([part for part in parts if part.counted_for in waits_on])
+            self._files.prune()
             if failure is not None and not self._fails:
                 log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
             self._fails = failure is not None
 
-    def _put_back(self, parts: Sequence[_Part]) -> None:
+    def _requeue(self, parts: Sequence[_Part]) -> None:
         """Let parts wait on, before those that came meanwhile; where they are too many the oldest go."""
         with self._queueing:
             waiting = [*parts, *self._waiting]
@@ -193,14 +180,14 @@ class DriftLog:
                 return
             drift_key = fitted.calibrated.owner
             conditions = _conditions(fitted.memory_id, calibration)
-            with writing(self._path(drift_key).parent, _WHAT):
+            with self._files.writing(self._files.path(drift_key)):
                 if self._present_conditions(key) != conditions:
                     return
-                self._write(
+                self._files.write(
                     drift_key,
                     RoiDrift.starting(drift_key, conditions, calibration.threshold, reference, rejected, time.time()),
                 )
-            self._prune()
+            self._files.prune()
         except BackendError as exc:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
 
@@ -218,27 +205,27 @@ class DriftLog:
         """
         drift_key = fitted.calibrated.owner
         conditions = _conditions(fitted.memory_id, fitted.calibration)
-        with writing(self._path(drift_key).parent, _WHAT):
+        with self._files.writing(self._files.path(drift_key)):
             known: tuple[Steps, int] = {}, 0
             if reference == "calibration" and fitted.calibration is not None:
-                drift = _read(self._path(drift_key))
+                drift = read_drift(self._files.path(drift_key))
                 if drift is not None and drift.conditions == conditions:
                     known = drift.reference, drift.reference_rejected
                 if known == ({}, 0):
                     raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
-            self._write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
-        self._prune()
+            self._files.write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
+        self._files.prune()
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI unless they are about what it is judged by now."""
-        path = self._path(key.owner)
+        path = self._files.path(key.owner)
         # Where it cannot be deleted, the first part after the fit starts anew in any case.
         with contextlib.suppress(OSError, StorageError):
             if path.parent.exists():
                 # Under the lock, so that no flush that has read the file writes it again.
-                with writing(path.parent, _WHAT):
-                    drift = _read(path)
+                with self._files.writing(path):
+                    drift = read_drift(path)
                     if drift is None or drift.conditions != self._present_conditions(key):
                         path.unlink(missing_ok=True)
 
@@ -251,7 +238,7 @@ class DriftLog:
         """
         if fitted is None:
             return DriftStatus("none", "there is no model to use: see /state")
-        drift = _read(self._path(fitted.calibrated.owner))
+        drift = read_drift(self._files.path(fitted.calibrated.owner))
         if drift is not None and drift.conditions != _conditions(fitted.memory_id, fitted.calibration):
             drift = None
         if fitted.calibration is None:
@@ -276,7 +263,7 @@ class DriftLog:
         An alarm of a model or a calibration that is no longer in use is deleted.
         """
         known, alarms = self._alarms, {}
-        for path in self._folder.glob(_FILES):
+        for path in self._files.paths():
             try:
                 stat = path.stat()
             except OSError:  # deleted since
@@ -284,7 +271,7 @@ class DriftLog:
             identity = stat.st_ino, stat.st_size, stat.st_mtime_ns
             read = known.get(path)
             if read is None or read[0] != identity:
-                drift = _read(path)
+                drift = read_drift(path)
                 read = identity, drift if drift is not None and drift.alarm is not None else None
             alarms[path] = read
         self._alarms = alarms
@@ -308,15 +295,15 @@ class DriftLog:
             return None
         return any(
             found is not None
-            and self._path(found.calibrated.owner) == path
+            and self._files.path(found.calibrated.owner) == path
             and _conditions(found.memory_id, found.calibration) == drift.conditions
             for found in judged
         )
 
     def _delete_unless_present(self, path: Path) -> None:
         # Asked again under the lock: a calibration may have begun anew.
-        with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _FLUSH_TIMEOUT_S):
-            drift = _read(path)
+        with contextlib.suppress(StorageError), self._files.writing_if_free(path):
+            drift = read_drift(path)
             if drift is not None and self._is_present(path, drift) is False:
                 path.unlink(missing_ok=True)
 
@@ -339,7 +326,7 @@ class DriftLog:
                 log.exception("drift.failed")
 
     def _add(self, key: RoiKey, parts: Sequence[_Part]) -> None:
-        drift = _read(self._path(key))
+        drift = read_drift(self._files.path(key))
         was_alarm = drift is not None and drift.alarm is not None
         counted = [part for part in parts if drift is None or not drift.is_before(part.at, part.conditions)]
         if not counted:
@@ -355,7 +342,7 @@ class DriftLog:
             drift.add([part.score for part in same], self.defective, self._lots)
         if drift is None:
             return
-        self._write(key, drift, durable=False)
+        self._files.write(key, drift, durable=False)
         if drift.alarm is not None and not was_alarm:
             DRIFT_DETECTED.labels(drift.alarm).inc()
             ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
@@ -367,50 +354,6 @@ class DriftLog:
         except BackendError:  # damaged meanwhile
             return None
         return _conditions(fitted.memory_id, fitted.calibration) if fitted else None
-
-    def _prune(self) -> None:
-        """Keep the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
-        if not self._grew:
-            return
-        self._grew = False
-        files = list(self._folder.glob(_FILES))
-        if len(files) <= _MAX_FILES:
-            return
-        dated = sorted((_written_at(path), path) for path in files)
-        for written_at, path in dated[: len(files) - _MAX_FILES]:
-            # Where it cannot be deleted, the next new file tries again.
-            with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _FLUSH_TIMEOUT_S):
-                if _written_at(path) == written_at:  # and not written meanwhile
-                    path.unlink(missing_ok=True)
-
-    def _path(self, key: RoiKey) -> Path:
-        digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
-        return self._folder / digest[:_SHARD_DIGITS] / f"{digest[:32]}.json"
-
-    def _write(self, key: RoiKey, drift: RoiDrift, *, durable: bool = True) -> None:
-        path = self._path(key)
-        self._grew |= not path.exists()
-        write_atomic({path: drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
-
-
-def _read(path: Path) -> RoiDrift | None:
-    try:
-        return RoiDrift.model_validate_json(read_small(path, _MAX_FILE_BYTES))
-    except FileNotFoundError:
-        return None
-    except ValidationError as exc:
-        log.warning("drift.not_read", reason=f"{exc.error_count()} values cannot be used", hint="begins anew")
-    except (OSError, ValueError) as exc:
-        log.warning("drift.not_read", reason=str(exc), hint="begins anew")
-    return None
-
-
-def _written_at(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 where nobody can tell."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _conditions(memory_id: str, calibration: Calibration | None) -> str:

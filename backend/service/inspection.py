@@ -10,11 +10,7 @@ import structlog
 
 from backend.calib import Calibration
 from backend.common.config import Settings
-from backend.common.errors import (
-    DamagedMemory,
-    IncompatibleMemory,
-    MemoryNotFound,
-)
+from backend.common.errors import DamagedMemory, IncompatibleMemory, MemoryNotFound
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import stage
 from backend.disk.datasets import DatasetStore

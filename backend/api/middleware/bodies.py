@@ -1,144 +1,22 @@
-"""Around every request: id, limits, log line, metrics, security headers, and an answer when nothing else gave one."""
+"""How much of a body is read, how fast it must come, and what becomes of one that nobody reads."""
 
-import os
-import re
-import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import anyio
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.connections import LINGER_S, SLOWEST_BYTES_PER_S
-from backend.api.paths import is_documentation, route_path
-from backend.api.security_headers import OF_PAGES, OF_REPLIES
-from backend.common.error_text import error_reply
-from backend.common.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
+from backend.common.errors import StorageError
 
 _BODY_END_BYTES = 1024
 _LINGER_BYTES = 64 << 20
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log: Any = structlog.get_logger(__name__)
-
-
-class RequestTelemetry:
-    """Takes or makes ``X-Request-Id``, returns it with the security headers, and writes one log line per request.
-
-    Args:
-        app: the application.
-        with_trace: whether error replies carry a trace.
-    """
-
-    def __init__(self, app: ASGIApp, with_trace: bool) -> None:
-        self._app = app
-        self._with_trace = with_trace
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id", "")
-        record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()))
-        scope.setdefault("state", {})["request_id"] = record.request_id
-        status, path = 0, route_path(scope)
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = record.request_id
-                headers.raw.extend(OF_PAGES if is_documentation(path) else OF_REPLIES)
-            await send(message)
-
-        start = time.perf_counter()
-        with recording(record):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except ClientDisconnect:
-                status = 499  # nobody is left to answer; the number is nginx's, for the log
-            except Exception as exc:
-                error = f"unexpected {type(exc).__name__}; report request id {record.request_id} with the log around it"
-                log.error("unexpected", request_id=record.request_id, **error_reply(error, exc, with_trace=True))
-                if status:
-                    raise
-                reply = error_reply(error, exc, with_trace=self._with_trace)
-                await JSONResponse(reply, status_code=500)(scope, receive, send_with_id)
-            finally:
-                self._report(scope, record, status, time.perf_counter() - start)
-
-    def _report(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
-        endpoint = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        REQUESTS.labels(method, endpoint, str(status)).inc()
-        REQUEST_SECONDS.labels(endpoint).observe(seconds)
-        quiet = endpoint in ("/health", "/metrics") and status < 400
-        (log.debug if quiet else log.info)(
-            "request",
-            request_id=record.request_id,
-            method=scope["method"],
-            endpoint=endpoint,
-            status=status,
-            pid=os.getpid(),
-            ms=round(seconds * 1000, 1),
-            **record.fields,
-            **{f"{name}_ms": round(value, 1) for name, value in record.timings_ms.items()},
-        )
-
-
-class Cors(CORSMiddleware):
-    """Starlette's, with refusals in the contract's shape."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser's question whether it may call."""
-        response = super().preflight_response(request_headers)
-        if response.status_code < 400:
-            return response
-        error = f"{bytes(response.body).decode()}; CORS_ORIGINS lists the origins that may call"
-        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-        return JSONResponse(error_reply(error, None, with_trace=False), response.status_code, headers)
-
-
-class TrustedHosts:
-    """Starlette's, with refusals in the contract's shape.
-
-    Args:
-        app: the application.
-        allowed_hosts: names that requests may call the service by; ``*.example`` is any below it.
-    """
-
-    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
-        self._app = app
-        self._judge = TrustedHostMiddleware(_nothing, allowed_hosts, www_redirect=False)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        refusal: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            refusal.append(message)
-
-        await self._judge(scope, receive, keep)
-        if refusal:
-            error = "the header Host names no host of this service; ALLOWED_HOSTS lists them"
-            await JSONResponse(error_reply(error, None, with_trace=False), 400)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """An application that says nothing."""
 
 
 class MostBytes(NamedTuple):
@@ -152,6 +30,17 @@ def has_body(scope: Scope) -> bool:
     """Whether a request announces a body."""
     headers = Headers(scope=scope)
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+@contextmanager
+def keeping_request() -> Iterator[None]:
+    """Tell what a request that is kept in a file while it arrives may meet on the disk."""
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(
+            f"the request cannot be kept while it arrives ({exc.strerror}); check the folder for temporary files"
+        ) from exc
 
 
 class UnreadBody:

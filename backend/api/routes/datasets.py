@@ -7,12 +7,13 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from backend.api.examples import ERRORS, METADATA_EXAMPLE, multipart
-from backend.api.forms import HeaderRecipe, RequestId, Service, complete_form, images_of, metas_of, read_fields, roi_key
+from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, roi_key
+from backend.api.examples import ERRORS, METADATA_EXAMPLE
+from backend.api.forms import complete_form, images_of, metas_of, read_fields
+from backend.api.openapi import multipart
 from backend.api.schemas.calibration import PercentileChoiceReply
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import (
@@ -24,81 +25,22 @@ from backend.api.schemas.datasets import (
     InferDatasetReply,
     InferDatasetRequest,
     ItemReply,
+    Label,
     SampleClass,
-    SampleClasses,
-    SampleClassReply,
     SampleName,
     UploadReply,
+    sample_classes,
 )
 from backend.api.schemas.inspection import region_reply
-from backend.api.schemas.state import ManifestDatasets, ManifestReply, RunReply, RunsReply, StateReply
-from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
-from backend.disk.datasets import Label
 from backend.service.datasets import Judged, calibrate_stored, infer_stored, store_images
 from backend.service.image_calibration import CalibrationOptions
-from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
 
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
 
 router = APIRouter()
-
-
-def ids_of(key: RoiKey, request_id: str) -> dict[str, Any]:
-    """The ids that every reply about a ROI carries."""
-    return {
-        "role_id": key.role_id,
-        "roi_id": key.roi_id,
-        "recipe_id": key.recipe,
-        "model_key": key.model,
-        "request_id": request_id,
-    }
-
-
-@router.get("/state", response_model_exclude_none=True, tags=["state"], responses=ERRORS["read"])
-def state(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> StateReply:
-    """Whether a ROI can be inferred, and by what."""
-    key = roi_key(ids, recipe)
-    found = service.state(key)
-    calibration = found.fitted.calibration_state if found.fitted else "none"
-    return StateReply(
-        **ids_of(key, request_id),
-        status="ok" if found.refit_reason is None else "refit_needed",
-        memory_fitted=found.fitted is not None,
-        calib_present=calibration == "applied",
-        calibration=calibration,
-        reason=found.refit_reason,
-        model=model_reply(found.fitted) if found.fitted else None,
-        mm_per_px=service.recipes.mm_per_px(key.recipe_id),
-    )
-
-
-@router.get("/manifest", tags=["state"], responses=ERRORS["read"])
-def manifest(
-    ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
-) -> ManifestReply:
-    """Everything that is stored for a ROI."""
-    key = roi_key(ids, recipe)
-    fitted = service.state(key).fitted
-    calibration = fitted.calibration if fitted else None
-    return ManifestReply(
-        **ids_of(key, request_id),
-        memory=fitted is not None,
-        calib=calibration.as_dict() if calibration else None,
-        datasets=ManifestDatasets(classes=_classes(service, key)),
-    )
-
-
-@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/runs"])
-def runs(service: Service, request_id: RequestId) -> RunsReply:
-    """How far fits, calibrations and inferences over many images are, in whichever process."""
-    shown = []
-    for record in service.runs.running():
-        with contextlib.suppress(ValidationError):  # another version of the service may show other things
-            shown.append(RunReply.model_validate(record))
-    return RunsReply(runs=shown, request_id=request_id)
 
 
 def _add_upload(label: Label) -> None:
@@ -137,7 +79,8 @@ def list_samples(
 ) -> DatasetListReply:
     """The names of a ROI's stored images."""
     key = roi_key(ids, recipe)
-    return DatasetListReply(**ids_of(key, request_id), classes=_classes(service, key))
+    classes = sample_classes(service.datasets.names(key, "ok"), service.datasets.names(key, "ng"))
+    return DatasetListReply(**ids_of(key, request_id), classes=classes)
 
 
 @router.get(
@@ -258,14 +201,6 @@ def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while piece := file.read(_PIECE_BYTES):
             yield piece
-
-
-def _classes(service: InspectionService, key: RoiKey) -> SampleClasses:
-    def samples(label: Label) -> SampleClassReply:
-        names = service.datasets.names(key, label)
-        return SampleClassReply(count=len(names), files=list(names), meta=names)
-
-    return SampleClasses(ok=samples("ok"), ng=samples("ng"))
 
 
 def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:

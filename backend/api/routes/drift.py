@@ -5,9 +5,8 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query
 
+from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, roi_key
 from backend.api.examples import ERRORS
-from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
-from backend.api.routes.datasets import ids_of
 from backend.api.schemas.common import RoiIds
 from backend.api.schemas.drift import (
     DriftingReply,

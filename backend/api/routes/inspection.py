@@ -1,25 +1,148 @@
-"""The routes around a memory bank: why an image was judged as it was, and what the bank was built from."""
+"""The routes of an inspection: fit, calibrate, infer, and why an image was judged as it was."""
 
 from functools import partial
 from itertools import zip_longest
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from backend.api.examples import ERRORS, multipart
-from backend.api.forms import HeaderRecipe, RequestId, Service, complete_form, only_image_of, read_fields, roi_key
-from backend.api.routes.datasets import ids_of
-from backend.api.schemas.common import RoiIds, model_reply
-from backend.api.schemas.inspection import ExplainFields, ExplainReply, GoodPatchReply, ReasonReply
-from backend.api.schemas.state import BankEntryReply, BankReply
+from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, roi_key
+from backend.api.examples import ERRORS, INFER_EXAMPLES
+from backend.api.forms import complete_form, images_of, only_image_of, read_fields
+from backend.api.json_body import read_json
+from backend.api.openapi import json_body, multipart
+from backend.api.schemas.calibration import CalibrateReply, CalibrateRequest
+from backend.api.schemas.common import model_reply
+from backend.api.schemas.inspection import (
+    ExplainFields,
+    ExplainReply,
+    FitFields,
+    FitReply,
+    GoodPatchReply,
+    InferFields,
+    InferReply,
+    ReasonReply,
+    SuspiciousReply,
+    region_reply,
+)
+from backend.common.errors import InvalidRequest
 from backend.roi_mask import parse_shape
+from backend.service.calibrate import calibrate
+from backend.service.datasets import fit_stored
 from backend.service.explain import explain as explain_image
-from backend.service.explain import look
+from backend.service.fit import fit
+from backend.service.judge import infer as infer_image
+from backend.service.scoring import Scoring
 
 _MAX_FILES = 8  # one is right; some more get the sentence that says so
 
 router = APIRouter()
+
+
+@router.post(
+    "/fit_ok",
+    response_model_exclude_none=True,
+    tags=["inspection"],
+    responses=ERRORS["/fit_ok"],
+    openapi_extra=multipart(
+        FitFields,
+        {"images": "good images of the ROI; also `images[]`, `images[0]`, …; none with use_dataset"},
+        files_required=False,
+    ),
+)
+async def fit_ok(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> FitReply:
+    """Learn what OK looks like from 1..N good images and replace the ROI's memory bank."""
+    async with complete_form(request, max_files=service.settings.max_files) as form:
+        fields = await read_fields(form, FitFields)
+        key = roi_key(fields, recipe)
+        images = images_of(form)
+        if fields.use_dataset and images:
+            raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
+        shapes = [parse_shape(fields.shape)] * len(images)
+        run = partial(fit_stored, service, key)
+        if not fields.use_dataset:
+            run = partial(fit, service, key, images, shapes=shapes)
+        result = await run_in_threadpool(
+            run,
+            mm_per_px=fields.mm_per_px,
+            keep_all=fields.memory_fit,
+            append=fields.append,
+            thumbnails=fields.thumbnails,
+        )
+    return FitReply(
+        calibration=result.calibration_state,
+        n_embeddings=result.n_embeddings,
+        coreset_size=result.coreset_size,
+        memory_id=result.memory_id,
+        token_shape=list(result.token_hw),
+        ok_scores=result.ok_scores,
+        suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
+        **ids_of(key, request_id),
+    )
+
+
+@router.post(
+    "/calibrate_ng",
+    response_model_exclude_none=True,
+    tags=["inspection"],
+    responses=ERRORS["/calibrate_ng"],
+    openapi_extra=json_body(CalibrateRequest),
+)
+async def calibrate_ng(
+    request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe
+) -> CalibrateReply:
+    """Choose and store the ROI's threshold from scores that `/infer` gave."""
+    body = await read_json(request, CalibrateRequest)
+    key = roi_key(body, recipe)
+    calibration = await run_in_threadpool(
+        calibrate,
+        service,
+        key,
+        body.ok_scores,
+        body.ng_scores or [],
+        mm_per_px=body.mm_per_px,
+        area_mm2_thr=body.area_mm2_thr,
+        score_percentile=body.score_percentile,
+        memory_id=body.memory_id,
+        target_false_reject_rate=body.target_false_reject_rate,
+    )
+    fitted = (await run_in_threadpool(service.state, key)).fitted
+    return CalibrateReply(
+        **vars(calibration),
+        warning=calibration.warning,
+        model=model_reply(fitted) if fitted else None,
+        **ids_of(key, request_id),
+    )
+
+
+@router.post(
+    "/infer",
+    response_model_exclude_none=True,
+    tags=["inspection"],
+    responses={200: {"content": {"application/json": {"examples": INFER_EXAMPLES}}}, **ERRORS["/infer"]},
+    openapi_extra=multipart(InferFields, {"image": "the canonical ROI image; also `file`"}),
+)
+async def infer(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> InferReply:
+    """Score one image against the ROI's memory bank, by the ROI's stored calibration."""
+    async with complete_form(request, max_files=_MAX_FILES) as form:
+        fields = await read_fields(form, InferFields)
+        key = roi_key(fields, recipe)
+        image = only_image_of(form)
+        result = await run_in_threadpool(
+            infer_image, service, key, image, Scoring(fields.mm_per_px, parse_shape(fields.shape))
+        )
+    service.drift.record(key, result.fitted, result.inference.score)
+    return InferReply(
+        score=result.inference.score,
+        threshold=result.calibration.threshold if result.calibration else None,
+        decision=result.decision,
+        calibration=result.calibration_state,
+        heatmap_png_base64=result.heatmap_png_base64,
+        regions=[region_reply(region) for region in result.inference.regions],
+        token_shape=list(result.fitted.memory.token_hw),
+        model=model_reply(result.fitted),
+        **ids_of(key, request_id),
+    )
 
 
 @router.post(
@@ -68,29 +191,5 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         calibration=found.result.calibration_state,
         reasons=reasons,
         model=model_reply(found.result.fitted),
-        **ids_of(key, request_id),
-    )
-
-
-@router.get("/bank", response_model_exclude_none=True, tags=["state"], responses=ERRORS["bank"])
-def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> BankReply:
-    """The images that the memory bank was built from: which may be defective, and which it hardly needs."""
-    key = roi_key(ids, recipe)
-    report = look(service, key)
-    percentile = service.settings.score_percentile
-    return BankReply(
-        coreset_size=len(report.fitted.memory.embeddings),
-        covering_radius=report.covering_radius,
-        images=[
-            BankEntryReply(
-                filename=entry.image.name,
-                n_kept=entry.n_kept,
-                n_unique=entry.image.n_unique,
-                score=entry.image.score(percentile),
-                suspicious=entry.suspicious,
-            )
-            for entry in report.entries
-        ],
-        model=model_reply(report.fitted),
         **ids_of(key, request_id),
     )

@@ -4,9 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, roi_key
 from backend.api.examples import ERRORS
-from backend.api.forms import HeaderRecipe, RequestId, Service, roi_key
-from backend.api.routes.datasets import ids_of
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.versions import RollbackReply, RollbackRequest, VersionsReply, version_reply
 from backend.service.roll_back import roll_back as roll_back_model

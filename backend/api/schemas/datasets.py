@@ -99,6 +99,16 @@ class SampleClasses(Reply):
     ng: SampleClassReply
 
 
+def sample_classes(ok: dict[str, bool], ng: dict[str, bool]) -> SampleClasses:
+    """The stored images of a ROI.
+
+    Args:
+        ok, ng: of each class, whether there is metadata, by name of the image.
+    """
+    good, defective = (SampleClassReply(count=len(names), files=list(names), meta=names) for names in (ok, ng))
+    return SampleClasses(ok=good, ng=defective)
+
+
 class DatasetListReply(RoiReply):
     """The data set of a ROI."""
 

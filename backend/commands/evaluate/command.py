@@ -49,7 +49,8 @@ def add_to(commands: Commands) -> None:
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
     """Evaluate, print the table, and write the page and the results."""
-    from backend.commands.evaluate import evaluation, page  # what they need takes a second to import
+    # What they need takes a second to import.
+    from backend.commands.evaluate import evaluation, page, results_json, table
 
     if options.percentile is not None:
         settings = load_settings(score_percentile=options.percentile)
@@ -69,10 +70,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         if isinstance(exc, KeyboardInterrupt):
             say("stopped; nothing was written")
         raise
-    print_line(page.as_text(result))
+    print_line(table.as_text(result))
     try:
         page.write_page(result, out)
     except BaseException:  # minutes later, images may be gone
-        say(f"wrote {out / page.RESULTS}, but not {page.PAGE}")
+        say(f"wrote {out / results_json.RESULTS}, but not {page.PAGE}")
         raise
-    say(f"wrote {out / page.PAGE} and {out / page.RESULTS}")
+    say(f"wrote {out / page.PAGE} and {out / results_json.RESULTS}")

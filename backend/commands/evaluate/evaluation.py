@@ -5,24 +5,22 @@ Every image goes through the network once. Nothing is stored: memory banks live 
 
 import contextlib
 import hashlib
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from backend.bank.building import build_bank
 from backend.bank.embedding import embed_all
 from backend.bank.memory_limits import check_memory
 from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
-from backend.commands.evaluate.metrics import Measure, PixelHistograms, Rate, image_measures
+from backend.commands.evaluate.metrics import PixelHistograms, Rate, image_measures
 from backend.commands.evaluate.mvtec import GOOD, Category, TestImage, find_categories, read_mask
+from backend.commands.evaluate.results import ALL, Array, Case, CategoryResult, Evaluation, FewShotRun, Group
 from backend.commands.image_files import read_image
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, StorageError
@@ -31,115 +29,6 @@ from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.network.loading import open_features
 from backend.patchcore import PatchCoreMemory
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
-
-Array = npt.NDArray[np.float32]
-
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one test image gave.
-
-    Attributes:
-        image: which.
-        score: percentile of the distance map.
-        is_rejected: whether the score reaches the threshold; None without one.
-        n_regions: defects found at the threshold.
-        ms: milliseconds from encoded bytes to score, heatmap and regions.
-        image_hw: its size (rows, columns) in pixels.
-        distances: float32 [rows, columns] of the token grid, 0..2.
-    """
-
-    image: TestImage
-    score: float
-    is_rejected: bool | None
-    n_regions: int
-    ms: float
-    image_hw: tuple[int, int]
-    distances: Array
-
-    @property
-    def is_false_reject(self) -> bool:
-        """Whether it is good and was rejected."""
-        return bool(self.is_rejected) and not self.image.is_defective
-
-    @property
-    def is_escape(self) -> bool:
-        """Whether it is defective and was not rejected."""
-        return self.is_rejected is False and self.image.is_defective
-
-
-@dataclass(frozen=True)
-class Group:
-    """Measures of all defects, or of one type against the good test images.
-
-    Attributes:
-        name: of the type, or `ALL`.
-        n_defective, n_masks: defective images, and how many of them have a mask.
-        measures: by name, `IMAGE_MEASURES` and `PIXEL_MEASURES`; these over the good images and the defective ones
-            that have a mask.
-        escapes: defective images below the threshold; None without one.
-    """
-
-    name: str
-    n_defective: int
-    n_masks: int
-    measures: dict[str, Measure]
-    escapes: Rate | None
-
-
-@dataclass(frozen=True)
-class FewShotRun:
-    """What a memory bank of `shots` training images, drawn at random, gave; `values` by name of measure."""
-
-    shots: int
-    seed: int
-    values: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class CategoryResult:
-    """Everything about one category.
-
-    Attributes:
-        category: which.
-        n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
-        ok_scores: score of each training image by the memory bank of the others; empty where there are no others, or so
-            many that it would take more than a minute.
-        threshold: from them; None where there are none.
-        groups: all defects, then each type.
-        false_rejects: good test images at or above the threshold; None without one.
-        cases: the test images, in order.
-        few_shot: runs by shots, then seed.
-    """
-
-    category: Category
-    n_embeddings: int
-    bank_size: int
-    ok_scores: list[float]
-    threshold: float | None
-    groups: list[Group]
-    false_rejects: Rate | None
-    cases: list[Case]
-    few_shot: list[FewShotRun]
-
-    @property
-    def ms(self) -> float:
-        """Median milliseconds of an image."""
-        return statistics.median(case.ms for case in self.cases)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results of a data set, and what they rest on."""
-
-    dataset: str
-    settings: Settings
-    features: DinoV2Features
-    shots: Sequence[int]
-    n_seeds: int
-    results: list[CategoryResult]
 
 
 def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_seeds: int = 1) -> Evaluation:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.commands.evaluate.evaluation import Case
 from backend.commands.evaluate.mvtec import read_mask
+from backend.commands.evaluate.results import Case
 from backend.commands.image_files import read_image
 from backend.infer import find_regions, to_image_grid
 from backend.utils import ImageLimits, decode_image

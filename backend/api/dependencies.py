@@ -1,0 +1,85 @@
+"""What routes ask of a request besides its body: the service, ids, the recipe of the header."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from backend.api.lifecycle import Lifecycle
+from backend.api.schemas.common import RoiIds
+from backend.common.config import Settings
+from backend.common.roi_key import RoiKey, canonical_recipe, check_recipe
+from backend.common.telemetry import annotate
+from backend.service.inspection import InspectionService
+
+
+# All async, so that /health needs no thread: they may all be taken by requests that wait.
+async def lifecycle_of(request: Request) -> Lifecycle:
+    """The state of the running application."""
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
+
+
+async def settings_of(request: Request) -> Settings:
+    """The configuration of the running application."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def service_of(request: Request) -> InspectionService:
+    """The service of the running application."""
+    service: InspectionService = request.app.state.lifecycle.service  # which `Admission` has seen to
+    return service
+
+
+async def request_id_of(request: Request) -> str:
+    """The id that `RequestTelemetry` took or made."""
+    request_id: str = request.state.request_id
+    return request_id
+
+
+async def is_known(request: Request) -> bool:
+    """Whether `Gate` found that the client may see everything."""
+    known: bool = request.state.known
+    return known
+
+
+async def recipe_of_header(request: Request) -> str | None:
+    """The recipe that ``X-Recipe-Id`` names: a layout name in any script, as it is."""
+    raw = dict(request.scope["headers"]).get(b"x-recipe-id", b"")
+    try:
+        return canonical_recipe(raw.decode())
+    except UnicodeDecodeError:
+        return canonical_recipe(raw.decode("latin-1"))
+
+
+Running = Annotated[Lifecycle, Depends(lifecycle_of)]
+Configuration = Annotated[Settings, Depends(settings_of)]
+Service = Annotated[InspectionService, Depends(service_of)]
+RequestId = Annotated[str, Depends(request_id_of)]
+Known = Annotated[bool, Depends(is_known)]
+HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
+
+
+def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
+    """The ROI that a request is about; its own recipe goes before the header's.
+
+    Raises:
+        ReservedRecipe, InvalidRequest: see `check_recipe`.
+    """
+    key = ids.roi_key(header_recipe)
+    annotate(role_id=key.role_id, roi_id=key.roi_id)
+    if key.recipe_id is not None:
+        annotate(recipe_id=key.recipe_id, model_key=key.model)
+    check_recipe(key.recipe_id)
+    return key
+
+
+def ids_of(key: RoiKey, request_id: str) -> dict[str, Any]:
+    """The ids that every reply about a ROI carries."""
+    return {
+        "role_id": key.role_id,
+        "roi_id": key.roi_id,
+        "recipe_id": key.recipe,
+        "model_key": key.model,
+        "request_id": request_id,
+    }

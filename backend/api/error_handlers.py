@@ -1,0 +1,86 @@
+"""Exceptions → ``{"error", "trace"}``, in the words of the HTTP contract."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from backend.api.json_body import SEND_JSON
+from backend.api.paths import route_path
+from backend.common.config import Settings
+from backend.common.error_text import error_reply, problems_in_words
+from backend.common.errors import BackendError, Busy, InvalidRequest, NotReady
+from backend.common.telemetry import annotate
+
+_FORM = "send multipart/form-data with role_id, roi_id"
+_HOW_TO_SEND = {
+    "/fit_ok": f"{_FORM}, mm_per_px and 1 to MAX_FILES images",
+    "/infer": f"{_FORM}, mm_per_px and one image",
+    "/explain": f"{_FORM}, mm_per_px and one image",
+    "/datasets/ok/upload": f"{_FORM} and 1 to MAX_FILES images",
+    "/datasets/ng/upload": f"{_FORM} and 1 to MAX_FILES images",
+    "/calibrate_ng": SEND_JSON,
+    "/calibrate_dataset": SEND_JSON,
+    "/infer_dataset": SEND_JSON,
+    "/drift/reset": SEND_JSON,
+    "/rollback": SEND_JSON,
+}
+
+log: Any = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Let an application answer every error in the shape of the contract."""
+
+    def reply(status: int, error: str, exc: Exception, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse(error_reply(error, exc, with_trace=settings.trace), status_code=status, headers=headers)
+
+    @app.exception_handler(BackendError)
+    async def backend_error(_request: Request, exc: BackendError) -> JSONResponse:
+        headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady) else None
+        if exc.status >= 500 and headers is None:
+            log.error("failed", **error_reply(str(exc), exc, with_trace=True))
+        annotate(error=str(exc))
+        return reply(exc.status, str(exc), exc, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(_request: Request, exc: RequestValidationError) -> JSONResponse:
+        error = _describe_body(exc.errors())
+        annotate(error=error)
+        return reply(InvalidRequest.status, error, InvalidRequest(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, exc: HTTPException) -> Response:
+        if isinstance(exc.__cause__, ClientDisconnect):  # in the middle of a JSON body
+            raise exc.__cause__
+        path = route_path(request.scope)
+        headers = dict(exc.headers) if exc.headers else None
+        if exc.status_code == 405:
+            headers = {"Allow": ", ".join(_methods_at(request, exc))}
+        if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
+            return Response(status_code=204, headers=headers)
+        error = {
+            400: f"{exc.detail.rstrip('.')}; {_HOW_TO_SEND.get(path, 'see /docs')}",
+            404: f"unknown path {path}; see /docs",
+            405: f"{request.method} is not served at {path}; see /docs",
+        }.get(exc.status_code, exc.detail)
+        annotate(error=error)
+        return reply(exc.status_code, error, exc, headers)
+
+
+def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
+    """The methods that a path is served with; the refusal names those of its first route only."""
+    named = (refusal.headers or {}).get("Allow", "").split(", ")
+    return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(route_path(request.scope), ()))} - {""})
+
+
+def _describe_body(errors: Any) -> str:
+    """One sentence for all problems of a JSON body or of a query."""
+    for item in errors:
+        if item["loc"] == ("body",):
+            return f"{item['msg']}; {SEND_JSON}"
+    return problems_in_words(errors)

@@ -1,0 +1,65 @@
+"""Large JSON bodies into models."""
+
+import re
+from tempfile import SpooledTemporaryFile
+from typing import TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from backend.api.middleware.bodies import MostBytes, keeping_request
+from backend.common.config import Settings
+from backend.common.errors import TooLarge
+
+SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
+_JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+# Two million scores, and what else a client may send. Each value takes some 30 bytes of memory, and of JSON only two.
+_MAX_JSON_VALUES = 2_001_000
+_IN_MEMORY_BYTES = 1 << 20
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+def max_json_bytes(settings: Settings) -> int:
+    """The largest body of JSON."""
+    return int(min(settings.max_json_mb, settings.max_request_mb) * 2**20)
+
+
+async def read_json(request: Request, model: type[Fields]) -> Fields:
+    """A body of JSON that may be large: its bytes wait in a file, and one body at a time is parsed.
+
+    Raises:
+        HTTPException: it is larger than ``MAX_JSON_MB``, too deep, or not UTF-8.
+        TooLarge: it holds too many values; nothing after that is read.
+        RequestValidationError: it is no JSON, or not as the model says.
+        StorageError: there is no room for it in the folder for temporary files.
+    """
+    most_bytes = max_json_bytes(request.app.state.settings)
+    request.state.most_bytes = MostBytes(most_bytes, "send fewer scores, or raise MAX_JSON_MB")
+    n_values = 0
+    with keeping_request(), SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
+        async for piece in request.stream():
+            n_values += sum(map(piece.count, (b",", b"[", b"{")))  # every value but the first is behind one of them
+            if n_values > _MAX_JSON_VALUES:
+                raise TooLarge(f"the JSON holds more than {_MAX_JSON_VALUES} values; send fewer scores")
+            file.write(piece)
+        file.seek(0)
+        content = file.read()
+    if not _JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
+        raise RequestValidationError([{"loc": ("body",), "msg": "Input should be JSON by its Content-Type"}])
+    # Not in a thread, where others would hold their bytes meanwhile: the parser lets nothing else run in any case.
+    return _parse_json(content, model)
+
+
+def _parse_json(content: bytes, model: type[Fields]) -> Fields:
+    cannot_be_parsed = HTTPException(400, "There was an error parsing the body")
+    try:
+        return model.model_validate_json(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise cannot_be_parsed from exc
+    except ValidationError as exc:
+        problems = exc.errors()
+        if "recursion limit" in problems[0]["msg"]:
+            raise cannot_be_parsed from exc
+        raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from exc

@@ -1,0 +1,88 @@
+"""Id, log line, metrics and security headers of every request, and an answer when nothing else gave one."""
+
+import os
+import re
+import time
+import uuid
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.api.paths import is_documentation, route_path
+from backend.api.security_headers import OF_PAGES, OF_REPLIES
+from backend.common.error_text import error_reply
+from backend.common.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+log: Any = structlog.get_logger(__name__)
+
+
+class RequestTelemetry:
+    """Takes or makes ``X-Request-Id``, returns it with the security headers, and writes one log line per request.
+
+    Args:
+        app: the application.
+        with_trace: whether error replies carry a trace.
+    """
+
+    def __init__(self, app: ASGIApp, with_trace: bool) -> None:
+        self._app = app
+        self._with_trace = with_trace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()))
+        scope.setdefault("state", {})["request_id"] = record.request_id
+        status, path = 0, route_path(scope)
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = record.request_id
+                headers.raw.extend(OF_PAGES if is_documentation(path) else OF_REPLIES)
+            await send(message)
+
+        start = time.perf_counter()
+        with recording(record):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status = 499  # nobody is left to answer; the number is nginx's, for the log
+            except Exception as exc:
+                error = f"unexpected {type(exc).__name__}; report request id {record.request_id} with the log around it"
+                log.error("unexpected", request_id=record.request_id, **error_reply(error, exc, with_trace=True))
+                if status:
+                    raise
+                reply = error_reply(error, exc, with_trace=self._with_trace)
+                await JSONResponse(reply, status_code=500)(scope, receive, send_with_id)
+            finally:
+                self._report(scope, record, status, time.perf_counter() - start)
+
+    def _report(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
+        endpoint = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        REQUESTS.labels(method, endpoint, str(status)).inc()
+        REQUEST_SECONDS.labels(endpoint).observe(seconds)
+        quiet = endpoint in ("/health", "/metrics") and status < 400
+        (log.debug if quiet else log.info)(
+            "request",
+            request_id=record.request_id,
+            method=scope["method"],
+            endpoint=endpoint,
+            status=status,
+            pid=os.getpid(),
+            ms=round(seconds * 1000, 1),
+            **record.fields,
+            **{f"{name}_ms": round(value, 1) for name, value in record.timings_ms.items()},
+        )

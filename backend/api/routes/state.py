@@ -1,0 +1,151 @@
+"""The routes that tell what there is: the service, a ROI, its memory bank, and long work that is under way."""
+
+import contextlib
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import ValidationError
+
+from backend import __version__
+from backend.api.dependencies import Configuration, HeaderRecipe, Known, RequestId, Running, Service, ids_of, roi_key
+from backend.api.examples import ERRORS, METRICS_EXAMPLE
+from backend.api.schemas.common import RoiIds, model_reply
+from backend.api.schemas.datasets import sample_classes
+from backend.api.schemas.state import (
+    BankEntryReply,
+    BankReply,
+    HealthReply,
+    ManifestDatasets,
+    ManifestReply,
+    MinimalHealthReply,
+    ReadyReply,
+    RunReply,
+    RunsReply,
+    StateReply,
+)
+from backend.common.roi_key import DEFAULT_RECIPE
+from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, render_metrics
+from backend.service.bank_report import bank_report
+
+router = APIRouter()
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/health"])
+async def health(
+    lifecycle: Running, settings: Configuration, request_id: RequestId, recipe: HeaderRecipe, known: Known
+) -> HealthReply | MinimalHealthReply:
+    """Status, device and model; where there are API keys, little more without one. 200 in every state."""
+    service = lifecycle.service
+    minimal = MinimalHealthReply(
+        status=lifecycle.status,
+        device=service.features.runtime.device if service else settings.device,
+        model=service.features.identity.model if service else settings.model_name,
+        version=__version__,
+        recipe_id=recipe or DEFAULT_RECIPE,
+        request_id=request_id,
+    )
+    if not known:
+        return minimal
+    if service is None:
+        return HealthReply(**vars(minimal), reason=lifecycle.failure)
+    features = service.features
+    return HealthReply(
+        **vars(minimal),
+        runtime=features.runtime.name,
+        precision=features.runtime.precision,
+        block=features.identity.block,
+        input_size=features.input_size,
+        token_shape=list(features.token_hw),
+        weights_sha256=features.identity.weights_sha256,
+        stale_calibrations=lifecycle.stale_calibrations,
+        drifting_rois=lifecycle.drifting_rois,
+        reason=service.reason,
+    )
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get("/ready", tags=["state"], responses=ERRORS["/ready"])
+async def ready(lifecycle: Running, request_id: RequestId, known: Known) -> ReadyReply:
+    """Whether the service takes work: 503 while it starts, could not load, or is about to stop."""
+    lifecycle.require_ready(tells_why=known)
+    return ReadyReply(status="ok", request_id=request_id)
+
+
+@router.get("/metrics", response_class=Response, tags=["state"], responses={**METRICS_EXAMPLE, **ERRORS["state"]})
+def metrics(lifecycle: Running) -> Response:
+    """Prometheus text format."""
+    if lifecycle.service is not None:
+        FITTED_ROIS.set(lifecycle.service.store.count_fitted())
+        DRIFTING_ROIS.set(len(lifecycle.service.drift.drifting()))
+    return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/state", response_model_exclude_none=True, tags=["state"], responses=ERRORS["read"])
+def state(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> StateReply:
+    """Whether a ROI can be inferred, and by what."""
+    key = roi_key(ids, recipe)
+    found = service.state(key)
+    calibration = found.fitted.calibration_state if found.fitted else "none"
+    return StateReply(
+        **ids_of(key, request_id),
+        status="ok" if found.refit_reason is None else "refit_needed",
+        memory_fitted=found.fitted is not None,
+        calib_present=calibration == "applied",
+        calibration=calibration,
+        reason=found.refit_reason,
+        model=model_reply(found.fitted) if found.fitted else None,
+        mm_per_px=service.recipes.mm_per_px(key.recipe_id),
+    )
+
+
+@router.get("/manifest", tags=["state"], responses=ERRORS["read"])
+def manifest(
+    ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
+) -> ManifestReply:
+    """Everything that is stored for a ROI."""
+    key = roi_key(ids, recipe)
+    fitted = service.state(key).fitted
+    calibration = fitted.calibration if fitted else None
+    return ManifestReply(
+        **ids_of(key, request_id),
+        memory=fitted is not None,
+        calib=calibration.as_dict() if calibration else None,
+        datasets=ManifestDatasets(
+            classes=sample_classes(service.datasets.names(key, "ok"), service.datasets.names(key, "ng"))
+        ),
+    )
+
+
+@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/runs"])
+def runs(service: Service, request_id: RequestId) -> RunsReply:
+    """How far fits, calibrations and inferences over many images are, in whichever process."""
+    shown = []
+    for record in service.runs.running():
+        with contextlib.suppress(ValidationError):  # another version of the service may show other things
+            shown.append(RunReply.model_validate(record))
+    return RunsReply(runs=shown, request_id=request_id)
+
+
+@router.get("/bank", response_model_exclude_none=True, tags=["state"], responses=ERRORS["bank"])
+def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> BankReply:
+    """The images that the memory bank was built from: which may be defective, and which it hardly needs."""
+    key = roi_key(ids, recipe)
+    report = bank_report(service, key)
+    percentile = service.settings.score_percentile
+    return BankReply(
+        coreset_size=len(report.fitted.memory.embeddings),
+        covering_radius=report.covering_radius,
+        images=[
+            BankEntryReply(
+                filename=entry.image.name,
+                n_kept=entry.n_kept,
+                n_unique=entry.image.n_unique,
+                score=entry.image.score(percentile),
+                suspicious=entry.suspicious,
+            )
+            for entry in report.entries
+        ],
+        model=model_reply(report.fitted),
+        **ids_of(key, request_id),
+    )

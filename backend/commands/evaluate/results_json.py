@@ -1,0 +1,99 @@
+"""What an evaluation found, as JSON."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from backend import __version__
+from backend.commands.evaluate.metrics import CONFIDENCE, MAX_FPR, RESAMPLES, SEED, Rate
+from backend.commands.evaluate.results import CategoryResult, Evaluation, Group, means
+from backend.utils import utc_now
+
+_PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "scipy", "faiss-cpu", "openvino", "torch", "timm")
+
+
+RESULTS = "results.json"
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything but the pictures; numbers are finite, or None."""
+    settings, features = evaluation.settings, evaluation.features
+    return {
+        "dataset": evaluation.dataset,
+        "created_at_utc": utc_now().isoformat(),
+        "settings": {
+            **features.identity.as_dict(),
+            "runtime": features.runtime.name,
+            "device": features.runtime.device,
+            "coreset_rate": settings.coreset_rate,
+            "score_percentile": settings.score_percentile,
+            "blur_sigma": settings.blur_sigma,
+            "max_fpr": MAX_FPR,
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "shots": list(evaluation.shots),
+            "seeds": evaluation.n_seeds,
+        },
+        "versions": {"backend": __version__, "python": platform.python_version(), **_versions()},
+        "categories": [_category_json(result) for result in evaluation.results],
+        "mean": means(evaluation),
+    }
+
+
+def _category_json(result: CategoryResult) -> dict[str, Any]:
+    good = sum(not case.image.is_defective for case in result.cases)
+    return {
+        "name": result.category.name,
+        "n_train": len(result.category.train),
+        "n_good": good,
+        "n_defective": len(result.cases) - good,
+        "n_ignored": result.category.n_ignored,
+        "n_embeddings": result.n_embeddings,
+        "bank_size": result.bank_size,
+        "ms_per_image": result.ms,
+        "ok_scores": result.ok_scores,
+        "threshold": result.threshold,
+        "false_rejects": _rate_json(result.false_rejects),
+        "groups": [_group_json(group) for group in result.groups],
+        "few_shot": [{"shots": run.shots, "seed": run.seed, **run.values} for run in result.few_shot],
+        "images": [
+            {
+                "name": case.image.name,
+                "defect": case.image.defect,
+                "score": case.score,
+                "rejected": case.is_rejected,
+                "n_regions": case.n_regions,
+                "has_mask": case.image.mask is not None,
+                "ms": case.ms,
+            }
+            for case in result.cases
+        ],
+    }
+
+
+def _group_json(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "n_defective": group.n_defective,
+        "n_masks": group.n_masks,
+        "escapes": _rate_json(group.escapes),
+        **{name: vars(measure) for name, measure in group.measures.items()},
+    }
+
+
+def _rate_json(rate: Rate | None) -> dict[str, float] | None:
+    if rate is None:
+        return None
+    low, high = rate.interval
+    return {"count": rate.count, "total": rate.total, "rate": rate.value, "low": low, "high": high}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # torch and timm are an extra
+            continue
+    return found

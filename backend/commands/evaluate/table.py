@@ -1,0 +1,106 @@
+"""What an evaluation found, as tables for a terminal."""
+
+import statistics
+from collections.abc import Sequence
+
+from backend.commands.evaluate.metrics import Measure, Rate
+from backend.commands.evaluate.results import MEASURES, CategoryResult, Evaluation, means
+
+_BRACKETS = (
+    "in brackets: 95 % confidence intervals of image AUROC; 95 % bootstrap intervals of the other measures, where "
+    "every type has 5 images or more"
+)
+
+
+def as_text(evaluation: Evaluation) -> str:
+    """Tables for a terminal."""
+    tables = []
+    for result in evaluation.results:
+        rows = [_row(group.name, group.measures) for group in result.groups]
+        if len(result.groups) == 2:  # of one type, which is all of them
+            rows = rows[:1]
+        tables.append(f"{result.category.name}: {facts(result)}\n\n" + _aligned(("", *MEASURES.values()), rows))
+        if result.few_shot:
+            tables.append(_aligned(("training images", *MEASURES.values()), few_shot_rows(result)))
+    if len(evaluation.results) > 1:
+        rows = [_row(result.category.name, result.groups[0].measures) for result in evaluation.results]
+        mean = [number(value) for value in means(evaluation).values()]
+        tables.append(_aligned(("", *MEASURES.values()), [*rows, ("mean", *mean)]))
+    return "\n\n".join([*tables, _BRACKETS])
+
+
+def facts(result: CategoryResult) -> str:
+    """The threshold and what it does, speed and size, in a sentence or two."""
+    if result.threshold is None or result.false_rejects is None or result.groups[0].escapes is None:
+        judged = "no threshold, as the training images have no scores: too few of them, or too many"
+    else:
+        judged = (
+            f"threshold {result.threshold:.4f}: {share(result.false_rejects)} false rejects, "
+            f"{share(result.groups[0].escapes)} escapes"
+        )
+    n_train = len(result.category.train)
+    return (
+        f"{n_train} training, {len(result.cases)} test images; {judged}; {result.ms:.0f} ms an image; "
+        f"memory bank {result.bank_size} of {result.n_embeddings}"
+    )
+
+
+def few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float, float | None]]]:
+    """Mean and standard deviation (None of a single seed) of every measure that there is, by number of shots."""
+    summary: dict[int, dict[str, tuple[float, float | None]]] = {}
+    for shots in dict.fromkeys(run.shots for run in result.few_shot):
+        summary[shots] = {}
+        for name in MEASURES:
+            values = [
+                value for run in result.few_shot if run.shots == shots and (value := run.values[name]) is not None
+            ]
+            if values:
+                deviation = statistics.stdev(values) if len(values) > 1 else None
+                summary[shots][name] = (statistics.fmean(values), deviation)
+    return summary
+
+
+def few_shot_rows(result: CategoryResult) -> list[tuple[str, ...]]:
+    """The rows of a table of runs with few training images."""
+    rows = []
+    for shots, values in few_shot_summary(result).items():
+        rows.append((str(shots), *(_spread(*values[name]) if name in values else "–" for name in MEASURES)))
+    measures = result.groups[0].measures
+    return [*rows, (f"all {len(result.category.train)}", *(number(measures[name].value) for name in MEASURES))]
+
+
+def _spread(mean: float, deviation: float | None) -> str:
+    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def _row(name: str, measures: dict[str, Measure]) -> tuple[str, ...]:
+    return (name, *(f"{number(measures[key].value)} {interval(measures[key])}".rstrip() for key in MEASURES))
+
+
+def number(value: float | None) -> str:
+    """A measure in three digits, a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval(measure: Measure) -> str:
+    """The interval of a measure in brackets, nothing where there is none."""
+    return "" if measure.low is None or measure.high is None else f"[{measure.low:.3f}, {measure.high:.3f}]"
+
+
+def share(rate: Rate) -> str:
+    """A rate as count, percentage and interval."""
+    low, high = rate.interval
+    return f"{rate.count} of {rate.total} ({100 * rate.value:.1f} %, {100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in columns: names on the left, the rest on the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (header, *rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -1,0 +1,112 @@
+"""The statistics of production as files: a small one for each ROI, below a hidden folder, shared by all processes."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from backend.common.errors import StorageError
+from backend.common.files import read_small, write_atomic
+from backend.common.roi_key import RoiKey
+from backend.disk.locking import writing
+from backend.scores.drift_statistics import RoiDrift
+
+_FOLDER = ".drift"  # no id becomes a hidden folder
+_FILES = "*/*.json"
+# Each shard has a lock of its own: while a worker adds to all files one after the other, others seldom wait.
+_SHARD_DIGITS = 1
+_WHAT = "drift statistics"
+_PATIENCE_S = 2.0  # with a lock that is held, where the work can wait for the next time
+_MAX_FILES = 1000
+_MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
+
+log: Any = structlog.get_logger(__name__)
+
+
+class DriftFiles:
+    """The files below one models folder.
+
+    Args:
+        root: the models folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / _FOLDER
+        self._grew = False
+
+    def path(self, key: RoiKey) -> Path:
+        """The file of a ROI."""
+        digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
+        return self._folder / digest[:_SHARD_DIGITS] / f"{digest[:32]}.json"
+
+    def paths(self) -> Iterator[Path]:
+        """All files that there are."""
+        return self._folder.glob(_FILES)
+
+    def writing(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of a file.
+
+        Raises:
+            StorageError: see `locking.writing`.
+        """
+        return writing(path.parent, _WHAT)
+
+    def writing_if_free(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of a file, or give up soon.
+
+        Raises:
+            StorageError: see `locking.writing`.
+        """
+        return writing(path.parent, _WHAT, _PATIENCE_S)
+
+    def write(self, key: RoiKey, drift: RoiDrift, *, durable: bool = True) -> None:
+        """Replace the file of a ROI; the caller holds its lock.
+
+        Raises:
+            StorageError, OSError: it cannot be written.
+        """
+        path = self.path(key)
+        self._grew |= not path.exists()
+        write_atomic({path: drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
+
+    def prune(self) -> None:
+        """Keep the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
+        if not self._grew:
+            return
+        self._grew = False
+        files = list(self.paths())
+        if len(files) <= _MAX_FILES:
+            return
+        dated = sorted((_written_at(path), path) for path in files)
+        for written_at, path in dated[: len(files) - _MAX_FILES]:
+            # Where it cannot be deleted, the next new file tries again.
+            with contextlib.suppress(StorageError), self.writing_if_free(path):
+                if _written_at(path) == written_at:  # and not written meanwhile
+                    path.unlink(missing_ok=True)
+
+
+def read_drift(path: Path) -> RoiDrift | None:
+    """What is in a file; None where there is none, or one that cannot be used: then the ROI begins anew."""
+    try:
+        return RoiDrift.model_validate_json(read_small(path, _MAX_FILE_BYTES))
+    except FileNotFoundError:
+        return None
+    except ValidationError as exc:
+        log.warning("drift.not_read", reason=f"{exc.error_count()} values cannot be used", hint="begins anew")
+    except (OSError, ValueError) as exc:
+        log.warning("drift.not_read", reason=str(exc), hint="begins anew")
+    return None
+
+
+def _written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where nobody can tell."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
