@@ -11,8 +11,8 @@ import numpy.typing as npt
 from backend.common.errors import NonFiniteEmbeddings
 from backend.common.telemetry import stage
 
-Array = npt.NDArray[np.float32]
-Run = Callable[[Array], Array]
+Embeddings = npt.NDArray[np.float32]
+RunNetwork = Callable[[Embeddings], Embeddings]
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # RGB
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -119,7 +119,9 @@ class DinoV2Features:
         """Length of one embedding."""
         return self.runtime.dim
 
-    def extract(self, image: npt.NDArray[np.uint8], run: Run | None = None) -> tuple[Array, tuple[int, int]]:
+    def extract(
+        self, image: npt.NDArray[np.uint8], run: RunNetwork | None = None
+    ) -> tuple[Embeddings, tuple[int, int]]:
         """Embed one ROI image.
 
         Args:
@@ -140,7 +142,7 @@ class DinoV2Features:
         return embeddings, self.token_hw
 
 
-def require_finite(embeddings: Array) -> None:
+def require_finite(embeddings: Embeddings) -> None:
     """See that no number overflowed: a NaN would hide its part of the distance map from the score.
 
     Raises:

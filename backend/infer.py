@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.common.telemetry import stage
-from backend.features import DinoV2Features, Run
+from backend.features import DinoV2Features, RunNetwork
 from backend.patchcore import Embeddings, PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
 from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
 
-Map = npt.NDArray[np.float32]
+DistanceMap = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -64,7 +64,7 @@ class Inference(Finding):
     """
 
     heatmap: npt.NDArray[np.uint8]
-    distance_map: Map
+    distance_map: DistanceMap
     embeddings: Embeddings
 
 
@@ -91,7 +91,7 @@ class InferenceEngine:
         score_percentile: float = 99,
         percentiles: Sequence[float] = (),
         area_mm2_thr: float = 0,
-        run_network: Run | None = None,
+        run_network: RunNetwork | None = None,
     ) -> Inference:
         """Score one image and find its defects.
 
@@ -128,7 +128,7 @@ class InferenceEngine:
         return Inference(score, regions, tuple(scores), heatmap, distance_map, embeddings)
 
 
-def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) -> Map:
+def to_image_grid(distances: DistanceMap, image_hw: tuple[int, int], blur_sigma: float) -> DistanceMap:
     """Bring token distances back onto the image's pixels: the inverse of the extractor's stretch, then a blur.
 
     Args:
@@ -146,7 +146,11 @@ def to_image_grid(distances: Map, image_hw: tuple[int, int], blur_sigma: float) 
 
 
 def image_scores(
-    distances: Map, image_hw: tuple[int, int], shape: Shape | None, blur_sigma: float, percentiles: Sequence[float]
+    distances: DistanceMap,
+    image_hw: tuple[int, int],
+    shape: Shape | None,
+    blur_sigma: float,
+    percentiles: Sequence[float],
 ) -> list[float]:
     """Image scores of one distance map, as `InferenceEngine.run` makes them.
 
@@ -164,7 +168,7 @@ def image_scores(
     return percentile(to_image_grid(distances, image_hw, blur_sigma), *percentiles, mask=mask)
 
 
-def to_heatmap(distance_map: Map, mask: Mask | None, low: float, high: float) -> npt.NDArray[np.uint8]:
+def to_heatmap(distance_map: DistanceMap, mask: Mask | None, low: float, high: float) -> npt.NDArray[np.uint8]:
     """Stretch `low`..`high` to 0..255, for the eye only; 0 outside the mask, and everywhere where the map is flat.
 
     Args:
@@ -190,7 +194,7 @@ def to_heatmap(distance_map: Map, mask: Mask | None, low: float, high: float) ->
 
 
 def find_regions(
-    distance_map: Map, mask: Mask | None, threshold: float, area_mm2_thr: float, mm_per_px: float
+    distance_map: DistanceMap, mask: Mask | None, threshold: float, area_mm2_thr: float, mm_per_px: float
 ) -> list[Region]:
     """Connected defects (8 neighbours) with ``distance >= threshold`` inside the mask, islands dropped.
 

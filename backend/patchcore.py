@@ -431,10 +431,10 @@ class PatchCoreMemory:
             k = min(k, len(self.embeddings))
             squared, rows = self.index.nearest(queries[undecided], k)
             alike = squared <= squared[:, :1] + cannot_tell
-            for place in range(k):
-                which = np.flatnonzero(alike[:, place])
+            for rank in range(k):
+                which = np.flatnonzero(alike[:, rank])
                 asked = undecided[which]
-                difference = queries[asked] - self.embeddings[rows[which, place]]
+                difference = queries[asked] - self.embeddings[rows[which, rank]]
                 distances[asked] = np.minimum(distances[asked], np.linalg.norm(difference, axis=1))
             if k == len(self.embeddings):
                 break

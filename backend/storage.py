@@ -21,9 +21,9 @@ from backend.common.files import write_atomic
 from backend.common.roi_key import RoiKey
 from backend.disk import history, versions
 from backend.disk.calibration_file import calibration_bytes, read_calibration
-from backend.disk.candidates import places
+from backend.disk.candidates import candidates
 from backend.disk.fitted import FittedRoi, JudgedBy, calibrated_as, calibration_for
-from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, Place, current_place
+from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, ModelFiles, current_files
 from backend.disk.locking import writing
 from backend.disk.memory_cache import FileIdentity, MemoryCache, identity_of
 from backend.disk.memory_file import (
@@ -34,10 +34,10 @@ from backend.disk.memory_file import (
     summarise,
     written_memory_id,
 )
-from backend.disk.name_clashes import check_names
-from backend.disk.rollback import finish_put_back, put_back
+from backend.disk.name_clashes import refuse_clashes
+from backend.disk.rollback import finish_restore, restore_model
 from backend.disk.stale import StaleCalibrations
-from backend.disk.versions import Change, Record, Version
+from backend.disk.versions import Change, Version, VersionFacts
 from backend.patchcore import FaissIndex, PatchCoreMemory
 from backend.utils import utc_now
 
@@ -88,18 +88,18 @@ class ModelStore:
             StorageError: files are damaged or cannot be read.
         """
         while (found := self._find(key)) is not None:
-            place, loaded = found
+            files, loaded = found
             calibration, state, calibrated = (
-                calibration_for(self._root, key, place, loaded.memory_id, self._blur_sigma)
+                calibration_for(self._root, key, files, loaded.memory_id, self._blur_sigma)
                 if with_calibration
-                else (None, "none", place.key)
+                else (None, "none", files.key)
             )
             # Between the two reads another model and its calibration may have come: then this was never what there is.
             # Only a calibration that goes before all others tells that it was so when it was read.
-            own = calibrated_as(key, place.key).owner
-            is_first = state == "applied" and place.layout == "current" and calibrated == own
-            if is_first or not with_calibration or self._is_found(key, place, loaded.memory_id):
-                ids = place.key, place.layout
+            own = calibrated_as(key, files.key).owner
+            is_first = state == "applied" and files.layout == "current" and calibrated == own
+            if is_first or not with_calibration or self._is_found(key, files, loaded.memory_id):
+                ids = files.key, files.layout
                 return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, *ids, calibration, state, calibrated)
         return None
 
@@ -112,15 +112,15 @@ class ModelStore:
         Raises:
             InvalidRequest, IncompatibleMemory, StorageError: as `load`.
         """
-        for place in places(self._root, key):
-            if place.layout != "current":
+        for files in candidates(self._root, key):
+            if files.layout != "current":
                 break
-            memory = summarise(place.memory)
-            if memory is not None and memory.owner in (None, place.key):
+            memory = summarise(files.memory)
+            if memory is not None and memory.owner in (None, files.key):
                 memory_id = memory.facts["memory_id"]
-                calibration, _, calibrated = calibration_for(self._root, key, place, memory_id, self._blur_sigma)
+                calibration, _, calibrated = calibration_for(self._root, key, files, memory_id, self._blur_sigma)
                 return JudgedBy(memory_id, calibration, calibrated)
-            if place.memory.exists():
+            if files.memory.exists():
                 break
         fitted = self.load(key)
         return JudgedBy(fitted.memory_id, fitted.calibration, fitted.calibrated) if fitted else None
@@ -131,10 +131,10 @@ class ModelStore:
         Raises:
             InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
         """
-        place = current_place(self._root, key)
-        check_names(self._root, place.memory.parent)
+        files = current_files(self._root, key)
+        refuse_clashes(self._root, files.memory.parent)
         try:
-            stored = self._cache.read(place.memory)
+            stored = self._cache.read(files.memory)
         except (StorageError, IncompatibleMemory):  # a fit is what mends it
             return
         owner = stored.owner if stored else None
@@ -170,12 +170,12 @@ class ModelStore:
             Conflict: the ROI has another model than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
-        place = current_place(self._root, key)
-        ids = {name: value for name, value in asdict(place.key).items() if value is not None}
+        files = current_files(self._root, key)
+        ids = {name: value for name, value in asdict(files.key).items() if value is not None}
         identity = memory_id(memory)
         content = memory_bytes(memory, {**ids, **metadata, "memory_id": identity}, thumbnails)
-        index = place.memory.with_name(INDEX_FILE)
-        with self._replacing(place, "fit" if instead_of is None else "append"):
+        index = files.memory.with_name(INDEX_FILE)
+        with self._replacing(files, "fit" if instead_of is None else "append"):
             if instead_of is not None:
                 found = self._find(key, repair=False)
                 # One that was appended to may have the same bank, and know of more images.
@@ -186,17 +186,17 @@ class ModelStore:
                     raise Conflict(f"{key} was fitted anew meanwhile; nothing was stored: append again")
             if isinstance(memory.index, FaissIndex):
                 try:
-                    write_atomic({index: memory.index.serialized(), place.memory: content})
+                    write_atomic({index: memory.index.serialized(), files.memory: content})
                 except OSError:
-                    self._cache.forget(place.memory)  # so that the next load compares the index with the memory
+                    self._cache.forget(files.memory)  # so that the next load compares the index with the memory
                     raise
             else:
                 index.unlink(missing_ok=True)
-                write_atomic({place.memory: content})
-            history.set_aside_if_damaged(place.calibration)
+                write_atomic({files.memory: content})
+            history.set_aside_if_damaged(files.calibration)
         return identity
 
-    def written(self, key: RoiKey) -> FileIdentity | None:
+    def file_identity(self, key: RoiKey) -> FileIdentity | None:
         """Another value for each file that the ROI's own memory bank is written to; None where there is none.
 
         Raises:
@@ -204,7 +204,7 @@ class ModelStore:
             OSError: it cannot be told.
         """
         try:
-            return identity_of(current_place(self._root, key).memory.stat())
+            return identity_of(current_files(self._root, key).memory.stat())
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -219,7 +219,7 @@ class ModelStore:
         """
         if fitted.layout != "current":
             return []
-        return read_thumbnails(current_place(self._root, fitted.key).memory, fitted.memory_id)
+        return read_thumbnails(current_files(self._root, fitted.key).memory, fitted.memory_id)
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI, and keep the model with the one before.
@@ -233,16 +233,16 @@ class ModelStore:
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
-        place = current_place(self._root, calibrated_as(key, found[0].key) if found else key)
+        files = current_files(self._root, calibrated_as(key, found[0].key) if found else key)
         content = calibration_bytes(calibration)
-        with self._replacing(place, "calibrate"):
+        with self._replacing(files, "calibrate"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
             if (found[1].memory_id if found else None) != calibration.memory_id:
                 raise Conflict(
                     f"{key} was fitted anew since it was scored; nothing was stored: score and calibrate again"
                 )
-            write_atomic({place.calibration: content})
+            write_atomic({files.calibration: content})
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
         """What the ROI's own model was before its last changes, each with its calibration; the newest first.
@@ -250,9 +250,9 @@ class ModelStore:
         Raises:
             InvalidRequest: as `check_savable`.
         """
-        place, found = current_place(self._root, key), []
-        check_names(self._root, place.memory.parent)
-        for version in history.replaced(place):
+        files, found = current_files(self._root, key), []
+        refuse_clashes(self._root, files.memory.parent)
+        for version in history.replaced(files):
             calibration = None
             with contextlib.suppress(StorageError):  # a damaged one, which rolling back to it will say
                 calibration = read_calibration(version.folder / CALIBRATION_FILE)
@@ -283,33 +283,33 @@ class ModelStore:
             IncompatibleMemory: the version is another ROI's, or its embeddings are not L2-normalised.
             StorageError: the version is damaged, or the folder cannot be written; parts are judged as before.
         """
-        place = current_place(self._root, key)
-        check_names(self._root, place.memory.parent)
-        chosen = history.choose(key, place, version, self._find)  # before a folder is made for it
-        candidates = [chosen, *(history.replaced(place)[1:] if version is None else [])]
+        files = current_files(self._root, key)
+        refuse_clashes(self._root, files.memory.parent)
+        chosen = history.choose(key, files, version, self._find)  # before a folder is made for it
+        kept = [chosen, *(history.replaced(files)[1:] if version is None else [])]
         # Read before anything changes: a change leaves this one and the last few, whatever becomes of it.
-        number = history.first_readable(candidates, place.key, self._blur_sigma).number
-        with self._replacing(place, "rollback", spare=number):
-            chosen = history.choose(key, place, number, self._find)
-            fitted = history.read_version(chosen, place.key, self._blur_sigma)
+        number = history.first_readable(kept, files.key, self._blur_sigma).number
+        with self._replacing(files, "rollback", spare=number):
+            chosen = history.choose(key, files, number, self._find)
+            fitted = history.read_version(chosen, files.key, self._blur_sigma)
             if accept is not None:
                 accept(chosen, fitted)
-            before = written_memory_id(place.memory)
+            before = written_memory_id(files.memory)
             try:
-                put_back(place, chosen, with_calibration=fitted.calibration_state != "none")
+                restore_model(files, chosen, with_calibration=fitted.calibration_state != "none")
             finally:
-                self._cache.forget(place.memory)  # so that the next load compares the index with the memory
-            identity = identity_of(place.memory.stat())
+                self._cache.forget(files.memory)  # so that the next load compares the index with the memory
+            identity = identity_of(files.memory.stat())
             log.info(
                 "model.rolled_back",
-                **{name: value for name, value in asdict(place.key).items() if value is not None},
+                **{name: value for name, value in asdict(files.key).items() if value is not None},
                 version=chosen.number,
-                kept_at_utc=chosen.record.kept_at_utc,
+                kept_at_utc=chosen.facts.kept_at_utc,
                 memory_id=fitted.memory_id,
                 memory_id_before=before,
                 threshold=fitted.calibration.threshold if fitted.calibration else None,
             )
-        self._cache.repair_index(place.memory, identity, fitted.memory)
+        self._cache.repair_index(files.memory, identity, fitted.memory)
         return chosen, fitted
 
     def count_stale(self) -> int:
@@ -334,11 +334,11 @@ class ModelStore:
         return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
 
     @contextlib.contextmanager
-    def _replacing(self, place: Place, change: Change, spare: int | None = None) -> Iterator[None]:
+    def _replacing(self, files: ModelFiles, change: Change, spare: int | None = None) -> Iterator[None]:
         """Hold the lock of a model's folder, and keep the model as a version if it is another one in the end.
 
         Args:
-            place: of the model.
+            files: of the model.
             change: what is about to happen to it.
             spare: a version that stays, however many there are.
 
@@ -346,45 +346,47 @@ class ModelStore:
             InvalidRequest: the file system takes its ids for another ROI's; nothing was written.
             StorageError: see `writing`; the model could not be kept either, and then is not changed.
         """
-        folder = place.memory.parent
-        check_names(self._root, folder)
+        folder = files.memory.parent
+        refuse_clashes(self._root, folder)
         with writing(folder, "model"):
-            check_names(self._root, folder)  # again: another may have made it
-            finish_put_back(place)
-            facts, served = history.served(place)
+            refuse_clashes(self._root, folder)  # again: another may have made it
+            finish_restore(files)
+            facts, served = history.served(files)
             history.tidy(folder, served, self._keep_versions, spare)
             if served and self._keep_versions:
-                versions.keep(folder, served, Record(utc_now().isoformat(), change, **facts))
+                versions.keep(folder, served, VersionFacts(utc_now().isoformat(), change, **facts))
             try:
                 yield
             finally:
-                history.tidy(folder, history.served(place)[1], self._keep_versions, spare)
+                history.tidy(folder, history.served(files)[1], self._keep_versions, spare)
 
-    def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[Place, StoredMemory] | None:
+    def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[ModelFiles, StoredMemory] | None:
         of_no_version = None
-        for place in places(self._root, key):
-            loaded = self._cache.read(place.memory, repair=repair)
+        for files in candidates(self._root, key):
+            loaded = self._cache.read(files.memory, repair=repair)
             if loaded is None:
                 continue
-            if place.layout == "L0" and loaded.version is not None:  # this service's, of the id that its folder encodes
+            if files.layout == "L0" and loaded.version is not None:  # this service's, of the id that its folder encodes
                 continue
-            if place.layout != "current":
-                return place, loaded
+            if files.layout != "current":
+                return files, loaded
             if loaded.version is None:  # not written by this service: the oldest layout, which all others go before
-                of_no_version = of_no_version or (replace(place, layout="L0"), loaded)
+                of_no_version = of_no_version or (replace(files, layout="L0"), loaded)
                 continue
-            if (owner := loaded.owner) not in (None, place.key):
+            if (owner := loaded.owner) not in (None, files.key):
                 raise IncompatibleMemory(
                     f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
                     "renamed, or the ids differ in upper and lower case only"
                 )
-            return place, loaded
+            return files, loaded
         return of_no_version
 
-    def _is_found(self, key: RoiKey, place: Place, memory_id: str) -> bool:
+    def _is_found(self, key: RoiKey, files: ModelFiles, memory_id: str) -> bool:
         """Whether a model that was found is found still."""
-        if place.layout != "current" and not any(ours.memory.exists() for ours in places(self._root, key, older=False)):
-            loaded = self._cache.read(place.memory)  # nobody writes others that would come before it
+        if files.layout != "current" and not any(
+            ours.memory.exists() for ours in candidates(self._root, key, older=False)
+        ):
+            loaded = self._cache.read(files.memory)  # nobody writes others that would come before it
             return loaded is not None and loaded.memory_id == memory_id
         found = self._find(key)
-        return found is not None and (found[0].memory, found[1].memory_id) == (place.memory, memory_id)
+        return found is not None and (found[0].memory, found[1].memory_id) == (files.memory, memory_id)

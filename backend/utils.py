@@ -148,15 +148,15 @@ def percentile(
     sample = np.sort(values[::stride] if selected is None else values[::stride][selected[::stride]])
     found = {}
     for percent in dict.fromkeys(percentiles):
-        place = (count - 1) * (percent / 100)
-        below = int(place)
+        rank = (count - 1) * (percent / 100)
+        below = int(rank)
         above = min(below + 1, count - 1)
         tail = _tail(values, selected, sample, percent)
         first = count - len(tail) if percent >= 50 else 0  # the tail's lowest rank
         if below < first or above >= first + len(tail):  # the bound was too tight
             first, tail = 0, values if selected is None else values[selected]
         ordered = np.partition(tail, (below - first, above - first))
-        found[percent] = _interpolate(ordered[below - first], ordered[above - first], place - below)
+        found[percent] = _interpolate(ordered[below - first], ordered[above - first], rank - below)
     return [found[percent] for percent in percentiles]
 
 
@@ -171,13 +171,13 @@ def _tail(
     None, where they would be no small part of the map.
     """
     upper = percent >= 50
-    place = int(len(sample) * (percent / 100 + (-_SLACK if upper else _SLACK)))
-    if not 0 <= place < len(sample):
+    rank = int(len(sample) * (percent / 100 + (-_SLACK if upper else _SLACK)))
+    if not 0 <= rank < len(sample):
         return values[:0]
     parts, n_found = [], 0
     for start in range(0, len(values), BLOCK_PIXELS):
         block = values[start : start + BLOCK_PIXELS]
-        beyond = block >= sample[place] if upper else block <= sample[place]
+        beyond = block >= sample[rank] if upper else block <= sample[rank]
         if selected is not None:
             beyond &= selected[start : start + BLOCK_PIXELS]
         parts.append(block[beyond])

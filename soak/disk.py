@@ -9,7 +9,7 @@ import faiss
 from backend.common.files import TEMPORARY_PREFIX
 from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey
-from backend.disk.layout import INDEX_FILE, current_place, dataset_folder
+from backend.disk.layout import INDEX_FILE, current_files, dataset_folder
 from soak.versions import Version, Versions, read_memory
 
 
@@ -32,7 +32,7 @@ def stored(root: Path, ids: dict[str, str], versions: Versions) -> StoredRoi:
     Raises:
         Broken: its files are damaged, or of several versions.
     """
-    place = current_place(root, RoiKey(**ids))
+    place = current_files(root, RoiKey(**ids))
     try:
         version = versions.of_memory(place.memory)
     except Exception as exc:  # whatever numpy and zipfile raise of a damaged file

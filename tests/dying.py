@@ -110,7 +110,7 @@ def read(root: Path) -> None:
 
 
 def settle(root: Path) -> None:
-    with RecipeStore(root).settling(IN_RECIPE.recipe_id, 0.2):
+    with RecipeStore(root).locking_scale(IN_RECIPE.recipe_id, 0.2):
         ModelStore(root).save_memory(IN_RECIPE, NEW, {})
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.bank.images import BankImage, images_in, suspicious_images, thumbnail
+from backend.bank.images import BankImage, recorded_images, suspicious_images, thumbnail
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
 from backend.common.roi_key import RoiKey
@@ -84,7 +84,7 @@ def test_one_image_has_no_honest_score(service, parts):
 
 def test_scores_are_stored_with_the_memory_for_several_percentiles(service, parts):
     result = fit(service, KEY, parts, mm_per_px=0.2)
-    images = images_in(service.fitted(KEY).metadata)
+    images = recorded_images(service.fitted(KEY).metadata)
     assert [image.name for image in images] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
     assert [image.score(99) for image in images] == result.ok_scores
     for image in images:
@@ -146,7 +146,7 @@ class TestAppend:
             assert after.memory.distances(features.extract(image)[0]).max() <= radius + 1e-5
         assert result.n_embeddings == first.n_embeddings * 3
         assert after.metadata["n_images"] == 6
-        assert [image.name for image in images_in(after.metadata)] == [f"{number}.png" for number in range(6)]
+        assert [image.name for image in recorded_images(after.metadata)] == [f"{number}.png" for number in range(6)]
         assert [bool(picture) for picture in service.store.thumbnails(after)] == [True] * 2 + [False] * 4
         owners = after.memory.patches[n:] // 64
         assert set(owners) <= {2, 3, 4, 5}
@@ -189,7 +189,7 @@ class TestAppend:
         mixed = fit(service, KEY, [parts[1], parts[4], parts[4]], mm_per_px=0.2, append=True)
         assert mixed.ok_scores[0] == first.ok_scores[1]
         assert mixed.ok_scores[1] == mixed.ok_scores[2]
-        assert [image.name for image in images_in(service.fitted(KEY).metadata)][:4] == [
+        assert [image.name for image in recorded_images(service.fitted(KEY).metadata)][:4] == [
             "0.png",
             "1.png",
             "2.png",
@@ -201,7 +201,7 @@ class TestAppend:
         other = InspectionService(service.settings.model_copy(update={"blur_sigma": 5.0}), features, service.store)
         assert fit(other, KEY, parts[3:], mm_per_px=0.2, append=True).ok_scores is not None
         metadata = service.fitted(KEY).metadata
-        assert [bool(image.scores) for image in images_in(metadata)] == [False] * 3 + [True] * 3
+        assert [bool(image.scores) for image in recorded_images(metadata)] == [False] * 3 + [True] * 3
         assert metadata["source"] == "dataset"
 
     def test_scores_of_another_blur_or_another_mask_are_not_replied(self, service, features, parts):
@@ -284,7 +284,7 @@ class TestAppend:
         fitted = service.fitted(KEY)
         older = {name: value for name, value in fitted.metadata.items() if name not in ("covering_radius", "images")}
         service.store.save_memory(KEY, PatchCoreMemory(fitted.memory.embeddings, fitted.memory.token_hw), older)
-        assert images_in(service.fitted(KEY).metadata) == []
+        assert recorded_images(service.fitted(KEY).metadata) == []
         with pytest.raises(Conflict, match="fit it anew"):
             fit(service, KEY, parts, mm_per_px=0.2, append=True)
 
@@ -309,7 +309,7 @@ class TestAppend:
         monkeypatch.setattr(fit_module, "_base", overtaken)
         with pytest.raises(Conflict, match="append again"):
             fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
-        assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "1.png"]
+        assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "1.png"]
 
     def test_images_that_add_no_patch_are_not_lost_unsaid_either(self, service, features, parts, monkeypatch):
         fit(service, KEY, parts[:1], mm_per_px=0.2)
@@ -329,7 +329,7 @@ class TestAppend:
         with pytest.raises(Conflict, match="append again"):
             fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before, "the copy added nothing"
-        assert [image.name for image in images_in(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
+        assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
 
 
 def reencoded(png):
@@ -480,4 +480,4 @@ def test_thumbnails_are_small_and_keep_the_aspect_of_the_image():
 )
 def test_damaged_words_about_the_images_are_an_error(images):
     with pytest.raises(DamagedMemory):
-        images_in({"images": json.loads(json.dumps(images))})
+        recorded_images({"images": json.loads(json.dumps(images))})

@@ -197,7 +197,7 @@ def test_killed_first_fit_of_a_recipe_leaves_no_model_of_another_scale(left):
         bound = RecipeStore(root).mm_per_px(IN_RECIPE.recipe_id)
         assert bound == 0.2 or not has_model, "no inference at another scale passes meanwhile"
         try:
-            with RecipeStore(root).settling(IN_RECIPE.recipe_id, 0.3):
+            with RecipeStore(root).locking_scale(IN_RECIPE.recipe_id, 0.3):
                 pass
             settled = 0.3
         except Conflict:

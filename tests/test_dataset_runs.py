@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend.bank.images import images_in
+from backend.bank.images import recorded_images
 from backend.calib import choose_threshold
 from backend.common.config import Settings
 from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
@@ -83,7 +83,7 @@ def as_bmp(png):
 
 def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_its_own, pngs, monkeypatch):
     service = fitted_on_its_own
-    honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
+    honest = [image.score(99) for image in recorded_images(service.fitted(KEY).metadata)]
     naive = [score(service, png) for png in pngs[:2]]
     assert min(honest) > max(naive)
     done = calibrate(service, require_ng=False)
@@ -127,7 +127,7 @@ def test_copies_of_an_image_count_once(fitted, pngs):
 def test_another_mask_than_the_fits_is_another_score(service, pngs):
     names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
     fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
-    honest = [image.score(99) for image in images_in(service.fitted(KEY).metadata)]
+    honest = [image.score(99) for image in recorded_images(service.fitted(KEY).metadata)]
     assert calibrate(service, require_ng=False).calibration.threshold == choose_threshold(honest)
     (service.datasets.folder(KEY) / "ok" / f"{names[0]}.json").write_text("{}")
     done = calibrate(service, require_ng=False)
@@ -202,7 +202,7 @@ def test_a_run_needs_a_place_in_the_queue(features, tmp_path, pngs):
     service = InspectionService(settings, features, ModelStore(tmp_path))
     store(service, "ok", pngs[:2])
     fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
-    with service.inference_place(), pytest.raises(Busy):
+    with service.inference_slot(), pytest.raises(Busy):
         calibrate(service, require_ng=False)
 
 

@@ -19,9 +19,9 @@ from backend.api.schemas.common import RoiIds
 from backend.calib import calibrate
 from backend.common.errors import BackendError, InvalidRequest, SampleNotFound
 from backend.common.roi_key import RoiKey, canonical_recipe
-from backend.disk.candidates import places
+from backend.disk.candidates import candidates
 from backend.disk.datasets import DatasetStore, NewSample
-from backend.disk.layout import checkpoint_folder, current_place, dataset_folder, folder_name, recipe_folder
+from backend.disk.layout import checkpoint_folder, current_files, dataset_folder, folder_name, recipe_folder
 from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
@@ -70,7 +70,7 @@ def is_below(path: Path, folder: Path) -> bool:
 def test_paths_of_a_roi_stay_below_the_models_folder_and_name_it(key: RoiKey) -> None:
     """All files of a ROI lie below the models folder, under plain names from which its ids can be read."""
     root = Path("/models")
-    place = current_place(root, key)
+    place = current_files(root, key)
     for path in (place.memory, place.calibration, dataset_folder(root, key), recipe_folder(root, key.recipe)):
         assert is_below(path, root)
         assert all(len(part) <= 255 and part.isascii() and part.isprintable() for part in path.parts[2:])
@@ -78,7 +78,7 @@ def test_paths_of_a_roi_stay_below_the_models_folder_and_name_it(key: RoiKey) ->
         *([key.role_id, key.roi_id] if place.key.recipe_id is None else [key.roi_id, place.key.model])
     ]
     assert is_below(checkpoint_folder(root, key), root)
-    for looked_at in places(root, key):
+    for looked_at in candidates(root, key):
         assert is_below(looked_at.memory, root)
         assert is_below(looked_at.calibration, root)
 
@@ -88,11 +88,11 @@ def test_paths_of_a_roi_stay_below_the_models_folder_and_name_it(key: RoiKey) ->
 def test_two_rois_never_share_a_folder(first: RoiKey, second: RoiKey) -> None:
     root = Path("/models")
     same_model = first.owner == second.owner
-    assert (current_place(root, first).memory == current_place(root, second).memory) == same_model
+    assert (current_files(root, first).memory == current_files(root, second).memory) == same_model
     same_images = (first.recipe, first.role_id, first.roi_id) == (second.recipe, second.role_id, second.roi_id)
     assert (dataset_folder(root, first) == dataset_folder(root, second)) == same_images
     assert (recipe_folder(root, first.recipe) == recipe_folder(root, second.recipe)) == (first.recipe == second.recipe)
-    models, images = current_place(root, first).memory.parent, dataset_folder(root, second)
+    models, images = current_files(root, first).memory.parent, dataset_folder(root, second)
     assert not is_below(models, images)
     assert not is_below(images, models)
 
@@ -132,7 +132,7 @@ def test_what_is_done_to_one_roi_is_done_to_no_other(first: RoiKey, second: RoiK
         for seed, key in enumerate((first, second)):
             store.save_memory(key, memory_of(seed), {})
             datasets.add(key, "ok", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "a.png"})])
-        with recipe_store.settling(first.recipe, 0.25):
+        with recipe_store.locking_scale(first.recipe, 0.25):
             pass
         found = [store.memory_id(key) for key in (first, second)]
         assert found[0] != found[1]
@@ -265,7 +265,7 @@ def test_what_the_file_system_takes_for_anothers_model_is_not_written(
     store = ModelStore(tmp_path)
     for seed in (1, 2):
         store.save_memory(first, memory_of(seed), {})
-    mine, other = (current_place(tmp_path, key).memory.parent for key in (first, second))
+    mine, other = (current_files(tmp_path, key).memory.parent for key in (first, second))
     give_names(tmp_path, mine, other, other_names)
     before = everything_below(tmp_path)
     calibration = calibrate([0.4], [], mm_per_px=0.2, area_mm2_thr=1.0, score_percentile=99, memory_id=None)
@@ -345,7 +345,7 @@ def test_recipe_with_an_aliased_folder_settles_nothing_there(
     """The file system takes the name of a recipe for the folder of another; no scale is settled in that folder."""
     recipe_folder(tmp_path, "line number 1").mkdir(parents=True)
     other_names(recipe_folder(tmp_path, "line number 1"), "linenu~1")
-    with pytest.raises(InvalidRequest, match=r"use other ids"), RecipeStore(tmp_path).settling("linenu~1", 0.2):
+    with pytest.raises(InvalidRequest, match=r"use other ids"), RecipeStore(tmp_path).locking_scale("linenu~1", 0.2):
         pass
     assert list(recipe_folder(tmp_path, "line number 1").iterdir()) == []
 

@@ -10,8 +10,8 @@ import pytest
 from backend.calib import Calibration
 from backend.common.errors import IncompatibleMemory
 from backend.common.roi_key import RoiKey, canonical_recipe
-from backend.disk.candidates import places
-from backend.disk.layout import current_place, dataset_folder, folder_name, recipe_folder
+from backend.disk.candidates import candidates
+from backend.disk.layout import current_files, dataset_folder, folder_name, recipe_folder
 from backend.disk.older_layouts import has_older_images
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
@@ -117,7 +117,7 @@ def test_a_recipe_is_known_by_its_name_without_case_or_outer_blanks(sent, meant)
 
 def test_default_recipe_has_the_playbook_layout_with_others_beside_it(tmp_path):
     folders = {
-        key: current_place(tmp_path, key).memory.parent.relative_to(tmp_path).as_posix()
+        key: current_files(tmp_path, key).memory.parent.relative_to(tmp_path).as_posix()
         for key in (DEFAULT, RoiKey("Master1", "Pattern", "default"), RECIPE, OWN_KEY)
     }
     assert list(folders.values()) == [
@@ -126,7 +126,7 @@ def test_default_recipe_has_the_playbook_layout_with_others_beside_it(tmp_path):
         "@recipes/line 1/models/Master1/Pattern/Pattern",
         "@recipes/line 1/models/Master1/Pattern/K",
     ]
-    assert current_place(tmp_path, RoiKey("Master1", "Pattern", None, "K")) == current_place(tmp_path, DEFAULT), (
+    assert current_files(tmp_path, RoiKey("Master1", "Pattern", None, "K")) == current_files(tmp_path, DEFAULT), (
         "without a recipe the model key has no effect: those who name it then do so at the fit and not at the inference"
     )
 
@@ -135,10 +135,10 @@ def test_default_recipe_has_the_playbook_layout_with_others_beside_it(tmp_path):
     "name", [*ORDINARY, *AWKWARD, "recipes", "@recipes", "datasets", "models", "default"], ids=ascii
 )
 def test_recipes_collide_with_no_role_and_stay_below_the_models_folder(name, tmp_path):
-    role = current_place(tmp_path, RoiKey(name, name)).memory
+    role = current_files(tmp_path, RoiKey(name, name)).memory
     recipe = recipe_folder(tmp_path, name)
     places_of_recipe = [
-        current_place(tmp_path, RoiKey(name, name, "r", name)).memory,
+        current_files(tmp_path, RoiKey(name, name, "r", name)).memory,
         dataset_folder(tmp_path, RoiKey(name, name, name)),
         dataset_folder(tmp_path, RoiKey(name, name)),
     ]
@@ -256,7 +256,7 @@ def test_rois_own_model_is_meant_without_a_key_else_the_last_fitted_one(tmp_path
     for dim, model_key in ((3, "A"), (4, "B"), (5, "C")):
         key = RoiKey("Master1", "Pattern", "line 1", model_key)
         store_current(tmp_path, key, dim)
-        os.utime(current_place(tmp_path, key).memory, ns=(dim, dim if model_key != "B" else 99))
+        os.utime(current_files(tmp_path, key).memory, ns=(dim, dim if model_key != "B" else 99))
     assert found(tmp_path, RECIPE) == (4, "current", "line 1", "B")
     store_current(tmp_path, RECIPE, 6)
     assert found(tmp_path, RECIPE) == (6, "current", "line 1", "Pattern")
@@ -308,7 +308,7 @@ def test_no_place_of_any_key_lies_outside_the_models_folder(tmp_path):
     root = tmp_path / "models"
     for text in AWKWARD:
         for key in (RoiKey(text, text), RoiKey(text, text, "r", text), RoiKey("a", "inspection", text, text)):
-            for place in places(root, key):
+            for place in candidates(root, key):
                 assert ".." not in place.memory.relative_to(root).parts
 
 

@@ -16,7 +16,7 @@ from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import memory_file
 from backend.disk.datasets import DatasetStore
-from backend.disk.layout import current_place, dataset_folder
+from backend.disk.layout import current_files, dataset_folder
 from backend.disk.older_layouts import ids_of_stem
 from backend.disk.recipes import RecipeStore
 from backend.features import DinoV2Features
@@ -317,7 +317,7 @@ def test_a_recipe_keeps_the_scale_it_was_locked_to(run):
 
 
 def test_a_lock_that_is_there_already_wins(run):
-    with RecipeStore(Path("models")).settling("line 1", 0.3):
+    with RecipeStore(Path("models")).locking_scale("line 1", 0.3):
         pass
     write("recipes/line 1/recipe_meta.json", {"mm_per_px": 0.2})
     before = tree("models")
@@ -350,7 +350,7 @@ def test_calibrations_become_history_as_they_are_and_are_never_applied(run):
     status, out, _ = run("old")
     assert status == 0
     for (layout, key), (_, content) in contents.items():
-        folder = current_place(Path("models"), key).memory.parent
+        folder = current_files(Path("models"), key).memory.parent
         sha8 = hashlib.sha256(content).hexdigest()[:8]
         assert (folder / "history" / f"calib-{layout}-{sha8}.json").read_bytes() == content
         assert not (folder / "calib.json").exists()

@@ -28,7 +28,7 @@ def change(root: Path, number: int, start: Barrier) -> None:
     store = ModelStore(root, keep_versions=1000)
     start.wait(TIMEOUT_S)
     try:
-        with RecipeStore(root).settling(KEY.recipe_id, 0.1 * number):
+        with RecipeStore(root).locking_scale(KEY.recipe_id, 0.1 * number):
             (root / f"settled by {number}").touch()
     except Conflict:
         pass

@@ -20,7 +20,7 @@ from tests.test_storage import memory_of
 
 
 def settle(root, recipe_id, mm_per_px):
-    with RecipeStore(root).settling(recipe_id, mm_per_px):
+    with RecipeStore(root).locking_scale(recipe_id, mm_per_px):
         pass
 
 
@@ -45,7 +45,7 @@ def test_the_first_scale_is_the_recipes_and_no_other_is_accepted(tmp_path):
 
 def test_what_fails_settles_nothing_and_a_refusal_does_nothing(tmp_path):
     def fail():
-        with RecipeStore(tmp_path).settling("line 1", 0.2):
+        with RecipeStore(tmp_path).locking_scale("line 1", 0.2):
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -53,7 +53,7 @@ def test_what_fails_settles_nothing_and_a_refusal_does_nothing(tmp_path):
     assert RecipeStore(tmp_path).mm_per_px("line 1") is None
     settle(tmp_path, "line 1", 0.4)
     done = []
-    with pytest.raises(Conflict), RecipeStore(tmp_path).settling("line 1", 0.2):
+    with pytest.raises(Conflict), RecipeStore(tmp_path).locking_scale("line 1", 0.2):
         done.append("what must not be done")
     assert done == []
 
@@ -74,7 +74,7 @@ def test_scale_is_settled_if_the_failed_work_was_stored_and_not_else(tmp_path, m
             patched.setattr(files, "sync_folder", fails)
             with (
                 pytest.raises(StorageError, match="Input/output error"),
-                RecipeStore(tmp_path).settling("line 1", 0.2, lambda: model.written(key)),
+                RecipeStore(tmp_path).locking_scale("line 1", 0.2, lambda: model.file_identity(key)),
             ):
                 model.save_memory(key, memory_of(1), {})
 
@@ -92,7 +92,7 @@ def test_unknown_state_of_the_store_means_nothing_is_done_or_settled(tmp_path):
         raise OSError(5, "Input/output error")
 
     done = []
-    with pytest.raises(StorageError), RecipeStore(tmp_path).settling("line 1", 0.2, stored):
+    with pytest.raises(StorageError), RecipeStore(tmp_path).locking_scale("line 1", 0.2, stored):
         done.append("what must not be done")
     assert (done, RecipeStore(tmp_path).mm_per_px("line 1")) == ([], None)
 
@@ -100,7 +100,7 @@ def test_unknown_state_of_the_store_means_nothing_is_done_or_settled(tmp_path):
 def _die_while_settling(root):
     script = (
         "import os, pathlib; from backend.disk.recipes import RecipeStore\n"
-        f"with RecipeStore(pathlib.Path({str(root)!r})).settling('line 1', 0.2): os._exit(9)"
+        f"with RecipeStore(pathlib.Path({str(root)!r})).locking_scale('line 1', 0.2): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
 
@@ -137,7 +137,7 @@ def test_scale_of_a_dead_process_binds_where_nothing_can_be_written(tmp_path, mo
 
 def test_the_scale_of_who_is_still_at_work_binds_nobody_yet(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "_ASKING_S", 0)
-    with RecipeStore(tmp_path).settling("line 1", 0.2):
+    with RecipeStore(tmp_path).locking_scale("line 1", 0.2):
         assert RecipeStore(tmp_path).mm_per_px("line 1") is None
     assert RecipeStore(tmp_path).mm_per_px("line 1") == 0.2
 
@@ -205,7 +205,7 @@ def test_settings_of_an_older_backend_without_a_scale_lock_nothing(tmp_path):
 
 def test_once_it_is_settled_nobody_waits_for_anybody(tmp_path):
     settle(tmp_path, "line 1", 0.2)
-    with RecipeStore(tmp_path).settling("line 1", 0.2), RecipeStore(tmp_path).settling("line 1", 0.2):
+    with RecipeStore(tmp_path).locking_scale("line 1", 0.2), RecipeStore(tmp_path).locking_scale("line 1", 0.2):
         pass
     assert [path.name for path in (tmp_path / "@recipes" / "line 1").glob("*.json")] == ["recipe.json"]
 
@@ -216,7 +216,7 @@ def test_a_full_disk_shows_before_anything_is_done(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     done = []
-    with pytest.raises(StorageError), RecipeStore(tmp_path).settling("line 1", 0.2):
+    with pytest.raises(StorageError), RecipeStore(tmp_path).locking_scale("line 1", 0.2):
         done.append("what must not be done")
     assert done == []
     assert RecipeStore(tmp_path).mm_per_px("line 1") is None

@@ -63,7 +63,7 @@ def served(root, key=KEY):
 def listed(root, key=KEY, store=None):
     """Number, what replaced it, and threshold of each version, the newest first."""
     return [
-        (version.number, version.record.replaced_by, calibration.threshold if calibration else None)
+        (version.number, version.facts.replaced_by, calibration.threshold if calibration else None)
         for version, calibration in (store or ModelStore(root)).versions(key)
     ]
 
@@ -88,10 +88,10 @@ def changed(tmp_path):
 
 def test_every_change_keeps_the_model_before_it_and_says_what_it_was(changed):
     assert listed(changed) == [(3, "calibrate", None), (2, "fit", 0.4), (1, "calibrate", None)]
-    first = ModelStore(changed).versions(KEY)[-1][0].record
+    first = ModelStore(changed).versions(KEY)[-1][0].facts
     assert (first.n_images, first.n_embeddings, first.coreset_size) == (3, 60, 20)
     assert first.memory_id == memory_file.memory_id(memory_of(1))
-    times = [version.record.kept_at_utc for version, _ in ModelStore(changed).versions(KEY)]
+    times = [version.facts.kept_at_utc for version, _ in ModelStore(changed).versions(KEY)]
     assert times == sorted(times, reverse=True)
     ModelStore(changed).save_memory(KEY, memory_of(3), {}, instead_of=load(changed))
     assert listed(changed)[0] == (4, "append", 0.6)
@@ -272,7 +272,7 @@ def test_failed_roll_back_changes_no_threshold(tmp_path, monkeypatch, failing):
     calibrate(tmp_path, 0.5)
     fit(tmp_path, 1, n_images=4)  # an image was appended that added nothing
     calibrate(tmp_path, 0.9)
-    put_back = versions.put_back
+    put_back = versions.restore_file
 
     def full(kept_file, target):
         if target.name == failing:
@@ -280,7 +280,7 @@ def test_failed_roll_back_changes_no_threshold(tmp_path, monkeypatch, failing):
         put_back(kept_file, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(versions, "put_back", full)
+        patch.setattr(versions, "restore_file", full)
         with pytest.raises(StorageError):
             ModelStore(tmp_path).roll_back(KEY, 2)
     assert served(tmp_path) == (1, 0.9)
@@ -669,7 +669,7 @@ def test_a_version_of_another_extractor_is_refused_and_says_what_differs(service
 def test_a_version_of_another_scale_than_the_recipes_is_refused(service, tmp_path):
     for seed, mm_per_px in ((1, 0.3), (2, 0.2)):
         service.store.save_memory(IN_RECIPE, served_memory(service, seed), {"mm_per_px": mm_per_px})
-    with service.recipes.settling(IN_RECIPE.recipe_id, 0.2):
+    with service.recipes.locking_scale(IN_RECIPE.recipe_id, 0.2):
         pass
     with pytest.raises(Conflict, match=r"version 1 of .* mm_per_px 0\.3, and its recipe is locked to 0\.2; nothing"):
         roll_back(service, IN_RECIPE)

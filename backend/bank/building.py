@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from backend.bank.images import BankImage, as_metadata, images_now
+from backend.bank.images import BankImage, as_metadata, comparable_images
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
 from backend.bank.memory_limits import check_bank
 from backend.common.errors import Conflict, DamagedMemory
+from backend.common.telemetry import OnProgress
 from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
 
 Turn = Callable[[], AbstractContextManager[object]]
-OnProgress = Callable[[str, int, int], None]
 
 log: Any = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class Base:
             ) from exc
         if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
             raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
-        images = images_now(metadata, blur_sigma)
+        images = comparable_images(metadata, blur_sigma)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
         return cls(memory, radius, rate, *counts, images, metadata.get("source"), pictures)

@@ -24,7 +24,7 @@ from backend.utils import ImageLimits, NamedImage, check_image, decode_image
 # One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
 _preparing = ThreadPoolExecutor(1, "prepare")
 
-Array = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float32]
 log: Any = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -34,14 +34,14 @@ R = TypeVar("R")
 class _Known(NamedTuple):
     """An image whose embeddings the checkpoint has."""
 
-    embeddings: Array
+    embeddings: Embeddings
 
 
 class _Fresh(NamedTuple):
     """An image on its way to the network: its pixels, float32 [3, S, S], and its bytes if a checkpoint wants them."""
 
     content: bytes | None
-    pixels: Array
+    pixels: Embeddings
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def embed_all(
     turn: Callable[[], AbstractContextManager[None]],
     checkpoint: Checkpoint | None,
     on_progress: Callable[[int, int], None],
-) -> Array:
+) -> Embeddings:
     """Embed all images in order, each decoded while the network runs on those before it.
 
     Args:
@@ -158,7 +158,7 @@ def embed_all(
     return embeddings.reshape(-1, features.dim)
 
 
-def _keep(checkpoint: Checkpoint, image: bytes, tokens: Array) -> Checkpoint | None:
+def _keep(checkpoint: Checkpoint, image: bytes, tokens: Embeddings) -> Checkpoint | None:
     """Put tokens into the checkpoint; None if that failed: the fit goes on without."""
     try:
         checkpoint.put(image, tokens)

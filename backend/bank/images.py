@@ -76,7 +76,7 @@ class SuspiciousImage:
 _images = TypeAdapter(list[BankImage])
 
 
-def describe(
+def remembered(
     name: str,
     sha256: str,
     image_hw: tuple[int, int],
@@ -114,7 +114,7 @@ def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
     return [asdict(image) for image in images]
 
 
-def images_in(metadata: Mapping[str, Any]) -> list[BankImage]:
+def recorded_images(metadata: Mapping[str, Any]) -> list[BankImage]:
     """The images that a memory bank was built from; empty for banks of versions that did not keep them.
 
     Raises:
@@ -126,7 +126,7 @@ def images_in(metadata: Mapping[str, Any]) -> list[BankImage]:
         raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
 
 
-def images_now(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:
+def comparable_images(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:
     """The images that a memory bank was built from, without their scores if those were made with another blur.
 
     Args:
@@ -134,9 +134,9 @@ def images_now(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage
         blur_sigma: as of inferences now.
 
     Raises:
-        DamagedMemory: see `images_in`.
+        DamagedMemory: see `recorded_images`.
     """
-    images = images_in(metadata)
+    images = recorded_images(metadata)
     return images if metadata.get("blur_sigma") == blur_sigma else [replace(image, scores={}) for image in images]
 
 
@@ -150,11 +150,11 @@ class OwnImages:
         blur_sigma: as of inferences now; scores that were made with another one are of no use.
 
     Raises:
-        DamagedMemory: see `images_in`.
+        DamagedMemory: see `recorded_images`.
     """
 
     def __init__(self, metadata: Mapping[str, Any], blur_sigma: float) -> None:
-        self._images = {image.sha256: image for image in images_now(metadata, blur_sigma)}
+        self._images = {image.sha256: image for image in comparable_images(metadata, blur_sigma)}
         self._fitted_from_stored_images = metadata.get("source") == "dataset"
 
     def are_fresh(self, sha256: Iterable[str]) -> bool | None:
@@ -198,7 +198,7 @@ def suspicious_images(
     """
     scored = {image.sha256: score for image in (*others, *images) if (score := image.score(percentile)) is not None}
     digests = list(scored)
-    unlike = {digests[place] for place in outliers(list(scored.values()))}
+    unlike = {digests[index] for index in outliers(list(scored.values()))}
     return [
         SuspiciousImage(number, image.name, scored[image.sha256])
         for number, image in enumerate(images)

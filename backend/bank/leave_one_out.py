@@ -150,4 +150,4 @@ def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> lis
         return []
     median = np.median(values)
     deviation = max(np.median(np.abs(values - median)), _LEAST_SPREAD * median)
-    return [int(place) for place in np.flatnonzero(0.6745 * (values - median) > limit * deviation)]
+    return [int(index) for index in np.flatnonzero(0.6745 * (values - median) > limit * deviation)]

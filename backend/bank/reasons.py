@@ -11,7 +11,7 @@ from backend.bank.images import BankImage
 from backend.infer import Inference, Mask, Region
 from backend.patchcore import PatchCoreMemory, l2_normalize
 
-Image = npt.NDArray[np.uint8]
+Bgr = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _MOST_PLACES = 8
@@ -53,7 +53,7 @@ def reasons(
     memory: PatchCoreMemory,
     images: Sequence[BankImage],
     mask: Mask | None,
-    place: tuple[int, int] | None,
+    point: tuple[int, int] | None,
 ) -> list[Reason]:
     """The nearest good patch of a place, of the worst place of every region, or of the worst place of all.
 
@@ -62,21 +62,21 @@ def reasons(
         memory: bank that it was compared with.
         images: of that bank.
         mask: bool [H, W], or None for every pixel.
-        place: (x, y) in pixels of the image; None takes the worst place of each of the eight largest regions, or of the
+        point: (x, y) in pixels of the image; None takes the worst place of each of the eight largest regions, or of the
             image where there is no region.
     """
-    places: list[tuple[int, int, int | None]]
-    if place is not None:
-        places = [(*place, None)]
+    points: list[tuple[int, int, int | None]]
+    if point is not None:
+        points = [(*point, None)]
     elif inference.regions:
         largest = inference.regions[:_MOST_PLACES]
-        places = [(*_worst_in(inference, region), number) for number, region in enumerate(largest)]
+        points = [(*_worst_in(inference, region), number) for number, region in enumerate(largest)]
     else:
         shown = inference.distance_map if mask is None else np.where(mask, inference.distance_map, -1)
         y, x = np.unravel_index(int(shown.argmax()), shown.shape)
-        places = [(int(x), int(y), None)]
+        points = [(int(x), int(y), None)]
     image_hw = (inference.distance_map.shape[0], inference.distance_map.shape[1])
-    return [_reason(inference, memory, images, image_hw, *found) for found in places]
+    return [_reason(inference, memory, images, image_hw, *found) for found in points]
 
 
 def _worst_in(inference: Inference, region: Region) -> tuple[int, int]:
@@ -114,37 +114,37 @@ def _reason(
     return Reason(x, y, region, box, distance, index, image, image_box)
 
 
-def patch_box(place: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple[int, int]) -> Box:
+def patch_box(point: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple[int, int]) -> Box:
     """The pixels of a patch, those that it shares with another included.
 
     Args:
-        place: (row, column) in the token grid.
+        point: (row, column) in the token grid.
         token_hw: token grid (rows, columns).
         image_hw: image size (rows, columns).
 
     Returns:
         (x, y, w, h) in pixels.
     """
-    starts = [part * size // tokens for part, size, tokens in zip(place, image_hw, token_hw, strict=True)]
-    ends = [-(-(part + 1) * size // tokens) for part, size, tokens in zip(place, image_hw, token_hw, strict=True)]
+    starts = [part * size // tokens for part, size, tokens in zip(point, image_hw, token_hw, strict=True)]
+    ends = [-(-(part + 1) * size // tokens) for part, size, tokens in zip(point, image_hw, token_hw, strict=True)]
     return starts[1], starts[0], ends[1] - starts[1], ends[0] - starts[0]
 
 
-def beside(place: Image, good: Image | None) -> Image:
+def beside(point: Bgr, good: Bgr | None) -> Bgr:
     """A place, and to its right the good patch that comes nearest.
 
     Args:
-        place, good: panels, as `panel` draws them; without a good one the place is shown alone.
+        point, good: panels, as `panel` draws them; without a good one the place is shown alone.
 
     Returns:
         uint8 [288, W, 3], BGR.
     """
     if good is None:
-        return place
-    return np.hstack([place, np.full((_PANEL_HEIGHT, _GAP, 3), 255, np.uint8), good])
+        return point
+    return np.hstack([point, np.full((_PANEL_HEIGHT, _GAP, 3), 255, np.uint8), good])
 
 
-def panel_of_place(reason: Reason, image: Image) -> Image:
+def panel_of_place(reason: Reason, image: Bgr) -> Bgr:
     """The surroundings of the place, its patch framed, uint8 [288, W, 3], BGR.
 
     Args:
@@ -154,7 +154,7 @@ def panel_of_place(reason: Reason, image: Image) -> Image:
     return _panel(image, reason.box, _QUERY_COLOUR)
 
 
-def panel_of_good(reason: Reason, good: Image) -> Image | None:
+def panel_of_good(reason: Reason, good: Bgr) -> Bgr | None:
     """The surroundings of the nearest good patch, which is framed; None where it is not known.
 
     Args:
@@ -169,7 +169,7 @@ def panel_of_good(reason: Reason, good: Image) -> Image | None:
     return _panel(good, (left, top, max(1, round(w * scale_x)), max(1, round(h * scale_y))), _GOOD_COLOUR)
 
 
-def _panel(image: Image, box: Box, colour: tuple[int, int, int]) -> Image:
+def _panel(image: Bgr, box: Box, colour: tuple[int, int, int]) -> Bgr:
     x, y, w, h = box
     height, width = image.shape[:2]
     shown_w, shown_h = min(width, (2 * _CONTEXT + 1) * w), min(height, (2 * _CONTEXT + 1) * h)

@@ -20,7 +20,7 @@ from backend.commands.arguments import (
     key_of,
 )
 from backend.commands.console import count, print_line
-from backend.commands.image_files import Images
+from backend.commands.image_files import FoundImages
 from backend.commands.scoring import Scorer, find, open_records, score_all
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest
@@ -149,7 +149,7 @@ def calibrate(
     if fitted.memory_id != memory_id:
         raise IncompatibleMemory(f"{scorer.key} was fitted anew while this ran: begin anew")
     found = ImageScores(fitted, settings.blur_sigma, percentiles)
-    classes: tuple[tuple[Label, Images], ...] = (("ok", ok), ("ng", ng))
+    classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
     for label, images in classes:
         for row in (rows[image] for image in images.values()):
             by_the_bank = [float(score) for score in (row["score"], *row.get("scores", ()))]

@@ -3,12 +3,13 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
 
 from backend.common.errors import StorageError
+from backend.common.telemetry import OnProgress
 
 
 def print_line(text: str) -> None:
@@ -49,7 +50,7 @@ def progress_bar(step: str, total: int, done: int = 0, unit: str = "image") -> "
 
 
 @contextlib.contextmanager
-def step_bars() -> Iterator[Callable[[str, int, int], None]]:
+def step_bars() -> Iterator[OnProgress]:
     """A progress bar for each step of a fit."""
     with contextlib.ExitStack() as bars:
         bar: Any = None

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from backend.commands.image_files import Images
+from backend.commands.image_files import FoundImages
 from backend.common.errors import InvalidRequest, StorageError
 from backend.common.files import TEMPORARY_PREFIX
 
@@ -24,7 +24,7 @@ def heatmap_path(folder: Path, image: str) -> Path:
     return folder.joinpath(*names[:-1], f"{names[-1]}.png")
 
 
-def check_apart(heatmaps: Iterable[Path], images: Images, paths: Sequence[str]) -> None:
+def check_apart(heatmaps: Iterable[Path], images: FoundImages, paths: Sequence[str]) -> None:
     """Refuse heatmaps that would replace an image, or that the next run would take for one.
 
     Args:
@@ -37,8 +37,8 @@ def check_apart(heatmaps: Iterable[Path], images: Images, paths: Sequence[str]) 
     """
     folders = [Path(path).resolve() for path in paths if Path(path).is_dir()]
     for heatmap in heatmaps:
-        place = heatmap.parent.resolve()
-        if place / heatmap.name in images or any(place.is_relative_to(folder) for folder in folders):
+        parent = heatmap.parent.resolve()
+        if parent / heatmap.name in images or any(parent.is_relative_to(folder) for folder in folders):
             raise InvalidRequest(f"the heatmap {heatmap} would lie among the images: give --heatmaps another folder")
 
 

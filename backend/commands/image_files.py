@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.image_headers import SUFFIXES
 
-Images = dict[Path, str]
+FoundImages = dict[Path, str]
 """Images by the place where they really are, as they were given: one that is given twice counts once."""
 
 
-def find_images(paths: Sequence[str]) -> tuple[Images, int]:
+def find_images(paths: Sequence[str]) -> tuple[FoundImages, int]:
     """The images that files and folders name, folders with all that is below them, in natural order (2 before 10).
 
     Returns:
@@ -23,7 +23,7 @@ def find_images(paths: Sequence[str]) -> tuple[Images, int]:
     Raises:
         InvalidRequest: a path that does not exist or is no image, or a folder without images.
     """
-    images: Images = {}
+    images: FoundImages = {}
     n_others = 0
     for path in paths:
         if Path(path).is_dir():
@@ -75,10 +75,10 @@ def _images_below(folder: str) -> tuple[list[str], int]:
 
     found: list[PurePath] = []
     n_others = 0
-    for place, folders, files in os.walk(folder, onerror=refuse):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         images = [name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-        found += [PurePath(place, name).relative_to(folder) for name in images]
+        found += [PurePath(parent, name).relative_to(folder) for name in images]
         n_others += len(files) - len(images)
     if not found:
         raise InvalidRequest(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from backend.api.schemas.inspection import region_reply
 from backend.commands.console import count, progress_bar, say
 from backend.commands.heatmaps import write_heatmap
-from backend.commands.image_files import Images, find_images, image_sha256, read_image
+from backend.commands.image_files import FoundImages, find_images, image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
@@ -191,7 +191,7 @@ def open_records(path: Path | None, *, restart: bool) -> contextlib.AbstractCont
     return contextlib.nullcontext() if path is None else RecordFile.opened(path, restart=restart)
 
 
-def find(paths: Sequence[str]) -> Images:
+def find(paths: Sequence[str]) -> FoundImages:
     """The images that files and folders name; what is ignored is said."""
     images, n_ignored = find_images(paths)
     if n_ignored:

@@ -69,17 +69,17 @@ def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
         ValueError: there are too many, or the content of one is not there in whole. OpenCV takes as much memory as a
             chunk says, up to 4 GB, before it reads any of it.
     """
-    place = len(PNG_SIGNATURE)
+    offset = len(PNG_SIGNATURE)
     for _ in range(_MAX_CHUNKS):
-        if place + 8 > len(png):
+        if offset + 8 > len(png):
             return
-        n_bytes, name = struct.unpack_from(">I4s", png, place)
-        if n_bytes > len(png) - place - 8:
+        n_bytes, name = struct.unpack_from(">I4s", png, offset)
+        if n_bytes > len(png) - offset - 8:
             raise ValueError("the image cannot be decoded; it is truncated or damaged")
-        yield name, place + 8, n_bytes
+        yield name, offset + 8, n_bytes
         if name == b"IEND":
             return
-        place += 12 + n_bytes
+        offset += 12 + n_bytes
     raise ValueError(f"a PNG of more than {_MAX_CHUNKS} chunks")
 
 
@@ -94,8 +94,8 @@ def _size_of_png(content: bytes) -> tuple[int, int]:
 
 def _size_of_jpeg(content: bytes) -> tuple[int, int]:
     size: tuple[int, int] | None = None
-    place, n_segments, n_scans = 2, 0, 0
-    while (found := _SEGMENT.search(content, place)) is not None:
+    offset, n_segments, n_scans = 2, 0, 0
+    while (found := _SEGMENT.search(content, offset)) is not None:
         marker, start = content[found.end() - 1], found.end()
         if marker in (_START_OF_IMAGE, _END_OF_IMAGE):
             break
@@ -109,7 +109,7 @@ def _size_of_jpeg(content: bytes) -> tuple[int, int]:
             height, width = struct.unpack_from(">HH", content, start + 3)
             size = width, height
         (n_bytes,) = struct.unpack_from(">H", content, start)
-        place = start + max(n_bytes, 2)
+        offset = start + max(n_bytes, 2)
     if size is None:
         raise ValueError(_DAMAGED)
     return size
@@ -126,12 +126,12 @@ def _size_of_bmp(content: bytes) -> tuple[int, int]:
 
 def _size_of_webp(content: bytes) -> tuple[int, int]:
     n_bytes, form, kind = struct.unpack_from("<I4s4s", content, 4)
-    place, end = 12, min(len(content), 8 + n_bytes)
+    offset, end = 12, min(len(content), 8 + n_bytes)
     for _ in range(_MAX_SEGMENTS):
-        if place + 8 > end:
+        if offset + 8 > end:
             break
-        (n_bytes,) = struct.unpack_from("<I", content, place + 4)
-        place += 8 + n_bytes + n_bytes % 2
+        (n_bytes,) = struct.unpack_from("<I", content, offset + 4)
+        offset += 8 + n_bytes + n_bytes % 2
     else:
         raise ValueError(f"a WebP of more than {_MAX_SEGMENTS} chunks")
     if (form, kind) == (b"WEBP", b"VP8X"):

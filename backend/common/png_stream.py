@@ -48,4 +48,4 @@ def _pixel_data(png: bytes) -> Iterator[bytes]:
     for name, start, n_bytes in png_chunks(png):
         if name == b"IDAT":
             end = start + n_bytes
-            yield from (png[place : min(place + _PIECE_BYTES, end)] for place in range(start, end, _PIECE_BYTES))
+            yield from (png[offset : min(offset + _PIECE_BYTES, end)] for offset in range(start, end, _PIECE_BYTES))

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,10 @@ DRIFTING_ROIS = Gauge("drifting_rois", "ROIs whose production drifted", multipro
 DRIFT_DETECTED = Counter("drift_detected_total", "Drifts that began: higher, lower, rejects", ["direction"])
 QUEUE_DEPTH = Gauge("queue_depth", "Requests running or waiting for the network", multiprocess_mode="livesum")
 QUEUE_REJECTED = Counter("queue_rejected_total", "Requests answered 503 because the queue was full")
+
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with a step of long work, how much of it is done, and of how much."""
 
 
 @dataclass

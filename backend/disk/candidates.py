@@ -10,8 +10,8 @@ from backend.disk.layout import (
     CALIBRATION_FILE,
     MEMORY_FILE,
     MODELS_FOLDER,
-    Place,
-    current_place,
+    ModelFiles,
+    current_files,
     folder_name,
     newest_first,
     recipe_folder,
@@ -19,7 +19,7 @@ from backend.disk.layout import (
 from backend.disk.older_layouts import older_of_recipe, older_without_recipes
 
 
-def places(root: Path, key: RoiKey, *, older: bool = True) -> Iterator[Place]:
+def candidates(root: Path, key: RoiKey, *, older: bool = True) -> Iterator[ModelFiles]:
     """Where the model of a ROI may lie, in the order in which it is looked for.
 
     The recipe's own comes before the default recipe's, and that before what knew no recipes; within each this service's
@@ -35,7 +35,7 @@ def places(root: Path, key: RoiKey, *, older: bool = True) -> Iterator[Place]:
     """
     if key.recipe_id is None:
         default = replace(key, recipe_id=DEFAULT_RECIPE, model_key=None)
-        yield current_place(root, key)
+        yield current_files(root, key)
         yield from _other_model_keys(root, default)
         if older:
             yield from older_of_recipe(root, default)
@@ -44,24 +44,24 @@ def places(root: Path, key: RoiKey, *, older: bool = True) -> Iterator[Place]:
         if key.recipe_id != DEFAULT_RECIPE:
             yield from _of_recipe(root, replace(key, recipe_id=DEFAULT_RECIPE), older)
         if key.model != key.roi_id:
-            yield from (current_place(root, RoiKey(role_id, key.roi_id)) for role_id in roles(key))
+            yield from (current_files(root, RoiKey(role_id, key.roi_id)) for role_id in roles(key))
     for role_id in roles(key) if older else ():
         yield from older_without_recipes(root, RoiKey(role_id, key.roi_id))
 
 
-def _of_recipe(root: Path, key: RoiKey, older: bool) -> Iterator[Place]:
+def _of_recipe(root: Path, key: RoiKey, older: bool) -> Iterator[ModelFiles]:
     under_each_role = [replace(key, role_id=role_id) for role_id in roles(key)]
     for own in under_each_role:
-        yield current_place(root, own)
+        yield current_files(root, own)
         if key.model_key is None:
             yield from _other_model_keys(root, own)
     for own in under_each_role if older else ():
         yield from older_of_recipe(root, own)
 
 
-def _other_model_keys(root: Path, key: RoiKey) -> Iterator[Place]:
+def _other_model_keys(root: Path, key: RoiKey) -> Iterator[ModelFiles]:
     """Models of the ROI under other model keys, newest first: some clients name the key when they fit, and then not."""
     folder = recipe_folder(root, key.recipe) / MODELS_FOLDER / folder_name(key.role_id) / folder_name(key.roi_id)
     for memory in newest_first(folder.glob(f"*/{MEMORY_FILE}")):
         owner = replace(key, model_key=unquote(memory.parent.name)).owner
-        yield Place("current", owner, memory, memory.with_name(CALIBRATION_FILE))
+        yield ModelFiles("current", owner, memory, memory.with_name(CALIBRATION_FILE))

@@ -23,7 +23,7 @@ from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
-from backend.disk.name_clashes import check_names
+from backend.disk.name_clashes import refuse_clashes
 from backend.utils import utc_now
 
 Label = Literal["ok", "ng"]
@@ -204,7 +204,7 @@ class DatasetStore:
             StorageError: an image cannot be deleted; those before it were.
         """
         folder = dataset_folder(self._root, key) / label
-        check_names(self._root, folder)
+        refuse_clashes(self._root, folder)
         if not _names(folder) and not folder.is_dir():
             return 0
         with writing(folder, "image"):
@@ -223,7 +223,7 @@ class DatasetStore:
             Conflict: several roles have images of this ROI.
         """
         folder = self._folder_of_images(key)
-        check_names(self._root, folder)
+        refuse_clashes(self._root, folder)
         return folder
 
     def _folder_of_images(self, key: RoiKey) -> Path:
@@ -240,9 +240,9 @@ class DatasetStore:
     @contextlib.contextmanager
     def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:
         folder = dataset_folder(self._root, key) / label
-        check_names(self._root, folder)
+        refuse_clashes(self._root, folder)
         with writing(folder, "image"):
-            check_names(self._root, folder)  # again: another may have made it
+            refuse_clashes(self._root, folder)  # again: another may have made it
             yield folder
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from backend.calib import Calibration
 from backend.common.roi_key import RoiKey
 from backend.disk.calibration_file import read_calibration
-from backend.disk.layout import Layout, Place, current_place
+from backend.disk.layout import Layout, ModelFiles, current_files
 from backend.disk.rollback import read_next_calibration
 from backend.patchcore import PatchCoreMemory
 
@@ -67,39 +67,39 @@ def applicable(calibration: Calibration | None, memory_id: str, blur_sigma: floa
 
 
 def calibration_for(
-    root: Path, key: RoiKey, place: Place, memory_id: str, blur_sigma: float | None
+    root: Path, key: RoiKey, files: ModelFiles, memory_id: str, blur_sigma: float | None
 ) -> tuple[Calibration | None, CalibrationState, RoiKey]:
     """The calibration for a memory bank that was found, its state, and whose it is.
 
     Args:
         root: the models folder.
         key: the ROI that was asked for.
-        place: where its memory bank was found.
+        files: where its memory bank was found.
         memory_id: identity of the bank.
         blur_sigma: as for `applicable`.
 
     Raises:
         StorageError: a calibration is damaged or cannot be read.
     """
-    own = current_place(root, calibrated_as(key, place.key))
-    files = {own.calibration: own.key}
-    if place.layout == "current":
-        files.setdefault(place.calibration, place.key)
+    own = current_files(root, calibrated_as(key, files.key))
+    owners = {own.calibration: own.key}
+    if files.layout == "current":
+        owners.setdefault(files.calibration, files.key)
     ours = []
-    for file, owner in files.items():
-        if place.layout == "current" and file == place.calibration:
+    for file, owner in owners.items():
+        if files.layout == "current" and file == files.calibration:
             # Asked first, as it becomes the other: who asks in this order and misses it has read the other too
             # early.
-            next_one = applicable(read_next_calibration(place.memory), memory_id, blur_sigma)
+            next_one = applicable(read_next_calibration(files.memory), memory_id, blur_sigma)
             if next_one is not None:
-                return next_one, "applied", place.key
+                return next_one, "applied", files.key
         calibration = read_calibration(file)
         if applicable(calibration, memory_id, blur_sigma) is not None:
             return calibration, "applied", owner
         ours.append(calibration)
     # Older backends did not write which memory a calibration belongs to: it is the one it lies beside. Beside a
     # memory of ours, a calibration that names no memory or another one was made for an earlier fit.
-    beside = None if place.layout == "current" else read_calibration(place.calibration)
+    beside = None if files.layout == "current" else read_calibration(files.calibration)
     if beside is not None and beside.memory_id is None:
-        return beside, "applied", place.key
-    return None, "none" if all(calibration is None for calibration in ours) else "stale", place.key
+        return beside, "applied", files.key
+    return None, "none" if all(calibration is None for calibration in ours) else "stale", files.key

@@ -20,54 +20,54 @@ from backend.common.roi_key import RoiKey
 from backend.disk import versions
 from backend.disk.calibration_file import read_calibration
 from backend.disk.fitted import CalibrationState, FittedRoi, applicable
-from backend.disk.layout import CALIBRATION_FILE, HISTORY_FOLDER, MEMORY_FILE, Place
+from backend.disk.layout import CALIBRATION_FILE, HISTORY_FOLDER, MEMORY_FILE, ModelFiles
 from backend.disk.memory_file import StoredMemory, read_memory, summarise
 from backend.disk.versions import Version
 from backend.utils import utc_now
 
-Find = Callable[[RoiKey], tuple[Place, StoredMemory] | None]
+Find = Callable[[RoiKey], tuple[ModelFiles, StoredMemory] | None]
 """What the model of a ROI is served from."""
 
 log: Any = structlog.get_logger(__name__)
 
 
-def served(place: Place) -> tuple[dict[str, Any], list[Path]]:
-    """What is at a place, as a `Record` says it, and its files: the memory and the calibration that belongs to it.
+def served(files: ModelFiles) -> tuple[dict[str, Any], list[Path]]:
+    """What is served, as `VersionFacts` say it, and its files: the memory and the calibration that belongs to it.
 
     Nothing where there is no memory bank that this service wrote for this ROI, or a damaged one: those are not kept.
     """
-    memory = summarise(place.memory)
-    if memory is None or memory.owner not in (None, place.key):
+    memory = summarise(files.memory)
+    if memory is None or memory.owner not in (None, files.key):
         return {}, []
     calibration = None
     with contextlib.suppress(StorageError):
-        calibration = read_calibration(place.calibration)
+        calibration = read_calibration(files.calibration)
     belongs = calibration is not None and calibration.memory_id == memory.facts["memory_id"]
-    return memory.facts, [place.memory, *([place.calibration] if belongs else [])]
+    return memory.facts, [files.memory, *([files.calibration] if belongs else [])]
 
 
-def replaced(place: Place) -> list[Version]:
+def replaced(files: ModelFiles) -> list[Version]:
     """The kept versions, but one that is still served: kept for a change that has not come, or never will.
 
     Raises:
         StorageError: they cannot be read.
     """
     try:
-        kept = versions.kept(place.memory.parent)
+        kept = versions.kept(files.memory.parent)
     except OSError as exc:
         raise StorageError(f"the kept versions cannot be read ({exc.strerror}); check the models folder") from exc
     with contextlib.suppress(OSError):  # files are replaced meanwhile: then it has come
-        if kept and kept[0].holds(served(place)[1]):
+        if kept and kept[0].holds(served(files)[1]):
             return kept[1:]
     return kept
 
 
-def choose(key: RoiKey, place: Place, number: int | None, find: Find) -> Version:
+def choose(key: RoiKey, files: ModelFiles, number: int | None, find: Find) -> Version:
     """The version that a number names.
 
     Args:
         key: the ROI.
-        place: of its own model.
+        files: of its own model.
         number: None names the newest.
         find: gives what the ROI is served.
 
@@ -76,7 +76,7 @@ def choose(key: RoiKey, place: Place, number: int | None, find: Find) -> Version
         Conflict: the ROI has no model of its own, and is served another's.
         StorageError: the versions cannot be read.
     """
-    kept = replaced(place)
+    kept = replaced(files)
     for version in kept:
         if number in (None, version.number):
             return version
@@ -85,7 +85,7 @@ def choose(key: RoiKey, place: Place, number: int | None, find: Find) -> Version
         raise VersionNotFound(f"{key} has no version {number}; there are {numbers}")
     with contextlib.suppress(StorageError, IncompatibleMemory):  # its own, which a fit mends
         found = find(key)
-        if found is not None and found[0].memory != place.memory:
+        if found is not None and found[0].memory != files.memory:
             raise Conflict(
                 f"{key} has no model of its own to roll back: it is served that of {found[0].key}, layout "
                 f"{found[0].layout}; ask for that one's versions by its own ids"
@@ -137,7 +137,7 @@ def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> F
         raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
     except OSError as exc:
         raise StorageError(f"the stored {name} cannot be read ({exc.strerror}); nothing was changed") from exc
-    if loaded.memory_id != version.record.memory_id:  # written over, and it is the same file as the model's
+    if loaded.memory_id != version.facts.memory_id:  # written over, and it is the same file as the model's
         raise DamagedMemory(f"the stored {name} is damaged: it holds another memory bank; nothing was changed")
     if (other := loaded.owner) not in (None, owner):
         raise IncompatibleMemory(f"version {version.number} was fitted for {other}, not for {owner}: refit instead")

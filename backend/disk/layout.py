@@ -37,7 +37,7 @@ Layout = Literal["current", "L4", "L3", "L2", "L1", "L0"]
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelFiles:
     """Where a model lies, or may lie.
 
     Attributes:
@@ -92,7 +92,7 @@ def dataset_folder(root: Path, key: RoiKey) -> Path:
     return recipe_folder(root, key.recipe) / "datasets" / folder_name(key.role_id) / folder_name(key.roi_id)
 
 
-def current_place(root: Path, key: RoiKey) -> Place:
+def current_files(root: Path, key: RoiKey) -> ModelFiles:
     """Where this service stores the model of a ROI.
 
     Raises:
@@ -104,7 +104,7 @@ def current_place(root: Path, key: RoiKey) -> Place:
         folder = root / folder
     else:
         folder = recipe_folder(root, owner.recipe_id) / MODELS_FOLDER / folder / folder_name(owner.model)
-    return Place("current", owner, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
+    return ModelFiles("current", owner, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
 
 
 def calibrations(root: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from backend.common.errors import InvalidRequest
 
 
-def check_names(root: Path, folder: Path) -> None:
+def refuse_clashes(root: Path, folder: Path) -> None:
     """Refuse a folder, or one above it, that belongs to another id.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backend.common.roi_key import RoiKey, canonical_recipe
-from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, Place, newest_first
+from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, ModelFiles, newest_first
 
 _NEWEST_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -36,7 +36,7 @@ def has_older_images(root: Path) -> bool:
     return any(True for pattern in ("datasets/*/*/[on][kg]", "recipes/*/datasets/*") for _ in root.glob(pattern))
 
 
-def older_of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
+def older_of_recipe(root: Path, key: RoiKey) -> Iterator[ModelFiles]:
     """``recipes/<recipe>/<model_key>/<b64 role>__<b64 roi>.npz``; recipes first kept their case, and then had none."""
     try:
         folders = [folder for folder in (root / "recipes").iterdir() if canonical_recipe(folder.name) == key.recipe]
@@ -51,19 +51,19 @@ def older_of_recipe(root: Path, key: RoiKey) -> Iterator[Place]:
         others = [memory for memory in newest_first(found) if memory.parent.name != key.model]
         for memory in own + others:
             model_key = memory.parent.name
-            yield Place(layout, replace(key, model_key=model_key), memory, memory.with_name(f"{stem}_calib.json"))
+            yield ModelFiles(layout, replace(key, model_key=model_key), memory, memory.with_name(f"{stem}_calib.json"))
 
 
-def older_without_recipes(root: Path, key: RoiKey) -> Iterator[Place]:
+def older_without_recipes(root: Path, key: RoiKey) -> Iterator[ModelFiles]:
     """Where older backends kept the ROI, newest first; ids that cannot be a plain name there have no such place."""
     replaced = "_".join(re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in (key.role_id, key.roi_id))
     stems: tuple[tuple[Layout, str], ...] = (("L2", _b64_stem(key)), ("L1", replaced))
     for layout, stem in stems:
-        yield Place(layout, key, root / f"{stem}.npz", root / f"{stem}_calib.json")
+        yield ModelFiles(layout, key, root / f"{stem}.npz", root / f"{stem}_calib.json")
     raw = (key.role_id, key.roi_id)
     if all(not re.search(r"[/\\:\0]", text) and text.strip(". ") for text in raw):
         folder = root / key.role_id / key.roi_id
-        yield Place("L0", key, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
+        yield ModelFiles("L0", key, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
 
 
 def _b64_stem(key: RoiKey) -> str:

@@ -5,7 +5,7 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import structlog
 
 from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import current_request_id
+from backend.common.telemetry import OnProgress, current_request_id
 from backend.utils import utc_now
 
 _LOG_EVERY_S = 5.0
@@ -26,8 +26,6 @@ _FOLDER = ".runs"  # no id becomes a hidden folder
 
 log: Any = structlog.get_logger(__name__)
 
-Progress = Callable[[str, int, int], None]
-
 
 class Run:
     """One piece of long work.
@@ -38,7 +36,7 @@ class Run:
         on_progress: also told; called with the step, how much of it is done, and of how much.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any], on_progress: Progress | None) -> None:
+    def __init__(self, path: Path, record: dict[str, Any], on_progress: OnProgress | None) -> None:
         self._path = path
         self._record = record
         self._on_progress = on_progress
@@ -92,7 +90,7 @@ class RunBoard:
         self._folder = root / _FOLDER
 
     @contextlib.contextmanager
-    def run(self, kind: str, key: RoiKey, n_images: int, on_progress: Progress | None = None) -> Iterator[Run]:
+    def run(self, kind: str, key: RoiKey, n_images: int, on_progress: OnProgress | None = None) -> Iterator[Run]:
         """Show a piece of long work for as long as it takes; until it reports, it waits.
 
         Args:

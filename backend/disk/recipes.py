@@ -15,7 +15,7 @@ from backend.common.files import MAX_JSON_FILE_BYTES, read_small, sync_folder, w
 from backend.common.roi_key import canonical_recipe
 from backend.disk.layout import recipe_folder
 from backend.disk.locking import LOCK_FILE, writing
-from backend.disk.name_clashes import check_names
+from backend.disk.name_clashes import refuse_clashes
 from backend.utils import utc_now
 
 RECIPE_FILE = "recipe.json"
@@ -47,7 +47,7 @@ class RecipeStore:
         if recipe_id is None:
             return None
         folder = recipe_folder(self._root, recipe_id)
-        own = read_settings(folder / RECIPE_FILE) or self._settings_left(folder)
+        own = read_settings(folder / RECIPE_FILE) or self._left_pending(folder)
         if own:
             return float(own["mm_per_px"])
         for path in self._older_files(recipe_id):
@@ -70,7 +70,7 @@ class RecipeStore:
             )
 
     @contextlib.contextmanager
-    def settling(
+    def locking_scale(
         self, recipe_id: str | None, mm_per_px: float | None, stored: Callable[[], object] = lambda: None
     ) -> Iterator[None]:
         """Lock the recipe to a scale once what is done inside has succeeded; nobody else settles it meanwhile.
@@ -97,10 +97,10 @@ class RecipeStore:
             yield
             return
         folder = recipe_folder(self._root, recipe_id)
-        check_names(self._root, folder)
+        refuse_clashes(self._root, folder)
         with writing(folder, "recipe"):
-            check_names(self._root, folder)  # again: another may have made it
-            _settle_what_was_pending(folder)
+            refuse_clashes(self._root, folder)  # again: another may have made it
+            _commit_pending(folder)
             self.check(recipe_id, mm_per_px)
             before = stored()
             # Written before, so that a full disk shows before anything is done, and renamed after.
@@ -111,7 +111,7 @@ class RecipeStore:
                 if stored() == before:
                     (folder / _PENDING_FILE).unlink(missing_ok=True)
                 raise
-            _settle_what_was_pending(folder)
+            _commit_pending(folder)
 
     def adopt(self, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
         """Lock the recipe to what another backend had locked it to.
@@ -122,10 +122,10 @@ class RecipeStore:
             StorageError: the settings cannot be read or written.
         """
         folder = recipe_folder(self._root, recipe_id)
-        check_names(self._root, folder)
+        refuse_clashes(self._root, folder)
         with writing(folder, "recipe"):
-            check_names(self._root, folder)  # again: another may have made it
-            _settle_what_was_pending(folder)
+            refuse_clashes(self._root, folder)  # again: another may have made it
+            _commit_pending(folder)
             self.check(recipe_id, mm_per_px)
             if not (folder / RECIPE_FILE).exists():
                 write_atomic({folder / RECIPE_FILE: _settings(recipe_id, mm_per_px, created_at_utc)})
@@ -134,7 +134,7 @@ class RecipeStore:
         """Whether the recipe has settings of this service, and not only those of an older backend."""
         return (recipe_folder(self._root, recipe_id) / RECIPE_FILE).exists()
 
-    def _settings_left(self, folder: Path) -> dict[str, Any]:
+    def _left_pending(self, folder: Path) -> dict[str, Any]:
         """What a process had written that died before it could settle it; nothing where it is still at work."""
         try:
             if (folder / _PENDING_FILE).exists():
@@ -145,7 +145,7 @@ class RecipeStore:
                 timeout_s = 0 if self._at_work.get(folder) == written else _ASKING_S
                 try:
                     with filelock.FileLock(folder / LOCK_FILE, timeout=timeout_s):
-                        _settle_what_was_pending(folder)
+                        _commit_pending(folder)
                 except filelock.Timeout:
                     self._at_work[folder] = written
         except OSError:  # where nothing can be written, nobody is at work
@@ -184,7 +184,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def _settle_what_was_pending(folder: Path) -> None:
+def _commit_pending(folder: Path) -> None:
     """Commit the settings that were written before something was stored; the folder's lock is held."""
     if (folder / _PENDING_FILE).exists():
         if (folder / RECIPE_FILE).exists():

@@ -6,14 +6,14 @@ from pathlib import Path
 from backend.common.errors import StorageError
 from backend.common.roi_key import DEFAULT_RECIPE, RoiKey
 from backend.disk.calibration_file import read_calibration
-from backend.disk.candidates import places
+from backend.disk.candidates import candidates
 from backend.disk.fitted import applicable
 from backend.disk.layout import (
     CALIBRATION_FILE,
     MEMORY_FILE,
     calibrations,
     calibrations_in_recipes,
-    current_place,
+    current_files,
     key_of,
 )
 from backend.disk.memory_cache import FileIdentity, identity_of
@@ -51,13 +51,13 @@ class StaleCalibrations:
         Raises:
             OSError: files cannot be read.
         """
-        place = current_place(self._root, key)
+        own = current_files(self._root, key)
         if key.recipe != DEFAULT_RECIPE:
             return []
         files = [
             file
             for file in calibrations_in_recipes(self._root, key)
-            if self._memory_of(file) == place.memory and self._is_stale(file, self._memory_ids)
+            if self._memory_of(file) == own.memory and self._is_stale(file, self._memory_ids)
         ]
         return [key_of(self._root, file) for file in files]
 
@@ -91,7 +91,7 @@ class StaleCalibrations:
         if memory.exists():
             return memory
         key = key_of(self._root, calibration)
-        if not any(place.memory.exists() for place in places(self._root, key, older=False)):
+        if not any(files.memory.exists() for files in candidates(self._root, key, older=False)):
             return None
-        place = next((place for place in places(self._root, key) if place.memory.exists()), None)
-        return place.memory if place is not None and place.layout == "current" else None
+        found = next((files for files in candidates(self._root, key) if files.memory.exists()), None)
+        return found.memory if found is not None and found.layout == "current" else None

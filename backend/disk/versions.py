@@ -29,7 +29,7 @@ from backend.common.files import (
 )
 
 _FOLDER = ".versions"
-_RECORD_FILE = "version.json"
+_FACTS_FILE = "version.json"
 _NUMBER = re.compile("[1-9][0-9]{0,17}")
 _PIECE_BYTES = 1 << 20
 
@@ -37,7 +37,7 @@ Change = Literal["fit", "append", "calibrate", "rollback"]
 
 
 @dataclass(frozen=True)
-class Record:
+class VersionFacts:
     """What ``version.json`` says.
 
     Attributes:
@@ -56,7 +56,7 @@ class Record:
     n_images: int | None = None
 
 
-_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+_FACTS: TypeAdapter[VersionFacts] = TypeAdapter(VersionFacts)
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Version:
     """A model that was replaced, in a folder of its own."""
 
     number: int
-    record: Record
+    facts: VersionFacts
     folder: Path
 
     def holds(self, files: Sequence[Path]) -> bool:
         """Whether its files are these, by name and content."""
-        names = {path.name for path in self.folder.iterdir()} - {_RECORD_FILE}
+        names = {path.name for path in self.folder.iterdir()} - {_FACTS_FILE}
         return names == {file.name for file in files} and all(same(self.folder / file.name, file) for file in files)
 
 
@@ -80,12 +80,12 @@ def kept(model: Path) -> list[Version]:
         folder = model / _FOLDER / str(number)
         # Deleted since, or tampered with: pydantic's errors are ValueErrors.
         with contextlib.suppress(OSError, ValueError):
-            record = _RECORD.validate_json(read_small(folder / _RECORD_FILE, MAX_JSON_FILE_BYTES))
-            found.append(Version(number, record, folder))
+            facts = _FACTS.validate_json(read_small(folder / _FACTS_FILE, MAX_JSON_FILE_BYTES))
+            found.append(Version(number, facts, folder))
     return found
 
 
-def keep(model: Path, files: Sequence[Path], record: Record) -> None:
+def keep(model: Path, files: Sequence[Path], facts: VersionFacts) -> None:
     """Keep the files of a model before they are replaced; the caller holds the lock of its folder.
 
     Raises:
@@ -98,7 +98,7 @@ def keep(model: Path, files: Sequence[Path], record: Record) -> None:
     try:
         for file in files:
             _link(file, scratch / file.name)
-        write_atomic({scratch / _RECORD_FILE: json.dumps(asdict(record), indent=2).encode()})
+        write_atomic({scratch / _FACTS_FILE: json.dumps(asdict(facts), indent=2).encode()})
         scratch.replace(versions / str(_free_number(model)))
     except BaseException:
         _remove(scratch)
@@ -128,7 +128,7 @@ def tidy(model: Path, served: Sequence[Path], most: int, spare: int | None = Non
             _discard(model / _FOLDER / str(number))
 
 
-def put_back(kept_file: Path, target: Path) -> None:
+def restore_file(kept_file: Path, target: Path) -> None:
     """Replace a file of a model by one of a version, in one rename; the version keeps it too.
 
     Raises:

@@ -18,7 +18,7 @@ _INFERENCES_PER_FIT_TURN = 8
 _RETRY_INFERENCE_AFTER_S = 2
 _RETRY_FIT_AFTER_S = 15
 
-Array = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -32,8 +32,8 @@ class _Inference:
         started_at: when the pass began, on the clock of `time.perf_counter`.
     """
 
-    pixels: Array
-    tokens: Array | None = None
+    pixels: Embeddings
+    tokens: Embeddings | None = None
     failure: BaseException | None = None
     started_at: float = 0.0
 
@@ -59,7 +59,7 @@ class NetworkQueue:
 
     def __init__(
         self,
-        forward: Callable[[Array], Array],
+        forward: Callable[[Embeddings], Embeddings],
         *,
         max_inferences: int,
         max_fits: int,
@@ -142,7 +142,7 @@ class NetworkQueue:
         finally:
             self._release()
 
-    def infer(self, pixels: Array) -> Array:
+    def infer(self, pixels: Embeddings) -> Embeddings:
         """Run the network on one image, in its turn.
 
         Args:

@@ -163,8 +163,8 @@ def quantiles(steps: Mapping[int, int], *shares: float) -> list[float]:
     """Quantiles of the scores that are counted by steps, which are at least one; the step that reaches the share."""
     order = sorted(steps)
     reached = np.cumsum([steps[step] for step in order])
-    places = np.searchsorted(reached, np.asarray(shares) * reached[-1])
-    return [order[place] / STEPS_PER_UNIT for place in places]
+    indices = np.searchsorted(reached, np.asarray(shares) * reached[-1])
+    return [order[index] / STEPS_PER_UNIT for index in indices]
 
 
 def _now() -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.bank.images import BankImage, images_now, suspicious_images
+from backend.bank.images import BankImage, comparable_images, suspicious_images
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
 from backend.service.inspection import InspectionService
@@ -48,7 +48,7 @@ def bank_report(service: InspectionService, key: RoiKey) -> BankReport:
         MemoryNotFound, IncompatibleMemory, StorageError: as `InspectionService.fitted`.
     """
     fitted = service.fitted(key, with_calibration=False)
-    images, memory = images_now(fitted.metadata, service.settings.blur_sigma), fitted.memory
+    images, memory = comparable_images(fitted.metadata, service.settings.blur_sigma), fitted.memory
     per_image = memory.token_hw[0] * memory.token_hw[1]
     n_kept = np.zeros(len(images), np.int64)
     if memory.patches is not None:

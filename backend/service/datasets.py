@@ -12,10 +12,9 @@ import structlog
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import annotate
+from backend.common.telemetry import OnProgress, annotate
 from backend.disk.datasets import Label, NewSample, Sample
 from backend.disk.fitted import FittedRoi
-from backend.disk.progress import Progress
 from backend.disk.recipes import same_scale
 from backend.disk.score_cache import ScoreCache
 from backend.roi_mask import Shape, build_mask, parse_shape
@@ -100,7 +99,7 @@ def store_images(
         known = {"role_id": key.role_id, "roi_id": key.roi_id, "label": label, "filename": image.name}
         metadata = {**known, "created_at_utc": utc_now().isoformat(timespec="milliseconds"), **meta}
         samples.append(NewSample(image.read, image_suffix(content), metadata))
-    with service.recipes.settling(key.recipe_id, scales[0] if scales else None):
+    with service.recipes.locking_scale(key.recipe_id, scales[0] if scales else None):
         return service.datasets.add(key, label, samples)
 
 
@@ -112,7 +111,7 @@ def fit_stored(
     keep_all: bool,
     append: bool = False,
     thumbnails: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
     """Learn what OK looks like from the stored OK images, read one by one.
@@ -272,7 +271,7 @@ def _judge_all(
 ) -> None:
     """Judge all samples, in order, in the place of one inference; what is wrong with one of them is its error."""
     locked = service.recipes.mm_per_px(key.recipe_id)
-    with service.inference_place(), service.runs.run(kind, key, len(samples)) as run:
+    with service.inference_slot(), service.runs.run(kind, key, len(samples)) as run:
         for number, sample in enumerate(samples, start=1):
             mm_per_px = None
             try:

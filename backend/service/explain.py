@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import structlog
 
-from backend.bank.images import THUMBNAIL_SIDE, images_in
-from backend.bank.reasons import Image, Reason, beside, panel_of_good, panel_of_place, reasons
+from backend.bank.images import THUMBNAIL_SIDE, recorded_images
+from backend.bank.reasons import Bgr, Reason, beside, panel_of_good, panel_of_place, reasons
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Sample
@@ -48,32 +48,32 @@ def explain(
     *,
     mm_per_px: float,
     shape: Shape | None,
-    place: tuple[int, int] | None,
+    point: tuple[int, int] | None,
     with_pictures: bool,
 ) -> Explanation:
     """Judge an image and say what its worst places were compared with.
 
     Args:
         service: who judges.
-        key, image, mm_per_px, shape: as for `InspectionService.infer`.
-        place: (x, y) in pixels of the image that is asked about; None asks about the regions, or the worst place.
+        key, image, mm_per_px, shape: as for `judge.infer`.
+        point: (x, y) in pixels of the image that is asked about; None asks about the regions, or the worst place.
         with_pictures: draw each place beside the good patch that comes nearest.
 
     Raises:
         InvalidRequest: the place is outside the image.
-        BackendError: as `InspectionService.infer`.
+        BackendError: as `judge.infer`.
     """
     service.recipes.check(key.recipe_id, mm_per_px)
     fitted = service.fitted(key)
-    images = images_in(fitted.metadata)
-    with service.inference_place():
+    images = recorded_images(fitted.metadata)
+    with service.inference_slot():
         with service.pixels_of(image):
             pixels = service.decode(image)
             height, width = pixels.shape[:2]
-            if place is not None and not (place[0] < width and place[1] < height):
-                raise InvalidRequest(f"x, y: ({place[0]}, {place[1]}) is outside the image of {width}x{height} pixels")
+            if point is not None and not (point[0] < width and point[1] < height):
+                raise InvalidRequest(f"x, y: ({point[0]}, {point[1]}) is outside the image of {width}x{height} pixels")
             inference, calibration = service.run_engine(fitted, pixels, Scoring(mm_per_px, shape))
-            found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), place)
+            found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), point)
             panels = [panel_of_place(reason, pixels) for reason in found] if with_pictures else []
             finding = Finding(inference.score, inference.regions, inference.scores)
             del pixels, inference
@@ -97,7 +97,7 @@ class _GoodImages:
             self._samples = {sample.name: sample for sample in service.datasets.samples(key, "ok")}
         self._thumbnails = service.store.thumbnails(fitted)
 
-    def panel(self, reason: Reason) -> Image | None:
+    def panel(self, reason: Reason) -> Bgr | None:
         """The nearest good patch of a place; None where there is no picture of its image."""
         if reason.image is None or reason.image_index is None:
             return None
@@ -117,7 +117,7 @@ class _GoodImages:
             return None
         return panel_of_good(reason, small)
 
-    def _panel(self, reason: Reason, stored: NamedImage, sha256: str) -> Image | None:
+    def _panel(self, reason: Reason, stored: NamedImage, sha256: str) -> Bgr | None:
         content = stored.read()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InvalidImage(f"{stored.name}: another image than was fitted")
@@ -126,6 +126,6 @@ class _GoodImages:
             return panel_of_good(reason, self._service.decode(once))
 
 
-def _png(picture: Image) -> str:
+def _png(picture: Bgr) -> str:
     _, encoded = cv2.imencode(".png", picture)
     return base64.b64encode(encoded.tobytes()).decode("ascii")

@@ -12,13 +12,13 @@ import structlog
 from backend.bank.building import Bank, Base, bank_metadata, build_bank
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.embedding import ImageHeaders, embed_all, read_headers
-from backend.bank.images import SCORE_PERCENTILES, BankImage, describe, suspicious_images, thumbnail
+from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
 from backend.common.errors import Conflict, InvalidRequest, StorageError
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import annotate, stage
+from backend.common.telemetry import OnProgress, annotate, stage
 from backend.disk.fitted import CalibrationState, FittedRoi
-from backend.disk.progress import Progress, Run
+from backend.disk.progress import Run
 from backend.roi_mask import Shape
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
@@ -80,7 +80,7 @@ def fit(
     with_scores: bool = True,
     thumbnails: bool = False,
     source: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
     """Learn what OK looks like and replace the ROI's memory bank.
@@ -136,8 +136,8 @@ def fit(
         }
         if source := source or (base.source if base else None):
             metadata["source"] = source
-        is_written = partial(service.store.written, key)
-        with stage("store"), service.recipes.settling(key.recipe_id, mm_per_px, is_written):
+        is_written = partial(service.store.file_identity, key)
+        with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
             memory_id = service.store.save_memory(
                 key,
                 learned.bank.memory,
@@ -214,12 +214,12 @@ def _learn(
     turn = partial(_coreset_turn, service)
     bank = build_bank(embeddings, headers.digests, features.token_hw, rate, base, turn, run.report)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
-    remembered = []
+    images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
         image_hw = headers.sizes[number]
         with stage("score"), service.hold_pixels(image_hw[0] * image_hw[1]):
-            remembered.append(
-                describe(
+            images.append(
+                remembered(
                     image.name,
                     headers.digests[number],
                     image_hw,
@@ -231,7 +231,7 @@ def _learn(
                     percentiles=percentiles,
                 )
             )
-    return _Learned(bank, remembered, [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images])
+    return _Learned(bank, images, [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images])
 
 
 @contextlib.contextmanager

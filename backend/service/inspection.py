@@ -113,7 +113,7 @@ class InspectionService:
         pixels: npt.NDArray[np.uint8],
         scoring: Scoring,
     ) -> tuple[Inference, Calibration | None]:
-        """One image through a model, and the calibration that it was judged by; the caller holds an `inference_place`.
+        """One image through a model, and the calibration that it was judged by; the caller holds an `inference_slot`.
 
         Args:
             fitted: what `fitted` gave.
@@ -141,7 +141,7 @@ class InspectionService:
         )
         return inference, calibration
 
-    def inference_place(self) -> contextlib.AbstractContextManager[None]:
+    def inference_slot(self) -> contextlib.AbstractContextManager[None]:
         """One of the places for inferences, for one image or for many that are judged one after the other.
 
         Raises:

@@ -29,7 +29,7 @@ def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: S
     """
     service.recipes.check(key.recipe_id, scoring.mm_per_px)
     fitted = service.fitted(key)
-    with service.inference_place():
+    with service.inference_slot():
         result = judge(service, fitted, image, scoring)
     annotate(
         n_images=1,
@@ -54,7 +54,7 @@ def judge(
     *,
     with_heatmap: bool = True,
 ) -> InferResult:
-    """Score one image against a model; the caller holds an `inference_place`.
+    """Score one image against a model; the caller holds an `inference_slot`.
 
     Args:
         service: who judges.

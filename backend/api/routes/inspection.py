@@ -166,7 +166,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
                 image,
                 mm_per_px=fields.mm_per_px,
                 shape=parse_shape(fields.shape),
-                place=fields.place,
+                point=fields.point,
                 with_pictures=fields.pictures,
             )
         )

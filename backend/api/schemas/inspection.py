@@ -70,7 +70,7 @@ class ExplainFields(InferFields):
         return self
 
     @property
-    def place(self) -> tuple[int, int] | None:
+    def point(self) -> tuple[int, int] | None:
         """(x, y), if a pixel is asked about."""
         return None if self.x is None or self.y is None else (self.x, self.y)
 

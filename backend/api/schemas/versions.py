@@ -35,7 +35,7 @@ def version_reply(version: Version, calibration: Calibration | None) -> VersionR
     """A kept model, as clients read it."""
     return VersionReply(
         version=version.number,
-        **vars(version.record),
+        **vars(version.facts),
         calibrated=calibration is not None,
         threshold=calibration.threshold if calibration else None,
     )

@@ -20,7 +20,7 @@ from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.metrics import PixelHistograms, Rate, image_measures
 from backend.commands.evaluate.mvtec import GOOD, Category, TestImage, find_categories, read_mask
-from backend.commands.evaluate.results import ALL, Array, Case, CategoryResult, Evaluation, FewShotRun, Group
+from backend.commands.evaluate.results import ALL, Case, CategoryResult, DistanceMap, Evaluation, FewShotRun, Group
 from backend.commands.image_files import read_image
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, StorageError
@@ -123,7 +123,7 @@ class _CategoryEvaluation:
         cases: list[Case] = []
         tokens = np.empty(0, np.float32)
 
-        def run_network(pixels: Array) -> Array:
+        def run_network(pixels: DistanceMap) -> DistanceMap:
             nonlocal tokens
             tokens = np.asarray(self.features.runtime.forward(pixels[None])[0], np.float32)
             return tokens
@@ -185,7 +185,7 @@ class _CategoryEvaluation:
         return groups
 
     def _few_shots(
-        self, train: Array, spill: BinaryIO, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
+        self, train: DistanceMap, spill: BinaryIO, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
     ) -> list[FewShotRun]:
         test = np.memmap(spill, np.float32, "r", shape=(len(cases), *train.shape[1:]))
         runs = []
@@ -210,18 +210,18 @@ class _CategoryEvaluation:
                     bar.update()
         return runs
 
-    def _count_pixels(self, histograms: PixelHistograms, image: TestImage, distance_map: Array) -> None:
+    def _count_pixels(self, histograms: PixelHistograms, image: TestImage, distance_map: DistanceMap) -> None:
         if not image.is_defective:
             histograms.add(GOOD, distance_map, None)
         elif image.mask is not None:
             histograms.add(image.defect, distance_map, read_mask(image.mask, self.limits))
 
-    def _train_score(self, path: str, distances: Array) -> float:
+    def _train_score(self, path: str, distances: DistanceMap) -> float:
         width, height = check_image(self._read(path), path, self.limits)
         grid, settings = distances.reshape(self.features.token_hw), self.settings
         return image_scores(grid, (height, width), None, settings.blur_sigma, (settings.score_percentile,))[0]
 
-    def _distance_map(self, distances: Array, image_hw: tuple[int, int]) -> Array:
+    def _distance_map(self, distances: DistanceMap, image_hw: tuple[int, int]) -> DistanceMap:
         return to_image_grid(distances.reshape(self.features.token_hw), image_hw, self.settings.blur_sigma)
 
     def _read(self, path: str) -> bytes:
@@ -258,7 +258,7 @@ def _spill_file() -> BinaryIO:
     return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
 
 
-def _spill(tokens: Array, file: BinaryIO) -> None:
+def _spill(tokens: DistanceMap, file: BinaryIO) -> None:
     """Append the embeddings of an image.
 
     Raises:

@@ -14,7 +14,7 @@ from backend.commands.image_files import read_image
 from backend.infer import find_regions, to_image_grid
 from backend.utils import ImageLimits, decode_image
 
-Picture = npt.NDArray[np.uint8]
+Bgr = npt.NDArray[np.uint8]
 
 _LONGEST_SIDE = 256
 _JPEG_QUALITY = 80
@@ -40,7 +40,7 @@ class ColourScale:
             low, high = min(low, threshold), max(high, threshold * 1.02)
         return cls(low, max(high, low + 1e-6))
 
-    def place(self, distance: float) -> float:
+    def position(self, distance: float) -> float:
         """Where a distance lies on the scale, 0..1."""
         return min(max((distance - self.low) / (self.high - self.low), 0.0), 1.0)
 
@@ -80,16 +80,14 @@ def thumbnails(
     return Thumbnails(_jpeg(small), _jpeg(heatmap), _jpeg(regions), width, height)
 
 
-def _over(picture: Picture, share: npt.NDArray[np.float32]) -> Picture:
+def _over(picture: Bgr, share: npt.NDArray[np.float32]) -> Bgr:
     """Colour a picture by the place on the scale, float32 [H, W], 0..1; what is near the bank stays nearly as it is."""
     colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), _COLOURS)
     opacity = (_MOST_OPAQUE * np.minimum(1, 0.1 + 1.5 * share))[..., None]
     return np.asarray(picture * (1 - opacity) + colours * opacity, np.uint8)
 
 
-def _draw_regions(
-    small: Picture, case: Case, threshold: float | None, blur_sigma: float, limits: ImageLimits
-) -> Picture:
+def _draw_regions(small: Bgr, case: Case, threshold: float | None, blur_sigma: float, limits: ImageLimits) -> Bgr:
     """Ground truth as a tint, regions as outlines, on a pale picture."""
     pale = cv2.addWeighted(small, 0.75, np.full_like(small, 255), 0.25, 0)
     height, width = small.shape[:2]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Counts = npt.NDArray[np.float64]
-Map = npt.NDArray[np.float32]
+DistanceMap = npt.NDArray[np.float32]
 
 IMAGE_MEASURES = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_MEASURES = ("pixel_auroc", "pixel_aupro")
@@ -248,7 +248,7 @@ class PixelHistograms:
         self._sums: dict[str, Counts] = {}
         self._images: list[npt.NDArray[np.float32]] = []
 
-    def add(self, group: str, distance_map: Map, mask: npt.NDArray[np.bool_] | None) -> None:
+    def add(self, group: str, distance_map: DistanceMap, mask: npt.NDArray[np.bool_] | None) -> None:
         """Count the pixels of an image.
 
         Args:

@@ -133,16 +133,16 @@ def _category(folder: Path) -> Category:
     if len(types) == 1:
         raise InvalidRequest(f"{folder / 'test'}: no defective images; they belong into {folder / 'test' / 'TYPE'}")
     test: list[TestImage] = []
-    for place in types:
-        images, n_others = find_images([str(place)])
-        masks = _masks(folder / "ground_truth" / place.name) if place.name != GOOD else {}
+    for type_folder in types:
+        images, n_others = find_images([str(type_folder)])
+        masks = _masks(folder / "ground_truth" / type_folder.name) if type_folder.name != GOOD else {}
         used = set()
         for path in images.values():
-            inner = PurePath(path).relative_to(place)
+            inner = PurePath(path).relative_to(type_folder)
             stem = inner.with_suffix("").as_posix()
             key = f"{stem}_mask" if f"{stem}_mask" in masks else stem
             used.add(key)
-            test.append(TestImage(path, f"{place.name}/{inner.as_posix()}", place.name, masks.get(key)))
+            test.append(TestImage(path, f"{type_folder.name}/{inner.as_posix()}", type_folder.name, masks.get(key)))
         n_ignored += n_others + len(masks.keys() - used)
     return Category(folder.resolve().name, tuple(train.values()), tuple(test), n_ignored)
 

@@ -12,7 +12,7 @@ from backend.commands.evaluate.mvtec import Category, TestImage
 from backend.common.config import Settings
 from backend.features import DinoV2Features
 
-Array = npt.NDArray[np.float32]
+DistanceMap = npt.NDArray[np.float32]
 ALL = "all"
 MEASURES = dict(
     zip(
@@ -43,7 +43,7 @@ class Case:
     n_regions: int
     ms: float
     image_hw: tuple[int, int]
-    distances: Array
+    distances: DistanceMap
 
     @property
     def is_false_reject(self) -> bool:

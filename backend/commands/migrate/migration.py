@@ -23,7 +23,7 @@ from backend.common.errors import BackendError, InvalidRequest, StorageError
 from backend.common.files import write_atomic
 from backend.common.roi_key import INSPECTION_ROLE, RoiKey, is_inspection
 from backend.disk.datasets import LABELS, Label
-from backend.disk.layout import HISTORY_FOLDER, checkpoint_folder, current_place
+from backend.disk.layout import HISTORY_FOLDER, checkpoint_folder, current_files
 from backend.disk.locking import writing
 from backend.disk.recipes import RecipeStore, read_settings, same_scale
 from backend.service.datasets import fit_stored, scale_of
@@ -231,7 +231,7 @@ class _Migration:
         if found.key is None:
             return f"not copied: {_UNKNOWN_ROI}"
         name = f"calib-{found.layout}-{hashlib.sha256(content).hexdigest()[:8]}.json"
-        path = current_place(self._root, found.key).memory.parent / HISTORY_FOLDER / name
+        path = current_files(self._root, found.key).memory.parent / HISTORY_FOLDER / name
         if path.exists():
             return "there already, as history"
         if not self._dry_run:
@@ -291,7 +291,7 @@ class _Migration:
 
     def _refused(self, key: RoiKey, *, of_old_model: bool) -> str | None:
         """Why a ROI is not refitted, as far as its model and the number of its images decide that."""
-        memory = current_place(self._root, key).memory
+        memory = current_files(self._root, key).memory
         blocked = memory.exists()
         if blocked:
             with contextlib.suppress(StorageError):

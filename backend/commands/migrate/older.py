@@ -10,7 +10,7 @@ import numpy as np
 
 from backend.common.errors import DamagedMemory, InvalidRequest, StorageError
 from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe
-from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, current_place, dataset_folder
+from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE, Layout, current_files, dataset_folder
 from backend.disk.memory_file import check_sizes
 from backend.disk.older_layouts import ids_of_stem, layout_of_recipe
 from backend.disk.recipes import OLDER_RECIPE_FILE
@@ -184,7 +184,7 @@ def _of_recipe(folder: Path, path: Path, stem: str, model_key: str | None) -> Fo
 
 def _storable(key: RoiKey) -> RoiKey | None:
     try:
-        current_place(Path(), key)
+        current_files(Path(), key)
         dataset_folder(Path(), key)
     except (InvalidRequest, UnicodeEncodeError):  # too long, or a file name that is no text
         return None
