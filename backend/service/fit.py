@@ -129,13 +129,7 @@ def fit(
                 return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id)
             learned = _learn(service, new, rate, base, kept, run, with_scores=with_scores, with_thumbnails=thumbnails)
         every = [*(base.images if base else []), *learned.images]
-        metadata = {
-            "extractor": service.features.identity.as_dict(),
-            **bank_metadata(learned.bank, base, every, len(learned.images), rate, mm_per_px),
-            "blur_sigma": service.settings.blur_sigma,
-        }
-        if source := source or (base.source if base else None):
-            metadata["source"] = source
+        metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
         is_written = partial(service.store.file_identity, key)
         with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
             memory_id = service.store.save_memory(
@@ -232,6 +226,26 @@ def _learn(
                 )
             )
     return _Learned(bank, images, [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images])
+
+
+def _metadata(
+    service: InspectionService,
+    learned: _Learned,
+    base: Base | None,
+    images: Sequence[BankImage],
+    rate: float,
+    mm_per_px: float,
+    source: str | None,
+) -> dict[str, Any]:
+    """What is recorded with a memory bank: what decides whether images may be compared with it, and its making."""
+    metadata = {
+        "extractor": service.features.identity.as_dict(),
+        **bank_metadata(learned.bank, base, images, len(learned.images), rate, mm_per_px),
+        "blur_sigma": service.settings.blur_sigma,
+    }
+    if source := source or (base.source if base else None):
+        metadata["source"] = source
+    return metadata
 
 
 @contextlib.contextmanager
