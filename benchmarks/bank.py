@@ -21,8 +21,8 @@ from backend.common.config import load_settings
 from backend.infer import image_scores
 from backend.network.weights import find_weights
 from backend.patchcore import Embeddings, PatchCoreMemory, l2_normalize
-from benchmarks.common import print_table
 from benchmarks.levers.views import Network, TokenFiles, View, read
+from harness.common import print_table
 
 GRID = (32, 32)
 PATCHES = GRID[0] * GRID[1]

@@ -7,8 +7,8 @@ from functools import partial
 
 import httpx
 
-from benchmarks.common import interleaved, png, print_table, solar_cells
-from benchmarks.server import ROI, Form, starting
+from harness.common import interleaved, png, print_table, solar_cells
+from harness.server import ROI, Form, starting
 
 _SIZES = (100, 1_000, 10_000)
 _PER_UPLOAD = 100

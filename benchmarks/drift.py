@@ -30,8 +30,8 @@ from backend.service.judge import judge
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from benchmarks.common import Image, at_most, png, print_table
 from benchmarks.splits import open_split
+from harness.common import Image, at_most, png, print_table
 
 _FITTED, _HELD_OUT, _DEFECTS = 60, 60, 16
 _KEY = RoiKey("Benchmark", "Drift")

@@ -17,8 +17,8 @@ from backend.patchcore import coreset_size, l2_normalize
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
-from benchmarks.common import at_least, at_most, interleaved, print_table, solar_cells
 from benchmarks.coreset import plain_loop
+from harness.common import at_least, at_most, interleaved, print_table, solar_cells
 
 _IMAGES = 34
 _CLAIMED_GAIN = {"float32": 1.8, "bfloat16": 3}

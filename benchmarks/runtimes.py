@@ -7,7 +7,7 @@ from backend.features import preprocess
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import find_weights
-from benchmarks.common import interleaved, print_table, solar_cells
+from harness.common import interleaved, print_table, solar_cells
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from benchmarks.common import at_least, at_most, cell_png, p95, print_table
-from benchmarks.server import GUNICORN, SERVE, Form, Server, bare_forward, fitted_models, serving
+from harness.common import at_least, at_most, cell_png, p95, print_table
+from harness.server import GUNICORN, SERVE, Form, Server, bare_forward, fitted_models, serving
 
 _SIZES = ((300, 300), (512, 512), (2448, 2048))  # ROI width and height in pixels; the last is a 5-megapixel camera's
 _SIDE = 512  # of the ROI under load

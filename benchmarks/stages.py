@@ -14,7 +14,7 @@ from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
-from benchmarks.common import print_table, solar_cells
+from harness.common import print_table, solar_cells
 
 _RUNS = 9
 _FIT_IMAGES = 34

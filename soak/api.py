@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import print_table
-from benchmarks.server import Server, serving
-from soak.abuse import BODIES, send_bodies
-from soak.watch import ENVIRONMENT, Watch
+from harness.abuse import BODIES, send_bodies
+from harness.common import print_table
+from harness.server import Server, serving
+from harness.watch import ENVIRONMENT, Watch
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 _SLOWEST_S = 15.0

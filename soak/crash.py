@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.common import print_table
-from benchmarks.server import Server, serving
-from soak.disk import Broken, leftovers, stored, stored_images
-from soak.history import Lost, Refused
-from soak.load import Client, Roi, Tally, prepare
-from soak.versions import SMALL_NETWORK, Versions, known_versions
+from harness.common import print_table
+from harness.disk import Broken, leftovers, stored, stored_images
+from harness.history import Lost, Refused
+from harness.load import Client, Roi, Tally, prepare
+from harness.server import Server, serving
+from harness.versions import SMALL_NETWORK, Versions, known_versions
 
 _VERSIONS = 6
 _LONGEST_LIFE_S = 0.6  # of the load until the kill; a fit takes a tenth

@@ -13,9 +13,9 @@ from threading import local
 
 import httpx
 
-from benchmarks.server import ROI, Server, serving
-from soak.corpus import SEED, corpus, mutations
-from soak.watch import ENVIRONMENT, Watch
+from harness.hostile_files import SEED, corpus, mutations
+from harness.server import ROI, Server, serving
+from harness.watch import ENVIRONMENT, Watch
 
 _ENDPOINTS = {"/infer": "image", "/fit_ok": "images", "/datasets/ok/upload": "images"}
 _STATUSES = frozenset({200, 400, 413, 415})

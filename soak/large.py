@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from benchmarks.server import ROI, serving
-from soak.corpus import jpeg_of_many_scans, pixels, saved
-from soak.watch import ENVIRONMENT, Watch
+from harness.hostile_files import jpeg_of_many_scans, pixels, saved
+from harness.server import ROI, serving
+from harness.watch import ENVIRONMENT, Watch
 
 _SIDE = 8000  # 64 megapixels, the default of MAX_PIXELS
 _SLOWEST_S = 120.0

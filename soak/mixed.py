@@ -22,12 +22,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks.common import p95, print_table
-from benchmarks.server import Server, serving
-from soak.history import Lost, Refused
-from soak.load import Client, Roi, Tally, mix, prepare
-from soak.memory import Memory
-from soak.versions import SMALL_NETWORK, Versions, known_versions
+from harness.common import p95, print_table
+from harness.history import Lost, Refused
+from harness.load import Client, Roi, Tally, mix, prepare
+from harness.memory import Memory
+from harness.server import Server, serving
+from harness.versions import SMALL_NETWORK, Versions, known_versions
 
 _VERSIONS = 6
 _ROIS = 6

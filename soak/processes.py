@@ -17,13 +17,13 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from benchmarks.common import print_table
-from benchmarks.server import GUNICORN, Server, serving
-from soak.disk import Broken, stored
-from soak.history import Lost, Refused
-from soak.load import Client, Roi, Tally, mix, prepare
-from soak.memory import Memory
-from soak.versions import SMALL_NETWORK, Versions, known_versions
+from harness.common import print_table
+from harness.disk import Broken, stored
+from harness.history import Lost, Refused
+from harness.load import Client, Roi, Tally, mix, prepare
+from harness.memory import Memory
+from harness.server import GUNICORN, Server, serving
+from harness.versions import SMALL_NETWORK, Versions, known_versions
 
 _VERSIONS = 6
 _KINDS = ("fit", "calibrate", "infer")

@@ -19,10 +19,10 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.common import p95
-from benchmarks.server import ROI, Server, serving
-from soak.corpus import corpus
-from soak.watch import ENVIRONMENT, Watch
+from harness.common import p95
+from harness.hostile_files import corpus
+from harness.server import ROI, Server, serving
+from harness.watch import ENVIRONMENT, Watch
 
 _TIMEOUT_S = 10
 _BYTE_EVERY_S = 2.0

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.common import print_table
-from benchmarks.server import Form, Server, serving
-from soak.disk import leftovers, stored
-from soak.history import Lost, Refused
-from soak.load import Client, Roi, Tally, prepare
-from soak.versions import MM_PER_PX, SMALL_NETWORK, Versions, known_versions
+from harness.common import print_table
+from harness.disk import leftovers, stored
+from harness.history import Lost, Refused
+from harness.load import Client, Roi, Tally, prepare
+from harness.server import Form, Server, serving
+from harness.versions import MM_PER_PX, SMALL_NETWORK, Versions, known_versions
 
 _ROI = {"role_id": "Unwritable", "roi_id": "Roi"}
 _WRITES = ("fit", "calibrate", "upload")

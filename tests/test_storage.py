@@ -35,7 +35,7 @@ from backend.service.judge import infer as infer_image
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.test_layout import AWKWARD
+from tests.disk.test_layout import AWKWARD
 
 KEY = RoiKey("Master1", "Pattern")
 

@@ -32,7 +32,7 @@ from backend.utils import (
     percentile,
     px2_to_mm2,
 )
-from soak.corpus import jpeg_of_many_scans
+from harness.hostile_files import jpeg_of_many_scans
 
 LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=1_000_000)
 ORIENTATION = 0x0112

@@ -22,9 +22,9 @@ from backend.common.config import load_settings
 from backend.network.weights import find_weights
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
-from benchmarks.common import print_table
 from benchmarks.paired import Scores, interval
 from benchmarks.splits import Split, open_split
+from harness.common import print_table
 
 
 @dataclass

@@ -16,8 +16,8 @@ from backend.patchcore import coreset_size, l2_normalize
 from backend.service.inspection import InspectionService
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
-from benchmarks.common import print_table, solar_cells
 from benchmarks.coreset import covering_radius
+from harness.common import print_table, solar_cells
 
 _SEEDS = 3
 

@@ -21,8 +21,8 @@ from backend.features import preprocess
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.weights import find_weights
 from benchmarks.anomalib_side.worker import Worker
-from benchmarks.common import print_table
 from demo.cells import Cell, split_cells
+from harness.common import print_table
 
 OURS, THEIRS = "benchmarks.anomalib_side.ours", "benchmarks.anomalib_side.theirs"
 _CORES = 2

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from backend.commands.evaluate.metrics import PIXEL_MEASURES, PixelHistograms
 from backend.common.config import load_settings
 from backend.network.weights import find_weights
-from benchmarks.common import interleaved, print_table
 from benchmarks.levers.recipes import MIRRORED, RULES, TURNED, TURNED_AND_MIRRORED, DataSet, Recipe, judge, maps, score
 from benchmarks.levers.views import Network, TokenFiles, View, read
 from benchmarks.paired import Scores, interval
 from benchmarks.splits import open_split
+from harness.common import interleaved, print_table
 
 DEFAULT = Recipe()
 LEVERS: dict[str, dict[str, Recipe]] = {

@@ -19,7 +19,7 @@ import pytest
 
 from backend.common.config import Settings
 from backend.network.weights import Weights
-from tests.integration.gui import Gui
+from harness.gui import Gui
 
 ROOT = Path(__file__).parents[2]
 

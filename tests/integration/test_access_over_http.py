@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from backend.network.weights import Weights
+from harness.gui import FIT, HEAD_INFERENCE, HEALTH, Gui, Head, Reply, image_parts, multipart_body
 from tests.integration.conftest import (
     ROOT,
     Server,
@@ -23,7 +24,6 @@ from tests.integration.conftest import (
     serve_command,
     uvicorn_command,
 )
-from tests.integration.gui import FIT, HEAD_INFERENCE, HEALTH, Gui, Head, Reply, image_parts, multipart_body
 
 FULL, INFER, FILED = "full-key-of-the-line", "infer-key-of-the-line", "full-key-of-the-file"
 WRONG = "nobody-knows-this-key"

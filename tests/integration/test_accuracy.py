@@ -9,7 +9,7 @@ import elpv_dataset
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.integration.gui import Gui
+from harness.gui import Gui
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.integration.gui import Gui, Part, Reply
+from harness.gui import Gui, Part, Reply
 
 ROLE = "Bank"
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from backend.network.weights import Weights
+from harness.gui import Gui
 from tests.integration.conftest import gunicorn_command, running, uvicorn_command
-from tests.integration.gui import Gui
 
 QUERY = "?role_id=Lamp&roi_id=Roi"
 QUICK = {"INPUT_SIZE": "112"}  # statistics ask for many scores, and not for good ones

@@ -13,8 +13,8 @@ import pytest
 
 from backend.api.schemas.inspection import InferReply
 from backend.network.weights import Weights
+from harness.gui import Gui, Part, Reply, image_parts, multipart_body
 from tests.integration.conftest import Server, running, uvicorn_command
-from tests.integration.gui import Gui, Part, Reply, image_parts, multipart_body
 
 Send = Callable[[Gui, bytes], Reply]
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from backend.network.weights import Weights
-from tests.integration.conftest import Server, gunicorn_command, running, serve_command
-from tests.integration.gui import (
+from harness.gui import (
     CALIBRATION,
     DATASET_CALIBRATION,
     DATASET_INFERENCE,
@@ -29,6 +28,7 @@ from tests.integration.gui import (
     Reply,
     meta,
 )
+from tests.integration.conftest import Server, gunicorn_command, running, serve_command
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from backend.network.weights import Weights
+from harness.gui import Gui
 from tests.integration.conftest import ROOT, free_port, gunicorn_command, running, serve_command, uvicorn_command
-from tests.integration.gui import Gui
 
 COMMANDS = [serve_command, uvicorn_command, gunicorn_command]
 

@@ -14,8 +14,8 @@ import pytest
 
 from backend.common.machine import usable_cores
 from backend.network.weights import Weights
+from harness.gui import Gui, Part
 from tests.integration.conftest import ROOT, Server, gunicorn_command, running, serve_command, uvicorn_command
-from tests.integration.gui import Gui, Part
 
 
 def test_health_tells_device_model_and_version(gui: Gui) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from backend.network.weights import Weights
+from harness.gui import Gui, Head, Reply
 from tests.integration.conftest import Server, gunicorn_command, running
-from tests.integration.gui import Gui, Head, Reply
 
 
 def versions(gui: Gui, role: str, roi: str, **more: str) -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
+from harness.history import Answer, History, Lost, Refused
+from harness.versions import Version
 from soak import crash, mixed, processes
-from soak.history import Answer, History, Lost, Refused
-from soak.versions import Version
 
 
 def test_a_service_that_is_killed_answers_with_whole_models(capsys):

@@ -8,13 +8,13 @@ from itertools import islice
 import pytest
 
 from backend.network.weights import Weights
-from benchmarks.server import Server, serving
-from soak.abuse import BODIES, exchange
+from harness.abuse import BODIES, exchange
+from harness.hostile_files import corpus, mutations
+from harness.server import Server, serving
+from harness.watch import ENVIRONMENT, is_an_error_of_the_contract
 from soak.api import schemathesis
-from soak.corpus import corpus, mutations
 from soak.files import send
 from soak.slow import soak as slow_clients
-from soak.watch import ENVIRONMENT, is_an_error_of_the_contract
 
 
 @pytest.fixture(scope="module")

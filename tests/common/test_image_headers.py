@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from backend.common.errors import InvalidImage
 from backend.common.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
 from backend.utils import ImageLimits, check_image, decode_image
-from soak.corpus import corpus, endless_headers, mutations, pixels, saved
+from harness.hostile_files import corpus, endless_headers, mutations, pixels, saved
 
 LIMITS = ImageLimits(64 << 20, 1_000_000)
 RGB = Image.fromarray(pixels())

@@ -29,7 +29,7 @@ from safetensors.torch import load_file as load_torch_file, save_file  # isort: 
 from timm.layers import resample_abs_pos_embed  # isort: skip
 from timm.models.vision_transformer import checkpoint_filter_fn  # isort: skip
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EARLIER = (1, 10)  # blocks before the last
 
 

@@ -99,7 +99,7 @@ def test_a_reply_is_a_message_and_a_trace_of_where_it_happened():
     reply = error_reply("what to do", raised(InvalidShape("what to do")), with_trace=True)
     assert reply.keys() == {"error", "trace"}
     assert reply["error"] == "what to do"
-    assert re.search(r'File "tests/test_errors.py", line \d+, in raised\n    raise error\n', reply["trace"])
+    assert re.search(r'File "tests/common/test_errors.py", line \d+, in raised\n    raise error\n', reply["trace"])
     assert reply["trace"].endswith("InvalidShape: what to do\n")
     assert json.loads(json.dumps(reply)) == reply
 
@@ -159,7 +159,7 @@ def test_absolute_paths_are_cut_down_to_their_last_component(path, wrap):
     for text in (strip_paths(told), error_reply("x", raised(ValueError(told)), with_trace=True)["trace"]):
         assert last in text
         assert not re.search(r"(srv|home|user|server|share|Program|ROI|modèles|日本|Master1|[CD]:)[/\\ ]", text)
-        assert not re.search(r"(?<![\w.])[/\\]", text.replace("tests/test_errors.py", ""))
+        assert not re.search(r"(?<![\w.])[/\\]", text.replace("tests/common/test_errors.py", ""))
 
 
 def test_a_path_in_quotes_is_cut_down_though_it_has_spaces():
@@ -201,7 +201,7 @@ def test_no_frame_tells_where_the_project_or_its_packages_lie():
         np.percentile([1.0], 200)
     except ValueError as error:
         here += format_trace(error)
-    assert 'File "tests/test_errors.py"' in here
+    assert 'File "tests/common/test_errors.py"' in here
     assert 'File "decoder.py"' in here
     for private in (
         str(Path(errors.__file__).parents[2]),

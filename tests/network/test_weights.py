@@ -30,7 +30,7 @@ from backend.network.weights import (
     to_canonical,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # The hash that facebook/dinov2-small publishes for its model.safetensors.
 PUBLISHED = "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 import psutil
 
-from benchmarks.common import peak_bytes, print_table
-from benchmarks.server import Server
+from harness.common import peak_bytes, print_table
+from harness.server import Server
 
 # A run needs the network to answer, and not to see anything: one patch per image.
 ENVIRONMENT = {"INPUT_SIZE": "14", "DEVICE": "cpu", "CORS_ORIGINS": "", "TRACE": "true"}

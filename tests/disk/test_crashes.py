@@ -12,7 +12,7 @@ from backend.common.errors import Conflict, StorageError
 from backend.disk.datasets import DatasetStore
 from backend.disk.recipes import RecipeStore
 from backend.storage import ModelStore
-from tests.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, THIRD, sample
+from tests.disk.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, THIRD, sample
 from tests.test_storage import KEY, calibration_of, index_bytes, load, same_memory
 
 
@@ -20,7 +20,7 @@ from tests.test_storage import KEY, calibration_of, index_bytes, load, same_memo
 def left(tmp_path_factory):
     """What was left of each kind of write, by the step at which it died; the last was completed."""
     folder = tmp_path_factory.mktemp("dying")
-    subprocess.run([sys.executable, "-m", "tests.dying", folder], cwd=Path(__file__).parents[1], check=True)
+    subprocess.run([sys.executable, "-m", "tests.disk.dying", folder], cwd=Path(__file__).parents[2], check=True)
     return {kind: sorted((folder / kind).iterdir(), key=lambda path: int(path.name)) for kind in KINDS}
 
 

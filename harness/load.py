@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from benchmarks.common import p95
-from benchmarks.server import Form, Server
-from soak.history import Answer, History, Lost, Refused
-from soak.versions import MM_PER_PX, Version, Versions
+from harness.common import p95
+from harness.history import Answer, History, Lost, Refused
+from harness.server import Form, Server
+from harness.versions import MM_PER_PX, Version, Versions
 
 _BUSY = httpx.codes.SERVICE_UNAVAILABLE
 _SHOWN = 20  # broken promises that are told in full

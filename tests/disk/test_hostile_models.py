@@ -25,7 +25,7 @@ from backend.disk.recipes import RecipeStore
 from backend.disk.score_cache import ScoreCache
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
-from soak.corpus import SEED
+from harness.hostile_files import SEED
 
 KEY = RoiKey("Master1", "Pattern")
 OTHER = RoiKey("Master1", "Other")

@@ -9,7 +9,7 @@ import pytest
 from backend.common.errors import InvalidImage
 from backend.common.png_stream import unpacks_too_far
 from backend.utils import ImageLimits, decode_image
-from soak.corpus import png, png_chunk
+from harness.hostile_files import png, png_chunk
 
 LIMITS = ImageLimits(64 << 20, 64_000_000)
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]

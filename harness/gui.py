@@ -13,12 +13,16 @@ _BOUNDARY = "4f6b1d0e-6e0a-4a8e-9a55-0c1a7f3f2b11"
 
 @dataclass(frozen=True)
 class Reply:
+    """What came back; names of headers are in lower case."""
+
     status: int
     headers: dict[str, str]
     content: bytes
 
     @property
     def json(self) -> Any:
+        """The body, which must be JSON without NaN and Infinity."""
+
         def refuse(constant: str) -> None:
             raise ValueError(f"{constant} is no JSON")
 
@@ -34,6 +38,7 @@ class Reply:
 
 
 def read_object(values: Any, members: dict[str, Any]) -> dict[str, Any]:
+    """The members of an object that is read already; see `Reply.read`."""
     assert isinstance(values, dict), values
     given = {name.lower(): value for name, value in values.items()}
     return {name: _read(given.get(name.lower(), _MISSING), kind, name) for name, kind in members.items()}
@@ -62,12 +67,15 @@ def _read(value: Any, kind: Any, name: str) -> Any:
 
 @dataclass
 class Part:
+    """A part of a form: a text, or a file where it has a file name."""
+
     name: str
     content: bytes
     content_type: str = "text/plain; charset=utf-8"
     filename: str | None = None
 
     def encoded(self) -> bytes:
+        """Its bytes between two delimiters."""
         # .NET quotes names only when they hold characters like brackets.
         name = f'"{self.name}"' if "[" in self.name else self.name
         disposition = f"form-data; name={name}"
@@ -97,25 +105,37 @@ def multipart_body(parts: list[Part]) -> tuple[bytes, dict[str, str]]:
 
 @dataclass
 class Gui:
+    """A client without recipes; each request has a connection of its own.
+
+    Attributes:
+        host, port: of the service.
+        headers: sent with every request.
+    """
+
     host: str
     port: int
     headers: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str) -> Reply:
+        """Ask for a path."""
         return self.send("GET", path)
 
     def multipart(self, path: str, parts: list[Part]) -> Reply:
+        """Send a form."""
         return self.send("POST", path, *multipart_body(parts))
 
     def chunked_json(self, path: str, text: str) -> Reply:
+        """Send JSON in chunks, without a length."""
         data = text.encode()
         chunks = (data[start : start + 7] for start in range(0, len(data), 7))
         return self.send("POST", path, chunks, {"Content-Type": "application/json; charset=utf-8"})
 
     def ask(self, path: str, method: str = "GET", **query: str) -> Reply:
+        """Send a request without a body."""
         return self.send(method, f"{path}?{urlencode(query)}")
 
     def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        """Send a request; a body that is not bytes is iterated over and sent in chunks."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
         try:
             chunked = body is not None and not isinstance(body, bytes)
@@ -127,18 +147,22 @@ class Gui:
             connection.close()
 
     def roi(self, role: str, roi: str, mm_per_px: float = 0.2) -> list[Part]:
+        """The texts that every form begins with."""
         texts = {"role_id": role, "roi_id": roi, "mm_per_px": number(mm_per_px)}
         return [Part(name, text.encode()) for name, text in texts.items()]
 
     def fit(self, role: str, roi: str, images: list[bytes], *, field: str = "images", **texts: str) -> Reply:
+        """Fit on these images; `texts` are further fields."""
         extra = [Part(name, text.encode()) for name, text in texts.items()]
         return self.multipart("/fit_ok", [*self.roi(role, roi), *image_parts(images, field), *extra])
 
     def infer(self, role: str, roi: str, image: bytes, shape: str | None = None, mm_per_px: float = 0.2) -> Reply:
+        """Infer one image."""
         parts = [*self.roi(role, roi, mm_per_px), Part("image", image, "image/png", "crop.png")]
         return self.multipart("/infer", parts + ([] if shape is None else [Part("shape", shape.encode())]))
 
     def calibrate(self, role: str, roi: str, ok: list[float], ng: list[float] | None, **numbers: float) -> Reply:
+        """Calibrate by scores; `numbers` are further members."""
         ok_text = "[" + ",".join(map(number, ok)) + "]"
         ng_text = "null" if ng is None else "[" + ",".join(map(number, ng)) + "]"
         extra = "".join(f',"{name}":{number(value)}' for name, value in numbers.items())
@@ -202,6 +226,7 @@ class Head(Gui):
     layout: str = "My Layout 1"
 
     def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        """Send a request under a new id, which must come back."""
         request_id = str(uuid.uuid4())
         own = {"X-Request-Id": request_id, "X-Recipe-Id": self.layout}
         reply = super().send(method, path, body, {**own, **(headers or {})})
@@ -209,12 +234,14 @@ class Head(Gui):
         return reply
 
     def upload(self, role: str, roi: str, label: str, images: Sequence[bytes], metas: Sequence[str] = ()) -> Reply:
+        """Store images, with their metadata."""
         parts = [Part(name, text.encode()) for name, text in {"role_id": role, "roi_id": roi}.items()]
         parts += image_parts(list(images))
         parts += [Part("metas", meta.encode(), "application/json; charset=utf-8") for meta in metas]
         return self.multipart(f"/datasets/{label}/upload", parts)
 
     def fit_dataset(self, role: str, roi: str, mm_per_px: float = 0.2) -> Reply:
+        """Fit on the stored images."""
         texts = [Part("use_dataset", b"true"), Part("model_key", roi.encode())]
         return self.multipart("/fit_ok", [*self.roi(role, roi, mm_per_px), *texts])
 

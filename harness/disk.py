@@ -10,7 +10,7 @@ from backend.common.files import TEMPORARY_PREFIX
 from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey
 from backend.disk.layout import INDEX_FILE, current_files, dataset_folder
-from soak.versions import Version, Versions, read_memory
+from harness.versions import Version, Versions, read_memory
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from benchmarks.server import Server
-from soak.watch import Watch
+from harness.server import Server
+from harness.watch import Watch
 
 _JSON = {"Content-Type": "application/json"}
 _BOUNDARY = "b0undary"

@@ -1,4 +1,4 @@
-"""Writes that die at every step, in processes that really end: ``python -m tests.dying FOLDER``.
+"""Writes that die at every step, in processes that really end: ``python -m tests.disk.dying FOLDER``.
 
 For each kind of write and each step, ``FOLDER/<kind>/<step>`` is what a process left that was killed just before that
 write, sync or rename; of a file that was not yet synced, half is on the disk. After the last step there was nothing

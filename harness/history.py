@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from soak.versions import Version
+from harness.versions import Version
 
 _KEPT_S = 60.0  # longer than any request takes
 

@@ -22,7 +22,7 @@ from backend.common.config import Settings, load_settings
 from backend.features import preprocess
 from backend.network.runtimes import open_runtime
 from backend.network.weights import find_weights
-from benchmarks.common import png, solar_cells
+from harness.common import png, solar_cells
 
 ROI = {"role_id": "Benchmark", "roi_id": "Cell", "mm_per_px": "0.52"}  # cells of 156 mm on 300 pixels
 SERVE = ("backend", "serve")
