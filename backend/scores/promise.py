@@ -3,9 +3,10 @@
 A part is rejected when ``score >= threshold``. Future good parts are taken to come from the same process as the scored
 ones, and each score to be made without the others: of parts that were not in the fit. Nothing else is assumed: ties,
 heavy tails and overlapping classes are all right. Leave-one-out scores of a fit's own images share most of their memory
-banks; for them the bounds hold approximately, as ``tests/service/test_promise_of_a_fit.py`` shows. Every bound is the upper end
-of Clopper and Pearson, *The use of confidence or fiducial limits illustrated in the case of the binomial*, Biometrika
-26 (1934), at a confidence that makes up for the threshold having been chosen from the very scores that are counted:
+banks; for them the bounds hold approximately, as ``tests/service/test_promise_of_a_fit.py`` shows. Every bound is the
+upper end of Clopper and Pearson, *The use of confidence or fiducial limits illustrated in the case of the binomial*,
+Biometrika 26 (1934), at a confidence that makes up for the threshold having been chosen from the very scores that are
+counted:
 
 - It lies at or above a fixed order statistic of the good scores: no correction, as long as no fewer scores are counted
   as rejected than lie beyond that order statistic. (Let t be where the true rate falls to the bound for that count. A
@@ -13,7 +14,8 @@ of Clopper and Pearson, *The use of confidence or fiducial limits illustrated in
   the stated probability at most.)
 - It mixes two neighbouring order statistics of one class with scores of the other, which are independent: given those
   two, the scores on either side are again a sample. Over everything that the mixture could then do, the most that a
-  bound can fail is an integral, below 5 % where the single bound allows 1.5 %; ``tests/scores/test_promise.py`` computes it.
+  bound can fail is an integral, below 5 % where the single bound allows 1.5 %; ``tests/scores/test_promise.py``
+  computes it.
 - It is the best of several candidates: each gets its share of the 5 % (Bonferroni).
 """
 
