@@ -57,9 +57,9 @@ soak-nginx: $(VENV)/.dev ## prove docker/nginx.conf with a real nginx (apt-get i
 
 PIN := $(VENV)/bin/uv pip compile --universal --python-version 3.10 --no-header --no-annotate
 
-pins: $(VENV)/.dev ## recompile the pinned requirements from backend/requirements.in
-	$(PIN) backend/requirements.in -o backend/requirements.txt
-	$(PIN) --generate-hashes -c backend/requirements.txt backend/requirements.in -o backend/requirements-hashed.txt
+pins: $(VENV)/.dev ## recompile the pinned requirements from requirements/service.in
+	$(PIN) requirements/service.in -o backend/requirements.txt
+	$(PIN) --generate-hashes -c backend/requirements.txt requirements/service.in -o requirements/hashed.txt
 
 clean: ## remove the virtual environments
 	rm -rf $(VENV) $(ANOMALIB_VENV)
@@ -70,7 +70,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # A stamp per set of requirements: nothing is installed twice.
-$(VENV)/.serve: backend/requirements-hashed.txt | $(VENV)/bin/python
+$(VENV)/.serve: requirements/hashed.txt | $(VENV)/bin/python
 	@echo "Installing what the service needs (once, some 220 MB to download)"
 	$(RUN) -m pip install --disable-pip-version-check --require-hashes -r $<
 	@touch $@
@@ -80,7 +80,7 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(VENV)/.serve
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/.serve
+$(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/.serve
 	@echo "Installing what development needs, torch included (once, some 570 MB where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo

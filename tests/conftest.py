@@ -53,7 +53,7 @@ def images() -> list[npt.NDArray[np.uint8]]:
     files = [min(folder.iterdir()) for folder in folders]
     if not files:
         spec = find_spec("elpv_dataset")
-        assert spec is not None, "pip install -r requirements-dev.txt"
+        assert spec is not None, "pip install -r requirements/dev.txt"
         assert spec.origin is not None
         files = sorted(Path(spec.origin).parent.glob("data/images/*.png"))
     chosen = [files[round(index)] for index in np.linspace(0, len(files) - 1, 5)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-BACKEND = Path(__file__).parents[1] / "backend"
+ROOT = Path(__file__).parents[1]
+PINNED, HASHED = "backend/requirements.txt", "requirements/hashed.txt"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?: ; (.+?))?(?: \\)?$", re.MULTILINE)
 
 # The first version past the published advisories, of everything that reads what a client sends or a file holds.
@@ -31,28 +32,28 @@ PAST_KNOWN_HOLES = {
 
 def pins(name: str) -> dict[tuple[str, str], str]:
     """Version by distribution and environment marker."""
-    return {(match[1], match[3] or ""): match[2] for match in PIN.finditer((BACKEND / name).read_text())}
+    return {(match[1], match[3] or ""): match[2] for match in PIN.finditer((ROOT / name).read_text())}
 
 
 def test_every_file_that_is_installed_is_checked_against_its_hash() -> None:
-    text = (BACKEND / "requirements-hashed.txt").read_text()
+    text = (ROOT / HASHED).read_text()
     blocks = re.split(r"\n(?=\S)", text.strip())
-    assert len(blocks) == len(pins("requirements-hashed.txt"))
+    assert len(blocks) == len(pins(HASHED))
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", block) for block in blocks)
-    assert pins("requirements-hashed.txt") == pins("requirements.txt")
+    assert pins(HASHED) == pins(PINNED)
 
 
 def test_every_direct_requirement_is_pinned() -> None:
-    lines = (line.split(";")[0].strip() for line in (BACKEND / "requirements.in").read_text().splitlines())
+    lines = (line.split(";")[0].strip() for line in (ROOT / "requirements/service.in").read_text().splitlines())
     direct = {line for line in lines if line and not line.startswith("#")}
-    assert direct <= {name for name, _ in pins("requirements.txt")}
+    assert direct <= {name for name, _ in pins(PINNED)}
 
 
 @pytest.mark.parametrize("name", PAST_KNOWN_HOLES)
 def test_what_parses_uploads_is_past_its_known_holes(name: str) -> None:
     versions = [
         version
-        for file in ("requirements.txt", "requirements-torch.txt")
+        for file in (PINNED, "backend/requirements-torch.txt")
         for (pinned, _), version in pins(file).items()
         if pinned == name
     ]

@@ -50,7 +50,7 @@ def sources():
         masks = [nuts / "ground_truth" / "colour" / f"{path.stem}_mask.png" for path in bad[:3]]
         return train[:4], good[:3], bad[:3], [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in masks]
     package = importlib.util.find_spec("elpv_dataset")
-    assert package is not None, "pip install -r requirements-dev.txt"
+    assert package is not None, "pip install -r requirements/dev.txt"
     data = Path(package.origin).parent / "data"
     rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
     good = [data / name for name, probability, kind in rows if kind == "mono" and float(probability) == 0]
