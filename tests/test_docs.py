@@ -14,7 +14,7 @@ from backend.common.config import Settings
 ROOT = Path(__file__).parents[1]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMAND_LINE = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
-PAGES = (ROOT / "README.md", ROOT / "backend" / "README_backend.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), ROOT / "backend" / "README_backend.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -43,10 +43,20 @@ def test_every_file_that_is_installed_is_checked_against_its_hash() -> None:
     assert pins(HASHED) == pins(PINNED)
 
 
+def direct(name: str) -> set[str]:
+    """The distributions that a file names itself, without their versions."""
+    lines = (re.split(r"==|;", line)[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return {line for line in lines if line and not line.startswith(("#", "-r"))}
+
+
 def test_every_direct_requirement_is_pinned() -> None:
-    lines = (line.split(";")[0].strip() for line in (ROOT / "requirements/service.in").read_text().splitlines())
-    direct = {line for line in lines if line and not line.startswith("#")}
-    assert direct <= {name for name, _ in pins(PINNED)}
+    assert direct("requirements/service.in") <= {name for name, _ in pins(PINNED)}
+
+
+@pytest.mark.parametrize("name", ["requirements/service.in", "backend/requirements-torch.txt", "demo/requirements.txt"])
+def test_the_licence_of_every_direct_requirement_is_listed(name: str) -> None:
+    section = (ROOT / "THIRD_PARTY.md").read_text().split(f"(`{name}`):")[1].split("\n\n")[1]
+    assert set(re.findall(r"^\| ([a-z][a-z0-9-]*) \| \S", section, re.MULTILINE)) - {"package"} == direct(name)
 
 
 @pytest.mark.parametrize("name", PAST_KNOWN_HOLES)
