@@ -22,11 +22,12 @@ demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a pic
 test: $(VENV)/.dev ## all tests
 	$(RUN) -m pytest
 
-check: $(VENV)/.dev ## formatting, lint, types, who may import whom
+check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell
 
 format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
