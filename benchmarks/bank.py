@@ -22,7 +22,7 @@ from backend.infer import image_scores
 from backend.network.weights import find_weights
 from backend.patchcore import Embeddings, PatchCoreMemory, l2_normalize
 from benchmarks.levers.views import Network, TokenFiles, View, read
-from harness.common import print_table
+from harness.measuring import print_table
 
 GRID = (32, 32)
 PATCHES = GRID[0] * GRID[1]

@@ -20,7 +20,8 @@ from backend.common.logs import configure_logging
 from backend.features import DinoV2Features
 from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
 from backend.service.inspection import InspectionService
-from harness.common import interleaved, print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import interleaved, print_table
 
 RATE = 0.02
 SMALL, LARGE, HUGE = (8, 34), (200,), 977  # images of 1024 patch embeddings

@@ -7,8 +7,10 @@ from functools import partial
 
 import httpx
 
-from harness.common import interleaved, png, print_table, solar_cells
-from harness.server import ROI, Form, starting
+from harness.forms import ROI, Form
+from harness.images import png, solar_cells
+from harness.measuring import interleaved, print_table
+from harness.server import starting
 
 _SIZES = (100, 1_000, 10_000)
 _PER_UPLOAD = 100

@@ -31,7 +31,8 @@ from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from benchmarks.splits import open_split
-from harness.common import Image, at_most, png, print_table
+from harness.images import Image, png
+from harness.measuring import at_most, print_table
 
 _FITTED, _HELD_OUT, _DEFECTS = 60, 60, 16
 _KEY = RoiKey("Benchmark", "Drift")

@@ -18,7 +18,8 @@ from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from benchmarks.coreset import plain_loop
-from harness.common import at_least, at_most, interleaved, print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import at_least, at_most, interleaved, print_table
 
 _IMAGES = 34
 _CLAIMED_GAIN = {"float32": 1.8, "bfloat16": 3}

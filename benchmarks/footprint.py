@@ -15,8 +15,10 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from harness.common import at_most, cell_png, peak_bytes, print_table
-from harness.server import Form, fitted_models, starting
+from harness.forms import Form
+from harness.images import cell_png
+from harness.measuring import at_most, peak_bytes, print_table
+from harness.server import fitted_models, starting
 
 _RUNTIMES = ("openvino", "torch")
 _FITTED = 34  # cells: a memory bank of 697 embeddings at the default rate

@@ -16,7 +16,8 @@ from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Circle, build_mask
 from backend.service.inspection import InspectionService
 from backend.utils import ImageLimits, decode_image, encode_png_base64, percentile
-from harness.common import interleaved, print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import interleaved, print_table
 
 _SIZES = ((300, 300), (512, 512), (2048, 2448))
 _LIMITS = ImageLimits(1 << 30, 1 << 30)

@@ -27,7 +27,7 @@ from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import Weights, find_weights
 from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2_normalize
-from harness.common import print_table
+from harness.measuring import print_table
 
 _SIZE = 448
 _MOST_FIT_IMAGES = 40

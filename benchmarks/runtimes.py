@@ -7,7 +7,8 @@ from backend.features import preprocess
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import find_weights
-from harness.common import interleaved, print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import interleaved, print_table
 
 
 def main() -> None:

@@ -20,9 +20,12 @@ from backend.features import DinoV2Features
 from backend.network.runtimes import open_runtime
 from backend.network.weights import find_weights
 from backend.patchcore import PatchCoreMemory, l2_normalize
+from benchmarks.bare_forward import bare_forward
 from benchmarks.serving import alone, press
-from harness.common import cell_png, interleaved, print_table, solar_cells
-from harness.server import Form, Server, bare_forward, serving
+from harness.forms import Form
+from harness.images import cell_png, solar_cells
+from harness.measuring import interleaved, print_table
+from harness.server import Server, serving
 
 _FIT_IMAGES = (4, 8, 16, 32, 64)
 _FITTED = 34  # cells of the ROI that is inferred: a memory bank of 697 embeddings at the default rate

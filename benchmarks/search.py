@@ -12,7 +12,8 @@ from backend.common.logs import configure_logging
 from backend.features import preprocess
 from backend.patchcore import PatchCoreMemory, k_center_greedy, l2_normalize
 from backend.service.inspection import InspectionService
-from harness.common import interleaved, print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import interleaved, print_table
 
 Embeddings = npt.NDArray[np.float32]
 _BLOCK = 4096

@@ -15,8 +15,11 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from harness.common import at_least, at_most, cell_png, p95, print_table
-from harness.server import GUNICORN, SERVE, Form, Server, bare_forward, fitted_models, serving
+from benchmarks.bare_forward import bare_forward
+from harness.forms import Form
+from harness.images import cell_png
+from harness.measuring import at_least, at_most, p95, print_table
+from harness.server import Server, fitted_models, gunicorn_command, serve_command, serving
 
 _SIZES = ((300, 300), (512, 512), (2448, 2048))  # ROI width and height in pixels; the last is a 5-megapixel camera's
 _SIDE = 512  # of the ROI under load
@@ -128,7 +131,7 @@ def load(environment: dict[str, str], rounds: int) -> None:
     """Eight clients against a lone one, before uvicorn alone and before gunicorn with two workers."""
     form = Form.of("image", [cell_png(_SIDE, _SIDE)])
     rows = []
-    for name, command in (("uvicorn", SERVE), ("gunicorn -w 2", GUNICORN)):
+    for name, command in (("uvicorn", serve_command), ("gunicorn -w 2", gunicorn_command)):
         with serving(command, **environment) as server:
             network = _network(server.wait_for("/health").json())
             press(server, form, _CLIENTS, _CLIENTS)

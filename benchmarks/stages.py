@@ -14,7 +14,8 @@ from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
-from harness.common import print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import print_table
 
 _RUNS = 9
 _FIT_IMAGES = 34

@@ -25,7 +25,7 @@ from backend.patchcore import PatchCoreMemory
 from backend.scores.percentile_choice import CANDIDATES, PREFERRED, choose_percentile
 from backend.service.inspection import InspectionService
 from backend.utils import decode_image, percentile
-from harness.common import print_table
+from harness.measuring import print_table
 
 Scores = npt.NDArray[np.float64]  # [images, candidates]
 _SPLITS = 20

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from harness.common import p95
+from harness.forms import Form
 from harness.history import Answer, History, Lost, Refused
-from harness.server import Form, Server
+from harness.measuring import p95
+from harness.server import Server
 from harness.versions import MM_PER_PX, Version, Versions
 
 _BUSY = httpx.codes.SERVICE_UNAVAILABLE

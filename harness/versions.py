@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.common import png, solar_cells
-from harness.server import Form, serving
+from harness.forms import Form
+from harness.images import png, solar_cells
+from harness.server import serving
 
 MM_PER_PX = "0.52"
 # Fits and inferences in milliseconds; memory banks of 70 to 200 kB.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 import psutil
 
-from harness.common import peak_bytes, print_table
+from harness.measuring import peak_bytes, print_table
 from harness.server import Server
 
 # A run needs the network to answer, and not to see anything: one patch per image.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.abuse import BODIES, send_bodies
-from harness.common import print_table
+from harness.measuring import print_table
 from harness.server import Server, serving
 from harness.watch import ENVIRONMENT, Watch
 
@@ -44,7 +44,7 @@ def schemathesis(server: Server, per_operation: int, seed: int = _SEED) -> tuple
             ],
             capture_output=True,
             text=True,
-            cwd=server.log.parent,  # it keeps examples that failed where it runs
+            cwd=server.log_file.parent,  # it keeps examples that failed where it runs
             check=False,
         )
     return done.returncode, done.stdout + done.stderr

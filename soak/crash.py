@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.common import print_table
 from harness.disk import Broken, leftovers, stored, stored_images
 from harness.history import Lost, Refused
 from harness.load import Client, Roi, Tally, prepare
+from harness.measuring import print_table
 from harness.server import Server, serving
 from harness.versions import SMALL_NETWORK, Versions, known_versions
 

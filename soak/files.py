@@ -13,8 +13,9 @@ from threading import local
 
 import httpx
 
+from harness.forms import ROI
 from harness.hostile_files import SEED, corpus, mutations
-from harness.server import ROI, Server, serving
+from harness.server import Server, serving
 from harness.watch import ENVIRONMENT, Watch
 
 _ENDPOINTS = {"/infer": "image", "/fit_ok": "images", "/datasets/ok/upload": "images"}

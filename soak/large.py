@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
+from harness.forms import ROI
 from harness.hostile_files import jpeg_of_many_scans, pixels, saved
-from harness.server import ROI, serving
+from harness.server import serving
 from harness.watch import ENVIRONMENT, Watch
 
 _SIDE = 8000  # 64 megapixels, the default of MAX_PIXELS

@@ -22,9 +22,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from harness.common import p95, print_table
 from harness.history import Lost, Refused
 from harness.load import Client, Roi, Tally, mix, prepare
+from harness.measuring import p95, print_table
 from harness.memory import Memory
 from harness.server import Server, serving
 from harness.versions import SMALL_NETWORK, Versions, known_versions

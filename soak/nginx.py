@@ -19,9 +19,7 @@ import cv2
 import httpx
 import numpy as np
 
-from backend.common.config import load_settings
-from backend.network.weights import find_weights
-from tests.integration.conftest import Server, free_port, running, serve_command
+from harness.server import Server, free_port, serving
 
 _EXAMPLE = Path(__file__).parents[1] / "docker" / "nginx.conf"
 _KEY = "a-key-for-this-proof"
@@ -196,7 +194,6 @@ def check(client: httpx.Client, context: ssl.SSLContext, plain_port: int, tls_po
 def main() -> None:
     """Run all proofs; the exit status is 1 if one fails."""
     program("nginx")
-    weights = find_weights(load_settings())
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-nginx-") as name, contextlib.ExitStack() as front:
         folder, plain_port, tls_port = Path(name), free_port(), free_port()
         certificate = make_certificate(folder)
@@ -204,8 +201,8 @@ def main() -> None:
         client = front.enter_context(
             httpx.Client(base_url=f"https://localhost:{tls_port}", verify=context, trust_env=False, timeout=300)
         )
-        with running(serve_command, folder, weights, API_KEYS=_KEY) as server:
-            site = adapted(certificate, plain_port, tls_port, server.gui.port)
+        with serving(folder=folder, as_set=False, API_KEYS=_KEY) as server:
+            site = adapted(certificate, plain_port, tls_port, server.port)
             front.enter_context(nginx(folder, site, tls_port))
             check(client, context, plain_port, tls_port, server)
         away = client.get("/runs")

@@ -12,17 +12,18 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 from tqdm import tqdm
 
-from harness.common import print_table
 from harness.disk import Broken, stored
 from harness.history import Lost, Refused
 from harness.load import Client, Roi, Tally, mix, prepare
+from harness.measuring import print_table
 from harness.memory import Memory
-from harness.server import GUNICORN, Server, serving
+from harness.server import Server, gunicorn_command, serving
 from harness.versions import SMALL_NETWORK, Versions, known_versions
 
 _VERSIONS = 6
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kill-every", type=float, default=20, help="seconds between kills of a worker (%(default)g)")
     chosen = parser.parse_args(arguments)
     versions, tally = known_versions(_VERSIONS), Tally()
-    command = (*GUNICORN[:-1], f"{chosen.workers}")
+    command = partial(gunicorn_command, workers=chosen.workers)
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder:
         environment = {**SMALL_NETWORK, "MODELS_DIR": folder, "MAX_FITS": f"{chosen.clients}"}
         with serving(command, **environment) as server:

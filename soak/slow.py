@@ -19,9 +19,10 @@ import httpx
 import numpy as np
 import psutil
 
-from harness.common import p95
+from harness.forms import ROI
 from harness.hostile_files import corpus
-from harness.server import ROI, Server, serving
+from harness.measuring import p95
+from harness.server import Server, serving
 from harness.watch import ENVIRONMENT, Watch
 
 _TIMEOUT_S = 10

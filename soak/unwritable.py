@@ -15,11 +15,12 @@ from pathlib import Path
 
 import httpx
 
-from harness.common import print_table
 from harness.disk import leftovers, stored
+from harness.forms import Form
 from harness.history import Lost, Refused
 from harness.load import Client, Roi, Tally, prepare
-from harness.server import Form, Server, serving
+from harness.measuring import print_table
+from harness.server import Server, serve_command, serving
 from harness.versions import MM_PER_PX, SMALL_NETWORK, Versions, known_versions
 
 _ROI = {"role_id": "Unwritable", "roi_id": "Roi"}
@@ -29,6 +30,10 @@ _DISK_BYTES = 1 << 20
 _HELD_TO_PERMISSIONS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 Obstacle = Callable[[Path], Iterator[None]]
+
+
+def _held_to_permissions(port: int) -> list[str]:
+    return [*_HELD_TO_PERMISSIONS, *serve_command(port)]
 
 
 def full(models: Path) -> Iterator[None]:
@@ -133,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder, _small_disk(Path(folder)) as models:
         for obstacle in (full, read_only, denied):
             name = obstacle.__name__.replace("_", "-")
-            with serving(under=_HELD_TO_PERMISSIONS, MODELS_DIR=str(models), **SMALL_NETWORK) as server:
+            with serving(_held_to_permissions, MODELS_DIR=str(models), **SMALL_NETWORK) as server:
                 try:
                     errors = check(server, models, versions, tally, name, obstacle)
                     rows += [[name, *row] for row in zip(_WRITES, errors, strict=True)]

@@ -24,7 +24,7 @@ from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
 from benchmarks.paired import Scores, interval
 from benchmarks.splits import Split, open_split
-from harness.common import print_table
+from harness.measuring import print_table
 
 
 @dataclass

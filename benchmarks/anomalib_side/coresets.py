@@ -17,7 +17,8 @@ from backend.service.inspection import InspectionService
 from benchmarks.anomalib_side.engines import OURS, THEIRS, say, share_cores
 from benchmarks.anomalib_side.worker import Worker
 from benchmarks.coreset import covering_radius
-from harness.common import print_table, solar_cells
+from harness.images import solar_cells
+from harness.measuring import print_table
 
 _SEEDS = 3
 

@@ -22,7 +22,7 @@ from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.weights import find_weights
 from benchmarks.anomalib_side.worker import Worker
 from demo.cells import Cell, split_cells
-from harness.common import print_table
+from harness.measuring import print_table
 
 OURS, THEIRS = "benchmarks.anomalib_side.ours", "benchmarks.anomalib_side.theirs"
 _CORES = 2

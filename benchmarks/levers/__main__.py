@@ -21,7 +21,7 @@ from benchmarks.levers.recipes import MIRRORED, RULES, TURNED, TURNED_AND_MIRROR
 from benchmarks.levers.views import Network, TokenFiles, View, read
 from benchmarks.paired import Scores, interval
 from benchmarks.splits import open_split
-from harness.common import interleaved, print_table
+from harness.measuring import interleaved, print_table
 
 DEFAULT = Recipe()
 LEVERS: dict[str, dict[str, Recipe]] = {

@@ -1,95 +1,26 @@
 """Real servers: uvicorn in a process of its own, and gunicorn with two workers."""
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from backend.common.config import Settings
 from backend.network.weights import Weights
 from harness.gui import Gui
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Server:
-    gui: Gui
-    models: Path
-    log_file: Path
-    pid: int
-
-    def log(self) -> list[dict[str, Any]]:
-        """What the server logged so far; lines that are not JSON are the start's banner."""
-        complete = self.log_file.read_text().rpartition("\n")[0]  # the last line may be half written
-        return [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from harness.server import Command, Server, serving, uvicorn_command
 
 
 @contextmanager
-def running(
-    command: Callable[[int], list[str]], folder: Path, weights: Weights, **environment: str
-) -> Iterator[Server]:
-    port = free_port()
-    log_file = folder / "server.log"
+def running(command: Command, folder: Path, weights: Weights, **environment: str) -> Iterator[Server]:
+    """A server that answers, and that must end when it is told to."""
     # What the developer's machine is set to must not reach the servers of the tests.
-    variables = {
-        **{name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields},
-        "DEVICE": "cpu",
-        "WEIGHTS": str(weights.path),
-        "MODELS_DIR": str(folder / "models"),
-        "LOG_FORMAT": "json",
-        "PORT": str(port),
-        **environment,
-    }
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command(port), cwd=ROOT, env=variables, stdout=log, stderr=log)
-    try:
-        gui = Gui("127.0.0.1", port)
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None, log_file.read_text()
-            try:
-                if gui.get("/ready").status == 200:
-                    break
-            except OSError:
-                assert time.monotonic() < deadline, log_file.read_text()
-                time.sleep(0.1)
-        yield Server(gui, folder / "models", log_file, process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def serve_command(_port: int) -> list[str]:
-    return [sys.executable, "-m", "backend", "serve"]
-
-
-def uvicorn_command(port: int) -> list[str]:
-    return [sys.executable, "-m", "uvicorn", "backend.app:app", "--host", "127.0.0.1", "--port", str(port)]
-
-
-def gunicorn_command(port: int) -> list[str]:
-    worker = ["-k", "uvicorn.workers.UvicornWorker", "backend.app:app", "-w", "2", "-b", f"127.0.0.1:{port}"]
-    return [sys.executable, "-m", "gunicorn", *worker]
+    settings = {"DEVICE": "cpu", "WEIGHTS": str(weights.path), **environment}
+    with serving(command, folder, as_set=False, **settings) as server:
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")

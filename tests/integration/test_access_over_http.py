@@ -15,15 +15,8 @@ import pytest
 
 from backend.network.weights import Weights
 from harness.gui import FIT, HEAD_INFERENCE, HEALTH, Gui, Head, Reply, image_parts, multipart_body
-from tests.integration.conftest import (
-    ROOT,
-    Server,
-    free_port,
-    gunicorn_command,
-    running,
-    serve_command,
-    uvicorn_command,
-)
+from harness.server import ROOT, Server, free_port, gunicorn_command, serve_command, uvicorn_command
+from tests.integration.conftest import running
 
 FULL, INFER, FILED = "full-key-of-the-line", "infer-key-of-the-line", "full-key-of-the-file"
 WRONG = "nobody-knows-this-key"

@@ -18,7 +18,7 @@ import pytest
 
 from backend.common.config import Settings
 from backend.network.weights import Weights
-from tests.integration.conftest import ROOT, Server
+from harness.server import ROOT, Server
 
 COMMAND = [sys.executable, "-m", "backend"]
 ROI = ["Bulk", "Roi", "--mm-per-px", "0.2"]

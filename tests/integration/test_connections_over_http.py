@@ -12,7 +12,8 @@ import pytest
 
 from backend.network.weights import Weights
 from harness.gui import image_parts, multipart_body
-from tests.integration.conftest import gunicorn_command, running, serve_command
+from harness.server import gunicorn_command, serve_command
+from tests.integration.conftest import running
 
 LIMIT_S = 1.0
 QUICK = {"BODY_TIMEOUT_S": str(LIMIT_S), "INPUT_SIZE": "14"}

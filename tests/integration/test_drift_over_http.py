@@ -10,7 +10,8 @@ import numpy as np
 
 from backend.network.weights import Weights
 from harness.gui import Gui
-from tests.integration.conftest import gunicorn_command, running, uvicorn_command
+from harness.server import gunicorn_command, uvicorn_command
+from tests.integration.conftest import running
 
 QUERY = "?role_id=Lamp&roi_id=Roi"
 QUICK = {"INPUT_SIZE": "112"}  # statistics ask for many scores, and not for good ones

@@ -14,7 +14,8 @@ import pytest
 from backend.api.schemas.inspection import InferReply
 from backend.network.weights import Weights
 from harness.gui import Gui, Part, Reply, image_parts, multipart_body
-from tests.integration.conftest import Server, running, uvicorn_command
+from harness.server import Server, uvicorn_command
+from tests.integration.conftest import running
 
 Send = Callable[[Gui, bytes], Reply]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.gui import CALIBRATION, FIT, HEAD_INFERENCE, SEED_INFERENCE, Gui, Head, Part, Reply, image_parts, number
-from tests.integration.conftest import Server
+from harness.server import Server
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',

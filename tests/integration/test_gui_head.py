@@ -28,7 +28,8 @@ from harness.gui import (
     Reply,
     meta,
 )
-from tests.integration.conftest import Server, gunicorn_command, running, serve_command
+from harness.server import Server, gunicorn_command, serve_command
+from tests.integration.conftest import running
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',

@@ -17,7 +17,8 @@ import pytest
 
 from backend.network.weights import Weights
 from harness.gui import Gui
-from tests.integration.conftest import ROOT, free_port, gunicorn_command, running, serve_command, uvicorn_command
+from harness.server import ROOT, free_port, gunicorn_command, serve_command, uvicorn_command
+from tests.integration.conftest import running
 
 COMMANDS = [serve_command, uvicorn_command, gunicorn_command]
 

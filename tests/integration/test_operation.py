@@ -15,7 +15,8 @@ import pytest
 from backend.common.machine import usable_cores
 from backend.network.weights import Weights
 from harness.gui import Gui, Part
-from tests.integration.conftest import ROOT, Server, gunicorn_command, running, serve_command, uvicorn_command
+from harness.server import ROOT, Server, gunicorn_command, serve_command, uvicorn_command
+from tests.integration.conftest import running
 
 
 def test_health_tells_device_model_and_version(gui: Gui) -> None:

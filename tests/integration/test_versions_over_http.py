@@ -8,7 +8,8 @@ import pytest
 
 from backend.network.weights import Weights
 from harness.gui import Gui, Head, Reply
-from tests.integration.conftest import Server, gunicorn_command, running
+from harness.server import Server, gunicorn_command
+from tests.integration.conftest import running
 
 
 def versions(gui: Gui, role: str, roi: str, **more: str) -> list[dict[str, Any]]:
