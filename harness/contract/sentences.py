@@ -1,0 +1,47 @@
+"""What is written for people: blanked where a change only words it anew, while names, numbers and options stay."""
+
+import re
+
+SENTENCE = "<sentence>"
+_MEMBERS = frozenset({"description", "error", "hint", "reason", "summary", "text", "warning"})
+# Three words or more. What has digits, underscores, slashes, dashes or quotes, or ends with a colon, is a name.
+_WORD = r"[A-Za-z][a-z]*(?:['’][a-z]+)?"
+_WORDS = re.compile(rf"(?<![\w/.'-]){_WORD}(?:[.,;)]* \(?{_WORD}){{2,}}(?![\w/'-])[.,;)]*")
+_ENTRY = re.compile(r"(?P<names> {2,6}\S+(?: \S+)*)(?: {2,}.*)?")
+_TITLE = re.compile("[a-z ]+:")
+
+
+def is_sentence(member: str) -> bool:
+    """Whether a text of this name in JSON is written for people."""
+    return member in _MEMBERS
+
+
+def without_sentences(text: str) -> str:
+    """A text in which every three words or more are one placeholder.
+
+    >>> without_sentences("fit: the following arguments are required: ROLE, --mm-per-px, 0.2 mm")
+    'fit: <sentence>: ROLE, --mm-per-px, 0.2 mm'
+    """
+    return _WORDS.sub(SENTENCE, text)
+
+
+def help_without_sentences(text: str) -> str:
+    r"""What a parser prints for ``--help``: usage, titles, examples, and the names of every argument.
+
+    >>> print(help_without_sentences("usage: x [-h]\n\nAll about x.\n\noptions:\n  -h, --help  show this help\n"))
+    usage: x [-h]
+    <sentence>
+    options:
+      -h, --help
+    """
+    usage, _, rest = text.partition("\n\n")
+    lines = [usage]
+    for line in filter(None, rest.splitlines()):
+        entry = _ENTRY.fullmatch(line)
+        if entry:
+            lines.append(entry["names"])
+        elif _TITLE.fullmatch(line):
+            lines.append(line)
+        elif not line.startswith(" ") and lines[-1] != SENTENCE:
+            lines.append(SENTENCE)
+    return "\n".join(lines)
