@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.common.arrays import Embeddings, Pixels
 from backend.common.errors import NonFiniteEmbeddings
 from backend.common.telemetry import stage
 
-Embeddings = npt.NDArray[np.float32]
-RunNetwork = Callable[[Embeddings], Embeddings]
+RunNetwork = Callable[[Pixels], Embeddings]
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # RGB
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.common.arrays import DistanceMap, Embeddings
 from backend.common.telemetry import stage
 from backend.features import DinoV2Features, RunNetwork
-from backend.patchcore import Embeddings, PatchCoreMemory
+from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
 from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
 
-DistanceMap = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 

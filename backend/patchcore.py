@@ -12,10 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backend.common.arrays import Embeddings
 from backend.common.errors import Conflict
 from backend.common.machine import shared_pool
-
-Embeddings = npt.NDArray[np.float32]
 
 # Rows of a pass over all embeddings that are worked on at once: 24 MiB of 384 float32 numbers.
 _BLOCK_ROWS = 16384

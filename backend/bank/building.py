@@ -13,9 +13,10 @@ import structlog
 from backend.bank.images import BankImage, as_metadata, comparable_images
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
 from backend.bank.memory_limits import check_bank
+from backend.common.arrays import Embeddings
 from backend.common.errors import Conflict, DamagedMemory
 from backend.common.telemetry import OnProgress
-from backend.patchcore import Embeddings, PatchCoreMemory, distance_of_cosine
+from backend.patchcore import PatchCoreMemory, distance_of_cosine
 
 Turn = Callable[[], AbstractContextManager[object]]
 

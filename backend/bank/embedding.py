@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from backend.bank.checkpoint import Checkpoint
+from backend.common.arrays import Embeddings, Pixels
 from backend.common.errors import InvalidShape, StorageError
 from backend.common.telemetry import stage
 from backend.features import DinoV2Features, preprocess, require_finite
@@ -24,7 +24,6 @@ from backend.utils import ImageLimits, NamedImage, check_image, decode_image
 # One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
 _preparing = ThreadPoolExecutor(1, "prepare")
 
-Embeddings = npt.NDArray[np.float32]
 log: Any = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -41,7 +40,7 @@ class _Fresh(NamedTuple):
     """An image on its way to the network: its pixels, float32 [3, S, S], and its bytes if a checkpoint wants them."""
 
     content: bytes | None
-    pixels: Embeddings
+    pixels: Pixels
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backend.patchcore import ROUNDING, Embeddings, distance_of_cosine, greedy_cover
+from backend.common.arrays import Embeddings
+from backend.patchcore import ROUNDING, distance_of_cosine, greedy_cover
 
 Cosines = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from backend.bank.images import BankImage
+from backend.common.arrays import Bgr
 from backend.infer import Inference, Mask, Region
 from backend.patchcore import PatchCoreMemory, l2_normalize
 
-Bgr = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _MOST_PLACES = 8
@@ -130,18 +129,18 @@ def patch_box(point: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple
     return starts[1], starts[0], ends[1] - starts[1], ends[0] - starts[0]
 
 
-def beside(point: Bgr, good: Bgr | None) -> Bgr:
+def beside(panel: Bgr, good: Bgr | None) -> Bgr:
     """A place, and to its right the good patch that comes nearest.
 
     Args:
-        point, good: panels, as `panel` draws them; without a good one the place is shown alone.
+        panel, good: as `panel` draws them; without a good one the place is shown alone.
 
     Returns:
         uint8 [288, W, 3], BGR.
     """
     if good is None:
-        return point
-    return np.hstack([point, np.full((_PANEL_HEIGHT, _GAP, 3), 255, np.uint8), good])
+        return panel
+    return np.hstack([panel, np.full((_PANEL_HEIGHT, _GAP, 3), 255, np.uint8), good])
 
 
 def panel_of_place(reason: Reason, image: Bgr) -> Bgr:

@@ -22,7 +22,7 @@ that has changed are never mixed in: the run refuses, and you give another FILE 
 _ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI", "recipe_id": "--recipe"}
 
 Fields = TypeVar("Fields", bound=BaseModel)
-Run = Callable[[Settings, argparse.Namespace], None]
+RunCommand = Callable[[Settings, argparse.Namespace], None]
 """What a command does."""
 
 
@@ -41,7 +41,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def add_command(
-    commands: Commands, name: str, run: Run, summary: str, text: str = "", epilog: str = ""
+    commands: Commands, name: str, run: RunCommand, summary: str, text: str = "", epilog: str = ""
 ) -> argparse.ArgumentParser:
     """Add a command.
 

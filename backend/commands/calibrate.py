@@ -123,7 +123,7 @@ def calibrate(
         InvalidRequest: see `find_images`, `RecordFile`; an image is given as OK and as NG; a choice without NG images,
             or with what it excludes.
         InvalidImage: an image could not be scored; nothing was calibrated.
-        BackendError: as `infer` and `calibrate`.
+        BackendError: as `infer` and `calibrate` of the service.
     """
     ok, ng = find(ok_paths), find(ng_paths) if ng_paths else {}
     if both := ok.keys() & ng.keys():
@@ -151,7 +151,7 @@ def calibrate(
     found = ImageScores(fitted, settings.blur_sigma, percentiles)
     classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
     for label, images in classes:
-        for row in (rows[image] for image in images.values()):
+        for row in {rows[image]["sha256"]: rows[image] for image in images.values()}.values():  # copies count once
             by_the_bank = [float(score) for score in (row["score"], *row.get("scores", ()))]
             found.add(label, row["sha256"], found.by_the_others(row["sha256"], shape) or by_the_bank)
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)

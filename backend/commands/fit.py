@@ -63,7 +63,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str
 
     Raises:
         InvalidRequest, TooLarge: see `find_images`; more images than ``MAX_FILES``.
-        BackendError: as `fit`.
+        BackendError: as `fit` of the service.
     """
     images = find(paths)
     if len(images) > settings.max_files:

@@ -1,4 +1,4 @@
-"""Logs, stage timings and metrics: one log line per request, one histogram per stage. Never image content or paths."""
+"""What one request tells the log and the metrics: fields, stage timings, counts. Never image content or paths."""
 
 import contextlib
 import os

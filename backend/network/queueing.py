@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from backend.common.arrays import Embeddings, Pixels
 from backend.common.errors import Busy
 from backend.common.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, observe_stage, stage
 
@@ -17,8 +17,6 @@ from backend.common.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, observe_stage,
 _INFERENCES_PER_FIT_TURN = 8
 _RETRY_INFERENCE_AFTER_S = 2
 _RETRY_FIT_AFTER_S = 15
-
-Embeddings = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -32,7 +30,7 @@ class _Inference:
         started_at: when the pass began, on the clock of `time.perf_counter`.
     """
 
-    pixels: Embeddings
+    pixels: Pixels
     tokens: Embeddings | None = None
     failure: BaseException | None = None
     started_at: float = 0.0
@@ -59,7 +57,7 @@ class NetworkQueue:
 
     def __init__(
         self,
-        forward: Callable[[Embeddings], Embeddings],
+        forward: Callable[[Pixels], Embeddings],
         *,
         max_inferences: int,
         max_fits: int,
@@ -142,7 +140,7 @@ class NetworkQueue:
         finally:
             self._release()
 
-    def infer(self, pixels: Embeddings) -> Embeddings:
+    def infer(self, pixels: Pixels) -> Embeddings:
         """Run the network on one image, in its turn.
 
         Args:

@@ -1,1 +1,1 @@
-"""The use cases: one file, one public function. No HTTP, no file formats."""
+"""The use cases: one subject a file, as functions. No HTTP, no file formats."""

@@ -1,4 +1,4 @@
-"""The use cases around a memory bank: why an image was judged as it was, and what the bank was built from. No HTTP."""
+"""Why an image was judged as it was: its worst places beside the good patches that come nearest."""
 
 import base64
 import hashlib
@@ -9,7 +9,8 @@ import cv2
 import structlog
 
 from backend.bank.images import THUMBNAIL_SIDE, recorded_images
-from backend.bank.reasons import Bgr, Reason, beside, panel_of_good, panel_of_place, reasons
+from backend.bank.reasons import Reason, beside, panel_of_good, panel_of_place, reasons
+from backend.common.arrays import Bgr
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Sample

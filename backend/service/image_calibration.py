@@ -101,7 +101,7 @@ class ImageScores:
             options: what was asked for.
 
         Raises:
-            BackendError: as `calibrate`.
+            BackendError: as the function `calibrate`.
         """
         by_percentile = {label: self._by_percentile(label) for label in self._scores}
         choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if options.choose else None
@@ -124,5 +124,8 @@ class ImageScores:
         return ImageCalibration(calibration, "; ".join(warnings) or None, choice)
 
     def _by_percentile(self, label: Label) -> dict[float, list[float]]:
-        images = self._scores[label].values()
-        return {percentile: [scores[rank] for scores in images] for rank, percentile in enumerate(self._percentiles)}
+        found: dict[float, list[float]] = {percentile: [] for percentile in self._percentiles}
+        for scores in self._scores[label].values():
+            for percentile, score in zip(self._percentiles, scores, strict=True):
+                found[percentile].append(score)
+        return found

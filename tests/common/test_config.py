@@ -79,7 +79,7 @@ BAD_TEXTS = {
     "trace": ["maybe", "2"],
     "port": ["-1", "65536", "http"],
 }
-# Any text is one: paths are judged when they are used, and keys by `backend.keys`.
+# Any text is one: paths are judged when they are used, and keys by `backend.api.api_keys`.
 ANY_TEXT = {"models_dir", "weights", "weights_cache", "cors_origins", "host", "api_keys", "infer_keys", "api_keys_file"}
 
 

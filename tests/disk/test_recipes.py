@@ -97,7 +97,7 @@ def test_unknown_state_of_the_store_means_nothing_is_done_or_settled(tmp_path):
     assert (done, RecipeStore(tmp_path).mm_per_px("line 1")) == ([], None)
 
 
-def _die_while_settling(root):
+def _die_while_locking(root):
     script = (
         "import os, pathlib; from backend.disk.recipes import RecipeStore\n"
         f"with RecipeStore(pathlib.Path({str(root)!r})).locking_scale('line 1', 0.2): os._exit(9)"
@@ -107,7 +107,7 @@ def _die_while_settling(root):
 
 def test_the_scale_of_a_process_that_died_binds_all_who_ask_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "_ASKING_S", 30)
-    _die_while_settling(tmp_path)
+    _die_while_locking(tmp_path)
     start, told = threading.Barrier(8), []
 
     def ask():
@@ -125,7 +125,7 @@ def test_the_scale_of_a_process_that_died_binds_all_who_ask_at_once(tmp_path, mo
 
 def test_scale_of_a_dead_process_binds_where_nothing_can_be_written(tmp_path, monkeypatch):
     """A process died while it settled a scale; the models folder is read-only since."""
-    _die_while_settling(tmp_path)
+    _die_while_locking(tmp_path)
 
     def read_only(*_arguments, **_options):
         raise OSError(30, "Read-only file system")
@@ -143,7 +143,7 @@ def test_the_scale_of_who_is_still_at_work_binds_nobody_yet(tmp_path, monkeypatc
 
 
 def test_who_is_found_at_work_is_waited_for_once_and_binds_when_it_died(tmp_path, monkeypatch):
-    _die_while_settling(tmp_path)
+    _die_while_locking(tmp_path)
     monkeypatch.setattr(recipes, "_ASKING_S", 0)
     store = RecipeStore(tmp_path)
     with filelock.FileLock(tmp_path / "@recipes" / "line 1" / ".lock"):  # as if it were still at work

@@ -1,1 +1,1 @@
-"""What goes around every request, one class a file."""
+"""What goes around every request, one concern a file."""

@@ -1,4 +1,4 @@
-"""Who may come in, and how often: every request's key and rate, judged before its body is read. Keys are in `keys`."""
+"""Who may come in, and how often: the key and rate of requests, judged before their body is read; keys: `api_keys`."""
 
 import base64
 import math

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import anyio
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,8 +14,6 @@ from backend.common.errors import StorageError
 
 _BODY_END_BYTES = 1024
 _LINGER_BYTES = 64 << 20
-
-log: Any = structlog.get_logger(__name__)
 
 
 class MostBytes(NamedTuple):

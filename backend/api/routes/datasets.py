@@ -1,4 +1,4 @@
-"""The routes around stored images: upload and care, calibration and judgement, and what there is for a ROI."""
+"""The routes around stored images: upload and care, calibration and judgement."""
 
 import contextlib
 import mimetypes

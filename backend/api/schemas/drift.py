@@ -1,4 +1,4 @@
-"""What clients get back about the drift of a production."""
+"""What is known about the drift of a production, and what its reset asks for."""
 
 from typing import Literal
 

@@ -20,8 +20,9 @@ from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.metrics import PixelHistograms, Rate, image_measures
 from backend.commands.evaluate.mvtec import GOOD, Category, TestImage, find_categories, read_mask
-from backend.commands.evaluate.results import ALL, Case, CategoryResult, DistanceMap, Evaluation, FewShotRun, Group
+from backend.commands.evaluate.results import ALL, Case, CategoryResult, Evaluation, FewShotRun, Group
 from backend.commands.image_files import read_image
+from backend.common.arrays import DistanceMap, Embeddings, Pixels
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, StorageError
 from backend.features import DinoV2Features
@@ -123,7 +124,7 @@ class _CategoryEvaluation:
         cases: list[Case] = []
         tokens = np.empty(0, np.float32)
 
-        def run_network(pixels: DistanceMap) -> DistanceMap:
+        def run_network(pixels: Pixels) -> Embeddings:
             nonlocal tokens
             tokens = np.asarray(self.features.runtime.forward(pixels[None])[0], np.float32)
             return tokens
@@ -185,7 +186,7 @@ class _CategoryEvaluation:
         return groups
 
     def _few_shots(
-        self, train: DistanceMap, spill: BinaryIO, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
+        self, train: Embeddings, spill: BinaryIO, cases: Sequence[Case], shots: Sequence[int], n_seeds: int
     ) -> list[FewShotRun]:
         test = np.memmap(spill, np.float32, "r", shape=(len(cases), *train.shape[1:]))
         runs = []
@@ -258,7 +259,7 @@ def _spill_file() -> BinaryIO:
     return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
 
 
-def _spill(tokens: DistanceMap, file: BinaryIO) -> None:
+def _spill(tokens: Embeddings, file: BinaryIO) -> None:
     """Append the embeddings of an image.
 
     Raises:

@@ -11,10 +11,9 @@ import numpy.typing as npt
 from backend.commands.evaluate.mvtec import read_mask
 from backend.commands.evaluate.results import Case
 from backend.commands.image_files import read_image
+from backend.common.arrays import Bgr
 from backend.infer import find_regions, to_image_grid
 from backend.utils import ImageLimits, decode_image
-
-Bgr = npt.NDArray[np.uint8]
 
 _LONGEST_SIDE = 256
 _JPEG_QUALITY = 80

@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.common.arrays import DistanceMap
+
 Counts = npt.NDArray[np.float64]
-DistanceMap = npt.NDArray[np.float32]
 
 IMAGE_MEASURES = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_MEASURES = ("pixel_auroc", "pixel_aupro")
+
 MAX_FPR = 0.3
 RESAMPLES = 1000
 SEED = 0

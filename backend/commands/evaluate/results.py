@@ -4,15 +4,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.commands.evaluate.mvtec import Category, TestImage
+from backend.common.arrays import DistanceMap
 from backend.common.config import Settings
 from backend.features import DinoV2Features
 
-DistanceMap = npt.NDArray[np.float32]
 ALL = "all"
 MEASURES = dict(
     zip(
@@ -130,9 +127,9 @@ class Evaluation:
 
 def means(evaluation: Evaluation) -> dict[str, float | None]:
     """The mean of every measure over the categories that have it."""
-    means: dict[str, float | None] = {}
+    found: dict[str, float | None] = {}
     for name in MEASURES:
         values = [result.groups[0].measures[name].value for result in evaluation.results]
         known = [value for value in values if value is not None]
-        means[name] = statistics.fmean(known) if known else None
-    return means
+        found[name] = statistics.fmean(known) if known else None
+    return found

@@ -10,8 +10,6 @@ from backend.commands.evaluate.results import CategoryResult, Evaluation, Group,
 from backend.utils import utc_now
 
 _PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "scipy", "faiss-cpu", "openvino", "torch", "timm")
-
-
 RESULTS = "results.json"
 
 
