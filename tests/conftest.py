@@ -14,9 +14,8 @@ from backend.common.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.weights import CANONICAL_NAME, Weights, find_weights
+from tests.factories import SHARED
 
-# Beside a developer's checkout; everything is proven the same without it, from PyPI.
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 _DATA_SETS = ("elpv_mono", "hazelnut", "magnetic_tile")
 
 

@@ -1,4 +1,3 @@
-import base64
 import errno
 import gc
 import io
@@ -12,7 +11,6 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import faiss
 import numpy as np
 import pytest
@@ -26,7 +24,6 @@ from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, 
 from backend.common.roi_key import RoiKey
 from backend.disk import calibration_file, candidates, memory_cache, stale
 from backend.disk import fitted as fitted_module
-from backend.disk.fitted import FittedRoi
 from backend.disk.layout import folder_name
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.service.fit import fit
@@ -35,48 +32,22 @@ from backend.service.judge import infer as infer_image
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.disk.test_layout import AWKWARD
-
-KEY = RoiKey("Master1", "Pattern")
-
-
-def unit_rows(n, dim, seed):
-    return l2_normalize(np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32))
-
-
-def memory_of(seed, n=20, dim=16):
-    return PatchCoreMemory.build(unit_rows(n, dim, seed), (4, 5), 1.0)
-
-
-def calibration_of(fitted: FittedRoi | None, threshold=0.5) -> Calibration:
-    memory_id = fitted.memory_id if fitted else None
-    return calibrate([threshold], [], mm_per_px=0.2, area_mm2_thr=1.0, score_percentile=99, memory_id=memory_id)
-
-
-def load(root, key=KEY) -> FittedRoi:
-    """What another process finds: a store of its own."""
-    fitted = ModelStore(root).load(key)
-    assert fitted is not None
-    return fitted
-
-
-def same_memory(fitted, memory):
-    return np.array_equal(fitted.memory.embeddings, memory.embeddings) and fitted.memory.token_hw == memory.token_hw
-
-
-def index_bytes(embeddings):
-    index = faiss.IndexFlatL2(embeddings.shape[1])
-    index.add(embeddings)
-    return faiss.serialize_index(index).tobytes()
-
-
-def snapshot(root):
-    """Every file with its content and time: what must not change."""
-    return {
-        path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in root.rglob("*")
-        if path.is_file()
-    }
+from tests.factories import (
+    AWKWARD,
+    KEY,
+    LAYOUTS,
+    calibration_of,
+    encoded,
+    index_bytes,
+    load,
+    memory_of,
+    older_files,
+    same_memory,
+    snapshot,
+    store_threshold,
+    unit_rows,
+    write_memory,
+)
 
 
 @pytest.fixture
@@ -451,7 +422,7 @@ def test_fit_leaves_a_calibration_it_cannot_read_for_now_where_it_is(fitted_fold
     def too_many_files(*_arguments):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    _calibrated(tmp_path, KEY, 0.6)
+    store_threshold(tmp_path, 0.6, KEY)
     with monkeypatch.context() as patched:
         patched.setattr(calibration_file, "read_small", too_many_files)
         ModelStore(tmp_path).save_memory(KEY, memory_of(1), {"n_images": 3})
@@ -555,22 +526,17 @@ def test_fit_and_calibration_that_come_during_a_read_are_read_together(fitted_fo
     assert (fitted.calibration_state, fitted.calibration) == ("applied", calibration_of(fitted, 0.6))
 
 
-def _calibrated(root, key, threshold):
-    store = ModelStore(root)
-    store.save_calibration(key, calibration_of(store.load(key), threshold))
-
-
 def test_recipe_model_that_comes_during_a_read_is_not_mixed_with_default(fitted_folder, tmp_path, monkeypatch):
     """A recipe gets its first model while it is read; the reader gets that model with its own calibration."""
     line, read, store = RoiKey("Master1", "Pattern", "line 1"), fitted_module.read_calibration, ModelStore(tmp_path)
-    _calibrated(tmp_path, KEY, 0.4)
-    _calibrated(tmp_path, line, 0.6)
+    store_threshold(tmp_path, 0.4, KEY)
+    store_threshold(tmp_path, 0.6, line)
     assert store.load(line).calibration.threshold == 0.6
 
     def after_its_own_fit(path):
         monkeypatch.setattr(fitted_module, "read_calibration", read)
         ModelStore(tmp_path).save_memory(line, memory_of(2), {})
-        _calibrated(tmp_path, line, 0.9)
+        store_threshold(tmp_path, 0.9, line)
         return read(path)
 
     monkeypatch.setattr(fitted_module, "read_calibration", after_its_own_fit)
@@ -586,12 +552,12 @@ def test_first_fit_during_a_read_is_not_mixed_with_an_older_backends_model(tmp_p
     write_memory(memory_file, unit_rows(12, 16, 8), (3, 4))
     calibration_file.write_text('{"threshold": 0.4}', encoding="utf-8")
     if layout != "L0":  # there the first calibration of this service takes the place of the older one
-        _calibrated(tmp_path, KEY, 0.6)
+        store_threshold(tmp_path, 0.6, KEY)
 
     def after_a_fit(path):
         monkeypatch.setattr(fitted_module, "read_calibration", read)
         ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
-        _calibrated(tmp_path, KEY, 0.9)
+        store_threshold(tmp_path, 0.9, KEY)
         return read(path)
 
     monkeypatch.setattr(fitted_module, "read_calibration", after_a_fit)
@@ -722,8 +688,8 @@ def test_recipe_calibration_is_stale_once_the_default_model_is_refitted(tmp_path
     store.save_memory(other, memory_of(5), {})
     store.save_memory(replace(with_key, recipe_id="default"), memory_of(6), {})
     for key in (line, other, long_name, with_key):
-        _calibrated(tmp_path, key, 0.6)
-    _calibrated(tmp_path, RoiKey("Master1", "Never fitted", "line 1"), 0.6)
+        store_threshold(tmp_path, 0.6, key)
+    store_threshold(tmp_path, 0.6, RoiKey("Master1", "Never fitted", "line 1"))
     assert (store.count_stale(), store.stale_in_recipes(KEY)) == (0, [])
 
     store.save_memory(KEY, memory_of(2), {})
@@ -735,9 +701,9 @@ def test_recipe_calibration_is_stale_once_the_default_model_is_refitted(tmp_path
     assert len(store.stale_in_recipes(KEY)) == 2
     assert store.stale_in_recipes(line) == store.stale_in_recipes(other) == []
 
-    _calibrated(tmp_path, line, 0.7)
+    store_threshold(tmp_path, 0.7, line)
     assert store.count_stale() == 1
-    _calibrated(tmp_path, KEY, 0.7)
+    store_threshold(tmp_path, 0.7, KEY)
     assert store.load(long_name).calibration.threshold == 0.7
     assert store.count_stale() == 0, "that of the default recipe is applied"
     (tmp_path / "@recipes" / "line 1" / "models" / "Master1" / "Pattern" / "Pattern" / "calib.json").write_text("{")
@@ -761,7 +727,7 @@ def test_calibration_without_recipe_is_counted_though_the_model_has_a_key(tmp_pa
     """A client without recipes calibrated a model that has a key; its calibration is stale after the next fit."""
     store, with_key = ModelStore(tmp_path), RoiKey("Master1", "Pattern", "default", "K")
     store.save_memory(with_key, memory_of(1), {})
-    _calibrated(tmp_path, KEY, 0.6)
+    store_threshold(tmp_path, 0.6, KEY)
     assert (store.load(KEY).key, store.count_stale()) == (with_key, 0)
     store.save_memory(with_key, memory_of(2), {})
     assert (store.load(KEY).calibration_state, store.count_stale()) == ("stale", 1)
@@ -784,7 +750,7 @@ def test_older_backends_calibrations_are_counted_without_a_walk(tmp_path, monkey
     store, line = ModelStore(tmp_path), RoiKey("Master1", "Pattern", "line 1")
     name = older_files(tmp_path, "L2", KEY)[0].name
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
-    _calibrated(tmp_path, line, 0.6)
+    store_threshold(tmp_path, 0.6, line)
     monkeypatch.setattr(candidates, "older_of_recipe", lambda *_: pytest.fail("walked"))
     assert store.count_stale() == 0
 
@@ -795,7 +761,7 @@ def test_a_model_of_an_older_backend_is_looked_for_once_at_a_load(tmp_path, monk
     name = older_files(tmp_path, "L2", KEY)[0].name
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / name, unit_rows(12, 16, 8), (3, 4))
     if calibrated:
-        _calibrated(tmp_path, line, 0.6)
+        store_threshold(tmp_path, 0.6, line)
     monkeypatch.setattr(candidates, "older_of_recipe", lambda *ids: walked.append(ids) or walk(*ids))
     assert load(tmp_path, line).calibration_state == ("applied" if calibrated else "none")
     assert len(walked) == 1
@@ -808,7 +774,7 @@ def test_calibration_of_an_older_model_is_not_taken_for_the_defaults(tmp_path):
     memory_file = older_files(tmp_path, "L2", KEY)[0]
     write_memory(tmp_path / "recipes" / "line 1" / "Pattern" / memory_file.name, unit_rows(12, 16, 8), (3, 4))
     assert store.load(line).layout == "L3"
-    _calibrated(tmp_path, line, 0.6)
+    store_threshold(tmp_path, 0.6, line)
     store.save_memory(KEY, memory_of(1), {})
     assert store.load(line).calibration_state == "applied"
     assert store.count_stale() == 0
@@ -842,29 +808,6 @@ def test_a_model_that_was_deleted_is_gone_at_the_next_load(fitted_folder, tmp_pa
 # --- older layouts
 
 
-def write_memory(path, embeddings, token_hw, **more):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, emb=embeddings, token_h=token_hw[0], token_w=token_hw[1], **more)
-
-
-def older_files(root, layout, key):
-    """Where the older backends kept a ROI: memory, index and calibration."""
-    if layout == "L0":
-        folder = root / key.role_id / key.roi_id
-        return folder / "memory.npz", folder / "index.faiss", folder / "calib.json"
-    if layout == "L1":
-        stem = "_".join(
-            "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "_" for c in text)
-            for text in (key.role_id, key.roi_id)
-        )
-    else:
-        stem = "__".join(
-            base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in (key.role_id, key.roi_id)
-        )
-    return root / f"{stem}.npz", root / f"{stem}_index.faiss", root / f"{stem}_calib.json"
-
-
-LAYOUTS = ["L0", "L1", "L2"]
 OLD_KEYS = [KEY, RoiKey("A B", "ro.i"), RoiKey("Línea-3", "tapa_ñ")]
 
 
@@ -1026,10 +969,6 @@ def test_nothing_is_read_or_written_outside_the_models_folder(identifier, tmp_pa
 
 
 # --- what the service makes of a stored memory
-
-
-def encoded(image):
-    return cv2.imencode(".png", image)[1].tobytes()
 
 
 @pytest.fixture

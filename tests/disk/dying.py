@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 
 from backend.bank.checkpoint import Checkpoint
-from backend.common.roi_key import RoiKey
 from backend.disk.datasets import DatasetStore, NewSample
 from backend.disk.recipes import RecipeStore
 from backend.features import ExtractorIdentity
 from backend.storage import ModelStore
-from tests.test_storage import KEY, calibration_of, memory_of
+from tests.factories import IN_RECIPE, KEY, calibration_of, memory_of
 
 OLD, NEW, THIRD = memory_of(1), memory_of(2), memory_of(3)
-IN_RECIPE = RoiKey("Master1", "Pattern", "line 1")
 IDENTITY = ExtractorIdentity("model", "0" * 64, 448, "stretch", "float32")
 EMBEDDINGS = np.random.default_rng(0).random((4, 3), np.float32)
 _STEPS = (

@@ -12,8 +12,8 @@ from backend.common.errors import Conflict, StorageError
 from backend.disk.datasets import DatasetStore
 from backend.disk.recipes import RecipeStore
 from backend.storage import ModelStore
-from tests.disk.dying import EMBEDDINGS, IDENTITY, IN_RECIPE, KINDS, NEW, OLD, THIRD, sample
-from tests.test_storage import KEY, calibration_of, index_bytes, load, same_memory
+from tests.disk.dying import EMBEDDINGS, IDENTITY, KINDS, NEW, OLD, THIRD, sample
+from tests.factories import IN_RECIPE, KEY, calibration_of, index_bytes, load, same_memory
 
 
 @pytest.fixture(scope="module")

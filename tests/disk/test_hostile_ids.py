@@ -25,7 +25,7 @@ from backend.disk.layout import checkpoint_folder, current_files, dataset_folder
 from backend.disk.recipes import RecipeStore
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
-from tests.disk.test_layout import AWKWARD, ORDINARY
+from tests.factories import AWKWARD, ORDINARY
 
 TWINS = [
     *("Master1", "master1", "MASTER1", "Maſter1"),

@@ -15,51 +15,7 @@ from backend.disk.layout import current_files, dataset_folder, folder_name, reci
 from backend.disk.older_layouts import has_older_images
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
-
-ORDINARY = ["Master1", "Pattern", "A B", "ro.i", "a-b_c~d", "0", "x" * 240, "CONSOLE", "com", "lpt10x", "nulls.txt"]
-AWKWARD = [
-    "..",
-    ".",
-    "...",
-    "../../etc/passwd",
-    "a/b",
-    "a\\b",
-    "a:b",
-    "C:\\x",
-    "\0",
-    "a\0b",
-    "a\nb",
-    "CON",
-    "con",
-    "nul.txt",
-    "Com1",
-    "LPT9.a.b",
-    "aux",
-    "x.",
-    "x ",
-    "x. .",
-    " x",
-    " ",
-    ".hidden",
-    ".tmp-1",
-    ".lock",
-    "%",
-    "%2E",
-    "%2E%2E",
-    "%252E",
-    "é",  # one code point
-    "e\u0301",  # two that look the same
-    "ﬁ",
-    "fi",
-    "ñandú",
-    "日本",
-    "🙂",
-    "a*b?c",
-    '<>|"',
-    "tab\t",
-    "\u202eevil",
-]
-
+from tests.factories import AWKWARD, ORDINARY
 
 # --- folder names
 
@@ -92,8 +48,13 @@ def test_distinct_ids_have_distinct_folders():
 
 # --- recipes
 
+
 DEFAULT = RoiKey("Master1", "Pattern")
+
+
 RECIPE = RoiKey("Master1", "Pattern", "line 1")
+
+
 OWN_KEY = RoiKey("Master1", "Pattern", "line 1", "K")
 
 

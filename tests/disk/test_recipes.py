@@ -16,7 +16,7 @@ from backend.common.roi_key import RoiKey
 from backend.disk import recipes
 from backend.disk.recipes import RecipeStore
 from backend.storage import ModelStore
-from tests.test_storage import memory_of
+from tests.factories import memory_of
 
 
 def settle(root, recipe_id, mm_per_px):

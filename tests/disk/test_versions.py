@@ -28,58 +28,34 @@ from backend.service.roll_back import roll_back
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.test_storage import (
+from tests.factories import (
+    IN_RECIPE,
     KEY,
     calibration_of,
     index_bytes,
+    listed,
     load,
     memory_of,
     older_files,
+    refusing,
     same_memory,
+    served,
     snapshot,
+    store_memory,
+    store_threshold,
     unit_rows,
+    without_versions,
     write_memory,
 )
-
-IN_RECIPE = RoiKey("Master1", "Pattern", "line 1")
-
-
-def fit(root, seed, key=KEY, **metadata):
-    ModelStore(root).save_memory(key, memory_of(seed), metadata)
-
-
-def calibrate(root, threshold, key=KEY):
-    store = ModelStore(root)
-    store.save_calibration(key, calibration_of(store.load(key), threshold))
-
-
-def served(root, key=KEY):
-    """Seed of the memory bank that is served, and the threshold that is applied."""
-    fitted = load(root, key)
-    (seed,) = (seed for seed in range(1, 10) if same_memory(fitted, memory_of(seed)))
-    return seed, fitted.calibration.threshold if fitted.calibration else None
-
-
-def listed(root, key=KEY, store=None):
-    """Number, what replaced it, and threshold of each version, the newest first."""
-    return [
-        (version.number, version.facts.replaced_by, calibration.threshold if calibration else None)
-        for version, calibration in (store or ModelStore(root)).versions(key)
-    ]
-
-
-def without_versions(root):
-    """Every file of the models themselves, with its content."""
-    return {name: content for name, (content, _) in snapshot(root).items() if "/.versions/" not in name}
 
 
 @pytest.fixture
 def changed(tmp_path):
     """A models folder whose ROI was fitted, calibrated to 0.4, fitted anew and calibrated to 0.6."""
-    fit(tmp_path, 1, n_images=3, n_embeddings=60)
-    calibrate(tmp_path, 0.4)
-    fit(tmp_path, 2)
-    calibrate(tmp_path, 0.6)
+    store_memory(tmp_path, 1, n_images=3, n_embeddings=60)
+    store_threshold(tmp_path, 0.4)
+    store_memory(tmp_path, 2)
+    store_threshold(tmp_path, 0.6)
     return tmp_path
 
 
@@ -99,7 +75,7 @@ def test_every_change_keeps_the_model_before_it_and_says_what_it_was(changed):
 
 def test_a_version_is_the_files_themselves_as_they_were_served(changed):
     folder = changed / "Master1" / "Pattern"
-    fit(changed, 3)
+    store_memory(changed, 3)
     kept = folder / ".versions" / "4"
     assert {path.name for path in kept.iterdir()} == {"memory.npz", "calib.json", "version.json"}
     assert kept.joinpath("calib.json").samefile(folder / "calib.json"), "no room on the disk is taken twice"
@@ -110,23 +86,23 @@ def test_a_version_is_the_files_themselves_as_they_were_served(changed):
 
 
 def test_a_stale_or_damaged_calibration_is_no_part_of_a_version(changed):
-    fit(changed, 3)
-    fit(changed, 4)
+    store_memory(changed, 3)
+    store_memory(changed, 4)
     assert listed(changed)[0] == (5, "fit", None), "of bank 2, which is not that of the version"
-    calibrate(changed, 0.7)
+    store_threshold(changed, 0.7)
     (changed / "Master1" / "Pattern" / "calib.json").write_text("{")
-    fit(changed, 5)
+    store_memory(changed, 5)
     assert listed(changed)[0] == (6, "fit", None)
 
 
 def test_what_changes_nothing_is_no_version(changed):
     before, files = listed(changed), without_versions(changed)
-    fit(changed, 2)
-    calibrate(changed, 0.6)
+    store_memory(changed, 2)
+    store_threshold(changed, 0.6)
     assert listed(changed) == before
     assert without_versions(changed) == files
     assert served(changed) == (2, 0.6)
-    fit(changed, 2, n_images=7)
+    store_memory(changed, 2, n_images=7)
     assert listed(changed) == [(4, "fit", 0.6), *before], "another record of the same bank is another model"
     assert served(changed) == (2, 0.6)
 
@@ -157,22 +133,22 @@ def test_what_another_backend_stored_or_is_damaged_is_no_version(tmp_path):
     memory, _, calibration = older_files(tmp_path, "L0", KEY)
     write_memory(memory, unit_rows(20, 16, 8), (4, 5), metadata=np.array('{"memory_id": 7}'))
     calibration.write_text('{"threshold": 0.5}')
-    fit(tmp_path, 1)
+    store_memory(tmp_path, 1)
     assert listed(tmp_path) == []
     memory.write_bytes(b"damaged")
-    fit(tmp_path, 2)
+    store_memory(tmp_path, 2)
     assert listed(tmp_path) == []
 
 
 def test_recipe_that_calibrates_the_default_model_changes_nothing_of_it(changed):
     before = listed(changed), snapshot(changed / "Master1")
-    calibrate(changed, 0.9, IN_RECIPE)
-    calibrate(changed, 0.8, IN_RECIPE)
+    store_threshold(changed, 0.9, IN_RECIPE)
+    store_threshold(changed, 0.8, IN_RECIPE)
     assert (listed(changed), snapshot(changed / "Master1")) == before
     assert listed(changed, IN_RECIPE) == [], "there is no model of its own"
     assert load(changed, IN_RECIPE).calibration.threshold == 0.8
-    fit(changed, 3, IN_RECIPE)
-    fit(changed, 4, IN_RECIPE)
+    store_memory(changed, 3, IN_RECIPE)
+    store_memory(changed, 4, IN_RECIPE)
     assert listed(changed, IN_RECIPE) == [(1, "fit", None)]
     assert listed(changed) == before[0]
 
@@ -192,7 +168,7 @@ def test_rolling_back_serves_the_model_of_then_with_its_calibration(changed):
 
 
 def test_rolling_back_twice_goes_forward_again(changed):
-    fit(changed, 3)
+    store_memory(changed, 3)
     assert served(changed) == (3, None)
     for expected in [(2, 0.6), (3, None), (2, 0.6)]:
         ModelStore(changed).roll_back(KEY)
@@ -234,9 +210,9 @@ def test_version_without_calibration_leaves_none_after_a_roll_back(changed):
 def test_calibration_of_another_blur_comes_back_and_applies_under_its_own(tmp_path):
     """Under another blur it is stale; with the blur it was made for it is applied again."""
     blurred, sharp = ModelStore(tmp_path, blur_sigma=1.0), ModelStore(tmp_path, blur_sigma=0.0)
-    fit(tmp_path, 1)
+    store_memory(tmp_path, 1)
     blurred.save_calibration(KEY, replace(calibration_of(load(tmp_path), 0.4), blur_sigma=1.0))
-    fit(tmp_path, 2)
+    store_memory(tmp_path, 2)
     _, fitted = sharp.roll_back(KEY)
     assert (fitted.calibration, fitted.calibration_state) == (None, "stale")
     assert (sharp.load(KEY).calibration, sharp.load(KEY).calibration_state) == (None, "stale")
@@ -268,10 +244,10 @@ def test_rolling_back_keeps_no_more_than_the_last_few(tmp_path):
 @pytest.mark.parametrize("failing", ["memory.npz", "calib.json"])
 def test_failed_roll_back_changes_no_threshold(tmp_path, monkeypatch, failing):
     """The threshold stays even where the two versions have the same memory bank."""
-    fit(tmp_path, 1, n_images=3)
-    calibrate(tmp_path, 0.5)
-    fit(tmp_path, 1, n_images=4)  # an image was appended that added nothing
-    calibrate(tmp_path, 0.9)
+    store_memory(tmp_path, 1, n_images=3)
+    store_threshold(tmp_path, 0.5)
+    store_memory(tmp_path, 1, n_images=4)  # an image was appended that added nothing
+    store_threshold(tmp_path, 0.9)
     put_back = versions.restore_file
 
     def full(kept_file, target):
@@ -291,9 +267,9 @@ def test_failed_roll_back_changes_no_threshold(tmp_path, monkeypatch, failing):
 
 def test_recipe_keeps_its_own_threshold_during_a_default_roll_back(tmp_path):
     """The default recipe is in the middle of its roll-back."""
-    fit(tmp_path, 1)
-    calibrate(tmp_path, 0.5)
-    calibrate(tmp_path, 0.7, IN_RECIPE)
+    store_memory(tmp_path, 1)
+    store_threshold(tmp_path, 0.5)
+    store_threshold(tmp_path, 0.7, IN_RECIPE)
     model = tmp_path / "Master1" / "Pattern"
     shutil.copyfile(model / "calib.json", model / ".calib.next.json")
     assert served(tmp_path, IN_RECIPE) == (1, 0.7)
@@ -316,8 +292,8 @@ def test_a_memory_that_is_damaged_or_gone_is_mended_by_rolling_back(changed, tro
 
 
 def test_a_model_of_a_recipe_is_rolled_back_alone(changed):
-    fit(changed, 3, IN_RECIPE)
-    fit(changed, 4, IN_RECIPE)
+    store_memory(changed, 3, IN_RECIPE)
+    store_memory(changed, 4, IN_RECIPE)
     before = snapshot(changed / "Master1")
     ModelStore(changed).roll_back(IN_RECIPE)
     assert load(changed, IN_RECIPE).key == IN_RECIPE.owner
@@ -383,25 +359,14 @@ def test_a_roll_back_between_the_two_reads_of_a_load_is_noticed(changed, monkeyp
 # --- what goes wrong
 
 
-def refusing(monkeypatch, owner, name, number, when=lambda *_: True):
-    call = getattr(owner, name)
-
-    def refused(*arguments, **options):
-        if when(*arguments):
-            raise OSError(number, os.strerror(number))
-        return call(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, refused)
-
-
 def test_where_there_are_no_links_versions_are_copies(tmp_path, monkeypatch):
     refusing(monkeypatch, os, "link", errno.EPERM)
-    fit(tmp_path, 1)
-    calibrate(tmp_path, 0.4)
-    fit(tmp_path, 2)
-    fit(tmp_path, 2)
-    calibrate(tmp_path, 0.6)
-    calibrate(tmp_path, 0.6)
+    store_memory(tmp_path, 1)
+    store_threshold(tmp_path, 0.4)
+    store_memory(tmp_path, 2)
+    store_memory(tmp_path, 2)
+    store_threshold(tmp_path, 0.6)
+    store_threshold(tmp_path, 0.6)
     assert listed(tmp_path) == [(3, "calibrate", None), (2, "fit", 0.4), (1, "calibrate", None)]
     for _ in range(2):
         ModelStore(tmp_path).roll_back(KEY, 2)
@@ -415,8 +380,8 @@ def test_where_there_are_no_links_versions_are_copies(tmp_path, monkeypatch):
 
 
 CHANGES = {
-    "fit": lambda root: fit(root, 3),
-    "calibrate": lambda root: calibrate(root, 0.7),
+    "fit": lambda root: store_memory(root, 3),
+    "calibrate": lambda root: store_threshold(root, 0.7),
     "rollback": lambda root: ModelStore(root).roll_back(KEY, 2),
 }
 
@@ -469,15 +434,15 @@ def test_versions_that_there_are_not_are_not_found(changed, tmp_path):
     check_refused(changed, VersionNotFound, "has no version 7; there are 1, 2, 3", version=7)
     check_refused(changed, VersionNotFound, "no earlier model of role 'A', roi 'B' is kept", RoiKey("A", "B"))
     assert not (changed / "A").exists()
-    fit(changed, 1, RoiKey("Once", "Fitted"))
+    store_memory(changed, 1, RoiKey("Once", "Fitted"))
     check_refused(changed, VersionNotFound, "not changed since", RoiKey("Once", "Fitted"))
 
 
 def test_roi_served_by_another_model_is_not_rolled_back_under_its_name(changed):
     """The refusal names the model that would be rolled back."""
     check_refused(changed, Conflict, "has no model of its own.*of role 'Master1', roi 'Pattern', layout", IN_RECIPE)
-    fit(changed, 3, RoiKey("Master1", "Keyed", "line 1", "lid"))
-    fit(changed, 4, RoiKey("Master1", "Keyed", "line 1", "lid"))
+    store_memory(changed, 3, RoiKey("Master1", "Keyed", "line 1", "lid"))
+    store_memory(changed, 4, RoiKey("Master1", "Keyed", "line 1", "lid"))
     without_key = RoiKey("Master1", "Keyed", "line 1")
     check_refused(changed, Conflict, "model_key 'lid'", without_key)
     write_memory(older_files(changed, "L2", RoiKey("Old", "Roi"))[0], unit_rows(4, 8, 0), (2, 2))
@@ -503,7 +468,7 @@ def test_rolling_back_to_the_newest_passes_over_those_that_are_damaged(changed, 
     """Damage in place, which the versions of the same memory bank share with the model: they are one file."""
     model = changed / "Master1" / "Pattern"
     if damage == "calibration":
-        fit(changed, 3)
+        store_memory(changed, 3)
         (model / ".versions" / "4" / "calib.json").write_text("{")
     elif damage == "gone":
         (model / ".versions" / "3" / "memory.npz").unlink()
@@ -511,8 +476,8 @@ def test_rolling_back_to_the_newest_passes_over_those_that_are_damaged(changed, 
         with (model / "memory.npz").open("r+b") as file:
             file.truncate(100)
     else:
-        calibrate(changed, 0.7)
-        fit(changed / "elsewhere", 5)
+        store_threshold(changed, 0.7)
+        store_memory(changed / "elsewhere", 5)
         (model / "memory.npz").write_bytes((changed / "elsewhere" / "Master1" / "Pattern" / "memory.npz").read_bytes())
     newest = ModelStore(changed).versions(KEY)[0][0].number
     with pytest.raises(StorageError, match=rf"of version {newest} is"):
@@ -570,7 +535,7 @@ def test_no_version_is_deleted_where_none_can_be_read(changed, version):
 def test_a_folder_with_the_greatest_number_that_there_is_stops_no_change(changed, number):
     (changed / "Master1" / "Pattern" / ".versions" / "1").rename(changed / "Master1" / "Pattern" / ".versions" / number)
     for seed in (3, 4, 5):
-        fit(changed, seed)
+        store_memory(changed, seed)
         assert served(changed) == (seed, None)
     assert len(listed(changed)) == 5
 
@@ -578,7 +543,7 @@ def test_a_folder_with_the_greatest_number_that_there_is_stops_no_change(changed
 def test_a_version_of_another_rois_model_is_refused(changed):
     shutil.copytree(changed / "Master1" / "Pattern", changed / "Copied" / "Pattern")
     check_refused(changed, IncompatibleMemory, "fitted for role 'Master1'", RoiKey("Copied", "Pattern"), 2)
-    fit(changed, 5, RoiKey("Copied", "Pattern"))
+    store_memory(changed, 5, RoiKey("Copied", "Pattern"))
     newest = listed(changed, RoiKey("Copied", "Pattern"))[0]
     assert newest == (3, "calibrate", None), "what was never served for this ROI is not kept"
 
@@ -601,7 +566,7 @@ def test_what_is_no_version_is_not_listed(changed, record):
         strange.mkdir()
         (strange / "version.json").write_text(record)
     assert listed(changed) == before
-    fit(changed, 3)
+    store_memory(changed, 3)
     assert listed(changed)[0] == (10, "fit", 0.6)
 
 

@@ -19,7 +19,7 @@ from backend.scores.drift_statistics import quantiles
 from backend.service import drift
 from backend.service.drift import DriftLog
 from backend.storage import ModelStore
-from tests.test_storage import KEY, memory_of
+from tests.factories import KEY, memory_of
 
 THRESHOLD = 0.6
 

@@ -20,7 +20,7 @@ from backend.service.roll_back import roll_back
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.test_storage import unit_rows
+from tests.factories import unit_rows
 
 KEY = RoiKey("Master1", "Pattern")
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}

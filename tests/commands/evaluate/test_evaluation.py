@@ -31,7 +31,7 @@ from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.conftest import SHARED
+from tests.factories import SHARED
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
 
