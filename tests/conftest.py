@@ -1,4 +1,4 @@
-"""What every test shares: the real weights, real inspection images and the real extractor."""
+"""What every test shares: the real weights, real images and the real extractor, a service, and models as stored."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,7 +14,10 @@ from backend.common.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.weights import CANONICAL_NAME, Weights, find_weights
-from tests.factories import SHARED
+from backend.patchcore import PatchCoreMemory
+from backend.service.inspection import InspectionService
+from backend.storage import ModelStore
+from tests.factories import KEY, SHARED, memory_of, store_memory, store_threshold
 
 _DATA_SETS = ("elpv_mono", "hazelnut", "magnetic_tile")
 
@@ -64,3 +67,33 @@ def images() -> list[npt.NDArray[np.uint8]]:
 def features(weights: Weights) -> DinoV2Features:
     """The extractor as the service runs it: OpenVINO, 448 pixels."""
     return DinoV2Features(OpenVinoRuntime(weights.path, 448), DEFAULT_MODEL, weights.sha256, 448)
+
+
+@pytest.fixture(scope="session")
+def small_features(weights: Weights) -> DinoV2Features:
+    """The extractor at 112 pixels, which is quick, for what does not depend on how good the scores are."""
+    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
+
+
+@pytest.fixture
+def service(features: DinoV2Features, tmp_path: Path) -> InspectionService:
+    """A service on a models folder of its own, with the module's own `features` where it has some."""
+    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
+
+
+@pytest.fixture
+def fitted_folder(tmp_path: Path) -> tuple[Path, PatchCoreMemory]:
+    """A models folder with one fitted ROI; its folder, its memory."""
+    memory = memory_of(1)
+    ModelStore(tmp_path).save_memory(KEY, memory, {"coreset_rate": 1.0})
+    return tmp_path / "Master1" / "Pattern", memory
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A models folder whose ROI was fitted, calibrated to 0.4, fitted anew and calibrated to 0.6."""
+    store_memory(tmp_path, 1, n_images=3, n_embeddings=60)
+    store_threshold(tmp_path, 0.4)
+    store_memory(tmp_path, 2)
+    store_threshold(tmp_path, 0.6)
+    return tmp_path

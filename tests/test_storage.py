@@ -49,15 +49,6 @@ from tests.factories import (
     write_memory,
 )
 
-
-@pytest.fixture
-def fitted_folder(tmp_path):
-    """A models folder with one fitted ROI; its folder, its memory."""
-    memory = memory_of(1)
-    ModelStore(tmp_path).save_memory(KEY, memory, {"coreset_rate": 1.0})
-    return tmp_path / "Master1" / "Pattern", memory
-
-
 # --- formats
 
 
@@ -969,11 +960,6 @@ def test_nothing_is_read_or_written_outside_the_models_folder(identifier, tmp_pa
 
 
 # --- what the service makes of a stored memory
-
-
-@pytest.fixture
-def service(features, tmp_path):
-    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
 
 
 def infer(service, images):

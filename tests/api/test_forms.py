@@ -3,36 +3,9 @@
 import json
 import tempfile
 
-import cv2
 import pytest
-from fastapi.testclient import TestClient
 
-from backend.app import create_app
-from backend.common.config import Settings
-from backend.service.inspection import InspectionService
-from backend.storage import ModelStore
-
-IDS = {"role_id": "Master1", "roi_id": "Pattern"}
-SCORES = {**IDS, "mm_per_px": 0.2, "ok_scores": [0.5]}
-
-
-@pytest.fixture
-def client(features, tmp_path):
-    settings = Settings(models_dir=tmp_path / "models")
-    service = InspectionService(settings, features, ModelStore(settings.models_dir))
-    with TestClient(create_app(settings, service), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-def crop(images):
-    return cv2.imencode(".png", images[0])[1].tobytes()
-
-
-def check_refusal(reply, status, words):
-    assert reply.status_code == status, reply.text
-    assert set(reply.json()) == {"error", "trace"}
-    assert words in reply.json()["error"]
+from tests.api.sending import IDS, SCORES, check_refusal, send_raw
 
 
 @pytest.mark.parametrize("name", ["=?é?q?a?=", "=?utf-9?q?a?=", "=?utf-8?b?a?="])
@@ -57,12 +30,6 @@ def test_recipe_of_more_than_1000_characters_is_refused_wherever_named(client, t
     assert not (tmp_path / "models").exists()
     assert client.post("/calibrate_ng", json=SCORES, headers={"X-Recipe-Id": longest}).status_code == 200
     assert client.get("/health", headers={"X-Recipe-Id": "R" * 30_000}).status_code == 200
-
-
-def send_raw(client, content, content_type="application/json", path="/calibrate_ng"):
-    """In pieces, without a length, as clients send it."""
-    pieces = (content[start : start + 50_000] for start in range(0, max(1, len(content)), 50_000))
-    return client.post(path, content=pieces, headers={"Content-Type": content_type} if content_type else {})
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"])

@@ -13,12 +13,6 @@ from backend.app import create_app
 from backend.common.config import Settings
 from backend.common.errors import WeightsError
 from backend.service.inspection import InspectionService
-from backend.storage import ModelStore
-
-
-@pytest.fixture
-def service(features, tmp_path):
-    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
 
 
 def wait_until(condition):

@@ -12,90 +12,14 @@ import pytest
 
 from backend.commands import fit as fit_command
 from backend.commands import scoring
-from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.roi_key import RoiKey
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service.calibrate import calibrate
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
-from backend.utils import NamedImage
-
-KEY = RoiKey("Master1", "Pattern")
-ROI = ("Master1", "Pattern", "--mm-per-px", "0.2")
-CIRCLE = '{"kind":"circle","cx":100,"cy":80,"r":60}'
-
-
-@pytest.fixture(scope="session")
-def features(weights):
-    """The extractor at 112 pixels, which is quick; nothing here depends on how good the scores are."""
-    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
-
-
-@pytest.fixture(scope="session")
-def bank(features, images, tmp_path_factory):
-    """A models folder with one ROI, fitted on one image and not calibrated."""
-    folder = tmp_path_factory.mktemp("models")
-    png = cv2.imencode(".png", images[0])[1].tobytes()
-    fit(
-        InspectionService(Settings(), features, ModelStore(folder)),
-        KEY,
-        [NamedImage("ok.png", lambda: png)],
-        mm_per_px=0.2,
-    )
-    return folder
-
-
-@pytest.fixture
-def work(bank, features, images, tmp_path, monkeypatch):
-    """A working folder with models/ and images in parts/, where commands use the loaded extractor."""
-    shutil.copytree(bank, tmp_path / "models")
-    for name, image in zip(["1.png", "2.jpg", "a/10.bmp", "a/1.png"], images[:4], strict=True):
-        (tmp_path / "parts" / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / "parts" / name), cv2.resize(image, (200, 160), interpolation=cv2.INTER_AREA))
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def opened(settings):
-        return InspectionService(settings, features, ModelStore(settings.models_dir))
-
-    monkeypatch.setattr(InspectionService, "open", opened)
-    return tmp_path
-
-
-PARTS = ["parts/1.png", "parts/2.jpg", "parts/a/1.png", "parts/a/10.bmp"]
-
-
-@pytest.fixture
-def run(work, command_line):
-    return command_line
-
-
-def service(work, features, **settings):
-    return InspectionService(Settings(**settings), features, ModelStore(work / "models"))
-
-
-def named(path):
-    return NamedImage(str(path), Path(path).read_bytes)
-
-
-def records(text):
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def without_ms(content):
-    """Records of a JSON lines or CSV file, but for the milliseconds."""
-    text = content.decode()
-    rows = records(text) if text.startswith("{") else list(csv.DictReader(text.splitlines()))
-    return [{name: value for name, value in row.items() if name != "ms"} for row in rows]
-
-
-def calibrated(work, features, threshold):
-    calibrate(service(work, features), KEY, [threshold], [], mm_per_px=0.2, area_mm2_thr=0.5)
+from tests.commands.parts import CIRCLE, PARTS, ROI, calibrated, named, records, service, without_ms
+from tests.factories import KEY
 
 
 class TestInfer:

@@ -10,17 +10,6 @@ from backend.commands.image_files import find_images, image_sha256, read_image
 from backend.common.errors import InvalidImage, InvalidRequest, StorageError, TooLarge
 
 
-@pytest.fixture
-def parts(tmp_path, monkeypatch):
-    """A folder as they come, below the working folder."""
-    names = ["10.png", "2.PNG", "1.jpg", "b/7.webp", "a/c/8.bmp", "a/9.jpeg", "notes.txt", "a/Thumbs.db", ".hidden.png"]
-    for name in [*names, ".cache/5.png"]:
-        (tmp_path / "parts" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "parts" / name).write_bytes(name.encode())
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "parts"
-
-
 def found(*paths):
     return list(find_images(paths)[0].values())
 

@@ -48,17 +48,6 @@ from tests.factories import (
     write_memory,
 )
 
-
-@pytest.fixture
-def changed(tmp_path):
-    """A models folder whose ROI was fitted, calibrated to 0.4, fitted anew and calibrated to 0.6."""
-    store_memory(tmp_path, 1, n_images=3, n_embeddings=60)
-    store_threshold(tmp_path, 0.4)
-    store_memory(tmp_path, 2)
-    store_threshold(tmp_path, 0.6)
-    return tmp_path
-
-
 # --- what is kept
 
 
@@ -600,11 +589,6 @@ def test_no_version_is_taken_for_a_model_or_for_an_older_backends_file(tmp_path,
 
 
 # --- what the service makes of it
-
-
-@pytest.fixture
-def service(features, tmp_path):
-    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
 
 
 def served_memory(service, seed):

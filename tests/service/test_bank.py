@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from backend.bank.images import BankImage, recorded_images, suspicious_images, thumbnail
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
 from backend.common.roi_key import RoiKey
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
 from backend.service import bank_report, explain
@@ -27,32 +25,12 @@ from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-
-KEY = RoiKey("Master1", "Pattern")
-
-
-@pytest.fixture(scope="module")
-def features(weights):
-    """The extractor at 112 pixels, which is quick; nothing here depends on how good the scores are."""
-    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
+from tests.factories import KEY, as_bmp, image_named
 
 
-@pytest.fixture
-def service(features, tmp_path):
-    return InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def parts(images):
-    """Six good images: real ones, and the same a little brighter."""
-    small = [cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA) for image in images[:3]]
-    every = [*small, *(cv2.convertScaleAbs(image, alpha=1.03, beta=2) for image in small)]
-    return [named(f"folder/{number}.png", image) for number, image in enumerate(every)]
-
-
-def named(name, image):
-    content = cv2.imencode(".png", image)[1].tobytes()
-    return NamedImage(name, lambda: content)
+@pytest.fixture(scope="session")
+def features(small_features):
+    return small_features
 
 
 def score(service, image, **more):
@@ -104,9 +82,9 @@ def test_every_embedding_of_the_bank_says_which_patch_it_is(service, features, p
 
 def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
     good = cv2.imdecode(np.frombuffer(parts[0].read(), np.uint8), cv2.IMREAD_COLOR)
-    alike = [named(f"{number}.png", cv2.convertScaleAbs(good, alpha=1 + number / 50)) for number in range(8)]
+    alike = [image_named(f"{number}.png", cv2.convertScaleAbs(good, alpha=1 + number / 50)) for number in range(8)]
     painted = cv2.circle(good.copy(), (80, 60), 25, (0, 0, 255), cv2.FILLED)
-    result = fit(service, KEY, [*alike, named("bad.png", painted)], mm_per_px=0.2)
+    result = fit(service, KEY, [*alike, image_named("bad.png", painted)], mm_per_px=0.2)
     assert [image.filename for image in result.suspicious] == ["bad.png"]
     report = bank_report.bank_report(service, KEY)
     assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png"]
@@ -313,7 +291,7 @@ class TestAppend:
 
     def test_images_that_add_no_patch_are_not_lost_unsaid_either(self, service, features, parts, monkeypatch):
         fit(service, KEY, parts[:1], mm_per_px=0.2)
-        copy = NamedImage("copy.png", lambda: reencoded(parts[0].read()))
+        copy = NamedImage("copy.png", lambda: as_bmp(parts[0].read()))
         elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
         base_of, asked = fit_module._base, []
 
@@ -332,14 +310,9 @@ class TestAppend:
         assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
 
 
-def reencoded(png):
-    """The same pixels in other bytes."""
-    return cv2.imencode(".bmp", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
-
-
 class TestExplain:
-    def explain(self, service, image, place=None, **more):
-        return explain.explain(service, KEY, image, mm_per_px=0.2, shape=None, place=place, with_pictures=True, **more)
+    def explain(self, service, image, point=None, **more):
+        return explain.explain(service, KEY, image, mm_per_px=0.2, shape=None, point=point, with_pictures=True, **more)
 
     def test_it_judges_as_an_inference_does(self, service, parts):
         fit(service, KEY, parts[:2], mm_per_px=0.2)

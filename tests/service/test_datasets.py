@@ -3,8 +3,6 @@
 import json
 import math
 
-import cv2
-import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -14,76 +12,31 @@ from backend.common.config import Settings
 from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
 from backend.common.roi_key import RoiKey
 from backend.disk import progress as runs_module
-from backend.disk.datasets import NewSample
 from backend.patchcore import PatchCoreMemory
-from backend.roi_mask import parse_shape
 from backend.service import datasets
 from backend.service.datasets import calibrate_stored, fit_stored, infer_stored
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
-from backend.service.judge import infer
-from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-
-KEY = RoiKey("Master1", "Pattern", "line 1")
-CIRCLE = '{"kind":"circle","cx":100,"cy":100,"r":90}'
+from tests.factories import IN_RECIPE, service_with
+from tests.service.stored import CIRCLE, score, store
 
 
 @pytest.fixture
 def service(features, tmp_path):
-    return InspectionService(Settings(models_dir=tmp_path, min_ok_samples=2), features, ModelStore(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def pngs(images):
-    small = [cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA) for image in images]
-    return [cv2.imencode(".png", image)[1].tobytes() for image in small]
-
-
-def store(service, label, contents, key=KEY, **metadata):
-    return service.datasets.add(key, label, [NewSample(lambda c=c: c, ".png", metadata) for c in contents])
+    return service_with(features, tmp_path, min_ok_samples=2)
 
 
 def calibrate(service, *, require_ng=True, **options):
     options = CalibrationOptions(**options)
-    return calibrate_stored(service, KEY, options, default_mm_per_px=0.2, require_ng=require_ng)
-
-
-def score(service, content, shape=None, percentile=None):
-    result = infer(
-        service,
-        KEY,
-        NamedImage("x.png", lambda: content),
-        Scoring(0.2, shape=parse_shape(shape), percentile=percentile),
-    )
-    return result.inference.score
-
-
-@pytest.fixture
-def fitted(service, pngs):
-    """Two OK images are stored, and a model that was fitted on other files of the same kind."""
-    store(service, "ok", pngs[:2])
-    fit(service, KEY, [NamedImage("x.bmp", lambda png=png: as_bmp(png)) for png in pngs[:2]], mm_per_px=0.2)
-    return service
-
-
-@pytest.fixture
-def fitted_on_its_own(service, pngs):
-    """Two OK images are stored, and the model was fitted on them."""
-    store(service, "ok", pngs[:2])
-    fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
-    return service
-
-
-def as_bmp(png):
-    return cv2.imencode(".bmp", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
+    return calibrate_stored(service, IN_RECIPE, options, default_mm_per_px=0.2, require_ng=require_ng)
 
 
 def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_its_own, pngs, monkeypatch):
     service = fitted_on_its_own
-    honest = [image.score(99) for image in recorded_images(service.fitted(KEY).metadata)]
+    honest = [image.score(99) for image in recorded_images(service.fitted(IN_RECIPE).metadata)]
     naive = [score(service, png) for png in pngs[:2]]
     assert min(honest) > max(naive)
     done = calibrate(service, require_ng=False)
@@ -109,9 +62,9 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
 def test_promise_has_a_condition_where_fitted_images_are_unknown(fitted_on_its_own, pngs):
     """The model does not say which images were in its fit, so the promise states the condition under which it holds."""
     service = fitted_on_its_own
-    found = service.fitted(KEY)
+    found = service.fitted(IN_RECIPE)
     kept = {name: value for name, value in found.metadata.items() if name not in ("images", "source")}
-    service.store.save_memory(KEY, PatchCoreMemory(found.memory.embeddings, found.memory.token_hw), kept)
+    service.store.save_memory(IN_RECIPE, PatchCoreMemory(found.memory.embeddings, found.memory.token_hw), kept)
     done = calibrate(service, require_ng=False)
     assert "if the scores are ok_scores of the fit, or of parts that were not in it" in done.calibration.promise.text
     assert done.warning is None or "not in the fit" not in done.warning
@@ -126,10 +79,10 @@ def test_copies_of_an_image_count_once(fitted, pngs):
 
 def test_another_mask_than_the_fits_is_another_score(service, pngs):
     names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
-    fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
-    honest = [image.score(99) for image in recorded_images(service.fitted(KEY).metadata)]
+    fit_stored(service, IN_RECIPE, mm_per_px=0.2, keep_all=False)
+    honest = [image.score(99) for image in recorded_images(service.fitted(IN_RECIPE).metadata)]
     assert calibrate(service, require_ng=False).calibration.threshold == choose_threshold(honest)
-    (service.datasets.folder(KEY) / "ok" / f"{names[0]}.json").write_text("{}")
+    (service.datasets.folder(IN_RECIPE) / "ok" / f"{names[0]}.json").write_text("{}")
     done = calibrate(service, require_ng=False)
     assert done.calibration.threshold == choose_threshold([score(service, pngs[0], None, 99), honest[1]])
     assert "not in the fit" in done.warning
@@ -139,15 +92,15 @@ def test_a_mask_that_cannot_be_used_leaves_the_images_of_a_fit_unscored(service,
     store(service, "ok", pngs[:1])
     store(service, "ok", pngs[1:2], shape_json='{"kind":"star"}')
     with capture_logs() as logged:
-        assert fit_stored(service, KEY, mm_per_px=0.2, keep_all=False).ok_scores is None
+        assert fit_stored(service, IN_RECIPE, mm_per_px=0.2, keep_all=False).ok_scores is None
     assert [line["event"] for line in logged if line["log_level"] == "warning"] == ["fit.images_not_scored"]
 
 
 def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitted_on_its_own, pngs, features, tmp_path):
     fitted = fitted_on_its_own
     sent = InspectionService(Settings(models_dir=tmp_path / "b"), features, ModelStore(tmp_path / "b"))
-    fit(sent, KEY, [NamedImage("x.png", lambda png=png: png) for png in pngs[:2]], mm_per_px=0.2)
-    assert fitted.store.memory_id(KEY) == sent.store.memory_id(KEY)
+    fit(sent, IN_RECIPE, [NamedImage("x.png", lambda png=png: png) for png in pngs[:2]], mm_per_px=0.2)
+    assert fitted.store.memory_id(IN_RECIPE) == sent.store.memory_id(IN_RECIPE)
     assert fitted.recipes.mm_per_px("line 1") == 0.2
 
 
@@ -160,7 +113,7 @@ def test_calibration_equals_that_of_scores_from_single_inferences(fitted, pngs):
     done = calibrate(fitted)
     assert done.calibration.threshold == choose_threshold(ok, ng)
     assert (done.calibration.n_ok, done.calibration.n_ng, done.failed) == (3, 2, [])
-    assert done.calibration.memory_id == fitted.store.memory_id(KEY)
+    assert done.calibration.memory_id == fitted.store.memory_id(IN_RECIPE)
     median = calibrate(fitted, score_percentile=50, area_mm2_thr=7.0)
     assert median.calibration.threshold == choose_threshold(
         [score(fitted, pngs[0], None, 50), score(fitted, pngs[1], None, 50), score(fitted, pngs[2], CIRCLE, 50)],
@@ -189,7 +142,7 @@ def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs,
 def test_no_score_outlives_the_memory_bank_that_it_was_made_with(fitted, pngs):
     store(fitted, "ng", pngs[3:4])
     first = calibrate(fitted)
-    fit(fitted, KEY, [NamedImage("x.png", lambda: pngs[4])], mm_per_px=0.2)
+    fit(fitted, IN_RECIPE, [NamedImage("x.png", lambda: pngs[4])], mm_per_px=0.2)
     second = calibrate(fitted)
     assert second.calibration.threshold != first.calibration.threshold
     assert second.calibration.threshold == choose_threshold(
@@ -201,17 +154,17 @@ def test_a_run_needs_a_place_in_the_queue(features, tmp_path, pngs):
     settings = Settings(models_dir=tmp_path, min_ok_samples=2, max_queue=1)
     service = InspectionService(settings, features, ModelStore(tmp_path))
     store(service, "ok", pngs[:2])
-    fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
+    fit_stored(service, IN_RECIPE, mm_per_px=0.2, keep_all=False)
     with service.inference_slot(), pytest.raises(Busy):
         calibrate(service, require_ng=False)
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
     with pytest.raises(InvalidRequest, match=r"0 OK images are stored .* a fit needs 2"):
-        fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
+        fit_stored(service, IN_RECIPE, mm_per_px=0.2, keep_all=False)
     with pytest.raises(MemoryNotFound):
         calibrate(service)
-    fit(service, KEY, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
+    fit(service, IN_RECIPE, [NamedImage("x.png", lambda: pngs[0])], mm_per_px=0.2)
     with pytest.raises(InvalidRequest, match="no OK images"):
         calibrate(service)
     store(service, "ok", pngs[:1])
@@ -228,13 +181,13 @@ def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, mo
     judge = datasets.judge
 
     def judge_while_somebody_fits(*arguments, **options):
-        fit(fitted, KEY, [NamedImage("x.png", lambda: pngs[3])], mm_per_px=0.2)
+        fit(fitted, IN_RECIPE, [NamedImage("x.png", lambda: pngs[3])], mm_per_px=0.2)
         return judge(*arguments, **options)
 
     monkeypatch.setattr(datasets, "judge", judge_while_somebody_fits)
     with pytest.raises(Conflict, match="fitted anew"):
         calibrate(fitted, require_ng=False)
-    assert fitted.fitted(KEY).calibration_state == "none"
+    assert fitted.fitted(IN_RECIPE).calibration_state == "none"
 
 
 def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs):
@@ -254,13 +207,13 @@ def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs
 
 
 def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
-    folder = fitted.datasets.folder(KEY) / "ok"
+    folder = fitted.datasets.folder(IN_RECIPE) / "ok"
     names = store(fitted, "ok", [pngs[0]] * 3, shape_json='{"kind":"star"}')
     (folder / names[1]).write_bytes(pngs[0][: len(pngs[0]) // 2])
     (folder / f"{names[1]}.json").write_text("{}")
     (folder / f"{names[2]}.json").write_text("{")
     seen = []
-    infer_stored(fitted, KEY, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    infer_stored(fitted, IN_RECIPE, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
     errors = [judged.error for judged in seen]
     assert errors[:2] == [None, None]
     assert "star" in errors[2]
@@ -272,7 +225,9 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
 def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
     monkeypatch.setattr(runs_module, "_LOG_EVERY_S", 0)
     with capture_logs() as logged:
-        infer_stored(fitted, KEY, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None)
+        infer_stored(
+            fitted, IN_RECIPE, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None
+        )
     (line,) = [line for line in logged if line["event"] == "infer_dataset.progress"]
     assert {name: line[name] for name in ("step", "done", "total")} == {"step": "score", "done": 1, "total": 2}
 
@@ -282,7 +237,7 @@ def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
     store(fitted, "ng", pngs[3:4], shape_json=json.loads(CIRCLE))
     store(fitted, "ng", pngs[3:4], shape_json="")
     seen = []
-    infer_stored(fitted, KEY, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    infer_stored(fitted, IN_RECIPE, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
     masked, also_masked, whole = (judged.result.inference for judged in seen)
     heatmaps = [judged.result.heatmap_png_base64 for judged in seen]
     assert masked.score == also_masked.score == score(fitted, pngs[3], CIRCLE)
@@ -326,4 +281,4 @@ def test_a_target_rate_moves_the_threshold(fitted, pngs):
     assert calibration.threshold == math.nextafter(largest, math.inf)
     assert calibration.promise.false_reject_rate_at_most is not None
     assert calibration.promise.escape_rate_at_most is not None
-    assert fitted.fitted(KEY).calibration.promise == calibration.promise, "it is stored"
+    assert fitted.fitted(IN_RECIPE).calibration.promise == calibration.promise, "it is stored"

@@ -3,7 +3,6 @@
 import importlib
 import json
 
-import cv2
 import pytest
 from safetensors.torch import save_file
 
@@ -21,18 +20,7 @@ from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-
-KEY = RoiKey("Master1", "Pattern")
-
-
-@pytest.fixture
-def named(images):
-    pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images]
-    return [NamedImage(f"{number}.png", lambda png=png: png) for number, png in enumerate(pngs)]
-
-
-def service_with(features, folder, **settings):
-    return InspectionService(Settings(models_dir=folder, **settings), features, ModelStore(folder))
+from tests.factories import KEY, service_with
 
 
 def write_calibration(folder, **values):

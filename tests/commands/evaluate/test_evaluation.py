@@ -1,14 +1,10 @@
 """`python -m backend evaluate` on a few real images, on the extractor that the tests share."""
 
 import base64
-import importlib.util
-import json
 import math
 import os
 import shutil
 from functools import partial
-from html.parser import HTMLParser
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,11 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from backend.commands.evaluate import evaluation, table
 from backend.commands.evaluate import page as report_page
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.roi_key import RoiKey
-from backend.features import DinoV2Features
 from backend.infer import to_image_grid
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory
 from backend.service.calibrate import calibrate
 from backend.service.fit import fit
@@ -31,107 +25,9 @@ from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.factories import SHARED
+from tests.commands.evaluate.reports import Page, results
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
-
-
-@pytest.fixture(scope="session")
-def features(weights):
-    """The extractor at 112 pixels, which is quick; nothing here depends on how good the scores are."""
-    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
-
-
-def sources():
-    """Real images: of training, good, defective, and the masks of these."""
-    nuts = SHARED / "data" / "hazelnut"
-    if nuts.is_dir():
-        train, good, bad = (sorted((nuts / place).iterdir()) for place in ("train/good", "test/good", "test/colour"))
-        masks = [nuts / "ground_truth" / "colour" / f"{path.stem}_mask.png" for path in bad[:3]]
-        return train[:4], good[:3], bad[:3], [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in masks]
-    package = importlib.util.find_spec("elpv_dataset")
-    assert package is not None, "pip install -r requirements/dev.txt"
-    data = Path(package.origin).parent / "data"
-    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
-    good = [data / name for name, probability, kind in rows if kind == "mono" and float(probability) == 0]
-    bad = [data / name for name, probability, kind in rows if kind == "mono" and float(probability) == 1][:3]
-    masks = []
-    for path in bad:  # cracked cells come without masks: what is darkest will do
-        cell = cv2.GaussianBlur(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (0, 0), 4)
-        masks.append(255 * (cell <= np.quantile(cell, 0.1)).astype(np.uint8))
-    return good[:4], good[4:7], bad, masks
-
-
-@pytest.fixture(scope="session")
-def pristine(tmp_path_factory):
-    """A data set in MVTec layout: 4 good images to fit on, 3 good ones, and 3 defective ones of two types."""
-    folder = tmp_path_factory.mktemp("sets") / "part"
-    train, good, bad, masks = sources()
-    for place, images in (("train/good", train), ("test/good", good), ("test/a", bad[:2]), ("test/b", bad[2:])):
-        (folder / place).mkdir(parents=True)
-        for number, path in enumerate(images):
-            image = cv2.imread(str(path))
-            cv2.imwrite(str(folder / place / f"{number}.png"), image)
-    for name, mask in zip(("a/0", "a/1", "b/0"), masks, strict=True):
-        path = folder / "ground_truth" / f"{name}_mask.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), mask)
-    return folder
-
-
-@pytest.fixture
-def part(pristine, features, tmp_path, monkeypatch):
-    """A copy of the data set as part/ in the working folder, where commands use the loaded extractor."""
-    shutil.copytree(pristine, tmp_path / "part")
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "open_features", lambda settings: (features, None))
-    return tmp_path / "part"
-
-
-@pytest.fixture
-def run(part, command_line):
-    """Runs `evaluate`; gives its exit status, stdout and stderr."""
-
-    return partial(command_line, "evaluate")
-
-
-def results(folder):
-    def refuse(name):
-        raise AssertionError(f"{name} is no JSON")
-
-    return json.loads((folder / "results.json").read_text(), parse_constant=refuse)
-
-
-class Page(HTMLParser):
-    """A report as a browser reads it."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.open, self.texts, self.attributes = [], [], [], []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert not self.open, "every tag is closed"
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attributes]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        self.texts.append(text)
 
 
 class TestResults:

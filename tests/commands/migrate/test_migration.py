@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import memory_file
@@ -19,19 +19,13 @@ from backend.disk.datasets import DatasetStore
 from backend.disk.layout import current_files, dataset_folder
 from backend.disk.older_layouts import ids_of_stem
 from backend.disk.recipes import RecipeStore
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
 PLAIN = RoiKey("Master1", "Pattern")
+
+
 RECIPE = RoiKey("Master1", "Pattern", "line 1")
-
-
-@pytest.fixture(scope="session")
-def features(weights):
-    """The extractor at 112 pixels, which is quick; nothing here depends on how good the scores are."""
-    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,16 @@
+"""Requests as odd clients send them, and what their refusals look like."""
+
+IDS = {"role_id": "Master1", "roi_id": "Pattern"}
+SCORES = {**IDS, "mm_per_px": 0.2, "ok_scores": [0.5]}
+
+
+def check_refusal(reply, status, words):
+    assert reply.status_code == status, reply.text
+    assert set(reply.json()) == {"error", "trace"}
+    assert words in reply.json()["error"]
+
+
+def send_raw(client, content, content_type="application/json", path="/calibrate_ng"):
+    """In pieces, without a length, as clients send it."""
+    pieces = (content[start : start + 50_000] for start in range(0, max(1, len(content)), 50_000))
+    return client.post(path, content=pieces, headers={"Content-Type": content_type} if content_type else {})
