@@ -1,6 +1,7 @@
 """Builders that several test modules share: ids, memory banks, models as they are stored, images, services."""
 
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -187,3 +188,25 @@ def refusing(monkeypatch, owner, name, number, when=lambda *_: True):
         return call(*arguments, **options)
 
     monkeypatch.setattr(owner, name, refused)
+
+
+def write_calibration(root, **values):
+    """A calibration of KEY as somebody else may have written it."""
+    (root / "Master1" / "Pattern" / "calib.json").write_text(json.dumps(values))
+
+
+def memory_id(root):
+    return ModelStore(root).memory_id(KEY)
+
+
+def tampered(service, **changes):
+    """The memory file of KEY with some of its arrays replaced, or its images described otherwise."""
+    path = service.settings.models_dir / "Master1" / "Pattern" / "memory.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    described = changes.pop("images", None)
+    if described is not None:
+        metadata = json.loads(str(arrays["metadata"]))
+        metadata["images"] = [{**image, **described} for image in metadata["images"]]
+        changes["metadata"] = np.array(json.dumps(metadata))
+    np.savez(path, **{**arrays, **changes})
