@@ -1,21 +1,19 @@
+"""Image bytes and the pixels that they mean, percentiles, and areas in millimetres and pixels."""
+
 import base64
 import io
-import os
 import struct
 import time
 import warnings
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from backend.common import files
 from backend.common.config import Settings
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
-from backend.common.files import make_folder, read_small, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
@@ -35,14 +33,29 @@ from backend.utils import (
 from harness.hostile_files import jpeg_of_many_scans
 
 LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=1_000_000)
+
+
 ORIENTATION = 0x0112
 
+
 random = np.random.default_rng(11)
+
+
 RGB = random.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+
+
 GREY = random.integers(0, 256, (30, 50), dtype=np.uint8)
+
+
 ALPHA = random.integers(0, 256, (30, 50), dtype=np.uint8)
+
+
 GREY_RGB = np.repeat(GREY[..., None], 3, axis=2)
+
+
 PALETTE = Image.fromarray(RGB).quantize(64)
+
+
 PALETTE_RGB = np.array(PALETTE.convert("RGB"))
 
 
@@ -148,6 +161,8 @@ def test_a_jpeg_decodes_to_what_another_decoder_makes_of_it():
 
 
 SMOOTH = cv2.resize(RGB, (200, 120), interpolation=cv2.INTER_CUBIC)
+
+
 WHOLE = {
     "PNG": saved(SMOOTH),
     "JPEG": saved(SMOOTH, "JPEG"),
@@ -248,14 +263,6 @@ def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
     assert time.perf_counter() - begin < 0.5
 
 
-def test_a_small_file_is_read_and_a_large_one_is_not(tmp_path):
-    file = tmp_path / "calib.json"
-    file.write_bytes(b"12345")
-    assert read_small(file, 5) == b"12345"
-    with pytest.raises(ValueError, match=r"calib\.json is larger than 4 bytes"):
-        read_small(file, 4)
-
-
 @pytest.mark.parametrize("size", [(1000, 1000), (1_000_000, 1), (9_500, 9_500), (15_000, 13_000), (20_000, 20_000)])
 def test_the_pixel_limit_is_the_configured_one_and_no_other(size):
     # 9,500² and above are where Pillow warns, and 15,000 × 13,000 where it refuses by itself.
@@ -313,6 +320,8 @@ def adversarial(values):
 
 
 noise = random.random((300, 400), np.float32)
+
+
 MAPS = {
     "smooth": cv2.resize(random.random((32, 32), np.float32), (700, 500), interpolation=cv2.INTER_LINEAR),
     "noise": noise,
@@ -346,40 +355,6 @@ def test_areas_convert_between_millimetres_and_pixels():
     assert px2_to_mm2(mm2_to_px2(3.7, 0.031), 0.031) == pytest.approx(3.7)
 
 
-def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
-    file = tmp_path / "calib.json"
-    write_atomic({file: b"old"})
-    write_atomic({file: b"new and longer"})
-    assert file.read_bytes() == b"new and longer"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_else(tmp_path, monkeypatch, step):
-    file = tmp_path / "calib.json"
-    file.write_bytes(b"old")
-    other = tmp_path / "other.json"
-
-    def fail(*_arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(*((os, "fsync", fail) if step == "fsync" else (Path, "replace", fail)))
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic({file: b"new", other: b"new"})
-    monkeypatch.undo()
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    steps = []
-    real_fsync, real_replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("sync"), real_fsync(handle))[1])
-    monkeypatch.setattr(Path, "replace", lambda old, new: (steps.append(new.name), real_replace(old, new))[1])
-    write_atomic({tmp_path / "index.faiss": b"index", tmp_path / "memory.npz": b"memory"})
-    assert steps[:4] == ["sync", "sync", "index.faiss", "memory.npz"], "and the last name commits the others"
-
-
 def test_16_bit_palette_and_alpha_images_score_as_plain_8_bit_rgb(features, images, tmp_path):
     """Grey images, of 8 or 16 bits, score as the same grey in RGB, and transparency has no effect."""
     service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
@@ -403,13 +378,3 @@ def test_16_bit_palette_and_alpha_images_score_as_plain_8_bit_rgb(features, imag
     assert score(saved(grey)) == plain_grey
     assert score(png_of_16_bits(grey[..., None], 0)) == plain_grey
     assert score(saved(palette, transparency=bytes(32))) == score(saved(np.array(palette.convert("RGB"))))
-
-
-def test_new_folders_are_on_the_disk_before_anything_is_written_into_them(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(files, "sync_folder", synced.append)
-    make_folder(tmp_path / "role" / "roi")
-    assert (tmp_path / "role" / "roi").is_dir()
-    assert set(synced) == {tmp_path, tmp_path / "role"}, "each in the folder that names it"
-    make_folder(tmp_path / "role" / "roi")
-    assert len(synced) == 2, "once"

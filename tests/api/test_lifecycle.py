@@ -1,6 +1,5 @@
 """What the service answers while it starts, where it could not load, and when it is about to end."""
 
-import json
 import threading
 import time
 
@@ -107,13 +106,6 @@ def test_below_a_root_path_the_same_questions_are_answered_in_every_state(monkey
         assert client.post("/api/openapi.json").headers["allow"] == "GET, HEAD"
 
 
-def test_a_probe_may_ask_for_the_head_alone(service):
-    with TestClient(create_app(service.settings, service)) as client:
-        for path in ("/health", "/ready"):
-            reply = client.head(path)
-            assert (reply.status_code, reply.content) == (200, b"")
-
-
 def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
     monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]
@@ -157,18 +149,3 @@ def test_what_cannot_be_counted_is_left_out_of_health_rather_than_old(service, m
             wait_until(lambda: both & client.get("/health").json().keys() == {counted})
             wait_until(lambda: len(failures) > 2)
         wait_until(lambda: both <= client.get("/health").json().keys())
-
-
-def test_a_stored_memory_says_its_id_without_its_embeddings_being_read(service, images, tmp_path):
-    store = service.store
-    assert store.count_stale() == 0
-    with TestClient(create_app(service.settings, service)) as client:
-        png = cv2.imencode(".png", images[0])[1].tobytes()
-        ids = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2}
-        client.post("/fit_ok", data=ids, files={"images": ("a.png", png, "image/png")})
-    (tmp_path / "Master1" / "Pattern" / "calib.json").write_text(json.dumps({"threshold": 0.5, "memory_id": "another"}))
-    assert store.count_stale() == 1
-    (tmp_path / "Old" / "Roi").mkdir(parents=True)
-    (tmp_path / "Old" / "Roi" / "memory.npz").write_bytes(b"damaged")
-    (tmp_path / "Old" / "Roi" / "calib.json").write_text('{"threshold": 0.5}')
-    assert store.count_stale() == 1, "what says no id is not judged"

@@ -1,13 +1,17 @@
 """Which calibrations no longer apply: counted in every folder, without reading twice what did not change."""
 
 import errno
+import json
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
+from starlette.testclient import TestClient
 
+from backend.app import create_app
 from backend.common.roi_key import RoiKey
 from backend.disk import candidates, stale
 from backend.storage import ModelStore
@@ -132,3 +136,18 @@ def test_stale_calibrations_in_an_unreadable_folder_are_not_taken_for_none(fitte
     closed.add(tmp_path / "Master1")
     with pytest.raises(PermissionError):
         store.count_stale()
+
+
+def test_a_stored_memory_says_its_id_without_its_embeddings_being_read(service, images, tmp_path):
+    store = service.store
+    assert store.count_stale() == 0
+    with TestClient(create_app(service.settings, service)) as client:
+        png = cv2.imencode(".png", images[0])[1].tobytes()
+        ids = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2}
+        client.post("/fit_ok", data=ids, files={"images": ("a.png", png, "image/png")})
+    (tmp_path / "Master1" / "Pattern" / "calib.json").write_text(json.dumps({"threshold": 0.5, "memory_id": "another"}))
+    assert store.count_stale() == 1
+    (tmp_path / "Old" / "Roi").mkdir(parents=True)
+    (tmp_path / "Old" / "Roi" / "memory.npz").write_bytes(b"damaged")
+    (tmp_path / "Old" / "Roi" / "calib.json").write_text('{"threshold": 0.5}')
+    assert store.count_stale() == 1, "what says no id is not judged"

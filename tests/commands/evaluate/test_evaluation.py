@@ -1,19 +1,14 @@
-"""`python -m backend evaluate` on a few real images, on the extractor that the tests share."""
+"""An evaluation of a few real images, beside what the service and scikit-learn make of them."""
 
-import base64
 import math
-import os
 import shutil
-from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from backend.commands.evaluate import evaluation, table
-from backend.commands.evaluate import page as report_page
-from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
+from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure
 from backend.common.config import Settings
 from backend.common.roi_key import RoiKey
 from backend.infer import to_image_grid
@@ -26,8 +21,6 @@ from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.commands.evaluate.reports import Page, results
-
-HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
 
 
 class TestResults:
@@ -207,195 +200,3 @@ class TestFewShots:
         status, _, err = run("part", "--shots", "2,5")
         assert status == 2
         assert "--shots 5: part has 4 training images" in err
-
-
-class TestCommand:
-    def test_nothing_is_read_or_written_in_the_models_folder(self, run, tmp_path, monkeypatch):
-        monkeypatch.setenv("MODELS_DIR", str(tmp_path / "models"))
-        assert run("part")[0] == 0
-        assert not (tmp_path / "models").exists()
-        assert {path.name for path in tmp_path.iterdir()} == {"part", "evaluation-part"}
-
-    def test_it_prints_a_row_for_all_defects_and_each_type(self, run):
-        _, out, err = run("part")
-        table = out.split("\n\n")[1].splitlines()
-        assert [line.split()[0] for line in table[2:]] == ["all", "a", "b"]
-        assert len({len(line) for line in table}) == 1, "aligned"
-        assert "95 % bootstrap intervals of the other measures" in out.splitlines()[-1]
-        assert "wrote evaluation-part/report.html and evaluation-part/results.json" in err
-
-    @pytest.mark.parametrize(
-        ("break_it", "status", "message"),
-        [
-            (lambda part: shutil.rmtree(part / "train"), 2, "train/good: no such folder"),
-            (lambda part: (part / "test/b").rename(part / "test/all"), 2, "part: rename the folder test/all"),
-            (lambda part: (part / "test/a/0.png").write_text("no image"), 1, "part/test/a/0.png: this is not an"),
-            (
-                lambda part: cv2.imwrite(str(part / "ground_truth/b/0_mask.png"), np.ones((3, 4), np.uint8)),
-                2,
-                "part/ground_truth/b/0_mask.png: the mask has 4x3 pixels, its image part/test/b/0.png has",
-            ),
-            (
-                lambda part: (part / "train/good/3.png").write_bytes((part / "train/good/3.png").read_bytes()[:999]),
-                1,
-                "part/train/good/3.png: the image cannot be decoded",
-            ),
-        ],
-    )
-    def test_what_cannot_be_used_is_named_and_nothing_is_written(self, run, part, tmp_path, break_it, status, message):
-        break_it(part)
-        found = run("part")
-        assert found[0] == status
-        assert message in found[2]
-        assert "Traceback" not in found[2]
-        assert not (tmp_path / "evaluation-part").exists()
-
-    @pytest.mark.parametrize(
-        ("option", "value", "wrong"),
-        [
-            ("--percentile", "0", "'0' is no number"),
-            ("--percentile", "x", "'x' is no number"),
-            ("--shots", "0", "'0' is no whole number"),
-            ("--shots", "1,", "'' is no whole number"),
-            ("--seeds", "a", "'a' is no whole number"),
-        ],
-    )
-    def test_an_option_that_cannot_be_used_is_named(self, run, option, value, wrong):
-        status, _, err = run("part", option, value)
-        assert status == 2
-        assert f"argument {option}: {wrong}" in err
-
-    def test_a_folder_that_cannot_be_made_stops_it_before_anything_is_computed(self, run, part, monkeypatch):
-        monkeypatch.setattr(evaluation, "evaluate", None)
-        status, _, err = run("part", "--out", part / "test/a/0.png" / "out")
-        assert status == 2
-        assert "the folder cannot be made" in err
-
-    def test_a_folder_that_was_there_stays_whatever_fails(self, run, part, tmp_path):
-        (tmp_path / "mine").mkdir()
-        assert run("nowhere", "--out", "mine")[0] == 2
-        assert (tmp_path / "mine").is_dir()
-
-    def test_names_that_are_no_utf_8_are_written_with_escapes(self, run, part, tmp_path):
-        odd = os.fsdecode(b"kr\xe4tzer")
-        (part / "test/b").rename(part / "test" / odd)
-        (part / "ground_truth/b").rename(part / "ground_truth" / odd)
-        (part / "test" / odd / "0.png").rename(part / "test" / odd / f"{odd}.png")
-        (part / "ground_truth" / odd / "0_mask.png").rename(part / "ground_truth" / odd / f"{odd}_mask.png")
-        part.rename(tmp_path / os.fsdecode(b"tei\xdfl"))
-        status, table, err = run(os.fsdecode(b"tei\xdfl"), "--out", "out")
-        assert (status, "Traceback" in err) == (0, False)
-        assert "kr\\udce4tzer" in table
-        (found,) = results(tmp_path / "out")["categories"]
-        assert found["groups"][2]["name"] == odd
-        assert found["images"][-1]["name"] == f"{odd}/{odd}.png"
-        assert "kr\\udce4tzer/kr\\udce4tzer.png" in Page(tmp_path / "out" / "report.html").texts
-
-    def test_an_image_that_is_deleted_meanwhile_costs_the_page_alone(self, run, part, tmp_path, monkeypatch):
-        evaluate = evaluation.evaluate
-
-        def and_delete(*given, **options):
-            found = evaluate(*given, **options)
-            (part / "test/b/0.png").unlink()
-            return found
-
-        monkeypatch.setattr(evaluation, "evaluate", and_delete)
-        (tmp_path / "evaluation-part").mkdir()
-        (tmp_path / "evaluation-part" / "report.html").write_text("of an earlier evaluation")
-        status, table, err = run("part")
-        assert status == 1
-        assert "part/test/b/0.png" in err
-        assert "wrote evaluation-part/results.json, but not report.html" in err
-        assert "image AUROC" in table
-        assert len(results(tmp_path / "evaluation-part")["categories"][0]["images"]) == 6
-        assert not (tmp_path / "evaluation-part" / "report.html").exists()
-
-    def test_a_full_disk_ends_it_with_a_sentence(self, run, monkeypatch, tmp_path):
-        monkeypatch.setattr(evaluation, "_spill_file", partial(open, "/dev/full", "r+b", buffering=0))
-        status, _, err = run("part", "--shots", "1")
-        assert status == 1
-        assert "they cannot be written (No space left on device); set TMPDIR" in err
-        assert not (tmp_path / "evaluation-part").exists()
-
-    def test_ctrl_c_ends_it_with_one_sentence_and_without_results(self, run, features, monkeypatch, tmp_path):
-        def interrupted(_pixels):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(features.runtime, "forward", interrupted)
-        status, out, err = run("part", "--shots", "1")
-        assert (status, out) == (130, "")
-        assert err.endswith("stopped; nothing was written\n")
-        assert not (tmp_path / "evaluation-part").exists()
-
-
-class TestPage:
-    def test_it_needs_nothing_from_anywhere(self, run, tmp_path):
-        run("part", "--shots", "1")
-        page = Page(tmp_path / "evaluation-part" / "report.html")
-        linked = {value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "poster")}
-        assert linked
-        assert all(value.startswith(("data:image/jpeg;base64,", "#")) for value in linked)
-        assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
-        text = "".join(page.texts)
-        assert not any(way in text for way in ("http:", "https:", "@import", "url(", "fetch(", "XMLHttp"))
-        policy = next(value for _, name, value in page.attributes if name == "content" and "default-src" in value)
-        assert policy.startswith("default-src 'none'"), "and a browser would see to it"
-
-    def test_names_of_files_and_folders_are_text(self, run, part, tmp_path):
-        (part / "test/good/0.png").rename(part / "test/good" / HOSTILE)
-        (part / "test/b").rename(part / "test" / '"><script>alert(2)<')
-        (part / "ground_truth/b").rename(part / "ground_truth" / '"><script>alert(2)<')
-        part.rename(tmp_path / "<b>part & parcel")
-        assert run("<b>part & parcel", "--out", "out")[0] == 0
-        page = Page(tmp_path / "out" / "report.html")
-        assert page.tags.count("script") == 1
-        assert "b" in page.tags, "of the page's own"
-        assert not any(name.startswith("on") for _, name, _ in page.attributes)
-        assert f"good/{HOSTILE}" in page.texts
-        assert '"><script>alert(2)<' in page.texts
-        assert "Evaluation of <b>part & parcel" in page.texts
-        assert ("option", "value", 'defect:"><script>alert(2)<') in page.attributes
-
-    def test_every_image_has_three_small_pictures_and_what_it_is_sorted_by(self, run, tmp_path):
-        run("part")
-        page = Page(tmp_path / "evaluation-part" / "report.html")
-        pictures = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
-        assert len(pictures) == 6 * 3
-        for picture in pictures:
-            content = base64.b64decode(picture.partition(",")[2], validate=True)
-            assert max(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[:2]) == 256
-        (found,) = results(tmp_path / "evaluation-part")["categories"]
-        shown = [float(value) for _, name, value in page.attributes if name == "data-score"]
-        assert shown == [image["score"] for image in found["images"]]
-        verdicts = [value for _, name, value in page.attributes if name == "data-verdict"]
-        n_wrong = found["false_rejects"]["count"] + found["groups"][0]["escapes"]["count"]
-        assert sum(verdict != "" for verdict in verdicts) == n_wrong
-
-    def test_page_of_many_images_shows_those_judged_wrongly_or_nearly_so(self, run, tmp_path, monkeypatch):
-        monkeypatch.setattr(report_page, "_MOST_PICTURES", 3)
-        run("part")
-        (found,) = results(tmp_path / "evaluation-part")["categories"]
-
-        def distance(image):
-            wrong = image["rejected"] != (image["defect"] != "good")
-            return not wrong, abs(image["score"] - found["threshold"])
-
-        expected = {image["score"] for image in sorted(found["images"], key=distance)[:3]}
-        page = Page(tmp_path / "evaluation-part" / "report.html")
-        assert {float(value) for _, name, value in page.attributes if name == "data-score"} == expected
-        assert any("3 of 6: those judged wrongly" in text for text in page.texts)
-
-    def test_without_a_threshold_images_of_all_kinds_are_shown(self, run, part, tmp_path, monkeypatch):
-        monkeypatch.setattr(report_page, "_MOST_PICTURES", 3)
-        for number in (1, 2, 3):
-            (part / f"train/good/{number}.png").unlink()
-        run("part")
-        (found,) = results(tmp_path / "evaluation-part")["categories"]
-        page = Page(tmp_path / "evaluation-part" / "report.html")
-        shown = {float(value) for _, name, value in page.attributes if name == "data-score"}
-        assert shown == {found["images"][place]["score"] for place in (0, 2, 4)}
-        assert any("3 of 6: at even steps" in text for text in page.texts)
-
-    def test_rates_and_their_bounds_have_the_same_digits(self):
-        assert table.share(Rate(0, 800)) == "0 of 800 (0.0 %, 0.0 to 0.5 %)"
-        assert table.share(Rate(3, 2000)) == "3 of 2000 (0.1 %, 0.0 to 0.4 %)"

@@ -1,113 +1,29 @@
-"""A memory bank over its life: honest scores at the fit, suspicious images, further images, what it was built from."""
+"""Further images for a bank that there is: what is added, what stays, and what is refused."""
 
-import base64
-import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from backend.bank.images import BankImage, recorded_images, suspicious_images, thumbnail
-from backend.common.config import Settings
-from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, InvalidShape, MemoryNotFound, TooLarge
+from backend.bank.images import recorded_images
+from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, MemoryNotFound, TooLarge
 from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
-from backend.service import bank_report, explain
+from backend.service import bank_report
 from backend.service import fit as fit_module
 from backend.service.calibrate import calibrate
-from backend.service.datasets import fit_stored, store_images
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
-from backend.service.judge import infer
-from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.factories import KEY, as_bmp, image_named
+from tests.factories import KEY, as_bmp
 
 
 @pytest.fixture(scope="session")
 def features(small_features):
     return small_features
-
-
-def score(service, image, **more):
-    return infer(service, KEY, image, Scoring(0.2, **more)).inference.score
-
-
-def test_image_score_is_that_of_a_fit_without_it_if_all_patches_are_kept(service, parts):
-    """The score that a fit gives an image is that by a bank of the other images, with or without a mask."""
-    circle = Circle(kind="circle", cx=80, cy=60, r=40)
-    whole = fit(service, KEY, parts, mm_per_px=0.2, keep_all=True)
-    masked = fit(service, KEY, parts, mm_per_px=0.2, keep_all=True, shapes=[circle] * len(parts))
-    for number, part in enumerate(parts):
-        fit(service, KEY, [*parts[:number], *parts[number + 1 :]], mm_per_px=0.2, keep_all=True)
-        # Distances of 0.04 come from products that are off by 1e-6.
-        assert whole.ok_scores[number] == pytest.approx(score(service, part), abs=5e-5)
-        assert masked.ok_scores[number] == pytest.approx(score(service, part, shape=circle), abs=5e-5)
-
-
-def test_mask_that_selects_nothing_fails_the_fit_before_it_costs_time(service, parts):
-    outside = Circle(kind="circle", cx=900, cy=900, r=4)
-    with pytest.raises(InvalidShape):
-        fit(service, KEY, parts, mm_per_px=0.2, shapes=[None] * 5 + [outside])
-    assert service.store.memory_id(KEY) is None
-
-
-def test_one_image_has_no_honest_score(service, parts):
-    assert fit(service, KEY, parts[:1], mm_per_px=0.2).ok_scores is None
-
-
-def test_scores_are_stored_with_the_memory_for_several_percentiles(service, parts):
-    result = fit(service, KEY, parts, mm_per_px=0.2)
-    images = recorded_images(service.fitted(KEY).metadata)
-    assert [image.name for image in images] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
-    assert [image.score(99) for image in images] == result.ok_scores
-    for image in images:
-        assert (image.height, image.width) == (120, 160)
-        values = [image.score(percentile) for percentile in (95, 98, 99, 99.5, 99.9, 100)]
-        assert values == sorted(values)
-
-
-def test_every_embedding_of_the_bank_says_which_patch_it_is(service, features, parts):
-    fit(service, KEY, parts, mm_per_px=0.2)
-    memory = service.fitted(KEY).memory
-    rows = np.concatenate(
-        [features.extract(cv2.imdecode(np.frombuffer(part.read(), np.uint8), 1))[0] for part in parts]
-    )
-    np.testing.assert_allclose(memory.embeddings, l2_normalize(rows)[memory.patches], atol=1e-5)
-
-
-def test_a_defective_image_among_the_good_ones_is_suspicious(service, parts):
-    good = cv2.imdecode(np.frombuffer(parts[0].read(), np.uint8), cv2.IMREAD_COLOR)
-    alike = [image_named(f"{number}.png", cv2.convertScaleAbs(good, alpha=1 + number / 50)) for number in range(8)]
-    painted = cv2.circle(good.copy(), (80, 60), 25, (0, 0, 255), cv2.FILLED)
-    result = fit(service, KEY, [*alike, image_named("bad.png", painted)], mm_per_px=0.2)
-    assert [image.filename for image in result.suspicious] == ["bad.png"]
-    report = bank_report.bank_report(service, KEY)
-    assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png"]
-    assert sum(entry.n_kept for entry in report.entries) == len(report.fitted.memory.embeddings)
-
-
-def test_images_that_were_sent_twice_score_as_if_they_were_sent_once(service, parts):
-    twice = fit(service, KEY, parts[:3] * 2, mm_per_px=0.2, keep_all=True).ok_scores
-    once = fit(service, KEY, parts[:3], mm_per_px=0.2, keep_all=True).ok_scores
-    assert twice == pytest.approx(once * 2, abs=1e-6)
-    appended = fit(service, KEY, parts[:3], mm_per_px=0.2, append=True).ok_scores
-    assert appended == pytest.approx(once, abs=1e-6)
-    assert fit(service, KEY, parts[:1] * 2, mm_per_px=0.2).ok_scores is None
-
-
-def test_too_few_or_unscored_images_are_not_suspected():
-    images = [BankImage(f"{n}.png", f"{n}", 1, 1, 0, None, {"99": 0.5}) for n in range(4)] + [
-        BankImage("x.png", "x", 1, 1, 0, None, {})
-    ]
-    assert suspicious_images([*images, BankImage("y.png", "y", 1, 1, 0, None, {"98": 2.0})], 99) == []
-    assert [
-        found.index for found in suspicious_images([BankImage("z.png", "z", 1, 1, 0, None, {"99": 0.9})], 99, images)
-    ] == [0]
 
 
 class TestAppend:
@@ -308,149 +224,3 @@ class TestAppend:
             fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before, "the copy added nothing"
         assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
-
-
-class TestExplain:
-    def explain(self, service, image, point=None, **more):
-        return explain.explain(service, KEY, image, mm_per_px=0.2, shape=None, point=point, with_pictures=True, **more)
-
-    def test_it_judges_as_an_inference_does(self, service, parts):
-        fit(service, KEY, parts[:2], mm_per_px=0.2)
-        calibrate(service, KEY, [0.1], [], mm_per_px=0.2, area_mm2_thr=0)
-        found, inferred = self.explain(service, parts[2]), infer(service, KEY, parts[2], Scoring(0.2))
-        assert found.result.inference == inferred.inference
-        assert found.result.decision == inferred.decision == "ng"
-        assert len(found.reasons) == min(8, len(inferred.inference.regions))
-
-    def test_pictures_show_the_good_image_where_it_was_kept(self, service, parts):
-        widths = []
-        for thumbnails in (False, True):
-            fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=thumbnails)
-            found = self.explain(service, parts[2], (10, 10))
-            picture = cv2.imdecode(np.frombuffer(base64.b64decode(found.pictures[0]), np.uint8), 1)
-            widths.append(picture.shape[1])
-            assert found.reasons[0].image.name in ("0.png", "1.png")
-        assert widths[1] == 2 * widths[0] + 8
-
-    def test_stored_images_are_shown_and_a_damaged_one_is_not(self, features, tmp_path, parts):
-        # Room for one image at a time: who held the one that was sent while it asks for another would wait for ever.
-        settings = Settings(models_dir=tmp_path, max_pixels=160 * 120 + 1, min_ok_samples=2)
-        service = InspectionService(settings, features, ModelStore(tmp_path))
-        names = store_images(service, KEY, "ok", parts[:2], [])
-        fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
-        with ThreadPoolExecutor(4) as pool:
-            runs = [pool.submit(self.explain, service, parts[2], (10, 10)) for _ in range(8)]
-            widths = {self.width(run.result(timeout=60).pictures[0]) for run in runs}
-        assert widths == {2 * 384 + 8}
-        for name in names:
-            path = service.datasets.folder(KEY) / "ok" / name
-            path.write_bytes(path.read_bytes()[:200])
-        assert self.width(self.explain(service, parts[2], (10, 10)).pictures[0]) == 384
-
-    def width(self, picture):
-        return cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR).shape[1]
-
-    def test_a_place_outside_the_image_is_refused(self, service, parts):
-        fit(service, KEY, parts[:2], mm_per_px=0.2)
-        with pytest.raises(InvalidRequest, match="outside the image of 160x120"):
-            self.explain(service, parts[2], (160, 10))
-
-
-def tampered(service, **changes):
-    """The ROI's memory file with some of its arrays replaced, or its images described otherwise."""
-    path = service.settings.models_dir / "Master1" / "Pattern" / "memory.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    described = changes.pop("images", None)
-    if described is not None:
-        metadata = json.loads(str(arrays["metadata"]))
-        metadata["images"] = [{**image, **described} for image in metadata["images"]]
-        changes["metadata"] = np.array(json.dumps(metadata))
-    np.savez(path, **{**arrays, **changes})
-
-
-@pytest.mark.parametrize(
-    "patches",
-    [
-        np.full(8, 2**62),
-        np.full(8, -2),
-        np.full(8, 128),
-        np.zeros(7, np.int64),
-        np.zeros(8),
-        np.zeros((8, 1), np.int64),
-    ],
-)
-def test_a_bank_that_says_nonsense_about_its_patches_is_damaged(service, parts, patches):
-    assert fit(service, KEY, parts[:2], mm_per_px=0.2).n_embeddings == 128
-    n_kept = len(service.fitted(KEY).memory.embeddings)
-    tampered(service, patches=np.resize(patches, (n_kept, *patches.shape[1:])) if len(patches) == 8 else patches)
-    for ask in (bank_report.bank_report, TestExplain().explain):
-        with pytest.raises(DamagedMemory):
-            ask(service, KEY) if ask is bank_report.bank_report else ask(service, parts[2])
-
-
-@pytest.mark.parametrize("nonsense", [{"height": 10**400}, {"width": 0}, {"scores": {"99": 1e400}}, {"name": 7}])
-def test_a_bank_that_says_nonsense_about_its_images_is_damaged(service, parts, nonsense):
-    fit(service, KEY, parts[:2], mm_per_px=0.2)
-    tampered(service, images=nonsense)
-    with pytest.raises(DamagedMemory):
-        bank_report.bank_report(service, KEY)
-
-
-def test_thumbnails_are_those_of_the_bank_that_is_asked_about_or_none(service, parts):
-    fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
-    old = service.fitted(KEY)
-    assert len(service.store.thumbnails(old)) == 2
-    fit(service, KEY, parts[2:], mm_per_px=0.2, thumbnails=True)
-    assert service.store.thumbnails(old) == []
-    assert len(service.store.thumbnails(service.fitted(KEY))) == 4
-
-
-@pytest.mark.parametrize("huge", [True, False])
-def test_a_thumbnail_that_is_none_is_not_shown(service, parts, huge):
-    fit(service, KEY, parts[:2], mm_per_px=0.2, thumbnails=True)
-    bomb = cv2.imencode(".png", np.zeros((4000, 4000), np.uint8))[1].tobytes() if huge else b"no image"
-    tampered(
-        service,
-        thumbnails=np.frombuffer(bomb * 2, np.uint8),
-        thumbnail_ends=np.array([len(bomb), 2 * len(bomb)]),
-    )
-    assert TestExplain().width(TestExplain().explain(service, parts[2], (10, 10)).pictures[0]) == 384
-
-
-def test_a_score_is_that_of_its_percentile_to_the_last_digit():
-    image = BankImage("a.png", "0", 1, 1, None, None, {"99": 0.4, "99.5": 0.5, "99.99996": 0.6})
-    assert [image.score(percent) for percent in (99, 99.0, 99.5, 99.99996)] == [0.4, 0.4, 0.5, 0.6]
-    assert [image.score(percent) for percent in (100, 99.0000001)] == [None, None]
-
-
-def test_thumbnails_are_small_and_keep_the_aspect_of_the_image():
-    for height, width in [(2000, 1000), (100, 50), (3, 3000)]:
-        small = cv2.imdecode(np.frombuffer(thumbnail(np.zeros((height, width, 3), np.uint8)), np.uint8), 1)
-        scale = min(1, 384 / max(height, width))
-        assert small.shape[:2] == (max(1, round(height * scale)), max(1, round(width * scale)))
-
-
-@pytest.mark.parametrize(
-    "images",
-    [
-        "x",
-        [1],
-        [{"name": "a"}],
-        [{"name": "a", "sha256": "b", "height": 0, "width": 1, "n_unique": 0, "shape": None, "scores": {}}],
-        [
-            {
-                "name": "a",
-                "sha256": "b",
-                "height": 1,
-                "width": 1,
-                "n_unique": 0,
-                "shape": None,
-                "scores": {"99": float("nan")},
-            }
-        ],
-    ],
-)
-def test_damaged_words_about_the_images_are_an_error(images):
-    with pytest.raises(DamagedMemory):
-        recorded_images({"images": json.loads(json.dumps(images))})
