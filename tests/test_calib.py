@@ -1,3 +1,5 @@
+"""From scores to a threshold, and what is recorded beside it."""
+
 import math
 from fractions import Fraction
 

@@ -1,3 +1,5 @@
+"""Preprocessing pixel by pixel, and the embeddings that the extractor gives."""
+
 import cv2
 import numpy as np
 import pytest

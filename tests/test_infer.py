@@ -1,3 +1,5 @@
+"""From a distance map to score, heatmap and regions."""
+
 import json
 from itertools import pairwise
 

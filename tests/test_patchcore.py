@@ -1,3 +1,5 @@
+"""Normalisation, the greedy coreset and nearest neighbours, beside the plain formulas."""
+
 import os
 import subprocess
 import sys

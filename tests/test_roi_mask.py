@@ -1,3 +1,5 @@
+"""From shapes to the pixels that they select, and which shapes are refused."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Where keys come from, what each may do, and which keys stop the start without being shown."""
+
 import hmac
 import logging
 import traceback

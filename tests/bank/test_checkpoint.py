@@ -1,3 +1,5 @@
+"""Embeddings that a fit keeps to go on with: found by the bytes of an image, and never trusted when damaged."""
+
 from dataclasses import replace
 
 import numpy as np

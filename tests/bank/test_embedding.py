@@ -1,3 +1,5 @@
+"""Every image of a fit is embedded in its place, while the next ones are decoded, and failures leave no thread."""
+
 import threading
 import time
 from contextlib import contextmanager, nullcontext

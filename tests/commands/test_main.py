@@ -1,4 +1,4 @@
-"""Every command helps."""
+"""Help describes every command."""
 
 import pytest
 

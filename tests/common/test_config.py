@@ -1,3 +1,5 @@
+"""Settings as the environment gives them: defaults, limits, and what is said of bad values."""
+
 from pathlib import Path
 
 import pytest

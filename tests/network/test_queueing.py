@@ -1,3 +1,5 @@
+"""Who waits for the network and how long: inferences, fits and their turns."""
+
 import contextlib
 import threading
 import time

@@ -1,3 +1,5 @@
+"""How seldom the sequential test alarms without a drift, and how soon with one."""
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_1samp

@@ -1,3 +1,5 @@
+"""Which percentile is chosen, and when none is for want of proof."""
+
 import numpy as np
 import pytest
 from scipy import stats

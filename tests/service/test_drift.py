@@ -1,3 +1,5 @@
+"""Parts are counted exactly over all processes, judged once, and start anew with the model or its calibration."""
+
 import errno
 import json
 import multiprocessing

@@ -1,3 +1,5 @@
+"""Keys and rates: who is let in, how often, and that refusals put off nobody."""
+
 import asyncio
 import base64
 import json
