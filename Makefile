@@ -1,11 +1,11 @@
-# make serve · make demo · make test · make check · make soak · make bench
+# make serve · make demo · make test · make test-unit · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 
-.PHONY: help serve demo test check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve demo test test-unit check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,8 +19,11 @@ weights: $(VENV)/.serve ## find and verify the weights
 demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
 	@$(RUN) -m demo
 
-test: $(VENV)/.dev ## all tests
-	$(RUN) -m pytest
+test: $(VENV)/.dev ## all tests, and what of backend/ they run
+	$(RUN) -m pytest --cov
+
+test-unit: $(VENV)/.dev ## the quick tests, in under two minutes: no server processes, nothing marked slow
+	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak
 
 check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .

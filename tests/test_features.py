@@ -144,6 +144,7 @@ def test_the_same_image_gives_the_same_bytes(features, images):
     assert features.extract(images[0])[0].tobytes() == first.tobytes()
 
 
+@pytest.mark.slow
 def test_an_image_in_a_batch_gets_the_embeddings_it_gets_alone(features, images):
     batch = features.runtime.forward(np.stack([preprocess(image, 448) for image in images[-3:]]))
     assert batch.shape == (3, 1024, 384)
@@ -182,6 +183,7 @@ def test_the_identity_names_everything_that_decides_an_embedding(features, weigh
     assert ExtractorIdentity(**features.identity.as_dict()) == features.identity
 
 
+@pytest.mark.slow
 def test_the_identity_names_a_block_only_where_it_is_not_the_last(features, weights):
     last, tenth = (
         DinoV2Features(OpenVinoRuntime(weights.path, 448, block=block), DEFAULT_MODEL, weights.sha256, 448).identity

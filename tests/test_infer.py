@@ -281,6 +281,7 @@ def test_a_component_in_the_hole_of_another_is_one_of_its_own():
     assert regions[0].area_px == 2 * 403 + 2 * 399 - 4
 
 
+@pytest.mark.slow
 def test_tens_of_thousands_of_islands_are_found_and_each_has_its_own_area():
     distance_map = np.random.default_rng(2).random((1000, 1200)).astype(np.float32)
     distance_map[::4], distance_map[:, ::7] = 0, 0
@@ -412,6 +413,7 @@ def test_a_shape_without_a_pixel_is_refused_before_the_network_runs():
 # --- with the real network
 
 
+@pytest.mark.slow
 def test_shared_network_gets_the_image_pixels_and_its_tokens_are_used(features, images):
     """Where the network is shared, the engine asks it once with the preprocessed image and trusts what it answers."""
     roi = images[-1]
@@ -428,6 +430,7 @@ def test_shared_network_gets_the_image_pixels_and_its_tokens_are_used(features, 
     assert [pixels.tobytes() for pixels in asked] == [preprocess(roi, 448).tobytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [(60, 24), (210, 75), (380, 120)], ids=lambda place: f"x={place[0]},y={place[1]}")
 def test_planted_defect_in_a_roi_that_is_not_square_is_found_at_its_pixel(features, images, place):
     roi = cv2.resize(images[0], (420, 150), interpolation=cv2.INTER_AREA)

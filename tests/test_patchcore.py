@@ -113,6 +113,7 @@ def test_the_coreset_is_the_share_rounded_up_and_at_least_one(n, rate, size):
     assert coreset_size(n, rate) == size
 
 
+@pytest.mark.slow
 def test_on_real_embeddings_the_picks_are_those_of_the_plain_loop(embeddings):
     normalised = l2_normalize(embeddings)
     picks = k_center_greedy(normalised, 400)
@@ -390,6 +391,7 @@ def python_without_faiss(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_without_faiss_everything_is_the_same_but_the_index_file(embeddings, tmp_path, python_without_faiss):
     np.save(tmp_path / "embeddings.npy", embeddings[:2048])
     np.save(tmp_path / "queries.npy", embeddings[2048:3072])

@@ -40,6 +40,7 @@ def nudged(rows, by, seed=0):
     return l2_normalize(rows + np.float32(by) * l2_normalize(noise))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_queries", [1, 2, 511, 513, 1369])
 @pytest.mark.parametrize("n_bank", [1, 3, 700, 4000])
 def test_distances_are_those_of_brute_force_for_any_bank_and_queries(memory_of, embeddings, n_queries, n_bank):
@@ -52,6 +53,7 @@ def test_distances_are_those_of_brute_force_for_any_bank_and_queries(memory_of, 
     assert np.abs(distances[some] - brute_force(queries[some], bank)).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crowd", [3, 4, 5, 40, 300])
 def test_true_neighbour_is_found_in_a_crowd_of_near_equal_embeddings(memory_of, embeddings, crowd):
     """The crowd is so dense that float32 products cannot tell its members apart."""

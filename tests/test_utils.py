@@ -355,6 +355,7 @@ def test_areas_convert_between_millimetres_and_pixels():
     assert px2_to_mm2(mm2_to_px2(3.7, 0.031), 0.031) == pytest.approx(3.7)
 
 
+@pytest.mark.slow
 def test_16_bit_palette_and_alpha_images_score_as_plain_8_bit_rgb(features, images, tmp_path):
     """Grey images, of 8 or 16 bits, score as the same grey in RGB, and transparency has no effect."""
     service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))

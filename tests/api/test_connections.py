@@ -254,6 +254,7 @@ def unread(running, n_bytes=LARGE):
         yield open_connection
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_not_read_ends_its_connection(running):
     with contextlib.contextmanager(unread)(running) as connection:
         assert connection.recv(1)
@@ -261,6 +262,7 @@ def test_a_reply_that_is_not_read_ends_its_connection(running):
         assert len(read_to_the_end(connection)) < LARGE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_reply_that_is_read_slowly_arrives(loop):
     # The system tells of what was read in lumps of up to 200 kB: on a busy machine, too, one has to come in time.

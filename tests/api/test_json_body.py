@@ -51,6 +51,7 @@ def test_json_of_too_many_values_is_refused_before_it_is_parsed(client, piece):
     check_refusal(send_raw(client, body + piece * 2_001_000), 413, "more than 2001000 values")
 
 
+@pytest.mark.slow
 def test_as_many_scores_as_are_promised_are_taken(client):
     scores = b"[" + b"0.5," * 999_999 + b"0.25]"
     body = b'{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":%b,"ng_scores":%b}' % (scores, scores)

@@ -38,6 +38,7 @@ def check_not_ready(client, words):
     assert client.options("/infer").status_code == 204
 
 
+@pytest.mark.slow
 def test_while_it_starts_health_says_so_and_work_is_asked_to_come_again(service, monkeypatch, tmp_path):
     may_load = threading.Event()
 
@@ -106,6 +107,7 @@ def test_below_a_root_path_the_same_questions_are_answered_in_every_state(monkey
         assert client.post("/api/openapi.json").headers["allow"] == "GET, HEAD"
 
 
+@pytest.mark.slow
 def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
     monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]

@@ -76,6 +76,7 @@ def test_every_image_is_embedded_in_its_place_whatever_the_batch(batch, count):
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
 
 
+@pytest.mark.slow
 def test_images_are_decoded_while_the_network_runs_few_in_advance():
     """The next image is read while this one has the network, and only a few are read ahead."""
     read, inside = [], threading.Event()

@@ -159,6 +159,7 @@ def test_outliers_are_those_far_above_the_others():
     assert outliers([0.5, 0.5, 0.9, 0.5, 0.5]) == [2]
 
 
+@pytest.mark.slow
 def test_honest_scores_are_those_of_fresh_parts_and_naive_ones_are_not(solar_cells_embedded):
     """Real cells, split by chance: the same kind of part, so the same distribution of scores if nothing is fooled."""
     own, fresh = solar_cells_embedded[:30], solar_cells_embedded[30:]

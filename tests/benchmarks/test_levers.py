@@ -47,6 +47,7 @@ def bank():
     return PatchCoreMemory(l2_normalize(chance.normal(size=(60, 16)).astype(np.float32)), (6, 10))
 
 
+@pytest.mark.slow
 def test_the_default_recipe_scores_as_the_service_does(data_set, features, images):
     recipe = Recipe()
     judged = judge(data_set, recipe)
@@ -62,6 +63,7 @@ def test_the_default_recipe_scores_as_the_service_does(data_set, features, image
         assert np.abs(distance_map - one.distance_map).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_more_references_bring_every_patch_nearer_or_leave_it_where_it_is(data_set):
     few = judge(data_set, Recipe(coreset_rate=1))
     many = judge(data_set, Recipe(coreset_rate=1, references=TURNED))
@@ -91,6 +93,7 @@ def test_a_grid_that_keeps_the_aspect_ratio_has_as_many_tokens(hw):
     assert View().grid_hw(hw) == (32, 32)
 
 
+@pytest.mark.slow
 def test_other_grids_and_blocks_are_those_of_timm(weights, network, images):
     reference = timm.create_model(
         "vit_small_patch14_dinov2",

@@ -28,6 +28,7 @@ def test_resampled_auroc_is_that_of_images_drawn_again(chance):
     assert scores.resampled_auroc()[:20] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_auroc_as_often_as_it_says(chance):
     true = 0.76025  # of unit normals one apart: Φ(1/√2)
     covered = 0

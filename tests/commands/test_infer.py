@@ -18,6 +18,7 @@ from tests.factories import KEY
 
 
 class TestInfer:
+    @pytest.mark.slow
     def test_without_out_it_prints_what_the_service_gives_as_json_lines(self, run, work, features):
         status, out, err = run("infer", *ROI, "parts")
         assert status == 0

@@ -71,6 +71,7 @@ def test_csv_gives_values_to_the_last_digit_and_a_summary_of_regions(tmp_path):
     assert (failed["score"], failed["n_regions"], failed["error"]) == ("", "", RECORDS[2].error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_cut_anywhere_is_gone_on_with_to_the_same_bytes(tmp_path, name):
     whole = write(tmp_path / name, RECORDS[1:3])

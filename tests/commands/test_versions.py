@@ -8,10 +8,7 @@ from backend.common.config import Settings
 from backend.disk import memory_file
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
-from tests.factories import (
-    memory_of,
-    served,
-)
+from tests.factories import memory_of, served
 
 
 class TestCommands:

@@ -8,10 +8,7 @@ import pytest
 
 from backend.common import errors
 from backend.common.error_text import error_reply, format_trace, strip_paths
-from backend.common.errors import (
-    InvalidShape,
-    StorageError,
-)
+from backend.common.errors import InvalidShape, StorageError
 
 MISREAD = ["already trained", "already exists", "ya entrenad", "memoria existente"]
 

@@ -82,6 +82,7 @@ def strange_jpegs(count):
         yield "a strange JPEG", content
 
 
+@pytest.mark.slow
 def test_what_opencv_decodes_has_the_size_that_was_told():
     decoded = 0
     small = {what: content for what, content in corpus().items() if len(content) < 100_000}

@@ -50,6 +50,7 @@ def test_free_memory_is_that_of_the_system_or_less_in_a_container(cgroup):
     assert free_memory() == 0
 
 
+@pytest.mark.slow
 def test_threads_are_limited_in_every_numeric_library():
     script = (
         "import json, numpy, scipy.linalg; from backend.common.machine import limit_threads; limit_threads(1);"

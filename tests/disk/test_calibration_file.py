@@ -7,14 +7,7 @@ import pytest
 from backend.calib import Calibration, calibrate
 from backend.common.errors import StorageError
 from backend.storage import ModelStore
-from tests.factories import (
-    KEY,
-    calibration_of,
-    load,
-    older_files,
-    unit_rows,
-    write_memory,
-)
+from tests.factories import KEY, calibration_of, load, older_files, unit_rows, write_memory
 
 
 def test_a_calibration_has_the_playbooks_keys_and_reads_back(fitted_folder, tmp_path):

@@ -65,6 +65,7 @@ def is_below(path: Path, folder: Path) -> bool:
     return path.is_relative_to(folder) and Path(os.path.normpath(path)) == path and ".." not in path.parts
 
 
+@pytest.mark.slow
 @given(keys())
 @slow
 def test_paths_of_a_roi_stay_below_the_models_folder_and_name_it(key: RoiKey) -> None:
@@ -120,6 +121,7 @@ def everything_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @given(keys(), keys())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_what_is_done_to_one_roi_is_done_to_no_other(first: RoiKey, second: RoiKey) -> None:
@@ -152,6 +154,7 @@ def test_what_is_done_to_one_roi_is_done_to_no_other(first: RoiKey, second: RoiK
         assert {path.name for path in Path(folder).iterdir()} == {"outside", "models"}
 
 
+@pytest.mark.slow
 @given(st.one_of(ids, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1000)))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_no_name_of_an_image_reaches_a_file_that_is_no_image_of_the_roi(filename: str) -> None:

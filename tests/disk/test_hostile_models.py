@@ -135,6 +135,7 @@ def test_a_hostile_memory_is_refused_with_a_clear_error_and_runs_nothing(stored:
     assert not (stored / "made-by-a-pickle").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [b"\0", b"x"])
 def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_before_that(stored: Path, packed: bytes) -> None:
     with (
@@ -151,6 +152,7 @@ def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_before_that(stored: Pa
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_what_looks_at_the_metadata_alone_unpacks_no_gigabyte_either(stored: Path) -> None:
     with (
         zipfile.ZipFile(stored / "memory.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,

@@ -14,14 +14,7 @@ from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import memory_cache
 from backend.storage import ModelStore
-from tests.factories import (
-    KEY,
-    index_bytes,
-    load,
-    memory_of,
-    same_memory,
-    unit_rows,
-)
+from tests.factories import KEY, index_bytes, load, memory_of, same_memory, unit_rows
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage", "stale", "of another dimension"])
@@ -109,6 +102,7 @@ def test_a_memory_that_cannot_be_read_keeps_nobody_waiting(fitted_folder, tmp_pa
     assert same_memory(store.load(KEY), memory)
 
 
+@pytest.mark.slow
 def test_the_memories_that_were_used_last_are_kept_up_to_a_limit_of_bytes(tmp_path, monkeypatch):
     memory = memory_of(1)
     monkeypatch.setattr(memory_cache, "_CACHE_BYTES", 3 * 2 * memory.embeddings.nbytes)  # the index holds them again

@@ -12,13 +12,7 @@ import pytest
 
 from backend.common.errors import IncompatibleMemory, StorageError
 from backend.storage import ModelStore
-from tests.factories import (
-    KEY,
-    load,
-    memory_of,
-    same_memory,
-    unit_rows,
-)
+from tests.factories import KEY, load, memory_of, same_memory, unit_rows
 
 
 def test_a_memory_is_readable_with_plain_numpy_faiss_and_json(fitted_folder):
@@ -146,6 +140,7 @@ def test_a_pickle_in_a_memory_is_never_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True], ids=["stored", "compressed"])
 def test_a_flipped_byte_anywhere_is_found_or_harmless(tmp_path, compressed):
     content = npz(compressed, **GOOD)

@@ -7,10 +7,7 @@ import pytest
 from backend.common.errors import IncompatibleMemory, InvalidRequest
 from backend.common.roi_key import RoiKey
 from backend.storage import ModelStore
-from tests.factories import (
-    memory_of,
-    same_memory,
-)
+from tests.factories import memory_of, same_memory
 
 
 def test_ids_that_differ_in_case_only_never_share_a_model(fitted_folder, tmp_path):

@@ -5,6 +5,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from backend.common.errors import Conflict
 from backend.common.roi_key import RoiKey
@@ -44,6 +45,7 @@ def change(root: Path, number: int, start: Barrier) -> None:
         n_appended += 1
 
 
+@pytest.mark.slow
 def test_no_change_of_another_process_is_lost_and_each_keeps_a_version(tmp_path: Path) -> None:
     """Several processes append at once; each change keeps the model before it as a version."""
     ModelStore(tmp_path).save_memory(KEY, memory_of(0), {"appended": []})

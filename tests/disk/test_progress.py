@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from structlog.testing import capture_logs
 
 from backend.common.roi_key import RoiKey
@@ -66,6 +67,7 @@ def test_it_is_told_and_logged_with_an_estimate_of_the_time_left(tmp_path, monke
     assert logged[1]["left_s"] == 0, "a step has a clock of its own"
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_forgotten(tmp_path):
     script = (
         "import os, pathlib; from backend.disk.progress import RunBoard; from backend.disk.layout import RoiKey\n"

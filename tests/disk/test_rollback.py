@@ -49,6 +49,7 @@ def test_rolling_back_twice_goes_forward_again(changed):
     assert listed(changed)[:3] == [(7, "rollback", None), (6, "rollback", 0.6), (5, "rollback", None)]
 
 
+@pytest.mark.slow
 def test_any_sequence_of_changes_can_be_undone_one_by_one(tmp_path):
     chance = np.random.default_rng(0)
     store, states = ModelStore(tmp_path, 1000), []
@@ -174,6 +175,7 @@ def test_a_model_of_a_recipe_is_rolled_back_alone(changed):
     assert snapshot(changed / "Master1") == before
 
 
+@pytest.mark.slow
 def test_other_processes_serve_it_at_the_next_load(changed):
     here, there = ModelStore(changed, 100), ModelStore(changed, 100)
     assert same_memory(there.load(KEY), memory_of(2))
@@ -190,6 +192,7 @@ def test_other_processes_serve_it_at_the_next_load(changed):
         assert there.load(KEY).calibration.threshold == 0.6
 
 
+@pytest.mark.slow
 def test_whoever_reads_during_a_roll_back_finds_the_one_model_or_the_other(changed):
     found, done = [], threading.Event()
 

@@ -15,15 +15,7 @@ from backend.app import create_app
 from backend.common.roi_key import RoiKey
 from backend.disk import candidates, stale
 from backend.storage import ModelStore
-from tests.factories import (
-    KEY,
-    calibration_of,
-    memory_of,
-    older_files,
-    store_threshold,
-    unit_rows,
-    write_memory,
-)
+from tests.factories import KEY, calibration_of, memory_of, older_files, store_threshold, unit_rows, write_memory
 
 
 def test_what_is_known_of_models_that_were_deleted_is_forgotten(tmp_path):

@@ -221,6 +221,7 @@ def test_what_is_no_version_is_not_listed(changed, record):
     assert listed(changed)[0] == (10, "fit", 0.6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "identifier", ["Pattern", ".versions", "recipes", "datasets", "@recipes", ".tmp-1", "1"], ids=ascii
 )

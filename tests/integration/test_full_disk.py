@@ -22,7 +22,8 @@ def test_fit_fails_on_a_full_disk_and_the_old_model_is_served(
     tmp_path: Path, weights: Weights, crops: list[bytes]
 ) -> None:
     """A fit that the disk cannot hold is answered 500. The old model keeps its calibration; a smaller fit is stored."""
-    with running(limited_command, tmp_path, weights, INPUT_SIZE="56", LOG_LEVEL="error") as server:
+    environment = {"INPUT_SIZE": "56", "LOG_LEVEL": "error", "COVERAGE_PROCESS_CONFIG": ""}  # whose file would not fit
+    with running(limited_command, tmp_path, weights, **environment) as server:
         gui, roi = server.gui, ("Full", "Disk")
         assert gui.fit(*roi, crops[:2], memory_fit="true").status == 200
         assert gui.calibrate(*roi, [0.4], None).status == 200

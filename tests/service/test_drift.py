@@ -110,6 +110,7 @@ def count_in_another_process(root, seed):
     log.close()
 
 
+@pytest.mark.slow
 def test_counts_of_two_processes_add_up_exactly(root):
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=count_in_another_process, args=(root, seed)) for seed in (1, 2)]
@@ -136,6 +137,7 @@ def test_a_restart_loses_nothing_and_a_drift_is_noticed_across_it(root):
     assert found.drift.n_parts == found.drift.alarm_part == whole
 
 
+@pytest.mark.slow
 def test_the_file_stays_small_whatever_is_counted(root):
     rng = np.random.default_rng(0)
     calibrated(root, threshold=2.0, ok_scores=rng.uniform(0, 2, 100_000).tolist())

@@ -16,14 +16,10 @@ from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.factories import (
-    KEY,
-    calibration_of,
-    encoded,
-    service_with,
-)
+from tests.factories import KEY, calibration_of, encoded, service_with
 
 
+@pytest.mark.slow
 def test_the_same_images_fitted_twice_write_the_same_memory(features, images, tmp_path):
     content = [encoded(image) for image in images[:2]]
     written = []
@@ -36,6 +32,7 @@ def test_the_same_images_fitted_twice_write_the_same_memory(features, images, tm
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_fit_of_default_warns_of_recipes_with_stale_calibrations(service, images):
     """A fit of the default recipe logs which recipes have calibrations of its model that are stale now."""
     line = RoiKey("Master1", "Pattern", "line 1")
@@ -65,6 +62,7 @@ def test_first_fit_of_a_recipe_that_fails_once_stored_locks_the_recipe(service, 
     assert service.recipes.mm_per_px("line 1") == 0.2
 
 
+@pytest.mark.slow
 def test_the_same_fit_twice_gives_the_same_bytes(features, named, tmp_path):
     service = service_with(features, tmp_path)
     memory = tmp_path / "Master1" / "Pattern" / "memory.npz"
@@ -75,6 +73,7 @@ def test_the_same_fit_twice_gives_the_same_bytes(features, named, tmp_path):
     assert memory.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_fit_says_how_far_it_is(features, named, tmp_path):
     seen = []
     fit(
@@ -90,6 +89,7 @@ def test_a_fit_says_how_far_it_is(features, named, tmp_path):
     assert coreset == sorted(coreset)
 
 
+@pytest.mark.slow
 def test_a_fit_goes_on_where_it_was_stopped_and_gives_the_same_bytes(features, named, tmp_path):
     memory = tmp_path / "Master1" / "Pattern" / "memory.npz"
     service = service_with(features, tmp_path)

@@ -24,6 +24,7 @@ def score(service, image, **more):
     return infer(service, KEY, image, Scoring(0.2, **more)).inference.score
 
 
+@pytest.mark.slow
 def test_image_score_is_that_of_a_fit_without_it_if_all_patches_are_kept(service, parts):
     """The score that a fit gives an image is that by a bank of the other images, with or without a mask."""
     circle = Circle(kind="circle", cx=80, cy=60, r=40)

@@ -30,6 +30,7 @@ def calibrate(service, *, require_ng=True, **options):
     return calibrate_stored(service, IN_RECIPE, options, default_mm_per_px=0.2, require_ng=require_ng)
 
 
+@pytest.mark.slow
 def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_its_own, pngs, monkeypatch):
     service = fitted_on_its_own
     honest = [image.score(99) for image in recorded_images(service.fitted(IN_RECIPE).metadata)]
@@ -44,6 +45,7 @@ def test_an_image_of_the_fit_is_calibrated_by_its_score_by_the_others(fitted_on_
     assert with_a_fresh_one.calibration.threshold == choose_threshold([*honest, score(service, pngs[2], None, 99)])
 
 
+@pytest.mark.slow
 def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, pngs, features):
     store_ = fitted_on_its_own.store
     other = InspectionService(
@@ -55,6 +57,7 @@ def test_where_the_honest_score_is_not_known_the_reply_warns(fitted_on_its_own, 
     assert done.calibration.threshold == choose_threshold([score(other, png, None, 99) for png in pngs[:2]])
 
 
+@pytest.mark.slow
 def test_promise_has_a_condition_where_fitted_images_are_unknown(fitted_on_its_own, pngs):
     """The model does not say which images were in its fit, so the promise states the condition under which it holds."""
     service = fitted_on_its_own
@@ -66,6 +69,7 @@ def test_promise_has_a_condition_where_fitted_images_are_unknown(fitted_on_its_o
     assert done.warning is None or "not in the fit" not in done.warning
 
 
+@pytest.mark.slow
 def test_copies_of_an_image_count_once(fitted, pngs):
     once = calibrate(fitted, require_ng=False).calibration
     store(fitted, "ok", [pngs[0], pngs[1], pngs[1]])
@@ -73,6 +77,7 @@ def test_copies_of_an_image_count_once(fitted, pngs):
     assert (again.n_ok, again.threshold, again.promise) == (2, once.threshold, once.promise)
 
 
+@pytest.mark.slow
 def test_another_mask_than_the_fits_is_another_score(service, pngs):
     names = store(service, "ok", pngs[:2], shape_json=CIRCLE)
     fit_stored(service, IN_RECIPE, mm_per_px=0.2, keep_all=False)
@@ -84,6 +89,7 @@ def test_another_mask_than_the_fits_is_another_score(service, pngs):
     assert "not in the fit" in done.warning
 
 
+@pytest.mark.slow
 def test_calibration_equals_that_of_scores_from_single_inferences(fitted, pngs):
     """A data set is calibrated to the threshold that the scores of its images give when each is inferred alone."""
     store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
@@ -102,6 +108,7 @@ def test_calibration_equals_that_of_scores_from_single_inferences(fitted, pngs):
     assert (median.calibration.score_percentile, median.calibration.area_mm2_thr) == (50, 7.0)
 
 
+@pytest.mark.slow
 def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs, monkeypatch):
     """Images that were scored before keep their scores, and the threshold is that of all scores together."""
     store(fitted, "ng", pngs[3:4])
@@ -119,6 +126,7 @@ def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs,
     )
 
 
+@pytest.mark.slow
 def test_no_score_outlives_the_memory_bank_that_it_was_made_with(fitted, pngs):
     store(fitted, "ng", pngs[3:4])
     first = calibrate(fitted)
@@ -157,6 +165,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
         calibrate(service)
 
 
+@pytest.mark.slow
 def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, monkeypatch):
     judge = datasets.judge
 
@@ -170,6 +179,7 @@ def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, mo
     assert fitted.fitted(IN_RECIPE).calibration_state == "none"
 
 
+@pytest.mark.slow
 def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, monkeypatch):
     store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
     store(fitted, "ng", pngs[3:5])
@@ -190,6 +200,7 @@ def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, 
             assert done.calibration.threshold == choose_threshold(ok, ng)
 
 
+@pytest.mark.slow
 def test_percentile_is_not_chosen_without_ng_images_or_if_one_is_given(fitted, pngs):
     with pytest.raises(InvalidRequest, match=r"no NG images .* choose_percentile needs some"):
         calibrate(fitted, require_ng=False, choose=True)
@@ -198,6 +209,7 @@ def test_percentile_is_not_chosen_without_ng_images_or_if_one_is_given(fitted, p
         calibrate(fitted, score_percentile=99, choose=True)
 
 
+@pytest.mark.slow
 def test_a_target_rate_moves_the_threshold(fitted, pngs):
     store(fitted, "ng", pngs[3:5])
     calibration = calibrate(fitted, target_false_reject_rate=0.1).calibration

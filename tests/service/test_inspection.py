@@ -17,17 +17,10 @@ from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
-from tests.factories import (
-    KEY,
-    LAYOUTS,
-    image_named,
-    older_files,
-    service_with,
-    unit_rows,
-    write_memory,
-)
+from tests.factories import KEY, LAYOUTS, image_named, older_files, service_with, unit_rows, write_memory
 
 
+@pytest.mark.slow
 def test_a_bank_of_another_precision_is_never_compared(features, named, tmp_path, weights):
     fit(service_with(features, tmp_path), KEY, named[:1], mm_per_px=1)
     runtime = OpenVinoRuntime(weights.path, 448)
@@ -37,6 +30,7 @@ def test_a_bank_of_another_precision_is_never_compared(features, named, tmp_path
         infer(service_with(lowered, tmp_path), KEY, named[0], Scoring(1))
 
 
+@pytest.mark.slow
 def test_a_bank_of_another_block_is_never_compared_nor_appended_to(features, named, tmp_path, weights):
     tenth = DinoV2Features(OpenVinoRuntime(weights.path, 448, block=10), DEFAULT_MODEL, weights.sha256, 448)
     other = RoiKey("Master1", "Other")
@@ -58,6 +52,7 @@ def test_a_bank_of_another_block_is_never_compared_nor_appended_to(features, nam
     assert last != earlier
 
 
+@pytest.mark.slow
 def test_a_bank_that_does_not_say_its_extractor_is_of_the_last_block(features, named, tmp_path, weights):
     tenth = DinoV2Features(OpenVinoRuntime(weights.path, 448, block=10), DEFAULT_MODEL, weights.sha256, 448)
     fit(service_with(features, tmp_path), KEY, named[:1], mm_per_px=1)
@@ -68,6 +63,7 @@ def test_a_bank_that_does_not_say_its_extractor_is_of_the_last_block(features, n
         infer(service_with(tenth, tmp_path), KEY, named[0], Scoring(1))
 
 
+@pytest.mark.slow
 def test_another_timm_network_serves_with_own_weights_and_never_mixes(features, named, tmp_path):
     """A memory of the other network is refused by the default one, and register tokens do not count as patches."""
     importlib.import_module("backend.network.runtimes.torch")  # timm imports only after it
@@ -139,6 +135,7 @@ def test_memory_of_another_extractor_is_refused_with_what_differs(service, image
     assert 0 < infer_first(service, images).inference.score <= 2
 
 
+@pytest.mark.slow
 def test_older_memory_of_the_running_dimension_and_grid_is_served(service, images, tmp_path):
     embeddings, token_hw = service.features.extract(images[0])
     write_memory(older_files(tmp_path, "L1", KEY)[0], l2_normalize(embeddings), token_hw)

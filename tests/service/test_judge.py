@@ -5,14 +5,10 @@ import pytest
 from backend.service.fit import fit
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
-from tests.factories import (
-    KEY,
-    memory_id,
-    service_with,
-    write_calibration,
-)
+from tests.factories import KEY, memory_id, service_with, write_calibration
 
 
+@pytest.mark.slow
 def test_configured_percentile_and_area_apply_where_calibration_has_none(features, named, tmp_path):
     service = service_with(features, tmp_path)
     fit(service, KEY, named[:1], mm_per_px=1)
@@ -32,6 +28,7 @@ def test_configured_percentile_and_area_apply_where_calibration_has_none(feature
     assert named_there.inference.regions == []
 
 
+@pytest.mark.slow
 def test_requested_percentile_is_not_judged_by_anothers_threshold(features, named, tmp_path):
     """A threshold of percentile 99 gives no decision on a score of percentile 50."""
     service = service_with(features, tmp_path)
@@ -44,6 +41,7 @@ def test_requested_percentile_is_not_judged_by_anothers_threshold(features, name
     assert asked.inference.score < judged.inference.score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{"score_percentile": 150}, {"score_percentile": 0}, {"area_mm2_thr": -1}])
 def test_out_of_range_numbers_in_a_stored_calibration_count_as_absent(features, named, tmp_path, values):
     service = service_with(features, tmp_path)
@@ -57,6 +55,7 @@ def test_out_of_range_numbers_in_a_stored_calibration_count_as_absent(features, 
     assert found.inference.regions == expected.inference.regions
 
 
+@pytest.mark.slow
 def test_a_wider_blur_lowers_the_peaks_of_the_map(features, named, tmp_path):
     fit(service_with(features, tmp_path), KEY, named[:1], mm_per_px=1)
     maxima = [

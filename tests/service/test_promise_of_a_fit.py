@@ -52,6 +52,7 @@ def failures(n, target, n_ng, coreset_rate, *, honest=True, repetitions=REPETITI
     return failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coreset_rate", [0.1, 0.5])
 @pytest.mark.parametrize(("n", "target", "n_ng"), [(12, None, 0), (40, None, 0), (40, 0.1, 0), (40, None, 20)])
 def test_bound_of_leave_one_out_scores_holds_as_that_of_independent_ones(n, target, n_ng, coreset_rate):
@@ -60,6 +61,7 @@ def test_bound_of_leave_one_out_scores_holds_as_that_of_independent_ones(n, targ
     assert failures(n, target, n_ng, coreset_rate) <= most
 
 
+@pytest.mark.slow
 def test_bound_of_scores_by_the_parts_own_bank_fails_nearly_always():
     """Scores of parts by a bank that holds these parts are too low for a bound that holds."""
     assert failures(40, 0.1, 0, 0.5, honest=False, repetitions=50) > 40

@@ -11,14 +11,7 @@ from backend.service.judge import infer
 from backend.service.roll_back import roll_back
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
-from tests.factories import (
-    IN_RECIPE,
-    KEY,
-    memory_of,
-    same_memory,
-    snapshot,
-    unit_rows,
-)
+from tests.factories import IN_RECIPE, KEY, memory_of, same_memory, snapshot, unit_rows
 
 
 def served_memory(service, seed):
@@ -56,6 +49,7 @@ def test_a_version_of_another_scale_than_the_recipes_is_refused(service, tmp_pat
     assert roll_back(service, IN_RECIPE)[0].number == 2
 
 
+@pytest.mark.slow
 def test_what_was_inferred_before_a_change_is_inferred_after_rolling_back(service, images):
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images]
     named = [NamedImage(f"{i}.png", lambda png=png: png) for i, png in enumerate(pngs)]

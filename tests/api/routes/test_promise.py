@@ -49,6 +49,7 @@ def test_a_target_that_is_no_rate_is_refused(client, rate):
     assert "target_false_reject_rate" in reply.json()["error"]
 
 
+@pytest.mark.slow
 def test_the_manifest_keeps_the_promise(client, images):
     ids = {"role_id": "Master1", "roi_id": "Pattern"}
     png = cv2.imencode(".png", images[0])[1].tobytes()

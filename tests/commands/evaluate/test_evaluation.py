@@ -24,6 +24,7 @@ from tests.commands.evaluate.reports import Page, results
 
 
 class TestResults:
+    @pytest.mark.slow
     def test_scores_and_decisions_are_the_services_own(self, run, part, features, tmp_path):
         status, _, _ = run("part")
         assert status == 0

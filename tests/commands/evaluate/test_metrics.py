@@ -96,6 +96,7 @@ class TestImageMeasures:
             assert (found[name].low is None) == (found[name].high is None) == (n_few < 5)
         assert found["image_auroc"].low < found["image_auroc"].value < found["image_auroc"].high
 
+    @pytest.mark.slow
     def test_many_images_take_little_memory(self):
         scores, defective = scored(6000, seed=8)
         strata = ["crack" if label else "good" for label in defective]

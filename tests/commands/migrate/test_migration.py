@@ -355,6 +355,7 @@ def test_calibrations_become_history_as_they_are_and_are_never_applied(run):
 # --- refits
 
 
+@pytest.mark.slow
 def test_rois_with_enough_images_are_fitted_under_their_old_model_key(run, network, pngs):
     """The scale comes from the recipe or the images, the old folder stays as it was, and a second run does nothing."""
     store_ok(f"recipes/Line 1/datasets/{B64}", pngs)
