@@ -14,7 +14,8 @@ from backend.common.roi_key import RoiKey, check_recipe
 
 IMAGES = """
 Images are canonical ROIs: PNG, JPEG, BMP or WebP files, already cropped and rotated. Folders are read with all that
-is below them, in natural order (2.png before 10.png); other and hidden files in them are ignored."""
+is below them, in natural order (2.png before 10.png); other files, hidden ones, and folders of the system (@eaDir,
+#recycle, $RECYCLE.BIN, __MACOSX, ...) are ignored. How many images each folder gives is printed first."""
 RECORDS = """
 FILE gets one record per image, each as soon as it is made. Given the same command again, a run goes on where it
 stopped, even where it was killed. Records of another memory bank, calibration, --mm-per-px, --shape or of an image
@@ -80,6 +81,13 @@ def add_roi(parser: argparse.ArgumentParser) -> None:
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add the paths of images."""
     parser.add_argument("images", metavar="PATH", nargs="+", help="image, or folder with all images below it")
+
+
+def add_any_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option that takes folders as they come."""
+    parser.add_argument(
+        "--any-folder", action="store_true", help="take all that is below the folders, whatever names say of it"
+    )
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

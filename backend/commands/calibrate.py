@@ -12,6 +12,7 @@ from backend.commands.arguments import (
     IMAGES,
     RECORDS,
     Commands,
+    add_any_folder,
     add_command,
     add_restart,
     add_roi,
@@ -20,8 +21,9 @@ from backend.commands.arguments import (
     key_of,
 )
 from backend.commands.console import count, print_line
-from backend.commands.image_files import FoundImages
-from backend.commands.scoring import Scorer, find, open_records, score_all
+from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
+from backend.commands.image_files import FoundImages, find_images
+from backend.commands.scoring import Scorer, open_records, score_all
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest
 from backend.disk.datasets import Label
@@ -32,6 +34,8 @@ from backend.service.scoring import Scoring
 
 _TEXT = f"""
 {IMAGES}
+Folders below --ok whose names say that they hold no good parts, folders below --ng whose names say that they do, and
+masks stop the command; the folders that you name may have any name.
 Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
 of the NG scores) and prints the calibration, with what it promises. OK images that were in the fit count with their
 scores by the memory bank of the others, where these are known. If one image cannot be scored, nothing is calibrated.
@@ -50,6 +54,7 @@ def add_to(commands: Commands) -> None:
     add_roi(parser)
     parser.add_argument("--ok", metavar="PATH", nargs="+", required=True, help="good parts that were not in the fit")
     parser.add_argument("--ng", metavar="PATH", nargs="+", default=[], help="defective parts, if there are any")
+    add_any_folder(parser)
     add_shape(parser)
     parser.add_argument("--area-mm2-thr", metavar="MM2", help="smallest region in mm²; default AREA_MM2_THR")
     parser.add_argument(
@@ -90,6 +95,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         scores=options.scores,
         restart=options.restart,
         choose=options.choose_percentile,
+        any_folder=options.any_folder,
     )
     print_line(json.dumps(calibration))
 
@@ -104,6 +110,7 @@ def calibrate(
     scores: Path | None,
     restart: bool,
     choose: bool = False,
+    any_folder: bool = False,
 ) -> dict[str, Any]:
     """Score good and defective images and choose the ROI's threshold.
 
@@ -115,17 +122,22 @@ def calibrate(
         scores: file that keeps the scores, for going on after a stop.
         restart: forget what is in it.
         choose: choose the percentile by `choose_percentile`; such scores are not kept.
+        any_folder: take all that is below the folders, whatever names say of it.
 
     Returns:
         The stored calibration, without what it does not have.
 
     Raises:
-        InvalidRequest: see `find_images`, `RecordFile`; an image is given as OK and as NG; a choice without NG images,
-            or with what it excludes.
+        InvalidRequest: see `find_images`, `check_folders`, `RecordFile`; an image is given as OK and as NG; a choice
+            without NG images, or with what it excludes.
         InvalidImage: an image could not be scored; nothing was calibrated.
         BackendError: as `infer` and `calibrate` of the service.
     """
-    ok, ng = find(ok_paths), find(ng_paths) if ng_paths else {}
+    ok, ok_ignored = find_images(ok_paths)
+    ng, ng_ignored = find_images(ng_paths)
+    if not any_folder:
+        check_folders(ok, ok_paths, GOOD_PARTS)
+        check_folders(ng, ng_paths, DEFECTIVE_PARTS)
     if both := ok.keys() & ng.keys():
         raise InvalidRequest(f"{ok[min(both)]} is given as OK and as NG")
     if choose:
@@ -136,6 +148,9 @@ def calibrate(
     options = CalibrationOptions(fields.score_percentile, fields.area_mm2_thr, fields.target_false_reject_rate, choose)
     percentiles = options.percentiles(settings.score_percentile)
     with open_records(scores, restart=restart) as records:
+        say_found(ok, ok_ignored, "--ok")
+        if ng:
+            say_found(ng, ng_ignored, "--ng")
         service = InspectionService.open(settings)
         scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
         scorer = Scorer(service, key_of(fields), scoring)

@@ -7,10 +7,21 @@ from functools import partial
 from typing import Any
 
 from backend.api.schemas.inspection import FitFields
-from backend.commands.arguments import IMAGES, Commands, add_command, add_images, add_roi, add_shape, fields_of, key_of
+from backend.commands.arguments import (
+    IMAGES,
+    Commands,
+    add_any_folder,
+    add_command,
+    add_images,
+    add_roi,
+    add_shape,
+    fields_of,
+    key_of,
+)
 from backend.commands.console import count, print_line, say, step_bars
-from backend.commands.image_files import read_image
-from backend.commands.scoring import find, max_bytes
+from backend.commands.folders import GOOD_PARTS, check_folders, say_found
+from backend.commands.image_files import find_images, read_image
+from backend.commands.scoring import max_bytes
 from backend.common.config import Settings
 from backend.common.errors import TooLarge
 from backend.disk.layout import checkpoint_folder
@@ -21,6 +32,8 @@ from backend.utils import NamedImage
 
 _TEXT = f"""
 {IMAGES}
+Folders below PATH whose names say that they hold no good parts (test, bad, ng, defects, ground_truth, ...), folders
+beside one of good parts, and masks beside their images stop the fit; PATH itself may have any name.
 Replaces the memory bank of the ROI and prints what was built. One broken image fails the whole fit and leaves the old
 model as it was. Stopped or killed, it goes on where it was when the same command is given again."""
 _EPILOG = """\
@@ -34,6 +47,7 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "fit", run, "learn what good parts look like", _TEXT, _EPILOG)
     add_roi(parser)
     add_images(parser)
+    add_any_folder(parser)
     add_shape(parser)
     parser.add_argument("--keep-all", action="store_true", help="keep every embedding instead of a coreset")
     parser.add_argument(
@@ -52,26 +66,35 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         thumbnails=options.thumbnails,
         shape=options.shape,
     )
-    print_line(json.dumps(fit(settings, fields, options.images)))
+    print_line(json.dumps(fit(settings, fields, options.images, any_folder=options.any_folder)))
 
 
-def fit(settings: Settings, fields: FitFields, paths: Sequence[str]) -> dict[str, Any]:
+def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_folder: bool = False) -> dict[str, Any]:
     """Learn what OK looks like from images in files and folders; an interrupted fit keeps its embeddings.
+
+    Args:
+        settings: the configuration.
+        fields: as of ``/fit_ok``.
+        paths: files and folders.
+        any_folder: take all that is below the folders, whatever names say of it.
 
     Returns:
         What ``/fit_ok`` replies.
 
     Raises:
-        InvalidRequest, TooLarge: see `find_images`; more images than ``MAX_FILES``.
+        InvalidRequest, TooLarge: see `find_images`, `check_folders`; more images than ``MAX_FILES``.
         BackendError: as `fit` of the service.
     """
-    images = find(paths)
+    images, ignored = find_images(paths)
+    if not any_folder:
+        check_folders(images, paths, GOOD_PARTS)
     if len(images) > settings.max_files:
         raise TooLarge(
             f"{count(len(images), 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
         )
     key, shape = key_of(fields), parse_shape(fields.shape)
     checkpoint = checkpoint_folder(settings.models_dir, key)
+    say_found(images, ignored)
     service = InspectionService.open(settings)
     try:
         with step_bars() as on_progress:

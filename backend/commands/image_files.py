@@ -4,8 +4,10 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from backend.commands.folder_names import is_left_out
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.image_headers import SUFFIXES
 
@@ -13,22 +15,38 @@ FoundImages = dict[Path, str]
 """Images by the place where they really are, as they were given: one that is given twice counts once."""
 
 
-def find_images(paths: Sequence[str]) -> tuple[FoundImages, int]:
+@dataclass(frozen=True)
+class Ignored:
+    """What is not read of folders, as paths below the folders as these were given.
+
+    Attributes:
+        files: hidden ones, and those that are no image by their extension.
+        folders: hidden ones, and those of the system, such as thumbnails and recycle bins.
+        links: links to folders.
+    """
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+
+def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
     """The images that files and folders name, folders with all that is below them, in natural order (2 before 10).
+
+    Folders of the system and hidden ones are not read, unless they are named themselves.
 
     Returns:
         images: files named, and files in folders whose extension is an image's and which are not hidden.
-        n_ignored: other files in the folders.
+        ignored: what else is in the folders.
 
     Raises:
         InvalidRequest: a path that does not exist or is no image, or a folder without images.
     """
     images: FoundImages = {}
-    n_others = 0
+    ignored = Ignored()
     for path in paths:
         if Path(path).is_dir():
-            below, others = _images_below(path)
-            n_others += others
+            below = _images_below(path, ignored)
         elif not Path(path).exists():
             raise InvalidRequest(f"{path}: no such file or folder")
         elif not path.lower().endswith(SUFFIXES):
@@ -37,7 +55,7 @@ def find_images(paths: Sequence[str]) -> tuple[FoundImages, int]:
             below = [path]
         for image in below:
             images.setdefault(Path(image).parent.resolve() / PurePath(image).name, image)
-    return images, n_others
+    return images, ignored
 
 
 def read_image(image: str, max_bytes: int) -> bytes:
@@ -67,23 +85,36 @@ def image_sha256(image: str, max_bytes: int) -> str | None:
         return None
 
 
-def _images_below(folder: str) -> tuple[list[str], int]:
-    """Images below a folder in natural order, and how many other files there are. Links to folders are not followed."""
+def _images_below(folder: str, ignored: Ignored) -> list[str]:
+    """Images below a folder in natural order; what else is there is added to `ignored`.
+
+    Links to folders are not followed.
+
+    Raises:
+        InvalidRequest: the folder has no images, or one cannot be read.
+    """
 
     def refuse(exc: OSError) -> None:
         raise InvalidRequest(f"{exc.filename}: the folder cannot be read ({exc.strerror})") from exc
 
     found: list[PurePath] = []
-    n_others = 0
+    others: list[PurePath] = []
+    left_out: list[PurePath] = []
+    links: list[PurePath] = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images = [name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-        found += [PurePath(parent, name).relative_to(folder) for name in images]
-        n_others += len(files) - len(images)
+        place = PurePath(parent).relative_to(folder)
+        left_out += [place / name for name in folders if is_left_out(name)]
+        folders[:] = [name for name in folders if not is_left_out(name)]
+        links += [place / name for name in folders if Path(parent, name).is_symlink()]
+        for name in files:
+            is_image = name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            (found if is_image else others).append(place / name)
     if not found:
         raise InvalidRequest(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
     prefix = folder.rstrip("/" + os.sep) + "/"
-    return [prefix + image.as_posix() for image in sorted(found, key=natural_order)], n_others
+    for paths, names in ((others, ignored.files), (left_out, ignored.folders), (links, ignored.links)):
+        names += [prefix + path.as_posix() for path in sorted(paths, key=natural_order)]
+    return [prefix + image.as_posix() for image in sorted(found, key=natural_order)]
 
 
 def natural_order(path: PurePath) -> tuple[list[list[str | int]], PurePath]:

@@ -22,9 +22,11 @@ from backend.commands.arguments import (
     key_of,
 )
 from backend.commands.console import count, print_line, say
+from backend.commands.folders import say_found
 from backend.commands.heatmaps import check_apart, heatmap_path
+from backend.commands.image_files import find_images
 from backend.commands.records import Record
-from backend.commands.scoring import Scorer, find, open_records, score_all
+from backend.commands.scoring import Scorer, open_records, score_all
 from backend.common.config import Settings
 from backend.roi_mask import parse_shape
 from backend.service.inspection import InspectionService
@@ -93,10 +95,11 @@ def infer(
         BackendError: as `infer` of the service, where it is not about one image.
     """
     shape = parse_shape(fields.shape)
-    images = find(paths)
+    images, ignored = find_images(paths)
     heatmap_paths = {image: heatmap_path(heatmaps, image) for image in images.values()} if heatmaps else {}
     check_apart(heatmap_paths.values(), images, paths)
     with open_records(out, restart=restart) as records:
+        say_found(images, ignored)
         service = InspectionService.open(settings)
         scorer = Scorer(service, key_of(fields), Scoring(fields.mm_per_px, shape))
         rows, _ = score_all(

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from backend.api.schemas.inspection import region_reply
 from backend.commands.console import count, progress_bar, say
 from backend.commands.heatmaps import write_heatmap
-from backend.commands.image_files import FoundImages, find_images, image_sha256, read_image
+from backend.commands.image_files import image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
@@ -189,14 +189,6 @@ def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settin
 def open_records(path: Path | None, *, restart: bool) -> contextlib.AbstractContextManager[RecordFile | None]:
     """The records that a file keeps; None without a file."""
     return contextlib.nullcontext() if path is None else RecordFile.opened(path, restart=restart)
-
-
-def find(paths: Sequence[str]) -> FoundImages:
-    """The images that files and folders name; what is ignored is said."""
-    images, n_ignored = find_images(paths)
-    if n_ignored:
-        say(f"{count(n_ignored, 'other file')} ignored")
-    return images
 
 
 def max_bytes(settings: Settings) -> int:

@@ -14,10 +14,11 @@ def found(*paths):
 
 
 def test_folder_gives_images_in_natural_order_and_counts_other_files(parts):
-    images, n_ignored = find_images(["parts"])
+    images, ignored = find_images(["parts"])
     names = ["1.jpg", "2.PNG", "10.png", "a/9.jpeg", "a/c/8.bmp", "b/7.webp"]
     assert list(images.values()) == [f"parts/{name}" for name in names]
-    assert n_ignored == 3, "notes.txt, Thumbs.db and the hidden image"
+    assert ignored.files == ["parts/.hidden.png", "parts/a/Thumbs.db", "parts/notes.txt"]
+    assert ignored.folders == ["parts/.cache"]
 
 
 def test_names_that_differ_in_case_or_leading_zeros_have_an_order_too(tmp_path):
@@ -40,6 +41,7 @@ def test_paths_stay_as_they_were_given_and_in_the_order_they_were_given(parts):
 def test_image_given_twice_counts_once_and_a_link_to_it_counts_as_another(parts):
     assert found("parts/b/7.webp", "parts/b", "./parts/b", f"{parts}/b/7.webp") == ["parts/b/7.webp"]
     (parts / "link").symlink_to(parts / "b")
+    assert find_images(["parts"])[1].links == ["parts/link"]
     assert found("parts/b", "parts/link") == ["parts/b/7.webp"]
     (parts / "b" / "8.webp").symlink_to(parts / "b" / "7.webp")
     assert found("parts/b") == ["parts/b/7.webp", "parts/b/8.webp"]

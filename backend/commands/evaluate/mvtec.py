@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.commands.folder_names import is_left_out
 from backend.commands.image_files import find_images, natural_order, read_image
 from backend.common.errors import InvalidRequest
 from backend.utils import ImageLimits, check_image
@@ -127,14 +128,15 @@ def _category(folder: Path) -> Category:
     for needed in (folder / "train" / GOOD, folder / "test" / GOOD):
         if not needed.is_dir():
             raise InvalidRequest(f"{needed}: no such folder; a data set in MVTec layout has {_LAYOUT}")
-    train, n_ignored = find_images([str(folder / "train" / GOOD)])
+    train, ignored = find_images([str(folder / "train" / GOOD)])
+    n_ignored = len(ignored.files)
     types = _folders(folder / "test")
     types.sort(key=lambda path: path.name != GOOD)
     if len(types) == 1:
         raise InvalidRequest(f"{folder / 'test'}: no defective images; they belong into {folder / 'test' / 'TYPE'}")
     test: list[TestImage] = []
     for type_folder in types:
-        images, n_others = find_images([str(type_folder)])
+        images, ignored = find_images([str(type_folder)])
         masks = _masks(folder / "ground_truth" / type_folder.name) if type_folder.name != GOOD else {}
         used = set()
         for path in images.values():
@@ -143,7 +145,7 @@ def _category(folder: Path) -> Category:
             key = f"{stem}_mask" if f"{stem}_mask" in masks else stem
             used.add(key)
             test.append(TestImage(path, f"{type_folder.name}/{inner.as_posix()}", type_folder.name, masks.get(key)))
-        n_ignored += n_others + len(masks.keys() - used)
+        n_ignored += len(ignored.files) + len(masks.keys() - used)
     return Category(folder.resolve().name, tuple(train.values()), tuple(test), n_ignored)
 
 
@@ -154,5 +156,5 @@ def _masks(folder: Path) -> dict[str, str]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in folder.iterdir() if path.is_dir() and not is_left_out(path.name)]
     return sorted(folders, key=lambda path: natural_order(PurePath(path.name)))

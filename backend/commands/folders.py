@@ -1,0 +1,157 @@
+"""What commands say of the folders that they are given, before they compute anything, and which they refuse."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from backend.commands.console import count, say, some
+from backend.commands.folder_names import Kind, kind_of
+from backend.commands.image_files import FoundImages, Ignored
+from backend.common.errors import InvalidRequest
+
+MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_label", "-label", "_ground_truth")
+"""How the name of a mask ends that lies beside its image, without regard to case."""
+# More lines would push what matters off the screen.
+_MOST_FOLDERS = 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a command takes images for.
+
+    Attributes:
+        name: in messages.
+        unwanted: what the folders must not hold, by their names.
+    """
+
+    name: str
+    unwanted: frozenset[Kind]
+
+
+GOOD_PARTS = Parts("good parts", frozenset((Kind.DEFECTIVE, Kind.TEST, Kind.MASK)))
+DEFECTIVE_PARTS = Parts("defective parts", frozenset((Kind.GOOD, Kind.MASK)))
+
+
+def say_found(images: FoundImages, ignored: Ignored, given: str = "") -> None:
+    """Say how many images each folder gives, and what is not read.
+
+    Args:
+        images, ignored: what `find_images` found.
+        given: the option that named them, if any.
+    """
+    folders = Counter(str(PurePath(image).parent) for image in images.values())
+    said = f"{given}: " if given else ""
+    if len(folders) == 1:
+        say(f"{said}{count(len(images), 'image')} in {next(iter(folders))}")
+    else:
+        say(f"{said}{count(len(images), 'image')} in {count(len(folders), 'folder')}")
+        for folder, number in list(folders.items())[:_MOST_FOLDERS]:
+            say(f"  {number} in {folder}")
+        if len(folders) > _MOST_FOLDERS:
+            rest = list(folders.values())[_MOST_FOLDERS:]
+            say(f"  {sum(rest)} in {count(len(rest), 'more folder')}")
+    say_ignored(ignored, said)
+
+
+def say_ignored(ignored: Ignored, said: str = "") -> None:
+    """Say what is not read: how many files and folders, and some of their names.
+
+    Args:
+        ignored: what `find_images` found.
+        said: what the lines begin with.
+    """
+    for names, what in (
+        (ignored.files, "other file"),
+        (ignored.folders, "system or hidden folder"),
+        (ignored.links, "linked folder"),
+    ):
+        if names:
+            say(f"{said}ignored: {count(len(names), what)} ({some(names)})")
+
+
+def check_folders(images: FoundImages, paths: Sequence[str], parts: Parts) -> None:
+    """Refuse images that are of other parts, or of none, by the names of their folders or by their own.
+
+    A folder that is named itself is taken as meant; names count from there on down. Beside a folder of good parts no
+    other holds good ones, whatever it is called.
+
+    Args:
+        images: what `find_images` found in `paths`.
+        paths: files and folders.
+        parts: what the images are taken for.
+
+    Raises:
+        InvalidRequest: there are such images; the message says where, and where the others are.
+    """
+    named = {Path(path).resolve() for path in paths if Path(path).is_dir()}
+    given = {Path(path).parent.resolve() / PurePath(path).name for path in paths}
+    folders: dict[Path, list[str]] = defaultdict(list)
+    for place, image in images.items():
+        if place not in given:
+            folders[place.parent].append(image)
+    beside_good = _parents_of_good(folders, named) if parts is GOOD_PARTS else frozenset()
+    wrong: Counter[str] = Counter()
+    right: list[str] = []
+    masks: list[str] = []
+    for folder, found in folders.items():
+        doubtful = _doubtful_folder(folder, named, parts, beside_good)
+        if doubtful is None:
+            right.append(str(PurePath(found[0]).parent))
+            masks += sorted(masks_beside(found))
+        else:
+            up = len(folder.parts) - len(doubtful.parts)
+            wrong[str(PurePath(found[0]).parents[up])] += len(found)
+    if wrong:
+        where = some([f"{count(number, 'image')} in {folder}" for folder, number in wrong.items()])
+        instead = f", such as {some(right)}," if right else ""
+        raise InvalidRequest(
+            f"{where}: by the names of the folders they are not of {parts.name}. Name the folders of {parts.name} "
+            f"alone{instead} or take all of them with --any-folder"
+        )
+    if masks:
+        raise InvalidRequest(
+            f"{count(len(masks), 'file')} ({some(masks)}): by their names they are masks of the images beside them. "
+            "Move them to another folder, or take all of them with --any-folder"
+        )
+
+
+def masks_beside(images: Iterable[str]) -> set[str]:
+    """Those of the images that are masks of others in the same folder: ``7_mask.png`` beside ``7.jpg``.
+
+    >>> masks_beside(["a/7.jpg", "a/7_MASK.png", "a/8_gt.png"])
+    {'a/7_MASK.png'}
+    """
+    stems = {image: PurePath(image).with_suffix("").as_posix().casefold() for image in images}
+    known = set(stems.values())
+    return {
+        image
+        for image, stem in stems.items()
+        if any(stem.endswith(ending) and stem.removesuffix(ending) in known for ending in MASK_ENDINGS)
+    }
+
+
+def _parents_of_good(folders: Iterable[Path], named: Collection[Path]) -> frozenset[Path]:
+    """The folders that hold a folder of good parts."""
+    return frozenset(
+        part.parent for folder in folders for part in _below(folder, named) if kind_of(part.name) is Kind.GOOD
+    )
+
+
+def _doubtful_folder(folder: Path, named: Collection[Path], parts: Parts, beside_good: Collection[Path]) -> Path | None:
+    """The uppermost folder, from a named one down to `folder`, whose name says that it holds something else."""
+    for part in reversed(_below(folder, named)):
+        kind = kind_of(part.name)
+        if kind in parts.unwanted or (kind is not Kind.GOOD and part.parent in beside_good):
+            return part
+    return None
+
+
+def _below(folder: Path, named: Collection[Path]) -> list[Path]:
+    """The folder and those that it lies in, up to one that was named, which is not among them."""
+    below = []
+    for part in (folder, *folder.parents):
+        if part in named:
+            break
+        below.append(part)
+    return below
