@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.commands.evaluate.mvtec import find_categories
+from backend.commands.evaluate.layouts import find_categories
 from backend.common.errors import InvalidRequest
 
 # Data sets with more test images are large.
@@ -14,7 +14,7 @@ _LARGE = 200
 
 @dataclass(frozen=True)
 class Split:
-    """Image files; `masks` has a file per defective image, or is empty where one of them lacks its own."""
+    """Image files; `masks` has a file per defective image, or is empty where one of them has none or several."""
 
     folder: Path
     train: list[Path]
@@ -52,5 +52,5 @@ def open_split(folder: Path, most_train: int | None = None, every: int = 1) -> S
     test = test[::every] if len(test) > _LARGE else test
     good = [Path(image.path) for image in test if not image.is_defective]
     defective = [Path(image.path) for image in test if image.is_defective]
-    masks = [Path(image.mask) for image in test if image.mask is not None]
+    masks = [Path(image.masks[0]) for image in test if len(image.masks) == 1]
     return Split(folder, train, good, defective, masks if len(masks) == len(defective) else [])

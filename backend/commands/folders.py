@@ -70,7 +70,9 @@ def say_ignored(ignored: Ignored, said: str = "") -> None:
             say(f"{said}ignored: {count(len(names), what)} ({some(names)})")
 
 
-def check_folders(images: FoundImages, paths: Sequence[str], parts: Parts) -> None:
+def check_folders(
+    images: FoundImages, paths: Sequence[str], parts: Parts, otherwise: str = "take all of them with --any-folder"
+) -> None:
     """Refuse images that are of other parts, or of none, by the names of their folders or by their own.
 
     A folder that is named itself is taken as meant; names count from there on down. Beside a folder of good parts no
@@ -80,6 +82,7 @@ def check_folders(images: FoundImages, paths: Sequence[str], parts: Parts) -> No
         images: what `find_images` found in `paths`.
         paths: files and folders.
         parts: what the images are taken for.
+        otherwise: what to do where names mislead.
 
     Raises:
         InvalidRequest: there are such images; the message says where, and where the others are.
@@ -107,12 +110,12 @@ def check_folders(images: FoundImages, paths: Sequence[str], parts: Parts) -> No
         instead = f", such as {some(right)}," if right else ""
         raise InvalidRequest(
             f"{where}: by the names of the folders they are not of {parts.name}. Name the folders of {parts.name} "
-            f"alone{instead} or take all of them with --any-folder"
+            f"alone{instead} or {otherwise}"
         )
     if masks:
         raise InvalidRequest(
             f"{count(len(masks), 'file')} ({some(masks)}): by their names they are masks of the images beside them. "
-            "Move them to another folder, or take all of them with --any-folder"
+            f"Move them to another folder, or {otherwise}"
         )
 
 

@@ -46,7 +46,9 @@ def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
     ignored = Ignored()
     for path in paths:
         if Path(path).is_dir():
-            below = _images_below(path, ignored)
+            below = images_below(path, ignored)
+            if not below:
+                raise InvalidRequest(f"{path}: no images in this folder ({', '.join(SUFFIXES)})")
         elif not Path(path).exists():
             raise InvalidRequest(f"{path}: no such file or folder")
         elif not path.lower().endswith(SUFFIXES):
@@ -56,6 +58,36 @@ def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
         for image in below:
             images.setdefault(Path(image).parent.resolve() / PurePath(image).name, image)
     return images, ignored
+
+
+def images_below(folder: str, ignored: Ignored) -> list[str]:
+    """Images below a folder in natural order; what else is there is added to `ignored`.
+
+    Links to folders are not followed.
+
+    Raises:
+        InvalidRequest: a folder cannot be read.
+    """
+
+    def refuse(exc: OSError) -> None:
+        raise InvalidRequest(f"{exc.filename}: the folder cannot be read ({exc.strerror})") from exc
+
+    found: list[PurePath] = []
+    others: list[PurePath] = []
+    left_out: list[PurePath] = []
+    links: list[PurePath] = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        place = PurePath(parent).relative_to(folder)
+        left_out += [place / name for name in folders if is_left_out(name)]
+        folders[:] = [name for name in folders if not is_left_out(name)]
+        links += [place / name for name in folders if Path(parent, name).is_symlink()]
+        for name in files:
+            is_image = name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            (found if is_image else others).append(place / name)
+    prefix = folder.rstrip("/" + os.sep) + "/"
+    for paths, names in ((others, ignored.files), (left_out, ignored.folders), (links, ignored.links)):
+        names += [prefix + path.as_posix() for path in sorted(paths, key=natural_order)]
+    return [prefix + image.as_posix() for image in sorted(found, key=natural_order)]
 
 
 def read_image(image: str, max_bytes: int) -> bytes:
@@ -83,38 +115,6 @@ def image_sha256(image: str, max_bytes: int) -> str | None:
         return hashlib.sha256(read_image(image, max_bytes)).hexdigest()
     except (InvalidImage, TooLarge):
         return None
-
-
-def _images_below(folder: str, ignored: Ignored) -> list[str]:
-    """Images below a folder in natural order; what else is there is added to `ignored`.
-
-    Links to folders are not followed.
-
-    Raises:
-        InvalidRequest: the folder has no images, or one cannot be read.
-    """
-
-    def refuse(exc: OSError) -> None:
-        raise InvalidRequest(f"{exc.filename}: the folder cannot be read ({exc.strerror})") from exc
-
-    found: list[PurePath] = []
-    others: list[PurePath] = []
-    left_out: list[PurePath] = []
-    links: list[PurePath] = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        place = PurePath(parent).relative_to(folder)
-        left_out += [place / name for name in folders if is_left_out(name)]
-        folders[:] = [name for name in folders if not is_left_out(name)]
-        links += [place / name for name in folders if Path(parent, name).is_symlink()]
-        for name in files:
-            is_image = name.lower().endswith(SUFFIXES) and not name.startswith(".")
-            (found if is_image else others).append(place / name)
-    if not found:
-        raise InvalidRequest(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
-    prefix = folder.rstrip("/" + os.sep) + "/"
-    for paths, names in ((others, ignored.files), (left_out, ignored.folders), (links, ignored.links)):
-        names += [prefix + path.as_posix() for path in sorted(paths, key=natural_order)]
-    return [prefix + image.as_posix() for image in sorted(found, key=natural_order)]
 
 
 def natural_order(path: PurePath) -> tuple[list[list[str | int]], PurePath]:

@@ -18,8 +18,9 @@ from backend.bank.embedding import embed_all
 from backend.bank.memory_limits import check_memory
 from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
+from backend.commands.evaluate.dataset import GOOD, Category, TestImage, say_category
+from backend.commands.evaluate.masks import check_masks, read_masks
 from backend.commands.evaluate.metrics import PixelHistograms, Rate, image_measures
-from backend.commands.evaluate.mvtec import GOOD, Category, TestImage, find_categories, read_mask
 from backend.commands.evaluate.results import ALL, Case, CategoryResult, Evaluation, FewShotRun, Group
 from backend.commands.image_files import read_image
 from backend.common.arrays import DistanceMap, Embeddings, Pixels
@@ -32,23 +33,25 @@ from backend.patchcore import PatchCoreMemory
 from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
 
 
-def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_seeds: int = 1) -> Evaluation:
+def evaluate(
+    settings: Settings, dataset: str, categories: Sequence[Category], *, shots: Sequence[int] = (), n_seeds: int = 1
+) -> Evaluation:
     """Fit, score and measure every category of a data set.
 
     Args:
         settings: the configuration; ``MODELS_DIR`` is neither read nor written.
-        dataset: see `find_categories`.
+        dataset: what it is called: its folder.
+        categories: as `find_categories` gives them.
         shots: also evaluate banks of so many training images, drawn at random.
         n_seeds: how many draws of each.
 
     Raises:
-        InvalidRequest: see `find_categories`; a type of defect is called as the total is; a mask whose size is not its
-            image's; more shots than images.
+        InvalidRequest: a type of defect is called as the total is; a mask whose size is not its image's; more shots
+            than images.
         InvalidImage, TooLarge: an image cannot be read; the message names it.
         ConfigError: see `open_features`.
         StorageError: there is no room for temporary files.
     """
-    categories = find_categories(dataset)
     for category in categories:
         if ALL in category.defects:
             raise InvalidRequest(f"{category.name}: rename the folder test/{ALL}: the total of all types is called so")
@@ -56,11 +59,11 @@ def evaluate(settings: Settings, dataset: str, *, shots: Sequence[int] = (), n_s
             raise InvalidRequest(
                 f"--shots {max(shots)}: {category.name} has {count(len(category.train), 'training image')}"
             )
-    checks = [_check(category, settings) for category in categories]
+    checked = [_check(category, settings) for category in categories]
     features, _ = open_features(settings)
     results = []
-    for category, (most_pixels, most_bytes) in zip(categories, checks, strict=True):
-        if len(categories) > 1:
+    for category, most_pixels, most_bytes in checked:
+        if len(checked) > 1:
             say(category.name)
         # A bank of a few training images is made of a copy of their embeddings.
         n_images = len(category.train) + max(shots, default=0)
@@ -171,7 +174,7 @@ class _CategoryEvaluation:
                 Group(
                     name,
                     len(defective),
-                    sum(case.image.mask is not None for case in defective),
+                    sum(bool(case.image.masks) for case in defective),
                     {
                         **image_measures(
                             [case.score for case in members],
@@ -214,8 +217,8 @@ class _CategoryEvaluation:
     def _count_pixels(self, histograms: PixelHistograms, image: TestImage, distance_map: DistanceMap) -> None:
         if not image.is_defective:
             histograms.add(GOOD, distance_map, None)
-        elif image.mask is not None:
-            histograms.add(image.defect, distance_map, read_mask(image.mask, self.limits))
+        elif image.masks:
+            histograms.add(image.defect, distance_map, read_masks(image.masks, self.limits))
 
     def _train_score(self, path: str, distances: DistanceMap) -> float:
         width, height = check_image(self._read(path), path, self.limits)
@@ -229,29 +232,22 @@ class _CategoryEvaluation:
         return read_image(path, self.limits.max_bytes)
 
 
-def _check(category: Category, settings: Settings) -> tuple[int, int]:
-    """See that images and masks can be used before any of them costs time.
+def _check(category: Category, settings: Settings) -> tuple[Category, int, int]:
+    """See that images and masks can be used before any of them costs time, and say what there is.
 
     Returns:
-        The most pixels of an image, and the most bytes.
+        See `check_masks`; the most pixels of an image, and the most bytes.
     """
     limits = _limits(settings)
-    most_pixels = most_bytes = 0
-    masks = {image.path: image.mask for image in category.test}
-    for path in (*category.train, *masks):
+    most_bytes = 0
+    sizes = {}
+    for path in (*category.train, *(image.path for image in category.test)):
         content = read_image(path, limits.max_bytes)
-        width, height = check_image(content, path, limits)
-        most_pixels, most_bytes = max(most_pixels, width * height), max(most_bytes, len(content))
-        mask = masks.get(path)
-        if mask is not None and (shape := read_mask(mask, limits).shape) != (height, width):
-            raise InvalidRequest(
-                f"{mask}: the mask has {shape[1]}x{shape[0]} pixels, its image {path} has {width}x{height}"
-            )
-    if category.n_ignored:
-        say(f"{category.name}: {count(category.n_ignored, 'other file')} ignored")
-    if without := sum(image.is_defective and image.mask is None for image in category.test):
-        say(f"{category.name}: {count(without, 'defective image')} without a mask, left out of pixel measures")
-    return most_pixels, most_bytes
+        sizes[path] = check_image(content, path, limits)
+        most_bytes = max(most_bytes, len(content))
+    category = check_masks(category, sizes, limits)
+    say_category(category)
+    return category, max(width * height for width, height in sizes.values()), most_bytes
 
 
 def _spill_file() -> BinaryIO:

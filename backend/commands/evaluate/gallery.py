@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.commands.evaluate.mvtec import read_mask
+from backend.commands.evaluate.masks import read_masks
 from backend.commands.evaluate.results import Case
 from backend.commands.image_files import read_image
 from backend.common.arrays import Bgr
@@ -90,8 +90,8 @@ def _draw_regions(small: Bgr, case: Case, threshold: float | None, blur_sigma: f
     """Ground truth as a tint, regions as outlines, on a pale picture."""
     pale = cv2.addWeighted(small, 0.75, np.full_like(small, 255), 0.25, 0)
     height, width = small.shape[:2]
-    if case.image.mask is not None:
-        mask = read_mask(case.image.mask, limits).astype(np.float32)
+    if case.image.masks:
+        mask = read_masks(case.image.masks, limits).astype(np.float32)
         inside = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) > 0
         pale[inside] = pale[inside] * 0.4 + np.array(_TRUTH) * 0.6
     if threshold is not None:

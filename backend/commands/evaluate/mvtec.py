@@ -1,4 +1,4 @@
-"""Data sets in the layout of MVTec AD: which images are there, what they are, and their ground-truth masks.
+"""Data sets in the layout of MVTec AD, and in those that were made after it.
 
 ::
 
@@ -7,154 +7,121 @@
     CATEGORY/test/TYPE/*                           defective parts
     CATEGORY/ground_truth/TYPE/NAME_mask.png       where TYPE/NAME.* is defective; NAME.png will do
 
-Bergmann et al., *MVTec AD*, CVPR 2019.
+MVTec AD 2 has ``test_public`` instead of ``test``, and ``ground_truth`` in it; MVTec LOCO a folder NAME of several
+masks; BTAD ``ok`` and ``ko`` instead of ``good`` and a type; VisA, as it is prepared for training, masks without
+``_mask``.
+
+Bergmann et al., *MVTec AD*, CVPR 2019; Bergmann et al., *MVTec LOCO AD*, IJCV 2022; Heckler-Kram et al., *MVTec AD 2*,
+2025; Mishra et al., *BTAD*, ISIE 2021.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
+from backend.commands.console import count, some
+from backend.commands.evaluate.assembly import Folders, assemble
+from backend.commands.evaluate.dataset import Category
 from backend.commands.folder_names import is_left_out
-from backend.commands.image_files import find_images, natural_order, read_image
+from backend.commands.image_files import Ignored, images_below, natural_order
 from backend.common.errors import InvalidRequest
-from backend.utils import ImageLimits, check_image
 
-GOOD = "good"
-_LOSSLESS = (".png", ".bmp")  # in a JPEG, pixels beside a defect are not zero either
+GOOD_NAMES = ("good", "ok", "normal")
+MASK_NAMES = ("ground_truth", "groundtruth", "ground-truth", "gt", "mask", "masks")
+OPTIONS = "name the folders with --good, --bad and --masks"
+_TRAIN, _TEST = ("train",), ("test", "test_public")
+_LOCO = {"logical_anomalies", "structural_anomalies"}
 _LAYOUT = "train/good, test/good and test/TYPE with images, and ground_truth/TYPE/NAME_mask.png if there are masks"
 
 
-@dataclass(frozen=True)
-class TestImage:
-    """An image to be judged.
-
-    Attributes:
-        path: its file.
-        name: ``TYPE/NAME.png``.
-        defect: type of its defect, ``"good"`` without one.
-        mask: file of its ground-truth mask, if there is one.
-    """
-
-    __test__ = False  # no tests, whatever pytest makes of the name
-
-    path: str
-    name: str
-    defect: str
-    mask: str | None
-
-    @property
-    def is_defective(self) -> bool:
-        """Whether it has a defect."""
-        return self.defect != GOOD
+def looks_like_mvtec(folder: Path) -> bool:
+    """Whether there are folders of training or test images."""
+    return bool(named(folder, _TRAIN) or named(folder, _TEST))
 
 
-@dataclass(frozen=True)
-class Category:
-    """One kind of part.
-
-    Attributes:
-        name: of its folder.
-        train: good images to fit on, in natural order.
-        test: good and defective images, type by type, good ones first.
-        n_ignored: files in the folders of images that are none, and masks of no image.
-    """
-
-    name: str
-    train: tuple[str, ...]
-    test: tuple[TestImage, ...]
-    n_ignored: int
-
-    @property
-    def defects(self) -> list[str]:
-        """The types of defects, in natural order."""
-        return list(dict.fromkeys(image.defect for image in self.test if image.is_defective))
-
-
-def find_categories(dataset: str) -> list[Category]:
-    """The categories of a data set: the folder itself, or those below it, in natural order.
-
-    Args:
-        dataset: a folder in MVTec layout, or one that holds several such folders.
+def read_mvtec(folder: Path) -> Category:
+    """The category in a folder that looks like one.
 
     Raises:
-        InvalidRequest: it is neither, or cannot be read; the message names the folder and what it lacks.
+        InvalidRequest: it lacks something, or two folders may be meant; the message names it. See also `assemble`.
     """
-    folder = Path(dataset)
-    try:
-        if not folder.is_dir():
-            raise InvalidRequest(f"{dataset}: no such folder")
-        if _looks_like_one(folder):
-            return [_category(folder)]
-        below = [path for path in _folders(folder) if _looks_like_one(path)]
-        if not below:
-            raise InvalidRequest(
-                f"{dataset}: no data set in MVTec layout, and none in the folders below it ({_LAYOUT})"
-            )
-        return [_category(path) for path in below]
-    except OSError as exc:
-        raise InvalidRequest(f"{exc.filename}: the folder cannot be read ({exc.strerror})") from exc
+    train, test = only(folder, _TRAIN) or folder / "train", only(folder, _TEST) or folder / "test"
+    good = [_good(train), _good(test)]
+    masks = only(folder, MASK_NAMES) or only(test, MASK_NAMES)
+    types = [path for path in subfolders(test) if path not in (good[1], masks)]
+    if not types:
+        raise InvalidRequest(f"{test}: no defective images; they belong into {test / 'TYPE'}")
+    return assemble(
+        folder.resolve().name,
+        _layout(test, good[1], [path.name for path in types]),
+        Folders(
+            [str(good[1])],
+            {path.name: [str(path)] for path in types},
+            [str(good[0])],
+            None if masks is None else str(masks),
+            str(test),
+            others(folder, (train, test, masks)) + others(train, (good[0],)),
+        ),
+    )
 
 
-def read_mask(path: str, limits: ImageLimits) -> npt.NDArray[np.bool_]:
-    """A ground-truth mask: bool [H, W], True where any channel but alpha is not zero.
-
-    Raises:
-        InvalidRequest: it cannot be decoded, or marks no pixel.
-        InvalidImage, UnsupportedImage, TooLarge: see `read_image` and `check_image`.
-    """
-    content = read_image(path, limits.max_bytes)
-    check_image(content, path, limits)
-    try:
-        # 16 bits stay 16: 1 of 65535 is a defect too
-        mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        mask = None
-    if mask is None:
-        raise InvalidRequest(f"{path}: the mask cannot be decoded; it is damaged or no image")
-    defective = np.asarray(mask[..., :3].any(axis=-1) if mask.ndim == 3 else mask > 0)
-    if not defective.any():
-        raise InvalidRequest(f"{path}: the mask marks no pixel as defective; mend it or remove it")
-    return defective
-
-
-def _looks_like_one(folder: Path) -> bool:
-    return (folder / "train").is_dir() or (folder / "test").is_dir()
-
-
-def _category(folder: Path) -> Category:
-    for needed in (folder / "train" / GOOD, folder / "test" / GOOD):
-        if not needed.is_dir():
-            raise InvalidRequest(f"{needed}: no such folder; a data set in MVTec layout has {_LAYOUT}")
-    train, ignored = find_images([str(folder / "train" / GOOD)])
-    n_ignored = len(ignored.files)
-    types = _folders(folder / "test")
-    types.sort(key=lambda path: path.name != GOOD)
-    if len(types) == 1:
-        raise InvalidRequest(f"{folder / 'test'}: no defective images; they belong into {folder / 'test' / 'TYPE'}")
-    test: list[TestImage] = []
-    for type_folder in types:
-        images, ignored = find_images([str(type_folder)])
-        masks = _masks(folder / "ground_truth" / type_folder.name) if type_folder.name != GOOD else {}
-        used = set()
-        for path in images.values():
-            inner = PurePath(path).relative_to(type_folder)
-            stem = inner.with_suffix("").as_posix()
-            key = f"{stem}_mask" if f"{stem}_mask" in masks else stem
-            used.add(key)
-            test.append(TestImage(path, f"{type_folder.name}/{inner.as_posix()}", type_folder.name, masks.get(key)))
-        n_ignored += len(ignored.files) + len(masks.keys() - used)
-    return Category(folder.resolve().name, tuple(train.values()), tuple(test), n_ignored)
-
-
-def _masks(folder: Path) -> dict[str, str]:
-    """Mask files by their path below the folder, without the extension."""
-    masks = [path for path in folder.rglob("*") if path.suffix.lower() in _LOSSLESS and not path.name.startswith(".")]
-    return {path.relative_to(folder).with_suffix("").as_posix(): str(path) for path in masks}
-
-
-def _folders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, but for those of the system, in natural order; none where it is not there."""
+    if not folder.is_dir():
+        return []
     folders = [path for path in folder.iterdir() if path.is_dir() and not is_left_out(path.name)]
     return sorted(folders, key=lambda path: natural_order(PurePath(path.name)))
+
+
+def named(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The folders in a folder that are called so, without regard to case."""
+    return [path for path in subfolders(folder) if path.name.casefold() in names]
+
+
+def only(folder: Path, names: Sequence[str]) -> Path | None:
+    """The one folder in a folder that is called so, without regard to case.
+
+    Raises:
+        InvalidRequest: there are several.
+    """
+    found = named(folder, names)
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"{folder}: {' and '.join(path.name for path in found)} may both be meant; rename one of them, or {OPTIONS}"
+        )
+    return found[0] if found else None
+
+
+def others(folder: Path, used: Sequence[Path | None]) -> tuple[str, ...]:
+    """The other folders in a folder that have images below them, and how many."""
+    counts = {path: len(images_below(str(path), Ignored())) for path in subfolders(folder) if path not in used}
+    return tuple(f"{path} ({count(number, 'image')})" for path, number in counts.items() if number)
+
+
+def holds(folder: Path) -> str:
+    """What is in a folder, as a sentence."""
+    inside = [f"{path.rpartition('/')[2]}" for path in others(folder, ())]
+    direct = sum(PurePath(path).parent == folder for path in images_below(str(folder), Ignored()))
+    parts = [*([count(direct, "image")] if direct else []), *inside]
+    return f"{folder} holds {some(parts, 6)}" if parts else f"{folder} holds no images"
+
+
+def _good(folder: Path) -> Path:
+    good = only(folder, GOOD_NAMES)
+    if good is None:
+        found = f"; {holds(folder)}" if folder.is_dir() else ""
+        raise InvalidRequest(
+            f"{folder / GOOD_NAMES[0]}: no such folder; a data set in MVTec layout has {_LAYOUT}{found}. "
+            f"For another layout, {OPTIONS}"
+        )
+    return good
+
+
+def _layout(test: Path, good: Path, types: Sequence[str]) -> str:
+    """Which layout it is, in words."""
+    if test.name.casefold() == "test_public":
+        return "MVTec AD 2"
+    if not _LOCO.isdisjoint(name.casefold() for name in types):
+        return "MVTec LOCO"
+    if good.name.casefold() == "ok":
+        return "BTAD"
+    return "MVTec AD"

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backend.commands.evaluate.dataset import Category, TestImage
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
-from backend.commands.evaluate.mvtec import Category, TestImage
 from backend.common.arrays import DistanceMap
 from backend.common.config import Settings
 from backend.features import DinoV2Features

@@ -47,6 +47,7 @@ def _category_json(result: CategoryResult) -> dict[str, Any]:
         "n_good": good,
         "n_defective": len(result.cases) - good,
         "n_ignored": result.category.n_ignored,
+        **({"remarks": list(result.category.remarks)} if result.category.remarks else {}),
         "n_embeddings": result.n_embeddings,
         "bank_size": result.bank_size,
         "ms_per_image": result.ms,
@@ -62,7 +63,7 @@ def _category_json(result: CategoryResult) -> dict[str, Any]:
                 "score": case.score,
                 "rejected": case.is_rejected,
                 "n_regions": case.n_regions,
-                "has_mask": case.image.mask is not None,
+                "has_mask": bool(case.image.masks),
                 "ms": case.ms,
             }
             for case in result.cases

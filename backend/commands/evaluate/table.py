@@ -19,7 +19,10 @@ def as_text(evaluation: Evaluation) -> str:
         rows = [_row(group.name, group.measures) for group in result.groups]
         if len(result.groups) == 2:  # of one type, which is all of them
             rows = rows[:1]
-        tables.append(f"{result.category.name}: {facts(result)}\n\n" + _aligned(("", *MEASURES.values()), rows))
+        remarks = "".join(f"\n! {remark}" for remark in result.category.remarks)
+        tables.append(
+            f"{result.category.name}: {facts(result)}{remarks}\n\n" + _aligned(("", *MEASURES.values()), rows)
+        )
         if result.few_shot:
             tables.append(_aligned(("training images", *MEASURES.values()), few_shot_rows(result)))
     if len(evaluation.results) > 1:
