@@ -16,7 +16,7 @@ _MEASURED = frozenset({"ms", "ms_per_image"})
 # The test for drift draws lots.
 _DRAWN = frozenset({"evidence", "wealth"})
 _TRACE = "trace"
-# Of an OpenAPI document. Their order is that in which routers are included, and tells clients nothing.
+# Of an OpenAPI document, in whatever order.
 _PATHS = "paths"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")

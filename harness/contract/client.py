@@ -175,7 +175,11 @@ def _body_text(content: bytes, content_type: str, blanks: Blanks, without_id: Ca
     if content_type.startswith("application/json"):
         try:
             text = without_id(content.decode())
-            return f"{pretty(blanks.json(parse(text)))}\nwritten as {layout_of(text)}"
+            value = parse(text)
+            # The order of the paths of an OpenAPI document is that of the routers, and tells clients nothing.
+            is_document = isinstance(value, dict) and "openapi" in value
+            layout = "" if is_document else f"\nwritten as {layout_of(text)}"
+            return f"{pretty(blanks.json(value))}{layout}"
         except ValueError:
             return f"<no JSON>\n{content.decode(errors='replace')}"
     if content_type.startswith("text/plain; version="):
