@@ -15,6 +15,7 @@ from backend.common.machine import usable_cores
 
 keepalive = 5  # seconds after a reply, as uvicorn's own; docker/nginx.conf relies on it
 graceful_timeout = 24 * 3600  # fits and runs over data sets end when they are done; nothing else holds a worker
+control_socket_disable = True  # a door that nobody uses, in the home folder of whoever starts the service
 
 
 def when_ready(server: Any) -> None:

@@ -1,6 +1,8 @@
 """What every test shares: the real weights, real images and the real extractor, a service, and models as stored."""
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,9 +19,41 @@ from backend.network.weights import CANONICAL_NAME, Weights, find_weights
 from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
+from harness.no_network import sitecustomize as no_network
 from tests.factories import KEY, SHARED, memory_of, store_memory, store_threshold
 
 _DATA_SETS = ("elpv_mono", "hazelnut", "magnetic_tile")
+
+# Of this process, and by the environment of every Python that a test starts.
+_FOLDER = tempfile.TemporaryDirectory(prefix="no-network-")
+_RECORD = Path(_FOLDER.name) / "record"
+_RECORD.touch()
+os.environ[no_network.RECORD] = str(_RECORD)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(no_network.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_leaves_the_machine_in_the_end() -> Iterator[None]:
+    """Fails the run where a fixture or the end of a process reached another machine."""
+    yield
+    assert _attempts() == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_the_machine() -> Iterator[None]:
+    """Fails a test while which something tried to reach another machine: see `harness/no_network`."""
+    yield
+    assert _attempts() == []
+
+
+def _attempts() -> list[str]:
+    if not _RECORD.stat().st_size:
+        return []
+    attempts = _RECORD.read_text(encoding="utf-8").splitlines()
+    os.truncate(_RECORD, 0)  # the next test did nothing
+    return attempts
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ before anything uses them. The carriers are not trusted; the hash is.
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -145,11 +146,11 @@ def from_onnx(path: Path) -> Tensors:
     Raises:
         WeightsError: the graph is not the expected one.
     """
-    import openvino
+    from backend.network.openvino_library import ov
 
     tensors: Tensors = {}
     grid: npt.NDArray[np.float32] | None = None
-    for node in openvino.Core().read_model(path).get_ordered_ops():
+    for node in ov.Core().read_model(path).get_ordered_ops():
         if node.get_type_name() != "Constant":
             continue
         name, shape = node.get_friendly_name(), tuple(node.get_output_shape(0))
@@ -241,6 +242,8 @@ def _fetch(cached: Path) -> Weights:
 
 
 def _from_hub(scratch: Path) -> bytes:
+    # Or the hub is told, with the request for the file, which torch is installed here.
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:

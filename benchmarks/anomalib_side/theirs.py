@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,8 @@ def _declare_missing_torchvision_operators() -> torch.library.Library | None:
 
 
 _declared = _declare_missing_torchvision_operators()  # lives as long as its operators
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as backend/network/openvino_library.py
 
 from anomalib.data.utils import read_image  # noqa: E402  (after the operators it needs)
 from anomalib.deploy import OpenVINOInferencer  # noqa: E402

@@ -8,12 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 import PIL.Image
-from openvino import opset13 as op
 from safetensors.numpy import load_file
 
 from backend.features import IMAGENET_MEAN, IMAGENET_STD, PREPROCESSING
+from backend.network.openvino_library import op, ov
 from backend.network.runtimes import openvino as vit
 from backend.network.runtimes.openvino import BLOCKS, PATCH
 from backend.network.weights import Weights

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import cv2
 import elpv_dataset
 import numpy as np
-import openvino
 import pytest
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import ConfigError
 from backend.features import preprocess
 from backend.network import runtimes
+from backend.network.openvino_library import ov
 from backend.network.runtimes import open_runtime
 from backend.network.runtimes.openvino import OpenVinoRuntime, build_vit, resample_position_grid
 from backend.network.runtimes.torch import TorchRuntime, select_patch_tokens
@@ -159,7 +159,7 @@ def test_50_real_images_score_the_same_from_openvino_and_torch(weights):
 @pytest.mark.slow
 def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, images):
     exact = OpenVinoRuntime(weights.path, 448)
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ConfigError, match="PRECISION=bfloat16"):
             OpenVinoRuntime(weights.path, 448, "bfloat16")
         return
@@ -174,7 +174,7 @@ def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, 
 
 
 def test_a_cpu_without_bfloat16_refuses_it_in_words(weights, monkeypatch):
-    monkeypatch.setattr(openvino.Core, "get_property", lambda self, *names: ["FP32", "INT8"])
+    monkeypatch.setattr(ov.Core, "get_property", lambda self, *names: ["FP32", "INT8"])
     with pytest.raises(ConfigError, match=r"PRECISION=bfloat16.*float32"):
         OpenVinoRuntime(weights.path, 28, "bfloat16")
     assert OpenVinoRuntime(weights.path, 28).precision == "float32"

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-from openvino import opset13 as op
 from PIL import Image
 from safetensors.numpy import load_file
 
 from backend.common.config import DEFAULT_MODEL_BLOCKS
 from backend.common.errors import ConfigError
+from backend.network.openvino_library import op, ov
 from backend.network.runtimes.base import earlier_block
 
 PATCH = 14

@@ -1,0 +1,16 @@
+"""OpenVINO without its usage statistics; everything that needs OpenVINO imports it from here.
+
+`import openvino` reports to a public analytics service and writes a client id into the home folder, asked for by
+nobody; only a file in that home folder or variables of build machines such as ``CI`` would stop it. It does so with the
+package ``openvino_telemetry``, and does without where that cannot be imported: None in ``sys.modules`` is how Python
+spells that, whether the package is installed or not.
+"""
+
+import sys
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+import openvino as ov  # noqa: E402, TID251  (after what keeps it quiet)
+from openvino import opset13 as op  # noqa: E402, TID251
+
+__all__ = ["op", "ov"]
