@@ -21,6 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from backend.scores.promise import upper_bound
+
 ALARM_AT = 1_000_000.0
 """A: inspected parts from the start to a false alarm, on average at least."""
 
@@ -31,7 +33,7 @@ N_STEPS = int(_MAX_SCORE * STEPS_PER_UNIT) + 1
 # Strong bets find large changes within a few parts, weak ones small changes in the end.
 _POWERS = (0.3, 0.55, 0.8)
 _ODDS = (2.0, 4.0, 8.0)
-_Z = 2.3263478740408408  # 99 % of a normal distribution lie below
+_CONFIDENCE = 0.99  # of the bound on what the calibration itself rejects
 _MOST_TOLERATED = 0.9  # so that a line that rejects everything is noticed whatever the threshold
 _LEAST_RANK = 1e-6  # bounds what a bet pays; it can only lose by that
 
@@ -55,14 +57,31 @@ def tolerated_rate(defective: float, n_ok: int, n_rejected: int) -> float:
         defective: share of defective parts that is no alarm.
         n_ok: OK scores of the calibration.
         n_rejected: how many of them its threshold rejects; their share is taken at its upper 99 % confidence bound
-            (Wilson 1927), and as 0 where no score is known.
+            (Clopper and Pearson), and as 0 where no score is known.
     """
-    false_rejects = 0.0
-    if n_ok:
-        share, z2 = n_rejected / n_ok, _Z**2
-        spread = _Z * math.sqrt(share * (1 - share) / n_ok + z2 / (4 * n_ok**2))
-        false_rejects = (share + z2 / (2 * n_ok) + spread) / (1 + z2 / n_ok)
+    false_rejects = upper_bound(n_rejected, n_ok, _CONFIDENCE) if n_ok else 0.0
     return min(defective + (1 - defective) * false_rejects, _MOST_TOLERATED)
+
+
+def rejecting_stretch(rejected: Sequence[bool], tolerated: float) -> tuple[int, int]:
+    """Where more parts than tolerated began to be rejected, as likely as any start of the bets is.
+
+    Its likelihood ratio beside the tolerated rate is above 1, and so the share of its rejects above that rate.
+
+    Args:
+        rejected: of each part up to the alarm, whether it was rejected.
+        tolerated: share of rejected parts that is no alarm.
+
+    Returns:
+        How many parts the stretch up to the last one has, and how many of them were rejected; (0, 0) where there is
+        none.
+    """
+    paid = [[_odds_ratio(part, odds, tolerated) for part in reversed(rejected)] for odds in _ODDS]
+    by_length = np.cumsum(np.log(np.asarray(paid)), axis=1).max(axis=0, initial=-math.inf)
+    if not len(rejected) or by_length.max() <= 0:
+        return 0, 0
+    length = int(by_length.argmax()) + 1
+    return length, sum(rejected[-length:])
 
 
 def no_wealth() -> dict[Direction, list[float]]:

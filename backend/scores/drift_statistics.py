@@ -1,22 +1,60 @@
 """What the production of one ROI scored, and what `drift` says about it."""
 
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from backend.common.roi_key import RoiKey
-from backend.scores.drift_detector import N_STEPS, STEPS_PER_UNIT, Direction, DriftDetector, no_wealth, tolerated_rate
+from backend.scores.drift_detector import (
+    N_STEPS,
+    STEPS_PER_UNIT,
+    Direction,
+    DriftDetector,
+    no_wealth,
+    reference_of,
+    rejecting_stretch,
+    tolerated_rate,
+)
 from backend.utils import utc_now
 
 _N_RECENT = 200
+_SUMMARY = (5.0, 50.0, 95.0)
 
 _Count = Annotated[int, Field(ge=0, le=2**40)]
 Steps = dict[Annotated[int, Field(ge=0, lt=N_STEPS)], _Count]
 _Wealth = list[Annotated[FiniteFloat, Field(ge=0, le=1e12)]]
+_Percentiles = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+@dataclass(frozen=True)
+class CalibrationScores:
+    """What is kept of the OK scores of a calibration.
+
+    Attributes:
+        steps: those below the threshold, see `reference_of`; empty where the first parts are what is compared with.
+        rejected: how many are not below it.
+        percentiles: 5, 50 and 95 of those below it; None where there are none, or an earlier version kept steps only.
+    """
+
+    steps: Steps
+    rejected: int
+    percentiles: _Percentiles | None = None
+
+    @classmethod
+    def of(cls, ok_scores: Sequence[float], threshold: float) -> "CalibrationScores":
+        """What is to be kept of them; of none, `NOT_KNOWN`."""
+        below = [score for score in ok_scores if score < threshold]
+        p5, p50, p95 = np.percentile(below, _SUMMARY).tolist() if below else (0.0, 0.0, 0.0)
+        return cls(reference_of(ok_scores, threshold), len(ok_scores) - len(below), (p5, p50, p95) if below else None)
+
+
+NOT_KNOWN = CalibrationScores({}, 0)
 
 
 class RoiDrift(BaseModel):
@@ -26,11 +64,11 @@ class RoiDrift(BaseModel):
         role_id, roi_id, recipe_id, model_key: whose it is.
         conditions: the memory bank and calibration that all of it belongs to.
         threshold: of the calibration; None where none is applied, and then parts are only counted.
-        reference: OK scores of the calibration, see `reference_of`; empty where the first parts are what is compared
-            with.
-        reference_rejected: how many OK scores of the calibration its threshold rejects.
+        reference, reference_rejected, reference_percentiles: see `CalibrationScores`.
         bag, wealth, alarm: see `DriftDetector`.
         alarm_utc, alarm_part: when the alarm came, and how many parts had been inspected then.
+        stretch_parts, stretch_rejected: see `rejecting_stretch`, of the last 200 parts before an alarm of rejects; 0 in
+            files of earlier versions.
         n_parts, n_rejected: parts since `started_utc`.
         started: of a calibration or a reset, in seconds since 1970; 0 where the first part was the start. Another
             process may still hold parts from before it.
@@ -48,11 +86,14 @@ class RoiDrift(BaseModel):
     threshold: FiniteFloat | None = None
     reference: Steps = {}
     reference_rejected: _Count = 0
+    reference_percentiles: _Percentiles | None = None
     bag: Steps = {}
     wealth: dict[Direction, _Wealth] = Field(default_factory=no_wealth)
     alarm: Direction | None = None
     alarm_utc: str = ""
     alarm_part: _Count = 0
+    stretch_parts: _Count = 0
+    stretch_rejected: _Count = 0
     n_parts: _Count = 0
     n_rejected: _Count = 0
     started_utc: str
@@ -75,8 +116,7 @@ class RoiDrift(BaseModel):
         key: RoiKey,
         conditions: str,
         threshold: float | None,
-        reference: Steps,
-        reference_rejected: int,
+        known: CalibrationScores,
         started: float = 0.0,
     ) -> "RoiDrift":
         """One that has seen no part."""
@@ -87,9 +127,10 @@ class RoiDrift(BaseModel):
             model_key=key.model,
             conditions=conditions,
             threshold=threshold,
-            reference=reference,
-            reference_rejected=reference_rejected,
-            bag=reference,
+            reference=known.steps,
+            reference_rejected=known.rejected,
+            reference_percentiles=known.percentiles,
+            bag=known.steps,
             started_utc=_now(),
             started=started,
         )
@@ -98,6 +139,18 @@ class RoiDrift(BaseModel):
     def key(self) -> RoiKey:
         """Whose it is."""
         return RoiKey(self.role_id, self.roi_id, self.recipe_id, self.model_key)
+
+    @property
+    def calibration_scores(self) -> CalibrationScores:
+        """What is known of the OK scores of the calibration."""
+        return CalibrationScores(self.reference, self.reference_rejected, self.reference_percentiles)
+
+    @property
+    def reference_summary(self) -> _Percentiles | None:
+        """Percentiles 5, 50 and 95 of the reference; of files of earlier versions within 1/4096. None without one."""
+        if not self.reference:
+            return None
+        return self.reference_percentiles or percentiles_of(self.reference, _SUMMARY)
 
     def is_before(self, at: float, conditions: str) -> bool:
         """Whether a part of these conditions was inspected before this began.
@@ -136,20 +189,25 @@ class RoiDrift(BaseModel):
                 detector.add(score, lots.random())
                 if detector.alarm is not None and self.alarm is None:
                     self.alarm, self.alarm_utc, self.alarm_part = detector.alarm, now, number
+                    last = [*self.recent, *scores[: number - self.n_parts]][-_N_RECENT:]
+                    if detector.alarm == "rejects":
+                        self.stretch_parts, self.stretch_rejected = rejecting_stretch(
+                            [part >= self.threshold for part in last], detector.tolerated
+                        )
                 self.n_rejected += score >= self.threshold
             steps = np.flatnonzero(detector.bag)
             self.bag = dict(zip(steps.tolist(), detector.bag[steps].tolist(), strict=True))
             self.wealth = detector.wealth
         self.n_parts += len(scores)
-        self.recent = [*self.recent, *(round(score, 6) for score in scores)][-_N_RECENT:]
+        self.recent = [*self.recent, *(self._rounded(score) for score in scores)][-_N_RECENT:]
         self.last_utc = now
 
     def reason(self, defective: float) -> str:
         """What the alarm says, and what to do about it, for people."""
         if self.alarm == "rejects":
-            rejected = sum(score >= self.threshold for score in self.recent) if self.threshold is not None else 0
-            share = f"{self.tolerated(defective):.0%}"
-            what = f"more than {share} of the parts are rejected, {rejected} of the last {len(self.recent)}"
+            what = f"more than {math.floor(100 * self.tolerated(defective))} % of the parts are rejected"
+            if self.stretch_parts:
+                what += f", {self.stretch_rejected} of the {self.stretch_parts} up to the alarm"
         else:
             whose = "those of the calibration" if self.reference else "before"
             what = f"parts below the threshold score {self.alarm} than {whose}"
@@ -158,13 +216,23 @@ class RoiDrift(BaseModel):
             check += "; if it was so from the first part, calibrate on fresh parts that were not in the fit"
         return f"{what}: {check}"
 
+    def _rounded(self, score: float) -> float:
+        """Six digits, unless that moved it to the other side of the threshold."""
+        rounded = round(score, 6)
+        return rounded if self.threshold is None or (rounded >= self.threshold) == (score >= self.threshold) else score
 
-def quantiles(steps: Mapping[int, int], *shares: float) -> list[float]:
-    """Quantiles of the scores that are counted by steps, which are at least one; the step that reaches the share."""
+
+def percentiles_of(steps: Mapping[int, int], percents: _Percentiles) -> _Percentiles:
+    """Percentiles of the scores that are counted by steps, which are at least one, as `numpy.percentile` takes them."""
     order = sorted(steps)
     reached = np.cumsum([steps[step] for step in order])
-    indices = np.searchsorted(reached, np.asarray(shares) * reached[-1])
-    return [order[index] / STEPS_PER_UNIT for index in indices]
+    ranks = np.asarray(percents) / 100 * (reached[-1] - 1)  # from 0, between two scores
+    below, above = (
+        np.asarray(order)[np.searchsorted(reached, rank, side="right")] / STEPS_PER_UNIT
+        for rank in (np.floor(ranks), np.ceil(ranks))
+    )
+    p5, p50, p95 = (below + (ranks - np.floor(ranks)) * (above - below)).tolist()
+    return p5, p50, p95
 
 
 def _now() -> str:

@@ -25,8 +25,7 @@ from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
 from backend.disk.drift_files import DriftFiles, read_drift
 from backend.disk.fitted import FittedRoi
-from backend.scores.drift_detector import reference_of
-from backend.scores.drift_statistics import RoiDrift, Steps
+from backend.scores.drift_statistics import NOT_KNOWN, CalibrationScores, RoiDrift
 from backend.storage import ModelStore
 
 _FLUSH_EVERY_S = 2.0
@@ -172,8 +171,7 @@ class DriftLog:
                 the fit, or another calibration has come since.
             ok_scores: the OK scores of the calibration; none where they are not those of fresh parts.
         """
-        reference = reference_of(ok_scores, calibration.threshold)
-        rejected = len(ok_scores) - sum(reference.values())
+        known = CalibrationScores.of(ok_scores, calibration.threshold)
         try:
             fitted = self._store.load(key)
             if fitted is None:
@@ -185,7 +183,7 @@ class DriftLog:
                     return
                 self._files.write(
                     drift_key,
-                    RoiDrift.starting(drift_key, conditions, calibration.threshold, reference, rejected, time.time()),
+                    RoiDrift.starting(drift_key, conditions, calibration.threshold, known, time.time()),
                 )
             self._files.prune()
         except BackendError as exc:
@@ -206,15 +204,15 @@ class DriftLog:
         drift_key = fitted.calibrated.owner
         conditions = _conditions(fitted.memory_id, fitted.calibration)
         with self._files.writing(self._files.path(drift_key)):
-            known: tuple[Steps, int] = {}, 0
+            known = NOT_KNOWN
             if reference == "calibration" and fitted.calibration is not None:
                 drift = read_drift(self._files.path(drift_key))
                 if drift is not None and drift.conditions == conditions:
-                    known = drift.reference, drift.reference_rejected
-                if known == ({}, 0):
+                    known = drift.calibration_scores
+                if known == NOT_KNOWN:
                     raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
             threshold = fitted.calibration.threshold if fitted.calibration else None
-            self._files.write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, *known, time.time()))
+            self._files.write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, known, time.time()))
         self._files.prune()
 
     def forget(self, key: RoiKey) -> None:
@@ -338,7 +336,7 @@ class DriftLog:
                     continue  # inspected before a fit or a calibration that came since
                 calibration = same[0].calibration
                 threshold = calibration.threshold if calibration else None
-                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, {}, 0), False
+                drift, was_alarm = RoiDrift.starting(key, conditions, threshold, NOT_KNOWN), False
             drift.add([part.score for part in same], self.defective, self._lots)
         if drift is None:
             return

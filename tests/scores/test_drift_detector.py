@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binom, binomtest, ttest_1samp
 
 from backend.scores import drift_detector
-from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
+from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, rejecting_stretch, tolerated_rate
 
 MEAN, SPREAD = 0.45, 0.03
 MIDPOINT = 0.6
@@ -170,8 +170,46 @@ def test_scores_beyond_every_distance_are_taken_as_the_nearest_one():
 @pytest.mark.parametrize(("n_ok", "n_rejected"), [(10, 1), (30, 0), (100, 1), (100, 12)])
 def test_tolerated_rate_includes_the_bound_of_what_calibration_rejects(n_ok, n_rejected):
     """What the calibration itself rejects is tolerated up to the upper confidence bound of its rate."""
-    bound = binomtest(n_rejected, n_ok).proportion_ci(0.98, "wilson").high
+    bound = binomtest(n_rejected, n_ok).proportion_ci(0.98, "exact").high
     assert tolerated_rate(0.1, n_ok, n_rejected) == pytest.approx(1 - 0.9 * (1 - bound))
+
+
+def test_the_bound_on_few_scores_is_that_of_clopper_and_pearson():
+    """Of 10 OK scores with 1 rejected, 0.504 may be: a reject rate of that gives 1 or none in 1 % of calibrations."""
+    bound = 1 - (1 - tolerated_rate(0.1, 10, 1)) / 0.9
+    assert bound == pytest.approx(0.504, abs=5e-4)
+    assert binom.cdf(1, 10, bound) == pytest.approx(0.01)
+
+
+def test_the_rejecting_stretch_begins_where_the_rejects_did():
+    rejected = [False] * 70 + [True] * 13
+    assert rejecting_stretch(rejected, 0.21) == (13, 13)
+    assert rejecting_stretch([True] * 5 + rejected, 0.21) == (13, 13)
+    assert rejecting_stretch([False] * 9, 0.21) == rejecting_stretch([], 0.21) == (0, 0)
+
+
+@pytest.mark.parametrize("tolerated", [0.05, 0.21, 0.5, 0.9])
+def test_the_rejecting_stretch_rejects_more_than_is_tolerated(tolerated):
+    rng = np.random.default_rng(int(100 * tolerated))
+    for _ in range(50):
+        rejected = (rng.random(200) < min(0.98, 1.2 * tolerated)).tolist()
+        length, count = rejecting_stretch(rejected, tolerated)
+        by_start = [
+            max(binom_ratio(rejected[start:], odds, tolerated) for odds in (2, 4, 8)) for start in range(len(rejected))
+        ]
+        best = max(by_start)
+        if best <= 0:
+            assert (length, count) == (0, 0)
+            continue
+        assert best == pytest.approx(by_start[len(rejected) - length])
+        assert count == sum(rejected[-length:]) > tolerated * length
+
+
+def binom_ratio(rejected, odds, tolerated):
+    """Log likelihood ratio of rejects, by the binomial distribution."""
+    more = odds * tolerated / (1 - tolerated)
+    n, count = len(rejected), sum(rejected)
+    return binom.logpmf(count, n, more / (1 + more)) - binom.logpmf(count, n, tolerated)
 
 
 def test_only_defects_are_tolerated_without_ok_scores_and_never_all_parts():

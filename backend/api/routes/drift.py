@@ -17,7 +17,7 @@ from backend.api.schemas.drift import (
     ScoreSummaryReply,
 )
 from backend.scores.drift_detector import ALARM_AT
-from backend.scores.drift_statistics import RoiDrift, quantiles
+from backend.scores.drift_statistics import RoiDrift
 from backend.service.drift import DriftLog, DriftStatus
 
 router = APIRouter()
@@ -88,7 +88,7 @@ def _recent(found: RoiDrift) -> RecentReply | None:
 
 
 def _reference(found: RoiDrift) -> ScoreSummaryReply | None:
-    if not found.reference:
+    if found.reference_summary is None:
         return None
-    p5, p50, p95 = quantiles(found.reference, 0.05, 0.5, 0.95)
+    p5, p50, p95 = found.reference_summary
     return ScoreSummaryReply(n=sum(found.reference.values()), p5=p5, p50=p50, p95=p95)

@@ -131,7 +131,8 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         result = await run_in_threadpool(
             infer_image, service, key, image, Scoring(fields.mm_per_px, parse_shape(fields.shape))
         )
-    service.drift.record(key, result.fitted, result.inference.score)
+    if not fields.trial:
+        service.drift.record(key, result.fitted, result.inference.score)
     return InferReply(
         score=result.inference.score,
         threshold=result.calibration.threshold if result.calibration else None,

@@ -43,6 +43,14 @@ class InferFields(RoiFields):
         "(cx, cy, r, r_inner)",
         examples=['{"kind":"circle","cx":128,"cy":128,"r":120}'],
     )
+    trial: bool = Field(
+        False, description="somebody tries an image: /drift does not count it as a part", examples=[False]
+    )
+
+    @field_validator("trial", mode="before")
+    @classmethod
+    def _empty_is_no_trial(cls, value: Any) -> Any:
+        return False if isinstance(value, str) and not value.strip() else value
 
 
 class ExplainFields(InferFields):
