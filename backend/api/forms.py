@@ -113,6 +113,8 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     for name, value in form.multi_items():
         if name in model.model_fields:
             texts[name] = await _text(name, value)
+        elif model.model_config.get("extra") == "allow" and not _is_of_files(name):
+            texts[name] = ""  # to be named
     try:
         return model.model_validate(texts)
     except ValidationError as exc:
@@ -159,6 +161,11 @@ def image_of(value: UploadFile | str) -> NamedImage:
         return file.read()
 
     return NamedImage(name, read)
+
+
+def _is_of_files(name: str) -> bool:
+    """Whether a field is one of those that `images_of`, `only_image_of` and `metas_of` read."""
+    return name in ("image", "file") or bool(_IMAGES_FIELD.fullmatch(name) or _METAS_FIELD.fullmatch(name))
 
 
 async def metas_of(form: FormData) -> list[dict[str, Any]]:

@@ -126,6 +126,16 @@ def recorded_images(metadata: Mapping[str, Any]) -> list[BankImage]:
         raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
 
 
+def recorded_sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Rows and columns of the images that a memory bank was built from, each size once.
+
+    Empty where they are not known; damaged ones, too, tell nothing: an inference needs none.
+    """
+    images = metadata.get("images", [])
+    known = [(image.get("height"), image.get("width")) for image in images if isinstance(image, dict)]
+    return [(h, w) for h, w in dict.fromkeys(known) if type(h) is int and type(w) is int and min(h, w) >= 1]
+
+
 def comparable_images(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:
     """The images that a memory bank was built from, without their scores if those were made with another blur.
 

@@ -20,7 +20,7 @@ from backend.commands.arguments import (
     fields_of,
     key_of,
 )
-from backend.commands.console import count, print_line
+from backend.commands.console import count, print_line, say
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import FoundImages, find_images
 from backend.commands.scoring import Scorer, open_records, score_all
@@ -97,6 +97,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         choose=options.choose_percentile,
         any_folder=options.any_folder,
     )
+    if "warning" in calibration:
+        say(f"warning: {calibration['warning']}")
     print_line(json.dumps(calibration))
 
 

@@ -26,6 +26,7 @@ from backend.common.config import Settings
 from backend.common.errors import TooLarge
 from backend.disk.layout import checkpoint_folder
 from backend.roi_mask import parse_shape
+from backend.service.doubts import about_percentile, joined
 from backend.service.fit import fit as fit_images
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
@@ -66,7 +67,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         thumbnails=options.thumbnails,
         shape=options.shape,
     )
-    print_line(json.dumps(fit(settings, fields, options.images, any_folder=options.any_folder)))
+    fitted = fit(settings, fields, options.images, any_folder=options.any_folder)
+    if "warning" in fitted:
+        say(f"warning: {fitted['warning']}")
+    print_line(json.dumps(fitted))
 
 
 def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_folder: bool = False) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
     except KeyboardInterrupt:
         say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
+    warning = joined([result.unscored, about_percentile(settings.score_percentile, "SCORE_PERCENTILE")])
     return {
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
@@ -121,4 +126,5 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
             {} if result.ok_scores is None else {"ok_scores": dict(zip(images.values(), result.ok_scores, strict=True))}
         ),
         "suspicious": [list(images.values())[image.index] for image in result.suspicious],
+        **({"warning": warning} if warning else {}),
     }

@@ -115,6 +115,8 @@ def infer(
         "failed": n_failed,
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    for warning, image in scorer.warnings.items():
+        say(f"warning: {image}: {warning}")
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
     return n_failed
 

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -33,11 +33,13 @@ class Scorer:
         service: who scores them.
         key: the ROI.
         scoring: how they are scored.
+        warnings: about judgements, each with the first image that it is about.
     """
 
     service: InspectionService
     key: RoiKey
     scoring: Scoring
+    warnings: dict[str, str] = field(default_factory=dict)
 
     def conditions(self) -> Conditions:
         """What decides the records, as it is now.
@@ -89,6 +91,8 @@ class Scorer:
             return record(sha256, ms=_ms_since(start), error=str(exc)), None
         if self.conditions() != conditions:
             raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew while this ran: begin anew")
+        if result.warning is not None and result.warning not in self.warnings:
+            self.warnings[result.warning] = image
         regions = [region_reply(region).model_dump() for region in result.inference.regions]
         heatmap = base64.b64decode(result.heatmap_png_base64)
         return (

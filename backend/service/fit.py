@@ -61,11 +61,13 @@ class _Learned:
         bank: the memory bank.
         images: what it remembers of them.
         thumbnails: a small picture of each; empty bytes where none is kept.
+        unscored: why none of them has a score by the memory bank of the others, if so.
     """
 
     bank: Bank
     images: list[BankImage]
     thumbnails: list[bytes]
+    unscored: str | None
 
 
 def fit(
@@ -93,7 +95,7 @@ def fit(
         keep_all: keep every embedding instead of a coreset.
         append: keep the memory bank that there is, and add what it lacks of these images.
         shapes: mask of each image, in its pixels, within which it is scored; None is the whole image.
-        with_scores: score the images by the memory bank of the others.
+        with_scores: score the images by the memory bank of the others; not where a mask of one cannot be used.
         thumbnails: keep a small picture of every image with the memory.
         source: where the images came from, recorded with the memory.
         on_progress: called with the step (``"extract"``, ``"coreset"``, ``"score"``), how much of it is done, and
@@ -126,7 +128,7 @@ def fit(
             new = sent if base is None else sent.without(base.images)
             if before and base and not new.images:
                 size = len(base.memory.embeddings)
-                return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id)
+                return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id, None)
             learned = _learn(service, new, rate, base, kept, run, with_scores=with_scores, with_thumbnails=thumbnails)
         every = [*(base.images if base else []), *learned.images]
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
@@ -143,7 +145,7 @@ def fit(
     if kept is not None:
         kept.remove()
     size = len(learned.bank.memory.embeddings)
-    return _result(service, key, sent, every, metadata["n_embeddings"], size, memory_id)
+    return _result(service, key, sent, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
 
 
 def _check_request(
@@ -225,7 +227,21 @@ def _learn(
                     percentiles=percentiles,
                 )
             )
-    return _Learned(bank, images, [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images])
+    pictures = [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images]
+    return _Learned(bank, images, pictures, _why_unscored(bank, len(new.images), len(embeddings), with_scores))
+
+
+def _why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool) -> str | None:
+    """Why the images of a fit have no score by the memory bank of the others; None where they have."""
+    if not with_scores:
+        return "the mask of a stored image cannot be used (fit.images_not_scored in the log names it)"
+    if bank.held_out is None:
+        size = len(bank.memory.embeddings)
+        return f"comparing {n_embeddings} embeddings with a bank of {size} would take more than a minute"
+    if bank.held_out.distances is None:
+        one = "1 image has" if n_images == 1 else f"{n_images} copies of one image have"
+        return f"{one} no others to be compared with: send different ones, 2 at least"
+    return None
 
 
 def _metadata(
@@ -267,6 +283,7 @@ def _result(
     n_embeddings: int,
     coreset_size: int,
     memory_id: str,
+    unscored: str | None,
 ) -> FitResult:
     """What a fit replies.
 
@@ -278,6 +295,7 @@ def _result(
         n_embeddings: their patch embeddings.
         coreset_size: how many of those the memory bank holds.
         memory_id: its identity.
+        unscored: why those that are new have no score.
     """
     state, percentile = _calibration_state(service, key), service.settings.score_percentile
     annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
@@ -287,19 +305,26 @@ def _result(
     if suspicious:
         names = [image.filename for image in suspicious]
         log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
-    scores = [
+    known = [
         score
         for image, mask in zip(fitted, sent.masks, strict=True)
         if image.has_mask(mask) and (score := image.score(percentile)) is not None
     ]
+    complete = len(known) == len(fitted)
+    if not complete and unscored is None:
+        unscored = (
+            f"{len(fitted) - len(known)} of {len(fitted)} images are of an earlier fit, which scored them within "
+            "another mask, with another SCORE_PERCENTILE or BLUR_SIGMA, or not at all"
+        )
     return FitResult(
         n_embeddings,
         coreset_size,
         memory_id,
         service.features.token_hw,
         state,
-        scores if len(scores) == len(fitted) else None,
+        known if complete else None,
         suspicious,
+        None if complete else f"no ok_scores: {unscored}",
     )
 
 

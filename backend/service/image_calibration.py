@@ -11,6 +11,7 @@ from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape
 from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.service.calibrate import calibrate
+from backend.service.doubts import about_calibration, joined
 from backend.service.inspection import InspectionService
 
 
@@ -63,7 +64,7 @@ class ImageScores:
     """
 
     def __init__(self, fitted: FittedRoi, blur_sigma: float, percentiles: Sequence[float]) -> None:
-        self._memory_id = fitted.memory_id
+        self._fitted = fitted
         self._own = OwnImages(fitted.metadata, blur_sigma)
         self._percentiles = tuple(percentiles)
         self._by_the_bank: set[str] = set()
@@ -115,13 +116,16 @@ class ImageScores:
             mm_per_px=mm_per_px,
             area_mm2_thr=options.area_mm2_thr,
             score_percentile=percentile,
-            memory_id=self._memory_id,
+            memory_id=self._fitted.memory_id,
             target_false_reject_rate=options.target_false_reject_rate,
             n_candidates=len(self._percentiles),
             ok_are_fresh=are_fresh,
         )
-        warnings = [text for text in (calibration.warning, SEEN_IN_THE_FIT if are_fresh is False else None) if text]
-        return ImageCalibration(calibration, "; ".join(warnings) or None, choice)
+        doubts = about_calibration(
+            key, calibration, self._fitted, service.settings, sent_area=options.area_mm2_thr is not None
+        )
+        seen = SEEN_IN_THE_FIT if are_fresh is False else None
+        return ImageCalibration(calibration, joined([calibration.warning, seen, doubts]), choice)
 
     def _by_percentile(self, label: Label) -> dict[float, list[float]]:
         found: dict[float, list[float]] = {percentile: [] for percentile in self._percentiles}

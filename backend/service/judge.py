@@ -1,9 +1,12 @@
 """One image → its judgement by the model and the calibration of a ROI."""
 
+from dataclasses import replace
+
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate, stage
 from backend.disk.fitted import FittedRoi
 from backend.infer import Finding
+from backend.service.doubts import about_inference
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
@@ -43,7 +46,8 @@ def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: S
         annotate(layout=fitted.layout)
     if fitted.calibration_state == "stale":
         annotate(calibration="stale: made for an earlier fit or another BLUR_SIGMA, not applied; calibrate again")
-    return result
+    warning = about_inference(result.image_hw, scoring.mm_per_px, fitted, result.calibration, service.settings)
+    return replace(result, warning=warning)
 
 
 def judge(

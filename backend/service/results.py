@@ -22,6 +22,7 @@ class FitResult:
         ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
             so many that it would take more than a minute.
         suspicious: those among them that score far above the others.
+        unscored: why there are no `ok_scores`.
     """
 
     n_embeddings: int
@@ -31,6 +32,7 @@ class FitResult:
     calibration_state: CalibrationState
     ok_scores: list[float] | None
     suspicious: list[SuspiciousImage]
+    unscored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ class RoiState:
 
 @dataclass(frozen=True)
 class InferResult:
-    """One inference, the model that it was compared with and the calibration it was judged by."""
+    """One inference, the model that it was compared with and the calibration it was judged by.
+
+    `warning` is what is to be said about it beside its numbers.
+    """
 
     inference: Finding
     image_hw: tuple[int, int]
@@ -56,6 +61,7 @@ class InferResult:
     fitted: FittedRoi
     calibration: Calibration | None
     calibration_state: CalibrationState
+    warning: str | None = None
 
     @property
     def decision(self) -> Literal["ok", "ng"] | None:

@@ -34,6 +34,7 @@ from backend.api.schemas.datasets import (
 from backend.api.schemas.inspection import region_reply
 from backend.common.telemetry import annotate
 from backend.service.datasets import Judged, calibrate_stored, infer_stored, store_images
+from backend.service.doubts import joined
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.results import InferResult
 
@@ -149,7 +150,7 @@ def calibrate_dataset(
         **{**values, "score_percentile": percentile if isinstance(percentile, int) else None},
         **ids_of(key, request_id),
         model=model_reply(done.fitted),
-        warning=done.warning,
+        warning=joined([done.warning, body.unknown]),
         percentile_choice=PercentileChoiceReply.model_validate(done.choice) if done.choice else None,
         n_errors=len(failed),
         errors=failed,

@@ -29,6 +29,7 @@ from backend.common.errors import InvalidRequest
 from backend.roi_mask import parse_shape
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored
+from backend.service.doubts import about_calibration, about_percentile, joined
 from backend.service.explain import explain as explain_image
 from backend.service.fit import fit
 from backend.service.judge import infer as infer_image
@@ -69,6 +70,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
             append=fields.append,
             thumbnails=fields.thumbnails,
         )
+    percentile = service.settings.score_percentile
     return FitReply(
         calibration=result.calibration_state,
         n_embeddings=result.n_embeddings,
@@ -77,6 +79,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
         token_shape=list(result.token_hw),
         ok_scores=result.ok_scores,
         suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
+        warning=joined([result.unscored, about_percentile(percentile, "SCORE_PERCENTILE"), fields.unknown]),
         **ids_of(key, request_id),
     )
 
@@ -107,9 +110,11 @@ async def calibrate_ng(
         target_false_reject_rate=body.target_false_reject_rate,
     )
     fitted = (await run_in_threadpool(service.state, key)).fitted
+    sent_area = body.area_mm2_thr is not None
+    doubts = about_calibration(key, calibration, fitted, service.settings, sent_area=sent_area)
     return CalibrateReply(
         **vars(calibration),
-        warning=calibration.warning,
+        warning=joined([calibration.warning, doubts, body.unknown]),
         model=model_reply(fitted) if fitted else None,
         **ids_of(key, request_id),
     )
@@ -141,6 +146,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         heatmap_png_base64=result.heatmap_png_base64,
         regions=[region_reply(region) for region in result.inference.regions],
         token_shape=list(result.fitted.memory.token_hw),
+        warning=joined([result.warning, fields.unknown]),
         model=model_reply(result.fitted),
         **ids_of(key, request_id),
     )

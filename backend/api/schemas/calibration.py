@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
 
-from backend.api.schemas.common import ModelReply, Reply, RoiFields, RoiReply, empty_is_none, json_number
+from backend.api.schemas.common import ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none, json_number
 
 Score = Annotated[FiniteFloat, Field(strict=True, ge=-1e6, le=1e6)]
 # One bad score is named, and not a million of them.
@@ -28,7 +28,7 @@ class CalibrateFields(RoiFields):
     target_false_reject_rate: TargetRate | None = Field(None, description=TARGET_RATE, examples=[None])
 
 
-class CalibrateRequest(CalibrateFields):
+class CalibrateRequest(CalibrateFields, TellsUnknown):
     """Body of ``POST /calibrate_ng``."""
 
     ok_scores: Scores = Field(
@@ -142,7 +142,10 @@ class CalibrationNumbers(RoiReply):
         description="whether an OK score reaches the lowest NG score: no threshold separates them",
         examples=[False],
     )
-    warning: str | None = Field(None, description="what the numbers cannot promise")
+    warning: str | None = Field(
+        None,
+        description="what the numbers cannot promise, and what was asked for and can hardly be meant, or had no effect",
+    )
     target_false_reject_rate: float | None = Field(None, description="where it was asked for", examples=[None])
     promise: PromiseReply | None = None
     model: ModelReply | None = Field(None, description="the stored model that it was made for; left out before a fit")

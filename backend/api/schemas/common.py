@@ -1,5 +1,7 @@
 """What the requests and the replies of several routers share, as pydantic models, with the examples of ``/docs``."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
@@ -8,6 +10,16 @@ from pydantic_core import PydanticCustomError
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
 from backend.disk.fitted import FittedRoi
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
+
+# What existing clients send where it has no effect, such as the metadata of an image beside it: no reason to warn.
+SENT_BY_CLIENTS = frozenset(
+    {
+        *("request_id", "recipe_id", "model_key", "memory_fit", "use_dataset"),
+        *("label", "filename", "angle", "timestamp", "shape_json", "created_at_utc", "source_path"),
+    }
+)
+_MOST_NAMES = 5
+_MOST_CHARACTERS = 60
 
 MEMORY_ID = Field(
     description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
@@ -82,6 +94,38 @@ class RoiFields(RoiIds):
     """What every request names that is about images of its own."""
 
     mm_per_px: MillimetresPerPixel
+
+
+def _as_if_ignored(schema: dict[str, Any]) -> None:
+    schema.pop("additionalProperties")
+
+
+class TellsUnknown(RequestFields):
+    """A request whose reply names the members that it does not know; they have no effect."""
+
+    # Kept instead of ignored only to be named; the document says nothing of it.
+    model_config = ConfigDict(extra="allow", json_schema_extra=_as_if_ignored)
+
+    @property
+    def unknown(self) -> str | None:
+        """What is to be said about members without effect; None where there are none but those that clients send."""
+        names = [name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS]
+        return about_unknown(names, list(type(self).model_fields)) if names else None
+
+
+def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
+    """Names without effect, each with the known one that is most like it.
+
+    >>> about_unknown(["area_mm2", "threshold"], ["area_mm2_thr", "ok_scores"])
+    "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'threshold'"
+    """
+    told = []
+    for name in names[:_MOST_NAMES]:
+        like = get_close_matches(name.lower(), known, n=1)
+        shown = name[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
+        told.append(f"{shown!r}" + (f" (is {like[0]} meant?)" if like else ""))
+    more = len(names) - len(told)
+    return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")
 
 
 class Reply(BaseModel):

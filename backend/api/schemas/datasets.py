@@ -12,6 +12,7 @@ from backend.api.schemas.common import (
     Reply,
     RoiIds,
     RoiReply,
+    TellsUnknown,
     or_zero,
     zero_is_none,
 )
@@ -48,7 +49,7 @@ class _DatasetRequest(RoiIds):
     )
 
 
-class CalibrateDatasetRequest(_DatasetRequest):
+class CalibrateDatasetRequest(_DatasetRequest, TellsUnknown):
     """Body of ``POST /calibrate_dataset``."""
 
     score_percentile: Annotated[Annotated[int, Field(gt=0, le=100)] | None, JsonNumber] = Field(

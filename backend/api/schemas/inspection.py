@@ -4,13 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply
+from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply, TellsUnknown
 from backend.infer import Region
 
+WARNING = "what was asked for and can hardly be meant, or had no effect"
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
-class FitFields(RoiFields):
+class FitFields(RoiFields, TellsUnknown):
     """Form fields of ``POST /fit_ok`` beside the images."""
 
     memory_fit: bool = Field(False, description="keep every embedding instead of a coreset", examples=[False])
@@ -34,7 +35,7 @@ class FitFields(RoiFields):
         return False if value is None or (isinstance(value, str) and not value.strip()) else value
 
 
-class InferFields(RoiFields):
+class InferFields(RoiFields, TellsUnknown):
     """Form fields of ``POST /infer`` beside the image."""
 
     shape: str | None = Field(
@@ -110,6 +111,7 @@ class FitReply(RoiReply):
     suspicious: list[SuspiciousReply] = Field(
         description="images that score far above the others: look at them before you trust the model", examples=[[]]
     )
+    warning: str | None = Field(None, description=WARNING)
 
 
 class RegionReply(Reply):
@@ -149,6 +151,7 @@ class InferReply(RoiReply):
     )
     regions: list[RegionReply]
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
+    warning: str | None = Field(None, description=WARNING)
     model: ModelReply
 
 

@@ -1,0 +1,149 @@
+"""What a request asks for that can hardly be meant: it is done all the same, and said."""
+
+from collections.abc import Iterable, Sequence
+
+from backend.bank.images import recorded_sizes
+from backend.calib import Calibration
+from backend.common.config import Settings
+from backend.common.roi_key import RoiKey
+from backend.disk.fitted import FittedRoi
+
+_FAR = 2.0
+"""How far outside the range of the fit a size or an aspect ratio is told, as a factor."""
+
+
+def joined(doubts: Iterable[str | None]) -> str | None:
+    """Several sentences as one text; None where there are none.
+
+    >>> joined(["a", None, "b"]), joined([None])
+    ('a; b', None)
+    """
+    return "; ".join(doubt for doubt in doubts if doubt) or None
+
+
+def about_percentile(percentile: float, source: str) -> str | None:
+    """A share is given where percent are meant.
+
+    Args:
+        percentile: that is the score, in percent.
+        source: what gave it, as the user spells it.
+
+    >>> about_percentile(0.99, "score_percentile")
+    'score_percentile 0.99 is in percent (0 to 100), so the score is nearly the lowest: send 99 if that is meant'
+    """
+    if percentile > 1:
+        return None
+    return (
+        f"{source} {percentile:g} is in percent (0 to 100), so the score is nearly the lowest: "
+        f"send {100 * percentile:g} if that is meant"
+    )
+
+
+def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequence[tuple[int, int]]) -> str | None:
+    """The smallest region is larger than every image, so that no region is ever reported.
+
+    Args:
+        area_mm2_thr: smallest region in mm².
+        source: what gave it, as the user spells it.
+        mm_per_px: millimetres per pixel.
+        sizes: of the images (rows, columns), in pixels; none tell nothing.
+    """
+    if not sizes:
+        return None
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    area = height * width * mm_per_px**2
+    if area_mm2_thr <= area:
+        return None
+    return (
+        f"{source} {area_mm2_thr:g} mm² is more than the whole ROI has, {width} × {height} pixels of {mm_per_px:g} mm "
+        f"are {area:g} mm²: no region is ever reported; check the limit and mm_per_px"
+    )
+
+
+def about_size(image_hw: tuple[int, int], fitted: Sequence[tuple[int, int]]) -> str | None:
+    """An image is unlike those of the fit in size or in aspect ratio.
+
+    Args:
+        image_hw: its rows and columns.
+        fitted: rows and columns of the images of the fit; none tell nothing.
+    """
+    if not fitted:
+        return None
+    (height, width), heights, widths = image_hw, [size[0] for size in fitted], [size[1] for size in fitted]
+    aspects = [w / h for h, w in fitted]
+    is_far = [_is_far(height, heights), _is_far(width, widths), _is_far(width / height, aspects)]
+    if not any(is_far):
+        return None
+    return (
+        f"the image has {width} × {height} pixels, those of the fit {_range(widths)} × {_range(heights)}: more than "
+        "twice outside their sizes or aspect ratios, its score tells little; check the crop, or fit such images"
+    )
+
+
+def about_calibration(
+    key: RoiKey, calibration: Calibration, fitted: FittedRoi | None, settings: Settings, *, sent_area: bool
+) -> str | None:
+    """What is to be said about a calibration beside its numbers.
+
+    Args:
+        key: the ROI.
+        calibration: as it was stored.
+        fitted: its model; None where it was never fitted.
+        settings: the configuration.
+        sent_area: whether the request gave the smallest region; else the configuration did.
+    """
+    percentile, area = calibration.score_percentile, calibration.area_mm2_thr
+    sizes = recorded_sizes(fitted.metadata) if fitted else []
+    scale = calibration.mm_per_px
+    return joined(
+        [
+            None
+            if fitted
+            else f"nothing is fitted for {key}, and a calibration holds for the model that it was made "
+            "for: check role_id and roi_id, or fit, then calibrate",
+            None if percentile is None else about_percentile(percentile, _source(percentile, settings)),
+            None
+            if area is None or scale is None
+            else about_area(area, "area_mm2_thr" if sent_area else "AREA_MM2_THR", scale, sizes),
+        ]
+    )
+
+
+def about_inference(
+    image_hw: tuple[int, int], mm_per_px: float, fitted: FittedRoi, calibration: Calibration | None, settings: Settings
+) -> str | None:
+    """What is to be said about the judgement of one image.
+
+    Args:
+        image_hw: its rows and columns.
+        mm_per_px: millimetres per pixel.
+        fitted: the model that it was compared with.
+        calibration: that was applied, if any.
+        settings: the configuration.
+    """
+    percentile = settings.score_percentile
+    if calibration is not None and calibration.score_percentile is not None:
+        percentile = calibration.score_percentile
+    area, source = settings.area_mm2_thr, "AREA_MM2_THR"
+    if calibration is not None and calibration.area_mm2_thr is not None:
+        area, source = calibration.area_mm2_thr, "the area_mm2_thr of the calibration,"
+    return joined(
+        [
+            about_percentile(percentile, _source(percentile, settings)),
+            about_area(area, source, mm_per_px, [image_hw]) if calibration is not None else None,
+            about_size(image_hw, recorded_sizes(fitted.metadata)),
+        ]
+    )
+
+
+def _source(percentile: float, settings: Settings) -> str:
+    return "SCORE_PERCENTILE" if percentile == settings.score_percentile else "score_percentile"
+
+
+def _is_far(value: float, known: Sequence[float]) -> bool:
+    return not min(known) / _FAR <= value <= max(known) * _FAR
+
+
+def _range(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
+    return f"{least}" if least == most else f"{least}–{most}"
