@@ -4,7 +4,9 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
+import structlog
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -24,8 +26,11 @@ from backend.api.openapi import declare_keys
 from backend.api.routes import datasets, drift, inspection, state, versions
 from backend.common.config import Settings, load_settings
 from backend.common.errors import ConfigError
-from backend.common.logs import configure_logging
+from backend.common.logs import configure_logging, tell_misspelt_settings
+from backend.service.doubts import about_percentile
 from backend.service.inspection import InspectionService
+
+log: Any = structlog.get_logger(__name__)
 
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
@@ -43,6 +48,9 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         ConfigError: an API key cannot be used.
     """
     configure_logging(settings.log_level, settings.log_format)
+    tell_misspelt_settings()
+    if doubt := about_percentile(settings.score_percentile, "SCORE_PERCENTILE"):
+        log.warning("setting.doubtful", reason=doubt)
     keys = ApiKeys.of(settings)
     lifecycle = Lifecycle(partial(InspectionService.open, settings), service)
 

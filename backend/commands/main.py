@@ -16,7 +16,7 @@ from backend.commands.evaluate import command as evaluate
 from backend.commands.migrate import command as migrate
 from backend.common.config import load_settings
 from backend.common.errors import BackendError, InvalidRequest
-from backend.common.logs import configure_logging
+from backend.common.logs import configure_logging, tell_misspelt_settings
 
 _ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
 _ABOUT_EPILOG = """\
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # Beside a progress bar what a log says at level info is noise, unless it was asked for.
             level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
             configure_logging(level, settings.log_format)
+            tell_misspelt_settings()
             with logging_redirect_tqdm(), _sigterm_stops():
                 options.run(settings, options)
     except InvalidRequest as exc:

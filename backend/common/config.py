@@ -1,6 +1,8 @@
 """Settings: every environment variable, its default and its meaning. Nothing else reads the environment."""
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +17,8 @@ DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
 DEFAULT_MODEL_BLOCKS = 12
 _HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 KEEP_VERSIONS = 5
+# A variable so near to the name of a setting is taken for misspelt; short names are near to those of other programs.
+_MISSPELT, _LONG_NAME = 2, 8
 
 
 class Settings(BaseSettings):
@@ -140,6 +144,40 @@ class Settings(BaseSettings):
         if self.model_name == DEFAULT_MODEL and self.block is not None and self.block > DEFAULT_MODEL_BLOCKS:
             raise ValueError(f"BLOCK={self.block}: {DEFAULT_MODEL} has blocks 1 to {DEFAULT_MODEL_BLOCKS}")
         return self
+
+
+def misspelt_settings(environment: Iterable[str] = os.environ) -> dict[str, str]:
+    """Names of environment variables that are nearly those of settings, each with the setting that may be meant.
+
+    Args:
+        environment: names of the variables that are set.
+
+    >>> misspelt_settings(["SCORE_PERCENTIL", "SCORE_PERCENTILE", "MAX_FILES", "HOTS", "HOME"])
+    {'SCORE_PERCENTIL': 'SCORE_PERCENTILE'}
+    """
+    settings = [name.upper() for name in Settings.model_fields]
+    long = [name for name in settings if len(name) >= _LONG_NAME]
+    found = {}
+    for name in environment:
+        if name.upper() not in settings:
+            near = [setting for setting in long if _edits(name.upper(), setting, _MISSPELT) <= _MISSPELT]
+            if near:
+                found[name] = min(near, key=lambda setting: _edits(name.upper(), setting, _MISSPELT))
+    return found
+
+
+def _edits(text: str, other: str, most: int) -> int:
+    """Levenshtein's distance of two texts, or some number above `most`."""
+    if abs(len(text) - len(other)) > most:
+        return most + 1
+    before = list(range(len(other) + 1))
+    for row, character in enumerate(text, start=1):
+        after = [row]
+        for column, wanted in enumerate(other, start=1):
+            cost = before[column - 1] + (character != wanted)
+            after.append(min(cost, before[column] + 1, after[-1] + 1))
+        before = after
+    return before[-1]
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from backend.common.config import misspelt_settings
 from backend.common.error_text import format_trace, strip_paths
 
 # Of each field of a line: ids and errors are the client's words. Traces are longer, and in bounds by themselves.
@@ -48,6 +49,14 @@ def configure_logging(level: str, log_format: str) -> None:
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True  # every request has its line from us
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it tried to load
+
+
+def tell_misspelt_settings() -> None:
+    """Warn of environment variables that are taken for misspelt settings; they have no effect."""
+    for name, setting in misspelt_settings().items():
+        structlog.get_logger(__name__).warning(
+            "setting.unknown", name=name, hint=f"without effect: is {setting} meant?"
+        )
 
 
 def _with_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
