@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
-from backend.common.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
+from backend.common.foreign_formats import UnsupportedKind, format_name
+from backend.common.image_headers import ACCEPTED, PNG_SIGNATURE, SIGNATURES, has_red_first, image_size
+from backend.common.jpeg_scans import ends_early, unsupported_jpeg
 from backend.common.png_stream import unpacks_too_far
 
 # What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
@@ -28,7 +31,9 @@ _SAMPLE = 1 << 14
 _SLACK = 1 / 128
 # Of a flat map all values are in the tail: a copy of them in pieces would be in nobody's favour, least the memory's.
 _MOST_OF_TAIL = 0.25
-_ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
+_SEND = f"send a {ACCEPTED} image"
+_DAMAGED = "the image cannot be decoded; it is truncated or damaged"
+_JPEG_SIGNATURE, _BMP_SIGNATURE = b"\xff\xd8\xff", b"BM"
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,17 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
         TooLarge: more bytes or pixels than allowed.
     """
     if not content:
-        raise InvalidImage(f"{name}: the file is empty; {_ACCEPTED}")
+        raise InvalidImage(f"{name}: the file is empty; {_SEND}")
     if len(content) > limits.max_bytes:
         raise TooLarge(f"{name}: {len(content)} bytes, at most {limits.max_bytes} are accepted")
     if not content.startswith(SIGNATURES):
-        raise UnsupportedImage(f"{name}: this is not an accepted image; {_ACCEPTED}")
+        raise UnsupportedImage(f"{name}: {format_name(content)} is not an accepted image; {_SEND}")
     try:
         width, height = image_size(content)
+    except UnsupportedKind as exc:
+        raise UnsupportedImage(f"{name}: {exc} is not an accepted image; {_SEND}") from exc
     except ValueError as exc:
-        raise InvalidImage(f"{name}: {exc}; {_ACCEPTED}") from exc
+        raise InvalidImage(f"{name}: {exc}; {_SEND}") from exc
     if width * height > limits.max_pixels:
         raise TooLarge(f"{name}: {width}x{height} pixels, at most {limits.max_pixels} are accepted")
     return width, height
@@ -97,16 +104,50 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
         UnsupportedImage: not an accepted image format.
         TooLarge: more bytes or pixels than allowed.
     """
-    width, height = check_image(content, name, limits)
+    height, width = check_image(content, name, limits)[::-1]
     if content.startswith(PNG_SIGNATURE) and unpacks_too_far(content):
         raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
+    image = _decoded(content)
+    if image is None or image.shape[:2] != (height, width):
+        if content.startswith(_JPEG_SIGNATURE) and (kind := unsupported_jpeg(content)) is not None:
+            raise UnsupportedImage(f"{name}: {kind} is not an accepted image; {_SEND}")
+        raise InvalidImage(f"{name}: {_DAMAGED}")
+    if content.startswith(_JPEG_SIGNATURE) and ends_early(content, image):
+        raise InvalidImage(f"{name}: a part of the image is missing, though the file is closed; it is damaged")
+    if content.startswith(_BMP_SIGNATURE) and has_red_first(content):
+        image = np.ascontiguousarray(image[..., ::-1])
+    return image
+
+
+def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Decode an image onto its own pixel grid, and leave its numbers as they are: for masks.
+
+    Args:
+        content, name: as for `decode_image`.
+
+    Returns:
+        uint8 or uint16 [H, W] or [H, W, C]; the order of colours, and whether alpha is there, are the decoder's.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
+    """
+    check_image(content, name, limits)
+    try:
+        numbers: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as exc:
+        raise InvalidImage(f"{name}: {_DAMAGED}") from exc
+    if numbers is None:
+        raise InvalidImage(f"{name}: {_DAMAGED}")
+    return np.asarray(numbers)
+
+
+def _decoded(content: bytes) -> npt.NDArray[np.uint8] | None:
+    """What OpenCV makes of an image, uint8 [H, W, 3], BGR; None where it makes nothing of it."""
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as exc:
-        raise InvalidImage(f"{name}: the image cannot be decoded; it is damaged") from exc
-    if image is None or image.shape[:2] != (height, width):
-        raise InvalidImage(f"{name}: the image cannot be decoded; it is truncated or damaged")
-    return np.asarray(image, dtype=np.uint8)
+    except cv2.error:
+        return None
+    return None if image is None else np.asarray(image, dtype=np.uint8)
 
 
 def encode_png_base64(image: npt.NDArray[np.uint8]) -> str:

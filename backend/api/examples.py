@@ -5,9 +5,10 @@ from typing import Any
 from backend.api.schemas.common import ErrorReply
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE
 from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
+from backend.common.image_headers import ACCEPTED
 
 _ROI = "role 'Master1', roi 'Pattern'"
-_ACCEPTED = "send a PNG, JPEG, BMP or WebP image"
+_SEND = f"send a {ACCEPTED} image"
 
 Example = tuple[str, str]
 """Class of the error, and its sentence."""
@@ -16,9 +17,9 @@ _FIELD: Example = ("InvalidRequest", "mm_per_px: Input should be greater than or
 _MISSING: Example = ("InvalidRequest", "role_id: Field required")
 _NO_IMAGE: Example = ("InvalidRequest", "no images: send at least one good image in the file field 'images'")
 _SHAPE: Example = ("InvalidShape", "shape circle selects no pixel of the 256x256 image")
-_DAMAGED: Example = ("InvalidImage", f"part7.png: the image cannot be decoded; it is truncated or damaged; {_ACCEPTED}")
-_EMPTY: Example = ("InvalidImage", f"part7.png: the file is empty; {_ACCEPTED}")
-_TYPE: Example = ("UnsupportedImage", f"part7.gif: this is not an accepted image; {_ACCEPTED}")
+_DAMAGED: Example = ("InvalidImage", f"part7.png: the image cannot be decoded; it is truncated or damaged; {_SEND}")
+_EMPTY: Example = ("InvalidImage", f"part7.png: the file is empty; {_SEND}")
+_TYPE: Example = ("UnsupportedImage", f"part7.gif: a GIF is not an accepted image; {_SEND}")
 _PIXELS: Example = ("TooLarge", "part7.png: 30000x30000 pixels, at most 64000000 are accepted")
 _BODY: Example = (
     "HTTPException",

@@ -1,4 +1,4 @@
-"""How large an image is, by its header alone: PNG, JPEG, BMP and WebP, in bounded time and memory whatever the file.
+"""How large an image is, by its header alone, in bounded time and memory whatever the file.
 
 Parsers of whole headers keep and join all the metadata that they meet: a few megabytes of it could take minutes. Here
 only what decides the size is read, by the rules of OpenCV's decoders, so that no other size is decoded than was told.
@@ -7,6 +7,8 @@ only what decides the size is read, by the rules of OpenCV's decoders, so that n
 import re
 import struct
 from collections.abc import Iterator
+
+from backend.common.foreign_formats import UnsupportedKind, format_name
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Segments of a JPEG and chunks of a WebP: cameras write up to some hundred, and a thousand of 64 KiB are all that a
@@ -21,10 +23,17 @@ _MAX_PACKED_TEXTS = 30
 _MAX_CHUNKS = 1 << 16
 # What comes before a segment, in compressed data or out of place, is passed over as the decoder does.
 _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _DAMAGED = "the image header is truncated or damaged"
+# Of a BMP: how channels lie in the bits of a pixel (red, green, blue), and where nothing else can be meant.
+_BIT_FIELDS = 3
+_BLUE_FIRST, _RED_FIRST = (0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000)
+_MASKS_OF_16_BITS = ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F))
+_BYTE_MASKS = (0xFF, 0xFF00, 0xFF0000, 0xFF000000)
+_HEADERS_WITHOUT_ALPHA = (40, 52)  # their lengths; in longer ones OpenCV looks for the masks
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+ACCEPTED = "PNG, JPEG, BMP or WebP"
 
 
 def image_suffix(content: bytes) -> str:
@@ -49,6 +58,7 @@ def image_size(content: bytes) -> tuple[int, int]:
         (width, height) in pixels, each at least 1.
 
     Raises:
+        UnsupportedKind: it is of a kind of its format that is not accepted.
         ValueError: the header is truncated or damaged, or asks for more work than that of an image; the message says
             which.
     """
@@ -92,11 +102,16 @@ def _size_of_png(content: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _size_of_jpeg(content: bytes) -> tuple[int, int]:
-    size: tuple[int, int] | None = None
+def jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int]]:
+    """The segments of a JPEG up to its end: marker, and where its length stands.
+
+    Raises:
+        ValueError: there are too many segments or scans.
+        struct.error: the file ends within the length of one.
+    """
     offset, n_segments, n_scans = 2, 0, 0
-    while (found := _SEGMENT.search(content, offset)) is not None:
-        marker, start = content[found.end() - 1], found.end()
+    while (found := _SEGMENT.search(jpeg, offset)) is not None:
+        marker, start = jpeg[found.end() - 1], found.end()
         if marker in (_START_OF_IMAGE, _END_OF_IMAGE):
             break
         n_segments += 1
@@ -105,11 +120,17 @@ def _size_of_jpeg(content: bytes) -> tuple[int, int]:
             raise ValueError(f"a JPEG of more than {_MAX_SCANS} scans")
         if n_segments > _MAX_SEGMENTS:
             raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")
-        if marker in _FRAMES and size is None:
+        yield marker, start
+        (n_bytes,) = struct.unpack_from(">H", jpeg, start)
+        offset = start + max(n_bytes, 2)
+
+
+def _size_of_jpeg(content: bytes) -> tuple[int, int]:
+    size: tuple[int, int] | None = None
+    for marker, start in jpeg_segments(content):
+        if marker in JPEG_FRAMES and size is None:
             height, width = struct.unpack_from(">HH", content, start + 3)
             size = width, height
-        (n_bytes,) = struct.unpack_from(">H", content, start)
-        offset = start + max(n_bytes, 2)
     if size is None:
         raise ValueError(_DAMAGED)
     return size
@@ -121,11 +142,45 @@ def _size_of_bmp(content: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", content, 18)
     else:
         width, height = struct.unpack_from("<ii", content, 18)
+        _check_bmp_masks(content)
     return width, abs(height)  # negative: the top row comes first
+
+
+def has_red_first(bmp: bytes) -> bool:
+    """Whether a BMP keeps red where blue usually is, in a header that OpenCV does not look for masks in.
+
+    Args:
+        bmp: bytes whose header `image_size` could read.
+    """
+    return bmp[14] in _HEADERS_WITHOUT_ALPHA and _bmp_masks(bmp) == _RED_FIRST
+
+
+def _check_bmp_masks(bmp: bytes) -> None:
+    """Refuse channels that OpenCV would take for others."""
+    masks = _bmp_masks(bmp)
+    (bits,) = struct.unpack_from("<H", bmp, 28)
+    if (
+        masks is None
+        or (bits == 16 and masks in _MASKS_OF_16_BITS)
+        or (bits == 32 and masks in (_BLUE_FIRST, _RED_FIRST))
+    ):
+        return
+    if bits == 32 and bmp[14] not in _HEADERS_WITHOUT_ALPHA and all(mask in _BYTE_MASKS for mask in masks):
+        return
+    names = ", ".join(f"{colour} {mask:#x}" for colour, mask in zip(("red", "green", "blue"), masks, strict=True))
+    raise UnsupportedKind(f"a BMP of {bits} bits with the masks {names}")
+
+
+def _bmp_masks(bmp: bytes) -> tuple[int, int, int] | None:
+    """Which bits are red, green and blue; None where nothing says it."""
+    (compression,) = struct.unpack_from("<I", bmp, 30)
+    return struct.unpack_from("<III", bmp, 54) if compression == _BIT_FIELDS else None
 
 
 def _size_of_webp(content: bytes) -> tuple[int, int]:
     n_bytes, form, kind = struct.unpack_from("<I4s4s", content, 4)
+    if form != b"WEBP":
+        raise UnsupportedKind(format_name(content))
     offset, end = 12, min(len(content), 8 + n_bytes)
     for _ in range(_MAX_SEGMENTS):
         if offset + 8 > end:
@@ -134,19 +189,18 @@ def _size_of_webp(content: bytes) -> tuple[int, int]:
         offset += 8 + n_bytes + n_bytes % 2
     else:
         raise ValueError(f"a WebP of more than {_MAX_SEGMENTS} chunks")
-    if (form, kind) == (b"WEBP", b"VP8X"):
+    if kind == b"VP8X":
         width, more_width, height, more_height = struct.unpack_from("<HBHB", content, 24)
         return 1 + width + (more_width << 16), 1 + height + (more_height << 16)
-    if (form, kind) == (b"WEBP", b"VP8L"):
+    if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", content, 21)
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if (form, kind) == (b"WEBP", b"VP8 "):
+    if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", content, 26)
         return width & 0x3FFF, height & 0x3FFF
     raise ValueError(_DAMAGED)
 
 
-# OpenCV applies the orientation tag of a TIFF whatever it is told, so TIFF would break "never modify geometry".
 _FORMATS = {
     PNG_SIGNATURE: (".png", _size_of_png),
     b"\xff\xd8\xff": (".jpg", _size_of_jpeg),

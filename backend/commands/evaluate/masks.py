@@ -4,9 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,8 +12,8 @@ from backend.commands.console import count, some
 from backend.commands.evaluate.dataset import Category
 from backend.commands.folders import MASK_ENDINGS
 from backend.commands.image_files import read_image
-from backend.common.errors import InvalidRequest
-from backend.utils import ImageLimits, check_image
+from backend.common.errors import InvalidImage, InvalidRequest
+from backend.utils import ImageLimits, check_image, decode_numbers
 
 Mask = npt.NDArray[np.bool_]
 
@@ -165,9 +163,6 @@ def _numbers(content: bytes, path: str, limits: ImageLimits) -> npt.NDArray[np.u
     """The numbers of an image as they are stored, [H, W] or [H, W, C]: 1 of 65535 is a defect too."""
     check_image(content, path, limits)
     try:
-        numbers = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        numbers = None
-    if numbers is None:
-        raise InvalidRequest(f"{path}: the mask cannot be decoded; it is damaged or no image")
-    return cast("npt.NDArray[np.uint8] | npt.NDArray[np.uint16]", numbers)
+        return decode_numbers(content, path, limits)
+    except InvalidImage as exc:
+        raise InvalidRequest(f"{path}: the mask cannot be decoded; it is damaged or no image") from exc

@@ -32,7 +32,7 @@ class TestCommand:
         [
             (lambda part: shutil.rmtree(part / "train"), 2, "train/good: no such folder"),
             (lambda part: (part / "test/b").rename(part / "test/all"), 2, "part: rename the folder test/all"),
-            (lambda part: (part / "test/a/0.png").write_text("no image"), 1, "part/test/a/0.png: this is not an"),
+            (lambda part: (part / "test/a/0.png").write_text("no image"), 1, "part/test/a/0.png: a text is not an"),
             (
                 lambda part: cv2.imwrite(str(part / "ground_truth/b/0_mask.png"), np.ones((3, 4), np.uint8)),
                 2,

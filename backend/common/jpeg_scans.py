@@ -1,0 +1,170 @@
+"""Whether a JPEG holds all of its image: one that was cut and closed again decodes, with grey where rows are missing.
+
+libjpeg says so on stderr, through OpenCV, and nowhere else. Here the scans say which coefficients there are. Then the
+file is decoded again, by Pillow, which is silent, with more data at its end: they change an image that lacks some.
+Where there is one scan, that is done only if the last pixel is as grey as one that is missing.
+"""
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL.JpegImagePlugin import JpegImageFile
+
+from backend.common.image_headers import JPEG_FRAMES, jpeg_segments
+
+Pixels = npt.NDArray[np.uint8]
+
+_RESTART_INTERVAL, _START_OF_SCAN = 0xDD, 0xDA
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_METADATA = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})  # all but JFIF's and Adobe's, which tell colours
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_AFTER_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_COEFFICIENTS = 64
+_MISSING_GREY = 128
+_CMYK_COMPONENTS = 4
+# Enough for some blocks by any table, without the byte that begins a marker.
+_MORE_DATA = np.random.default_rng(0).integers(0, 0xFF, 512, np.uint8).tobytes()
+_PROCESSES = {0xC3: "a lossless JPEG", 0xC9: "a JPEG with arithmetic coding", 0xCA: "a JPEG with arithmetic coding"}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The frame of a JPEG: its marker, bits of a sample, size, and sampling factors (h, v) by component."""
+
+    marker: int
+    bits: int
+    size: tuple[int, int]
+    sampling: dict[int, tuple[int, int]]
+
+    @classmethod
+    def at(cls, jpeg: bytes, marker: int, start: int) -> "_Frame":
+        """The frame whose segment begins at `start`.
+
+        Raises:
+            struct.error: the file ends before.
+        """
+        bits, height, width, n_components = struct.unpack_from(">BHHB", jpeg, start + 2)
+        components = [struct.unpack_from("BB", jpeg, start + 8 + 3 * number) for number in range(n_components)]
+        return cls(marker, bits, (width, height), {name: (both >> 4, both & 15) for name, both in components})
+
+    def n_units(self) -> int:
+        """How many units are coded one after the other in a scan of all components."""
+        across, down = 8, 8
+        if len(self.sampling) > 1:
+            across, down = (8 * max(factors) for factors in zip(*self.sampling.values(), strict=True))
+        return -(-self.size[0] // max(across, 1)) * -(-self.size[1] // max(down, 1))
+
+
+def unsupported_jpeg(jpeg: bytes) -> str | None:
+    """What a JPEG is that the decoder does not take because of its kind, in words; None where its kind is no reason."""
+    try:
+        frame = next((_Frame.at(jpeg, *found) for found in jpeg_segments(jpeg) if found[0] in JPEG_FRAMES), None)
+    except (struct.error, ValueError):
+        return None
+    if frame is None:
+        return None
+    if frame.marker not in (*_SEQUENTIAL, _PROGRESSIVE):
+        return _PROCESSES.get(frame.marker, "a hierarchical JPEG")
+    return None if frame.bits == 8 else f"a JPEG of {frame.bits} bits"
+
+
+def ends_early(jpeg: bytes, pixels: Pixels) -> bool:
+    """Whether a JPEG that could be decoded lacks a part of its image, other than of its last block.
+
+    Args:
+        jpeg: the file.
+        pixels: what it was decoded to, uint8 [H, W, 3], BGR.
+    """
+    try:
+        scans = _Scans(jpeg)
+    except struct.error:
+        return True
+    if scans.frame is None or scans.lacks_bits():
+        return True
+    could_be_grey = scans.number > 1 or len(scans.frame.sampling) >= _CMYK_COMPONENTS
+    if not could_be_grey and np.any(pixels[-1, -1] != _MISSING_GREY):
+        return False
+    found = _AFTER_DATA.search(jpeg, scans.data)
+    end = len(jpeg) if found is None else found.start()
+    if scans.number == 1 and scans.restart_interval:
+        n_restarts = -(-scans.frame.n_units() // scans.restart_interval) - 1
+        if len(_RESTART.findall(jpeg, scans.data, end)) < n_restarts:
+            return True
+    head = scans.head + jpeg[scans.first : end]
+    longer = _decoded(head + _MORE_DATA + jpeg[end:])
+    if longer is None or np.array_equal(longer, pixels):
+        return False
+    as_it_is = _decoded(head + jpeg[end:])  # Pillow may round in another way than OpenCV
+    return as_it_is is not None and not np.array_equal(longer, as_it_is)
+
+
+class _Scans:
+    """What the segments of a JPEG say: all of them, or up to a scan that is the whole image.
+
+    Attributes:
+        head: the file up to its first scan, without metadata.
+        first: where that scan begins.
+        frame: the first one; None where there is none.
+        restart_interval: units between two restart markers; 0 is none.
+        number: of scans.
+        data: where the data of the last one begin.
+
+    Raises:
+        struct.error: the file ends before a segment does.
+    """
+
+    def __init__(self, jpeg: bytes) -> None:
+        self.frame: _Frame | None = None
+        self.first = self.data = len(jpeg)
+        self.restart_interval = self.number = 0
+        self._lowest_bits: dict[int, list[int | None]] = {}
+        parts = [jpeg[:2]]
+        for marker, start in jpeg_segments(jpeg):
+            if marker in JPEG_FRAMES and self.frame is None:
+                self.frame = _Frame.at(jpeg, marker, start)
+                self._lowest_bits = {name: [None] * _COEFFICIENTS for name in self.frame.sampling}
+            elif marker == _RESTART_INTERVAL:
+                (self.restart_interval,) = struct.unpack_from(">H", jpeg, start + 2)
+            elif marker == _START_OF_SCAN and self.frame is not None:
+                self.first = min(self.first, start - 2)
+                if self._note_scan(jpeg, start, self.frame):
+                    break
+            if self.number == 0 and marker not in _METADATA:
+                (n_bytes,) = struct.unpack_from(">H", jpeg, start)
+                parts.append(jpeg[start - 2 : start + n_bytes])
+        self.head = b"".join(parts)
+
+    def lacks_bits(self) -> bool:
+        """Whether no scan tells the last bit of a coefficient."""
+        return any(bit != 0 for bits in self._lowest_bits.values() for bit in bits)
+
+    def _note_scan(self, jpeg: bytes, start: int, frame: _Frame) -> bool:
+        """Note the lowest bit that a scan tells of each coefficient; whether the scan is the whole image."""
+        n_bytes, n_components = struct.unpack_from(">HB", jpeg, start)
+        names = [name for name, _ in struct.iter_unpack("BB", jpeg[start + 3 : start + 3 + 2 * n_components])]
+        first, last, bits = 0, _COEFFICIENTS - 1, 0
+        if frame.marker == _PROGRESSIVE:
+            first, last, bits = struct.unpack_from("BBB", jpeg, start + 3 + 2 * n_components)
+        for name in names:
+            if name in self._lowest_bits:
+                told = self._lowest_bits[name]
+                told[first : last + 1] = [bits & 15] * len(told[first : last + 1])
+        self.number += 1
+        self.data = start + n_bytes
+        return frame.marker in _SEQUENTIAL and n_components == len(frame.sampling)
+
+
+def _decoded(jpeg: bytes) -> Pixels | None:
+    """What Pillow makes of a JPEG, uint8 [H, W, 3], BGR, or [H, W, 4] of CMYK; None where it makes nothing of it."""
+    try:
+        with JpegImageFile(io.BytesIO(jpeg)) as image:
+            decoded = np.asarray(image)
+    except (OSError, ValueError, SyntaxError):
+        return None
+    if decoded.ndim == 2:
+        return np.repeat(decoded[..., None], 3, axis=2)
+    return decoded[..., ::-1] if decoded.shape[2] == 3 else decoded
