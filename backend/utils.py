@@ -18,6 +18,9 @@ from backend.common.foreign_formats import UnsupportedKind, format_name
 from backend.common.image_headers import ACCEPTED, PNG_SIGNATURE, SIGNATURES, has_red_first, image_size
 from backend.common.jpeg_scans import ends_early, unsupported_jpeg
 from backend.common.png_stream import unpacks_too_far
+from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
+from backend.common.tiff_headers import TiffLayout, tiff_layout
+from backend.common.tiff_pixels import tiff_pixels
 
 # What OpenCV says about damaged images, the error says; its own lines on stderr carry paths of its build.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -32,6 +35,9 @@ _SLACK = 1 / 128
 # Of a flat map all values are in the tail: a copy of them in pieces would be in nobody's favour, least the memory's.
 _MOST_OF_TAIL = 0.25
 _SEND = f"send a {ACCEPTED} image"
+_SEND_TIFF = (
+    "send a TIFF of one page, 8 or 16 bits, grey or RGB, without compression or with LZW, deflate or PackBits; or a PNG"
+)
 _DAMAGED = "the image cannot be decoded; it is truncated or damaged"
 _JPEG_SIGNATURE, _BMP_SIGNATURE = b"\xff\xd8\xff", b"BM"
 
@@ -81,11 +87,14 @@ def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, in
     try:
         width, height = image_size(content)
     except UnsupportedKind as exc:
-        raise UnsupportedImage(f"{name}: {exc} is not an accepted image; {_SEND}") from exc
+        send = _SEND_TIFF if content.startswith(TIFF_SIGNATURES) else _SEND
+        raise UnsupportedImage(f"{name}: {exc} is not an accepted image; {send}") from exc
     except ValueError as exc:
         raise InvalidImage(f"{name}: {exc}; {_SEND}") from exc
     if width * height > limits.max_pixels:
         raise TooLarge(f"{name}: {width}x{height} pixels, at most {limits.max_pixels} are accepted")
+    if content.startswith(TIFF_SIGNATURES):
+        _layout_of(content, name)
     return width, height
 
 
@@ -93,7 +102,7 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
     """Decode an image onto its own pixel grid: orientation tags are ignored, alpha is dropped, 16 bits become 8.
 
     Args:
-        content: PNG, JPEG, BMP or WebP bytes.
+        content: PNG, JPEG, BMP, TIFF or WebP bytes.
         name: file name, for messages.
 
     Returns:
@@ -105,6 +114,8 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
         TooLarge: more bytes or pixels than allowed.
     """
     height, width = check_image(content, name, limits)[::-1]
+    if content.startswith(TIFF_SIGNATURES):
+        return _bgr(_upper_8_bits(_tiff_of(content, name)))
     if content.startswith(PNG_SIGNATURE) and unpacks_too_far(content):
         raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
     image = _decoded(content)
@@ -126,12 +137,17 @@ def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArra
         content, name: as for `decode_image`.
 
     Returns:
-        uint8 or uint16 [H, W] or [H, W, C]; the order of colours, and whether alpha is there, are the decoder's.
+        uint8 or uint16 [H, W], grey, or [H, W, 3 or 4], with alpha last; the order of colours is the decoder's.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
     """
     check_image(content, name, limits)
+    if content.startswith(TIFF_SIGNATURES):
+        stored = _tiff_of(content, name)
+        if stored.shape[2] == 2:  # grey and alpha
+            return stored[..., [0, 0, 0, 1]]
+        return stored[..., 0] if stored.shape[2] == 1 else stored
     try:
         numbers: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as exc:
@@ -148,6 +164,32 @@ def _decoded(content: bytes) -> npt.NDArray[np.uint8] | None:
     except cv2.error:
         return None
     return None if image is None else np.asarray(image, dtype=np.uint8)
+
+
+def _layout_of(content: bytes, name: str) -> TiffLayout:
+    try:
+        return tiff_layout(content)
+    except struct.error as exc:
+        raise InvalidImage(f"{name}: the image header is truncated or damaged; {_SEND}") from exc
+    except ValueError as exc:
+        raise InvalidImage(f"{name}: {exc}; {_SEND}") from exc
+
+
+def _tiff_of(content: bytes, name: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """uint8 or uint16 [H, W, C]: see `tiff_pixels`."""
+    try:
+        return tiff_pixels(content, _layout_of(content, name))
+    except ValueError as exc:
+        raise InvalidImage(f"{name}: {exc}") from exc
+
+
+def _upper_8_bits(numbers: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    return (numbers >> 8 if numbers.dtype == np.uint16 else numbers).astype(np.uint8, copy=False)
+
+
+def _bgr(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] of grey or RGB, with or without alpha, uint8 [H, W, 1..4]."""
+    return np.repeat(stored[..., :1], 3, axis=2) if stored.shape[2] < 3 else np.ascontiguousarray(stored[..., 2::-1])
 
 
 def encode_png_base64(image: npt.NDArray[np.uint8]) -> str:

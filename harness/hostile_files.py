@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from harness.tiff_files import pack, tiff
+
 SEED = 20261122
 _WIDTH, _HEIGHT = 96, 64
 _BOMB_SIDES = (9_000, 65_500)
@@ -24,6 +26,7 @@ def corpus() -> dict[str, bytes]:
         **_strips(),
         **_loaded_with_metadata(),
         **endless_headers(1 << 20),
+        **_hostile_tiffs(),
         **_no_images(),
         **_cut(),
     }
@@ -37,7 +40,7 @@ def mutations(count: int, seed: int = SEED) -> Iterator[tuple[str, bytes]]:
         seed: another one gives other files.
     """
     chance = random.Random(seed)
-    originals = {**_whole(), **_headers_that_lie(), **_loaded_with_metadata(), **_no_images()}
+    originals = {**_whole(), **_headers_that_lie(), **_loaded_with_metadata(), **_hostile_tiffs(), **_no_images()}
     names = sorted(originals)
     changes = (_flip_bits, _overwrite, _cut_out, _repeat, _splice, _extreme_number, _cut_off)
     for _ in range(count):
@@ -183,6 +186,11 @@ def _whole() -> dict[str, bytes]:
         "one pixel": saved(Image.fromarray(pixels(1, 1)), "PNG"),
         "GIF": saved(palette, "GIF"),
         "TIFF": saved(rgb, "TIFF"),
+        "TIFF, LZW": saved(rgb, "TIFF", compression="tiff_lzw"),
+        "TIFF, deflate": saved(rgba, "TIFF", compression="tiff_adobe_deflate"),
+        "TIFF, PackBits": saved(grey, "TIFF", compression="packbits"),
+        "TIFF of 16 bits": tiff(pixels(channels=1).astype(np.uint16) * 257, order=">"),
+        "TIFF in tiles": tiff(pixels(), codec="deflate", tile=(32, 16), predictor=2),
     }
 
 
@@ -191,7 +199,6 @@ def _headers_that_lie() -> dict[str, bytes]:
     rgb = Image.fromarray(pixels())
     jpeg, webp = bytearray(saved(rgb, "JPEG")), bytearray(saved(rgb, "WEBP", lossless=True))
     animated = bytearray(saved(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(90)]))
-    tiff = bytearray(saved(rgb, "TIFF"))
     files = {}
     for side in _BOMB_SIDES:
         frame = jpeg.index(b"\xff\xc0")
@@ -207,9 +214,7 @@ def _headers_that_lie() -> dict[str, bytes]:
     start = animated.index(b"VP8X") + 12
     animated[start : start + 6] = b"\xff\xff\0\xff\xff\0"
     files["WebP, animated, that claims 65536²"] = bytes(animated)
-    width = tiff.index(struct.pack("<HHI", 256, 4, 1)) if struct.pack("<HHI", 256, 4, 1) in tiff else 8
-    tiff[width + 8 : width + 12] = struct.pack("<I", 65_500)
-    files["TIFF that claims 65500"] = bytes(tiff)
+    files["TIFF that claims 65500"] = tiff(pixels(), extra={256: 65_500})
     second = b"\xff\xc0\0\x0b\x08" + struct.pack(">HH", 9_000, 9_000) + b"\1\1\x11\0"
     good = saved(rgb, "JPEG")
     files["JPEG of two frames"] = good[:2] + second.replace(struct.pack(">H", 9_000), b"\0\x09") + second + good[2:]
@@ -298,6 +303,58 @@ def endless_headers(n_bytes: int) -> dict[str, bytes]:
     }
 
 
+def _hostile_tiffs() -> dict[str, bytes]:
+    """Directories that lead in circles, count too much or lie on one another, and strips that are bombs."""
+    image, small = pixels(), pixels(64, 64, 1)
+    whole = tiff(image)
+    start = struct.unpack_from("<I", whole, 4)[0]
+    n_tags = struct.unpack_from("<H", whole, start)[0]
+    end = start + 2 + 12 * n_tags
+    many = struct.pack("<HHII", 305, 2, 2**31 - 1, 8) * 60_000
+    lies: dict[str, dict[int, int]] = {
+        "of one row of 2³²-1 pixels": {256: 2**32 - 1, 257: 1},
+        "of no pixel": {256: 0},
+        "of strips of no rows": {278: 0},
+        "of 65535 channels": {277: 65_535},
+        "whose bits are nowhere": {258: 2**32 - 1},
+        "whose strips are its header": {273: 0},
+        "whose strips end beyond the file": {279: 2**32 - 1},
+        "whose software is 4 GB": {305: 2**32 - 1},
+        "that refers to EXIF in itself": {34665: start},
+        "that has pages below pages": {330: start},
+        "of tiles and strips": {322: 16, 323: 16},
+        "that is a thumbnail": {254: 1},
+        "turned": {274: 6},
+        "of JPEG in strips": {259: 7},
+        "of fax in strips": {259: 4},
+        "of floating point numbers": {258: 32, 339: 3},
+    }
+    zeros = np.zeros((1, 1 << 24, 1), np.uint8)
+    strips = {
+        "deflate that is a bomb": ("deflate", pack(zeros, "deflate")),
+        "PackBits that is a bomb": ("PackBits", pack(zeros, "PackBits")),
+        "LZW's clear codes": ("LZW", b"\x80\x40\x20\x10\x08\x04\x02\x01\x00" * 9999),
+        "empty blocks of deflate": ("deflate", b"\x78\x9c" + b"\0\0\0\xff\xff" * 200_000),
+        "PackBits that say nothing": ("PackBits", b"\x80" * 1_000_000),
+    }
+    return {
+        "TIFF whose pages are a circle": whole[:end] + struct.pack("<I", start) + whole[end + 4 :],
+        "TIFF of 60000 tags": b"II*\0" + struct.pack("<IH", 8, 60_000) + many + bytes(4),
+        "TIFF of its signature alone": b"II*\0",
+        "TIFF whose strips all lie on one another": tiff(
+            small, codec="LZW", rows_each=1, segments=[pack(small, "LZW")], offsets=[8] * 64, counts=[2000] * 64
+        ),
+        "TIFF of 70000 strips": tiff(np.zeros((70_000, 1, 1), np.uint8), rows_each=1),
+        "TIFF of 60000 strips, packed": tiff(np.zeros((60_000, 1, 1), np.uint8), rows_each=1, codec="PackBits"),
+        **{
+            f"TIFF of a strip of {what}": tiff(small, codec=codec, segments=[strip])
+            for what, (codec, strip) in strips.items()
+        },
+        **{f"TIFF {what}": tiff(image, extra=tags) for what, tags in lies.items()},
+        **{f"TIFF, packed, {what}": tiff(image, codec="LZW", extra=tags) for what, tags in lies.items()},
+    }
+
+
 def _no_images() -> dict[str, bytes]:
     """What is called .png and is none, or is an image and something else, too."""
     image = saved(Image.fromarray(pixels()), "PNG")
@@ -315,6 +372,10 @@ def _no_images() -> dict[str, bytes]:
         "PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         "ZIP": archive,
+        "BigTIFF": b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0",
+        "AVIF": b"\0\0\0\x1cftypavif" + bytes(20),
+        "AVI": b"RIFF\xff\0\0\0AVI LIST" + bytes(40),
+        "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
         "PNG and ZIP": image + archive,
         "PNG and HTML": image + page,
         "GIF and script": b"GIF89a/*" + bytes(20) + b"*/=1;",
@@ -328,7 +389,8 @@ def _no_images() -> dict[str, bytes]:
 def _cut() -> dict[str, bytes]:
     """Whole images that end at every hundredth of their length."""
     whole = _whole()
-    kinds = ("PNG", "APNG", "JPEG", "JPEG, progressive", "BMP", "WebP", "WebP, lossless, alpha", "WebP, animated")
+    kinds = ["PNG", "APNG", "JPEG", "JPEG, progressive", "BMP", "WebP", "WebP, lossless, alpha", "WebP, animated"]
+    kinds += ["TIFF", "TIFF, LZW", "TIFF in tiles"]
     return {
         f"{kind}, cut at {percent} %": whole[kind][: len(whole[kind]) * percent // 100]
         for kind in kinds

@@ -13,8 +13,8 @@ from backend.common.errors import InvalidRequest
 from backend.common.roi_key import RoiKey, check_recipe
 
 IMAGES = """
-Images are canonical ROIs: PNG, JPEG, BMP or WebP files, already cropped and rotated. Folders are read with all that
-is below them, in natural order (2.png before 10.png); other files, hidden ones, and folders of the system (@eaDir,
+Images are canonical ROIs: PNG, JPEG, BMP, TIFF or WebP files, already cropped and rotated. Folders are read with all
+that is below them, in natural order (2.png before 10.png); other files, hidden ones, and folders of the system (@eaDir,
 #recycle, $RECYCLE.BIN, __MACOSX, ...) are ignored. How many images each folder gives is printed first."""
 RECORDS = """
 FILE gets one record per image, each as soon as it is made. Given the same command again, a run goes on where it

@@ -1,4 +1,4 @@
-"""How large an image is, by its header alone, in bounded time and memory whatever the file.
+"""How large an image is, by its header alone, in bounded time and memory whatever the file. Of a TIFF: `tiff_headers`.
 
 Parsers of whole headers keep and join all the metadata that they meet: a few megabytes of it could take minutes. Here
 only what decides the size is read, by the rules of OpenCV's decoders, so that no other size is decoded than was told.
@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 
 from backend.common.foreign_formats import UnsupportedKind, format_name
+from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
+from backend.common.tiff_headers import tiff_size
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Segments of a JPEG and chunks of a WebP: cameras write up to some hundred, and a thousand of 64 KiB are all that a
@@ -32,8 +34,8 @@ _BLUE_FIRST, _RED_FIRST = (0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000)
 _MASKS_OF_16_BITS = ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F))
 _BYTE_MASKS = (0xFF, 0xFF00, 0xFF0000, 0xFF000000)
 _HEADERS_WITHOUT_ALPHA = (40, 52)  # their lengths; in longer ones OpenCV looks for the masks
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-ACCEPTED = "PNG, JPEG, BMP or WebP"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+ACCEPTED = "PNG, JPEG, BMP, TIFF or WebP"
 
 
 def image_suffix(content: bytes) -> str:
@@ -206,5 +208,6 @@ _FORMATS = {
     b"\xff\xd8\xff": (".jpg", _size_of_jpeg),
     b"BM": (".bmp", _size_of_bmp),
     b"RIFF": (".webp", _size_of_webp),
+    **dict.fromkeys(TIFF_SIGNATURES, (".tif", tiff_size)),
 }
 SIGNATURES = tuple(_FORMATS)

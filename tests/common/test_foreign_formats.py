@@ -49,7 +49,7 @@ FILES = {
 def test_a_refusal_names_what_it_got_and_what_to_send(named):
     with pytest.raises(UnsupportedImage) as caught:
         check_image(FILES[named], "part.png", LIMITS)
-    assert str(caught.value) == f"part.png: {named} is not an accepted image; send a PNG, JPEG, BMP or WebP image"
+    assert str(caught.value) == f"part.png: {named} is not an accepted image; send a PNG, JPEG, BMP, TIFF or WebP image"
 
 
 def test_a_pointer_of_git_lfs_and_a_data_url_say_how_to_get_the_image():

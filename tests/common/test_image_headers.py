@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from backend.common.errors import InvalidImage
 from backend.common.image_headers import PNG_SIGNATURE, SIGNATURES, image_size
+from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
 from backend.utils import ImageLimits, check_image, decode_image
 from harness.hostile_files import corpus, endless_headers, mutations, pixels, saved
 
@@ -87,7 +88,8 @@ def test_what_opencv_decodes_has_the_size_that_was_told():
     decoded = 0
     small = {what: content for what, content in corpus().items() if len(content) < 100_000}
     for what, content in [*small.items(), *mutations(300), *strange_jpegs(3_000)]:
-        if not content.startswith(SIGNATURES) or "scans" in what:
+        # OpenCV never gets to see a TIFF as it was sent: see test_tiff_pixels.py.
+        if not content.startswith(SIGNATURES) or "scans" in what or content.startswith(TIFF_SIGNATURES):
             continue
         try:
             size = image_size(content)

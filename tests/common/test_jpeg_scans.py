@@ -12,7 +12,7 @@ from backend.common.errors import InvalidImage, UnsupportedImage
 from backend.common.jpeg_scans import ends_early, unsupported_jpeg
 from backend.utils import ImageLimits, check_image, decode_image
 from harness.hostile_files import jpeg_of_many_scans, pixels, saved
-from tests.conftest import SHARED
+from tests.factories import SHARED
 
 LIMITS = ImageLimits(64 << 20, 1_000_000)
 SMOOTH = cv2.resize(np.random.default_rng(4).integers(0, 256, (20, 30, 3), np.uint8), (300, 200))
