@@ -130,6 +130,33 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
     return image
 
 
+def decode_wide(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint16]:
+    """Decode a PNG or TIFF of 16 bits as `decode_image` does, but keep all of them.
+
+    Args:
+        content, name: as for `decode_image`.
+
+    Returns:
+        uint16 [H, W, 3], BGR.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
+    """
+    height, width = check_image(content, name, limits)[::-1]
+    if content.startswith(TIFF_SIGNATURES):
+        return np.asarray(_bgr(_tiff_of(content, name)), dtype=np.uint16)
+    if unpacks_too_far(content):
+        raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as exc:
+        raise InvalidImage(f"{name}: {_DAMAGED}") from exc
+    if image is None or image.shape[:2] != (height, width) or image.dtype != np.uint16:
+        raise InvalidImage(f"{name}: {_DAMAGED}")
+    return np.asarray(image, dtype=np.uint16)
+
+
 def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Decode an image onto its own pixel grid, and leave its numbers as they are: for masks.
 
@@ -187,8 +214,8 @@ def _upper_8_bits(numbers: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> np
     return (numbers >> 8 if numbers.dtype == np.uint16 else numbers).astype(np.uint8, copy=False)
 
 
-def _bgr(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3] of grey or RGB, with or without alpha, uint8 [H, W, 1..4]."""
+def _bgr(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[H, W, 3] of grey or RGB, with or without alpha, [H, W, 1..4]."""
     return np.repeat(stored[..., :1], 3, axis=2) if stored.shape[2] < 3 else np.ascontiguousarray(stored[..., 2::-1])
 
 

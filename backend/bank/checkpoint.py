@@ -20,11 +20,13 @@ class Checkpoint:
     Args:
         folder: made when needed; nothing else may lie in it.
         identity: of the extractor; embeddings of another one are not found.
+        bits: how many bits 16-bit images use; embeddings of images that were read otherwise are not found.
     """
 
-    def __init__(self, folder: Path, identity: ExtractorIdentity) -> None:
+    def __init__(self, folder: Path, identity: ExtractorIdentity, bits: int = 16) -> None:
         self._folder = folder
-        self._extractor = json.dumps(identity.as_dict(), sort_keys=True).encode()
+        read_as = {} if bits == 16 else {"bits": bits}  # as the folders of earlier versions are named
+        self._extractor = json.dumps({**identity.as_dict(), **read_as}, sort_keys=True).encode()
 
     def get(self, image: bytes) -> npt.NDArray[np.float32] | None:
         """What was put for these image bytes, float32 [T, D]; None if that is nothing, or damaged."""

@@ -14,12 +14,13 @@ import numpy as np
 import structlog
 
 from backend.bank.checkpoint import Checkpoint
+from backend.bit_depth import BitDepth, decode
 from backend.common.arrays import Embeddings, Pixels
 from backend.common.errors import InvalidShape, StorageError
 from backend.common.telemetry import stage
 from backend.features import DinoV2Features, preprocess, require_finite
 from backend.roi_mask import Shape, build_mask
-from backend.utils import ImageLimits, NamedImage, check_image, decode_image
+from backend.utils import ImageLimits, NamedImage, check_image
 
 # One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
 _preparing = ThreadPoolExecutor(1, "prepare")
@@ -107,6 +108,7 @@ def embed_all(
     turn: Callable[[], AbstractContextManager[None]],
     checkpoint: Checkpoint | None,
     on_progress: Callable[[int, int], None],
+    depth: BitDepth | None = None,
 ) -> Embeddings:
     """Embed all images in order, each decoded while the network runs on those before it.
 
@@ -117,12 +119,13 @@ def embed_all(
         turn: held while the network runs.
         checkpoint: gives and keeps embeddings; None keeps nothing.
         on_progress: called with (embedded, all images).
+        depth: how images of 16 bits are read; None reads their upper 8.
 
     Returns:
         float32 [len(images) * rows * columns, D], not L2-normalised.
 
     Raises:
-        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
+        InvalidImage, UnsupportedImage, TooLarge: see `decode`.
     """
     rows, columns = features.token_hw
     embeddings = np.empty((len(images), rows * columns, features.dim), np.float32)
@@ -133,7 +136,7 @@ def embed_all(
         if keeper is not None and (known := keeper.get(content)) is not None:
             return _Known(known)
         with stage("decode"):
-            decoded = decode_image(content, image.name, limits)
+            decoded, _ = decode(content, image.name, limits, depth)
         with stage("preprocess"):
             return _Fresh(content if keeper else None, preprocess(decoded, features.input_size))
 

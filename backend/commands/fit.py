@@ -125,6 +125,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         **(
             {} if result.ok_scores is None else {"ok_scores": dict(zip(images.values(), result.ok_scores, strict=True))}
         ),
+        **({"warning": result.warning} if result.warning else {}),
         "suspicious": [list(images.values())[image.index] for image in result.suspicious],
         **({"warning": warning} if warning else {}),
     }

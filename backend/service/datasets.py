@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import structlog
 
+from backend.bit_depth import NOT_SETTLED, BitDepth, unsettled
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
@@ -177,11 +178,14 @@ def calibrate_stored(
     percentiles = options.percentiles(service.settings.score_percentile)
     scores = ImageScores(fitted, service.settings.blur_sigma, percentiles)
     known = _score_cache(service, key, fitted, percentiles)
+    depth = BitDepth.of(fitted.metadata)
+    is_unsettled = False
     digests: dict[str, str] = {}
     scales: list[float] = []
     failed: list[Judged[tuple[float, ...]]] = []
 
     def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
+        nonlocal is_unsettled
         content = image.read()
         digest = digests[image.name] = hashlib.sha256(content).hexdigest()
         honest = scores.by_the_others(digest, shape)
@@ -194,6 +198,7 @@ def calibrate_stored(
             finding = judge(service, fitted, once, scoring, with_heatmap=False).inference
             found = (finding.score, *finding.scores)
             known.put(content, shape, found)
+        is_unsettled |= unsettled(content, depth)
         return found
 
     def keep(judged: Judged[tuple[float, ...]]) -> None:
@@ -207,6 +212,8 @@ def calibrate_stored(
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
     done = scores.calibrate(service, key, scales[0], options)
+    warnings = [text for text in (done.warning, NOT_SETTLED if is_unsettled else None) if text]
+    done = replace(done, warning="; ".join(warnings) or None)
     return DatasetCalibration(**vars(done), fitted=fitted, failed=failed)
 
 
@@ -294,7 +301,9 @@ def _judge_all(
 def _score_cache(
     service: InspectionService, key: RoiKey, fitted: FittedRoi, percentiles: Sequence[float]
 ) -> ScoreCache:
+    depth = BitDepth.of(fitted.metadata)
     conditions = {
+        **(depth.as_metadata() if depth else {}),
         "memory_id": fitted.memory_id,
         "extractor": service.features.identity.as_dict(),
         "runtime": service.features.runtime.name,

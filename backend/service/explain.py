@@ -10,6 +10,7 @@ import structlog
 
 from backend.bank.images import THUMBNAIL_SIDE, recorded_images
 from backend.bank.reasons import Reason, beside, panel_of_good, panel_of_place, reasons
+from backend.bit_depth import BitDepth
 from backend.common.arrays import Bgr
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.roi_key import RoiKey
@@ -69,7 +70,7 @@ def explain(
     images = recorded_images(fitted.metadata)
     with service.inference_slot():
         with service.pixels_of(image):
-            pixels = service.decode(image)
+            pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
             height, width = pixels.shape[:2]
             if point is not None and not (point[0] < width and point[1] < height):
                 raise InvalidRequest(f"x, y: ({point[0]}, {point[1]}) is outside the image of {width}x{height} pixels")
@@ -84,7 +85,7 @@ def explain(
             _png(beside(panel, good_images.panel(reason) if good_images else None))
             for panel, reason in zip(panels, found, strict=bool(panels))
         ]
-    result = InferResult(finding, (height, width), "", fitted, calibration, fitted.calibration_state)
+    result = InferResult(finding, (height, width), "", fitted, calibration, fitted.calibration_state, warning)
     return Explanation(result, found, pictures)
 
 
@@ -97,6 +98,7 @@ class _GoodImages:
         if fitted.metadata.get("source") == "dataset":
             self._samples = {sample.name: sample for sample in service.datasets.samples(key, "ok")}
         self._thumbnails = service.store.thumbnails(fitted)
+        self._depth = BitDepth.of(fitted.metadata)
 
     def panel(self, reason: Reason) -> Bgr | None:
         """The nearest good patch of a place; None where there is no picture of its image."""
@@ -124,7 +126,8 @@ class _GoodImages:
             raise InvalidImage(f"{stored.name}: another image than was fitted")
         once = NamedImage(stored.name, lambda: content)
         with self._service.pixels_of(once):
-            return panel_of_good(reason, self._service.decode(once))
+            pixels, _ = self._service.decode(once, self._depth)
+            return panel_of_good(reason, pixels)
 
 
 def _png(picture: Bgr) -> str:

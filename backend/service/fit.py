@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from backend.bank.checkpoint import Checkpoint
 from backend.bank.embedding import ImageHeaders, embed_all, read_headers
 from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
+from backend.bit_depth import NOT_SETTLED, BitDepth, settle, unsettled
 from backend.common.errors import Conflict, InvalidRequest, StorageError
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate, stage
@@ -104,7 +105,7 @@ def fit(
             where it was; removed when the fit is done.
 
     Raises:
-        InvalidRequest: no image, or ids that the file system cannot hold.
+        InvalidRequest: no image, images that do not agree in their bit depth, or ids that the file system cannot hold.
         InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
         InvalidShape: a mask selects no pixel of its image.
         MemoryNotFound, IncompatibleMemory: there is nothing to append to, or it was built by another extractor.
@@ -117,7 +118,6 @@ def fit(
     _check_request(service, key, images, mm_per_px, keep_all=keep_all, append=append)
     annotate(n_images=len(images), device=service.features.runtime.device)
     rate = 1.0 if keep_all else service.settings.coreset_rate
-    kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity)
     with service.queue.fit() as wait_for_those_before:
         with stage("decode"):  # what a header can tell, it tells before any image costs time
             sent = _Images.read(images, shapes or [None] * len(images), service.limits)
@@ -129,9 +129,15 @@ def fit(
             if before and base and not new.images:
                 size = len(base.memory.embeddings)
                 return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id, None)
-            learned = _learn(service, new, rate, base, kept, run, with_scores=with_scores, with_thumbnails=thumbnails)
+            depth, warning = _depth(service, new, before)
+            bits = {} if depth is None else {"bits": depth.bits}
+            kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity, **bits)
+            learned = _learn(
+                service, new, depth, rate, base, kept, run, with_scores=with_scores, with_thumbnails=thumbnails
+            )
         every = [*(base.images if base else []), *learned.images]
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
+        metadata |= depth.as_metadata() if depth else {}
         is_written = partial(service.store.file_identity, key)
         with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
             memory_id = service.store.save_memory(
@@ -145,7 +151,8 @@ def fit(
     if kept is not None:
         kept.remove()
     size = len(learned.bank.memory.embeddings)
-    return _result(service, key, sent, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
+    result = _result(service, key, sent, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
+    return replace(result, warning=warning)
 
 
 def _check_request(
@@ -178,9 +185,20 @@ def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
     return fitted, base
 
 
+def _depth(service: InspectionService, new: _Images, before: FittedRoi | None) -> tuple[BitDepth | None, str | None]:
+    """How 16-bit images are read, as `settle` finds it or the model before has it, and what is doubtful about that."""
+    recorded = None if before is None else BitDepth.of(before.metadata)
+    if before is not None and recorded is None:
+        is_unsettled = any(unsettled(image.read(), None) for image in new.images)
+        return None, NOT_SETTLED if is_unsettled else None
+    with stage("decode"):
+        return settle(new.images, service.limits, service.pixels_of, recorded), None
+
+
 def _learn(
     service: InspectionService,
     new: _Images,
+    depth: BitDepth | None,
     rate: float,
     base: Base | None,
     checkpoint: Checkpoint | None,
@@ -206,6 +224,7 @@ def _learn(
         turn=service.queue.fit_turn,
         checkpoint=checkpoint,
         on_progress=partial(run.report, "extract"),
+        depth=depth,
     )
     turn = partial(_coreset_turn, service)
     bank = build_bank(embeddings, headers.digests, features.token_hw, rate, base, turn, run.report)
@@ -227,7 +246,7 @@ def _learn(
                     percentiles=percentiles,
                 )
             )
-    pictures = [_thumbnail(service, image) if with_thumbnails else b"" for image in new.images]
+    pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
     return _Learned(bank, images, pictures, _why_unscored(bank, len(new.images), len(embeddings), with_scores))
 
 
@@ -270,9 +289,10 @@ def _coreset_turn(service: InspectionService) -> Iterator[None]:
         yield
 
 
-def _thumbnail(service: InspectionService, image: NamedImage) -> bytes:
+def _thumbnail(service: InspectionService, image: NamedImage, depth: BitDepth | None) -> bytes:
     with service.pixels_of(image):
-        return thumbnail(service.decode(image))
+        pixels, _ = service.decode(image, depth)
+        return thumbnail(pixels)
 
 
 def _result(

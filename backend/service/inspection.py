@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from backend.bit_depth import BitDepth, decode
 from backend.calib import Calibration
 from backend.common.config import Settings
 from backend.common.errors import DamagedMemory, IncompatibleMemory, MemoryNotFound
@@ -27,7 +28,7 @@ from backend.service.pixel_budget import PixelBudget
 from backend.service.results import RoiState
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
-from backend.utils import ImageLimits, NamedImage, check_image, decode_image
+from backend.utils import ImageLimits, NamedImage, check_image
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
 _BATCH_WINDOW_S = 0.003
@@ -98,14 +99,18 @@ class InspectionService:
         with self.hold_pixels(width * height):
             yield
 
-    def decode(self, image: NamedImage) -> npt.NDArray[np.uint8]:
-        """The pixels of an image, uint8 [H, W, 3], BGR; the caller holds `pixels_of` it.
+    def decode(self, image: NamedImage, depth: BitDepth | None) -> tuple[npt.NDArray[np.uint8], str | None]:
+        """The pixels of an image, uint8 [H, W, 3], BGR, and a warning; the caller holds `pixels_of` it.
+
+        Args:
+            image: the image.
+            depth: recorded with the memory bank that it is compared with.
 
         Raises:
-            InvalidImage: see `decode_image`.
+            InvalidImage: see `bit_depth.decode`.
         """
         with stage("decode"):
-            return decode_image(image.read(), image.name, self.limits)
+            return decode(image.read(), image.name, self.limits, depth)
 
     def run_engine(
         self,

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from backend.bit_depth import BitDepth
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate, stage
 from backend.disk.fitted import FittedRoi
 from backend.infer import Finding
-from backend.service.doubts import about_inference
+from backend.service.doubts import about_inference, joined
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
@@ -26,7 +27,7 @@ def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: S
         MemoryNotFound: the ROI was never fitted.
         IncompatibleMemory: its memory was built by another extractor.
         Conflict: the recipe is locked to another `mm_per_px`.
-        InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
+        InvalidImage, InvalidShape: see `bit_depth.decode`, `build_mask`.
         Busy: the queue is full.
         StorageError: stored files are damaged.
     """
@@ -46,8 +47,8 @@ def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: S
         annotate(layout=fitted.layout)
     if fitted.calibration_state == "stale":
         annotate(calibration="stale: made for an earlier fit or another BLUR_SIGMA, not applied; calibrate again")
-    warning = about_inference(result.image_hw, scoring.mm_per_px, fitted, result.calibration, service.settings)
-    return replace(result, warning=warning)
+    doubts = about_inference(result.image_hw, scoring.mm_per_px, fitted, result.calibration, service.settings)
+    return replace(result, warning=joined([result.warning, doubts]))
 
 
 def judge(
@@ -67,10 +68,10 @@ def judge(
         with_heatmap: False leaves the encoded heatmap empty, for who needs the score only.
 
     Raises:
-        InvalidImage, InvalidShape: see `decode_image`, `build_mask`.
+        InvalidImage, InvalidShape: see `bit_depth.decode`, `build_mask`.
     """
     with service.pixels_of(image):
-        pixels = service.decode(image)
+        pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
         inference, calibration = service.run_engine(fitted, pixels, scoring)
         heatmap = ""
         if with_heatmap:
@@ -82,4 +83,4 @@ def judge(
         finding = Finding(inference.score, inference.regions, inference.scores)
         del pixels, inference
     state = fitted.calibration_state if scoring.percentile is None else "none"
-    return InferResult(finding, image_hw, heatmap, fitted, calibration, state)
+    return InferResult(finding, image_hw, heatmap, fitted, calibration, state, warning)

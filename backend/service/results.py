@@ -23,6 +23,7 @@ class FitResult:
             so many that it would take more than a minute.
         suspicious: those among them that score far above the others.
         unscored: why there are no `ok_scores`.
+        warning: what is doubtful about the images.
     """
 
     n_embeddings: int
@@ -33,6 +34,7 @@ class FitResult:
     ok_scores: list[float] | None
     suspicious: list[SuspiciousImage]
     unscored: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class RoiState:
 class InferResult:
     """One inference, the model that it was compared with and the calibration it was judged by.
 
-    `warning` is what is to be said about it beside its numbers.
+    Attributes:
+        warning: what is doubtful about the image.
     """
 
     inference: Finding

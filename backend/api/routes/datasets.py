@@ -218,4 +218,5 @@ def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:
         regions=regions,
         n_regions=len(regions),
         heatmap_png_base64=result.heatmap_png_base64 if with_heatmap else None,
+        warning=result.warning,
     )

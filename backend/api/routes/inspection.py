@@ -79,7 +79,9 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
         token_shape=list(result.token_hw),
         ok_scores=result.ok_scores,
         suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
-        warning=joined([result.unscored, about_percentile(percentile, "SCORE_PERCENTILE"), fields.unknown]),
+        warning=joined(
+            [result.warning, result.unscored, about_percentile(percentile, "SCORE_PERCENTILE"), fields.unknown]
+        ),
         **ids_of(key, request_id),
     )
 
@@ -198,5 +200,6 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         calibration=found.result.calibration_state,
         reasons=reasons,
         model=model_reply(found.result.fitted),
+        warning=found.result.warning,
         **ids_of(key, request_id),
     )

@@ -172,6 +172,7 @@ class ItemReply(Reply):
     regions: list[RegionReply]
     n_regions: int = Field(examples=[0])
     heatmap_png_base64: str | None = Field(None, description="with include_heatmap", examples=[HEATMAP_EXAMPLE])
+    warning: str | None = Field(None, description="as of /infer")
     error: str | None = Field(None, description="why it failed")
 
 

@@ -194,3 +194,4 @@ class ExplainReply(RoiReply):
         description="of the eight largest regions, or of the worst place where there is none"
     )
     model: ModelReply
+    warning: str | None = Field(None, description="as of /infer")

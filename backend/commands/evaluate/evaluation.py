@@ -5,6 +5,7 @@ Every image goes through the network once. Nothing is stored: memory banks live 
 
 import contextlib
 import hashlib
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from backend.bank.building import build_bank
 from backend.bank.embedding import embed_all
 from backend.bank.memory_limits import check_memory
+from backend.bit_depth import BitDepth, decode, settle
 from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.dataset import GOOD, Category, TestImage, say_category
@@ -30,7 +32,7 @@ from backend.features import DinoV2Features
 from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.network.loading import open_features
 from backend.patchcore import PatchCoreMemory
-from backend.utils import ImageLimits, NamedImage, check_image, decode_image, percentile
+from backend.utils import ImageLimits, NamedImage, check_image, percentile
 
 
 def evaluate(
@@ -47,8 +49,8 @@ def evaluate(
 
     Raises:
         InvalidRequest: a type of defect is called as the total is; a mask whose size is not its image's; more shots
-            than images.
-        InvalidImage, TooLarge: an image cannot be read; the message names it.
+            than images; training images that do not agree in their bit depth.
+        InvalidImage, TooLarge: an image cannot be read, or has more bits than the training images; it is named.
         ConfigError: see `open_features`.
         StorageError: there is no room for temporary files.
     """
@@ -78,19 +80,23 @@ class _CategoryEvaluation:
     def __init__(self, category: Category, settings: Settings, features: DinoV2Features) -> None:
         self.category, self.settings, self.features = category, settings, features
         self.limits = _limits(settings)
+        self.depth: BitDepth | None = None
         self.engine = InferenceEngine(features, settings.blur_sigma)
 
     def run(self, shots: Sequence[int], n_seeds: int) -> CategoryResult:
         """Everything about it."""
         settings, category = self.settings, self.category
+        images = [NamedImage(path, partial(self._read, path)) for path in category.train]
+        self.depth = settle(images, self.limits, lambda image: contextlib.nullcontext())
         with step_bars() as on_progress:
             train = embed_all(
-                [NamedImage(path, partial(self._read, path)) for path in category.train],
+                images,
                 self.features,
                 self.limits,
                 turn=contextlib.nullcontext,
                 checkpoint=None,
                 on_progress=partial(on_progress, "extract"),
+                depth=self.depth,
             ).reshape(len(category.train), -1, self.features.dim)
             bank = build_bank(
                 train.reshape(-1, self.features.dim),
@@ -119,6 +125,7 @@ class _CategoryEvaluation:
             None if threshold is None else Rate(sum(case.is_false_reject for case in good), len(good)),
             cases,
             few_shot,
+            self.depth,
         )
 
     def _score_all(
@@ -136,7 +143,7 @@ class _CategoryEvaluation:
             for image in self.category.test:
                 content = self._read(image.path)
                 start = time.perf_counter()
-                pixels = decode_image(content, image.path, self.limits)
+                pixels, warning = decode(content, image.path, self.limits, self.depth)
                 inference = self.engine.run(
                     pixels,
                     bank,
@@ -161,6 +168,8 @@ class _CategoryEvaluation:
                         bank.distances(tokens).reshape(bank.token_hw),
                     )
                 )
+                if warning is not None:
+                    bar.write(f"{image.path}: {warning}", file=sys.stderr)
                 bar.update()
         return cases
 

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.bit_depth import BitDepth, decode
 from backend.commands.evaluate.masks import read_masks
 from backend.commands.evaluate.results import Case
 from backend.commands.image_files import read_image
 from backend.common.arrays import Bgr
 from backend.infer import find_regions, to_image_grid
-from backend.utils import ImageLimits, decode_image
+from backend.utils import ImageLimits
 
 _LONGEST_SIDE = 256
 _JPEG_QUALITY = 80
@@ -61,14 +62,19 @@ class Thumbnails:
 
 
 def thumbnails(
-    case: Case, scale: ColourScale, threshold: float | None, blur_sigma: float, limits: ImageLimits
+    case: Case,
+    scale: ColourScale,
+    threshold: float | None,
+    blur_sigma: float,
+    limits: ImageLimits,
+    depth: BitDepth | None = None,
 ) -> Thumbnails:
     """Draw a case, no side longer than 256 pixels.
 
     Raises:
         InvalidImage, TooLarge, InvalidRequest: its files have changed and cannot be read any more.
     """
-    image = decode_image(read_image(case.image.path, limits.max_bytes), case.image.path, limits)
+    image, _ = decode(read_image(case.image.path, limits.max_bytes), case.image.path, limits, depth)
     shrunk = min(1.0, _LONGEST_SIDE / max(case.image_hw))
     height, width = (max(1, round(side * shrunk)) for side in case.image_hw)
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

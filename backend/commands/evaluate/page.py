@@ -90,7 +90,7 @@ def _category_page(
     scale = ColourScale.of(result.cases, result.threshold)
     cards = []
     for case in shown:
-        cards.append((case, thumbnails(case, scale, result.threshold, settings.blur_sigma, limits)))
+        cards.append((case, thumbnails(case, scale, result.threshold, settings.blur_sigma, limits, result.depth)))
         on_progress()
     good, defective = (
         [c.score for c in result.cases if c.image.is_defective == is_defective] for is_defective in (False, True)

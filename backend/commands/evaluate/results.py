@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backend.bit_depth import BitDepth
 from backend.commands.evaluate.dataset import Category, TestImage
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.common.arrays import DistanceMap
@@ -95,6 +96,7 @@ class CategoryResult:
         false_rejects: good test images at or above the threshold; None without one.
         cases: the test images, in order.
         few_shot: runs by shots, then seed.
+        depth: how images of 16 bits were read; None where no training image has 16.
     """
 
     category: Category
@@ -106,6 +108,7 @@ class CategoryResult:
     false_rejects: Rate | None
     cases: list[Case]
     few_shot: list[FewShotRun]
+    depth: BitDepth | None = None
 
     @property
     def ms(self) -> float:

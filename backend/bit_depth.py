@@ -1,0 +1,239 @@
+"""How many of their 16 bits images use: settled by a fit, recorded with its bank, and by it every image is read.
+
+Cameras of 10, 12 and 14 bits write numbers up to 1023, 4095 and 16383 into files of 16 bits. Their upper 8 bits alone
+are nearly black, and a stain in them is none. A PNG may say its depth (``sBIT``). It should scale its numbers up to 16
+bits then, which its own largest number tells: few programs do.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from backend.common.arrays import Bgr
+from backend.common.errors import DamagedMemory, InvalidImage, InvalidRequest
+from backend.common.image_headers import PNG_SIGNATURE, png_chunks
+from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
+from backend.common.tiff_headers import tiff_layout
+from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide
+
+_FIELD = "bit_depth"
+_FULL = 16
+_SHOWN = 8  # bits of what the network sees
+_CAMERA_DEPTHS = (10, 12, 14, _FULL)
+# An image that reaches no third of what another one does is of another depth rather than of a darker part: one of two
+# bits less reaches a fourth.
+_DARKER = 3
+NOT_SETTLED = (
+    "the image has 16 bits, and the memory bank does not record how many of them are used: the upper 8 were compared; "
+    "fit anew to settle it"
+)
+
+
+@dataclass(frozen=True)
+class BitDepth:
+    """How the 16-bit images of a ROI are read.
+
+    Attributes:
+        bits: how many of their 16 bits are used, 8..16.
+        brightest: the largest number in those of the fit.
+    """
+
+    bits: int
+    brightest: int
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "BitDepth | None":
+        """What is recorded with a memory bank; None where it was fitted on images of 8 bits, or by an earlier version.
+
+        Raises:
+            DamagedMemory: what is recorded makes no sense.
+        """
+        recorded = metadata.get(_FIELD)
+        if recorded is None:
+            return None
+        try:
+            depth = cls(int(recorded["bits"]), int(recorded["brightest"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+            raise DamagedMemory("the stored memory is damaged in what it says about bit depth: refit this ROI") from exc
+        if not (_SHOWN <= depth.bits <= _FULL and 0 <= depth.brightest < 1 << _FULL):
+            raise DamagedMemory("the stored memory is damaged in what it says about bit depth: refit this ROI")
+        return depth
+
+    def as_metadata(self) -> dict[str, Any]:
+        """JSON values for the metadata of a memory bank."""
+        return {_FIELD: asdict(self)}
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """A 16-bit image.
+
+    Attributes:
+        name: its file's.
+        brightest: its largest number.
+        declared: how many bits its file says that are used, 8..16; None where it says nothing.
+    """
+
+    name: str
+    brightest: int
+    declared: int | None
+
+    def __str__(self) -> str:
+        said = "" if self.declared is None else f" and says {self.declared} bits (sBIT)"
+        return f"{self.name} reaches {self.brightest}{said}"
+
+    def is_scaled(self) -> bool:
+        """Whether its numbers exceed what its file says: they are scaled up to 16 bits, as they should be."""
+        return self.declared is not None and self.brightest >= 1 << self.declared
+
+    def is_dark(self, depth: BitDepth) -> bool:
+        """Whether it looks like an image of fewer bits than others."""
+        return 0 < _DARKER * self.brightest <= depth.brightest and _camera_depth(self.brightest) < depth.bits
+
+
+def settle(
+    images: Sequence[NamedImage],
+    limits: ImageLimits,
+    hold: Callable[[NamedImage], AbstractContextManager[None]],
+    base: BitDepth | None = None,
+) -> BitDepth | None:
+    """How the images of a fit are read; only those of 16 bits are decoded.
+
+    Args:
+        images: of the fit.
+        limits: for every image.
+        hold: held while an image is decoded.
+        base: of the memory bank that is appended to.
+
+    Returns:
+        None where no image has 16 bits.
+
+    Raises:
+        InvalidRequest: they do not agree; the message has the numbers.
+        InvalidImage: one cannot be decoded, or has more bits than the base.
+    """
+    wide = list(_wide_images(images, limits, hold))
+    if base is not None:
+        for image in wide:
+            _bits_of(image, base)
+        return base
+    if not wide:
+        return None
+    declared, silent = ([image for image in wide if (image.declared is None) == is_silent] for is_silent in (0, 1))
+    brightest = max(image.brightest for image in wide)
+    if declared:
+        for image in declared:
+            if image.declared != declared[0].declared:
+                _refuse(declared[0], image)
+        bits = _FULL if any(image.is_scaled() for image in declared) else declared[0].declared or _FULL
+    else:
+        bits = _camera_depth(brightest)
+    depth = BitDepth(bits, brightest)
+    for image in silent:
+        if image.brightest >= 1 << bits:
+            _refuse(declared[0], image)
+        if image.is_dark(depth):
+            _refuse(image, max(wide, key=lambda other: other.brightest))
+    return depth
+
+
+def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | None) -> tuple[Bgr, str | None]:
+    """Decode an image as a memory bank's own images were read.
+
+    Args:
+        content, name: as for `decode_image`.
+        depth: recorded with the bank; None reads the upper 8 of 16 bits.
+
+    Returns:
+        pixels: uint8 [H, W, 3], BGR.
+        warning: what is doubtful about its depth.
+
+    Raises:
+        InvalidImage: its numbers are larger than the bank's images can hold.
+        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
+    """
+    if depth is None or not _is_wide(content):
+        pixels = decode_image(content, name, limits)
+        return pixels, NOT_SETTLED if unsettled(content, depth) else None
+    numbers = decode_wide(content, name, limits)
+    image = _Wide(name, int(numbers.max()), _declared_bits(content))
+    bits = _bits_of(image, depth)
+    warning = None
+    if bits == depth.bits and image.declared is None and image.is_dark(depth):
+        warning = (
+            f"the image reaches {image.brightest} where those of the fit reached {depth.brightest}: if it has fewer "
+            f"than {depth.bits} bits, its score means nothing"
+        )
+    return (numbers >> (bits - _SHOWN)).astype(np.uint8), warning
+
+
+def unsettled(content: bytes, depth: BitDepth | None) -> bool:
+    """Whether an image has 16 bits, and the bank does not say how they are read.
+
+    Args:
+        content: an accepted image.
+        depth: recorded with the bank.
+    """
+    return depth is None and _is_wide(content)
+
+
+def _bits_of(image: _Wide, depth: BitDepth) -> int:
+    """How many bits of an image are used, to the best of what it and the bank say."""
+    if depth.bits == _FULL:
+        return _FULL
+    if image.declared is not None:
+        return _FULL if image.is_scaled() else image.declared
+    if image.brightest >= 1 << depth.bits:
+        raise InvalidImage(
+            f"{image.name}: the image reaches {image.brightest}, and the memory bank was fitted on images of "
+            f"{depth.bits} bits, 0 to {(1 << depth.bits) - 1}; send images of that depth, or fit anew on images of this"
+        )
+    return depth.bits
+
+
+def _refuse(one: _Wide, other: _Wide) -> None:
+    raise InvalidRequest(
+        f"the 16-bit images of the fit do not agree in how many bits they use: {one}, {other}; send images of one "
+        "depth (a PNG can say its depth in sBIT)"
+    )
+
+
+def _wide_images(
+    images: Sequence[NamedImage], limits: ImageLimits, hold: Callable[[NamedImage], AbstractContextManager[None]]
+) -> Iterator[_Wide]:
+    for image in images:
+        content = image.read()
+        if _is_wide(content):
+            with hold(image):
+                brightest = int(decode_wide(content, image.name, limits).max())
+            yield _Wide(image.name, brightest, _declared_bits(content))
+
+
+def _is_wide(content: bytes) -> bool:
+    """Whether an image, whose header is known to be sound, has 16 bits."""
+    if content.startswith(PNG_SIGNATURE):
+        return content[24] == _FULL
+    return content.startswith(TIFF_SIGNATURES) and tiff_layout(content).bits == _FULL
+
+
+def _declared_bits(content: bytes) -> int | None:
+    """The most bits that a PNG says of a colour; None where it says nothing, or what cannot be."""
+    if not content.startswith(PNG_SIGNATURE):
+        return None
+    n_colours = 3 if content[25] & 2 else 1
+    for name, start, n_bytes in png_chunks(content):
+        if name == b"sBIT" and n_bytes >= n_colours:
+            bits = max(struct.unpack_from(f"{n_colours}B", content, start))
+            return bits if _SHOWN <= bits <= _FULL else None
+        if name == b"IDAT":
+            break
+    return None
+
+
+def _camera_depth(brightest: int) -> int:
+    """The least depth of cameras that a number fits into."""
+    return next(bits for bits in _CAMERA_DEPTHS if brightest < 1 << bits)
