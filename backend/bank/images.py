@@ -131,9 +131,10 @@ def recorded_sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
 
     Empty where they are not known; damaged ones, too, tell nothing: an inference needs none.
     """
-    images = metadata.get("images", [])
-    known = [(image.get("height"), image.get("width")) for image in images if isinstance(image, dict)]
-    return [(h, w) for h, w in dict.fromkeys(known) if type(h) is int and type(w) is int and min(h, w) >= 1]
+    images = metadata.get("images")
+    known = [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+    sizes = ((image.get("height"), image.get("width")) for image in known)
+    return list(dict.fromkeys((h, w) for h, w in sizes if type(h) is int and type(w) is int and min(h, w) >= 1))
 
 
 def comparable_images(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:

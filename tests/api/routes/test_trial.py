@@ -12,7 +12,7 @@ from backend.patchcore import PatchCoreMemory
 from backend.service.calibrate import calibrate
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
-from tests.test_storage import unit_rows
+from tests.factories import unit_rows
 
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
 KEY = RoiKey(**IDS)

@@ -14,7 +14,7 @@ from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
-from tests.test_storage import unit_rows
+from tests.factories import unit_rows
 
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
 KEY = RoiKey(**IDS)
@@ -160,7 +160,10 @@ def test_an_image_of_another_size_is_judged_and_told(client):
     assert "warning" not in infer(client, image(SIDE * 2, SIDE))
 
 
-@pytest.mark.parametrize("images", [[{"height": "a", "width": 3}], [7], [{}], [{"height": True, "width": 0}]])
+@pytest.mark.parametrize(
+    "images",
+    [[{"height": "a", "width": 3}], [7], [{}], [{"height": True, "width": 0}], [{"height": [9], "width": 9}]],
+)
 def test_damaged_sizes_in_a_bank_tell_nothing(service, images):
     bank = PatchCoreMemory.build(unit_rows(20, 384, 2), service.features.token_hw, 1.0)
     service.store.save_memory(KEY, bank, {"images": images})
