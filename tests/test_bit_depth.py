@@ -1,7 +1,6 @@
 """16-bit files of 10, 12 and 14 bits score what the same picture scores at 8 bits; what contradicts that is refused."""
 
 import contextlib
-import io
 import json
 import struct
 import zlib
@@ -13,6 +12,7 @@ import pytest
 
 from backend.bit_depth import NOT_SETTLED, BitDepth, decode, settle
 from backend.commands.evaluate.evaluation import evaluate
+from backend.commands.evaluate.layouts import find_categories
 from backend.common.config import Settings
 from backend.common.errors import DamagedMemory, InvalidImage, InvalidRequest
 from backend.common.roi_key import RoiKey
@@ -84,10 +84,7 @@ class TestSettle:
         eight = png(np.full((20, 30), 200, np.uint8))
         assert settled([eight]) is None
         assert settled([eight, flat(4000)]) == BitDepth(12, 4000)
-        with io.BytesIO() as _:
-            assert (
-                settled([b"BM" + struct.pack("<IHHI", 34, 0, 0, 26) + struct.pack("<IHHHH", 12, 2, 1, 1, 24)]) is None
-            )
+        assert settled([b"BM" + struct.pack("<IHHI", 34, 0, 0, 26) + struct.pack("<IHHHH", 12, 2, 1, 1, 24)]) is None
 
     def test_a_tiff_of_16_bits_is_asked_too(self):
         wide = np.full((20, 30, 3), 700, np.uint16)
@@ -343,5 +340,7 @@ def test_an_evaluation_reads_every_image_as_the_training_images(cells, weights, 
             (part / kind).mkdir(parents=True, exist_ok=True)
             (part / kind / f"{number}.png").write_bytes(png(cell if depth == 8 else as_bits(cell, depth)))
         settings = Settings(models_dir=tmp_path / "none", weights=weights.path)
-        scores[depth] = [case.score for case in evaluate(settings, str(part)).results[0].cases]
+        scores[depth] = [
+            case.score for case in evaluate(settings, str(part), find_categories(str(part))).results[0].cases
+        ]
     assert scores[8] == scores[12]
