@@ -21,9 +21,9 @@ from backend.common.tiff_headers import tiff_layout
 from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide
 
 _FIELD = "bit_depth"
-_FULL = 16
+FULL = 16
 _SHOWN = 8  # bits of what the network sees
-_CAMERA_DEPTHS = (10, 12, 14, _FULL)
+_CAMERA_DEPTHS = (10, 12, 14, FULL)
 # An image that reaches no third of what another one does is of another depth rather than of a darker part: one of two
 # bits less reaches a fourth.
 _DARKER = 3
@@ -59,7 +59,7 @@ class BitDepth:
             depth = cls(int(recorded["bits"]), int(recorded["brightest"]))
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise DamagedMemory("the stored memory is damaged in what it says about bit depth: refit this ROI") from exc
-        if not (_SHOWN <= depth.bits <= _FULL and 0 <= depth.brightest < 1 << _FULL):
+        if not (_SHOWN <= depth.bits <= FULL and 0 <= depth.brightest < 1 << FULL):
             raise DamagedMemory("the stored memory is damaged in what it says about bit depth: refit this ROI")
         return depth
 
@@ -129,7 +129,7 @@ def settle(
         for image in declared:
             if image.declared != declared[0].declared:
                 _refuse(declared[0], image)
-        bits = _FULL if any(image.is_scaled() for image in declared) else declared[0].declared or _FULL
+        bits = FULL if any(image.is_scaled() for image in declared) else declared[0].declared or FULL
     else:
         bits = _camera_depth(brightest)
     depth = BitDepth(bits, brightest)
@@ -183,10 +183,10 @@ def unsettled(content: bytes, depth: BitDepth | None) -> bool:
 
 def _bits_of(image: _Wide, depth: BitDepth) -> int:
     """How many bits of an image are used, to the best of what it and the bank say."""
-    if depth.bits == _FULL:
-        return _FULL
+    if depth.bits == FULL:
+        return FULL
     if image.declared is not None:
-        return _FULL if image.is_scaled() else image.declared
+        return FULL if image.is_scaled() else image.declared
     if image.brightest >= 1 << depth.bits:
         raise InvalidImage(
             f"{image.name}: the image reaches {image.brightest}, and the memory bank was fitted on images of "
@@ -216,8 +216,8 @@ def _wide_images(
 def _is_wide(content: bytes) -> bool:
     """Whether an image, whose header is known to be sound, has 16 bits."""
     if content.startswith(PNG_SIGNATURE):
-        return content[24] == _FULL
-    return content.startswith(TIFF_SIGNATURES) and tiff_layout(content).bits == _FULL
+        return content[24] == FULL
+    return content.startswith(TIFF_SIGNATURES) and tiff_layout(content).bits == FULL
 
 
 def _declared_bits(content: bytes) -> int | None:
@@ -228,7 +228,7 @@ def _declared_bits(content: bytes) -> int | None:
     for name, start, n_bytes in png_chunks(content):
         if name == b"sBIT" and n_bytes >= n_colours:
             bits = max(struct.unpack_from(f"{n_colours}B", content, start))
-            return bits if _SHOWN <= bits <= _FULL else None
+            return bits if _SHOWN <= bits <= FULL else None
         if name == b"IDAT":
             break
     return None

@@ -14,7 +14,7 @@ from backend.bank.checkpoint import Checkpoint
 from backend.bank.embedding import ImageHeaders, embed_all, read_headers
 from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
-from backend.bit_depth import NOT_SETTLED, BitDepth, settle, unsettled
+from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
 from backend.common.errors import Conflict, InvalidRequest, StorageError
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate, stage
@@ -130,11 +130,10 @@ def fit(
                 size = len(base.memory.embeddings)
                 return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id, None)
             depth, warning = _depth(service, new, before)
-            bits = {} if depth is None else {"bits": depth.bits}
-            kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity, **bits)
-            learned = _learn(
-                service, new, depth, rate, base, kept, run, with_scores=with_scores, with_thumbnails=thumbnails
-            )
+            bits = depth.bits if depth else FULL
+            kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity, bits)
+            learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails)
+            learned = learn(service, new, depth, rate, base, kept, run)
         every = [*(base.images if base else []), *learned.images]
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
