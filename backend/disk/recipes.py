@@ -92,8 +92,8 @@ class RecipeStore:
         if recipe_id is None or mm_per_px is None:
             yield
             return
-        self.check(recipe_id, mm_per_px)
         if self.mm_per_px(recipe_id) is not None:  # for good: what is done now needs no lock
+            self.check(recipe_id, mm_per_px)  # only now: another may have locked it just before
             yield
             return
         folder = recipe_folder(self._root, recipe_id)

@@ -184,6 +184,24 @@ def test_of_many_who_settle_at_once_one_wins_and_the_others_are_refused(tmp_path
     assert RecipeStore(tmp_path).mm_per_px("line 1") == won[0]
 
 
+def test_scale_that_is_locked_while_another_is_checked_is_not_missed(tmp_path, monkeypatch):
+    """Another process locks the recipe between two looks at it; who has another scale is refused all the same."""
+    read = RecipeStore.mm_per_px
+
+    def locked_after_the_first_look(store, recipe_id):
+        found = read(store, recipe_id)
+        monkeypatch.setattr(RecipeStore, "mm_per_px", read)
+        with RecipeStore(tmp_path).locking_scale("line 1", 0.3):
+            pass
+        return found
+
+    monkeypatch.setattr(RecipeStore, "mm_per_px", locked_after_the_first_look)
+    done = []
+    with pytest.raises(Conflict), RecipeStore(tmp_path).locking_scale("line 1", 0.2):
+        done.append("what must not be done")
+    assert done == []
+
+
 def test_the_scale_that_an_older_backend_locked_holds(tmp_path):
     for folder, scale in (("Line 1", 0.5), ("line 1", 0.25)):
         (tmp_path / "recipes" / folder).mkdir(parents=True)
