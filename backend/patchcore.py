@@ -344,6 +344,7 @@ class PatchCoreMemory:
         coreset_rate: float,
         on_progress: Callable[[int, int], None] | None = None,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+        n_different: int | None = None,
     ) -> "PatchCoreMemory":
         """Normalise, select the coreset, index it. The same embeddings always give the same memory.
 
@@ -353,13 +354,15 @@ class PatchCoreMemory:
             coreset_rate: share to keep, 0 < rate <= 1; 1 keeps every embedding, in order, and the array itself.
             on_progress: see `k_center_greedy`.
             turn: see `k_center_greedy`.
+            n_different: how many of them the rate is a share of, where some are of copies; None is all of them.
         """
         for rows in _blocks(len(embeddings)):
             with turn():
                 embeddings[rows] = l2_normalize(embeddings[rows])
         if coreset_rate == 1:
             return cls(embeddings, token_hw, np.arange(len(embeddings)))
-        picks = k_center_greedy(embeddings, coreset_size(len(embeddings), coreset_rate), on_progress, turn)
+        n_select = coreset_size(len(embeddings) if n_different is None else n_different, coreset_rate)
+        picks = k_center_greedy(embeddings, n_select, on_progress, turn)
         return cls(embeddings[picks], token_hw, picks)
 
     def extended(

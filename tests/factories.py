@@ -136,9 +136,11 @@ def encoded(image):
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def as_bmp(content):
-    """The same pixels in other bytes."""
-    return cv2.imencode(".bmp", cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
+def with_one_pixel_changed(content):
+    """Another image, which looks the same."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    image[0, 0, 0] ^= 1
+    return encoded(image)
 
 
 def image_named(name, image):

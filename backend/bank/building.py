@@ -95,7 +95,7 @@ class Bank:
 
 def build_bank(
     embeddings: Embeddings,
-    digests: Sequence[str],
+    identities: Sequence[str],
     token_hw: tuple[int, int],
     coreset_rate: float,
     base: Base | None,
@@ -106,7 +106,7 @@ def build_bank(
 
     Args:
         embeddings: float32 [N, D] of the images, in order; normalised in place.
-        digests: hash of each image's file, by which copies are known.
+        identities: of each image; copies of one have the same.
         token_hw: token grid (rows, columns).
         coreset_rate: share to keep, where there is no base.
         base: the model to append to; None begins anew.
@@ -117,22 +117,27 @@ def build_bank(
         Conflict: the images are too unlike those of the base.
         TooLarge: the memory bank would not fit into the memory that is free.
     """
+    numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
     if base is None:
         memory = PatchCoreMemory.build(
-            embeddings, token_hw, coreset_rate, lambda done, total: on_progress("coreset", done, total), turn
+            embeddings,
+            token_hw,
+            coreset_rate,
+            lambda done, total: on_progress("coreset", done, total),
+            turn,
+            n_different=len(numbers) * token_hw[0] * token_hw[1],
         )
     else:
         memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
         log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
         return Bank(memory, base.covering_radius if base else _last_distance(memory, len(embeddings)), None)
-    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
-    before = [image.sha256 for image in base.images] if base else []
+    before = [image.identity for image in base.images] if base else []
     held_out = hold_out(
         embeddings,
-        np.array([numbers[digest] for digest in digests]),
+        np.array([numbers[identity] for identity in identities]),
         memory.embeddings,
-        _owners(memory, [numbers.get(digest, -1) for digest in [*before, *digests]]),
+        _owners(memory, [numbers.get(identity, -1) for identity in [*before, *identities]]),
         lambda done, total: on_progress("score", done, total),
         turn,
     )

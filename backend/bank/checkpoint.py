@@ -3,15 +3,32 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from backend.bank.copies import Look
 from backend.common.errors import StorageError
 from backend.common.files import make_folder, write_atomic
 from backend.features import ExtractorIdentity
+
+_LOOK = re.compile(rb"[0-9a-f]{64}")
+
+
+class Kept(NamedTuple):
+    """What was kept of an image.
+
+    Attributes:
+        embeddings: float32 [T, D].
+        look: None where an earlier version kept the embeddings.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    look: Look | None
 
 
 class Checkpoint:
@@ -28,25 +45,30 @@ class Checkpoint:
         read_as = {} if bits == 16 else {"bits": bits}  # as the folders of earlier versions are named
         self._extractor = json.dumps({**identity.as_dict(), **read_as}, sort_keys=True).encode()
 
-    def get(self, image: bytes) -> npt.NDArray[np.float32] | None:
-        """What was put for these image bytes, float32 [T, D]; None if that is nothing, or damaged."""
+    def get(self, image: bytes) -> Kept | None:
+        """What was put for these image bytes; None if that is nothing, or damaged."""
         try:
-            return np.asarray(np.load(self._path(image), allow_pickle=False), dtype=np.float32)
+            with self._path(image).open("rb") as file:
+                embeddings = np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+                behind = file.read()
         except (OSError, ValueError, EOFError):  # not there, or cut short: the image is embedded again
             return None
+        return Kept(embeddings, _look(behind))
 
-    def put(self, image: bytes, embeddings: npt.NDArray[np.float32]) -> None:
-        """Keep the embeddings of an image.
+    def put(self, image: bytes, kept: Kept) -> None:
+        """Keep the embeddings of an image, and behind them, which earlier versions do not read, its look.
 
         Args:
             image: its encoded bytes.
-            embeddings: float32 [T, D].
+            kept: what is to be found again.
 
         Raises:
             StorageError: the folder cannot be written.
         """
         buffer = io.BytesIO()
-        np.save(buffer, embeddings, allow_pickle=False)
+        np.save(buffer, kept.embeddings, allow_pickle=False)
+        if kept.look is not None:
+            buffer.write(kept.look.pixels_sha256.encode())
         try:
             make_folder(self._folder)
             write_atomic({self._path(image): buffer.getvalue()})
@@ -59,3 +81,10 @@ class Checkpoint:
 
     def _path(self, image: bytes) -> Path:
         return self._folder / f"{hashlib.sha256(self._extractor + image).hexdigest()}.npy"
+
+
+def _look(content: bytes) -> Look | None:
+    found = _LOOK.fullmatch(content)
+    if found is None:  # cut short, or of an earlier version
+        return None
+    return Look(found[0].decode())

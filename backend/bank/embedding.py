@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import structlog
 
-from backend.bank.checkpoint import Checkpoint
+from backend.bank.checkpoint import Checkpoint, Kept
+from backend.bank.copies import Look
+from backend.bank.images import BankImage
 from backend.bit_depth import BitDepth, decode
 from backend.common.arrays import Embeddings, Pixels
 from backend.common.errors import InvalidShape, StorageError
@@ -31,17 +33,34 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class _Known(NamedTuple):
-    """An image whose embeddings the checkpoint has."""
+class Embedded(NamedTuple):
+    """Images after the network.
+
+    Attributes:
+        embeddings: float32 [len(numbers) * rows * columns, D], not L2-normalised.
+        numbers: positions of the images that were embedded, in order.
+        looks: of every image.
+    """
 
     embeddings: Embeddings
+    numbers: list[int]
+    looks: list[Look]
 
 
-class _Fresh(NamedTuple):
-    """An image on its way to the network: its pixels, float32 [3, S, S], and its bytes if a checkpoint wants them."""
+class _Prepared(NamedTuple):
+    """An image before the network.
 
-    content: bytes | None
-    pixels: Pixels
+    Attributes:
+        look: of its pixels.
+        embeddings: float32 [rows * columns, D], where the checkpoint has them.
+        pixels: float32 [3, S, S] for the network; None where nothing is to be embedded.
+        content: its bytes, if a checkpoint wants them.
+    """
+
+    look: Look
+    embeddings: Embeddings | None = None
+    pixels: Pixels | None = None
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,40 @@ def read_headers(images: Sequence[NamedImage], masks: Sequence[Shape | None], li
     return ImageHeaders(sizes, digests, most_bytes)
 
 
+@dataclass(frozen=True)
+class FitImages:
+    """Images of good parts, before any is decoded.
+
+    Attributes:
+        images: as they were sent.
+        masks: of each, in its pixels.
+        headers: what is known of them.
+    """
+
+    images: Sequence[NamedImage]
+    masks: Sequence[Shape | None]
+    headers: ImageHeaders
+
+    @classmethod
+    def read(cls, images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> "FitImages":
+        """Refuse images that cannot be fitted, as far as their headers tell; see `read_headers`."""
+        return cls(images, masks, read_headers(images, masks, limits))
+
+    def without_files_of(self, known: Sequence[BankImage]) -> "FitImages":
+        """Those among them whose files a memory bank was not built from."""
+        digests = {image.sha256 for image in known}
+        return self.only([number for number, digest in enumerate(self.headers.digests) if digest not in digests])
+
+    def only(self, numbers: Sequence[int]) -> "FitImages":
+        """Some of them.
+
+        Args:
+            numbers: their positions.
+        """
+        chosen = [self.images[n] for n in numbers], [self.masks[n] for n in numbers]
+        return FitImages(*chosen, self.headers.only(numbers))
+
+
 def embed_all(
     images: Sequence[NamedImage],
     features: DinoV2Features,
@@ -109,8 +162,9 @@ def embed_all(
     checkpoint: Checkpoint | None,
     on_progress: Callable[[int, int], None],
     depth: BitDepth | None = None,
-) -> Embeddings:
-    """Embed all images in order, each decoded while the network runs on those before it.
+    known: Collection[str] = (),
+) -> Embedded:
+    """Embed images in order, each decoded while the network runs on those before it.
 
     Args:
         images: at least one.
@@ -120,9 +174,7 @@ def embed_all(
         checkpoint: gives and keeps embeddings; None keeps nothing.
         on_progress: called with (embedded, all images).
         depth: how images of 16 bits are read; None reads their upper 8.
-
-    Returns:
-        float32 [len(images) * rows * columns, D], not L2-normalised.
+        known: identities of images that are not embedded.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: see `decode`.
@@ -130,40 +182,49 @@ def embed_all(
     rows, columns = features.token_hw
     embeddings = np.empty((len(images), rows * columns, features.dim), np.float32)
 
-    def prepare(image: NamedImage) -> _Known | _Fresh:
+    def prepare(image: NamedImage) -> _Prepared:
         content = image.read()
         keeper = checkpoint  # which the fit's own thread may give up at any time
-        if keeper is not None and (known := keeper.get(content)) is not None:
-            return _Known(known)
+        kept = None if keeper is None else keeper.get(content)
+        if kept is not None and kept.look is not None:
+            return _Prepared(kept.look, kept.embeddings)
         with stage("decode"):
             decoded, _ = decode(content, image.name, limits, depth)
+            look = Look.of(decoded)
+        if kept is not None or look.pixels_sha256 in known:
+            return _Prepared(look, None if kept is None else kept.embeddings)
         with stage("preprocess"):
-            return _Fresh(content if keeper else None, preprocess(decoded, features.input_size))
+            return _Prepared(look, None, preprocess(decoded, features.input_size), content if keeper else None)
 
-    waiting: list[tuple[int, _Fresh]] = []  # for the next forward pass
+    numbers: list[int] = []
+    looks: list[Look] = []
+    waiting: list[tuple[int, _Prepared, Embeddings]] = []  # their places, for the next forward pass
     with contextlib.closing(_ahead(prepare, images, most_ahead(features))) as in_order:
         for position, prepared in enumerate(in_order):
-            if isinstance(prepared, _Known):
-                embeddings[position] = prepared.embeddings
-            else:
-                waiting.append((position, prepared))
+            looks.append(prepared.look)
+            if prepared.look.pixels_sha256 not in known:
+                if prepared.pixels is not None:
+                    waiting.append((len(numbers), prepared, prepared.pixels))
+                else:
+                    embeddings[len(numbers)] = prepared.embeddings
+                numbers.append(position)
             if len(waiting) == features.runtime.batch or (waiting and position == len(images) - 1):
                 with turn(), stage("extract"):
-                    tokens = features.runtime.forward(np.stack([fresh.pixels for _, fresh in waiting]))
+                    tokens = features.runtime.forward(np.stack([pixels for _, _, pixels in waiting]))
                 require_finite(tokens)
-                for (index, fresh), own_tokens in zip(waiting, tokens, strict=True):
-                    embeddings[index] = own_tokens
+                for (place, fresh, _), own_tokens in zip(waiting, tokens, strict=True):
+                    embeddings[place] = own_tokens
                     if checkpoint is not None and fresh.content is not None:
-                        checkpoint = _keep(checkpoint, fresh.content, own_tokens)
+                        checkpoint = _keep(checkpoint, fresh.content, Kept(own_tokens, fresh.look))
                 waiting.clear()
             on_progress(position + 1 - len(waiting), len(images))
-    return embeddings.reshape(-1, features.dim)
+    return Embedded(embeddings[: len(numbers)].reshape(-1, features.dim), numbers, looks)
 
 
-def _keep(checkpoint: Checkpoint, image: bytes, tokens: Embeddings) -> Checkpoint | None:
-    """Put tokens into the checkpoint; None if that failed: the fit goes on without."""
+def _keep(checkpoint: Checkpoint, image: bytes, kept: Kept) -> Checkpoint | None:
+    """Put embeddings into the checkpoint; None if that failed: the fit goes on without."""
     try:
-        checkpoint.put(image, tokens)
+        checkpoint.put(image, kept)
     except StorageError as exc:
         log.warning("fit.checkpoint_lost", reason=str(exc))
         return None

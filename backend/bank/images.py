@@ -1,6 +1,6 @@
 """What a memory bank remembers of the images it was built from: names, sizes, honest scores, thumbnails."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 THUMBNAIL_SIDE = 384
 _THUMBNAIL_QUALITY = 85
 _LONGEST_NAME = 200
+_OF_NEWER_BANKS = ("pixels_sha256",)
 
 
 _Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -39,6 +40,7 @@ class BankImage:
         shape: mask within which it was scored, as JSON; None is the whole image.
         scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
             were no others, or the bank is so large that it would take long.
+        pixels_sha256: of the pixels, see `utils.pixels_sha256`; None in banks of versions that did not keep it.
     """
 
     name: str
@@ -48,10 +50,21 @@ class BankImage:
     n_unique: NonNegativeInt | None
     shape: str | None
     scores: dict[str, float]
+    pixels_sha256: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What it counts as: images with the same identity are copies of one."""
+        return self.pixels_sha256 or self.sha256
 
     def score(self, percentile: float) -> float | None:
         """What it scores by the bank of the other images; None if that is not known for this percentile."""
         return self.scores.get(_key(percentile))
+
+    def scores_within(self, shape: Shape | None, percentiles: Sequence[float]) -> tuple[float, ...] | None:
+        """What it scores within a mask by the bank of the others, at every percentile; None if not all are known."""
+        found = [score for percentile in percentiles if (score := self.score(percentile)) is not None]
+        return tuple(found) if self.has_mask(shape) and len(found) == len(percentiles) else None
 
     def has_mask(self, shape: Shape | None) -> bool:
         """Whether it was scored within this mask."""
@@ -79,6 +92,7 @@ _images = TypeAdapter(list[BankImage])
 def remembered(
     name: str,
     sha256: str,
+    pixels_sha256: str,
     image_hw: tuple[int, int],
     shape: Shape | None,
     number: int,
@@ -92,6 +106,7 @@ def remembered(
 
     Args:
         name, sha256: of its file.
+        pixels_sha256: of its pixels.
         image_hw: its size (rows, columns).
         shape: mask within which it is scored, in its pixels; None is the whole image.
         number: its position in the fit.
@@ -106,12 +121,15 @@ def remembered(
         scores = {_key(percent): round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
     n_unique = None if held_out is None else int(held_out.n_unique[number])
     shown = PurePath(name).name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()  # names of files may be any bytes
-    return BankImage(shown, sha256, *image_hw, n_unique, _mask(shape), scores)
+    return BankImage(shown, sha256, *image_hw, n_unique, _mask(shape), scores, pixels_sha256)
 
 
 def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
     """JSON values for the metadata of a memory bank."""
-    return [asdict(image) for image in images]
+    return [
+        {name: value for name, value in asdict(image).items() if value is not None or name not in _OF_NEWER_BANKS}
+        for image in images
+    ]
 
 
 def recorded_images(metadata: Mapping[str, Any]) -> list[BankImage]:
@@ -165,36 +183,32 @@ class OwnImages:
     """
 
     def __init__(self, metadata: Mapping[str, Any], blur_sigma: float) -> None:
-        self._images = {image.sha256: image for image in comparable_images(metadata, blur_sigma)}
+        images = comparable_images(metadata, blur_sigma)
+        self._by_file = {image.sha256: image for image in images}
+        self._by_pixels = {image.pixels_sha256: image for image in images if image.pixels_sha256 is not None}
         self._fitted_from_stored_images = metadata.get("source") == "dataset"
 
-    def are_fresh(self, sha256: Iterable[str]) -> bool | None:
-        """Whether the bank was built without all of these images.
+    def of_file(self, sha256: str) -> BankImage | None:
+        """The image of the bank that this is, by the hash of its file; None: ask by its pixels."""
+        return self._by_file.get(sha256)
+
+    def of_pixels(self, pixels_sha256: str) -> BankImage | None:
+        """The image of the bank that this is, by the hash of its pixels; None where it is none of them, or unknown."""
+        return self._by_pixels.get(pixels_sha256)
+
+    def are_fresh(self, *, recognised: bool) -> bool | None:
+        """Whether the bank was built without all of some images.
 
         Args:
-            sha256: of their files.
+            recognised: whether one of them is an image of the bank.
 
         Returns:
             None where nobody can tell: an earlier version fitted it, and did not write down from what. One that was
             fitted from stored images has most likely seen them.
         """
-        if self._images:
-            return self._images.keys().isdisjoint(sha256)
+        if self._by_file:
+            return not recognised
         return False if self._fitted_from_stored_images else None
-
-    def scores(self, sha256: str, shape: Shape | None, percentiles: Sequence[float]) -> tuple[float, ...] | None:
-        """What an image of the bank scores by the bank of the others; None if that is not known.
-
-        Args:
-            sha256: of its file.
-            shape: mask within which it is scored.
-            percentiles: each gives a score.
-        """
-        image = self._images.get(sha256)
-        if image is None or not image.has_mask(shape):
-            return None
-        found = [score for percentile in percentiles if (score := image.score(percentile)) is not None]
-        return tuple(found) if len(found) == len(percentiles) else None
 
 
 def suspicious_images(
@@ -207,13 +221,13 @@ def suspicious_images(
         percentile: of the scores.
         others: images of the same bank, which count among the others. Copies count once.
     """
-    scored = {image.sha256: score for image in (*others, *images) if (score := image.score(percentile)) is not None}
-    digests = list(scored)
-    unlike = {digests[index] for index in outliers(list(scored.values()))}
+    scored = {image.identity: score for image in (*others, *images) if (score := image.score(percentile)) is not None}
+    identities = list(scored)
+    unlike = {identities[index] for index in outliers(list(scored.values()))}
     return [
-        SuspiciousImage(number, image.name, scored[image.sha256])
+        SuspiciousImage(number, image.name, scored[image.identity])
         for number, image in enumerate(images)
-        if image.sha256 in unlike
+        if image.identity in unlike
     ]
 
 

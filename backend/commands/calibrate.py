@@ -1,6 +1,7 @@
 """``calibrate``: images in files and folders → the threshold of a ROI."""
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.api.schemas.calibration import CalibrateFields
+from backend.bit_depth import BitDepth
 from backend.commands.arguments import (
     IMAGES,
     RECORDS,
@@ -22,15 +24,18 @@ from backend.commands.arguments import (
 )
 from backend.commands.console import count, print_line, say
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
-from backend.commands.image_files import FoundImages, find_images
-from backend.commands.scoring import Scorer, open_records, score_all
+from backend.commands.image_files import FoundImages, find_images, read_image
+from backend.commands.records import Row
+from backend.commands.scoring import Scorer, max_bytes, open_records, score_all
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest
 from backend.disk.datasets import Label
+from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape, parse_shape
 from backend.service.image_calibration import CalibrationOptions, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
+from backend.utils import NamedImage, pixels_sha256
 
 _TEXT = f"""
 {IMAGES}
@@ -155,7 +160,7 @@ def calibrate(
             say_found(ng, ng_ignored, "--ng")
         service = InspectionService.open(settings)
         scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
-        scorer = Scorer(service, key_of(fields), scoring)
+        scorer = Scorer(service, key_of(fields), scoring, with_identity=True)
         rows, memory_id = score_all(scorer, [*ok.values(), *ng.values()], records, "--scores")
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
@@ -168,12 +173,43 @@ def calibrate(
     found = ImageScores(fitted, settings.blur_sigma, percentiles)
     classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
     for label, images in classes:
-        for row in {rows[image]["sha256"]: rows[image] for image in images.values()}.values():  # copies count once
-            by_the_bank = [float(score) for score in (row["score"], *row.get("scores", ()))]
-            found.add(label, row["sha256"], found.by_the_others(row["sha256"], shape) or by_the_bank)
+        for image in images.values():
+            _count(service, fitted, found, label, rows[image], shape)
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
     return {
         **done.calibration.as_dict(),
         **({"warning": done.warning} if done.warning else {}),
         **({"percentile_choice": asdict(done.choice)} if done.choice else {}),
     }
+
+
+def _count(
+    service: InspectionService, fitted: FittedRoi, found: ImageScores, label: Label, row: Row, shape: Shape | None
+) -> None:
+    """Count an image that was scored; one that was in the fit by its score by the memory bank of the others."""
+    scores = tuple(float(score) for score in (row["score"], *row.get("scores", ())))
+    own = found.own.of_file(row["sha256"])
+    if own is None:
+        pixels = row.get("pixels_sha256") or _pixels_sha256(
+            service, fitted, row
+        )  # of an earlier run, they are not known
+        own = found.own.of_pixels(pixels)
+        if own is None:
+            found.add(label, pixels, scores)
+            return
+    found.add(label, own.identity, found.by_the_others(own, shape) or scores)
+
+
+def _pixels_sha256(service: InspectionService, fitted: FittedRoi, row: Row) -> str:
+    """The identity of an image that was scored by a model.
+
+    Raises:
+        InvalidRequest: its file has changed since.
+    """
+    content = read_image(row["path"], max_bytes(service.settings))
+    if hashlib.sha256(content).hexdigest() != row["sha256"]:
+        raise InvalidRequest(f"{row['path']} has changed while this ran: begin anew")
+    image = NamedImage(row["path"], lambda: content)
+    with service.pixels_of(image):
+        pixels, _ = service.decode(image, BitDepth.of(fitted.metadata))
+        return pixels_sha256(pixels)

@@ -65,6 +65,7 @@ class Record:
         score, decision, regions: as in the reply of ``/infer``; None where the image failed.
         error: why it failed.
         scores: at the further percentiles that were asked for; no column.
+        pixels_sha256: identity of its pixels, where that was asked for; no column.
     """
 
     path: str
@@ -76,6 +77,7 @@ class Record:
     regions: list[dict[str, Any]] | None = None
     error: str | None = None
     scores: tuple[float, ...] = ()
+    pixels_sha256: str | None = None
 
     def as_json(self) -> bytes:
         """One line of JSON, in ASCII."""

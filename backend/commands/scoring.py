@@ -34,12 +34,14 @@ class Scorer:
         key: the ROI.
         scoring: how they are scored.
         warnings: about judgements, each with the first image that it is about.
+        with_identity: whether records say which pixels their images have.
     """
 
     service: InspectionService
     key: RoiKey
     scoring: Scoring
     warnings: dict[str, str] = field(default_factory=dict)
+    with_identity: bool = False
 
     def conditions(self) -> Conditions:
         """What decides the records, as it is now.
@@ -86,7 +88,8 @@ class Scorer:
         try:
             content = read_image(image, max_bytes(self.service.settings))
             sha256 = hashlib.sha256(content).hexdigest()
-            result = infer(self.service, self.key, NamedImage(image, lambda: content), self.scoring)
+            sent = NamedImage(image, lambda: content)
+            result = infer(self.service, self.key, sent, self.scoring, with_identity=self.with_identity)
         except (InvalidImage, TooLarge, InvalidShape) as exc:
             return record(sha256, ms=_ms_since(start), error=str(exc)), None
         if self.conditions() != conditions:
@@ -103,6 +106,7 @@ class Scorer:
                 decision=result.decision,
                 regions=regions,
                 scores=result.inference.scores,
+                pixels_sha256=result.pixels_sha256,
             ),
             heatmap,
         )

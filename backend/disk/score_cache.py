@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from backend.common.files import read_small
 from backend.roi_mask import Shape
 
 _PREFIX = ".scores-"
-_MAX_BYTES = 64 << 20  # of 700,000 images with a score each
+_MAX_BYTES = 64 << 20  # of 290,000 images with a score each
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 log: Any = structlog.get_logger(__name__)
 
 
 class ScoreCache:
     """One file of scores, a JSON line each; appended to as they are made, by whatever process.
+
+    Images are told apart by their pixels, and lines say which pixels a file has, so that it need not be decoded again.
+    Earlier versions told them apart by their files: those scores are found by the hash of the file.
 
     Args:
         folder: of the data set.
@@ -30,17 +35,29 @@ class ScoreCache:
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
         self._path = folder / f"{_PREFIX}{digest[:32]}.jsonl"
-        self._scores = _read(self._path)
+        self._scores, self._pixels = _read(self._path)
         self._writes = True
 
-    def get(self, image: bytes, shape: Shape | None) -> tuple[float, ...] | None:
-        """What was put for these image bytes and this mask; None if nothing was."""
-        return self._scores.get(_name(image, shape))
+    def get(self, sha256: str, shape: Shape | None) -> tuple[float, ...] | None:
+        """What was put for an image, by the hash of its pixels or its file, and this mask; None if nothing was."""
+        return self._scores.get(_name(sha256, shape))
 
-    def put(self, image: bytes, shape: Shape | None, scores: Sequence[float]) -> None:
+    def put(self, pixels_sha256: str, shape: Shape | None, scores: Sequence[float]) -> None:
         """Keep the scores of an image; where the disk does not take them, the run goes on without."""
-        name = _name(image, shape)
+        name = _name(pixels_sha256, shape)
         self._scores[name] = tuple(scores)
+        self._append([name, *scores])
+
+    def pixels_of(self, sha256: str) -> str | None:
+        """The hash of the pixels of a file, by the hash of the file; None if that was not put."""
+        return self._pixels.get(sha256)
+
+    def put_pixels(self, sha256: str, pixels_sha256: str) -> None:
+        """Keep which pixels a file has, as `put` keeps scores."""
+        self._pixels[sha256] = pixels_sha256
+        self._append([sha256, pixels_sha256])
+
+    def _append(self, line: list[Any]) -> None:
         if not self._writes:
             return
         try:
@@ -48,28 +65,29 @@ class ScoreCache:
                 for other in self._path.parent.glob(f"{_PREFIX}*"):
                     other.unlink(missing_ok=True)
             with self._path.open("ab", buffering=0) as file:
-                file.write(f"\n{json.dumps([name, *scores])}".encode())  # a torn line ends where the next one begins
+                file.write(f"\n{json.dumps(line)}".encode())  # a torn line ends where the next one begins
         except OSError as exc:
             self._writes = False
             log.warning("scores.not_kept", reason=str(exc.strerror))
 
 
-def _name(image: bytes, shape: Shape | None) -> str:
+def _name(sha256: str, shape: Shape | None) -> str:
     mask = b"" if shape is None else shape.model_dump_json().encode()
-    return hashlib.sha256(hashlib.sha256(image).digest() + mask).hexdigest()
+    return hashlib.sha256(bytes.fromhex(sha256) + mask).hexdigest()
 
 
-def _read(path: Path) -> dict[str, tuple[float, ...]]:
+def _read(path: Path) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
+    """The scores by name, and the hashes of pixels by those of files."""
     try:
         lines = read_small(path, _MAX_BYTES).split(b"\n")
     except OSError:  # there are none yet, or they cannot be read: all are made again
-        return {}
+        return {}, {}
     except ValueError as exc:
         log.warning("scores.not_read", reason=str(exc))
         with contextlib.suppress(OSError):  # or it would grow for ever, and never be read again
             path.unlink()
-        return {}
-    scores = {}
+        return {}, {}
+    scores, pixels = {}, {}
     for line in lines:
         try:
             name, *values = json.loads(line)
@@ -77,4 +95,6 @@ def _read(path: Path) -> dict[str, tuple[float, ...]]:
             continue
         if isinstance(name, str) and values and all(isinstance(v, float) and math.isfinite(v) for v in values):
             scores[name] = tuple(values)
-    return scores
+        elif isinstance(name, str) and len(values) == 1 and isinstance(values[0], str) and _SHA256.fullmatch(values[0]):
+            pixels[name] = values[0]
+    return scores, pixels

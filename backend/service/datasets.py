@@ -1,6 +1,5 @@
 """The use cases over stored images: fit, calibrate and infer a ROI from its data set. No HTTP."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from backend.bit_depth import NOT_SETTLED, BitDepth, unsettled
+from backend.bit_depth import NOT_SETTLED
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
@@ -17,7 +16,6 @@ from backend.common.telemetry import OnProgress, annotate
 from backend.disk.datasets import Label, NewSample, Sample
 from backend.disk.fitted import FittedRoi
 from backend.disk.recipes import same_scale
-from backend.disk.score_cache import ScoreCache
 from backend.roi_mask import Shape, build_mask, parse_shape
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
@@ -25,6 +23,7 @@ from backend.service.inspection import InspectionService
 from backend.service.judge import judge
 from backend.service.results import FitResult, InferResult
 from backend.service.scoring import Scoring
+from backend.service.stored_scores import Scored, StoredScorer
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
 
 log: Any = structlog.get_logger(__name__)
@@ -59,7 +58,7 @@ class DatasetCalibration(ImageCalibration):
     """
 
     fitted: FittedRoi
-    failed: list[Judged[tuple[float, ...]]]
+    failed: list[Judged[Scored]]
 
 
 def store_images(
@@ -177,38 +176,21 @@ def calibrate_stored(
     samples = _samples_to_calibrate(service, key, options, require_ng=require_ng)
     percentiles = options.percentiles(service.settings.score_percentile)
     scores = ImageScores(fitted, service.settings.blur_sigma, percentiles)
-    known = _score_cache(service, key, fitted, percentiles)
-    depth = BitDepth.of(fitted.metadata)
+    scorer = StoredScorer.of(service, key, fitted, scores, percentiles)
     is_unsettled = False
-    digests: dict[str, str] = {}
     scales: list[float] = []
-    failed: list[Judged[tuple[float, ...]]] = []
+    failed: list[Judged[Scored]] = []
 
-    def score(image: NamedImage, mm_per_px: float, shape: Shape | None) -> tuple[float, ...]:
+    def keep(judged: Judged[Scored]) -> None:
         nonlocal is_unsettled
-        content = image.read()
-        digest = digests[image.name] = hashlib.sha256(content).hexdigest()
-        honest = scores.by_the_others(digest, shape)
-        if honest is not None:
-            return honest
-        found = known.get(content, shape)
-        if found is None or len(found) != len(percentiles):
-            once = NamedImage(image.name, lambda: content)
-            scoring = Scoring(mm_per_px, shape, percentiles[0], percentiles[1:])
-            finding = judge(service, fitted, once, scoring, with_heatmap=False).inference
-            found = (finding.score, *finding.scores)
-            known.put(content, shape, found)
-        is_unsettled |= unsettled(content, depth)
-        return found
-
-    def keep(judged: Judged[tuple[float, ...]]) -> None:
+        is_unsettled |= judged.result is not None and judged.result.is_unsettled
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
-        elif (image := (judged.sample.label, digests[judged.sample.name])) not in scores:
-            scores.add(*image, judged.result)
+        elif (image := (judged.sample.label, judged.result.identity)) not in scores:
+            scores.add(*image, judged.result.scores)
             scales.append(judged.mm_per_px)
 
-    _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, score, keep)
+    _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, scorer.score, keep)
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
     done = scores.calibrate(service, key, scales[0], options)
@@ -296,21 +278,6 @@ def _judge_all(
             on_judged(judged)
             run.report("score", number, len(samples))
     annotate(n_images=len(samples), n_errors=run.n_errors)
-
-
-def _score_cache(
-    service: InspectionService, key: RoiKey, fitted: FittedRoi, percentiles: Sequence[float]
-) -> ScoreCache:
-    depth = BitDepth.of(fitted.metadata)
-    conditions = {
-        **(depth.as_metadata() if depth else {}),
-        "memory_id": fitted.memory_id,
-        "extractor": service.features.identity.as_dict(),
-        "runtime": service.features.runtime.name,
-        "score_percentile": percentiles[0] if len(percentiles) == 1 else list(percentiles),
-        "blur_sigma": service.settings.blur_sigma,
-    }
-    return ScoreCache(service.datasets.folder(key), conditions)
 
 
 def scale_of(metadata: dict[str, Any]) -> float | None:

@@ -1,18 +1,25 @@
 """Images of good parts → the stored memory bank of a ROI."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import structlog
 
 from backend.bank.building import Bank, Base, bank_metadata, build_bank
 from backend.bank.checkpoint import Checkpoint
-from backend.bank.embedding import ImageHeaders, embed_all, read_headers
-from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, suspicious_images, thumbnail
+from backend.bank.embedding import Embedded, FitImages, embed_all
+from backend.bank.images import (
+    SCORE_PERCENTILES,
+    BankImage,
+    remembered,
+    suspicious_images,
+    thumbnail,
+)
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
 from backend.common.errors import Conflict, InvalidRequest, StorageError
@@ -23,35 +30,9 @@ from backend.disk.progress import Run
 from backend.roi_mask import Shape
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
-from backend.utils import ImageLimits, NamedImage
+from backend.utils import NamedImage
 
 log: Any = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Images of good parts, before any is decoded.
-
-    Attributes:
-        images: as they were sent.
-        masks: of each, in its pixels.
-        headers: what is known of them.
-    """
-
-    images: Sequence[NamedImage]
-    masks: Sequence[Shape | None]
-    headers: ImageHeaders
-
-    @classmethod
-    def read(cls, images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> "_Images":
-        """Refuse images that cannot be fitted, as far as their headers tell; see `read_headers`."""
-        return cls(images, masks, read_headers(images, masks, limits))
-
-    def without(self, known: Sequence[BankImage]) -> "_Images":
-        """Those among them that a memory bank was not built from."""
-        digests = {image.sha256 for image in known}
-        new = [number for number, digest in enumerate(self.headers.digests) if digest not in digests]
-        return _Images([self.images[n] for n in new], [self.masks[n] for n in new], self.headers.only(new))
 
 
 @dataclass(frozen=True)
@@ -120,20 +101,31 @@ def fit(
     rate = 1.0 if keep_all else service.settings.coreset_rate
     with service.queue.fit() as wait_for_those_before:
         with stage("decode"):  # what a header can tell, it tells before any image costs time
-            sent = _Images.read(images, shapes or [None] * len(images), service.limits)
+            sent = FitImages.read(images, shapes or [None] * len(images), service.limits)
         with service.runs.run("fit", key, len(images), on_progress) as run:
             wait_for_those_before()
             # Only now: those before may have appended to it.
             before, base = _base(service, key) if append else (None, None)
-            new = sent if base is None else sent.without(base.images)
-            if before and base and not new.images:
-                size = len(base.memory.embeddings)
-                return _result(service, key, sent, base.images, base.n_embeddings, size, before.memory_id, None)
+            new = sent if base is None else sent.without_files_of(base.images)
             depth, warning = _depth(service, new, before)
             bits = depth.bits if depth else FULL
             kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity, bits)
-            learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails)
-            learned = learn(service, new, depth, rate, base, kept, run)
+            embedded = _embed(service, new, depth, rate, base, kept, run)
+            pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
+            if before and base and not embedded.numbers:
+                size = len(base.memory.embeddings)
+                return _result(service, key, sent, pixels, base.images, base.n_embeddings, size, before.memory_id, None)
+            learned = _learn(
+                service,
+                new.only(embedded.numbers),
+                embedded,
+                depth,
+                rate,
+                base,
+                run,
+                with_scores=with_scores,
+                with_thumbnails=thumbnails,
+            )
         every = [*(base.images if base else []), *learned.images]
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
@@ -150,7 +142,7 @@ def fit(
     if kept is not None:
         kept.remove()
     size = len(learned.bank.memory.embeddings)
-    result = _result(service, key, sent, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
+    result = _result(service, key, sent, pixels, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
     return replace(result, warning=warning)
 
 
@@ -184,7 +176,7 @@ def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
     return fitted, base
 
 
-def _depth(service: InspectionService, new: _Images, before: FittedRoi | None) -> tuple[BitDepth | None, str | None]:
+def _depth(service: InspectionService, new: FitImages, before: FittedRoi | None) -> tuple[BitDepth | None, str | None]:
     """How 16-bit images are read, as `settle` finds it or the model before has it, and what is doubtful about that."""
     recorded = None if before is None else BitDepth.of(before.metadata)
     if before is not None and recorded is None:
@@ -194,20 +186,19 @@ def _depth(service: InspectionService, new: _Images, before: FittedRoi | None) -
         return settle(new.images, service.limits, service.pixels_of, recorded), None
 
 
-def _learn(
+def _embed(
     service: InspectionService,
-    new: _Images,
+    new: FitImages,
     depth: BitDepth | None,
     rate: float,
     base: Base | None,
     checkpoint: Checkpoint | None,
     run: Run,
-    *,
-    with_scores: bool,
-    with_thumbnails: bool,
-) -> _Learned:
-    """Embed images, select the memory bank, and score each image by the bank of the others."""
+) -> Embedded:
+    """Embed images, but for those whose pixels the base was built from."""
     features, headers = service.features, new.headers
+    if not new.images:
+        return Embedded(np.empty((0, features.dim), np.float32), [], [])
     check_memory(
         features,
         len(new.images),
@@ -216,7 +207,7 @@ def _learn(
         headers.most_bytes,
         len(base.memory.embeddings) if base else 0,
     )
-    embeddings = embed_all(
+    return embed_all(
         new.images,
         features,
         service.limits,
@@ -224,9 +215,27 @@ def _learn(
         checkpoint=checkpoint,
         on_progress=partial(run.report, "extract"),
         depth=depth,
+        known={image.pixels_sha256 for image in base.images if image.pixels_sha256} if base else (),
     )
+
+
+def _learn(
+    service: InspectionService,
+    new: FitImages,
+    embedded: Embedded,
+    depth: BitDepth | None,
+    rate: float,
+    base: Base | None,
+    run: Run,
+    *,
+    with_scores: bool,
+    with_thumbnails: bool,
+) -> _Learned:
+    """Select the memory bank, and score each image by the bank of the others."""
+    features, headers = service.features, new.headers
     turn = partial(_coreset_turn, service)
-    bank = build_bank(embeddings, headers.digests, features.token_hw, rate, base, turn, run.report)
+    identities = [embedded.looks[number].pixels_sha256 for number in embedded.numbers]
+    bank = build_bank(embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
@@ -236,6 +245,7 @@ def _learn(
                 remembered(
                     image.name,
                     headers.digests[number],
+                    identities[number],
                     image_hw,
                     mask,
                     number,
@@ -246,7 +256,7 @@ def _learn(
                 )
             )
     pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
-    return _Learned(bank, images, pictures, _why_unscored(bank, len(new.images), len(embeddings), with_scores))
+    return _Learned(bank, images, pictures, _why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores))
 
 
 def _why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool) -> str | None:
@@ -297,7 +307,8 @@ def _thumbnail(service: InspectionService, image: NamedImage, depth: BitDepth | 
 def _result(
     service: InspectionService,
     key: RoiKey,
-    sent: _Images,
+    sent: FitImages,
+    pixels: Mapping[str, str],
     images: Sequence[BankImage],
     n_embeddings: int,
     coreset_size: int,
@@ -310,6 +321,7 @@ def _result(
         service: who fitted.
         key: the ROI.
         sent: the images that were sent; what one scored within another mask is no score of it.
+        pixels: hash of the pixels of those whose files are new, by the hash of the file.
         images: all that the memory bank was built from.
         n_embeddings: their patch embeddings.
         coreset_size: how many of those the memory bank holds.
@@ -318,8 +330,9 @@ def _result(
     """
     state, percentile = _calibration_state(service, key), service.settings.score_percentile
     annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
-    by_digest = {image.sha256: image for image in images}
-    fitted = [by_digest[digest] for digest in sent.headers.digests]
+    by_file = {image.sha256: image for image in images}
+    by_pixels = {image.pixels_sha256: image for image in images}
+    fitted = [by_file.get(digest) or by_pixels[pixels[digest]] for digest in sent.headers.digests]
     suspicious = suspicious_images(fitted, percentile, images)
     if suspicious:
         names = [image.filename for image in suspicious]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.bank.images import OwnImages
+from backend.bank.images import BankImage, OwnImages
 from backend.calib import SEEN_IN_THE_FIT, Calibration
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Label
@@ -55,36 +55,40 @@ class CalibrationOptions:
 class ImageScores:
     """The scores of images that a calibration is made from.
 
-    An image that was in the fit counts with its score by the memory bank of the others. Copies of an image count once.
+    An image that was in the fit counts with its score by the memory bank of the others. Copies of an image count once:
+    those that have the same pixels, whatever their files.
 
     Args:
         fitted: the model that the images are scored by.
         blur_sigma: as of inferences now.
         percentiles: each gives a score of every image.
+
+    Attributes:
+        own: the images of the fit.
     """
 
     def __init__(self, fitted: FittedRoi, blur_sigma: float, percentiles: Sequence[float]) -> None:
+        self.own = OwnImages(fitted.metadata, blur_sigma)
         self._fitted = fitted
-        self._own = OwnImages(fitted.metadata, blur_sigma)
         self._percentiles = tuple(percentiles)
-        self._by_the_bank: set[str] = set()
+        self._own_by_the_bank = False
         self._scores: dict[Label, dict[str, tuple[float, ...]]] = {"ok": {}, "ng": {}}
 
-    def by_the_others(self, sha256: str, shape: Shape | None) -> tuple[float, ...] | None:
+    def by_the_others(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
         """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself."""
-        found = self._own.scores(sha256, shape, self._percentiles)
+        found = image.scores_within(shape, self._percentiles)
         if found is None:
-            self._by_the_bank.add(sha256)
+            self._own_by_the_bank = True
         return found
 
-    def add(self, label: Label, sha256: str, scores: Sequence[float]) -> None:
+    def add(self, label: Label, identity: str, scores: Sequence[float]) -> None:
         """Count an image, one score for each percentile."""
-        self._scores[label].setdefault(sha256, tuple(scores))
+        self._scores[label].setdefault(identity, tuple(scores))
 
     def __contains__(self, image: tuple[Label, str]) -> bool:
-        """Whether an image, by its class and hash, was counted."""
-        label, sha256 = image
-        return sha256 in self._scores[label]
+        """Whether an image, by its class and identity, was counted."""
+        label, identity = image
+        return identity in self._scores[label]
 
     def count(self, label: Label) -> int:
         """How many images of a class were counted."""
@@ -107,7 +111,7 @@ class ImageScores:
         by_percentile = {label: self._by_percentile(label) for label in self._scores}
         choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if options.choose else None
         percentile = choice.chosen if choice else self._percentiles[0]
-        are_fresh = self._own.are_fresh(self._by_the_bank)
+        are_fresh = self.own.are_fresh(recognised=self._own_by_the_bank)
         calibration = calibrate(
             service,
             key,

@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from backend.bit_depth import BitDepth
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate, stage
@@ -11,10 +14,12 @@ from backend.service.doubts import about_inference, joined
 from backend.service.inspection import InspectionService
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
-from backend.utils import NamedImage, encode_png_base64
+from backend.utils import NamedImage, encode_png_base64, pixels_sha256
 
 
-def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: Scoring) -> InferResult:
+def infer(
+    service: InspectionService, key: RoiKey, image: NamedImage, scoring: Scoring, *, with_identity: bool = False
+) -> InferResult:
     """Score one image against the ROI's memory bank, by the ROI's own calibration.
 
     Args:
@@ -22,6 +27,7 @@ def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: S
         key: the ROI.
         image: the canonical ROI image.
         scoring: how it is scored.
+        with_identity: also give the identity of its pixels.
 
     Raises:
         MemoryNotFound: the ROI was never fitted.
@@ -34,7 +40,7 @@ def infer(service: InspectionService, key: RoiKey, image: NamedImage, scoring: S
     service.recipes.check(key.recipe_id, scoring.mm_per_px)
     fitted = service.fitted(key)
     with service.inference_slot():
-        result = judge(service, fitted, image, scoring)
+        result = judge(service, fitted, image, scoring, with_identity=with_identity)
     annotate(
         n_images=1,
         device=service.features.runtime.device,
@@ -58,13 +64,14 @@ def judge(
     scoring: Scoring,
     *,
     with_heatmap: bool = True,
+    with_identity: bool = False,
 ) -> InferResult:
     """Score one image against a model; the caller holds an `inference_slot`.
 
     Args:
         service: who judges.
         fitted: what `InspectionService.fitted` gave.
-        image, scoring: as for `infer`.
+        image, scoring, with_identity: as for `infer`.
         with_heatmap: False leaves the encoded heatmap empty, for who needs the score only.
 
     Raises:
@@ -72,15 +79,36 @@ def judge(
     """
     with service.pixels_of(image):
         pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
-        inference, calibration = service.run_engine(fitted, pixels, scoring)
-        heatmap = ""
-        if with_heatmap:
-            with stage("encode"):
-                heatmap = encode_png_base64(inference.heatmap)
-        SCORES.observe(inference.score)
-        image_hw = pixels.shape[0], pixels.shape[1]
-        # The maps are as large as the image: they end here.
-        finding = Finding(inference.score, inference.regions, inference.scores)
-        del pixels, inference
+        result = judge_pixels(service, fitted, pixels, scoring, with_heatmap=with_heatmap)
+        identity = pixels_sha256(pixels) if with_identity else None
+        del pixels
+    return replace(result, warning=warning, pixels_sha256=identity)
+
+
+def judge_pixels(
+    service: InspectionService,
+    fitted: FittedRoi,
+    pixels: npt.NDArray[np.uint8],
+    scoring: Scoring,
+    *,
+    with_heatmap: bool,
+) -> InferResult:
+    """As `judge`, for an image that is decoded; the caller holds `InspectionService.pixels_of` it.
+
+    Args:
+        service, fitted, scoring, with_heatmap: as for `judge`.
+        pixels: uint8 [H, W, 3], BGR.
+
+    Raises:
+        InvalidShape: see `build_mask`.
+    """
+    inference, calibration = service.run_engine(fitted, pixels, scoring)
+    heatmap = ""
+    if with_heatmap:
+        with stage("encode"):
+            heatmap = encode_png_base64(inference.heatmap)
+    SCORES.observe(inference.score)
+    # The maps are as large as the image: they end here.
+    finding = Finding(inference.score, inference.regions, inference.scores)
     state = fitted.calibration_state if scoring.percentile is None else "none"
-    return InferResult(finding, image_hw, heatmap, fitted, calibration, state, warning)
+    return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)

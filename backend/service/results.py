@@ -56,6 +56,7 @@ class InferResult:
 
     Attributes:
         warning: what is doubtful about the image.
+        pixels_sha256: identity of the image, where that was asked for.
     """
 
     inference: Finding
@@ -65,6 +66,7 @@ class InferResult:
     calibration: Calibration | None
     calibration_state: CalibrationState
     warning: str | None = None
+    pixels_sha256: str | None = None
 
     @property
     def decision(self) -> Literal["ok", "ng"] | None:

@@ -55,7 +55,7 @@ def embed(images, features, checkpoint=None, turn=nullcontext, reports=None):
         turn=turn,
         checkpoint=checkpoint,
         on_progress=lambda done, total: reports.append((done, total)) if reports is not None else None,
-    )
+    ).embeddings
 
 
 def expected(images):

@@ -112,3 +112,14 @@ def test_a_place_that_is_none_is_refused(gui: Gui, crops: list[bytes], fields: d
 def test_without_a_model_there_is_nothing_to_explain_or_to_list(gui: Gui, crops: list[bytes]) -> None:
     assert explain(gui, "nothing", crops[0]).status == 400
     assert gui.get(f"/bank?role_id={ROLE}&roi_id=nothing").status == 400
+
+
+def test_copies_of_an_image_are_known_by_their_pixels(gui: Gui, crops: list[bytes]) -> None:
+    pixels = cv2.imdecode(np.frombuffer(crops[0], np.uint8), cv2.IMREAD_COLOR)
+    bmp = cv2.imencode(".bmp", pixels)[1].tobytes()
+    alone = gui.fit(ROLE, "copies", crops[:3]).json
+    both = gui.fit(ROLE, "copies", [*crops[:3], bmp]).json
+    assert both["ok_scores"][0] == both["ok_scores"][3]
+    assert both["ok_scores"][1] == pytest.approx(alone["ok_scores"][1], abs=0.02)
+    known = gui.fit(ROLE, "copies", [bmp], append="true").json
+    assert known["memory_id"] == both["memory_id"]

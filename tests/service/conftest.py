@@ -6,7 +6,7 @@ import pytest
 from backend.service.datasets import fit_stored
 from backend.service.fit import fit
 from backend.utils import NamedImage
-from tests.factories import IN_RECIPE, as_bmp, image_named
+from tests.factories import IN_RECIPE, image_named, with_one_pixel_changed
 from tests.service.stored import store
 
 
@@ -32,9 +32,14 @@ def pngs(images):
 
 @pytest.fixture
 def fitted(service, pngs):
-    """Two OK images are stored, and a model that was fitted on other files of the same kind."""
+    """Two OK images are stored, and a model that was fitted on others of the same kind."""
     store(service, "ok", pngs[:2])
-    fit(service, IN_RECIPE, [NamedImage("x.bmp", lambda png=png: as_bmp(png)) for png in pngs[:2]], mm_per_px=0.2)
+    fit(
+        service,
+        IN_RECIPE,
+        [NamedImage("x.png", lambda png=png: with_one_pixel_changed(png)) for png in pngs[:2]],
+        mm_per_px=0.2,
+    )
     return service
 
 

@@ -18,7 +18,7 @@ from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
-from tests.factories import KEY, as_bmp
+from tests.factories import KEY, with_one_pixel_changed
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +207,7 @@ class TestAppend:
 
     def test_images_that_add_no_patch_are_not_lost_unsaid_either(self, service, features, parts, monkeypatch):
         fit(service, KEY, parts[:1], mm_per_px=0.2)
-        copy = NamedImage("copy.png", lambda: as_bmp(parts[0].read()))
+        alike = NamedImage("alike.png", lambda: with_one_pixel_changed(parts[0].read()))
         elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
         base_of, asked = fit_module._base, []
 
@@ -215,12 +215,12 @@ class TestAppend:
             base = base_of(service, key)
             asked.append(key)
             if len(asked) == 2:
-                fit(elsewhere, KEY, [copy], mm_per_px=0.2, append=True)
+                fit(elsewhere, KEY, [alike], mm_per_px=0.2, append=True)
             return base
 
         before = service.fitted(KEY).memory_id
         monkeypatch.setattr(fit_module, "_base", overtaken)
         with pytest.raises(Conflict, match="append again"):
             fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
-        assert service.fitted(KEY).memory_id == before, "the copy added nothing"
-        assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "copy.png"]
+        assert service.fitted(KEY).memory_id == before, "it added nothing"
+        assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "alike.png"]

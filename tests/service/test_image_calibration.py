@@ -9,7 +9,7 @@ from backend.calib import choose_threshold
 from backend.common.config import Settings
 from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
 from backend.patchcore import PatchCoreMemory
-from backend.service import datasets
+from backend.service import stored_scores
 from backend.service.datasets import calibrate_stored, fit_stored
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions
@@ -113,8 +113,10 @@ def test_repeated_calibration_runs_the_network_only_for_new_images(fitted, pngs,
     """Images that were scored before keep their scores, and the threshold is that of all scores together."""
     store(fitted, "ng", pngs[3:4])
     first = calibrate(fitted)
-    judge, judged = datasets.judge, []
-    monkeypatch.setattr(datasets, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
+    judge, judged = stored_scores.judge_pixels, []
+    monkeypatch.setattr(
+        stored_scores, "judge_pixels", lambda *given, **options: judged.append(given) or judge(*given, **options)
+    )
     assert calibrate(fitted).calibration == first.calibration
     assert judged == []
     store(fitted, "ng", pngs[4:5])
@@ -167,13 +169,13 @@ def test_what_is_missing_is_said_before_anything_is_computed(service, pngs):
 
 @pytest.mark.slow
 def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, monkeypatch):
-    judge = datasets.judge
+    judge = stored_scores.judge_pixels
 
     def judge_while_somebody_fits(*arguments, **options):
         fit(fitted, IN_RECIPE, [NamedImage("x.png", lambda: pngs[3])], mm_per_px=0.2)
         return judge(*arguments, **options)
 
-    monkeypatch.setattr(datasets, "judge", judge_while_somebody_fits)
+    monkeypatch.setattr(stored_scores, "judge_pixels", judge_while_somebody_fits)
     with pytest.raises(Conflict, match="fitted anew"):
         calibrate(fitted, require_ng=False)
     assert fitted.fitted(IN_RECIPE).calibration_state == "none"
@@ -183,8 +185,10 @@ def test_a_fit_by_somebody_else_during_a_calibration_is_noticed(fitted, pngs, mo
 def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, monkeypatch):
     store(fitted, "ok", pngs[2:3], shape_json=CIRCLE)
     store(fitted, "ng", pngs[3:5])
-    judge, judged = datasets.judge, []
-    monkeypatch.setattr(datasets, "judge", lambda *given, **options: judged.append(given) or judge(*given, **options))
+    judge, judged = stored_scores.judge_pixels, []
+    monkeypatch.setattr(
+        stored_scores, "judge_pixels", lambda *given, **options: judged.append(given) or judge(*given, **options)
+    )
     done = calibrate(fitted, choose=True)
     assert len(judged) == 5
     again = calibrate(fitted, choose=True)

@@ -4,7 +4,6 @@ Every image goes through the network once. Nothing is stored: memory banks live 
 """
 
 import contextlib
-import hashlib
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.dataset import GOOD, Category, TestImage, say_category
 from backend.commands.evaluate.masks import check_masks, read_masks
 from backend.commands.evaluate.metrics import PixelHistograms, Rate, image_measures
-from backend.commands.evaluate.results import ALL, Case, CategoryResult, Evaluation, FewShotRun, Group
+from backend.commands.evaluate.results import ALL, Case, CategoryResult, Evaluation, FewShotRun, Group, trained_remarks
 from backend.commands.image_files import read_image
 from backend.common.arrays import DistanceMap, Embeddings, Pixels
 from backend.common.config import Settings
@@ -32,7 +31,7 @@ from backend.features import DinoV2Features
 from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.network.loading import open_features
 from backend.patchcore import PatchCoreMemory
-from backend.utils import ImageLimits, NamedImage, check_image, percentile
+from backend.utils import ImageLimits, NamedImage, check_image, percentile, pixels_sha256
 
 
 def evaluate(
@@ -82,6 +81,7 @@ class _CategoryEvaluation:
         self.limits = _limits(settings)
         self.depth: BitDepth | None = None
         self.engine = InferenceEngine(features, settings.blur_sigma)
+        self.trained: dict[str, str] = {}  # training images by the identity of their pixels
 
     def run(self, shots: Sequence[int], n_seeds: int) -> CategoryResult:
         """Everything about it."""
@@ -89,7 +89,7 @@ class _CategoryEvaluation:
         images = [NamedImage(path, partial(self._read, path)) for path in category.train]
         self.depth = settle(images, self.limits, lambda image: contextlib.nullcontext())
         with step_bars() as on_progress:
-            train = embed_all(
+            embedded = embed_all(
                 images,
                 self.features,
                 self.limits,
@@ -97,16 +97,18 @@ class _CategoryEvaluation:
                 checkpoint=None,
                 on_progress=partial(on_progress, "extract"),
                 depth=self.depth,
-            ).reshape(len(category.train), -1, self.features.dim)
+            )
+            self.trained = {look.pixels_sha256: path for look, path in zip(embedded.looks, category.train, strict=True)}
             bank = build_bank(
-                train.reshape(-1, self.features.dim),
-                [hashlib.sha256(self._read(path)).hexdigest() for path in category.train],
+                embedded.embeddings,
+                [look.pixels_sha256 for look in embedded.looks],
                 self.features.token_hw,
                 settings.coreset_rate,
                 None,
                 contextlib.nullcontext,
                 on_progress,
             )
+        train = embedded.embeddings.reshape(len(category.train), -1, self.features.dim)
         held_out = bank.held_out.distances if bank.held_out else None
         ok_scores = [] if held_out is None else list(map(self._train_score, category.train, held_out))
         threshold = choose_threshold(ok_scores) if ok_scores else None
@@ -116,7 +118,7 @@ class _CategoryEvaluation:
             few_shot = self._few_shots(train, spill, cases, shots, n_seeds) if spill else []
         good = [case for case in cases if not case.image.is_defective]
         return CategoryResult(
-            category,
+            category.with_remarks(*trained_remarks(cases)),
             len(train) * train.shape[1],
             len(bank.memory.embeddings),
             ok_scores,
@@ -166,6 +168,7 @@ class _CategoryEvaluation:
                         ms,
                         (pixels.shape[0], pixels.shape[1]),
                         bank.distances(tokens).reshape(bank.token_hw),
+                        self.trained.get(pixels_sha256(pixels)),
                     )
                 )
                 if warning is not None:

@@ -12,6 +12,7 @@ from backend.common.config import Settings
 from backend.features import DinoV2Features
 
 ALL = "all"
+_MOST_NAMED = 5
 MEASURES = dict(
     zip(
         IMAGE_MEASURES + PIXEL_MEASURES,
@@ -33,6 +34,7 @@ class Case:
         ms: milliseconds from encoded bytes to score, heatmap and regions.
         image_hw: its size (rows, columns) in pixels.
         distances: float32 [rows, columns] of the token grid, 0..2.
+        trained_as: the training image that has the same pixels; None where there is none.
     """
 
     image: TestImage
@@ -42,6 +44,7 @@ class Case:
     ms: float
     image_hw: tuple[int, int]
     distances: DistanceMap
+    trained_as: str | None = None
 
     @property
     def is_false_reject(self) -> bool:
@@ -52,6 +55,20 @@ class Case:
     def is_escape(self) -> bool:
         """Whether it is defective and was not rejected."""
         return self.is_rejected is False and self.image.is_defective
+
+
+def trained_remarks(cases: Sequence[Case]) -> list[str]:
+    """That test images are training images, which makes the results too good; nothing where none is."""
+    trained = [f"test/{case.image.name} is {case.trained_as}" for case in cases if case.trained_as]
+    if not trained:
+        return []
+    listed = trained[:_MOST_NAMED]
+    if len(trained) > _MOST_NAMED:
+        listed.append(f"{len(trained) - _MOST_NAMED} more")
+    return [
+        f"{len(trained)} of {len(cases)} test images are training images too ({', '.join(listed)}): they score too "
+        "low, and the results are wrong; remove them from test/ or from train/good"
+    ]
 
 
 @dataclass(frozen=True)

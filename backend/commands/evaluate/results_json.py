@@ -65,6 +65,7 @@ def _category_json(result: CategoryResult) -> dict[str, Any]:
                 "n_regions": case.n_regions,
                 "has_mask": bool(case.image.masks),
                 "ms": case.ms,
+                "trained_as": case.trained_as,
             }
             for case in result.cases
         ],
