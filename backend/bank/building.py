@@ -175,6 +175,25 @@ def _owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.i
     return owners
 
 
+def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool) -> str | None:
+    """Why the images of a fit have no score by the memory bank of the others; None where they have.
+
+    Args:
+        bank: the memory bank.
+        n_images, n_embeddings: of the fit.
+        with_scores: whether they were asked for.
+    """
+    if not with_scores:
+        return "the mask of a stored image cannot be used (fit.images_not_scored in the log names it)"
+    if bank.held_out is None:
+        size = len(bank.memory.embeddings)
+        return f"comparing {n_embeddings} embeddings with a bank of {size} would take more than a minute"
+    if bank.held_out.distances is None:
+        one = "1 image has" if n_images == 1 else f"{n_images} copies of one image have"
+        return f"{one} no others to be compared with: send different ones, 2 at least"
+    return None
+
+
 def bank_metadata(
     bank: Bank, base: Base | None, images: Sequence[BankImage], n_new: int, coreset_rate: float, mm_per_px: float
 ) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backend.bank.copies import Look
+from backend.bank.copies import SIDE, Look
 from backend.common.errors import StorageError
 from backend.common.files import make_folder, write_atomic
 from backend.features import ExtractorIdentity
 
-_LOOK = re.compile(rb"[0-9a-f]{64}")
+_LOOK = re.compile(rb"([0-9a-f]{64})(.{%d})" % SIDE**2, re.DOTALL)
 
 
 class Kept(NamedTuple):
@@ -68,7 +68,7 @@ class Checkpoint:
         buffer = io.BytesIO()
         np.save(buffer, kept.embeddings, allow_pickle=False)
         if kept.look is not None:
-            buffer.write(kept.look.pixels_sha256.encode())
+            buffer.write(kept.look.pixels_sha256.encode() + kept.look.miniature.tobytes())
         try:
             make_folder(self._folder)
             write_atomic({self._path(image): buffer.getvalue()})
@@ -87,4 +87,4 @@ def _look(content: bytes) -> Look | None:
     found = _LOOK.fullmatch(content)
     if found is None:  # cut short, or of an earlier version
         return None
-    return Look(found[0].decode())
+    return Look(found[1].decode(), np.frombuffer(found[2], np.uint8).reshape(SIDE, SIDE))

@@ -1,11 +1,36 @@
-"""What is remembered of the pixels of an image while a fit runs: what tells it apart from others."""
+"""Copies among the images of a fit: what tells images apart, and which of them are nearly the same.
 
+Several frames of one part, or a part that was sent as PNG and as JPEG, are no independent good parts: the score of one
+by the memory bank of the others is too low as long as the other is in it. Near copies are found on miniatures, by the
+distance of one to the tangent space of the other (Simard, LeCun and Denker, 1993): a change of brightness or contrast,
+or a shift by a pixel or two, moves an image within that space, and images of other parts are far from it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from backend.utils import pixels_sha256
+
+Miniature = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+
+SIDE = 64
+# Pixels of the miniature. It makes thin lines as wide as a shift must be for tangents to follow it.
+_BLUR = 1.5
+# Pixels at the edge that are left out: what a shift brings in there is in no tangent.
+_MARGIN = 4
+# Share of the contrast that no tangent explains. On five sets JPEGs of quality 80 have up to 0.0012, and the most alike
+# images of two parts 0.0094: docs/accuracy.md.
+_MOST_UNLIKE = 0.003
+# Grey levels, as a standard deviation: what shows less has nothing by which it could be recognised.
+_LEAST_CONTRAST = 0.5
+_ROWS_AT_ONCE = 256
+_MOST_NAMED = 5
 
 
 class Look(NamedTuple):
@@ -13,9 +38,11 @@ class Look(NamedTuple):
 
     Attributes:
         pixels_sha256: identity; see `utils.pixels_sha256`.
+        miniature: uint8 [64, 64], grey.
     """
 
     pixels_sha256: str
+    miniature: Miniature
 
     @classmethod
     def of(cls, image: npt.NDArray[np.uint8]) -> "Look":
@@ -24,4 +51,143 @@ class Look(NamedTuple):
         Args:
             image: uint8 [H, W, 3], BGR.
         """
-        return cls(pixels_sha256(image))
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        miniature = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return cls(pixels_sha256(image), np.asarray(miniature, np.uint8))
+
+
+def near_copies(
+    looks: Sequence[Look], turn: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> list[tuple[int, int]]:
+    """Pairs of images that look nearly the same, but are not the same.
+
+    Args:
+        looks: of the images, in order.
+        turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
+
+    Returns:
+        Positions, the lower one first, in order; of images with the same pixels the first stands for all.
+    """
+    firsts: dict[str, int] = {}
+    for number, look in enumerate(looks):
+        firsts.setdefault(look.pixels_sha256, number)
+    numbers = list(firsts.values())
+    pairs = set()
+    for start, unlike in unlikeness([looks[number].miniature for number in numbers], turn):
+        for row, column in np.argwhere(unlike < _MOST_UNLIKE).tolist():
+            first, second = sorted((start + row, column))
+            if first < second:
+                pairs.add((numbers[first], numbers[second]))
+    return sorted(pairs)
+
+
+def unlikeness(
+    miniatures: Sequence[Miniature], turn: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Iterator[tuple[int, Vectors]]:
+    """How far images are from the tangent spaces of one another: the share of their contrast that these do not explain.
+
+    Args:
+        miniatures: uint8 [64, 64], of n images.
+        turn: as for `near_copies`.
+
+    Yields:
+        start: the first of some images.
+        unlike: float32 [rows, n], 0..1, of these to each image; infinite where one of the two shows nothing.
+    """
+    if not miniatures:
+        return
+    vectors, tangents = _vectors(miniatures)
+    contrast = np.einsum("ij,ij->i", vectors, vectors)
+    shows_nothing = contrast <= _LEAST_CONTRAST**2 * vectors.shape[1]
+    contrast[shows_nothing] = 1
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        with turn():
+            explained = sum(np.square(vectors[rows] @ tangent.T) for tangent in tangents)
+            unlike = np.asarray(1 - explained / contrast[rows, None], np.float32)
+        unlike[shows_nothing[rows]] = np.inf
+        unlike[:, shows_nothing] = np.inf
+        yield start, unlike
+
+
+def first_copies(identities: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Of each image the identity of the first one that it is a copy of, at one remove or more; else its own.
+
+    >>> first_copies(["a", "b", "c", "d", "e", "d"], [(1, 4), (3, 4)])
+    ['a', 'b', 'c', 'b', 'b', 'b']
+
+    Args:
+        identities: of the images, in order.
+        pairs: of their positions, each of copies.
+    """
+    order = list(dict.fromkeys(identities))
+    first = list(range(len(order)))
+
+    def root(number: int) -> int:
+        while first[number] != number:
+            number = first[number]
+        return number
+
+    numbers = {identity: number for number, identity in enumerate(order)}
+    for pair in pairs:
+        lower, higher = sorted(root(numbers[identities[position]]) for position in pair)
+        first[higher] = lower
+    return [order[root(numbers[identity])] for identity in identities]
+
+
+def copies_warning(names: Sequence[str], pairs: Sequence[tuple[int, int]], *, grouped: bool) -> str | None:
+    """What near copies do to the scores of a fit; None where there are none.
+
+    Args:
+        names: of the images, in order.
+        pairs: see `near_copies`.
+        grouped: whether copies count as one image.
+    """
+    if not pairs:
+        return None
+    named = [f"{names[first]} and {names[second]}" for first, second in pairs[:_MOST_NAMED]]
+    if len(pairs) > _MOST_NAMED:
+        named.append(f"{len(pairs) - _MOST_NAMED} more")
+    found = "1 pair of images looks" if len(pairs) == 1 else f"{len(pairs)} pairs of images look"
+    found = f"{found} nearly the same ({', '.join(named)})"
+    if grouped:
+        return f"{found}: copies of one image count once, as group_copies asks"
+    return (
+        f"{found}: if they show the same part, their ok_scores are too low, and a threshold from these rejects "
+        "too many good parts; send one image of each part, or send group_copies=true (--group-copies)"
+    )
+
+
+def _vectors(miniatures: Sequence[Miniature]) -> tuple[Vectors, list[Vectors]]:
+    """Miniatures as vectors without their shading, and an orthonormal basis of the tangent space of each.
+
+    Shading is a polynomial of second degree in the place: light falls on all parts alike, and would make them alike.
+
+    Returns:
+        vectors: float32 [n, P], in grey levels.
+        tangents: three times float32 [n, P]: contrast, and shifts to the right and down.
+    """
+    shown = np.stack(
+        [cv2.GaussianBlur(miniature, (0, 0), _BLUR) for miniature in np.asarray(miniatures, np.float32)],
+    )
+    place = np.linspace(-1, 1, SIDE - 2 * _MARGIN)
+    x, y = np.meshgrid(place, place)
+    shading, _ = np.linalg.qr(np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6))
+    shading = shading.astype(np.float32)
+
+    def unshaded(pictures: Vectors) -> Vectors:
+        inner = pictures[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].reshape(len(pictures), -1)
+        return np.asarray(inner - (inner @ shading) @ shading.T, np.float32)
+
+    def slopes(axis: int) -> Vectors:
+        return np.asarray(np.gradient(shown, axis=axis), np.float32)
+
+    vectors = unshaded(shown)
+    tangents: list[Vectors] = []
+    for direction in (vectors, unshaded(slopes(2)), unshaded(slopes(1))):
+        rest = direction
+        for tangent in tangents:
+            rest = rest - np.einsum("ij,ij->i", rest, tangent)[:, None] * tangent
+        length = np.linalg.norm(rest, axis=1, keepdims=True)
+        tangents.append(np.asarray(rest / np.maximum(length, np.finfo(np.float32).tiny), np.float32))
+    return vectors, tangents

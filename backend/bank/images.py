@@ -21,7 +21,7 @@ SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 THUMBNAIL_SIDE = 384
 _THUMBNAIL_QUALITY = 85
 _LONGEST_NAME = 200
-_OF_NEWER_BANKS = ("pixels_sha256",)
+_OF_NEWER_BANKS = ("pixels_sha256", "copy_of")
 
 
 _Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -41,6 +41,8 @@ class BankImage:
         scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
             were no others, or the bank is so large that it would take long.
         pixels_sha256: of the pixels, see `utils.pixels_sha256`; None in banks of versions that did not keep it.
+        copy_of: `pixels_sha256` of the image of the fit that it counts as, being nearly the same; None if it counts
+            itself.
     """
 
     name: str
@@ -51,11 +53,12 @@ class BankImage:
     shape: str | None
     scores: dict[str, float]
     pixels_sha256: str | None = None
+    copy_of: str | None = None
 
     @property
     def identity(self) -> str:
         """What it counts as: images with the same identity are copies of one."""
-        return self.pixels_sha256 or self.sha256
+        return self.copy_of or self.pixels_sha256 or self.sha256
 
     def score(self, percentile: float) -> float | None:
         """What it scores by the bank of the other images; None if that is not known for this percentile."""
@@ -101,6 +104,7 @@ def remembered(
     *,
     blur_sigma: float,
     percentiles: Sequence[float],
+    copy_of: str | None,
 ) -> BankImage:
     """What is remembered of an image of a fit.
 
@@ -114,14 +118,21 @@ def remembered(
         token_hw: token grid (rows, columns).
         blur_sigma: as of inferences.
         percentiles: each gives a score.
+        copy_of: see `BankImage`.
     """
     scores = {}
     if percentiles and held_out is not None and held_out.distances is not None:
         found = image_scores(held_out.distances[number].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
         scores = {_key(percent): round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
     n_unique = None if held_out is None else int(held_out.n_unique[number])
-    shown = PurePath(name).name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()  # names of files may be any bytes
-    return BankImage(shown, sha256, *image_hw, n_unique, _mask(shape), scores, pixels_sha256)
+    return BankImage(
+        shown_name(PurePath(name).name), sha256, *image_hw, n_unique, _mask(shape), scores, pixels_sha256, copy_of
+    )
+
+
+def shown_name(name: str) -> str:
+    """The name of a file as text that is not too long: names of files may be any bytes."""
+    return name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()
 
 
 def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:

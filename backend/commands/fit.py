@@ -54,6 +54,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--append", action="store_true", help="keep the memory bank and add what it lacks of these images"
     )
+    parser.add_argument(
+        "--group-copies", action="store_true", help="count images that look nearly the same as one image"
+    )
     parser.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
 
 
@@ -64,6 +67,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         options,
         memory_fit=options.keep_all,
         append=options.append,
+        group_copies=options.group_copies,
         thumbnails=options.thumbnails,
         shape=options.shape,
     )
@@ -109,6 +113,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
                 mm_per_px=fields.mm_per_px,
                 keep_all=fields.memory_fit,
                 append=fields.append,
+                group_copies=fields.group_copies,
                 shapes=[shape] * len(images),
                 thumbnails=fields.thumbnails,
                 on_progress=on_progress,
@@ -117,7 +122,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
     except KeyboardInterrupt:
         say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
-    warning = joined([result.unscored, about_percentile(settings.score_percentile, "SCORE_PERCENTILE")])
+    warning = joined([result.warning, result.unscored, about_percentile(settings.score_percentile, "SCORE_PERCENTILE")])
     return {
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
@@ -125,7 +130,6 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         **(
             {} if result.ok_scores is None else {"ok_scores": dict(zip(images.values(), result.ok_scores, strict=True))}
         ),
-        **({"warning": result.warning} if result.warning else {}),
         "suspicious": [list(images.values())[image.index] for image in result.suspicious],
         **({"warning": warning} if warning else {}),
     }

@@ -110,6 +110,7 @@ def fit_stored(
     mm_per_px: float,
     keep_all: bool,
     append: bool = False,
+    group_copies: bool = False,
     thumbnails: bool = False,
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
@@ -119,7 +120,7 @@ def fit_stored(
     Args:
         service: who fits.
         key: the ROI.
-        mm_per_px, keep_all, append, thumbnails, on_progress, checkpoint: as for `fit`.
+        mm_per_px, keep_all, append, group_copies, thumbnails, on_progress, checkpoint: as for `fit`.
 
     Raises:
         InvalidRequest: fewer of them than ``MIN_OK_SAMPLES``.
@@ -140,6 +141,7 @@ def fit_stored(
         mm_per_px=mm_per_px,
         keep_all=keep_all,
         append=append,
+        group_copies=group_copies,
         shapes=shapes,
         with_scores=shapes is not None,
         thumbnails=thumbnails,

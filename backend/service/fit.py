@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import structlog
 
-from backend.bank.building import Bank, Base, bank_metadata, build_bank
+from backend.bank.building import Bank, Base, bank_metadata, build_bank, why_unscored
 from backend.bank.checkpoint import Checkpoint
+from backend.bank.copies import copies_warning, first_copies, near_copies
 from backend.bank.embedding import Embedded, FitImages, embed_all
 from backend.bank.images import (
     SCORE_PERCENTILES,
     BankImage,
     remembered,
+    shown_name,
     suspicious_images,
     thumbnail,
 )
@@ -28,6 +30,7 @@ from backend.common.telemetry import OnProgress, annotate, stage
 from backend.disk.fitted import CalibrationState, FittedRoi
 from backend.disk.progress import Run
 from backend.roi_mask import Shape
+from backend.service.doubts import joined
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
 from backend.utils import NamedImage
@@ -44,12 +47,14 @@ class _Learned:
         images: what it remembers of them.
         thumbnails: a small picture of each; empty bytes where none is kept.
         unscored: why none of them has a score by the memory bank of the others, if so.
+        warning: that some are near copies.
     """
 
     bank: Bank
     images: list[BankImage]
     thumbnails: list[bytes]
     unscored: str | None
+    warning: str | None
 
 
 def fit(
@@ -60,6 +65,7 @@ def fit(
     mm_per_px: float,
     keep_all: bool = False,
     append: bool = False,
+    group_copies: bool = False,
     shapes: Sequence[Shape | None] | None = None,
     with_scores: bool = True,
     thumbnails: bool = False,
@@ -76,6 +82,7 @@ def fit(
         mm_per_px: millimetres per pixel, recorded with the memory.
         keep_all: keep every embedding instead of a coreset.
         append: keep the memory bank that there is, and add what it lacks of these images.
+        group_copies: count near copies as one image: none of them is another image to the others of its group.
         shapes: mask of each image, in its pixels, within which it is scored; None is the whole image.
         with_scores: score the images by the memory bank of the others; not where a mask of one cannot be used.
         thumbnails: keep a small picture of every image with the memory.
@@ -125,6 +132,7 @@ def fit(
                 run,
                 with_scores=with_scores,
                 with_thumbnails=thumbnails,
+                group_copies=group_copies,
             )
         every = [*(base.images if base else []), *learned.images]
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
@@ -143,7 +151,7 @@ def fit(
         kept.remove()
     size = len(learned.bank.memory.embeddings)
     result = _result(service, key, sent, pixels, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
-    return replace(result, warning=warning)
+    return replace(result, warning=joined([warning, learned.warning]))
 
 
 def _check_request(
@@ -230,11 +238,15 @@ def _learn(
     *,
     with_scores: bool,
     with_thumbnails: bool,
+    group_copies: bool,
 ) -> _Learned:
     """Select the memory bank, and score each image by the bank of the others."""
     features, headers = service.features, new.headers
     turn = partial(_coreset_turn, service)
-    identities = [embedded.looks[number].pixels_sha256 for number in embedded.numbers]
+    looks = [embedded.looks[number] for number in embedded.numbers]
+    pairs = near_copies(looks, turn)
+    own = [look.pixels_sha256 for look in looks]
+    identities = first_copies(own, pairs) if group_copies else own
     bank = build_bank(embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
@@ -245,7 +257,7 @@ def _learn(
                 remembered(
                     image.name,
                     headers.digests[number],
-                    identities[number],
+                    own[number],
                     image_hw,
                     mask,
                     number,
@@ -253,23 +265,15 @@ def _learn(
                     features.token_hw,
                     blur_sigma=service.settings.blur_sigma,
                     percentiles=percentiles,
+                    copy_of=identities[number] if identities[number] != own[number] else None,
                 )
             )
     pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
-    return _Learned(bank, images, pictures, _why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores))
-
-
-def _why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool) -> str | None:
-    """Why the images of a fit have no score by the memory bank of the others; None where they have."""
-    if not with_scores:
-        return "the mask of a stored image cannot be used (fit.images_not_scored in the log names it)"
-    if bank.held_out is None:
-        size = len(bank.memory.embeddings)
-        return f"comparing {n_embeddings} embeddings with a bank of {size} would take more than a minute"
-    if bank.held_out.distances is None:
-        one = "1 image has" if n_images == 1 else f"{n_images} copies of one image have"
-        return f"{one} no others to be compared with: send different ones, 2 at least"
-    return None
+    warning = copies_warning([shown_name(image.name) for image in new.images], pairs, grouped=group_copies)
+    if warning:
+        log.warning("fit.near_copies", reason=warning)
+    unscored = why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores)
+    return _Learned(bank, images, pictures, unscored, warning)
 
 
 def _metadata(

@@ -56,7 +56,7 @@ class ImageScores:
     """The scores of images that a calibration is made from.
 
     An image that was in the fit counts with its score by the memory bank of the others. Copies of an image count once:
-    those that have the same pixels, whatever their files.
+    those that have the same pixels, whatever their files, and near copies that the fit was asked to group.
 
     Args:
         fitted: the model that the images are scored by.

@@ -23,7 +23,7 @@ class FitResult:
             so many that it would take more than a minute.
         suspicious: those among them that score far above the others.
         unscored: why there are no `ok_scores`.
-        warning: what is doubtful about the images.
+        warning: what is doubtful about the images, and what their scores cannot promise.
     """
 
     n_embeddings: int

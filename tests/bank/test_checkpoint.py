@@ -12,7 +12,7 @@ from backend.features import ExtractorIdentity
 
 IDENTITY = ExtractorIdentity("model", "0" * 64, 448, "stretch", "float32")
 EMBEDDINGS = np.random.default_rng(0).random((4, 3), np.float32)
-LOOK = Look("0123456789abcdef" * 4)
+LOOK = Look("0123456789abcdef" * 4, np.random.default_rng(1).integers(0, 256, (64, 64)).astype(np.uint8))
 KEPT = Kept(EMBEDDINGS, LOOK)
 
 

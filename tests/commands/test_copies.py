@@ -1,4 +1,4 @@
-"""The commands tell images apart by their pixels."""
+"""The commands tell images apart by their pixels, and name images that look nearly the same."""
 
 import json
 
@@ -14,12 +14,12 @@ ROI = ("Master1", "Pattern", "--mm-per-px", "0.2")
 
 @pytest.fixture
 def run(small_features, images, tmp_path, monkeypatch, command_line):
-    """Runs a command in a folder with png/ and bmp/ of the same parts; gives what it printed as JSON."""
-    for folder in ("png", "bmp"):
+    """Runs a command in a folder with png/ and bmp/ of the same parts, and jpg/; gives what it printed as JSON."""
+    for folder, options in (("png", []), ("bmp", []), ("jpg", [cv2.IMWRITE_JPEG_QUALITY, 90])):
         (tmp_path / folder).mkdir()
         for number, image in enumerate(images[:4]):
             small = cv2.resize(image, (200, 160), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(tmp_path / folder / f"{number}.{folder}"), small)
+            cv2.imwrite(str(tmp_path / folder / f"{number}.{folder}"), small, options)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("MODELS_DIR", str(tmp_path / "models"))
@@ -52,3 +52,12 @@ def test_calibration_that_goes_on_from_a_file_tells_copies_too(run):
     first = run("calibrate", *ROI, "--ok", "bmp", "png/2.png", "--scores", "scores.csv")
     assert first["n_ok"] == 4
     assert run("calibrate", *ROI, "--ok", "bmp", "png/2.png", "--scores", "scores.csv") == first
+
+
+def test_fit_warns_of_images_that_look_nearly_the_same_until_they_are_sent_once(run):
+    assert "warning" not in run("fit", *ROI, "png")
+    printed = run("fit", *ROI, "png", "jpg/1.jpg")
+    assert "1 pair of images looks nearly the same (png/1.png and jpg/1.jpg)" in printed["warning"]
+    grouped = run("fit", *ROI, "png", "jpg/1.jpg", "--group-copies")
+    assert "count once" in grouped["warning"]
+    assert grouped["ok_scores"]["png/1.png"] > printed["ok_scores"]["png/1.png"]

@@ -114,12 +114,21 @@ def test_without_a_model_there_is_nothing_to_explain_or_to_list(gui: Gui, crops:
     assert gui.get(f"/bank?role_id={ROLE}&roi_id=nothing").status == 400
 
 
-def test_copies_of_an_image_are_known_by_their_pixels(gui: Gui, crops: list[bytes]) -> None:
+def test_copies_of_an_image_are_known_by_their_pixels_and_named_when_nearly_the_same(
+    gui: Gui, crops: list[bytes]
+) -> None:
     pixels = cv2.imdecode(np.frombuffer(crops[0], np.uint8), cv2.IMREAD_COLOR)
     bmp = cv2.imencode(".bmp", pixels)[1].tobytes()
+    jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     alone = gui.fit(ROLE, "copies", crops[:3]).json
+    assert "warning" not in alone
     both = gui.fit(ROLE, "copies", [*crops[:3], bmp]).json
     assert both["ok_scores"][0] == both["ok_scores"][3]
     assert both["ok_scores"][1] == pytest.approx(alone["ok_scores"][1], abs=0.02)
     known = gui.fit(ROLE, "copies", [bmp], append="true").json
     assert known["memory_id"] == both["memory_id"]
+    near = gui.fit(ROLE, "copies", [*crops[:3], jpeg])
+    assert near.status == 200, near.content
+    assert "1 pair of images looks nearly the same (ok_0.png and ok_3.png)" in near.json["warning"]
+    grouped = gui.fit(ROLE, "copies", [*crops[:3], jpeg], group_copies="true").json
+    assert grouped["ok_scores"][0] > near.json["ok_scores"][0]

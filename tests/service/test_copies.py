@@ -1,4 +1,4 @@
-"""Copies among good parts: the same pixels in two files."""
+"""Copies among good parts: the same pixels in two files, and images that look nearly the same."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from backend.calib import SEEN_IN_THE_FIT
 from backend.disk.datasets import NewSample
 from backend.roi_mask import Circle
 from backend.service import bank_report
-from backend.service.datasets import calibrate_stored
+from backend.service.datasets import calibrate_stored, fit_stored
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
@@ -57,6 +57,10 @@ def bmps(cells, *numbers):
     return encoded(".bmp", cells, numbers or None)
 
 
+def jpegs(cells, *numbers):
+    return encoded(".jpg", cells, numbers or None, cv2.IMWRITE_JPEG_QUALITY, 90)
+
+
 def store(service, label, images, **metadata):
     return service.datasets.add(
         KEY, label, [NewSample(image.read, Path(image.name).suffix, metadata) for image in images]
@@ -93,6 +97,7 @@ class TestSamePixels:
     def test_one_part_in_two_formats_has_no_others(self, service, cells):
         result = fit(service, KEY, [*pngs(cells, 0), *bmps(cells, 0)], mm_per_px=0.2)
         assert result.ok_scores is None
+        assert result.warning is None
 
     def test_defective_part_in_two_formats_is_suspicious_in_both(self, service, cells):
         alike = [cv2.convertScaleAbs(cells[0], alpha=1 + number / 50) for number in range(8)]
@@ -199,6 +204,55 @@ class TestCalibration:
         store(service, "ok", pngs(cells))
         assert calibrated(service).calibration.threshold == pytest.approx(np.percentile(honest, 99), abs=1e-9)
 
+    def test_grouped_copies_count_once(self, service, cells):
+        store(service, "ok", [*pngs(cells), *jpegs(cells, 0, 1, 2)])
+        fit_stored(service, KEY, mm_per_px=0.2, keep_all=False, group_copies=True)
+        assert calibrated(service).calibration.n_ok == 7
+        fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
+        assert calibrated(service).calibration.n_ok == 10
+
 
 def sha256_of_digest(digest):
     return hashlib.sha256(bytes.fromhex(digest)).hexdigest()
+
+
+class TestNearCopies:
+    def test_jpegs_of_parts_are_named_in_a_warning_and_change_nothing_by_themselves(self, service, cells):
+        images = [*pngs(cells), *jpegs(cells, 0, 1)]
+        result = fit(service, KEY, images, mm_per_px=0.2)
+        assert "2 pairs of images look nearly the same (0.png and 0.jpg, 1.png and 1.jpg)" in result.warning
+        assert all(image.copy_of is None for image in recorded_images(service.fitted(KEY).metadata))
+        assert result.ok_scores[0] < fit(service, KEY, pngs(cells), mm_per_px=0.2).ok_scores[0]
+
+    def test_parts_without_copies_give_no_warning_and_group_copies_changes_nothing(self, service, cells):
+        result = fit(service, KEY, pngs(cells), mm_per_px=0.2)
+        assert result.warning is None
+        before = service.fitted(KEY).metadata
+        assert fit(service, KEY, pngs(cells), mm_per_px=0.2, group_copies=True) == result
+        assert service.fitted(KEY).metadata == before
+
+    def test_grouped_copies_score_as_if_the_group_were_not_in_the_fit(self, service, cells):
+        """With every patch kept, the bank of the others is the fit without all images of the group."""
+        images = [*pngs(cells, 0, 1, 2, 3), *jpegs(cells, 0), *bmps(cells, 0)]
+        grouped = fit(service, KEY, images, mm_per_px=0.2, keep_all=True, group_copies=True)
+        alone = fit(service, KEY, pngs(cells, 0, 1, 2, 3), mm_per_px=0.2, keep_all=True)
+        assert grouped.ok_scores[0] == grouped.ok_scores[5] == pytest.approx(alone.ok_scores[0], abs=1e-6)
+        assert grouped.ok_scores[1:4] == pytest.approx(alone.ok_scores[1:], abs=0.02)
+        assert grouped.ok_scores[4] == pytest.approx(alone.ok_scores[0], abs=0.1)
+        assert "count once" in grouped.warning
+
+    def test_group_is_recorded_with_each_of_its_copies(self, service, cells):
+        fit(service, KEY, [*pngs(cells, 0, 1), *jpegs(cells, 0)], mm_per_px=0.2, group_copies=True)
+        first, other, copy = recorded_images(service.fitted(KEY).metadata)
+        assert copy.copy_of == first.pixels_sha256
+        assert (first.copy_of, other.copy_of) == (None, None)
+        assert copy.identity == first.identity != other.identity
+
+    def test_defective_part_and_its_jpeg_are_suspicious_once_they_are_grouped(self, service, cells):
+        painted = cv2.circle(cells[0].copy(), (150, 120), 45, (0, 0, 255), cv2.FILLED)
+        images = [*pngs(cells), named("bad.png", painted), named("bad.jpg", painted, cv2.IMWRITE_JPEG_QUALITY, 90)]
+        by_itself = fit(service, KEY, images, mm_per_px=0.2)
+        assert "bad.png and bad.jpg" in by_itself.warning
+        assert by_itself.suspicious == []
+        grouped = fit(service, KEY, images, mm_per_px=0.2, group_copies=True)
+        assert [image.filename for image in grouped.suspicious] == ["bad.png", "bad.jpg"]

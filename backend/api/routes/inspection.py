@@ -69,6 +69,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
             keep_all=fields.memory_fit,
             append=fields.append,
             thumbnails=fields.thumbnails,
+            group_copies=fields.group_copies,
         )
     percentile = service.settings.score_percentile
     return FitReply(

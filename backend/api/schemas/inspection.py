@@ -22,6 +22,11 @@ class FitFields(RoiFields, TellsUnknown):
     thumbnails: bool = Field(
         False, description="keep a small picture of every image with the memory, for /explain", examples=[False]
     )
+    group_copies: bool = Field(
+        False,
+        description="count images that look nearly the same as one: none of them is another image to the others",
+        examples=[False],
+    )
     shape: str | None = Field(
         None,
         description="mask in pixels of the images, as of /infer, within which ok_scores are made; stored images have "
@@ -29,7 +34,7 @@ class FitFields(RoiFields, TellsUnknown):
         examples=['{"kind":"circle","cx":128,"cy":128,"r":120}'],
     )
 
-    @field_validator("memory_fit", "use_dataset", "append", "thumbnails", mode="before")
+    @field_validator("memory_fit", "use_dataset", "append", "thumbnails", "group_copies", mode="before")
     @classmethod
     def _empty_is_false(cls, value: Any) -> Any:
         return False if value is None or (isinstance(value, str) and not value.strip()) else value
