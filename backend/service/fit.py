@@ -122,30 +122,13 @@ def fit(
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
                 return _result(service, key, sent, pixels, base.images, base.n_embeddings, size, before.memory_id, None)
-            learned = _learn(
-                service,
-                new.only(embedded.numbers),
-                embedded,
-                depth,
-                rate,
-                base,
-                run,
-                with_scores=with_scores,
-                with_thumbnails=thumbnails,
-                group_copies=group_copies,
-            )
+            learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
+            learned = learn(service, new.only(embedded.numbers), embedded, depth, rate, base, run)
         every = [*(base.images if base else []), *learned.images]
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
-        is_written = partial(service.store.file_identity, key)
-        with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
-            memory_id = service.store.save_memory(
-                key,
-                learned.bank.memory,
-                metadata,
-                thumbnails=[*(base.thumbnails if base else []), *learned.thumbnails],
-                instead_of=before,
-            )
+        pictures = [*(base.thumbnails if base else []), *learned.thumbnails]
+        memory_id = _store(service, key, learned.bank, metadata, pictures, before, mm_per_px)
     service.drift.forget(key)
     if kept is not None:
         kept.remove()
@@ -294,6 +277,21 @@ def _metadata(
     if source := source or (base.source if base else None):
         metadata["source"] = source
     return metadata
+
+
+def _store(
+    service: InspectionService,
+    key: RoiKey,
+    bank: Bank,
+    metadata: dict[str, Any],
+    thumbnails: Sequence[bytes],
+    before: FittedRoi | None,
+    mm_per_px: float,
+) -> str:
+    """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
+    is_written = partial(service.store.file_identity, key)
+    with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
+        return service.store.save_memory(key, bank.memory, metadata, thumbnails=thumbnails, instead_of=before)
 
 
 @contextlib.contextmanager
