@@ -81,11 +81,11 @@ class TestInfer:
         whole, asked = (work / f"whole-{name}").read_bytes(), []
         infer_image = scoring.infer
 
-        def stopped(alone, key, image, scoring):
+        def stopped(alone, key, image, *given, **options):
             if len(asked) == 2:
                 raise KeyboardInterrupt
             asked.append(image.name)
-            return infer_image(alone, key, image, scoring)
+            return infer_image(alone, key, image, *given, **options)
 
         with monkeypatch.context() as patched:
             patched.setattr(scoring, "infer", stopped)
@@ -196,7 +196,7 @@ class TestInfer:
     def test_a_fit_or_calibration_in_the_middle_of_a_run_ends_it(self, run, work, features, monkeypatch, change):
         infer_image, asked = scoring.infer, []
 
-        def disturbed(alone, key, image, scoring):
+        def disturbed(alone, key, image, *given, **options):
             asked.append(image.name)
             if len(asked) == 2:  # by another process, as it were
                 other = service(work, features)
@@ -204,7 +204,7 @@ class TestInfer:
                     fit(other, KEY, [named("parts/1.png")], mm_per_px=0.2)
                 else:
                     calibrated(work, features, 0.5)
-            return infer_image(alone, key, image, scoring)
+            return infer_image(alone, key, image, *given, **options)
 
         monkeypatch.setattr(scoring, "infer", disturbed)
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
