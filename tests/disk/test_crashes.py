@@ -1,5 +1,6 @@
 """What killed processes leave: see `dying`, which kills one before every write, sync and rename."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,11 @@ from tests.factories import IN_RECIPE, KEY, calibration_of, index_bytes, load, s
 def left(tmp_path_factory):
     """What was left of each kind of write, by the step at which it died; the last was completed."""
     folder = tmp_path_factory.mktemp("dying")
-    subprocess.run([sys.executable, "-m", "tests.disk.dying", folder], cwd=Path(__file__).parents[2], check=True)
+    # Coverage would write a file for each of a thousand deaths.
+    environment = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
+    subprocess.run(
+        [sys.executable, "-m", "tests.disk.dying", folder], cwd=Path(__file__).parents[2], env=environment, check=True
+    )
     return {kind: sorted((folder / kind).iterdir(), key=lambda path: int(path.name)) for kind in KINDS}
 
 
