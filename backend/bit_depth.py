@@ -23,7 +23,7 @@ from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide
 _FIELD = "bit_depth"
 FULL = 16
 _SHOWN = 8  # bits of what the network sees
-_CAMERA_DEPTHS = (10, 12, 14, FULL)
+_CAMERA_DEPTHS = (_SHOWN, 10, 12, 14, FULL)  # 8 where a program wrote bytes as numbers of 16 bits
 # An image that reaches no third of what another one does is of another depth rather than of a darker part: one of two
 # bits less reaches a fourth.
 _DARKER = 3
@@ -119,7 +119,11 @@ def settle(
     wide = list(_wide_images(images, limits, hold))
     if base is not None:
         for image in wide:
-            _bits_of(image, base)
+            if _bits_of(image, base) == base.bits and image.declared is None and image.is_dark(base):
+                raise InvalidRequest(
+                    f"{image}, and the images of the memory bank {base.brightest}: it looks like an image of fewer "
+                    f"than {base.bits} bits; append images of one depth (a PNG can say its depth in sBIT), or fit anew"
+                )
         return base
     if not wide:
         return None

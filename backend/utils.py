@@ -119,10 +119,11 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
         return _bgr(_upper_8_bits(_tiff_of(content, name)))
     if content.startswith(PNG_SIGNATURE) and unpacks_too_far(content):
         raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
+    # Arithmetic coding is decoded, but nobody can tell what a damaged file of it lacks.
+    if content.startswith(_JPEG_SIGNATURE) and (kind := unsupported_jpeg(content)) is not None:
+        raise UnsupportedImage(f"{name}: {kind} is not an accepted image; {_SEND}")
     image = _decoded(content)
     if image is None or image.shape[:2] != (height, width):
-        if content.startswith(_JPEG_SIGNATURE) and (kind := unsupported_jpeg(content)) is not None:
-            raise UnsupportedImage(f"{name}: {kind} is not an accepted image; {_SEND}")
         raise InvalidImage(f"{name}: {_DAMAGED}")
     if content.startswith(_JPEG_SIGNATURE) and ends_early(content, image):
         raise InvalidImage(f"{name}: a part of the image is missing, though the file is closed; it is damaged")

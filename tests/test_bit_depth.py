@@ -75,7 +75,18 @@ def flat(value: int, sbit: int | None = None) -> bytes:
 class TestSettle:
     @pytest.mark.parametrize(
         ("brightest", "bits"),
-        [(1, 10), (1023, 10), (1024, 12), (4095, 12), (4096, 14), (16383, 14), (16384, 16), (65535, 16)],
+        [
+            (1, 8),
+            (255, 8),
+            (256, 10),
+            (1023, 10),
+            (1024, 12),
+            (4095, 12),
+            (4096, 14),
+            (16383, 14),
+            (16384, 16),
+            (65535, 16),
+        ],
     )
     def test_the_largest_number_of_a_fit_says_how_many_bits_there_are(self, brightest, bits):
         assert settled([flat(max(1, brightest * 2 // 3)), flat(brightest)]) == BitDepth(bits, brightest)
@@ -123,10 +134,15 @@ class TestSettle:
 
     def test_what_is_appended_to_decides(self):
         base = BitDepth(12, 4000)
-        assert settled([flat(900)], base) == base
+        assert settled([flat(1500)], base) == base
         assert settled([png(np.zeros((9, 9), np.uint8))], base) == base
         with pytest.raises(InvalidImage, match="reaches 5000, and the memory bank was fitted on images of 12 bits"):
             settled([flat(5000)], base)
+
+    def test_what_looks_like_fewer_bits_is_not_appended(self):
+        with pytest.raises(InvalidRequest, match="reaches 900, and the images of the memory bank 4000: it looks like"):
+            settled([flat(900)], BitDepth(12, 4000))
+        assert settled([flat(900, sbit=12)], BitDepth(12, 4000)) == BitDepth(12, 4000), "which says its depth"
 
 
 class TestDecode:
@@ -328,7 +344,18 @@ def test_stored_images_that_the_bank_does_not_know_how_to_read_are_warned_about(
             service, KEY, CalibrationOptions(None, None, None, False), default_mm_per_px=1, require_ng=False
         )
         assert done.warning is not None
-        assert done.warning.endswith(NOT_SETTLED)
+        assert NOT_SETTLED in done.warning
+        assert done.warning.endswith("(and 1 more like it)")
+
+
+def test_stored_images_that_look_like_fewer_bits_are_warned_about_each_time(cells, features, tmp_path):
+    service, _ = fitted_on(tmp_path, features, [png(as_bits(cell, 12)) for cell in cells[:3]])
+    store_images(service, KEY, "ok", named([png(as_bits(cells[3], 10))]), [])
+    for _ in range(2):
+        done = calibrate_stored(
+            service, KEY, CalibrationOptions(None, None, None, False), default_mm_per_px=1, require_ng=False
+        )
+        assert "if it has fewer than 12 bits, its score means nothing" in (done.warning or "")
 
 
 def test_an_evaluation_reads_every_image_as_the_training_images(cells, weights, tmp_path):

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from backend.api.json_body import SEND_JSON
 from backend.api.paths import route_path
+from backend.api.schemas.common import UNKNOWN_MEMBERS
 from backend.common.config import Settings
 from backend.common.error_text import error_reply, problems_in_words
 from backend.common.errors import BackendError, Busy, InvalidRequest, NotReady
@@ -81,6 +82,6 @@ def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
 def _describe_body(errors: Any) -> str:
     """One sentence for all problems of a JSON body or of a query."""
     for item in errors:
-        if item["loc"] == ("body",):
+        if item["loc"] == ("body",) and item.get("type") != UNKNOWN_MEMBERS:
             return f"{item['msg']}; {SEND_JSON}"
     return problems_in_words(errors)

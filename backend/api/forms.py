@@ -19,6 +19,7 @@ from backend.api.middleware.bodies import MostBytes, keeping_request
 from backend.common.config import Settings
 from backend.common.error_text import problems_in_words
 from backend.common.errors import InvalidRequest, TooLarge, UnsupportedImage
+from backend.common.image_headers import ACCEPTED
 from backend.utils import NamedImage
 
 _IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
@@ -153,7 +154,7 @@ def image_of(value: UploadFile | str) -> NamedImage:
         raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
     name = _name_of(value)
     if value.content_type and not _IMAGE_TYPE.fullmatch(value.content_type.strip()):
-        raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a PNG or JPEG")
+        raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a {ACCEPTED} image")
     file = value.file
 
     def read() -> bytes:

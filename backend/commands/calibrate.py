@@ -26,7 +26,7 @@ from backend.commands.console import count, print_line, say
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import FoundImages, find_images, read_image
 from backend.commands.records import Row
-from backend.commands.scoring import Scorer, max_bytes, open_records, score_all
+from backend.commands.scoring import Scorer, max_bytes, open_records, say_warnings, score_all
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest
 from backend.disk.datasets import Label
@@ -162,6 +162,7 @@ def calibrate(
         scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
         scorer = Scorer(service, key_of(fields), scoring, with_identity=True)
         rows, memory_id = score_all(scorer, [*ok.values(), *ng.values()], records, "--scores")
+    say_warnings(scorer)
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
             f"{len(failed)} of {count(len(rows), 'image')} could not be scored, so nothing was calibrated: mend them "

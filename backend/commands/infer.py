@@ -26,7 +26,7 @@ from backend.commands.folders import say_found
 from backend.commands.heatmaps import check_apart, heatmap_path
 from backend.commands.image_files import find_images
 from backend.commands.records import Record
-from backend.commands.scoring import Scorer, open_records, score_all
+from backend.commands.scoring import Scorer, open_records, say_warnings, score_all
 from backend.common.config import Settings
 from backend.roi_mask import parse_shape
 from backend.service.inspection import InspectionService
@@ -115,8 +115,7 @@ def infer(
         "failed": n_failed,
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    for warning, image in scorer.warnings.items():
-        say(f"warning: {image}: {warning}")
+    say_warnings(scorer)
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
     return n_failed
 

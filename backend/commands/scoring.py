@@ -171,6 +171,12 @@ def score_all(
     return rows, conditions.memory_id
 
 
+def say_warnings(scorer: Scorer) -> None:
+    """Print what was doubtful about the images of a run to stderr, each with the first image that it is about."""
+    for warning, image in scorer.warnings.items():
+        say(f"warning: {image}: {warning}")
+
+
 def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settings) -> dict[str, Row]:
     """The records of unchanged images; of the changed ones those that failed are dropped, to be tried again.
 

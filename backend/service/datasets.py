@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from backend.bit_depth import NOT_SETTLED
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
@@ -17,6 +16,7 @@ from backend.disk.datasets import Label, NewSample, Sample
 from backend.disk.fitted import FittedRoi
 from backend.disk.recipes import same_scale
 from backend.roi_mask import Shape, build_mask, parse_shape
+from backend.service.doubts import joined
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
@@ -179,13 +179,13 @@ def calibrate_stored(
     percentiles = options.percentiles(service.settings.score_percentile)
     scores = ImageScores(fitted, service.settings.blur_sigma, percentiles)
     scorer = StoredScorer.of(service, key, fitted, scores, percentiles)
-    is_unsettled = False
+    doubts: list[str] = []
     scales: list[float] = []
     failed: list[Judged[Scored]] = []
 
     def keep(judged: Judged[Scored]) -> None:
-        nonlocal is_unsettled
-        is_unsettled |= judged.result is not None and judged.result.is_unsettled
+        if judged.result is not None and judged.result.warning is not None:
+            doubts.append(f"{judged.sample.name}: {judged.result.warning}")
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
         elif (image := (judged.sample.label, judged.result.identity)) not in scores:
@@ -196,8 +196,8 @@ def calibrate_stored(
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
     done = scores.calibrate(service, key, scales[0], options)
-    warnings = [text for text in (done.warning, NOT_SETTLED if is_unsettled else None) if text]
-    done = replace(done, warning="; ".join(warnings) or None)
+    more = f" (and {len(doubts) - 1} more like it)" if len(doubts) > 1 else ""
+    done = replace(done, warning=joined([done.warning, doubts[0] + more if doubts else None]))
     return DatasetCalibration(**vars(done), fitted=fitted, failed=failed)
 
 

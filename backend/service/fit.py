@@ -14,14 +14,7 @@ from backend.bank.building import Bank, Base, bank_metadata, build_bank, why_uns
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import copies_warning, first_copies, near_copies
 from backend.bank.embedding import Embedded, FitImages, embed_all
-from backend.bank.images import (
-    SCORE_PERCENTILES,
-    BankImage,
-    remembered,
-    shown_name,
-    suspicious_images,
-    thumbnail,
-)
+from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, shown_name, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
 from backend.common.errors import Conflict, InvalidRequest, StorageError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from backend.bank.images import BankImage
-from backend.bit_depth import BitDepth, unsettled
+from backend.bit_depth import NOT_SETTLED, BitDepth, unsettled
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
 from backend.disk.score_cache import ScoreCache
@@ -24,13 +24,13 @@ class Scored(NamedTuple):
         identity: what it counts as.
         scores: one for each percentile.
         is_honest: whether they are by the memory bank of the others.
-        is_unsettled: whether it was scored by its upper 8 of 16 bits, as nobody knows better.
+        warning: what is doubtful about its bit depth.
     """
 
     identity: str
     scores: tuple[float, ...]
     is_honest: bool = False
-    is_unsettled: bool = False
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,22 +84,27 @@ class StoredScorer:
         own, pixels = self.scores.own.of_file(sha256), self.cache.pixels_of(sha256)
         depth = BitDepth.of(self.fitted.metadata)
         if (own or pixels) and (known := self._known(own, sha256, pixels, shape)):
-            return known._replace(is_unsettled=not known.is_honest and unsettled(content, depth))
+            return known._replace(warning=self._unsettled(known, content, depth))
         once = NamedImage(image.name, lambda: content)
         with self.service.pixels_of(once):
-            decoded, _ = self.service.decode(once, depth)
+            decoded, warning = self.service.decode(once, depth)
             if pixels is None:
                 pixels = pixels_sha256(decoded)
                 self.cache.put_pixels(sha256, pixels)
                 if known := self._known(own, sha256, pixels, shape):
-                    return known._replace(is_unsettled=not known.is_honest and unsettled(content, depth))
+                    return known._replace(warning=self._unsettled(known, content, depth))
             scoring = Scoring(mm_per_px, shape, self.percentiles[0], self.percentiles[1:])
             finding = judge_pixels(self.service, self.fitted, decoded, scoring, with_heatmap=False).inference
             del decoded
         found = (finding.score, *finding.scores)
-        self.cache.put(pixels, shape, found)
+        if warning in (None, NOT_SETTLED):  # else it is looked at, and doubted, again
+            self.cache.put(pixels, shape, found)
         own = own or self.scores.own.of_pixels(pixels)
-        return Scored(own.identity if own else pixels, found, is_unsettled=unsettled(content, depth))
+        return Scored(own.identity if own else pixels, found, warning=warning)
+
+    @staticmethod
+    def _unsettled(known: Scored, content: bytes, depth: BitDepth | None) -> str | None:
+        return NOT_SETTLED if not known.is_honest and unsettled(content, depth) else None
 
     def _known(self, own: BankImage | None, sha256: str, pixels: str | None, shape: Shape | None) -> Scored | None:
         """What is known of an image without the network.

@@ -131,6 +131,12 @@ def test_a_jpeg_of_another_kind_is_unsupported_and_named(marker, bits, named):
         decode_image(content, "a.jpg", LIMITS)
 
 
+def test_arithmetic_coding_is_refused_though_the_decoder_may_read_it():
+    jpeg = KINDS["4:2:0"].replace(b"\xff\xc0", b"\xff\xc9", 1)
+    with pytest.raises(UnsupportedImage, match="arithmetic"):
+        decode_image(jpeg, "a.jpg", LIMITS)
+
+
 def test_a_usual_jpeg_that_is_broken_is_damaged_and_not_unsupported():
     content = KINDS["grey"]
     frame = content.index(b"\xff\xc4")

@@ -190,9 +190,14 @@ def infer_dataset(
             on_judged=write,
         )
         summary = InferDatasetReply(
-            **ids_of(key, request_id), n_total=n_total, n_errors=n_errors, model=model_reply(fitted), items=[]
+            **ids_of(key, request_id),
+            n_total=n_total,
+            n_errors=n_errors,
+            warning=body.unknown,
+            model=model_reply(fitted),
+            items=[],
         )
-        reply.write(b"]," + summary.model_dump_json(exclude={"items"}).encode()[1:])
+        reply.write(b"]," + summary.model_dump_json(exclude={"items"}, exclude_none=True).encode()[1:])
         reply.seek(0)
         on_failure.pop_all()
     return StreamingResponse(_in_pieces(reply), media_type="application/json")

@@ -201,6 +201,6 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         calibration=found.result.calibration_state,
         reasons=reasons,
         model=model_reply(found.result.fitted),
-        warning=found.result.warning,
+        warning=joined([found.result.warning, fields.unknown]),
         **ids_of(key, request_id),
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
@@ -113,6 +113,26 @@ class TellsUnknown(RequestFields):
         return about_unknown(names, list(type(self).model_fields)) if names else None
 
 
+UNKNOWN_MEMBERS = "unknown_members"
+"""Type of the error of a request with misspelt members."""
+
+
+class KnownOnly(TellsUnknown):
+    """A request that is refused where a member is nearly the name of one that it knows, which may be what was meant."""
+
+    @model_validator(mode="after")
+    def _known_only(self) -> "KnownOnly":
+        known = list(type(self).model_fields)
+        misspelt = [name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS and _nearest(name, known)]
+        if misspelt:
+            raise PydanticCustomError(UNKNOWN_MEMBERS, "{unknown}", {"unknown": about_unknown(misspelt, known)})
+        return self
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    return next(iter(get_close_matches(name.lower(), known, n=1)), None)
+
+
 def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
     """Names without effect, each with the known one that is most like it.
 
@@ -121,9 +141,9 @@ def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
     """
     told = []
     for name in names[:_MOST_NAMES]:
-        like = get_close_matches(name.lower(), known, n=1)
+        like = _nearest(name, known)
         shown = name[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
-        told.append(f"{shown!r}" + (f" (is {like[0]} meant?)" if like else ""))
+        told.append(f"{shown!r}" + (f" (is {like} meant?)" if like else ""))
     more = len(names) - len(told)
     return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")
 

@@ -16,7 +16,7 @@ from backend.api.schemas.common import (
     or_zero,
     zero_is_none,
 )
-from backend.api.schemas.inspection import HEATMAP_EXAMPLE, RegionReply
+from backend.api.schemas.inspection import HEATMAP_EXAMPLE, WARNING, RegionReply
 
 Label = Annotated[
     Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -72,7 +72,7 @@ class CalibrateDatasetRequest(_DatasetRequest, TellsUnknown):
     )
 
 
-class InferDatasetRequest(_DatasetRequest):
+class InferDatasetRequest(_DatasetRequest, TellsUnknown):
     """Body of ``POST /infer_dataset``."""
 
     labels: list[Label] | None = Field(
@@ -182,5 +182,6 @@ class InferDatasetReply(RoiReply):
     status: Literal["ok"] = Field("ok", examples=["ok"])
     n_total: int = Field(examples=[1])
     n_errors: int = Field(examples=[0])
+    warning: str | None = Field(None, description=WARNING)
     model: ModelReply
     items: list[ItemReply]

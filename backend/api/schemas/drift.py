@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from backend.api.schemas.common import Reply, RoiIds, RoiReply
+from backend.api.schemas.common import KnownOnly, Reply, RoiIds, RoiReply
 
 
-class DriftResetRequest(RoiIds):
+class DriftResetRequest(RoiIds, KnownOnly):
     """Body of ``POST /drift/reset``."""
 
     reference: Literal["calibration", "production"] = Field(

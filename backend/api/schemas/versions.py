@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from backend.api.schemas.common import MEMORY_ID, JsonNumber, ModelReply, Reply, RoiIds, RoiReply
+from backend.api.schemas.common import MEMORY_ID, JsonNumber, KnownOnly, ModelReply, Reply, RoiIds, RoiReply
 from backend.calib import Calibration
 from backend.disk.versions import Change, Version
 
 
-class RollbackRequest(RoiIds):
+class RollbackRequest(RoiIds, KnownOnly):
     """Body of ``POST /rollback``."""
 
     version: Annotated[Annotated[int, Field(ge=1, le=1_000_000_000)] | None, JsonNumber] = Field(
