@@ -22,13 +22,13 @@ def client(service, images):
 
 
 @pytest.mark.parametrize(
-    ("path", "body"), [("/rollback", {"versoin": 1}), ("/drift/reset", {"referense": "production"})]
+    ("path", "body"), [("/rollback", {"verzion": 1}), ("/drift/reset", {"referenze": "production"})]
 )
 def test_misspelt_member_of_a_change_is_refused_with_the_name_meant(client, path, body):
     reply = client[0].post(path, json={**IDS, **body})
     assert reply.status_code == 422
     (name,) = body
-    meant = {"versoin": "version", "referense": "reference"}[name]
+    meant = {"verzion": "version", "referenze": "reference"}[name]
     assert reply.json()["error"] == f"unknown and without effect: '{name}' (is {meant} meant?)"
 
 
@@ -43,6 +43,6 @@ def test_misspelt_field_of_explain_and_infer_dataset_is_named(client):
         "/explain", data={**IDS, "mm_per_px": "0.2", "trail": "true"}, files={"image": ("1.png", png)}
     )
     assert "'trail' (is trial meant?)" in explained.json()["warning"]
-    judged = http.post("/infer_dataset", json={**IDS, "lables": ["ok"], "default_mm_per_px": 0.2})
-    assert "'lables' (is labels meant?)" in judged.json()["warning"]
+    judged = http.post("/infer_dataset", json={**IDS, "labelz": ["ok"], "default_mm_per_px": 0.2})
+    assert "'labelz' (is labels meant?)" in judged.json()["warning"]
     assert "warning" not in http.post("/infer_dataset", json={**IDS, "default_mm_per_px": 0.2}).json()
