@@ -336,7 +336,7 @@ def test_stored_images_are_fitted_calibrated_and_judged_at_their_depth(cells, fe
     assert scores[8] == scores[12]
 
 
-def test_stored_images_that_the_bank_does_not_know_how_to_read_are_warned_about(cells, features, tmp_path):
+def test_stored_16_bit_images_of_an_unsettled_bank_are_warned_about(cells, features, tmp_path):
     service, _ = fitted_on(tmp_path, features, [png(cell) for cell in cells[:3]])
     store_images(service, KEY, "ok", named([png(as_bits(cell, 12)) for cell in cells[3:5]]), [])
     for _ in range(2):
@@ -348,7 +348,7 @@ def test_stored_images_that_the_bank_does_not_know_how_to_read_are_warned_about(
         assert done.warning.endswith("(and 1 more like it)")
 
 
-def test_stored_images_that_look_like_fewer_bits_are_warned_about_each_time(cells, features, tmp_path):
+def test_stored_images_of_seemingly_fewer_bits_are_always_warned_about(cells, features, tmp_path):
     service, _ = fitted_on(tmp_path, features, [png(as_bits(cell, 12)) for cell in cells[:3]])
     store_images(service, KEY, "ok", named([png(as_bits(cells[3], 10))]), [])
     for _ in range(2):

@@ -103,7 +103,7 @@ def _curl_examples(page: Path) -> set[str]:
     return {line for block in blocks if "curl " in block for line in block.splitlines()}
 
 
-def test_the_curl_examples_of_the_backend_are_those_of_the_pages_that_explain_them() -> None:
+def test_curl_examples_are_the_same_on_every_page() -> None:
     examples = _curl_examples(ROOT / "backend" / "README_backend.md")
     pages = [ROOT / "docs" / name for name in ("api.md", "operation.md")]
     explained = "".join(page.read_text(encoding="utf-8") for page in pages)

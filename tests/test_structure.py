@@ -36,3 +36,14 @@ def test_every_folder_mirrors_one_of_the_backend():
     mirrored = [room for room in rooms if room.parts and room.parts[0] not in BESIDE]
     assert mirrored
     assert [str(room) for room in mirrored if not (BACKEND / room).is_dir()] == []
+
+
+def test_names_of_tests_are_short_enough_to_be_read_at_a_glance():
+    names = [
+        node.name
+        for file in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    assert len(names) > 1000
+    assert [name for name in names if len(name) > 70] == []

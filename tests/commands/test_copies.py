@@ -54,7 +54,7 @@ def test_calibration_that_goes_on_from_a_file_tells_copies_too(run):
     assert run("calibrate", *ROI, "--ok", "bmp", "png/2.png", "--scores", "scores.csv") == first
 
 
-def test_fit_warns_of_images_that_look_nearly_the_same_until_they_are_sent_once(run):
+def test_fit_warns_of_near_copies_until_they_are_sent_once(run):
     assert "warning" not in run("fit", *ROI, "png")
     printed = run("fit", *ROI, "png", "jpg/1.jpg")
     assert "1 pair of images looks nearly the same (png/1.png and jpg/1.jpg)" in printed["warning"]

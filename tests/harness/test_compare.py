@@ -50,7 +50,7 @@ def test_the_examples_hold(module: ModuleType) -> None:
     assert doctest.testmod(module).failed == 0
 
 
-def test_a_time_of_the_run_keeps_its_form_and_any_other_time_keeps_its_digits(blanks: Blanks) -> None:
+def test_a_time_of_the_run_keeps_its_form_and_another_its_digits(blanks: Blanks) -> None:
     now = datetime.now(timezone.utc)
     assert blanks.text(now.isoformat(timespec="microseconds")) == "0000-00-00T00:00:00.000000+00:00"
     assert blanks.text(f"{now:%Y-%m-%d %H:%M} UTC") == "0000-00-00 00:00 UTC"
@@ -95,7 +95,7 @@ def test_a_heatmap_is_its_bytes(blanks: Blanks) -> None:
     assert "4 bytes" in shown[0]
 
 
-def test_an_id_that_the_service_made_is_blanked_and_one_that_was_sent_is_not(blanks: Blanks) -> None:
+def test_an_id_of_the_service_is_blanked_and_one_of_a_client_is_not(blanks: Blanks) -> None:
     made = text_of(exchange({"request_id": MADE_ID}, x_request_id=MADE_ID), blanks)
     assert "x-request-id: <made id>" in made
     assert '"request_id": "<made id>"' in made
@@ -117,7 +117,7 @@ def test_blanks_and_order_in_json_are_compared_too(blanks: Blanks) -> None:
 
 
 @pytest.mark.parametrize("phrase", ["Already trained", "already exists", "YA ENTRENADO", "memoria existente"])
-def test_an_error_of_a_fit_that_clients_take_for_success_is_reported_wherever_it_stands(phrase: str) -> None:
+def test_fit_error_that_clients_take_for_success_is_reported(phrase: str) -> None:
     for body in ({"error": phrase, "trace": ""}, {"error": "", "trace": f"x {phrase} y"}):
         assert broken_promises(exchange(body, "/fit_ok"), not_fitted=False)
         assert not broken_promises(exchange(body, "/fit_ok", status=200), not_fitted=False)
@@ -152,7 +152,7 @@ def test_without_sentences_names_numbers_and_statuses_are_kept(wordless: Blanks)
     assert wordless.prose("2 other files are ignored in /a/b") == "2 <sentence> /a/b"
 
 
-def test_help_that_is_worded_anew_is_the_same_without_sentences_and_a_new_option_is_not() -> None:
+def test_help_without_sentences_ignores_wording_and_sees_new_options() -> None:
     start = "usage: x [-h] [--all]\n\n"
     text = f"{start}All about x.\nAnd more.\n\noptions:\n  -h, --help  show\n  --all       keep\n              all\n"
     worded = f"{start}What x is.\n\noptions:\n  -h, --help  show this\n  --all       keep every one\n"

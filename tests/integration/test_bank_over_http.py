@@ -114,9 +114,7 @@ def test_without_a_model_there_is_nothing_to_explain_or_to_list(gui: Gui, crops:
     assert gui.get(f"/bank?role_id={ROLE}&roi_id=nothing").status == 400
 
 
-def test_copies_of_an_image_are_known_by_their_pixels_and_named_when_nearly_the_same(
-    gui: Gui, crops: list[bytes]
-) -> None:
+def test_copies_are_known_by_pixels_and_near_copies_are_named(gui: Gui, crops: list[bytes]) -> None:
     pixels = cv2.imdecode(np.frombuffer(crops[0], np.uint8), cv2.IMREAD_COLOR)
     bmp = cv2.imencode(".bmp", pixels)[1].tobytes()
     jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()

@@ -75,7 +75,7 @@ def test_the_reason_never_claims_more_than_was_rejected(share):
     assert drift.stretch_rejected / drift.stretch_parts > drift.tolerated(0.1)
 
 
-def test_an_alarm_of_an_earlier_version_is_told_without_numbers_nobody_kept():
+def test_alarm_of_an_earlier_version_is_told_without_unknown_numbers():
     drift = starting(CalibrationScores.of([0.4] * 60, THRESHOLD))
     drift.add([0.9] * 20, 0.1, random.Random(0))
     old = stored(drift)

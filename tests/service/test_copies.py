@@ -108,7 +108,7 @@ class TestSamePixels:
         report = bank_report.bank_report(service, KEY)
         assert [entry.image.name for entry in report.entries if entry.suspicious] == ["bad.png", "bad.bmp"]
 
-    def test_appended_copy_in_another_format_is_known_and_costs_no_forward_pass(self, service, cells, monkeypatch):
+    def test_appended_copy_in_another_format_is_known_without_a_forward_pass(self, service, cells, monkeypatch):
         first = fit(service, KEY, pngs(cells, 0, 1, 2), mm_per_px=0.2)
         before = service.fitted(KEY)
         passes = []
@@ -144,7 +144,7 @@ class TestSamePixels:
 
 
 class TestCalibration:
-    def test_copies_of_fitted_images_in_another_format_count_with_their_honest_scores(self, service, cells):
+    def test_reformatted_copies_of_fitted_images_count_by_honest_scores(self, service, cells):
         honest = fit(service, KEY, pngs(cells), mm_per_px=0.2).ok_scores
         store(service, "ok", bmps(cells))
         done = calibrated(service)
@@ -153,7 +153,7 @@ class TestCalibration:
         assert done.calibration.promise.false_reject_rate_at_most is not None
         assert done.warning == done.calibration.warning
 
-    def test_copies_of_fitted_images_get_no_promise_where_honest_scores_do_not_apply(self, service, cells):
+    def test_copies_get_no_promise_where_honest_scores_do_not_apply(self, service, cells):
         """Another mask than the fit's: the images are scored by the bank that holds them, and the reply says so."""
         fit(service, KEY, pngs(cells), mm_per_px=0.2, shapes=[Circle(kind="circle", cx=150, cy=150, r=90)] * 7)
         store(service, "ok", bmps(cells))
@@ -217,14 +217,14 @@ def sha256_of_digest(digest):
 
 
 class TestNearCopies:
-    def test_jpegs_of_parts_are_named_in_a_warning_and_change_nothing_by_themselves(self, service, cells):
+    def test_jpegs_of_parts_are_named_in_a_warning_and_change_nothing(self, service, cells):
         images = [*pngs(cells), *jpegs(cells, 0, 1)]
         result = fit(service, KEY, images, mm_per_px=0.2)
         assert "2 pairs of images look nearly the same (0.png and 0.jpg, 1.png and 1.jpg)" in result.warning
         assert all(image.copy_of is None for image in recorded_images(service.fitted(KEY).metadata))
         assert result.ok_scores[0] < fit(service, KEY, pngs(cells), mm_per_px=0.2).ok_scores[0]
 
-    def test_parts_without_copies_give_no_warning_and_group_copies_changes_nothing(self, service, cells):
+    def test_without_copies_there_is_no_warning_and_nothing_to_group(self, service, cells):
         result = fit(service, KEY, pngs(cells), mm_per_px=0.2)
         assert result.warning is None
         before = service.fitted(KEY).metadata

@@ -195,7 +195,7 @@ def test_a_fit_tells_why_one_image_has_no_score(client, seeds, said):
     assert said in reply["warning"]
 
 
-def test_a_fit_that_appends_with_another_mask_tells_why_there_are_no_scores(client):
+def test_append_with_another_mask_tells_why_there_are_no_scores(client):
     fit(client, [image(seed=1), image(seed=2)])
     circle = json.dumps({"kind": "circle", "cx": 100, "cy": 100, "r": 90})
     reply = fit(client, [image(seed=1), image(seed=3)], append="true", shape=circle)

@@ -31,7 +31,7 @@ def evaluated(part, command_line):
     return category, printed, (out / "report.html").read_text()
 
 
-def test_sets_without_a_training_image_among_the_test_images_have_no_remark(part, command_line):
+def test_sets_without_training_images_in_the_test_have_no_remark(part, command_line):
     category, printed, page = evaluated(part, command_line)
     assert "remarks" not in category
     assert [image["trained_as"] for image in category["images"]] == [None, None]
