@@ -232,13 +232,16 @@ def suspicious_images(
         percentile: of the scores.
         others: images of the same bank, which count among the others. Copies count once.
     """
-    scored = {image.identity: score for image in (*others, *images) if (score := image.score(percentile)) is not None}
+    scored: dict[str, float] = {}  # of a group the image that is least like the others
+    for image in (*others, *images):
+        if (score := image.score(percentile)) is not None:
+            scored[image.identity] = max(score, scored.get(image.identity, score))
     identities = list(scored)
     unlike = {identities[index] for index in outliers(list(scored.values()))}
     return [
-        SuspiciousImage(number, image.name, scored[image.identity])
+        SuspiciousImage(number, image.name, score)
         for number, image in enumerate(images)
-        if image.identity in unlike
+        if image.identity in unlike and (score := image.score(percentile)) is not None
     ]
 
 

@@ -27,8 +27,8 @@ _MAX_TAGS = 1000  # cameras write some twenty
 _MAX_SEGMENTS = 1 << 16  # of some 8 KB each, or of a row
 _MAX_SAMPLES = 1000  # more are named by this number
 _TILE_STEP = 16  # of the sides of a tile
-# Tiles are unpacked in whole. Encoders take some 256 × 256 pixels for one.
-_MOST_FILLED, _MOST_FILLED_PIXELS = 4, 4 << 20
+# Tiles are unpacked in whole, beyond the edges of the image, too. Encoders take some 256 × 256 pixels for one.
+_MOST_FILLED_PIXELS = 16 << 20
 
 _FILE_HEADER_BYTES = 8
 
@@ -148,7 +148,7 @@ def tiff_layout(content: bytes) -> TiffLayout:
     n_segments = -(-height // rows) * -(-width // columns)
     if n_segments > _MAX_SEGMENTS:
         raise ValueError(f"a TIFF of more than {_MAX_SEGMENTS} strips or tiles")
-    if n_segments * rows * columns > _MOST_FILLED * width * height + _MOST_FILLED_PIXELS:
+    if n_segments * rows * columns > width * height + _MOST_FILLED_PIXELS:
         raise ValueError("the tiles of the image are far larger than the image")
     layout = TiffLayout(
         width,

@@ -19,6 +19,7 @@ _DAMAGED = "the image cannot be decoded; it is truncated or damaged"
 _OPENCV_CODECS = {"LZW": 5, "PackBits": 32773}
 # OpenCV decodes no image that is wider.
 _MOST_COLUMNS = 1 << 20
+_TOO_LONG_ROWS = f"a packed TIFF of more than {_MOST_COLUMNS} bytes a row; send it without compression"
 _LZW_CLEAR = 256
 _LZW_BITS = 9
 # Until then codes have 9 bits.
@@ -93,20 +94,26 @@ def _unpacked_by_opencv(content: bytes, layout: TiffLayout) -> npt.NDArray[np.ui
     # Two bytes make one number: where a row has an odd number of bytes, two rows make one, and a strip of an odd number
     # of rows gets one more before its first.
     is_odd = bool(row_bytes % 2)
+    columns = row_bytes if is_odd else across * row_bytes // 2
+    if columns > _MOST_COLUMNS:  # before anything as long as a row is made
+        raise ValueError(_TOO_LONG_ROWS)
+    before = _row_before(layout.codec, row_bytes) if is_odd else b""
     segments, is_filled = [], []
     for number, (offset, count) in enumerate(zip(layout.offsets.tolist(), layout.counts.tolist(), strict=True)):
         segment = content[offset : offset + count]
         is_filled.append(is_odd and bool(layout.rows_of(number) % 2))
-        segments.append((_row_before(segment, layout.codec, row_bytes) if is_filled[-1] else b"") + segment)
-    columns = row_bytes if is_odd else across * row_bytes // 2
+        if is_filled[-1]:
+            _check_start(segment, layout.codec)
+            segment = before + segment
+        segments.append(segment)
     down = -(-len(segments) // across)
     last_rows = layout.rows_of(len(segments) - 1)
     rows = (down - 1) * (segment_rows + is_filled[0]) + last_rows + is_filled[-1]
     rows_each = segment_rows + is_filled[0]
     if is_odd:
         rows, rows_each = rows // 2, rows_each // 2
-    if columns > _MOST_COLUMNS or rows > _MOST_COLUMNS:
-        raise ValueError(f"a packed TIFF of more than {_MOST_COLUMNS} bytes a row; send it without compression")
+    if rows > _MOST_COLUMNS:
+        raise ValueError(_TOO_LONG_ROWS)
     tile_columns = row_bytes // 2 if layout.is_tiled else None
     file = _grey_tiff(segments, (rows, columns), rows_each, tile_columns, _OPENCV_CODECS[layout.codec])
     try:
@@ -122,17 +129,21 @@ def _unpacked_by_opencv(content: bytes, layout: TiffLayout) -> npt.NDArray[np.ui
     return np.delete(unpacked, starts, axis=0)
 
 
-def _row_before(segment: bytes, codec: str, row_bytes: int) -> bytes:
-    """A packed row of zeros, to be put before a packed segment.
+def _check_start(segment: bytes, codec: str) -> None:
+    """See that a packed row can be put before a packed segment.
 
     Raises:
-        ValueError: the segment does not begin as LZW must.
+        ValueError: it does not begin as LZW must.
     """
+    if codec == "LZW" and (segment[:1] != b"\x80" or segment[1:2] > b"\x7f"):
+        raise ValueError(_DAMAGED)
+
+
+def _row_before(codec: str, row_bytes: int) -> bytes:
+    """A packed row of zeros, to be put before a packed segment."""
     if codec == "PackBits":
         runs, rest = divmod(row_bytes, 128)
         return b"\x81\0" * runs + (bytes([257 - rest & 255, 0]) if rest else b"")
-    if segment[:1] != b"\x80" or segment[1:2] > b"\x7f":
-        raise ValueError(_DAMAGED)
     codes: list[int] = []
     for start in range(0, row_bytes, _LZW_LITERALS):
         codes += [_LZW_CLEAR, *[0] * min(_LZW_LITERALS, row_bytes - start)]

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import struct
 import time
 
 import cv2
@@ -209,3 +210,17 @@ def test_the_tiffs_of_the_hostile_corpus_are_judged_at_once_in_silence(capfd):
     assert "TIFF" not in refusals
     assert "TIFF turned" not in refusals
     assert capfd.readouterr() == ("", "")
+
+
+def test_packed_rows_of_millions_are_refused_before_any_is_made():
+    """130 bytes that once took gigabytes: one LZW strip, one row of twenty million pixels."""
+    strip = b"\x80\0\0\0\0\0"
+    values = (256, 19_999_999), (257, 1), (258, 8), (259, 5), (262, 2), (273, 8), (277, 3), (278, 1), (279, len(strip))
+    directory = struct.pack("<H", len(values)) + b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in values
+    )
+    content = b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory + b"\0\0\0\0"
+    begin = time.perf_counter()
+    with pytest.raises(InvalidImage, match="more than 1048576 bytes a row"):
+        decode_image(content, "bomb.tif", ImageLimits(64 << 20, 64_000_000))
+    assert time.perf_counter() - begin < 0.5

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
@@ -113,6 +114,7 @@ class TellsUnknown(RequestFields):
         return about_unknown(names, list(type(self).model_fields)) if names else None
 
 
+_MOST_COMPARED = 50
 UNKNOWN_MEMBERS = "unknown_members"
 """Type of the error of a request with misspelt members."""
 
@@ -123,7 +125,8 @@ class KnownOnly(TellsUnknown):
     @model_validator(mode="after")
     def _known_only(self) -> "KnownOnly":
         known = list(type(self).model_fields)
-        misspelt = [name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS and _nearest(name, known)]
+        names = islice((name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS), _MOST_COMPARED)
+        misspelt = [name for name in names if _nearest(name, known)]
         if misspelt:
             raise PydanticCustomError(UNKNOWN_MEMBERS, "{unknown}", {"unknown": about_unknown(misspelt, known)})
         return self
