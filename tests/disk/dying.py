@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.bank.checkpoint import Checkpoint
+from backend.bank.checkpoint import Checkpoint, Kept
 from backend.disk.datasets import DatasetStore, NewSample
 from backend.disk.recipes import RecipeStore
 from backend.features import ExtractorIdentity
@@ -24,6 +24,7 @@ from tests.factories import IN_RECIPE, KEY, calibration_of, memory_of
 
 OLD, NEW, THIRD = memory_of(1), memory_of(2), memory_of(3)
 IDENTITY = ExtractorIdentity("model", "0" * 64, 448, "stretch", "float32")
+_DIED = 9
 EMBEDDINGS = np.random.default_rng(0).random((4, 3), np.float32)
 _STEPS = (
     (os, "fsync"),
@@ -131,7 +132,7 @@ def clear(root: Path) -> None:
 
 
 def keep(root: Path) -> None:
-    Checkpoint(root / "fit", IDENTITY).put(b"image", EMBEDDINGS)
+    Checkpoint(root / "fit", IDENTITY).put(b"image", Kept(EMBEDDINGS, None))
 
 
 def nothing(_root: Path) -> None:
@@ -164,7 +165,7 @@ def _die_before(fatal_step: int) -> None:
             if next(steps) == fatal_step:
                 if call is os_fsync and stat.S_ISREG(os.fstat(arguments[0]).st_mode):
                     os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
-                os._exit(9)
+                os._exit(_DIED)
             return call(*arguments, **options)
 
         return step
@@ -190,8 +191,10 @@ def main(folder: Path) -> None:
                 _die_before(step)
                 write(root)
                 os._exit(0)
-            if os.waitpid(process, 0)[1] == 0:
+            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            if status == 0:
                 break
+            assert status == _DIED, f"{kind}: step {step} failed of itself, with {status}"
 
 
 if __name__ == "__main__":

@@ -251,7 +251,7 @@ def test_a_killed_checkpoint_is_whole_or_not_there(left):
     outcomes = set()
     for root in left["checkpoint"]:
         found = Checkpoint(root / "fit", IDENTITY).get(b"image")
-        assert found is None or found.tobytes() == EMBEDDINGS.tobytes()
+        assert found is None or found.embeddings.tobytes() == EMBEDDINGS.tobytes()
         outcomes.add(found is not None)
         Checkpoint(root / "fit", IDENTITY).remove()
         assert not (root / "fit").exists()
