@@ -24,10 +24,23 @@ class LeavesTheMachine(RuntimeError):
     """Something wanted to reach another machine."""
 
 
-def stays_here(host: Any) -> bool:
-    """Whether a host is this machine, by loopback.
+def _is_own(address: Any) -> bool:
+    """Whether an address is one of this machine: only to those a socket can be bound."""
+    import socket
 
-    >>> [stays_here(host) for host in (None, "localhost", b"127.0.0.1", "::1", "0.0.0.0", "10.0.0.7", "example.org")]
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
+def stays_here(host: Any) -> bool:
+    """Whether a host is this machine, by loopback or an address of its own.
+
+    >>> [stays_here(host) for host in (None, "localhost", b"127.0.0.1", "::1", "0.0.0.0", "192.0.2.7", "example.org")]
     [True, True, True, True, True, False, False]
     """
     import ipaddress
@@ -40,7 +53,7 @@ def stays_here(host: Any) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
-    return address.is_loopback or address.is_unspecified
+    return address.is_loopback or address.is_unspecified or _is_own(address)
 
 
 def _is_an_exception() -> bool:
