@@ -27,6 +27,7 @@ from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.storage import ModelStore
 from harness.hostile_files import SEED
 
+PIXELS = "0123456789abcdef" * 4  # the hash of an image
 KEY = RoiKey("Master1", "Pattern")
 OTHER = RoiKey("Master1", "Other")
 HEAVY = 1 << 30
@@ -294,7 +295,7 @@ def test_small_files_that_are_gigabytes_are_refused_without_reading_them(stored:
     datasets.add(KEY, "ok", [NewSample(lambda: b"\x89PNG", ".png", {"filename": "a.png"})])
     (sample,) = datasets.samples(KEY, "ok")
     scores = ScoreCache(sample.path.parent, {})
-    scores.put(b"image", None, (0.5,))
+    scores.put(PIXELS, None, (0.5,))
     cache = next(sample.path.parent.glob(".scores-*"))
     for path in (
         stored / "calib.json",
@@ -307,17 +308,17 @@ def test_small_files_that_are_gigabytes_are_refused_without_reading_them(stored:
     for refused in (lambda: ModelStore(tmp_path).load(KEY), lambda: recipes.mm_per_px("line 1"), sample.metadata):
         with pytest.raises(StorageError, match="damaged"):
             refused()
-    assert ScoreCache(sample.path.parent, {}).get(b"image", None) is None
+    assert ScoreCache(sample.path.parent, {}).get(PIXELS, None) is None
     assert tracemalloc.get_traced_memory()[1] < 160 << 20
     tracemalloc.stop()
 
 
 def test_scores_that_are_no_numbers_are_made_again(tmp_path: Path) -> None:
-    ScoreCache(tmp_path, {}).put(b"image", None, (0.5,))
+    ScoreCache(tmp_path, {}).put(PIXELS, None, (0.5,))
     file = next(tmp_path.glob(".scores-*"))
     name = json.loads(file.read_bytes())[0]
     for line in (f'["{name}", NaN]', f'["{name}", Infinity]', f'["{name}", "0.5"]', "[" * 100_000, "\xff", "{}"):
         file.write_text(line, encoding="latin-1")
-        assert ScoreCache(tmp_path, {}).get(b"image", None) is None
+        assert ScoreCache(tmp_path, {}).get(PIXELS, None) is None
     file.write_text(f'["{name}", 0.25]')
-    assert ScoreCache(tmp_path, {}).get(b"image", None) == (0.25,)
+    assert ScoreCache(tmp_path, {}).get(PIXELS, None) == (0.25,)
