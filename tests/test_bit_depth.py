@@ -29,6 +29,8 @@ from harness.hostile_files import png_chunk
 from harness.images import solar_cells
 from harness.tiff_files import tiff
 
+pytestmark = pytest.mark.slow
+
 KEY = RoiKey("Master1", "Pattern")
 LIMITS = ImageLimits(64 << 20, 1_000_000)
 DEPTHS = (10, 12, 14, 16)

@@ -11,6 +11,8 @@ import pytest
 from backend.bank.copies import Look, copies_warning, first_copies, near_copies
 from tests.factories import SHARED
 
+pytestmark = pytest.mark.slow
+
 DATA = SHARED / "data"
 
 

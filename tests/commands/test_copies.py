@@ -9,6 +9,8 @@ from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
+pytestmark = pytest.mark.slow
+
 ROI = ("Master1", "Pattern", "--mm-per-px", "0.2")
 
 

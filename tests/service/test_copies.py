@@ -22,6 +22,8 @@ from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from tests.factories import KEY, service_with
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service(small_features, tmp_path):

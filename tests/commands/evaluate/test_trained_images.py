@@ -8,6 +8,8 @@ import pytest
 from backend.commands.evaluate import evaluation
 from backend.common.config import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def part(small_features, images, tmp_path, monkeypatch):
