@@ -272,6 +272,9 @@ def test_a_bank_of_8_bits_reads_16_as_before_and_warns(cells, features, tmp_path
     assert judged.inference.score == dark.inference.score
     assert dark.warning is None
     assert fit(service, KEY, named([png(twelve)]), mm_per_px=1, append=True).warning == NOT_SETTLED
+    same_pixels = cv2.imencode(".png", twelve, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    assert same_pixels != png(twelve)
+    assert fit(service, KEY, named([same_pixels]), mm_per_px=1, append=True).warning == NOT_SETTLED
     assert "bit_depth" not in service.fitted(KEY).metadata
 
 

@@ -114,7 +114,8 @@ def fit(
             pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
-                return _result(service, key, sent, pixels, base.images, base.n_embeddings, size, before.memory_id, None)
+                as_before = (base.images, base.n_embeddings, size, before.memory_id)
+                return replace(_result(service, key, sent, pixels, *as_before, None), warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
             learned = learn(service, new.only(embedded.numbers), embedded, depth, rate, base, run)
         every = [*(base.images if base else []), *learned.images]
