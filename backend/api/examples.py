@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from backend.api.paths import OPEN_PATHS
 from backend.api.schemas.common import ErrorReply
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE
 from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
@@ -258,7 +259,6 @@ _ERRORS["/drift/reset"] = {
     503: _error("Not ready; see Retry-After", _STARTING),
 }
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
-OPEN_PATHS = {"/health", "/ready"}
 _READING = {"state", "/runs", "read", "bank", "sample", "/infer", "/infer_dataset"}
 ERRORS: dict[str, Responses] = {
     name: dict(

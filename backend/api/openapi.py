@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from backend.api.examples import OPEN_PATHS
+from backend.api.paths import OPEN_PATHS
 
 
 def declare_keys(app: FastAPI) -> None:

@@ -2,6 +2,9 @@
 
 from starlette.types import Scope
 
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""What needs no API key."""
+
 
 def route_path(scope: Scope) -> str:
     """The path of a request without the root path, which a proxy in front of the service adds."""

@@ -13,13 +13,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.api_keys import OPEN, ApiKey, ApiKeys, is_loopback
-from backend.api.paths import is_documentation, route_path
+from backend.api.paths import OPEN_PATHS, is_documentation, route_path
 from backend.common.error_text import error_reply
 from backend.common.errors import BackendError, Forbidden, TooManyRequests, Unauthorized
 from backend.common.telemetry import annotate
 
 _READING = frozenset({"GET", "HEAD"})
-_OPEN = frozenset({"/health", "/ready"})
 _INFERENCE = frozenset({"/infer", "/infer_dataset", "/explain"})
 _BURST_S = 5.0
 _MAX_CLIENTS = 10_000
@@ -115,7 +114,7 @@ class Gate:
         method, path = scope["method"], route_path(scope)
         key = self._keys.find(_given(scope)) if self._keys else None
         scope.setdefault("state", {})["known"] = key is not None or not self._keys
-        if path in _OPEN and method in (*_READING, "OPTIONS"):
+        if path in OPEN_PATHS and method in (*_READING, "OPTIONS"):
             return
         if self._rate_limit:
             self._rate_limit.take(key.digest if key else (scope.get("client") or ("",))[0])
