@@ -13,17 +13,21 @@ from tests.factories import SHARED
 
 pytestmark = pytest.mark.slow
 
-DATA = SHARED / "data"
+# Beside the solar cells of a package: the data sets that are there.
+DATA_SETS = [
+    SHARED / "data" / name
+    for name in ("elpv_mono", "hazelnut", "cookie", "alien", "magnetic_tile")
+    if (SHARED / "data" / name).is_dir()
+]
 
 
-def cells(count):
-    """Good solar cells of one kind, which look much alike: uint8 [300, 300, 3]."""
+def cell_files(count):
+    """Good solar cells of one kind, which look much alike: 300 by 300 pixels."""
     package = importlib.util.find_spec("elpv_dataset")
     assert package is not None, "pip install -r requirements/dev.txt"
     data = Path(package.origin).parent / "data"
     rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
-    good = [data / name for name, probability, kind in rows if kind == "mono" and float(probability) == 0]
-    return [cv2.imread(str(path)) for path in good[:count]]
+    return [data / name for name, probability, kind in rows if kind == "mono" and float(probability) == 0][:count]
 
 
 def jpeg(image, quality):
@@ -54,17 +58,13 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def parts():
-    return cells(40)
+    return [cv2.imread(str(path)) for path in cell_files(40)]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_copy_of_each_cell_is_found_and_no_other_cell(parts, change):
     copies = [CHANGES[change](part) for part in parts]
     assert pairs_of([*parts, *copies]) == [(number, number + len(parts)) for number in range(len(parts))]
-
-
-def test_cells_that_look_much_alike_are_no_copies():
-    assert pairs_of(cells(400)) == []
 
 
 def test_same_pixels_are_no_near_copy_and_count_as_the_first_of_them(parts):
@@ -119,23 +119,22 @@ def test_warning_names_five_pairs_and_counts_the_rest():
     assert "count once" in copies_warning(names, [(0, 1)], grouped=True)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets beside the checkout")
-class TestDataSets:
-    def images(self, name):
-        files = sorted(path for path in (DATA / name).rglob("*") if path.suffix in (".png", ".jpg"))
-        files = [path for path in files if "ground_truth" not in path.parts]
-        return files, [cv2.imread(str(path)) for path in files]
+def images_of(data_set):
+    files = sorted(path for path in data_set.rglob("*") if path.suffix in (".png", ".jpg"))
+    return [path for path in files if "ground_truth" not in path.parts]
 
-    @pytest.mark.parametrize("name", ["elpv_mono", "hazelnut", "cookie", "alien", "magnetic_tile"])
-    def test_no_two_parts_are_copies_and_every_jpeg_is(self, name):
-        files, images = self.images(name)
-        assert len(files) > 50
-        n = len(images)
-        pairs = pairs_of([*images, *(jpeg(image, 80) for image in images)])
-        assert {(number, number + n) for number in range(n)} <= set(pairs)
-        for first, second in pairs:
-            if second < n:
-                assert same_tile(files[first].stem, files[second].stem), f"{files[first]} and {files[second]}"
+
+@pytest.mark.parametrize("data_set", [None, *DATA_SETS], ids=lambda data_set: data_set.name if data_set else "cells")
+def test_no_two_parts_are_copies_and_every_jpeg_is(data_set):
+    files = images_of(data_set) if data_set else cell_files(400)
+    assert len(files) > 50
+    images = [cv2.imread(str(path)) for path in files]
+    n = len(images)
+    pairs = pairs_of([*images, *(jpeg(image, 80) for image in images)])
+    assert {(number, number + n) for number in range(n)} <= set(pairs)
+    for first, second in pairs:
+        if second < n:
+            assert same_tile(files[first].stem, files[second].stem), f"{files[first]} and {files[second]}"
 
 
 def same_tile(first, second):
