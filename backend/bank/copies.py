@@ -161,7 +161,7 @@ def copies_warning(names: Sequence[str], pairs: Sequence[tuple[int, int]], *, gr
 def _vectors(miniatures: Sequence[Miniature]) -> tuple[Vectors, list[Vectors]]:
     """Miniatures as vectors without their shading, and an orthonormal basis of the tangent space of each.
 
-    Shading is a polynomial of second degree in the place: light falls on all parts alike, and would make them alike.
+    Shading is a polynomial of second degree in x and y: light falls on all parts alike, and would make them alike.
 
     Returns:
         vectors: float32 [n, P], in grey levels.
@@ -170,8 +170,8 @@ def _vectors(miniatures: Sequence[Miniature]) -> tuple[Vectors, list[Vectors]]:
     shown = np.stack(
         [cv2.GaussianBlur(miniature, (0, 0), _BLUR) for miniature in np.asarray(miniatures, np.float32)],
     )
-    place = np.linspace(-1, 1, SIDE - 2 * _MARGIN)
-    x, y = np.meshgrid(place, place)
+    coordinates = np.linspace(-1, 1, SIDE - 2 * _MARGIN)
+    x, y = np.meshgrid(coordinates, coordinates)
     shading, _ = np.linalg.qr(np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6))
     shading = shading.astype(np.float32)
 

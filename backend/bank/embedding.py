@@ -198,7 +198,7 @@ def embed_all(
 
     numbers: list[int] = []
     looks: list[Look] = []
-    waiting: list[tuple[int, _Prepared, Embeddings]] = []  # their places, for the next forward pass
+    waiting: list[tuple[int, _Prepared, Embeddings]] = []  # row of each, for the next forward pass
     with contextlib.closing(_ahead(prepare, images, most_ahead(features))) as in_order:
         for position, prepared in enumerate(in_order):
             looks.append(prepared.look)
@@ -212,8 +212,8 @@ def embed_all(
                 with turn(), stage("extract"):
                     tokens = features.runtime.forward(np.stack([pixels for _, _, pixels in waiting]))
                 require_finite(tokens)
-                for (place, fresh, _), own_tokens in zip(waiting, tokens, strict=True):
-                    embeddings[place] = own_tokens
+                for (row, fresh, _), own_tokens in zip(waiting, tokens, strict=True):
+                    embeddings[row] = own_tokens
                     if checkpoint is not None and fresh.content is not None:
                         checkpoint = _keep(checkpoint, fresh.content, Kept(own_tokens, fresh.look))
                 waiting.clear()
