@@ -55,8 +55,8 @@ def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequen
     if area_mm2_thr <= area:
         return None
     return (
-        f"{source} {area_mm2_thr:g} mm² is more than the whole ROI has, {width} × {height} pixels of {mm_per_px:g} mm "
-        f"are {area:g} mm²: no region is ever reported; check the limit and mm_per_px"
+        f"{source} {area_mm2_thr:g} mm² is larger than the whole ROI, {area:g} mm² ({width} × {height} pixels of "
+        f"{mm_per_px:g} mm): no region is ever reported; check the limit and mm_per_px"
     )
 
 
@@ -75,8 +75,9 @@ def about_size(image_hw: tuple[int, int], fitted: Sequence[tuple[int, int]]) -> 
     if not any(is_far):
         return None
     return (
-        f"the image has {width} × {height} pixels, those of the fit {_range(widths)} × {_range(heights)}: more than "
-        "twice outside their sizes or aspect ratios, its score tells little; check the crop, or fit such images"
+        f"the image has {width} × {height} pixels, and those of the fit {_range(widths)} × {_range(heights)}: its "
+        "width, height or aspect ratio differs by more than a factor of 2, so its score tells little; check the crop, "
+        "or fit such images"
     )
 
 
@@ -126,7 +127,7 @@ def about_inference(
         percentile = calibration.score_percentile
     area, source = settings.area_mm2_thr, "AREA_MM2_THR"
     if calibration is not None and calibration.area_mm2_thr is not None:
-        area, source = calibration.area_mm2_thr, "the area_mm2_thr of the calibration,"
+        area, source = calibration.area_mm2_thr, "the calibration's area_mm2_thr"
     return joined(
         [
             about_percentile(percentile, _source(percentile, settings)),

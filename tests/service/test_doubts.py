@@ -19,7 +19,7 @@ def test_an_area_up_to_the_whole_roi_is_fine_and_a_larger_one_is_told():
     sizes = [(240, 300), (100, 700)]
     assert about_area(72_000 * 0.25, "area_mm2_thr", 0.5, sizes) is None
     doubt = about_area(72_000 * 0.25 + 1, "area_mm2_thr", 0.5, sizes)
-    assert "area_mm2_thr 18001 mm² is more than the whole ROI has, 300 × 240 pixels of 0.5 mm are 18000 mm²" in doubt
+    assert "area_mm2_thr 18001 mm² is larger than the whole ROI, 18000 mm² (300 × 240 pixels of 0.5 mm)" in doubt
     assert about_area(1e12, "area_mm2_thr", 0.5, []) is None, "older banks know no sizes"
 
 
@@ -36,7 +36,7 @@ def test_an_image_within_twice_the_range_of_the_fit_is_fine(image_hw):
 @pytest.mark.parametrize("image_hw", [(501, 620), (119, 150), (240, 621), (240, 149), (130, 600), (500, 250 * 5)])
 def test_an_image_beyond_twice_the_range_of_the_fit_is_told(image_hw):
     doubt = about_size(image_hw, FITTED)
-    assert f"the image has {image_hw[1]} × {image_hw[0]} pixels, those of the fit 300–310 × 240–250" in doubt
+    assert f"the image has {image_hw[1]} × {image_hw[0]} pixels, and those of the fit 300–310 × 240–250" in doubt
 
 
 def test_an_aspect_ratio_alone_is_told():

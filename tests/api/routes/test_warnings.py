@@ -85,7 +85,7 @@ def test_a_limit_above_the_whole_roi_is_told_at_calibration(client):
     reply = calibrate(client, area_mm2_thr=2000)
     assert reply["area_mm2_thr"] == 2000
     assert "area_mm2_thr 2000 mm²" in reply["warning"]
-    assert "200 × 200 pixels of 0.2 mm are 1600 mm²" in reply["warning"]
+    assert "1600 mm² (200 × 200 pixels of 0.2 mm)" in reply["warning"]
 
 
 def test_a_configured_limit_is_told_by_its_own_name(features, tmp_path, service):
@@ -150,13 +150,13 @@ def test_a_limit_above_the_image_is_told_where_it_applies(client):
     calibrate(client, area_mm2_thr=2000)
     reply = infer(client)
     assert (reply["decision"], reply["regions"]) == ("ng", [])
-    assert "the area_mm2_thr of the calibration, 2000 mm² is more than the whole ROI has" in reply["warning"]
+    assert "the calibration's area_mm2_thr 2000 mm² is larger than the whole ROI" in reply["warning"]
 
 
 def test_an_image_of_another_size_is_judged_and_told(client):
     reply = infer(client, image(SIDE * 2 + 1, SIDE * 2))
     assert reply["score"] > 0
-    assert "the image has 400 × 401 pixels, those of the fit 200 × 200" in reply["warning"]
+    assert "the image has 400 × 401 pixels, and those of the fit 200 × 200" in reply["warning"]
     assert "warning" not in infer(client, image(SIDE * 2, SIDE))
 
 
@@ -225,6 +225,6 @@ def test_a_calibration_from_stored_images_tells_the_same(client):
     plain = client.post("/calibrate_dataset", json=IDS).json()
     odd = client.post("/calibrate_dataset", json={**IDS, "area_mm2_thr": 2000, "requireng": True}).json()
     before = [plain["warning"]] if "warning" in plain else []
-    assert "area_mm2_thr 2000 mm² is more than the whole ROI has" in odd["warning"]
+    assert "area_mm2_thr 2000 mm² is larger than the whole ROI" in odd["warning"]
     assert odd["warning"].endswith("unknown and without effect: 'requireng' (is require_ng meant?)")
     assert "area_mm2_thr" not in "".join(before)
