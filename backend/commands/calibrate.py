@@ -191,9 +191,8 @@ def _count(
     scores = tuple(float(score) for score in (row["score"], *row.get("scores", ())))
     own = found.own.of_file(row["sha256"])
     if own is None:
-        pixels = row.get("pixels_sha256") or _pixels_sha256(
-            service, fitted, row
-        )  # of an earlier run, they are not known
+        # Records of older versions do not have it.
+        pixels = row.get("pixels_sha256") or _pixels_sha256(service, fitted, row)
         own = found.own.of_pixels(pixels)
         if own is None:
             found.add(label, pixels, scores)

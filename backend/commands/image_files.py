@@ -12,7 +12,7 @@ from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.image_headers import SUFFIXES
 
 FoundImages = dict[Path, str]
-"""Images by the place where they really are, as they were given: one that is given twice counts once."""
+"""Images as they were given, by their path without linked folders: one that is given twice counts once."""
 
 
 @dataclass(frozen=True)

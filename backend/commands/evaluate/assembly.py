@@ -111,7 +111,7 @@ def _read(paths: Sequence[str], parts: Parts, ignored: Ignored) -> tuple[FoundIm
     ignored.folders.extend(others.folders)
     ignored.links.extend(others.links)
     masks = masks_beside(images.values())
-    images = {place: image for place, image in images.items() if image not in masks}
+    images = {file: image for file, image in images.items() if image not in masks}
     check_folders(images, paths, parts, "rename them")
     return images, sorted(masks)
 
@@ -130,8 +130,8 @@ def _split(good: FoundImages) -> tuple[FoundImages, FoundImages]:
 def _refuse_twice(kinds: Mapping[str, FoundImages]) -> None:
     seen: dict[object, str] = {}
     for kind, images in kinds.items():
-        for place, image in images.items():
-            if (other := seen.setdefault(place, kind)) != kind:
+        for file, image in images.items():
+            if (other := seen.setdefault(file, kind)) != kind:
                 raise InvalidRequest(f"{image}: the image is given twice, as {other} and as {kind}")
 
 

@@ -79,13 +79,13 @@ def category_of(
         raise InvalidRequest(f"--masks {masks}: no such folder")
     types: dict[str, list[str]] = {}
     for path in bad:
-        place = Path(path).resolve()
-        name = place.name if place.is_dir() else place.parent.name
+        given = Path(path).resolve()
+        name = given.name if given.is_dir() else given.parent.name
         if name == GOOD:
             raise InvalidRequest(f"--bad {path}: the type of a defect cannot be called {GOOD}; rename the folder")
         types.setdefault(name, []).append(path)
-    place = Path(good[0]).resolve()
-    name = (place if place.is_dir() else place.parent).parent.name
+    given = Path(good[0]).resolve()
+    name = (given if given.is_dir() else given.parent).parent.name
     return assemble(name, "the folders that were named", Folders(good, types, train, masks))
 
 
