@@ -43,6 +43,7 @@ def decoded(content: bytes) -> npt.NDArray[np.uint8]:
     return decode_image(content, "part.tif", LIMITS)[..., ::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -16,6 +16,8 @@ from backend.storage import ModelStore
 from tests.disk.dying import EMBEDDINGS, IDENTITY, KINDS, NEW, OLD, THIRD, sample
 from tests.factories import IN_RECIPE, KEY, calibration_of, index_bytes, load, same_memory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
@@ -58,7 +60,6 @@ def versions_of(root):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_write_has_steps_and_some_leave_something_behind(left, kind):
     """A write that was completed leaves nothing."""
@@ -113,7 +114,6 @@ def test_a_killed_calibration_leaves_the_old_one_or_the_new(left):
     assert set(thresholds) == {0.4, 0.6}
 
 
-@pytest.mark.slow
 def test_killed_roll_back_leaves_either_model_with_its_own_calibration(left):
     """A roll-back killed at any step leaves one of the two models. The next fit and roll-back clear up the rest."""
     outcomes = []

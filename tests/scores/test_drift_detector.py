@@ -188,6 +188,7 @@ def test_the_rejecting_stretch_begins_where_the_rejects_did():
     assert rejecting_stretch([False] * 9, 0.21) == rejecting_stretch([], 0.21) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerated", [0.05, 0.21, 0.5, 0.9])
 def test_the_rejecting_stretch_rejects_more_than_is_tolerated(tolerated):
     rng = np.random.default_rng(int(100 * tolerated))
