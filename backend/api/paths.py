@@ -13,5 +13,5 @@ def route_path(scope: Scope) -> str:
 
 
 def is_documentation(path: str) -> bool:
-    """Whether a page of the documentation, or what it is made of, is at `path`."""
-    return path in ("/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")
+    """Whether a page of the documentation, what leads to it, or what it is made of, is at `path`."""
+    return path in ("/", "/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")

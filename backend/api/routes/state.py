@@ -4,6 +4,7 @@ import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from backend import __version__
@@ -28,6 +29,12 @@ from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, render_metrics
 from backend.service.bank_report import bank_report
 
 router = APIRouter()
+
+
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def start_page() -> RedirectResponse:
+    """The way to the documentation. It is relative, and so also right below a path that a proxy adds."""
+    return RedirectResponse("docs", headers={"Cache-Control": "no-store"})
 
 
 @router.head("/health", include_in_schema=False)
