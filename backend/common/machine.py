@@ -1,4 +1,4 @@
-"""What this process may use of the machine, inside a container too: cores, memory, open files, the allocator."""
+"""What this process may use of the machine, a container or a systemd unit: cores, memory, open files, the allocator."""
 
 import contextlib
 import ctypes
@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 _pool: ThreadPoolExecutor | None = None
 # glibc serves threads from up to eight arenas per core, and gives back what lies free at the end of one. Requests run
 # on changing threads, so that pieces of them stay in every arena, and what lies free between those is held. The service
@@ -79,9 +80,16 @@ def shared_pool() -> ThreadPoolExecutor:
 
 def _read(name: str) -> str:
     try:
-        return (_CGROUP / name).read_text(encoding="ascii")
+        return (_cgroup() / name).read_text(encoding="ascii")
     except OSError:  # no cgroup v2: another system, or no limit of its own
         return ""
+
+
+def _cgroup() -> Path:
+    """The folder with the limits of this process: the unit's under systemd, the root as a container sees it."""
+    version_2 = [line for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::/")]
+    own = _CGROUP / version_2[0].removeprefix("0::/") if version_2 else _CGROUP
+    return own if own.is_dir() else _CGROUP  # a container may be told its path on the machine
 
 
 def limit_arenas() -> None:

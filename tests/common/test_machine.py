@@ -16,6 +16,8 @@ from backend.common.machine import free_memory, usable_cores
 def cgroup(tmp_path, monkeypatch):
     """A container's files, as Linux writes them."""
     monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/\n")
 
     def write(**files):
         for name, text in files.items():
@@ -48,6 +50,25 @@ def test_free_memory_is_that_of_the_system_or_less_in_a_container(cgroup):
     assert free_memory() == 4_500_000
     cgroup(memory_max=10_000_000, memory_current=11_000_000, memory_stat="inactive_file 0")
     assert free_memory() == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "free"),
+    [
+        ("0::/system.slice/roi-anomaly.service\n", 1_000_000),
+        ("1:name=systemd:/x\n0::/system.slice/roi-anomaly.service\n", 1_000_000),
+        ("0::/docker/0f8fad5b\n", 4_000_000),
+        ("4:memory:/user.slice\n", 4_000_000),
+    ],
+    ids=["unit", "unit beside version 1", "path outside the container", "version 1"],
+)
+def test_the_limits_are_those_of_the_unit_that_runs_the_process(cgroup, tmp_path, told, free):
+    cgroup(own=told, memory_max=5_000_000, memory_current=1_000_000)
+    unit = tmp_path / "system.slice" / "roi-anomaly.service"
+    unit.mkdir(parents=True)
+    (unit / "memory.max").write_text("3000000\n")
+    (unit / "memory.current").write_text("2000000\n")
+    assert free_memory() == free
 
 
 @pytest.mark.slow
