@@ -93,14 +93,26 @@ class _Server(uvicorn.Server):
         while lifecycle.status != "ok" and not self.should_exit:
             await asyncio.sleep(_READY_POLL_S)
         if not self.should_exit:
-            host = "localhost" if self.config.host in ("0.0.0.0", "::") else self.config.host  # noqa: S104
-            address = f"http://{f'[{host}]' if ':' in host else host}:{self.servers[0].sockets[0].getsockname()[1]}"
-            print(
-                f"\nReady at {address}. Next:",
-                f"  {f'curl {address}/health':<38}is it well?",
-                f"  {f'{address}/docs':<38}every endpoint, with examples to try",
-                f"  {'make demo':<38}fit, calibrate and inspect real images\n",
-                sep="\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            port = self.servers[0].sockets[0].getsockname()[1]
+            print(what_next(self.config.host, port), file=sys.stderr, flush=True)
+
+
+def what_next(host: str, port: int) -> str:
+    """What is said once the service is ready: what to ask it, and last what to open.
+
+    >>> print(what_next("0.0.0.0", 8000))
+    <BLANKLINE>
+    Ready at http://localhost:8000. Next:
+      curl http://localhost:8000/health     is it well?
+      make demo                             fit, calibrate and inspect real images
+    Open http://localhost:8000/docs in a browser: every endpoint, with examples to try.
+    <BLANKLINE>
+    """
+    name = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    address = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    return (
+        f"\nReady at {address}. Next:\n"
+        f"  {f'curl {address}/health':<38}is it well?\n"
+        f"  {'make demo':<38}fit, calibrate and inspect real images\n"
+        f"Open {address}/docs in a browser: every endpoint, with examples to try.\n"
+    )
