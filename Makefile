@@ -1,20 +1,23 @@
-# make serve · make demo · make test · make test-unit · make check · make soak · make bench
+# make serve · make install · make demo · make test · make test-unit · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
+COMMAND := $(VENV)/bin/roi-anomaly
 
-.PHONY: help serve demo test test-unit check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve install demo test test-unit check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-serve: $(VENV)/.serve ## install, find the weights, start the service on HOST:PORT (127.0.0.1:8000)
-	@$(RUN) -m backend serve
+serve: $(COMMAND) ## install, find the weights, start the service on HOST:PORT (127.0.0.1:8000)
+	@$(COMMAND) serve
 
-weights: $(VENV)/.serve ## find and verify the weights
-	@$(RUN) -m backend weights
+install: $(COMMAND) ## what the service needs, and the command roi-anomaly
+
+weights: $(COMMAND) ## find and verify the weights
+	@$(COMMAND) weights
 
 demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
 	@$(RUN) -m demo
@@ -79,12 +82,17 @@ $(VENV)/.serve: requirements/hashed.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(VENV)/.serve
+# The project itself, where it lies. Nothing is downloaded: what builds it has come with the hashes above.
+$(COMMAND): pyproject.toml | $(VENV)/.serve
+	$(RUN) -m pip install --disable-pip-version-check --quiet --no-index --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(COMMAND)
 	@echo "Installing what the demo needs (once)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(VENV)/.serve
+$(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(COMMAND)
 	@echo "Installing what development needs, torch included (once, some 570 MB where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo

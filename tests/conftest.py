@@ -58,7 +58,7 @@ def _attempts() -> list[str]:
 
 @pytest.fixture
 def command_line(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs `python -m backend` with arguments, in this process; gives its exit status, stdout and stderr."""
+    """Runs `roi-anomaly` with arguments, in this process; gives its exit status, stdout and stderr."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         status: str | int | None = 0

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
@@ -70,3 +71,18 @@ def test_what_parses_uploads_is_past_its_known_holes(name: str) -> None:
     floor, why = PAST_KNOWN_HOLES[name]
     assert versions
     assert all(Version(version) >= Version(floor) for version in versions), why
+
+
+def test_what_builds_the_project_is_pinned_by_hash_and_new_enough() -> None:
+    listed = re.findall(r'^requires = \["(.+)"\]$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    (needed,) = map(Requirement, listed)
+    assert pins(HASHED)[needed.name, ""] in needed.specifier
+
+
+@pytest.mark.parametrize("name", ["Makefile", "docker/Dockerfile"])
+def test_the_project_is_installed_with_nothing_downloaded(name: str) -> None:
+    installs = re.findall(r"pip install .*", (ROOT / name).read_text())
+    (own,) = (line for line in installs if " -r " not in line)
+    assert {"--no-index", "--no-deps", "--no-build-isolation"} <= set(own.split())
+    (service,) = (line for line in installs if "--require-hashes" in line)
+    assert installs.index(service) < installs.index(own), "what builds it comes with the hashes"

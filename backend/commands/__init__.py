@@ -1,1 +1,1 @@
-"""`python -m backend COMMAND`: a file or a folder for each command."""
+"""`roi-anomaly COMMAND`: a file or a folder for each command."""

@@ -47,9 +47,9 @@ scores by the memory bank of the others, where these are known. If one image can
 {RECORDS}"""
 _EPILOG = """\
 examples:
-  python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2
-  python -m backend calibrate Master1 Pattern --ok held-out/ --ng bad/ --mm-per-px 0.2 --scores scores.csv
-  python -m backend calibrate Master1 Pattern --ok held-out/ --mm-per-px 0.2 --target-false-reject-rate 0.02
+  %(prog)s Master1 Pattern --ok held-out/ --mm-per-px 0.2
+  %(prog)s Master1 Pattern --ok held-out/ --ng bad/ --mm-per-px 0.2 --scores scores.csv
+  %(prog)s Master1 Pattern --ok held-out/ --mm-per-px 0.2 --target-false-reject-rate 0.02
 """
 
 

@@ -39,7 +39,7 @@ Replaces the memory bank of the ROI and prints what was built. One broken image 
 model as it was. Stopped or killed, it goes on where it was when the same command is given again."""
 _EPILOG = """\
 example:
-  python -m backend fit Master1 Pattern good/ --mm-per-px 0.2
+  %(prog)s Master1 Pattern good/ --mm-per-px 0.2
 """
 
 

@@ -39,9 +39,9 @@ Every image gives one record: score, threshold, decision, regions, milliseconds,
 {RECORDS}"""
 _EPILOG = """\
 examples:
-  python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2
-  python -m backend infer Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
-  python -m backend infer Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
+  %(prog)s Master1 Pattern parts/ --mm-per-px 0.2
+  %(prog)s Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
+  %(prog)s Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
 """
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m backend COMMAND``; see `_parser`."""
+"""The command line: ``roi-anomaly COMMAND``, or ``python -m backend COMMAND``; see `_parser`."""
 
 import argparse
 import contextlib
@@ -17,11 +17,12 @@ from backend.commands.migrate import command as migrate
 from backend.common.config import load_settings
 from backend.common.errors import BackendError, InvalidRequest
 from backend.common.logs import configure_logging, tell_misspelt_settings
+from backend.common.program import PROGRAM
 
 _ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
 _ABOUT_EPILOG = """\
 Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); backend/README_backend.md lists them all.
-`python -m backend COMMAND --help` describes a command.
+`%(prog)s COMMAND --help` describes a command.
 """
 _COMMANDS = (serve, fit, calibrate, infer, evaluate, versions, migrate)
 
@@ -71,7 +72,7 @@ def _sigterm_stops() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m backend",
+        prog=PROGRAM,
         description=_ABOUT,
         epilog=_ABOUT_EPILOG,
         formatter_class=HelpFormatter,

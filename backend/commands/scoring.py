@@ -18,6 +18,7 @@ from backend.commands.image_files import image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
+from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
@@ -55,7 +56,7 @@ class Scorer:
         if fitted is None:
             raise InvalidRequest(
                 f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}: "
-                "run `python -m backend fit` first, with images of good parts"
+                f"run `{PROGRAM} fit` first, with images of good parts"
             )
         calibration = fitted.calibration if self.scoring.percentile is None else None
         percentile, area_mm2_thr = self.scoring.percentile, None

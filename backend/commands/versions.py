@@ -21,8 +21,8 @@ Serves an earlier model again, with the calibration that it had, and prints what
 kept as the newest version, so that the same command without --version goes forward again."""
 _ROLLBACK_EPILOG = """\
 examples:
-  python -m backend rollback Master1 Pattern
-  python -m backend rollback Master1 Pattern --version 3
+  %(prog)s Master1 Pattern
+  %(prog)s Master1 Pattern --version 3
 """
 
 

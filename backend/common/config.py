@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
     log_format: Literal["console", "json"] = Field("console", description="one line per event, for people or machines")
     trace: bool = Field(True, description="fill `trace` in error replies; turn off for shared deployments")
-    host: str = Field("127.0.0.1", description="address that `python -m backend serve` binds")
-    port: int = Field(8000, ge=0, le=65535, description="port that `python -m backend serve` binds")
+    host: str = Field("127.0.0.1", description="address that `roi-anomaly serve` binds")
+    port: int = Field(8000, ge=0, le=65535, description="port that `roi-anomaly serve` binds")
 
     @field_validator("log_level", "log_format", "device", "runtime", "precision", mode="before")
     @classmethod

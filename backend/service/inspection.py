@@ -12,6 +12,7 @@ from backend.bit_depth import BitDepth, decode
 from backend.calib import Calibration
 from backend.common.config import Settings
 from backend.common.errors import DamagedMemory, IncompatibleMemory, MemoryNotFound
+from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import stage
 from backend.disk.datasets import DatasetStore
@@ -78,7 +79,7 @@ class InspectionService:
         """
         features, reason = open_features(settings)
         if has_older_images(settings.models_dir):
-            log.info("older_images.found", hint="python -m backend migrate MODELS_DIR copies those that are not yet")
+            log.info("older_images.found", hint=f"{PROGRAM} migrate MODELS_DIR copies those that are not yet")
         store = ModelStore(settings.models_dir, settings.keep_versions, settings.blur_sigma)
         service = cls(settings, features, store, reason)
         service.runs.running()  # clears what a killed process left, where nobody asks for runs

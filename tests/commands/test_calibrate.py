@@ -1,4 +1,4 @@
-"""`python -m backend calibrate`, on the extractor that the commands' tests share."""
+"""`roi-anomaly calibrate`, on the extractor that the commands' tests share."""
 
 import json
 from pathlib import Path

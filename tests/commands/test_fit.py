@@ -1,4 +1,4 @@
-"""`python -m backend fit`, on the extractor that the commands' tests share."""
+"""`roi-anomaly fit`, on the extractor that the commands' tests share."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`python -m backend infer`, on the extractor that the commands' tests share."""
+"""`roi-anomaly infer`, on the extractor that the commands' tests share."""
 
 import base64
 import csv
@@ -132,7 +132,7 @@ class TestInfer:
             ("blur", "blur_sigma 1.0 instead of 2.0"),
             ("mm_per_px", "mm_per_px 0.2 instead of 0.3"),
             ("shape", "shape none instead of"),
-            ("roi", "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models: run `python -m backend fit`"),
+            ("roi", "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models: run `roi-anomaly fit`"),
             ("image", "parts/a/1.png has changed since its record"),
         ],
     )

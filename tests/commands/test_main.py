@@ -7,6 +7,6 @@ import pytest
 def test_help_describes_every_command(run, command):
     status, out, _ = run(*command, "--help")
     assert status == 0
-    assert f"usage: python -m backend {' '.join(command)}".rstrip() in out
+    assert f"usage: roi-anomaly {' '.join(command)}".rstrip() in out
     if command and command[0] in ("fit", "calibrate", "infer"):
-        assert f"python -m backend {command[0]} Master1 Pattern" in out, "an example"
+        assert f"roi-anomaly {command[0]} Master1 Pattern" in out, "an example"

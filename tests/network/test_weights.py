@@ -233,7 +233,7 @@ def hub_on_this_machine(content):
 
 
 def weights_command(tmp_path, **environment):
-    """`python -m backend weights`, as a start on a fresh machine runs it."""
+    """`roi-anomaly weights`, as a start on a fresh machine runs it."""
     clean = {name: value for name, value in os.environ.items() if name != "WEIGHTS" and not name.startswith("HF_")}
     clean |= {"WEIGHTS_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub"), **environment}
     return subprocess.run(

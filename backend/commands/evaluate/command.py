@@ -31,9 +31,9 @@ images alone. Prints a table, and writes report.html, which opens offline, and r
 touched."""
 _EPILOG = """\
 examples:
-  python -m backend evaluate hazelnut/
-  python -m backend evaluate mvtec/ --shots 1,2,4,8,16 --seeds 3 --out results/
-  python -m backend evaluate --good lot7/ --bad scratched/ bent/ --masks drawn/
+  %(prog)s hazelnut/
+  %(prog)s mvtec/ --shots 1,2,4,8,16 --seeds 3 --out results/
+  %(prog)s --good lot7/ --bad scratched/ bent/ --masks drawn/
 """
 
 

@@ -17,8 +17,8 @@ the command leaves what is done and goes on where it stopped.
 Prints a report: what was found, and what was done. The exit status is 1 if anything failed."""
 _EPILOG = """\
 examples:
-  python -m backend migrate old-models/ --dry-run
-  python -m backend migrate old-models/
+  %(prog)s old-models/ --dry-run
+  %(prog)s old-models/
 """
 
 

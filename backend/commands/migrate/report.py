@@ -8,11 +8,10 @@ from typing import Literal
 
 from backend.commands.console import count
 from backend.commands.migrate.older import Found
+from backend.common.program import PROGRAM
 
 _HEADER = ("what", "layout", "recipe", "role", "roi", "found", "result")
-_HINT = (
-    "Calibrate refitted ROIs next: POST /calibrate_dataset, or `python -m backend calibrate` with images of good parts."
-)
+_HINT = f"Calibrate refitted ROIs next: POST /calibrate_dataset, or `{PROGRAM} calibrate` with images of good parts."
 
 Kind = Literal["recipe", "data set", "model", "calibration"]
 _KINDS: tuple[Kind, ...] = ("recipe", "data set", "model", "calibration")

@@ -1,4 +1,4 @@
-"""`python -m backend evaluate`: what it writes and prints, and how it ends where it cannot."""
+"""`roi-anomaly evaluate`: what it writes and prints, and how it ends where it cannot."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`python -m backend migrate` on folders as older backends left them, with real images and the tests' own extractor."""
+"""`roi-anomaly migrate` on folders as older backends left them, with real images and the tests' own extractor."""
 
 import base64
 import hashlib
