@@ -3,11 +3,13 @@
 import itertools
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import uvicorn
 
+from backend.commands.main import _parser
 from backend.commands.records import Conditions, Record, RecordFile
 from backend.common.config import Settings
 
@@ -109,3 +111,37 @@ def test_curl_examples_are_the_same_on_every_page() -> None:
     explained = "".join(page.read_text(encoding="utf-8") for page in pages)
     assert {line for line in examples if line not in explained} == set()
     assert set().union(*map(_curl_examples, pages)) - examples == set()
+
+
+_ACTIVATE = ". .venv/bin/activate"
+_COMMAND = re.compile(r"roi-anomaly (?:serve|weights|fit|calibrate|infer|evaluate|versions|rollback|migrate)\b")
+_OF_THE_ENVIRONMENT = re.compile(rf"(?<![/ ])(?:{_COMMAND.pattern}|python -m (?:benchmarks|demo|harness|soak)\b)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_with_commands_says_how_a_terminal_finds_them(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    to_copy = re.search(rf"^{_OF_THE_ENVIRONMENT.pattern}", text, re.MULTILINE)
+    if to_copy is not None:
+        assert 0 <= text.find(_ACTIVATE) < to_copy.start(), "before the first that is copied"
+    elif _OF_THE_ENVIRONMENT.search(text) is not None:
+        assert _ACTIVATE in text or "command_line.md#command-line" in text
+
+
+def test_the_other_way_to_start_commands_is_named_once() -> None:
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "CHANGELOG.md"}
+    named = {name: text.count("python -m backend") for name, text in texts.items() if "python -m backend" in text}
+    assert named == {"command_line.md": 1}
+
+
+def _command_lines() -> list[str]:
+    blocks = (re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S) for page in PAGES)
+    lines = re.sub(r" *\\\n *", " ", "".join(itertools.chain.from_iterable(blocks))).splitlines()
+    return [line[match.start() :] for line in lines if (match := _COMMAND.search(line)) and "…" not in line]
+
+
+def test_every_command_line_of_the_pages_is_one_that_the_parser_takes() -> None:
+    lines = _command_lines()
+    assert {shlex.split(line)[1] for line in lines} >= {"fit", "calibrate", "infer", "evaluate", "migrate"}
+    for line in lines:
+        _parser().parse_args(shlex.split(line, comments=True)[1:])
