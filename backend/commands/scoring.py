@@ -54,8 +54,9 @@ class Scorer:
         settings = self.service.settings
         fitted = self.service.store.load(self.key)
         if fitted is None:
+            below = "" if settings.models_dir.is_absolute() else f", below {Path.cwd()}"
             raise InvalidRequest(
-                f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}: "
+                f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}{below}: "
                 f"run `{PROGRAM} fit` first, with images of good parts"
             )
         calibration = fitted.calibration if self.scoring.percentile is None else None
