@@ -97,6 +97,7 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, keys: ApiKeys) -> list
                 allow_origins=settings.cors_origins,
                 allow_methods=["*"],
                 allow_headers=["*"],
+                allow_private_network=True,
                 expose_headers=["X-Request-Id", "Retry-After"],
             )
         )

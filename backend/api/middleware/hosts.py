@@ -10,9 +10,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.common.error_text import error_reply
 
+_REFUSAL_LEAVES_OUT = ("content-", "access-control-allow-private-network")
+
 
 class Cors(CORSMiddleware):
-    """Starlette's, with refusals in the contract's shape."""
+    """Starlette's, with refusals in the contract's shape, for services in private networks, too.
+
+    Browsers ask with ``Access-Control-Request-Private-Network`` before a public page calls a private address. Its
+    successor, Local Network Access, asks the user and has no header.
+    """
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer a browser's question whether it may call."""
@@ -20,7 +26,7 @@ class Cors(CORSMiddleware):
         if response.status_code < 400:
             return response
         error = f"{bytes(response.body).decode()}; CORS_ORIGINS lists the origins that may call"
-        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        headers = {name: value for name, value in response.headers.items() if not name.startswith(_REFUSAL_LEAVES_OUT)}
         return JSONResponse(error_reply(error, None, with_trace=False), response.status_code, headers)
 
 
