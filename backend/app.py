@@ -66,7 +66,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         version=__version__,
         summary="PatchCore on a frozen DINOv2 ViT-S/14: fit on good images, calibrate, infer.",
         description="Images are canonical ROIs, already cropped and rotated; the service never changes their geometry. "
-        'Every error is `{"error", "trace"}`: also 404 at unknown paths and 405 for wrong methods.',
+        'Every error is `{"error", "trace", "code"}`: also 404 at unknown paths and 405 for wrong methods.',
         lifespan=lifespan,
         redirect_slashes=False,
         middleware=_middleware(settings, lifecycle, keys),

@@ -16,7 +16,7 @@ import structlog
 
 from backend.calib import Calibration
 from backend.common.config import KEEP_VERSIONS
-from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest, StorageError
+from backend.common.errors import IncompatibleMemory, InvalidRequest, StaleModel, StorageError
 from backend.common.files import write_atomic
 from backend.common.roi_key import RoiKey
 from backend.disk import history, versions
@@ -167,7 +167,7 @@ class ModelStore:
 
         Raises:
             InvalidRequest: as `check_savable`.
-            Conflict: the ROI has another model than `instead_of` by now; nothing was written.
+            StaleModel: the ROI has another model than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
         files = current_files(self._root, key)
@@ -183,7 +183,7 @@ class ModelStore:
                     instead_of.memory_id,
                     instead_of.metadata,
                 ):
-                    raise Conflict(f"{key} was fitted anew meanwhile; nothing was stored: append again")
+                    raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: append again")
             if isinstance(memory.index, FaissIndex):
                 try:
                     write_atomic({index: memory.index.serialized(), files.memory: content})
@@ -229,7 +229,7 @@ class ModelStore:
         Raises:
             InvalidRequest: as `check_savable`.
             IncompatibleMemory: as `load`.
-            Conflict: the ROI has another memory bank than the scores of the calibration came from; nothing was written.
+            StaleModel: the ROI has another memory bank than the calibration was made for; nothing was written.
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
@@ -239,7 +239,7 @@ class ModelStore:
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
             if (found[1].memory_id if found else None) != calibration.memory_id:
-                raise Conflict(
+                raise StaleModel(
                     f"{key} was fitted anew since it was scored; nothing was stored: score and calibrate again"
                 )
             write_atomic({files.calibration: content})

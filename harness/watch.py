@@ -15,7 +15,7 @@ from harness.server import Server
 
 # A run needs the network to answer, and not to see anything: one patch per image.
 ENVIRONMENT = {"INPUT_SIZE": "14", "DEVICE": "cpu", "CORS_ORIGINS": "", "TRACE": "true"}
-CONTRACT = frozenset({"error", "trace"})
+CONTRACT = frozenset({"error", "trace", "code"})
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Watch:
 
 
 def is_an_error_of_the_contract(content: bytes) -> bool:
-    """Whether this is ``{"error": …, "trace": …}`` and no more."""
+    """Whether this is ``{"error": …, "trace": …, "code": …}`` and no more."""
     try:
         body = json.loads(content)
     except ValueError:

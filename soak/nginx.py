@@ -113,7 +113,7 @@ def nginx(folder: Path, site: str, port: int) -> Iterator[None]:
 def error_of(status: int, content: bytes) -> str:
     """The error of a reply in the contract's shape."""
     reply = json.loads(content)
-    prove(reply.keys() == {"error", "trace"}, f"{status} has the shape of every error", reply)
+    prove(reply.keys() == {"error", "trace", "code"}, f"{status} has the shape of every error", reply)
     return str(reply["error"])
 
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.api.security_headers import OF_REPLIES
 from backend.common.error_text import error_reply
+from backend.common.errors import CODE_OF_STATUS, ErrorCode
 from backend.common.machine import raise_open_files
 
 SLOWEST_BYTES_PER_S = 1024
@@ -237,7 +238,8 @@ def _refusal(status: HTTPStatus, error: str, request_id: str) -> JSONResponse:
     headers = {"X-Request-Id": request_id, "Connection": "close"}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = f"{_RETRY_AFTER_S}"
-    refusal = JSONResponse(error_reply(error, None, with_trace=False), status, headers)
+    code: ErrorCode = "busy" if status == HTTPStatus.SERVICE_UNAVAILABLE else CODE_OF_STATUS[status]
+    refusal = JSONResponse(error_reply(error, None, code=code, with_trace=False), status, headers)
     refusal.raw_headers.extend(OF_REPLIES)
     return refusal
 

@@ -1,4 +1,4 @@
-"""Exceptions → ``{"error", "trace"}``, in the words of the HTTP contract."""
+"""Exceptions → ``{"error", "trace", "code"}``, in the words of the HTTP contract."""
 
 from typing import Any
 
@@ -14,7 +14,15 @@ from backend.api.paths import route_path
 from backend.api.schemas.common import UNKNOWN_MEMBERS
 from backend.common.config import Settings
 from backend.common.error_text import error_reply, problems_in_words
-from backend.common.errors import BackendError, Busy, InvalidRequest, NotReady
+from backend.common.errors import (
+    CODE_OF_STATUS,
+    BackendError,
+    Busy,
+    ErrorCode,
+    InvalidRequest,
+    MalformedRequest,
+    NotReady,
+)
 from backend.common.telemetry import annotate
 
 _FORM = "send multipart/form-data with role_id, roi_id"
@@ -37,22 +45,26 @@ log: Any = structlog.get_logger(__name__)
 def install(app: FastAPI, settings: Settings) -> None:
     """Let an application answer every error in the shape of the contract."""
 
-    def reply(status: int, error: str, exc: Exception, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse(error_reply(error, exc, with_trace=settings.trace), status_code=status, headers=headers)
+    def reply(
+        status: int, error: str, code: ErrorCode, exc: Exception, headers: dict[str, str] | None = None
+    ) -> JSONResponse:
+        content = error_reply(error, exc, code=code, with_trace=settings.trace)
+        return JSONResponse(content, status_code=status, headers=headers)
 
     @app.exception_handler(BackendError)
-    async def backend_error(_request: Request, exc: BackendError) -> JSONResponse:
+    async def backend_error(request: Request, exc: BackendError) -> JSONResponse:
         headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady) else None
         if exc.status >= 500 and headers is None:
-            log.error("failed", **error_reply(str(exc), exc, with_trace=True))
-        annotate(error=str(exc))
-        return reply(exc.status, str(exc), exc, headers)
+            log.error("failed", **error_reply(str(exc), exc, code=exc.code, with_trace=True))
+        error = f"{exc}; {_how_to_send(request)}" if isinstance(exc, MalformedRequest) else str(exc)
+        annotate(error=error)
+        return reply(exc.status, error, exc.code, exc, headers)
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_request: Request, exc: RequestValidationError) -> JSONResponse:
         error = _describe_body(exc.errors())
         annotate(error=error)
-        return reply(InvalidRequest.status, error, InvalidRequest(error))
+        return reply(InvalidRequest.status, error, InvalidRequest.code, InvalidRequest(error))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> Response:
@@ -65,12 +77,16 @@ def install(app: FastAPI, settings: Settings) -> None:
         if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
             return Response(status_code=204, headers=headers)
         error = {
-            400: f"{exc.detail.rstrip('.')}; {_HOW_TO_SEND.get(path, 'see /docs')}",
+            400: f"{exc.detail.rstrip('.')}; {_how_to_send(request)}",
             404: f"unknown path {path}; see /docs",
             405: f"{request.method} is not served at {path}; see /docs",
         }.get(exc.status_code, exc.detail)
         annotate(error=error)
-        return reply(exc.status_code, error, exc, headers)
+        return reply(exc.status_code, error, CODE_OF_STATUS.get(exc.status_code, "internal_error"), exc, headers)
+
+
+def _how_to_send(request: Request) -> str:
+    return _HOW_TO_SEND.get(route_path(request.scope), "see /docs")
 
 
 def _methods_at(request: Request, refusal: HTTPException) -> list[str]:

@@ -5,7 +5,8 @@ from typing import Any
 from backend.api.paths import OPEN_PATHS
 from backend.api.schemas.common import ErrorReply
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE
-from backend.common.errors import Busy, MemoryNotFound, TooManyRequests
+from backend.common import errors
+from backend.common.errors import CODE_OF_STATUS, Busy, ErrorCode, MemoryNotFound, TooManyRequests
 from backend.common.image_headers import ACCEPTED
 
 _ROI = "role 'Master1', roi 'Pattern'"
@@ -27,7 +28,7 @@ _BODY: Example = (
     "the request is larger than 2147483648 bytes; send fewer images, or raise MAX_REQUEST_MB",
 )
 _BODY_OF_JSON: Example = (
-    "HTTPException",
+    "MalformedRequest",
     "the request is larger than 1048576 bytes; send less, and images as multipart/form-data",
 )
 _BODY_OF_SCORES: Example = (
@@ -41,11 +42,11 @@ _SLOW: Example = (
     "the body is too slow: 65536 bytes came in 30 s (BODY_TIMEOUT_S) and a second for every 1024; send it faster",
 )
 _CUT: Example = (
-    "HTTPException",
+    "MalformedRequest",
     "The upload is incomplete: its closing boundary is missing; send multipart/form-data with …",
 )
 _JSON: Example = (
-    "HTTPException",
+    "MalformedRequest",
     "There was an error parsing the body; send a JSON object in UTF-8, not compressed, …",
 )
 _SCORES: Example = ("InvalidRequest", "ok_scores: List should have at least 1 item after validation, not 0")
@@ -61,7 +62,7 @@ _NOT_UNIT: Example = (
 )
 _LAST: Example = ("ReservedRecipe", "recipe 'last' is reserved: save the layout under a name of its own")
 _LOCKED: Example = (
-    "Conflict",
+    "ScaleLocked",
     "mm_per_px is 0.3, but recipe 'line 1' is locked to mm_per_px 0.2, which its first fit or upload decided: send "
     "that, or use another recipe",
 )
@@ -74,7 +75,7 @@ _MANY: Example = (
     "2 ok images of role 'Master1', roi 'Pattern' were uploaded as 'part7.png': name one of …",
 )
 _ANEW: Example = (
-    "Conflict",
+    "StaleModel",
     f"{_ROI} was fitted anew since it was scored; nothing was stored: score and calibrate again",
 )
 _NO_VERSION: Example = ("VersionNotFound", f"{_ROI} has no version 7; there are 1, 2, 3")
@@ -94,7 +95,7 @@ _OTHER_EXTRACTOR: Example = (
     "was changed: roll back to another version, or refit",
 )
 _OTHER_SCALE: Example = (
-    "Conflict",
+    "ScaleLocked",
     f"version 3 of {_ROI}, recipe 'line 1' was fitted at mm_per_px 0.3, and its recipe is locked to 0.2; nothing was "
     "changed: roll back to another version, or refit",
 )
@@ -120,11 +121,20 @@ _UNEXPECTED: Example = (
 )
 
 
-def _error(description: str, *errors: Example) -> dict[str, Any]:
+def _code(kind: str, error: str) -> ErrorCode:
+    refused_by_http = {_SLOW: CODE_OF_STATUS[408]} | dict.fromkeys(
+        (_BODY, _BODY_OF_JSON, _BODY_OF_SCORES), CODE_OF_STATUS[413]
+    )
+    own: type[errors.BackendError] = getattr(errors, kind, errors.BackendError)
+    return refused_by_http.get((kind, error), own.code)
+
+
+def _error(description: str, *told: Example) -> dict[str, Any]:
     examples: dict[str, Any] = {}
-    for kind, error in errors:
+    for kind, error in told:
         trace = f'  File "backend/service/judge.py", line 123, in infer\n    …\n{kind}: {error}\n'
-        examples[f"{len(examples) + 1}: {kind}"] = {"value": {"error": error, "trace": trace}}
+        value = {"error": error, "trace": trace, "code": _code(kind, error)}
+        examples[f"{len(examples) + 1}: {kind}"] = {"value": value}
     return {"model": ErrorReply, "description": description, "content": {"application/json": {"examples": examples}}}
 
 

@@ -12,13 +12,12 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from backend.api.middleware.bodies import MostBytes, keeping_request
 from backend.common.config import Settings
 from backend.common.error_text import problems_in_words
-from backend.common.errors import InvalidRequest, TooLarge, UnsupportedImage
+from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage
 from backend.common.image_headers import ACCEPTED
 from backend.utils import NamedImage
 
@@ -40,8 +39,8 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     """The request's form, read to its end before anything waits for it.
 
     Raises:
-        HTTPException: it is malformed, has too many parts, or its end is missing: the parser drops an unfinished part
-            without a word.
+        MalformedRequest: it is malformed, has too many parts, or its end is missing: the parser drops an unfinished
+            part without a word.
         TooLarge: a file is larger than allowed; nothing after that is read.
         StorageError: there is no room for it in the folder for temporary files.
     """
@@ -53,7 +52,7 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
         return
     # Python's decoders of names like "idna", "punycode" or "undefined" raise what no caller expects, or take minutes.
     if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
-        raise HTTPException(400, "The charset of the form is not UTF-8")
+        raise MalformedRequest("The charset of the form is not UTF-8")
     settings: Settings = request.app.state.settings
     request.state.most_bytes = MostBytes(
         int(settings.max_request_mb * 2**20), "send fewer images, or raise MAX_REQUEST_MB"
@@ -63,10 +62,10 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
         with keeping_request():
             form = await _FormParser(request, max_files, max_fields, max_file_bytes).parse()
     except MultiPartException as exc:
-        raise HTTPException(400, exc.message) from exc
+        raise MalformedRequest(exc.message.rstrip(".")) from exc
     try:
         if b"--%b--" % options[b"boundary"] not in request.state.body_end:
-            raise HTTPException(400, "The upload is incomplete: its closing boundary is missing")
+            raise MalformedRequest("The upload is incomplete: its closing boundary is missing")
         yield form
     finally:
         await form.close()

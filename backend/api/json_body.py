@@ -7,11 +7,10 @@ from typing import TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
 
 from backend.api.middleware.bodies import MostBytes, keeping_request
 from backend.common.config import Settings
-from backend.common.errors import TooLarge
+from backend.common.errors import MalformedRequest, TooLarge
 
 SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
@@ -30,7 +29,8 @@ async def read_json(request: Request, model: type[Fields]) -> Fields:
     """A body of JSON that may be large: its bytes wait in a file, and one body at a time is parsed.
 
     Raises:
-        HTTPException: it is larger than ``MAX_JSON_MB``, too deep, or not UTF-8.
+        HTTPException: it is larger than ``MAX_JSON_MB``.
+        MalformedRequest: it is too deep, or not UTF-8.
         TooLarge: it holds too many values; nothing after that is read.
         RequestValidationError: it is no JSON, or not as the model says.
         StorageError: there is no room for it in the folder for temporary files.
@@ -53,7 +53,7 @@ async def read_json(request: Request, model: type[Fields]) -> Fields:
 
 
 def _parse_json(content: bytes, model: type[Fields]) -> Fields:
-    cannot_be_parsed = HTTPException(400, "There was an error parsing the body")
+    cannot_be_parsed = MalformedRequest("There was an error parsing the body")
     try:
         return model.model_validate_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:

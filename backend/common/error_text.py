@@ -1,10 +1,12 @@
-"""What is said about an error: its one translation into ``{"error", "trace"}``, without absolute paths."""
+"""What is said about an error: its one translation into ``{"error", "trace", "code"}``, without absolute paths."""
 
 import re
 import traceback
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any
+
+from backend.common.errors import ErrorCode
 
 _PROJECT_ROOT = PurePath(__file__).parents[2]
 # A GUI generation in the field takes a /fit_ok error whose body contains one of these for success.
@@ -28,20 +30,21 @@ _HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
 _MAX_PROBLEMS = 10
 
 
-def error_reply(error: str, exc: BaseException | None, *, with_trace: bool) -> dict[str, str]:
+def error_reply(error: str, exc: BaseException | None, *, code: ErrorCode, with_trace: bool) -> dict[str, str]:
     """The body of every error reply.
 
     Args:
         error: what went wrong and what to do about it, in words of ours and the client's own paths and ids.
         exc: the exception behind it; its frames become the trace.
+        code: the same for programs.
         with_trace: ``False`` leaves the trace empty (shared deployments).
 
     Returns:
-        ``{"error": str, "trace": str}``, messages without their middle where they are long, the trace without absolute
-        paths; neither holds a phrase that clients misread.
+        ``{"error": str, "trace": str, "code": str}``, messages without their middle where they are long, the trace
+        without absolute paths; neither holds a phrase that clients misread.
     """
     trace = format_trace(exc) if with_trace and exc is not None else ""
-    return {"error": _defuse(_shorten(error)), "trace": _defuse(trace)}
+    return {"error": _defuse(_shorten(error)), "trace": _defuse(trace), "code": code}
 
 
 def format_trace(exc: BaseException) -> str:

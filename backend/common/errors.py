@@ -2,38 +2,88 @@
 
 ::
 
-    BackendError                    500  anything below; never raised itself
-    ├── ConfigError                      a setting that cannot be used: the start stops
-    │   └── WeightsError                 no verified weights: the start stops
-    ├── InvalidRequest              422  a missing, malformed or out-of-range field
-    │   ├── InvalidShape            422  a ROI shape that is malformed or selects no pixel
-    │   └── ReservedRecipe          400  a recipe that no client may name
-    ├── InvalidImage                400  empty, truncated or damaged image bytes
-    │   └── UnsupportedImage        415  not one of the accepted image formats
-    ├── Unauthorized                401  no API key, or one that is not known
-    ├── Forbidden                   403  the API key may not do that
-    ├── TooManyRequests             429  the client sends more than its share: retry
-    ├── TooLarge                    413  a file, request or image beyond its limit
-    ├── MemoryNotFound              400  the ROI was never fitted
-    ├── SampleNotFound              404  no such image is stored
-    ├── VersionNotFound             404  no such earlier model is kept
-    ├── Conflict                    409  what is asked for contradicts what is stored
-    ├── IncompatibleMemory          409  the memory bank holds features of another kind: refit
-    ├── NonFiniteEmbeddings         500  the network overflowed
-    ├── Busy                        503  the compute queue is full: retry
-    ├── NotReady                    503  the service is starting, could not load, or is about to stop
-    └── StorageError                500  files cannot be read or written, or stored ones are damaged
-        ├── DamagedMemory           500  the stored memory bank is damaged: refit
-        └── DamagedCalibration      500  the stored calibration is damaged: calibrate again
+    BackendError                    500  internal_error          anything below; never raised itself
+    ├── ConfigError                      internal_error          a setting that cannot be used: the start stops
+    │   └── WeightsError                 internal_error          no verified weights: the start stops
+    ├── InvalidRequest              422  invalid_request         a missing, malformed or out-of-range field
+    │   ├── InvalidShape            422  invalid_shape           a ROI shape that is malformed or selects no pixel
+    │   └── ReservedRecipe          400  reserved_recipe         a recipe that no client may name
+    ├── MalformedRequest            400  malformed_request       a form or JSON that cannot be read
+    ├── InvalidImage                400  bad_image               empty, truncated or damaged image bytes
+    │   └── UnsupportedImage        415  unsupported_image       not one of the accepted image formats
+    ├── Unauthorized                401  unauthorized            no API key, or one that is not known
+    ├── Forbidden                   403  forbidden               the API key may not do that
+    ├── TooManyRequests             429  too_many_requests       the client sends more than its share: retry
+    ├── TooLarge                    413  too_large               a file, request or image beyond its limit
+    ├── MemoryNotFound              400  not_fitted              the ROI was never fitted
+    ├── SampleNotFound              404  image_not_found         no such image is stored
+    ├── VersionNotFound             404  version_not_found       no such earlier model is kept
+    ├── Conflict                    409  conflict                what is asked for contradicts what is stored
+    │   ├── ScaleLocked             409  scale_locked            another mm_per_px than the recipe is locked to
+    │   └── StaleModel              409  stale_model             the model was replaced meanwhile: do it again
+    ├── IncompatibleMemory          409  refit_needed            the memory bank holds features of another kind
+    ├── NonFiniteEmbeddings         500  network_overflow        the network overflowed
+    ├── Busy                        503  busy                    the compute queue is full: retry
+    ├── NotReady                    503  not_ready               the service is starting, could not load, or will stop
+    └── StorageError                500  storage_failed          files cannot be read or written
+        ├── DamagedMemory           500  damaged_memory          the stored memory bank is damaged: refit
+        └── DamagedCalibration      500  damaged_calibration     the stored calibration is damaged: calibrate again
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+ErrorCode = Literal[
+    "bad_image",
+    "busy",
+    "conflict",
+    "damaged_calibration",
+    "damaged_memory",
+    "forbidden",
+    "image_not_found",
+    "internal_error",
+    "invalid_request",
+    "invalid_shape",
+    "malformed_request",
+    "method_not_allowed",
+    "network_overflow",
+    "not_fitted",
+    "not_found",
+    "not_ready",
+    "origin_not_allowed",
+    "refit_needed",
+    "reserved_recipe",
+    "scale_locked",
+    "stale_model",
+    "storage_failed",
+    "too_large",
+    "too_many_requests",
+    "too_slow",
+    "unauthorized",
+    "unsupported_image",
+    "unsupported_media_type",
+    "version_not_found",
+    "wrong_host",
+]
+"""What every error reply carries for programs. None is ever renamed or reused; docs/api.md says what each means."""
+
+CODE_OF_STATUS: dict[int, ErrorCode] = {
+    400: "malformed_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "unsupported_media_type",
+    431: "too_large",
+    503: "not_ready",
+}
+"""Of refusals that are no `BackendError`: those of HTTP itself."""
 
 
 class BackendError(Exception):
     """Base of the tree. ``str(error)`` is a sentence that tells the user what to do."""
 
     status: ClassVar[int] = 500
+    code: ClassVar[ErrorCode] = "internal_error"
 
 
 class ConfigError(BackendError):
@@ -48,46 +98,62 @@ class InvalidRequest(BackendError):
     """A request field is missing, malformed or out of range."""
 
     status = 422
+    code: ClassVar[ErrorCode] = "invalid_request"
 
 
 class InvalidShape(InvalidRequest):
     """The ROI shape is malformed or selects no pixel of the image."""
+
+    code = "invalid_shape"
 
 
 class ReservedRecipe(InvalidRequest):
     """A recipe that no client may name."""
 
     status = 400
+    code = "reserved_recipe"
+
+
+class MalformedRequest(BackendError):
+    """A form or a JSON cannot be read."""
+
+    status = 400
+    code = "malformed_request"
 
 
 class InvalidImage(BackendError):
     """The bytes are empty, truncated or damaged."""
 
     status = 400
+    code: ClassVar[ErrorCode] = "bad_image"
 
 
 class UnsupportedImage(InvalidImage):
     """The bytes are not one of the accepted image formats."""
 
     status = 415
+    code = "unsupported_image"
 
 
 class Unauthorized(BackendError):
     """The service has API keys, and the request carries none of them."""
 
     status = 401
+    code = "unauthorized"
 
 
 class Forbidden(BackendError):
     """The request's API key may not do that."""
 
     status = 403
+    code = "forbidden"
 
 
 class TooManyRequests(BackendError):
     """The client sends more requests than its share."""
 
     status = 429
+    code = "too_many_requests"
 
     def __init__(self, per_s: float, retry_after_s: int) -> None:
         super().__init__(
@@ -100,18 +166,19 @@ class TooLarge(BackendError):
     """A file, a request or an image is beyond its configured limit."""
 
     status = 413
+    code = "too_large"
 
 
 class MemoryNotFound(BackendError):
     """No memory bank is stored for the ROI."""
 
     status = 400
+    code = "not_fitted"
 
     def __init__(self, roi: str) -> None:
         # GUI generations in the field search for these phrases, in both languages.
         super().__init__(
-            f"memory not found for {roi}: run /fit_ok first with images of good parts "
-            "(Memoria no encontrada: ejecute /fit_ok primero)"
+            f"memory not found for {roi}: run /fit_ok first with images of good parts (Memoria no encontrada)"
         )
 
 
@@ -119,34 +186,53 @@ class SampleNotFound(BackendError):
     """No such image is stored for the ROI."""
 
     status = 404
+    code = "image_not_found"
 
 
 class VersionNotFound(BackendError):
     """No such earlier model of the ROI is kept."""
 
     status = 404
+    code = "version_not_found"
 
 
 class Conflict(BackendError):
     """What is asked for contradicts what is stored."""
 
     status = 409
+    code: ClassVar[ErrorCode] = "conflict"
+
+
+class ScaleLocked(Conflict):
+    """Another mm_per_px than the recipe is locked to."""
+
+    code = "scale_locked"
+
+
+class StaleModel(Conflict):
+    """The model was replaced since the request's numbers were made, or while it was worked on."""
+
+    code = "stale_model"
 
 
 class IncompatibleMemory(BackendError):
     """The stored memory bank was built from features that the running extractor does not produce."""
 
     status = 409
+    code = "refit_needed"
 
 
 class NonFiniteEmbeddings(BackendError):
     """The network gave NaN or infinity, which nothing can be compared with."""
+
+    code = "network_overflow"
 
 
 class Busy(BackendError):
     """More requests wait for the network than the queue admits."""
 
     status = 503
+    code = "busy"
 
     def __init__(self, queued: str, retry_after_s: int) -> None:
         super().__init__(f"the service is busy: {queued} are already queued; retry in {retry_after_s} s")
@@ -157,6 +243,7 @@ class NotReady(BackendError):
     """The service is starting, could not load, or is about to stop."""
 
     status = 503
+    code = "not_ready"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -166,10 +253,16 @@ class NotReady(BackendError):
 class StorageError(BackendError):
     """Models or results cannot be read or written, or a stored file is damaged."""
 
+    code: ClassVar[ErrorCode] = "storage_failed"
+
 
 class DamagedMemory(StorageError):
     """The stored memory bank is damaged; a refit mends it."""
 
+    code = "damaged_memory"
+
 
 class DamagedCalibration(StorageError):
     """The stored calibration is damaged; another one mends it."""
+
+    code = "damaged_calibration"

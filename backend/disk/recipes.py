@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from backend.common.errors import Conflict, StorageError
+from backend.common.errors import ScaleLocked, StorageError
 from backend.common.files import MAX_JSON_FILE_BYTES, read_small, sync_folder, write_atomic
 from backend.common.roi_key import canonical_recipe
 from backend.disk.layout import recipe_folder
@@ -59,12 +59,12 @@ class RecipeStore:
         """Refuse a scale that is not the recipe's.
 
         Raises:
-            Conflict: the recipe is locked to another one.
+            ScaleLocked: the recipe is locked to another one.
             StorageError: as `mm_per_px`.
         """
         locked = self.mm_per_px(recipe_id)
         if locked is not None and not same_scale(locked, mm_per_px):
-            raise Conflict(
+            raise ScaleLocked(
                 f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g}, which its "
                 "first fit or upload decided: send that, or use another recipe"
             )
@@ -86,7 +86,7 @@ class RecipeStore:
 
         Raises:
             InvalidRequest: the file system takes the recipe for another; nothing was done.
-            Conflict: it is locked to another one; nothing was done.
+            ScaleLocked: it is locked to another one; nothing was done.
             StorageError: the settings cannot be read or written.
         """
         if recipe_id is None or mm_per_px is None:
@@ -118,7 +118,7 @@ class RecipeStore:
 
         Raises:
             InvalidRequest: the file system takes the recipe for another; nothing was done.
-            Conflict: it is locked to another scale; nothing was done.
+            ScaleLocked: it is locked to another scale; nothing was done.
             StorageError: the settings cannot be read or written.
         """
         folder = recipe_folder(self._root, recipe_id)

@@ -8,7 +8,16 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from backend.common.errors import Conflict, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
+from backend.common.errors import (
+    Conflict,
+    ErrorCode,
+    InvalidImage,
+    InvalidRequest,
+    InvalidShape,
+    ScaleLocked,
+    StorageError,
+    TooLarge,
+)
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate
@@ -40,12 +49,14 @@ class Judged(Generic[Result]):
         mm_per_px: millimetres per pixel that it was judged with; None if that is not known.
         result: None when it failed.
         error: why it failed.
+        code: the same for programs.
     """
 
     sample: Sample
     mm_per_px: float | None
     result: Result | None = None
     error: str | None = None
+    code: ErrorCode | None = None
 
 
 @dataclass(frozen=True)
@@ -271,12 +282,12 @@ def _judge_all(
                 if mm_per_px is None:
                     raise InvalidRequest(f"{sample.name}: no mm_per_px is known; send default_mm_per_px")
                 if locked is not None and not same_scale(locked, mm_per_px):
-                    raise Conflict(f"{sample.name}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
+                    raise ScaleLocked(f"{sample.name}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
                 result = judge(NamedImage(sample.name, sample.read), mm_per_px, _shape(metadata))
                 judged = Judged(sample, mm_per_px, result)
             except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:
                 run.n_errors += 1
-                judged = Judged(sample, mm_per_px, error=str(exc))
+                judged = Judged(sample, mm_per_px, error=str(exc), code=exc.code)
             on_judged(judged)
             run.report("score", number, len(samples))
     annotate(n_images=len(samples), n_errors=run.n_errors)

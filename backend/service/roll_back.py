@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from backend.common.errors import Conflict, IncompatibleMemory
+from backend.common.errors import IncompatibleMemory, ScaleLocked
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.fitted import FittedRoi
@@ -25,7 +25,7 @@ def roll_back(service: InspectionService, key: RoiKey, version: int | None = Non
     Raises:
         VersionNotFound, Conflict, InvalidRequest, StorageError: as `ModelStore.roll_back`.
         IncompatibleMemory: the version was built by another extractor; nothing was changed.
-        Conflict: it is of another scale than the recipe is locked to now; nothing was changed.
+        ScaleLocked: it is of another scale than the recipe is locked to now; nothing was changed.
     """
     chosen, fitted = service.store.roll_back(key, version, accept=partial(_accept, service, key))
     service.drift.forget(key)
@@ -42,7 +42,7 @@ def _accept(service: InspectionService, key: RoiKey, version: Version, fitted: F
         )
     locked, recorded = service.recipes.mm_per_px(key.recipe_id), fitted.metadata.get("mm_per_px")
     if locked is not None and isinstance(recorded, int | float) and not same_scale(locked, recorded):
-        raise Conflict(
+        raise ScaleLocked(
             f"{name} was fitted at mm_per_px {recorded:g}, and its recipe is locked to {locked:g}; nothing was "
             "changed: roll back to another version, or refit"
         )

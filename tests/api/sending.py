@@ -6,7 +6,7 @@ SCORES = {**IDS, "mm_per_px": 0.2, "ok_scores": [0.5]}
 
 def check_refusal(reply, status, words):
     assert reply.status_code == status, reply.text
-    assert set(reply.json()) == {"error", "trace"}
+    assert set(reply.json()) == {"error", "trace", "code"}
     assert words in reply.json()["error"]
 
 

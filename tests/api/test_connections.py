@@ -111,8 +111,9 @@ def read_reply(connection):
 def check_refused(connection, status, words):
     got, headers, content = read_reply(connection)
     error = json.loads(content)
-    assert (got, headers["connection"], set(error)) == (status, "close", {"error", "trace"})
+    assert (got, headers["connection"], set(error)) == (status, "close", {"error", "trace", "code"})
     assert words in error["error"]
+    assert error["code"] == {400: "malformed_request", 408: "too_slow", 431: "too_large", 503: "busy"}[status]
     assert len(headers["x-request-id"]) == 36
     assert headers["x-content-type-options"] == "nosniff"
     assert read_to_the_end(connection) == b"", "one reply, and no other"

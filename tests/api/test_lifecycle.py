@@ -30,7 +30,7 @@ def check_not_ready(client, words):
         client.get("/nowhere"),
     ):
         assert reply.status_code == 503
-        assert set(reply.json()) == {"error", "trace"}
+        assert set(reply.json()) == {"error", "trace", "code"}
         assert words in reply.json()["error"]
         assert int(reply.headers["retry-after"]) > 0
     for path in ("/metrics", "/docs", "/openapi.json"):

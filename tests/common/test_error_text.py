@@ -21,8 +21,8 @@ def raised(error: BaseException) -> BaseException:
 
 
 def test_a_reply_is_a_message_and_a_trace_of_where_it_happened():
-    reply = error_reply("what to do", raised(InvalidShape("what to do")), with_trace=True)
-    assert reply.keys() == {"error", "trace"}
+    reply = error_reply("what to do", raised(InvalidShape("what to do")), code="internal_error", with_trace=True)
+    assert reply.keys() == {"error", "trace", "code"}
     assert reply["error"] == "what to do"
     assert re.search(r'File "tests/common/test_error_text.py", line \d+, in raised\n    raise error\n', reply["trace"])
     assert reply["trace"].endswith("InvalidShape: what to do\n")
@@ -30,8 +30,16 @@ def test_a_reply_is_a_message_and_a_trace_of_where_it_happened():
 
 
 def test_the_trace_is_empty_where_it_is_turned_off_or_there_is_none():
-    assert error_reply("x", raised(ValueError("secret")), with_trace=False) == {"error": "x", "trace": ""}
-    assert error_reply("x", None, with_trace=True) == {"error": "x", "trace": ""}
+    assert error_reply("x", raised(ValueError("secret")), code="internal_error", with_trace=False) == {
+        "error": "x",
+        "trace": "",
+        "code": "internal_error",
+    }
+    assert error_reply("x", None, code="internal_error", with_trace=True) == {
+        "error": "x",
+        "trace": "",
+        "code": "internal_error",
+    }
 
 
 def test_the_trace_shows_causes_and_contexts_oldest_first():
@@ -81,7 +89,10 @@ def test_a_circle_of_causes_ends():
 def test_absolute_paths_are_cut_down_to_their_last_component(path, wrap):
     told = wrap.format(path)
     last = re.split(r"[/\\]", path)[-1]
-    for text in (strip_paths(told), error_reply("x", raised(ValueError(told)), with_trace=True)["trace"]):
+    for text in (
+        strip_paths(told),
+        error_reply("x", raised(ValueError(told)), code="internal_error", with_trace=True)["trace"],
+    ):
         assert last in text
         assert not re.search(r"(srv|home|user|server|share|Program|ROI|modèles|日本|Master1|[CD]:)[/\\ ]", text)
         assert not re.search(r"(?<![\w.])[/\\]", text.replace("tests/common/test_error_text.py", ""))
@@ -100,7 +111,7 @@ def test_the_path_in_an_oserror_is_not_told(tmp_path):
     try:
         (folder / "memory.npz").read_bytes()
     except OSError as error:
-        trace = error_reply("the memory cannot be read", error, with_trace=True)["trace"]
+        trace = error_reply("the memory cannot be read", error, code="internal_error", with_trace=True)["trace"]
     assert "memory.npz" in trace
     assert str(tmp_path) not in trace
     assert "customer" not in trace
@@ -111,7 +122,7 @@ def test_the_clients_own_words_come_back_as_they_were():
         "unknown path /models/Master1/Pattern; see /docs",
         "memory not found for role '/a/b/c', roi 'C:\\x\\y'",
     ):
-        assert error_reply(text, None, with_trace=True)["error"] == text
+        assert error_reply(text, None, code="internal_error", with_trace=True)["error"] == text
 
 
 def test_no_frame_tells_where_the_project_or_its_packages_lie():
@@ -159,21 +170,21 @@ def test_what_a_client_sent_makes_no_reply_long():
     try:
         raise InvalidShape(f"shape: {'k' * 200_000} is no shape") from ValueError("v" * 200_000)
     except InvalidShape as error:
-        reply = error_reply(str(error), error, with_trace=True)
+        reply = error_reply(str(error), error, code="internal_error", with_trace=True)
     assert len(reply["error"]) < 2100
     assert len(reply["trace"]) < 5000
-    for text in reply.values():
+    for text in (reply["error"], reply["trace"]):
         assert "shape: kkk" in text
         assert "kkk is no shape" in text
-    assert error_reply("e" * 2000, None, with_trace=True)["error"] == "e" * 2000
+    assert error_reply("e" * 2000, None, code="internal_error", with_trace=True)["error"] == "e" * 2000
 
 
 @pytest.mark.parametrize("phrase", MISREAD)
 @pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
 def test_no_reply_contains_what_a_gui_misreads_as_success(phrase, spelling):
     text = f"memory of Master1 {spelling(phrase)}a!"
-    reply = error_reply(text, raised(ValueError(text)), with_trace=True)
-    for value in reply.values():
+    reply = error_reply(text, raised(ValueError(text)), code="internal_error", with_trace=True)
+    for value in (reply["error"], reply["trace"]):
         assert "memory of Master1" in value
         assert not any(misread in value.lower() for misread in MISREAD)
 
@@ -182,13 +193,15 @@ def test_not_even_a_line_of_source_in_the_trace_is_misread():
     try:
         raise ValueError("Already Exists: memoria existente; ya entrenada; ALREADY TRAINED")
     except ValueError as error:
-        trace = error_reply("x", error, with_trace=True)["trace"]
+        trace = error_reply("x", error, code="internal_error", with_trace=True)["trace"]
     assert "raise ValueError(" in trace
     assert not any(misread in trace.lower() for misread in MISREAD)
 
 
 def test_cutting_a_path_makes_no_misread_phrase():
-    trace = error_reply("x", raised(ValueError("already /srv/models/exists")), with_trace=True)["trace"]
+    trace = error_reply("x", raised(ValueError("already /srv/models/exists")), code="internal_error", with_trace=True)[
+        "trace"
+    ]
     assert "exists" not in trace
     assert not any(misread in trace.lower() for misread in MISREAD)
 
@@ -196,4 +209,4 @@ def test_cutting_a_path_makes_no_misread_phrase():
 @pytest.mark.parametrize("text", ["already exi\u017fts", "memor\u0130a existente", "ALREADY EX\u0130STS"])
 def test_letters_that_fold_to_a_misread_phrase_cause_no_error(text):
     """Letters such as a long s match a misread phrase only after case folding; a reply is made of them all the same."""
-    assert error_reply(text, None, with_trace=True)["error"]
+    assert error_reply(text, None, code="internal_error", with_trace=True)["error"]

@@ -19,11 +19,14 @@ from backend.common.errors import (
     InvalidImage,
     InvalidRequest,
     InvalidShape,
+    MalformedRequest,
     MemoryNotFound,
     NonFiniteEmbeddings,
     NotReady,
     ReservedRecipe,
     SampleNotFound,
+    ScaleLocked,
+    StaleModel,
     StorageError,
     TooLarge,
     TooManyRequests,
@@ -42,8 +45,11 @@ from backend.common.errors import (
         (InvalidRequest, BackendError, 422),
         (InvalidShape, InvalidRequest, 422),
         (ReservedRecipe, InvalidRequest, 400),
+        (MalformedRequest, BackendError, 400),
         (SampleNotFound, BackendError, 404),
         (Conflict, BackendError, 409),
+        (ScaleLocked, Conflict, 409),
+        (StaleModel, Conflict, 409),
         (InvalidImage, BackendError, 400),
         (UnsupportedImage, InvalidImage, 415),
         (Unauthorized, BackendError, 401),
@@ -70,25 +76,27 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     drawn = {}
     above: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
-        entry = re.match(r"([ │├└─]{4,})(\w+) *(\d{3})?", line)
+        entry = re.match(r"([ │├└─]{4,})(\w+) *(\d{3})? *(\w+)", line)
         if entry is None:
             continue
         above = [(indent, name) for indent, name in above if indent < len(entry[1])]
-        drawn[entry[2]] = (above[-1][1] if above else "Exception", entry[3])
+        drawn[entry[2]] = (above[-1][1] if above else "Exception", entry[3], entry[4])
         above.append((len(entry[1]), entry[2]))
     real = {
-        name: (error.__base__.__name__, error.status)
+        name: (error.__base__.__name__, error.status, error.code)
         for name, error in vars(errors).items()
         if inspect.isclass(error) and issubclass(error, BackendError)
     }
-    assert {name: parent for name, (parent, _) in drawn.items()} == {name: parent for name, (parent, _) in real.items()}
-    assert all(status is None or int(status) == real[name][1] for name, (_, status) in drawn.items())
-    assert len(drawn) == 23
+    assert drawn.keys() == real.keys()
+    for name, (parent, status, code) in drawn.items():
+        assert (parent, code) == (real[name][0], real[name][2])
+        assert status is None or int(status) == real[name][1]
+    assert len(drawn) == 26
 
 
 def test_memory_not_found_says_what_every_gui_generation_looks_for():
     error = MemoryNotFound("role 'Master1', roi 'Pattern'")
-    text = error_reply(str(error), error, with_trace=False)["error"]
+    text = error_reply(str(error), error, code=error.code, with_trace=False)["error"]
     for phrase in ("memory not found", "run /fit_ok first", "Memoria no encontrada"):
         assert phrase in text
     assert "role 'Master1', roi 'Pattern'" in text

@@ -42,7 +42,7 @@ def with_key(server: Server, key: str, header: str = "X-API-Key") -> Gui:
 
 def check_refusal(reply: Reply, status: int) -> None:
     assert reply.status == status, reply.content
-    assert set(reply.json) == {"error", "trace"}
+    assert set(reply.json) == {"error", "trace", "code"}
     assert re.fullmatch(r'(  File "backend/.+", line \d+, in .+\n    .+\n)+\w+: .+\n', reply.json["trace"])
     assert str(ROOT) not in reply.content.decode()
     assert reply.headers["x-request-id"]
@@ -256,7 +256,7 @@ def test_other_hosts_than_the_allowed_ones_are_refused(tmp_path: Path, weights: 
             reply = server.gui.send("GET", "/health", headers={"Host": host})
             assert reply.status == status, host
             if status == 400:
-                assert set(reply.json) == {"error", "trace"}
+                assert set(reply.json) == {"error", "trace", "code"}
                 assert "ALLOWED_HOSTS" in reply.json["error"]
                 assert reply.headers["x-content-type-options"] == "nosniff"
                 assert reply.headers["x-request-id"]

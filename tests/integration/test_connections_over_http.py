@@ -56,7 +56,7 @@ def test_incomplete_request_head_gets_408_in_the_shape_of_all_errors(connection,
     head, _, body = read_to_the_end(connection).partition(b"\r\n\r\n")
     assert head.splitlines()[0] == b"HTTP/1.1 408 Request Timeout"
     error = json.loads(body)
-    assert set(error) == {"error", "trace"}
+    assert set(error) == {"error", "trace", "code"}
     assert "1 s (BODY_TIMEOUT_S)" in error["error"]
 
 

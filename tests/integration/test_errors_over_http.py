@@ -1,4 +1,4 @@
-"""Every error is {"error", "trace"} with a fitting status, tells what to do, and changes nothing on disk."""
+"""Every error is {"error", "trace", "code"} with a fitting status, tells what to do, and changes nothing on disk."""
 
 import base64
 import gzip
@@ -168,7 +168,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def check_shape(reply: Reply, status: int, phrase: str) -> None:
     assert reply.status == status, reply.content
     body = reply.json
-    assert set(body) == {"error", "trace"}
+    assert set(body) == {"error", "trace", "code"}
     assert phrase in body["error"]
     assert body["trace"]
     assert not any(folder in reply.content.decode() for folder in (str(Path(__file__).parents[2]), sys.prefix))
@@ -254,7 +254,7 @@ def test_limits_are_413_or_422_with_an_empty_trace(strict: Server) -> None:
     }
     for reply, status, phrase in replies.values():
         assert reply.status == status, reply.content
-        assert set(reply.json) == {"error", "trace"}
+        assert set(reply.json) == {"error", "trace", "code"}
         assert phrase in reply.json["error"]
         assert reply.json["trace"] == ""
     too_many = gui.fit("A", "B", [small] * 3)
@@ -298,7 +298,7 @@ def test_openapi_errors_have_examples_in_the_shape_of_the_contract(gui: Gui) -> 
         for reply in errors.values():
             examples = reply["content"]["application/json"]["examples"]
             assert examples
-            assert all(set(example["value"]) == {"error", "trace"} for example in examples.values())
+            assert all(set(example["value"]) == {"error", "trace", "code"} for example in examples.values())
     shown = paths["/infer"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
     for example in shown.values():
         reply = InferReply.model_validate(example["value"])

@@ -93,7 +93,7 @@ def test_every_generation_from_the_fit_to_its_errors(server: Server, crops: list
 
     missing = infer(crops[2])
     assert missing.status == 400
-    assert set(missing.json) == {"error", "trace"}
+    assert set(missing.json) == {"error", "trace", "code"}
     for phrase in ("memory not found", "run /fit_ok first", "Memoria no encontrada"):
         assert phrase in missing.json["error"]
     refused_fits = [
@@ -103,7 +103,7 @@ def test_every_generation_from_the_fit_to_its_errors(server: Server, crops: list
     ]
     assert [reply.status for reply in refused_fits] == [400, 422, 422]
     for reply in refused_fits:
-        assert set(reply.json) == {"error", "trace"}
+        assert set(reply.json) == {"error", "trace", "code"}
         text = reply.content.decode().lower()
         assert not any(
             phrase in text for phrase in ("already trained", "already exists", "ya entrenad", "memoria exis")
@@ -149,7 +149,7 @@ def test_every_generation_from_the_fit_to_its_errors(server: Server, crops: list
     ]
     for reply, status in errors:
         assert reply.status == status, reply.content
-        assert set(reply.json) == {"error", "trace"}
+        assert set(reply.json) == {"error", "trace", "code"}
     assert infer(crops[2]).read(generation.inference)["threshold"] == calibration["threshold"], "errors change nothing"
 
 

@@ -134,7 +134,7 @@ def test_invalid_roll_back_gets_a_contract_error_and_leaves_nothing(
     before = set(server.models.rglob("*"))
     reply = server.gui.chunked_json("/rollback", body)
     assert reply.status == status, reply.content
-    assert set(reply.json) == {"error", "trace"}
+    assert set(reply.json) == {"error", "trace", "code"}
     assert phrase in reply.json["error"]
     assert set(server.models.rglob("*")) == before
 

@@ -122,7 +122,7 @@ class Gate:
             _check_right(key, method, path)
 
     async def _refuse(self, exc: BackendError, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = JSONResponse(error_reply(str(exc), exc, with_trace=self._with_trace), exc.status)
+        reply = JSONResponse(error_reply(str(exc), exc, code=exc.code, with_trace=self._with_trace), exc.status)
         if isinstance(exc, Unauthorized):  # a browser asks for a key where it opens a page, and nowhere else
             page = scope["method"] in _READING and is_documentation(route_path(scope))
             reply.headers["WWW-Authenticate"] = 'Basic realm="API key as password"' if page else "Bearer"

@@ -38,7 +38,7 @@ class Admission:
             self._lifecycle.require_ready()
         except NotReady as exc:
             annotate(error=str(exc))
-            reply = error_reply(str(exc), exc, with_trace=self._with_trace)
+            reply = error_reply(str(exc), exc, code=exc.code, with_trace=self._with_trace)
             headers = {"Retry-After": str(exc.retry_after_s)}
             await JSONResponse(reply, exc.status, headers)(scope, receive, send)
             return

@@ -27,7 +27,9 @@ class Cors(CORSMiddleware):
             return response
         error = f"{bytes(response.body).decode()}; CORS_ORIGINS lists the origins that may call"
         headers = {name: value for name, value in response.headers.items() if not name.startswith(_REFUSAL_LEAVES_OUT)}
-        return JSONResponse(error_reply(error, None, with_trace=False), response.status_code, headers)
+        return JSONResponse(
+            error_reply(error, None, code="origin_not_allowed", with_trace=False), response.status_code, headers
+        )
 
 
 class TrustedHosts:
@@ -52,7 +54,7 @@ class TrustedHosts:
         await self._judge(scope, receive, keep)
         if refusal:
             error = "the header Host names no host of this service; ALLOWED_HOSTS lists them"
-            await JSONResponse(error_reply(error, None, with_trace=False), 400)(scope, receive, send)
+            await JSONResponse(error_reply(error, None, code="wrong_host", with_trace=False), 400)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -61,10 +61,11 @@ class RequestTelemetry:
                 status = 499  # nobody is left to answer; the number is nginx's, for the log
             except Exception as exc:
                 error = f"unexpected {type(exc).__name__}; report request id {record.request_id} with the log around it"
-                log.error("unexpected", request_id=record.request_id, **error_reply(error, exc, with_trace=True))
+                told = error_reply(error, exc, code="internal_error", with_trace=True)
+                log.error("unexpected", request_id=record.request_id, **told)
                 if status:
                     raise
-                reply = error_reply(error, exc, with_trace=self._with_trace)
+                reply = told if self._with_trace else {**told, "trace": ""}
                 await JSONResponse(reply, status_code=500)(scope, receive, send_with_id)
             finally:
                 self._report(scope, record, status, time.perf_counter() - start)

@@ -143,7 +143,7 @@ def calibrate_dataset(
     values = vars(done.calibration)
     percentile = done.calibration.score_percentile
     failed = [
-        FailedSampleReply(label=item.sample.label, filename=item.sample.name, error=item.error or "")
+        FailedSampleReply(label=item.sample.label, filename=item.sample.name, error=item.error or "", code=item.code)
         for item in done.failed
     ]
     return CalibrateDatasetReply(
@@ -212,7 +212,7 @@ def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
 def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:
     item: dict[str, Any] = {"label": judged.sample.label, "filename": judged.sample.name, "mm_per_px": judged.mm_per_px}
     if judged.result is None:
-        return ItemReply(**item, regions=[], n_regions=0, error=judged.error)
+        return ItemReply(**item, regions=[], n_regions=0, error=judged.error, code=judged.code)
     result = judged.result
     regions = [region_reply(region) for region in result.inference.regions]
     return ItemReply(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
+from backend.common.errors import ErrorCode
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
 from backend.disk.fitted import FittedRoi
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
@@ -162,6 +163,7 @@ class ErrorReply(Reply):
 
     error: str = Field(description="what went wrong and what to do about it")
     trace: str = Field(description="where, without absolute paths; empty with TRACE=false")
+    code: ErrorCode = Field(description="what went wrong, for programs; each is explained in docs/api.md")
 
 
 class RoiReply(Reply):

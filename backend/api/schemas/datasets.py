@@ -17,6 +17,7 @@ from backend.api.schemas.common import (
     zero_is_none,
 )
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE, WARNING, RegionReply
+from backend.common.errors import ErrorCode
 
 Label = Annotated[
     Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -146,6 +147,7 @@ class FailedSampleReply(Reply):
     error: str = Field(
         description="why", examples=["part7.png: the image cannot be decoded; it is truncated or damaged"]
     )
+    code: ErrorCode | None = Field(None, description="the same for programs", examples=["bad_image"])
 
 
 class CalibrateDatasetReply(CalibrationNumbers):
@@ -174,6 +176,7 @@ class ItemReply(Reply):
     heatmap_png_base64: str | None = Field(None, description="with include_heatmap", examples=[HEATMAP_EXAMPLE])
     warning: str | None = Field(None, description="as of /infer")
     error: str | None = Field(None, description="why it failed")
+    code: ErrorCode | None = Field(None, description="the same for programs; left out like error")
 
 
 class InferDatasetReply(RoiReply):

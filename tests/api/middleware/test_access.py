@@ -172,7 +172,7 @@ def test_request_without_a_known_key_is_unauthorized_whatever_it_asks_for(keyed,
     for method, path in [("GET", "/runs"), ("POST", "/infer"), ("DELETE", "/datasets/clear"), ("GET", "/nowhere")]:
         status, sent, content = keyed(method, path, **headers)
         assert (status, sent["www-authenticate"]) == (401, "Bearer")
-        assert set(json.loads(content)) == {"error", "trace"}
+        assert set(json.loads(content)) == {"error", "trace", "code"}
         assert b"Unauthorized" in content
         assert FULL.encode() not in content
     assert keyed.reached == []

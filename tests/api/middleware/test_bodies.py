@@ -91,7 +91,7 @@ def test_every_refusal_closes_the_connection_of_a_body_that_nobody_reads(tmp_pat
     app.state.lifecycle.service = object()
     got, sent, content, _ = exchange(app, [PIECE], path, content_length=str(2 << 30), **headers)
     assert (got, sent["connection"]) == (status, "close")
-    assert set(json.loads(content)) == {"error", "trace"}
+    assert set(json.loads(content)) == {"error", "trace", "code"}
 
 
 def test_so_does_that_of_a_preflight(tmp_path):
