@@ -24,19 +24,26 @@ def when_ready(server: Any) -> None:
         keys = ApiKeys.of(load_settings())
     except ConfigError as exc:
         sys.exit(str(exc))
-    hosts = [address[0] if isinstance(address, tuple) else str(address) for address in server.cfg.address]
-    for host in hosts:
+    for host in _hosts(server):
         if not keys and not is_loopback(host):
             server.log.warning("access.open address=%s: %s", host, OPEN)
 
 
+def _hosts(server: Any) -> list[str]:
+    """What it listens on: addresses, and paths of Unix sockets."""
+    return [address[0] if isinstance(address, tuple) else str(address) for address in server.cfg.address]
+
+
 def post_fork(server: Any, worker: Any) -> None:
-    """Share the cores between the workers, which only slow each other down where each uses all; bound connections."""
+    """Share the cores between the workers, which only slow each other down; bound connections; name the address."""
     if isinstance(getattr(worker, "config", None), uvicorn.Config):
         worker.handle_exit = _end_at_once
         worker.config.http = bounded(load_settings().body_timeout_s)
     else:
         server.log.warning("connections have no limits with this kind of worker: use uvicorn.workers.UvicornWorker")
+    for host in _hosts(server):
+        if not is_loopback(host):
+            os.environ["HOST"] = host  # the application need not take it for loopback
     if os.environ.get("THREADS", "") in ("", "0"):
         os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
 

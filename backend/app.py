@@ -14,13 +14,13 @@ from starlette.middleware import Middleware
 
 from backend import __version__
 from backend.api import error_handlers
-from backend.api.api_keys import ApiKeys
+from backend.api.api_keys import ApiKeys, is_loopback
 from backend.api.json_body import max_json_bytes
 from backend.api.lifecycle import Lifecycle
 from backend.api.middleware.access import Gate, RateLimit
 from backend.api.middleware.admission import Admission
 from backend.api.middleware.bodies import BodyLimit, UnreadBody
-from backend.api.middleware.hosts import Cors, TrustedHosts
+from backend.api.middleware.hosts import Cors, ForeignPages, LoopbackHosts, TrustedHosts
 from backend.api.middleware.request_log import RequestTelemetry
 from backend.api.openapi import declare_keys
 from backend.api.routes import datasets, drift, inspection, state, versions
@@ -90,6 +90,8 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, keys: ApiKeys) -> list
     ]
     if settings.allowed_hosts:
         around.append(Middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts))
+    elif is_loopback(settings.host):
+        around.append(Middleware(LoopbackHosts))
     if settings.cors_origins:  # before the keys: browsers ask without one whether they may ask
         around.append(
             Middleware(
@@ -103,6 +105,7 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, keys: ApiKeys) -> list
         )
     max_bytes = min(_MAX_BODY_BYTES, max_json_bytes(settings))
     around += [
+        Middleware(ForeignPages, allowed_origins=settings.cors_origins, with_trace=settings.trace),
         Middleware(Gate, keys=keys, rate_limit=rate_limit, with_trace=settings.trace),  # no work for strangers
         Middleware(Admission, lifecycle=lifecycle, with_trace=settings.trace),  # counts as in flight what it lets in
         Middleware(BodyLimit, max_bytes=max_bytes, timeout_s=settings.body_timeout_s),

@@ -171,7 +171,7 @@ def exchange(server: Server, path: str, headers: dict[str, str], pieces: Iterabl
     Libraries go on sending until the end, and would not notice that a reply came before it.
     """
     address = httpx.URL(server.address)
-    lines = {"Host": "service", "Transfer-Encoding": "chunked", "Connection": "close", **headers}
+    lines = {"Host": "localhost", "Transfer-Encoding": "chunked", "Connection": "close", **headers}
     head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
     start = time.perf_counter()
     with socket.create_connection((address.host, address.port or 80), timeout=60) as connection:

@@ -201,7 +201,7 @@ def main() -> None:
         client = front.enter_context(
             httpx.Client(base_url=f"https://localhost:{tls_port}", verify=context, trust_env=False, timeout=300)
         )
-        with serving(folder=folder, as_set=False, API_KEYS=_KEY) as server:
+        with serving(folder=folder, as_set=False, API_KEYS=_KEY, ALLOWED_HOSTS="localhost,127.0.0.1") as server:
             site = adapted(certificate, plain_port, tls_port, server.port)
             front.enter_context(nginx(folder, site, tls_port))
             check(client, context, plain_port, tls_port, server)

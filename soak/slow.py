@@ -30,7 +30,7 @@ _BYTE_EVERY_S = 2.0
 _SLOWEST_S = 2.0
 _MOST_MB = 700.0
 _STORED = {"role_id": ROI["role_id"], "roi_id": ROI["roi_id"], "label": "ok", "filename": "large.png"}
-_HEAD = b"POST /infer HTTP/1.1\r\nHost: service\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+_HEAD = b"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 _BEGINNINGS = {  # what each kind of client sends at once, and how it ends
     "body": (
         _HEAD + b"Content-Length: 100000\r\n\r\n"
@@ -39,7 +39,7 @@ _BEGINNINGS = {  # what each kind of client sends at once, and how it ends
     ),
     "header": (_HEAD + b"X-Slow: ", "408"),
     "nothing": (b"", "closed"),
-    "reply unread": (f"GET /datasets/file?{urlencode(_STORED)} HTTP/1.1\r\nHost: service\r\n\r\n".encode(), "closed"),
+    "reply unread": (f"GET /datasets/file?{urlencode(_STORED)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), "closed"),
 }
 
 

@@ -114,6 +114,11 @@ _STARTING: Example = ("NotReady", "the service is starting; retry")
 _BUSY: Example = ("Busy", str(Busy("32 inferences", 2)))
 _NO_KEY: Example = ("Unauthorized", "this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY")
 _WRONG_KEY: Example = ("Forbidden", "POST /fit_ok needs a key that may do everything; this one may only read and infer")
+_FOREIGN: Example = (
+    "ForeignOrigin",
+    "a web page of 'https://other.example' asks for a change: CORS_ORIGINS lists the origins that may; a proxy in "
+    "front of the service must pass the header Host on",
+)
 _TOO_MANY: Example = ("TooManyRequests", str(TooManyRequests(2, 1)))
 _UNEXPECTED: Example = (
     "RuntimeError",
@@ -145,7 +150,11 @@ _ANY_KEY: Responses = {
     401: _error("The service has API keys, and this is none of them", _NO_KEY),
     429: _error("The client sends too many requests; see Retry-After", _TOO_MANY),
 }
-_FULL_KEY: Responses = {**_ANY_KEY, 403: _error("The API key may only read and infer", _WRONG_KEY)}
+_FULL_KEY: Responses = {
+    **_ANY_KEY,
+    403: _error("The API key may only read and infer, or a page of another origin asks", _WRONG_KEY, _FOREIGN),
+}
+_INFER_KEY: Responses = {**_ANY_KEY, 403: _error("A page of another origin asks", _FOREIGN)}
 _ERRORS: dict[str, Responses] = {
     "/health": {500: _error("Unexpected", _UNEXPECTED)},
     "state": {500: _error("Unexpected", _UNEXPECTED)},
@@ -269,12 +278,14 @@ _ERRORS["/drift/reset"] = {
     503: _error("Not ready; see Retry-After", _STARTING),
 }
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
-_READING = {"state", "/runs", "read", "bank", "sample", "/infer", "/infer_dataset"}
+_NO_KEY_NEEDED: Responses = {}
+_RIGHTS = {
+    **dict.fromkeys(OPEN_PATHS, _NO_KEY_NEEDED),
+    **dict.fromkeys(("state", "/runs", "read", "bank", "sample"), _ANY_KEY),
+    **dict.fromkeys(("/infer", "/infer_dataset"), _INFER_KEY),
+}
 ERRORS: dict[str, Responses] = {
-    name: dict(
-        sorted({**errors, **({} if name in OPEN_PATHS else _ANY_KEY if name in _READING else _FULL_KEY)}.items())
-    )
-    for name, errors in _ERRORS.items()
+    name: dict(sorted({**of_name, **_RIGHTS.get(name, _FULL_KEY)}.items())) for name, of_name in _ERRORS.items()
 }
 
 _INFERENCE = {

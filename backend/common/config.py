@@ -90,7 +90,9 @@ class Settings(BaseSettings):
         0, ge=0, le=1e6, description="requests per second of one client, on average; more get 429; 0 is no limit"
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="names that requests may call the service by, comma-separated; empty is any"
+        (),
+        description="names that requests may call the service by, comma-separated; empty is any, and loopback names "
+        "only where HOST is loopback",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins that browsers may call from, comma-separated; empty is none"

@@ -13,6 +13,7 @@
     │   └── UnsupportedImage        415  unsupported_image       not one of the accepted image formats
     ├── Unauthorized                401  unauthorized            no API key, or one that is not known
     ├── Forbidden                   403  forbidden               the API key may not do that
+    ├── ForeignOrigin               403  origin_not_allowed      a page of another origin asks for a change
     ├── TooManyRequests             429  too_many_requests       the client sends more than its share: retry
     ├── TooLarge                    413  too_large               a file, request or image beyond its limit
     ├── MemoryNotFound              400  not_fitted              the ROI was never fitted
@@ -147,6 +148,13 @@ class Forbidden(BackendError):
 
     status = 403
     code = "forbidden"
+
+
+class ForeignOrigin(BackendError):
+    """A web page of another origin makes a browser send what may change something."""
+
+    status = 403
+    code = "origin_not_allowed"
 
 
 class TooManyRequests(BackendError):

@@ -186,13 +186,14 @@ def _raw(request: bytes) -> Step:
 
 RAW: dict[str, Step] = {
     "no HTTP": _raw(b"GET / HTTP/1.1\r\nX-API-Key secret\r\n\x00\r\n\r\n"),
-    "a head without end": _raw(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000),
-    "a target that is no path": _raw(b"GET nowhere HTTP/1.1\r\nHost: a\r\n\r\n"),
-    "a length that is none": _raw(b"POST /calibrate_ng HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"),
+    "a head without end": _raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000),
+    "a target that is no path": _raw(b"GET nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a length that is none": _raw(b"POST /calibrate_ng HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"),
     "a huge length": _raw(
-        b"POST /rollback HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000000\r\nConnection: close\r\n\r\n{}"
+        b"POST /rollback HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\nConnection: close\r\n\r\n{}"
     ),
     "a wish for another protocol": _raw(
-        b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\nX-Request-Id: up\r\n\r\n"
+        b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\n"
+        b"Upgrade: h2c\r\nX-Request-Id: up\r\n\r\n"
     ),
 }

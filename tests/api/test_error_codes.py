@@ -65,7 +65,7 @@ def test_every_error_of_the_tree_has_a_code_of_the_closed_set():
         by_code.setdefault(error.code, []).append(error)
     shared = {code: found for code, found in by_code.items() if len(found) > 1}
     assert shared == {"internal_error": [BackendError, errors.ConfigError, errors.WeightsError]}
-    of_http = set(CODE_OF_STATUS.values()) | {"origin_not_allowed", "wrong_host"}
+    of_http = set(CODE_OF_STATUS.values()) | {"wrong_host"}
     assert set(by_code) | of_http == CODES, "no code without an error"
 
 
@@ -138,6 +138,7 @@ def test_routes_and_the_reading_of_bodies_answer_with_codes(calling):
 
 def test_what_goes_around_a_request_answers_with_codes(calling):
     check(calling(allowed_hosts="line.example").get("/health"), 400, "wrong_host")
+    check(calling().post("/fit_ok", headers={"Origin": "null"}), 403, "origin_not_allowed")
     asked = {"Origin": "https://other.example", "Access-Control-Request-Method": "POST"}
     cors = calling(cors_origins="https://gui.example")
     check(cors.options("/infer", headers=asked), 400, "origin_not_allowed")
@@ -191,5 +192,6 @@ def test_every_example_of_the_document_has_a_code_that_its_schema_lists(calling)
     assert {"too_large"} == by_status[413]
     assert {"too_slow"} == by_status[408]
     assert by_status[409] == {"conflict", "refit_needed", "scale_locked", "stale_model"}
-    assert by_status[401] | by_status[403] | by_status[429] == {"unauthorized", "forbidden", "too_many_requests"}
+    assert by_status[401] | by_status[429] == {"unauthorized", "too_many_requests"}
+    assert by_status[403] == {"forbidden", "origin_not_allowed"}
     assert "internal_error" not in set().union(*(codes for status, codes in by_status.items() if status != 500))

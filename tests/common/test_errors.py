@@ -15,6 +15,7 @@ from backend.common.errors import (
     DamagedCalibration,
     DamagedMemory,
     Forbidden,
+    ForeignOrigin,
     IncompatibleMemory,
     InvalidImage,
     InvalidRequest,
@@ -54,6 +55,7 @@ from backend.common.errors import (
         (UnsupportedImage, InvalidImage, 415),
         (Unauthorized, BackendError, 401),
         (Forbidden, BackendError, 403),
+        (ForeignOrigin, BackendError, 403),
         (TooManyRequests, BackendError, 429),
         (TooLarge, BackendError, 413),
         (MemoryNotFound, BackendError, 400),
@@ -91,7 +93,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     for name, (parent, status, code) in drawn.items():
         assert (parent, code) == (real[name][0], real[name][2])
         assert status is None or int(status) == real[name][1]
-    assert len(drawn) == 26
+    assert len(drawn) == 27
 
 
 def test_memory_not_found_says_what_every_gui_generation_looks_for():

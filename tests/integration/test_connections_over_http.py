@@ -17,7 +17,7 @@ from tests.integration.conftest import running
 
 LIMIT_S = 1.0
 QUICK = {"BODY_TIMEOUT_S": str(LIMIT_S), "INPUT_SIZE": "14"}
-COMPLETE = b"GET /health HTTP/1.1\r\nHost: service\r\n\r\n"
+COMPLETE = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def reply_to(connection: socket.socket, request: bytes) -> bytes:
     return received
 
 
-@pytest.mark.parametrize("begun", [b"GET", b"GET /health HTTP/1.1\r\nHost: serv", b"\r\n"])
+@pytest.mark.parametrize("begun", [b"GET", b"GET /health HTTP/1.1\r\nHost: local", b"\r\n"])
 def test_incomplete_request_head_gets_408_in_the_shape_of_all_errors(connection, begun):
     """A request head that does not become complete within BODY_TIMEOUT_S is answered 408 with `error` and `trace`."""
     connection.sendall(begun)
@@ -105,7 +105,7 @@ def test_a_head_that_comes_in_time_is_served_whatever_its_pieces(connection):
 
 def test_a_request_that_is_worked_on_is_not_ended_by_its_head(connection, port):
     body = b'{"role_id": "A", "roi_id": "B"'
-    head = b"POST /calibrate_ng HTTP/1.1\r\nHost: service\r\nContent-Type: application/json\r\n"
+    head = b"POST /calibrate_ng HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     connection.sendall(head + b"Content-Length: %d\r\n\r\n" % (len(body) + 4096))
     time.sleep(LIMIT_S / 2)
     connection.sendall(body + b" " * 2048)

@@ -65,7 +65,7 @@ def test_sigterm_ends_an_idle_server_at_once_and_cleanly(
 def test_sigterm_ends_a_body_that_is_not_there_and_a_second_one_everything(
     tmp_path: Path, weights: Weights, crops: list[bytes]
 ) -> None:
-    head = b"POST /calibrate_ng HTTP/1.1\r\nHost: service\r\nContent-Type: application/json\r\n"
+    head = b"POST /calibrate_ng HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with (
         running(serve_command, tmp_path, weights) as server,
         ThreadPoolExecutor(1) as pool,

@@ -1,4 +1,4 @@
-"""Which web pages may ask, and under which host names."""
+"""Which web pages may ask and change, and under which host names."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.api.api_keys import is_loopback
 from backend.common.error_text import error_reply
+from backend.common.errors import ForeignOrigin
+from backend.common.telemetry import annotate
 
+_CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_MOST_SHOWN = 100
 _REFUSAL_LEAVES_OUT = ("content-", "access-control-allow-private-network")
 
 
@@ -54,9 +60,113 @@ class TrustedHosts:
         await self._judge(scope, receive, keep)
         if refusal:
             error = "the header Host names no host of this service; ALLOWED_HOSTS lists them"
+            annotate(error=error)
             await JSONResponse(error_reply(error, None, code="wrong_host", with_trace=False), 400)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+class LoopbackHosts:
+    """Serves loopback names only where only this machine connects: a page may rebind its own name to this address.
+
+    What no host is named in (HTTP/1.0) no browser has sent. Addresses that others reach and Unix sockets have any name.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
+        if not host or not _came_over_loopback(scope) or _is_loopback_name(host):
+            await self._app(scope, receive, send)
+            return
+        error = (
+            f"the header Host names {_shown(host)}, and this address serves localhost and 127.0.0.1 only: set "
+            "ALLOWED_HOSTS to the names that the service is called by"
+        )
+        annotate(error=error)
+        await JSONResponse(error_reply(error, None, code="wrong_host", with_trace=False), 400)(scope, receive, send)
+
+
+class ForeignPages:
+    """Refuses changes that a web page of another origin makes a browser ask for: forms need no leave to be sent.
+
+    Whether a page is the service's own tells its ``Origin`` beside the ``Host`` that it called, or the browser itself
+    in ``Sec-Fetch-Site``, also where a proxy puts another host in. Clients that are no browsers send neither.
+
+    Args:
+        app: the application.
+        allowed_origins: origins that may call all the same; ``*`` is any.
+        with_trace: whether error replies carry a trace.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_origins: Sequence[str], with_trace: bool) -> None:
+        self._app = app
+        self._allowed_origins = allowed_origins
+        self._with_trace = with_trace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] in _CHANGES_NOTHING or "*" in self._allowed_origins:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(Headers(scope=scope))
+        except ForeignOrigin as exc:
+            annotate(error=str(exc))
+            reply = error_reply(str(exc), exc, code=exc.code, with_trace=self._with_trace)
+            await JSONResponse(reply, exc.status)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        """Judge a request by its headers.
+
+        Raises:
+            ForeignOrigin: a page of another origin made it.
+        """
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin in self._allowed_origins or site == "same-origin":
+            return
+        if site == "cross-site" or (origin is not None and not _is_own(origin, headers.get("host", ""))):
+            page = "another site" if origin is None else _shown(origin)
+            raise ForeignOrigin(
+                f"a web page of {page} asks for a change: CORS_ORIGINS lists the origins that may; a proxy in front of "
+                "the service must pass the header Host on"
+            )
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether pages of `origin` are the service's, which was called by `host`; the scheme may be a proxy's."""
+    scheme, _, authority = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    return bool(authority) and authority.removesuffix(port) == host.lower().removesuffix(port)
+
+
+def _came_over_loopback(scope: Scope) -> bool:
+    address, port = scope.get("server") or ("", None)
+    return port is not None and is_loopback(address)
+
+
+def _is_loopback_name(host: str) -> bool:
+    """Whether the value of a header ``Host`` names this machine to itself.
+
+    >>> [_is_loopback_name(host) for host in ("localhost:8000", "gui.localhost", "127.0.0.2", "[::1]:8000")]
+    [True, True, True, True]
+    >>> [_is_loopback_name(host) for host in ("localhost.example", "127.0.0.1.example:80", "10.0.0.7", "[::2]", "/")]
+    [False, False, False, False, False]
+    """
+    name = host.strip().lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
+    return name.endswith(".localhost") or (not name.startswith("/") and is_loopback(name))
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
