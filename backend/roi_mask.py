@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from backend.common.errors import InvalidShape
+from backend.common.field_problems import problems_in_words
 
 _Coordinate = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 _Length = Annotated[FiniteFloat, Field(gt=0, le=1e6)]
@@ -77,9 +78,7 @@ def parse_shape(text: str | None) -> Shape | None:
     try:
         return _shape_adapter.validate_json(text)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidShape(f"shape{': ' + where if where else ''}: {first['msg']}") from exc
+        raise InvalidShape(f"shape: {problems_in_words(exc.errors()[:1])}") from exc
 
 
 def build_mask(shape: Shape | None, image_hw: tuple[int, int]) -> npt.NDArray[np.bool_] | None:

@@ -166,5 +166,5 @@ def test_anything_else_is_an_invalid_shape(text):
 def test_the_message_names_the_member_that_is_wrong():
     with pytest.raises(InvalidShape, match=r"r_inner"):
         parse_shape('{"kind":"annulus","cx":5,"cy":5,"r":4}')
-    with pytest.raises(InvalidShape, match=r"\bw\b.*greater than 0"):
+    with pytest.raises(InvalidShape, match=r"\bw\b.*must be above 0$"):
         parse_shape('{"kind":"rect","x":0,"y":0,"w":-5,"h":5}')

@@ -13,7 +13,7 @@ from backend.api.json_body import SEND_JSON
 from backend.api.paths import route_path
 from backend.api.schemas.common import UNKNOWN_MEMBERS
 from backend.common.config import Settings
-from backend.common.error_text import error_reply, problems_in_words
+from backend.common.error_text import error_reply
 from backend.common.errors import (
     CODE_OF_STATUS,
     BackendError,
@@ -23,6 +23,7 @@ from backend.common.errors import (
     MalformedRequest,
     NotReady,
 )
+from backend.common.field_problems import problems_in_words
 from backend.common.telemetry import annotate
 
 _FORM = "send multipart/form-data with role_id, roi_id"

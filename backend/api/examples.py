@@ -15,8 +15,8 @@ _SEND = f"send a {ACCEPTED} image"
 Example = tuple[str, str]
 """Class of the error, and its sentence."""
 
-_FIELD: Example = ("InvalidRequest", "mm_per_px: Input should be greater than or equal to 0.000001")
-_MISSING: Example = ("InvalidRequest", "role_id: Field required")
+_FIELD: Example = ("InvalidRequest", "mm_per_px: must be at least 0.000001")
+_MISSING: Example = ("InvalidRequest", "role_id: it is missing")
 _NO_IMAGE: Example = ("InvalidRequest", "no images: send at least one good image in the file field 'images'")
 _SHAPE: Example = ("InvalidShape", "shape circle selects no pixel of the 256x256 image")
 _DAMAGED: Example = ("InvalidImage", f"part7.png: the image cannot be decoded; it is truncated or damaged; {_SEND}")
@@ -49,7 +49,7 @@ _JSON: Example = (
     "MalformedRequest",
     "There was an error parsing the body; send a JSON object in UTF-8, not compressed, …",
 )
-_SCORES: Example = ("InvalidRequest", "ok_scores: List should have at least 1 item after validation, not 0")
+_SCORES: Example = ("InvalidRequest", "ok_scores: must not be empty")
 _NOT_FITTED: Example = ("MemoryNotFound", str(MemoryNotFound(_ROI)))
 _REFIT: Example = (
     "IncompatibleMemory",
@@ -99,7 +99,7 @@ _OTHER_SCALE: Example = (
     f"version 3 of {_ROI}, recipe 'line 1' was fitted at mm_per_px 0.3, and its recipe is locked to 0.2; nothing was "
     "changed: roll back to another version, or refit",
 )
-_NO_NUMBER: Example = ("InvalidRequest", "version: Input should be greater than or equal to 1")
+_NO_NUMBER: Example = ("InvalidRequest", "version: must be at least 1")
 _NO_SAMPLE: Example = ("SampleNotFound", f"{_ROI} has no ok image 'part7.png'; /datasets/list names them")
 _FEW_SAMPLES: Example = (
     "InvalidRequest",
@@ -107,7 +107,7 @@ _FEW_SAMPLES: Example = (
 )
 _NO_NG: Example = ("InvalidRequest", f"no NG images are stored for {_ROI}: upload some, or set require_ng to false")
 _METAS: Example = ("InvalidRequest", "1 metas for 2 images: send one for each, or none")
-_QUERY: Example = ("InvalidRequest", "roi_id: Field required")
+_QUERY: Example = ("InvalidRequest", "roi_id: it is missing")
 _DISK: Example = ("StorageError", "the model cannot be stored (No space left on device); check the models folder")
 _FILE: Example = ("StorageError", "the stored memory.npz is damaged: refit this ROI")
 _STARTING: Example = ("NotReady", "the service is starting; retry")

@@ -16,8 +16,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from backend.api.middleware.bodies import MostBytes, keeping_request
 from backend.common.config import Settings
-from backend.common.error_text import problems_in_words
 from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage
+from backend.common.field_problems import problems_in_words
 from backend.common.image_headers import ACCEPTED
 from backend.utils import NamedImage
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from backend.api.schemas.common import RoiIds
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest
+from backend.common.field_problems import problem_in_words
 from backend.common.roi_key import RoiKey, check_recipe
 
 IMAGES = """
@@ -139,7 +140,7 @@ def fields_of(model: type[Fields], options: argparse.Namespace, **others: Any) -
         names = [str(item["loc"][0]) for item in exc.errors()]
         arguments = [_ARGUMENTS.get(name, f"--{name.replace('_', '-')}") for name in names]
         problems = zip(arguments, exc.errors(), strict=True)
-        raise InvalidRequest("; ".join(f"{argument}: {item['msg']}" for argument, item in problems)) from exc
+        raise InvalidRequest("; ".join(f"{argument}: {problem_in_words(item)}" for argument, item in problems)) from exc
 
 
 def key_of(fields: RoiIds) -> RoiKey:

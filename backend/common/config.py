@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.common.errors import ConfigError
+from backend.common.field_problems import problem_in_words
 
 PATCH_SIZE = 14
 DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
@@ -192,9 +193,9 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         problems = [
-            f"{'/'.join(map(str, item['loc'])).upper()}={item['input']!r}: {item['msg']}"
+            f"{'/'.join(map(str, item['loc'])).upper()}={item['input']!r}: {problem_in_words(item)}"
             if item["loc"]
-            else item["msg"].removeprefix("Value error, ")
+            else problem_in_words(item)
             for item in exc.errors()
         ]
         raise ConfigError("cannot start, bad configuration: " + "; ".join(problems)) from exc

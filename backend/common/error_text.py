@@ -4,7 +4,6 @@ import re
 import traceback
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any
 
 from backend.common.errors import ErrorCode
 
@@ -27,7 +26,6 @@ _ABSOLUTE_PATH = re.compile(
 
 # Of a message, which may quote what a client sent, the beginning and the end are told.
 _HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
-_MAX_PROBLEMS = 10
 
 
 def error_reply(error: str, exc: BaseException | None, *, code: ErrorCode, with_trace: bool) -> dict[str, str]:
@@ -97,14 +95,3 @@ def _defuse(text: str) -> str:
     for phrase, harmless in _MISREAD_AS_SUCCESS.items():
         text = re.sub(phrase, harmless, text, flags=re.IGNORECASE)
     return text
-
-
-def problems_in_words(errors: Any) -> str:
-    """One sentence for the problems that pydantic found, each with its field; of many the first few."""
-    sentences = []
-    for item in errors[:_MAX_PROBLEMS]:
-        where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query"))
-        sentences.append(f"{where}: {item['msg']}" if where else item["msg"])
-    if len(errors) > _MAX_PROBLEMS:
-        sentences.append(f"and {len(errors) - _MAX_PROBLEMS} more")
-    return "; ".join(sentences)

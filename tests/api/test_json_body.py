@@ -25,14 +25,14 @@ def test_scores_arrive_in_any_spelling_of_json(client, content_type, mark):
         (b'{"role_id":"\xff"}', 400, "in UTF-8"),
         ("{}".encode("utf-16"), 400, "in UTF-8"),
         (b'{"x":' * 5000 + b"1" + b"}" * 5000, 400, "send a JSON object"),
-        (b'{"role_id":"a"}', 422, "roi_id: Field required; mm_per_px: Field required; ok_scores: Field required"),
+        (b'{"role_id":"a"}', 422, "roi_id: it is missing; mm_per_px: it is missing; ok_scores: it is missing"),
         (
             json.dumps({**SCORES, "ok_scores": [0.1, float("nan")]}).encode(),
             422,
-            "ok_scores.1: Input should be a finite",
+            "ok_scores.1: must be a number, and neither",
         ),
-        (json.dumps({**SCORES, "ok_scores": [True]}).encode(), 422, "ok_scores.0: Input should be a valid number"),
-        (json.dumps({**SCORES, "mm_per_px": "0.2"}).encode(), 422, "mm_per_px: Input should be a valid number"),
+        (json.dumps({**SCORES, "ok_scores": [True]}).encode(), 422, "ok_scores.0: must be a number"),
+        (json.dumps({**SCORES, "mm_per_px": "0.2"}).encode(), 422, "mm_per_px: must be a number"),
     ],
 )
 def test_scores_that_are_no_json_are_refused_with_what_to_send(client, content, status, words):

@@ -9,11 +9,11 @@ from tests.commands.parts import ROI
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["infer", "", "Pattern", "--mm-per-px", "1", "parts"], "ROLE: String should have at least 1 character"),
-        (["fit", "A", "x" * 129, "--mm-per-px", "1", "parts"], "ROI: String should have at most 128 characters"),
-        (["infer", "A", "B", "--mm-per-px", "0", "parts"], "--mm-per-px: Input should be greater than or equal"),
-        (["infer", "A", "B", "--mm-per-px", "nan", "parts"], "--mm-per-px: Input should be a finite number"),
-        (["infer", "A", "B", "--mm-per-px", "wide", "parts"], "--mm-per-px: Input should be a valid number"),
+        (["infer", "", "Pattern", "--mm-per-px", "1", "parts"], "ROLE: must not be empty"),
+        (["fit", "A", "x" * 129, "--mm-per-px", "1", "parts"], "ROI: must have at most 128 characters"),
+        (["infer", "A", "B", "--mm-per-px", "0", "parts"], "--mm-per-px: must be at least 0.000001"),
+        (["infer", "A", "B", "--mm-per-px", "nan", "parts"], "--mm-per-px: must be a number, and neither"),
+        (["infer", "A", "B", "--mm-per-px", "wide", "parts"], "--mm-per-px: must be a number"),
         (["infer", *ROI, "parts", "--shape", '{"kind":"oval"}'], "shape: "),
         (["infer", *ROI, "parts", "--shape", '{"kind":"circle","cx":1,"cy":1,"r":-1}'], "shape: circle.r: "),
         (["infer", *ROI, "parts", "--out", "r.xml"], "r.xml: the extension names the format; use .jsonl or .csv"),
@@ -21,9 +21,9 @@ from tests.commands.parts import ROI
         (["infer", *ROI, "parts", "missing"], "missing: no such file or folder"),
         (
             ["calibrate", *ROI, "--ok", "parts", "--score-percentile", "0"],
-            "--score-percentile: Input should be greater",
+            "--score-percentile: must be above 0",
         ),
-        (["calibrate", *ROI, "--ok", "parts", "--area-mm2-thr", "-1"], "--area-mm2-thr: Input should be greater"),
+        (["calibrate", *ROI, "--ok", "parts", "--area-mm2-thr", "-1"], "--area-mm2-thr: must be at least 0"),
         (["calibrate", *ROI, "--ok", "parts", "--shape", "{"], "shape: "),
         (["fit", "é" * 100, "B", "--mm-per-px", "1", "parts"], "nor longer than 240 bytes encoded"),
     ],

@@ -147,7 +147,7 @@ def test_progress_bars_are_what_they_are_about(blanks: Blanks) -> None:
 
 
 def test_without_sentences_names_numbers_and_statuses_are_kept(wordless: Blanks) -> None:
-    reply = {"error": "role_id: Field required", "n_ok": 3, "status": "ok", "role_id": "A B"}
+    reply = {"error": "role_id: it is missing", "n_ok": 3, "status": "ok", "role_id": "A B"}
     assert json.loads(blanked(wordless, reply)) == {**reply, "error": "<sentence>"}
     assert wordless.prose("2 other files are ignored in /a/b") == "2 <sentence> /a/b"
 

@@ -98,8 +98,8 @@ def test_a_pixel_may_be_asked_about(gui: Gui, crops: list[bytes]) -> None:
     [
         ({"x": "300", "y": "0"}, "outside the image of 300x240 pixels"),
         ({"x": "3"}, "send x and y, or neither"),
-        ({"x": "-1", "y": "0"}, "x: Input should be greater than or equal to 0"),
-        ({"x": "1.5", "y": "0"}, "x: Input should be a valid integer"),
+        ({"x": "-1", "y": "0"}, "x: must be at least 0"),
+        ({"x": "1.5", "y": "0"}, "x: must be a whole number"),
     ],
 )
 def test_a_place_that_is_none_is_refused(gui: Gui, crops: list[bytes], fields: dict[str, str], says: str) -> None:

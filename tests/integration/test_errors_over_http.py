@@ -52,7 +52,7 @@ ERRORS: dict[str, tuple[Send, int, str]] = {
     "a missing field": (
         lambda gui, crop: gui.multipart("/infer", [Part("image", crop, "image/png", "a.png")]),
         422,
-        "role_id: Field required",
+        "role_id: it is missing",
     ),
     "no form at all": (lambda gui, _: gui.send("POST", "/infer", b"", {}), 422, "role_id"),
     "a form without boundary": (
@@ -103,7 +103,7 @@ ERRORS: dict[str, tuple[Send, int, str]] = {
         422,
         "ok_scores",
     ),
-    "scores missing": (calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1}'), 422, "ok_scores: Field required"),
+    "scores missing": (calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1}'), 422, "ok_scores: it is missing"),
     "NaN among the scores": (
         calibrate_raw('{"role_id":"a","roi_id":"b","mm_per_px":1,"ok_scores":[NaN]}'),
         422,

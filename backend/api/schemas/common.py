@@ -55,7 +55,7 @@ def or_zero(schema: dict[str, Any]) -> None:
 def json_number(value: Any) -> Any:
     """In JSON a text or a truth value is no number, as in the OpenAPI document; in a form all is text."""
     if isinstance(value, bool | str):
-        raise PydanticCustomError("number", "Input should be a valid number")
+        raise PydanticCustomError("number", "must be a number")
     return value
 
 
