@@ -95,7 +95,7 @@ BODIES: dict[str, Body] = {
     ),
     "2 MB of JSON for two ids": Body("/rollback", frozenset({413}), Pieces(b'{"x":"', bytes(_MIB), 2, b'"}'), _JSON),
     "300 MB of JSON": _calibration({413}, _scores(b"0.5", 300, b"0.123456789," * 87_381)),
-    "a form where JSON belongs": Body("/calibrate_ng", frozenset({413}), Pieces(_IDS + _FILE, bytes(_MIB), 100), _FORM),
+    "a form where JSON belongs": Body("/calibrate_ng", frozenset({422}), Pieces(_IDS + _FILE, bytes(_MIB), 100), _FORM),
     "a body where none belongs": Body("/health", frozenset({200, 405}), Pieces(b"x", bytes(_MIB), 4), {}),
     "a body for an unknown path": Body("/nowhere", frozenset({404}), Pieces(b"x", bytes(_MIB), 300), {}),
     "a file of 300 MB": _form("/infer", {413}, Pieces(_IDS + _FILE, bytes(_MIB), 300, b"\r\n" + _END)),

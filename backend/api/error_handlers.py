@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend.api.json_body import SEND_JSON
+from backend.api.json_body import SEND_JSON, check_json_type
 from backend.api.paths import route_path
 from backend.api.schemas.common import UNKNOWN_MEMBERS
 from backend.common.config import Settings
@@ -22,8 +22,9 @@ from backend.common.errors import (
     InvalidRequest,
     MalformedRequest,
     NotReady,
+    WrongBody,
 )
-from backend.common.field_problems import problems_in_words
+from backend.common.field_problems import problem_in_words, problems_in_words
 from backend.common.telemetry import annotate
 
 _FORM = "send multipart/form-data with role_id, roi_id"
@@ -57,15 +58,15 @@ def install(app: FastAPI, settings: Settings) -> None:
         headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady) else None
         if exc.status >= 500 and headers is None:
             log.error("failed", **error_reply(str(exc), exc, code=exc.code, with_trace=True))
-        error = f"{exc}; {_how_to_send(request)}" if isinstance(exc, MalformedRequest) else str(exc)
+        error = f"{exc}; {_how_to_send(request)}" if isinstance(exc, MalformedRequest | WrongBody) else str(exc)
         annotate(error=error)
         return reply(exc.status, error, exc.code, exc, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def validation_error(_request: Request, exc: RequestValidationError) -> JSONResponse:
-        error = _describe_body(exc.errors())
-        annotate(error=error)
-        return reply(InvalidRequest.status, error, InvalidRequest.code, InvalidRequest(error))
+    async def validation_error(request: Request, exc: RequestValidationError) -> JSONResponse:
+        problem = _problem_of(request, exc.errors())
+        annotate(error=str(problem))
+        return reply(problem.status, str(problem), problem.code, problem)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> Response:
@@ -96,9 +97,15 @@ def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
     return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(route_path(request.scope), ()))} - {""})
 
 
-def _describe_body(errors: Any) -> str:
-    """One sentence for all problems of a JSON body or of a query."""
+def _problem_of(request: Request, errors: Any) -> InvalidRequest:
+    """What is wrong with a JSON body or a query, all of it in one sentence."""
+    if any(item["loc"][:1] == ("body",) for item in errors):
+        try:
+            check_json_type(request)
+        except WrongBody as exc:
+            return WrongBody(f"{exc}; {SEND_JSON}")
     for item in errors:
-        if item["loc"] == ("body",) and item.get("type") != UNKNOWN_MEMBERS:
-            return f"{item['msg']}; {SEND_JSON}"
-    return problems_in_words(errors)
+        whole = item["loc"] == ("body",) and item["type"] != UNKNOWN_MEMBERS
+        if whole or item["type"] == "json_invalid":
+            return InvalidRequest(f"{problem_in_words(item)}; {SEND_JSON}")
+    return InvalidRequest(problems_in_words(errors))

@@ -21,6 +21,15 @@ _NO_IMAGE: Example = ("InvalidRequest", "no images: send at least one good image
 _SHAPE: Example = ("InvalidShape", "shape circle selects no pixel of the 256x256 image")
 _DAMAGED: Example = ("InvalidImage", f"part7.png: the image cannot be decoded; it is truncated or damaged; {_SEND}")
 _EMPTY: Example = ("InvalidImage", f"part7.png: the file is empty; {_SEND}")
+_KIND_OF_BODY: Example = (
+    "WrongBody",
+    "a body of application/json was received; send multipart/form-data with role_id, roi_id, mm_per_px and …",
+)
+_KIND_OF_JSON: Example = (
+    "WrongBody",
+    "a body of multipart/form-data was received; send a JSON object in UTF-8, not compressed, …",
+)
+_COMPRESSED: Example = ("HTTPException", "the body is compressed (Content-Encoding: gzip); send it as it is")
 _TYPE: Example = ("UnsupportedImage", f"part7.gif: a GIF is not an accepted image; {_SEND}")
 _PIXELS: Example = ("TooLarge", "part7.png: 30000x30000 pixels, at most 64000000 are accepted")
 _BODY: Example = (
@@ -127,7 +136,7 @@ _UNEXPECTED: Example = (
 
 
 def _code(kind: str, error: str) -> ErrorCode:
-    refused_by_http = {_SLOW: CODE_OF_STATUS[408]} | dict.fromkeys(
+    refused_by_http = {_SLOW: CODE_OF_STATUS[408], _COMPRESSED: CODE_OF_STATUS[415]} | dict.fromkeys(
         (_BODY, _BODY_OF_JSON, _BODY_OF_SCORES), CODE_OF_STATUS[413]
     )
     own: type[errors.BackendError] = getattr(errors, kind, errors.BackendError)
@@ -143,6 +152,7 @@ def _error(description: str, *told: Example) -> dict[str, Any]:
     return {"model": ErrorReply, "description": description, "content": {"application/json": {"examples": examples}}}
 
 
+_COMPRESSED_BODY = _error("A compressed body", _COMPRESSED)
 _TOO_SLOW = _error("The body comes too slowly; the connection is closed", _SLOW)
 
 Responses = dict[int | str, dict[str, Any]]
@@ -186,8 +196,8 @@ _ERRORS: dict[str, Responses] = {
         409: _error("The recipe is locked to another scale", _LOCKED),
         408: _TOO_SLOW,
         413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
-        415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", _MISSING, _METAS, _NO_IMAGE),
+        415: _error("Not an image, or a compressed body", _TYPE, _COMPRESSED),
+        422: _error("A field is missing or out of range", _MISSING, _KIND_OF_BODY, _METAS, _NO_IMAGE),
         500: _error("The images could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("Not ready; see Retry-After", _STARTING),
     },
@@ -205,8 +215,10 @@ _ERRORS: dict[str, Responses] = {
         ),
         408: _TOO_SLOW,
         413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
-        415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", _FIELD, _MISSING, _NO_IMAGE, _FEW_SAMPLES, _SHAPE),
+        415: _error("Not an image, or a compressed body", _TYPE, _COMPRESSED),
+        422: _error(
+            "A field is missing or out of range", _FIELD, _MISSING, _KIND_OF_BODY, _NO_IMAGE, _FEW_SAMPLES, _SHAPE
+        ),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
@@ -220,7 +232,8 @@ _ERRORS: dict[str, Responses] = {
         ),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_SCORES, _MANY_VALUES),
-        422: _error("A field is missing or out of range", _FIELD, _MISSING, _SCORES),
+        415: _COMPRESSED_BODY,
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _KIND_OF_JSON, _SCORES),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("Not ready; see Retry-After", _STARTING),
     },
@@ -229,8 +242,8 @@ _ERRORS: dict[str, Responses] = {
         409: _error("The stored memory is of another kind, or the recipe is locked to another scale", _REFIT, _LOCKED),
         408: _TOO_SLOW,
         413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
-        415: _error("Not an image", _TYPE),
-        422: _error("A field is missing or out of range", _FIELD, _MISSING, _SHAPE),
+        415: _error("Not an image, or a compressed body", _TYPE, _COMPRESSED),
+        422: _error("A field is missing or out of range", _FIELD, _MISSING, _KIND_OF_BODY, _SHAPE),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
@@ -239,7 +252,8 @@ _ERRORS: dict[str, Responses] = {
         409: _error("The stored memory is of another kind, or was replaced meanwhile", _REFIT, _ANEW),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_JSON),
-        422: _error("A field is missing or out of range, or images are missing", _MISSING, _NO_NG),
+        415: _COMPRESSED_BODY,
+        422: _error("A field is missing or out of range, or images are missing", _MISSING, _KIND_OF_JSON, _NO_NG),
         500: _error("The calibration could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
@@ -254,7 +268,8 @@ _ERRORS: dict[str, Responses] = {
         ),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_JSON),
-        422: _error("A field is missing or out of range", _MISSING, _NO_NUMBER),
+        415: _COMPRESSED_BODY,
+        422: _error("A field is missing or out of range", _MISSING, _KIND_OF_JSON, _NO_NUMBER),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("Not ready; see Retry-After", _STARTING),
     },
@@ -263,7 +278,8 @@ _ERRORS: dict[str, Responses] = {
         409: _error("The stored memory is of another kind", _REFIT),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_JSON),
-        422: _error("A field is missing or out of range", _MISSING),
+        415: _COMPRESSED_BODY,
+        422: _error("A field is missing or out of range", _MISSING, _KIND_OF_JSON),
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
@@ -273,7 +289,8 @@ _ERRORS["/drift/reset"] = {
     409: _error("The stored memory is of another kind, or the OK scores are not known", _REFIT, _NO_OK_SCORES),
     408: _TOO_SLOW,
     413: _error("Too large", _BODY_OF_JSON),
-    422: _error("A field is missing or out of range", _MISSING),
+    415: _COMPRESSED_BODY,
+    422: _error("A field is missing or out of range", _MISSING, _KIND_OF_JSON),
     500: _error("The statistics could not be stored, or something unexpected", _DISK, _UNEXPECTED),
     503: _error("Not ready; see Retry-After", _STARTING),
 }

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from email.errors import MessageError
 from email.header import decode_header, make_header
@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from python_multipart.multipart import parse_options_header
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MAX_BOUNDARY_LENGTH, parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from backend.api.middleware.bodies import MostBytes, keeping_request
+from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
 from backend.common.config import Settings
-from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage
+from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage, WrongBody
 from backend.common.field_problems import problems_in_words
 from backend.common.image_headers import ACCEPTED
 from backend.utils import NamedImage
@@ -27,9 +28,12 @@ _MAX_TEXT_FIELDS = 64
 _MAX_META_CHARACTERS = 64 << 10
 _MAX_TEXT_BYTES = 256 << 10  # of one text; so many characters of metadata in UTF-8
 _MAX_TEXTS_BYTES = 16 << 20  # of all texts of a form: they are held in memory
+_MAX_PREAMBLE_BYTES = 64 << 10
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
-_IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|application/octet-stream)\s*(;.*)?", re.IGNORECASE)
+_IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|(application|binary)/octet-stream)\s*(;.*)?", re.IGNORECASE)
+_DAMAGED = "the form cannot be read: the headers of a part are damaged or too long, or its lines do not end with CRLF"
+_LF = "the lines of the form end with LF; end them with CRLF, as multipart asks for"
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -39,6 +43,7 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     """The request's form, read to its end before anything waits for it.
 
     Raises:
+        WrongBody: there is no body, or it is no form that may hold what is asked for; it is not read then.
         MalformedRequest: it is malformed, has too many parts, or its end is missing: the parser drops an unfinished
             part without a word.
         TooLarge: a file is larger than allowed; nothing after that is read.
@@ -46,10 +51,18 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     """
     max_fields = _MAX_TEXT_FIELDS + also_fields
     kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data":
+    if kind == b"application/x-www-form-urlencoded" and has_body(request.scope):
         async with request.form(max_fields=max_fields, max_part_size=_MAX_TEXT_BYTES) as form:
+            if "use_dataset" not in form:
+                raise WrongBody(f"{received(request.scope)}, which holds no files")
             yield form
         return
+    if kind != b"multipart/form-data" or not has_body(request.scope):
+        raise WrongBody(received(request.scope))
+    boundary = options.get(b"boundary", b"")
+    if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH:
+        wrong = f"a boundary of more than {MAX_BOUNDARY_LENGTH} bytes" if boundary else "no boundary"
+        raise MalformedRequest(f"the Content-Type multipart/form-data names {wrong}")
     # Python's decoders of names like "idna", "punycode" or "undefined" raise what no caller expects, or take minutes.
     if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
         raise MalformedRequest("The charset of the form is not UTF-8")
@@ -60,30 +73,70 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     max_file_bytes = int(settings.max_file_mb * 2**20)
     try:
         with keeping_request():
-            form = await _FormParser(request, max_files, max_fields, max_file_bytes).parse()
+            parser = _FormParser(request, boundary, max_files, max_fields, max_file_bytes)
+            form = await parser.parse()
     except MultiPartException as exc:
-        raise MalformedRequest(exc.message.rstrip(".")) from exc
+        damaged = isinstance(exc.__cause__, FormParserError)
+        raise MalformedRequest(_DAMAGED if damaged else exc.message.rstrip(".")) from exc
     try:
-        if b"--%b--" % options[b"boundary"] not in request.state.body_end:
-            raise MalformedRequest("The upload is incomplete: its closing boundary is missing")
+        if not parser.complete:
+            closed = b"\n--%b--" % boundary in request.state.body_end
+            raise MalformedRequest(_LF if closed else "The upload is incomplete: its closing boundary is missing")
         yield form
     finally:
         await form.close()
 
 
+async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
+    """A form without its preamble, which the parser takes for damage.
+
+    Raises:
+        MalformedRequest: there is no boundary where a form begins, or one at the end of a line without CR.
+    """
+    first = re.compile(rb"(?:\A|\n)(--%b(?:\r|--|(\n)))" % re.escape(boundary))
+    begin, searched, found = b"", 0, None
+    async for piece in stream:
+        begin += piece
+        if found := first.search(begin, searched):
+            if found[2]:
+                raise MalformedRequest(_LF)
+            yield begin[found.start(1) :]
+            break
+        if len(begin) > _MAX_PREAMBLE_BYTES:
+            break
+        searched = max(0, len(begin) - len(boundary) - 4)
+    if not found:
+        shown = boundary.decode("latin-1")
+        raise MalformedRequest(
+            f"the boundary {shown!r} of the Content-Type begins no line of the body, or none of its first "
+            f"{_MAX_PREAMBLE_BYTES} bytes"
+        )
+    async for piece in stream:
+        yield piece
+
+
 class _FormParser(MultiPartParser):
     """Starlette's, with limits that hold while the form arrives."""
 
-    def __init__(self, request: Request, max_files: int, max_fields: int, max_file_bytes: int) -> None:
+    def __init__(self, request: Request, boundary: bytes, max_files: int, max_fields: int, max_file_bytes: int) -> None:
         super().__init__(
             request.headers,
-            request.stream(),
+            _from_first_boundary(request.stream(), boundary),
             max_files=max_files,
             max_fields=max_fields,
             max_part_size=_MAX_TEXT_BYTES,
         )
         self._max_file_bytes = max_file_bytes
         self._file_bytes = self._texts_bytes = 0
+        self.complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        if b"\n" in data[start:end]:
+            raise MalformedRequest(_LF)
+        super().on_header_value(data, start, end)
 
     def on_headers_finished(self) -> None:
         super().on_headers_finished()

@@ -8,9 +8,9 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from backend.api.middleware.bodies import MostBytes, keeping_request
+from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
 from backend.common.config import Settings
-from backend.common.errors import MalformedRequest, TooLarge
+from backend.common.errors import MalformedRequest, TooLarge, WrongBody
 
 SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
@@ -25,16 +25,28 @@ def max_json_bytes(settings: Settings) -> int:
     return int(min(settings.max_json_mb, settings.max_request_mb) * 2**20)
 
 
+def check_json_type(request: Request) -> None:
+    """Refuse a body that is no JSON by its ``Content-Type``.
+
+    Raises:
+        WrongBody: it is of another kind, or there is none.
+    """
+    if not has_body(request.scope) or not _JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
+        raise WrongBody(received(request.scope))
+
+
 async def read_json(request: Request, model: type[Fields]) -> Fields:
     """A body of JSON that may be large: its bytes wait in a file, and one body at a time is parsed.
 
     Raises:
         HTTPException: it is larger than ``MAX_JSON_MB``.
+        WrongBody: see `check_json_type`; it is not read then.
         MalformedRequest: it is too deep, or not UTF-8.
         TooLarge: it holds too many values; nothing after that is read.
         RequestValidationError: it is no JSON, or not as the model says.
         StorageError: there is no room for it in the folder for temporary files.
     """
+    check_json_type(request)
     most_bytes = max_json_bytes(request.app.state.settings)
     request.state.most_bytes = MostBytes(most_bytes, "send fewer scores, or raise MAX_JSON_MB")
     n_values = 0
@@ -46,8 +58,6 @@ async def read_json(request: Request, model: type[Fields]) -> Fields:
             file.write(piece)
         file.seek(0)
         content = file.read()
-    if not _JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
-        raise RequestValidationError([{"loc": ("body",), "msg": "Input should be JSON by its Content-Type"}])
     # Not in a thread, where others would hold their bytes meanwhile: the parser lets nothing else run in any case.
     return _parse_json(content, model)
 

@@ -7,7 +7,8 @@
     │   └── WeightsError                 internal_error          no verified weights: the start stops
     ├── InvalidRequest              422  invalid_request         a missing, malformed or out-of-range field
     │   ├── InvalidShape            422  invalid_shape           a ROI shape that is malformed or selects no pixel
-    │   └── ReservedRecipe          400  reserved_recipe         a recipe that no client may name
+    │   ├── ReservedRecipe          400  reserved_recipe         a recipe that no client may name
+    │   └── WrongBody               422  unsupported_media_type  no body, or one of another kind than is expected
     ├── MalformedRequest            400  malformed_request       a form or JSON that cannot be read
     ├── InvalidImage                400  bad_image               empty, truncated or damaged image bytes
     │   └── UnsupportedImage        415  unsupported_image       not one of the accepted image formats
@@ -113,6 +114,12 @@ class ReservedRecipe(InvalidRequest):
 
     status = 400
     code = "reserved_recipe"
+
+
+class WrongBody(InvalidRequest):
+    """There is no body, or one of another kind than the endpoint takes."""
+
+    code = "unsupported_media_type"
 
 
 class MalformedRequest(BackendError):

@@ -1,4 +1,6 @@
-"""A client of the service, in this process, and an image for it to send."""
+"""Clients of the service, in this process, and an image for them to send."""
+
+from functools import partial
 
 import cv2
 import pytest
@@ -8,6 +10,7 @@ from backend.app import create_app
 from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
+from tests.api.sending import client_without_network
 
 
 @pytest.fixture
@@ -16,6 +19,13 @@ def client(features, tmp_path):
     service = InspectionService(settings, features, ModelStore(settings.models_dir))
     with TestClient(create_app(settings, service), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def calling(tmp_path):
+    """Makes a client of a service with these settings that has no network: it stores images, and infers nothing."""
+
+    return partial(client_without_network, tmp_path / "models")
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,16 @@
 import inspect
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
 
 from backend.api.schemas.common import ErrorReply
-from backend.app import create_app
 from backend.common import errors
-from backend.common.config import Settings
 from backend.common.errors import CODE_OF_STATUS, BackendError, ErrorCode
 from backend.service.inspection import InspectionService
-from backend.storage import ModelStore
 from tests.api.sending import IDS
 from tests.factories import encoded
 
@@ -31,19 +26,6 @@ RAISED = [
     errors.TooManyRequests(2, 1) if error is errors.TooManyRequests else error("why")
     for error in ALL
 ]  # fmt: skip
-
-
-@pytest.fixture
-def calling(tmp_path):
-    """Makes a client of a service without a network, with these settings."""
-
-    def client(**settings):
-        settings = Settings(models_dir=tmp_path, **settings)
-        no_network = SimpleNamespace(runtime=SimpleNamespace(batch=1, forward=None))
-        service = InspectionService(settings, no_network, ModelStore(tmp_path))
-        return TestClient(create_app(settings, service), raise_server_exceptions=False)
-
-    return client
 
 
 def check(reply, status, code):

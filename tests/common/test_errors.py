@@ -35,6 +35,7 @@ from backend.common.errors import (
     UnsupportedImage,
     VersionNotFound,
     WeightsError,
+    WrongBody,
 )
 
 
@@ -46,6 +47,7 @@ from backend.common.errors import (
         (InvalidRequest, BackendError, 422),
         (InvalidShape, InvalidRequest, 422),
         (ReservedRecipe, InvalidRequest, 400),
+        (WrongBody, InvalidRequest, 422),
         (MalformedRequest, BackendError, 400),
         (SampleNotFound, BackendError, 404),
         (Conflict, BackendError, 409),
@@ -93,7 +95,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     for name, (parent, status, code) in drawn.items():
         assert (parent, code) == (real[name][0], real[name][2])
         assert status is None or int(status) == real[name][1]
-    assert len(drawn) == 27
+    assert len(drawn) == 28
 
 
 def test_memory_not_found_says_what_every_gui_generation_looks_for():

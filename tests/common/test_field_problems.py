@@ -80,7 +80,7 @@ def test_no_problem_of_a_request_is_told_in_the_validators_words():
         if problem["type"] != "unknown_members":  # these quote the names that were sent
             assert not VALIDATORS_WORDS.search(words), problem
         kinds[problem["type"]] = words
-    ours = {"number", "byte_order_mark", "line_break", "unknown_members"} & set(kinds)
+    ours = {"number", "unseen", "unknown_members"} & set(kinds)
     assert set(kinds) - ours <= set(_WORDS), "each kind has words of its own"
     assert {"missing", "float_parsing", "bool_parsing", "literal_error", "too_long", "json_invalid"} <= set(kinds)
 

@@ -14,6 +14,7 @@ from backend.common.errors import StorageError
 
 _BODY_END_BYTES = 1024
 _LINGER_BYTES = 64 << 20
+_MOST_CHARACTERS = 100
 
 
 class MostBytes(NamedTuple):
@@ -27,6 +28,16 @@ def has_body(scope: Scope) -> bool:
     """Whether a request announces a body."""
     headers = Headers(scope=scope)
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def received(scope: Scope) -> str:
+    """What kind of body a request carries, in words."""
+    if not has_body(scope):
+        return "no body was received"
+    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
+    if not kind:
+        return "a body without Content-Type was received"
+    return f"a body of {kind[:_MOST_CHARACTERS].encode('ascii', 'backslashreplace').decode()} was received"
 
 
 @contextmanager
@@ -90,7 +101,7 @@ async def _throw_away(receive: Receive) -> None:
 
 
 class BodyLimit:
-    """Refuses a body that is too large (413) or too slow (408) as soon as that is known, by its header or its bytes.
+    """Refuses a body that is compressed (415), too large (413) or too slow (408) as soon as its header or bytes tell.
 
     Leaves in ``request.state`` the end of the body as ``body_end``, for those who must know whether it is complete.
     Whoever streams the body instead of holding it in memory allows it to be larger with ``most_bytes``.
@@ -113,7 +124,8 @@ class BodyLimit:
             return
         state = scope.setdefault("state", {})
         state.update(body_end=b"", most_bytes=self._most_bytes)
-        announced = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        announced, coding = headers.get("content-length", ""), headers.get("content-encoding", "").strip()
         arrived, complete = 0, not has_body(scope)
         deadline: float | None = None
 
@@ -121,6 +133,8 @@ class BodyLimit:
             nonlocal arrived, complete, deadline
             if complete:
                 return await receive()
+            if coding.lower() not in ("", "identity"):
+                raise _compressed(coding)
             most: MostBytes = state["most_bytes"]
             if announced.isdecimal() and int(announced) > most.n_bytes:
                 raise _too_large(most)
@@ -146,6 +160,11 @@ class BodyLimit:
             f"the body is too slow: {arrived} bytes came in {self._timeout_s:g} s (BODY_TIMEOUT_S) and a second for "
             f"every {SLOWEST_BYTES_PER_S}; send it faster",
         )
+
+
+def _compressed(coding: str) -> HTTPException:
+    shown = coding[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
+    return HTTPException(415, f"the body is compressed (Content-Encoding: {shown}); send it as it is")
 
 
 def _too_large(most: MostBytes) -> HTTPException:

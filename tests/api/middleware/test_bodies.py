@@ -83,7 +83,10 @@ def test_a_body_that_was_read_leaves_the_connection_open():
         ({"allowed_hosts": "inspection.example"}, "/infer", {"host": "other.example"}, 400),
         ({"api_keys": "full-key-of-the-line"}, "/infer", {}, 401),
         ({}, "/nowhere", {}, 404),
-        ({"max_json_mb": 1}, "/calibrate_ng", {}, 413),
+        ({"max_json_mb": 1}, "/calibrate_ng", {"content_type": "application/json"}, 413),
+        ({}, "/calibrate_ng", {"content_type": "multipart/form-data; boundary=b"}, 422),
+        ({}, "/infer", {"content_type": "application/json"}, 422),
+        ({}, "/infer", {"content_type": "multipart/form-data; boundary=b", "content_encoding": "gzip"}, 415),
     ],
 )
 def test_every_refusal_closes_the_connection_of_a_body_that_nobody_reads(tmp_path, settings, path, headers, status):

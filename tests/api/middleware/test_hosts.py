@@ -3,25 +3,9 @@
 import asyncio
 
 import pytest
-from fastapi.testclient import TestClient
-
-from backend.app import create_app
-from backend.common.config import Settings
 
 OURS, OTHER = "https://gui.example", "https://other.example"
 ALLOW_PRIVATE = "access-control-allow-private-network"
-
-
-@pytest.fixture
-def calling(tmp_path):
-    """Makes a client of a service with these settings; its routes are reached, and no more."""
-
-    def client(base_url="http://testserver", **settings):
-        app = create_app(Settings(models_dir=tmp_path, **settings))
-        app.state.lifecycle.service = object()
-        return TestClient(app, base_url, raise_server_exceptions=False)
-
-    return client
 
 
 def preflight(client, origin, **headers):
