@@ -9,6 +9,7 @@ DEFAULT_RECIPE = "default"
 INSPECTION_ROLE = "Inspection"
 MAX_RECIPE_CHARACTERS = 1000
 _RESERVED_RECIPE = "last"
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class RoiKey:
         return f"role {self.role_id!r}, roi {self.roi_id!r}{model}{recipe}"
 
 
+def unseen_in(text: str) -> str | None:
+    r"""What an id holds that nobody sees, so that it would name another ROI than it seems to; None if nothing.
+
+    >>> unseen_in("Master1"), unseen_in("\ufeffMaster1"), unseen_in("Master1\r\n")
+    (None, 'a byte order mark (U+FEFF)', 'a line break')
+    """
+    if _BYTE_ORDER_MARK in text:
+        return "a byte order mark (U+FEFF)"
+    return "a line break" if text.splitlines() not in ([text], []) else None
+
+
 def canonical_recipe(text: str) -> str | None:
     """The recipe that a client's layout name means: without outer blanks, in lower case.
 
@@ -63,10 +75,12 @@ def check_recipe(recipe_id: str | None) -> None:
 
     Raises:
         ReservedRecipe: it is "last".
-        InvalidRequest: its name is too long.
+        InvalidRequest: its name is too long, or holds what nobody sees.
     """
     if recipe_id is not None and len(recipe_id) > MAX_RECIPE_CHARACTERS:
         raise InvalidRequest(f"recipe_id: at most {MAX_RECIPE_CHARACTERS} characters are accepted")
+    if recipe_id is not None and (unseen := unseen_in(recipe_id)):
+        raise InvalidRequest(f"recipe_id: holds {unseen}; send it without")
     if recipe_id == _RESERVED_RECIPE:
         raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
 

@@ -5,11 +5,11 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from backend.common.errors import ErrorCode
-from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe
+from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe, unseen_in
 from backend.disk.fitted import FittedRoi
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
 
@@ -26,8 +26,20 @@ _MOST_CHARACTERS = 60
 MEMORY_ID = Field(
     description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
 )
-Identifier = Annotated[str, Field(min_length=1, max_length=128)]
-_RecipeName = Annotated[str, Field(max_length=MAX_RECIPE_CHARACTERS)]
+
+
+def _without_unseen(text: str) -> str:
+    if unseen := unseen_in(text):
+        raise PydanticCustomError("unseen", "holds {unseen}; send it without", {"unseen": unseen})
+    return text
+
+
+# As `unseen_in` has it, for clients that make requests from the document.
+_ONE_LINE = {"pattern": "^[^\ufeff\n\v\f\r\x1c-\x1e\x85\u2028\u2029]*$"}
+_Seen = AfterValidator(_without_unseen)
+Identifier = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=_ONE_LINE), _Seen]
+_RecipeName = Annotated[str, Field(max_length=MAX_RECIPE_CHARACTERS, json_schema_extra=_ONE_LINE), _Seen]
+_ModelKey = Annotated[str, Field(max_length=128, json_schema_extra=_ONE_LINE), _Seen]
 MillimetresPerPixel = Annotated[
     FiniteFloat,
     Field(
@@ -77,7 +89,7 @@ class RoiIds(RequestFields):
         description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
         examples=["line 1"],
     )
-    model_key: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(empty_is_none)] = Field(
+    model_key: Annotated[_ModelKey | None, BeforeValidator(empty_is_none)] = Field(
         None,
         description="which model of the ROI, default is roi_id; of no effect without a recipe",
         examples=["Pattern"],
