@@ -175,7 +175,7 @@ def calibrate(
     classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
     for label, images in classes:
         for image in images.values():
-            _count(service, fitted, found, label, rows[image], shape)
+            _count(service, fitted, found, label, image, rows[image], shape)
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
     return {
         **done.calibration.as_dict(),
@@ -185,14 +185,20 @@ def calibrate(
 
 
 def _count(
-    service: InspectionService, fitted: FittedRoi, found: ImageScores, label: Label, row: Row, shape: Shape | None
+    service: InspectionService,
+    fitted: FittedRoi,
+    found: ImageScores,
+    label: Label,
+    image: str,
+    row: Row,
+    shape: Shape | None,
 ) -> None:
     """Count an image that was scored; one that was in the fit by its score by the memory bank of the others."""
     scores = tuple(float(score) for score in (row["score"], *row.get("scores", ())))
     own = found.own.of_file(row["sha256"])
     if own is None:
         # Records of older versions do not have it.
-        pixels = row.get("pixels_sha256") or _pixels_sha256(service, fitted, row)
+        pixels = row.get("pixels_sha256") or _pixels_sha256(service, fitted, image, row["sha256"])
         own = found.own.of_pixels(pixels)
         if own is None:
             found.add(label, pixels, scores)
@@ -200,16 +206,16 @@ def _count(
     found.add(label, own.identity, found.by_the_others(own, shape) or scores)
 
 
-def _pixels_sha256(service: InspectionService, fitted: FittedRoi, row: Row) -> str:
+def _pixels_sha256(service: InspectionService, fitted: FittedRoi, path: str, sha256: str) -> str:
     """The identity of an image that was scored by a model.
 
     Raises:
         InvalidRequest: its file has changed since.
     """
-    content = read_image(row["path"], max_bytes(service.settings))
-    if hashlib.sha256(content).hexdigest() != row["sha256"]:
-        raise InvalidRequest(f"{row['path']} has changed while this ran: begin anew")
-    image = NamedImage(row["path"], lambda: content)
+    content = read_image(path, max_bytes(service.settings))
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InvalidRequest(f"{path} has changed while this ran: begin anew")
+    image = NamedImage(path, lambda: content)
     with service.pixels_of(image):
         pixels, _ = service.decode(image, BitDepth.of(fitted.metadata))
         return pixels_sha256(pixels)

@@ -12,6 +12,15 @@ from backend.common.errors import StorageError
 from backend.common.telemetry import OnProgress
 
 
+def shown(text: str) -> str:
+    r"""The text as UTF-8 can hold it: a byte of a file name that is not UTF-8 becomes an escape: ``\udce4`` is E4.
+
+    >>> shown("M\udce4rz.png"), shown("März.png")
+    ('M\\udce4rz.png', 'März.png')
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def print_line(text: str) -> None:
     """Print to stdout at once; what its encoding lacks, such as odd bytes in file names, becomes an escape.
 
@@ -29,7 +38,7 @@ def print_line(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a message to stderr at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def count(number: int, name: str) -> str:

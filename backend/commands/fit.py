@@ -18,7 +18,7 @@ from backend.commands.arguments import (
     fields_of,
     key_of,
 )
-from backend.commands.console import count, print_line, say, step_bars
+from backend.commands.console import count, print_line, say, shown, step_bars
 from backend.commands.folders import GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import find_images, read_image
 from backend.commands.scoring import max_bytes
@@ -122,14 +122,13 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
     except KeyboardInterrupt:
         say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
+    names = [shown(image) for image in images.values()]
     warning = joined([result.warning, result.unscored, about_percentile(settings.score_percentile, "SCORE_PERCENTILE")])
     return {
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
         "token_shape": list(result.token_hw),
-        **(
-            {} if result.ok_scores is None else {"ok_scores": dict(zip(images.values(), result.ok_scores, strict=True))}
-        ),
-        "suspicious": [list(images.values())[image.index] for image in result.suspicious],
+        **({} if result.ok_scores is None else {"ok_scores": dict(zip(names, result.ok_scores, strict=True))}),
+        "suspicious": [names[image.index] for image in result.suspicious],
         **({"warning": warning} if warning else {}),
     }

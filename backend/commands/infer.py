@@ -21,7 +21,7 @@ from backend.commands.arguments import (
     fields_of,
     key_of,
 )
-from backend.commands.console import count, print_line, say
+from backend.commands.console import count, print_line, say, shown
 from backend.commands.folders import say_found
 from backend.commands.heatmaps import check_apart, heatmap_path
 from backend.commands.image_files import find_images
@@ -105,7 +105,7 @@ def infer(
         rows, _ = score_all(
             scorer, list(images.values()), records, "--out", None if records else _print_record, heatmap_paths
         )
-    n_before = len(records.rows.keys() & rows.keys()) if records else 0
+    n_before = sum(shown(image) in records.rows for image in rows) if records else 0
     n_failed = sum(bool(row["error"]) for row in rows.values())
     n_ok, n_ng = (sum(row["decision"] == decision for row in rows.values()) for decision in ("ok", "ng"))
     counts = {

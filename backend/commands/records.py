@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import filelock
 
+from backend.commands.console import shown
 from backend.common.errors import InvalidRequest, StorageError
 from backend.common.files import write_atomic
 from backend.disk.fitted import CalibrationState
@@ -80,7 +81,7 @@ class Record:
     pixels_sha256: str | None = None
 
     def as_json(self) -> bytes:
-        """One line of JSON, in ASCII."""
+        """One line of JSON, in ASCII; path and error as `shown`."""
         return json.dumps({**self._shared(), "regions": self.regions}, allow_nan=False).encode() + b"\n"
 
     def as_csv(self) -> bytes:
@@ -95,13 +96,13 @@ class Record:
 
     def _shared(self) -> dict[str, Any]:
         return {
-            "path": self.path,
+            "path": shown(self.path),
             "score": self.score,
             "decision": self.decision,
             **asdict(self.conditions),
             "sha256": self.sha256,
             "ms": self.ms,
-            "error": self.error,
+            "error": None if self.error is None else shown(self.error),
         }
 
 
@@ -113,7 +114,7 @@ def _cell(value: Any) -> str:
 def _csv_line(cells: list[str]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+    return buffer.getvalue().encode()
 
 
 _CONDITIONS = [field.name for field in fields(Conditions)]
@@ -131,6 +132,7 @@ def _read_json(line: bytes) -> Row:
 
 
 def _read_csv(line: bytes) -> Row:
+    # Earlier versions wrote the bytes of file names as they are.
     (cells,) = csv.reader(io.StringIO(line.decode("utf-8", "surrogateescape"), newline=""), strict=True)
     return dict(zip(_CSV_COLUMNS, cells, strict=True))
 
@@ -173,7 +175,7 @@ class RecordFile:
     Attributes:
         path: the file; ``.jsonl`` or ``.csv``.
         restart: whether this run began anew.
-        rows: the records of earlier runs, by path of the image.
+        rows: the records of earlier runs, by path of the image as `shown`.
     """
 
     def __init__(self, path: Path, *, restart: bool) -> None:
@@ -189,8 +191,9 @@ class RecordFile:
                 row = self._format.read(line)
             except (ValueError, TypeError, RecursionError, csv.Error) as exc:
                 raise InvalidRequest(f"{path}: record {number} was not made by this command; {_INSTEAD}") from exc
-            self.rows[row["path"]] = row
-            self._lines[row["path"]] = line
+            path_shown = shown(row["path"])  # earlier versions wrote halves of characters
+            self.rows[path_shown] = row
+            self._lines[path_shown] = line
 
     @classmethod
     @contextlib.contextmanager
@@ -235,7 +238,7 @@ class RecordFile:
 
     def drop(self, path: str) -> None:
         """Forget the record of an image before the first `append`, so that another can take its place."""
-        del self.rows[path], self._lines[path]
+        del self.rows[shown(path)], self._lines[shown(path)]
 
     def append(self, record: Record) -> None:
         """Write one record; it is in the file when this returns.

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from backend.api.schemas.inspection import region_reply
-from backend.commands.console import count, progress_bar, say
+from backend.commands.console import count, progress_bar, say, shown
 from backend.commands.heatmaps import write_heatmap
 from backend.commands.image_files import image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
@@ -134,7 +134,12 @@ def score_all(
 
     Returns:
         The rows of all images, by path, and the memory bank that all of them were scored by.
+
+    Raises:
+        InvalidRequest: the ROI was never fitted; records of other conditions, or of an image that has changed.
+        BackendError: as `Scorer.score`.
     """
+    _check_distinct(images)
     conditions = scorer.conditions()
     rows: dict[str, Row] = {}
     if records is not None:
@@ -162,7 +167,7 @@ def score_all(
                         report(record)
                     rows[image] = vars(replace(record, regions=None))  # as little as is needed: runs are long
                     if record.error:
-                        bar.write(record.error, file=sys.stderr)
+                        bar.write(shown(record.error), file=sys.stderr)
                 bar.update()
     except KeyboardInterrupt:
         again = f"with {keep_with} FILE a run can go on"
@@ -179,18 +184,30 @@ def say_warnings(scorer: Scorer) -> None:
         say(f"warning: {image}: {warning}")
 
 
+def _check_distinct(images: Sequence[str]) -> None:
+    """Refuse images that records could not tell apart.
+
+    Raises:
+        InvalidRequest: the escapes that stand for the bytes of one name are letters of another.
+    """
+    seen: dict[str, str] = {}
+    for image in images:
+        if seen.setdefault(shown(image), image) != image:
+            raise InvalidRequest(f"two files have names that records show as {shown(image)}: rename one of them")
+
+
 def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settings) -> dict[str, Row]:
     """The records of unchanged images; of the changed ones those that failed are dropped, to be tried again.
 
     Raises:
         InvalidRequest: an image that did not fail has changed since.
     """
-    known = [image for image in images if image in records.rows]
+    known = [image for image in images if shown(image) in records.rows]
     if not known:
         return {}
     with progress_bar("check", len(known)) as bar:
         for image in known:
-            row = records.rows[image]
+            row = records.rows[shown(image)]
             if image_sha256(image, max_bytes(settings)) != (row["sha256"] or None):
                 if not row["error"]:
                     raise InvalidRequest(
@@ -199,7 +216,7 @@ def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settin
                     )
                 records.drop(image)
             bar.update()
-    return {image: records.rows[image] for image in known if image in records.rows}
+    return {image: records.rows[shown(image)] for image in known if shown(image) in records.rows}
 
 
 def open_records(path: Path | None, *, restart: bool) -> contextlib.AbstractContextManager[RecordFile | None]:

@@ -9,6 +9,7 @@ import resource
 import filelock
 import pytest
 
+from backend.commands.console import shown
 from backend.commands.records import Conditions, Record, RecordFile
 from backend.common.errors import InvalidRequest, StorageError
 
@@ -31,6 +32,7 @@ RECORDS = [
     Record(os.fsdecode(b"parts/latin\xe4.png"), None, CONDITIONS, 0.1, error='parts/x.png: "cut"\nand damaged'),
     Record("parts/4.png", "ef" * 32, CONDITIONS, 3.0, 0.25, "ok", []),
 ]
+PATHS = [RECORDS[0].path, RECORDS[1].path, "parts/latin\\udce4.png", RECORDS[3].path]
 FORMATS = ["results.jsonl", "results.csv"]
 
 
@@ -38,7 +40,7 @@ def write(path, records, *, restart=False):
     with RecordFile.opened(path, restart=restart) as file:
         known = set(file.rows)
         for record in records:
-            if record.path not in known:
+            if shown(record.path) not in known:
                 file.append(record)
     return path.read_bytes()
 
@@ -47,7 +49,7 @@ def test_json_lines_keep_values_to_the_last_digit_and_full_regions(tmp_path):
     """The regions are those that /infer replies."""
     write(tmp_path / "results.jsonl", RECORDS)
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text("ascii").splitlines()]
-    assert [line["path"] for line in lines] == [record.path for record in RECORDS]
+    assert [line["path"] for line in lines] == PATHS
     first, failed = lines[0], lines[2]
     assert (first["score"], first["threshold"], first["decision"], first["ms"]) == (1 / 3, 0.1 + 0.2, "ng", 12.5)
     assert first["regions"] == RECORDS[0].regions
@@ -59,9 +61,9 @@ def test_json_lines_keep_values_to_the_last_digit_and_full_regions(tmp_path):
 def test_csv_gives_values_to_the_last_digit_and_a_summary_of_regions(tmp_path):
     """Any CSV reader gets the number of regions and their largest and total area."""
     write(tmp_path / "results.csv", RECORDS)
-    with (tmp_path / "results.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == [record.path for record in RECORDS]
+    assert [row["path"] for row in rows] == PATHS
     first, unmarked, failed = rows[:3]
     assert (float(first["score"]), float(first["threshold"])) == (1 / 3, 0.1 + 0.2)
     assert (first["role_id"], first["roi_id"]) == (CONDITIONS.role_id, CONDITIONS.roi_id)

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from backend.commands.console import progress_bar
+from backend.commands.console import progress_bar, shown
 from backend.commands.evaluate.charts import few_shots, roc, score_histogram
 from backend.commands.evaluate.gallery import ColourScale, thumbnails
 from backend.commands.evaluate.metrics import roc_curve
@@ -22,6 +23,8 @@ from backend.utils import ImageLimits
 PAGE = "report.html"
 # Some 25 KB each: a page of 15 MB at most, that a browser opens at once.
 _MOST_PICTURES = 600
+# Stands for a byte of a file name that is not UTF-8; many readers refuse it in JSON.
+_HALF_OF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
@@ -31,6 +34,7 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
         StorageError: it cannot be written.
     """
     text = json.dumps(as_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
+    text = _HALF_OF_A_CHARACTER.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text)
     _write(folder / RESULTS, text)
     with contextlib.suppress(OSError):  # there is none, or the new page will say what is wrong
         (folder / PAGE).unlink()
@@ -48,8 +52,7 @@ def write_page(evaluation: Evaluation, folder: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        # Names of files that are not UTF-8 are no text: in JSON and on the page the odd bytes become \udc…
-        write_atomic({path: text.encode(errors="backslashreplace")})
+        write_atomic({path: shown(text).encode()})
     except OSError as exc:
         raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc
 

@@ -90,8 +90,8 @@ class TestCommand:
         assert (status, "Traceback" in err) == (0, False)
         assert "kr\\udce4tzer" in table
         (found,) = results(tmp_path / "out")["categories"]
-        assert found["groups"][2]["name"] == odd
-        assert found["images"][-1]["name"] == f"{odd}/{odd}.png"
+        assert found["groups"][2]["name"] == "kr\\udce4tzer"
+        assert found["images"][-1]["name"] == "kr\\udce4tzer/kr\\udce4tzer.png"
         assert "kr\\udce4tzer/kr\\udce4tzer.png" in Page(tmp_path / "out" / "report.html").texts
 
     def test_an_image_that_is_deleted_meanwhile_costs_the_page_alone(self, run, part, tmp_path, monkeypatch):
