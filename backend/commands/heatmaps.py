@@ -1,6 +1,10 @@
 """Heatmaps as files: where they go, and how they are written."""
 
 import contextlib
+import errno
+import hashlib
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import quote
@@ -9,19 +13,109 @@ from backend.commands.image_files import FoundImages
 from backend.common.errors import InvalidRequest, StorageError
 from backend.common.files import TEMPORARY_PREFIX
 
+_MOST_BYTES = 255  # of a name, on nearly every file system
+_EXTENSION = ".png"
+# The folder takes other names, but not this one; with any other error it takes none.
+_ABOUT_THE_NAME = frozenset(
+    (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+)
+
+
+class Heatmaps:
+    """The heatmaps of a run.
+
+    Args:
+        folder: which they go to.
+        images: paths as they were given.
+
+    Attributes:
+        paths: where each goes, by image: no two to paths that some file system takes for one.
+        renamed: those of the paths that are not the image's with an extension: too long, or like another but for case.
+        failed: why a heatmap could not be written, by image.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[str]) -> None:
+        self.folder = folder
+        self.paths: dict[str, Path] = {}
+        self.renamed: dict[str, Path] = {}
+        self.failed: dict[str, str] = {}
+        wanted = {image: heatmap_path(folder, image) for image in images}
+        taken = {_folded(parent) for path in wanted.values() for parent in path.parents}
+        for image, path in wanted.items():
+            if _folded(path) in taken:
+                path = path.with_name(_marked(path.stem, image, _EXTENSION))
+            if path != folder.joinpath(*_names(image)).with_name(_names(image)[-1] + _EXTENSION):
+                self.renamed[image] = path
+            taken.add(_folded(path))
+            self.paths[image] = path
+
+    def lacks(self, image: str) -> bool:
+        """Whether there is no heatmap of an image yet."""
+        return not os.path.exists(self.paths[image])  # noqa: PTH110  (a path that is too long is no error)
+
+    def prepare(self) -> None:
+        """Make the folder.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StorageError(f"--heatmaps {self.folder}: the folder cannot be made ({exc.strerror})") from exc
+
+    def write(self, image: str, png: bytes) -> str | None:
+        """Write the heatmap of an image, and give its path if it is one of `renamed`.
+
+        A name that the folder does not take is one of `failed` then.
+
+        Raises:
+            StorageError: none can be written, such as where the disk is full.
+        """
+        try:
+            write_heatmap(self.paths[image], png)
+        except StorageError as exc:
+            if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno not in _ABOUT_THE_NAME:
+                raise
+            self.failed[image] = str(exc)
+        return str(self.renamed[image]) if image in self.renamed and image not in self.failed else None
+
 
 def heatmap_path(folder: Path, image: str) -> Path:
     """Where the heatmap of an image goes: the image's path as it was given, below `folder`, with ``.png`` added.
 
-    ``..`` and the root are percent-encoded, so that no path leads out of the folder and no two to the same file.
+    ``..`` and the root are percent-encoded, so that no path leads out of the folder and no two to the same file. A name
+    that would be too long is cut, and ends with ``~`` and 16 digits of the SHA-256 of what it was.
 
     >>> heatmap_path(Path("maps"), "lot7/a.jpg").as_posix(), heatmap_path(Path("maps"), "/lot7/../a.png").as_posix()
     ('maps/lot7/a.jpg.png', 'maps/%2Flot7/%2E%2E/a.png.png')
     """
+    *folders, file = _names(image)
+    return folder.joinpath(*map(_short, folders), _short(file, _EXTENSION))
+
+
+def _names(image: str) -> list[str]:
     path = PurePath(image)
     names = ["%2E%2E" if name == ".." else name.replace("%", "%25") for name in path.relative_to(path.anchor).parts]
     names[0] = quote(path.anchor, safe="") + names[0]
-    return folder.joinpath(*names[:-1], f"{names[-1]}.png")
+    return names
+
+
+def _short(name: str, extension: str = "") -> str:
+    """A name that a file may have, with what is put before and after it while it is written."""
+    around = len(TEMPORARY_PREFIX + extension) if extension else 0
+    return name + extension if len(os.fsencode(name)) + around <= _MOST_BYTES else _marked(name, name, extension)
+
+
+def _marked(name: str, what: str, extension: str) -> str:
+    """The beginning of a name, and which one it is."""
+    mark = f"~{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}{extension}"
+    return os.fsencode(name)[: _MOST_BYTES - len(TEMPORARY_PREFIX + mark)].decode(errors="ignore") + mark
+
+
+def _folded(path: Path) -> str:
+    """What file systems make of a path that do not know upper case, or that compose characters."""
+    return unicodedata.normalize("NFC", str(path).casefold())
 
 
 def check_apart(heatmaps: Iterable[Path], images: FoundImages, paths: Sequence[str]) -> None:

@@ -21,9 +21,9 @@ from backend.commands.arguments import (
     fields_of,
     key_of,
 )
-from backend.commands.console import count, print_line, say, shown
+from backend.commands.console import count, print_line, say, shown, some
 from backend.commands.folders import say_found
-from backend.commands.heatmaps import check_apart, heatmap_path
+from backend.commands.heatmaps import Heatmaps, check_apart
 from backend.commands.image_files import find_images
 from backend.commands.records import Record
 from backend.commands.scoring import Scorer, open_records, say_warnings, score_all
@@ -84,11 +84,11 @@ def infer(
         fields: as of ``/infer``.
         paths: files and folders.
         out: file of the records, ``.jsonl`` or ``.csv``; None prints them as JSON lines.
-        heatmaps: folder of the heatmaps; see `heatmap_path`.
+        heatmaps: folder of the heatmaps; see `Heatmaps`.
         restart: forget what is in `out`.
 
     Returns:
-        How many images failed; their records say why.
+        How many images failed, as their records say, or could be judged while their heatmaps could not be written.
 
     Raises:
         InvalidRequest: see `find_images`, `parse_shape`, `RecordFile`; heatmaps among the images.
@@ -96,15 +96,14 @@ def infer(
     """
     shape = parse_shape(fields.shape)
     images, ignored = find_images(paths)
-    heatmap_paths = {image: heatmap_path(heatmaps, image) for image in images.values()} if heatmaps else {}
-    check_apart(heatmap_paths.values(), images, paths)
+    maps = None if heatmaps is None else Heatmaps(heatmaps, list(images.values()))
+    if maps is not None:
+        check_apart(maps.paths.values(), images, paths)
     with open_records(out, restart=restart) as records:
         say_found(images, ignored)
         service = InspectionService.open(settings)
         scorer = Scorer(service, key_of(fields), Scoring(fields.mm_per_px, shape))
-        rows, _ = score_all(
-            scorer, list(images.values()), records, "--out", None if records else _print_record, heatmap_paths
-        )
+        rows, _ = score_all(scorer, list(images.values()), records, "--out", None if records else _print_record, maps)
     n_before = sum(shown(image) in records.rows for image in rows) if records else 0
     n_failed = sum(bool(row["error"]) for row in rows.values())
     n_ok, n_ng = (sum(row["decision"] == decision for row in rows.values()) for decision in ("ok", "ng"))
@@ -117,7 +116,14 @@ def infer(
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     say_warnings(scorer)
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
-    return n_failed
+    if maps is None:
+        return n_failed
+    if maps.renamed:
+        renamed = some([f"{image}: {path}" for image, path in maps.renamed.items()])
+        say(f"{count(len(maps.renamed), 'heatmap')} with a shorter or another name than the image: {renamed}")
+    if maps.failed:
+        say(f"{count(len(maps.failed), 'heatmap')} of judged images could not be written: {some(list(maps.failed))}")
+    return n_failed + len(maps.failed)
 
 
 def _print_record(record: Record) -> None:

@@ -67,6 +67,7 @@ class Record:
         error: why it failed.
         scores: at the further percentiles that were asked for; no column.
         pixels_sha256: identity of its pixels, where that was asked for; no column.
+        heatmap: where its heatmap is, if not where the name of the image says; in JSON lines alone.
     """
 
     path: str
@@ -79,10 +80,12 @@ class Record:
     error: str | None = None
     scores: tuple[float, ...] = ()
     pixels_sha256: str | None = None
+    heatmap: str | None = None
 
     def as_json(self) -> bytes:
         """One line of JSON, in ASCII; path and error as `shown`."""
-        return json.dumps({**self._shared(), "regions": self.regions}, allow_nan=False).encode() + b"\n"
+        heatmap = {} if self.heatmap is None else {"heatmap": shown(self.heatmap)}
+        return json.dumps({**self._shared(), "regions": self.regions, **heatmap}, allow_nan=False).encode() + b"\n"
 
     def as_csv(self) -> bytes:
         """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold."""
@@ -125,7 +128,7 @@ _CSV_COLUMNS = [*_COLUMNS, "n_regions", "largest_area_mm2", "total_area_mm2"]
 
 def _read_json(line: bytes) -> Row:
     row = json.loads(line)
-    if not isinstance(row, dict) or list(row) != [*_COLUMNS, "regions"]:
+    if not isinstance(row, dict) or list(row) not in ([*_COLUMNS, "regions"], [*_COLUMNS, "regions", "heatmap"]):
         raise ValueError("other columns")
     del row["regions"]  # the contours of a long run would fill the memory
     return row

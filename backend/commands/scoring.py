@@ -5,19 +5,18 @@ import contextlib
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 from backend.api.schemas.inspection import region_reply
 from backend.commands.console import count, progress_bar, say, shown
-from backend.commands.heatmaps import write_heatmap
+from backend.commands.heatmaps import Heatmaps
 from backend.commands.image_files import image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
-from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, TooLarge
+from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
 from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.service.inspection import InspectionService
@@ -120,7 +119,7 @@ def score_all(
     records: RecordFile | None,
     keep_with: str,
     report: Callable[[Record], None] | None = None,
-    heatmap_paths: Mapping[str, Path] = MappingProxyType({}),
+    heatmaps: Heatmaps | None = None,
 ) -> tuple[dict[str, Row], str]:
     """Score the images that `records` lack, in order.
 
@@ -130,7 +129,7 @@ def score_all(
         records: gets the new records; None keeps none.
         keep_with: the option that names its file.
         report: called with every new record.
-        heatmap_paths: where the heatmaps go, by image.
+        heatmaps: where the heatmaps go; None writes none.
 
     Returns:
         The rows of all images, by path, and the memory bank that all of them were scored by.
@@ -151,15 +150,18 @@ def score_all(
     missing = [
         image
         for image in images
-        if image not in rows
-        or (image in heatmap_paths and not rows[image]["error"] and not heatmap_paths[image].exists())
+        if image not in rows or (heatmaps is not None and not rows[image]["error"] and heatmaps.lacks(image))
     ]
+    if missing and heatmaps is not None:
+        heatmaps.prepare()
     try:
         with progress_bar("infer", len(images), len(images) - len(missing)) as bar:
             for image in missing:
                 record, heatmap = scorer.score(image, conditions)
-                if heatmap is not None and image in heatmap_paths:
-                    write_heatmap(heatmap_paths[image], heatmap)
+                if heatmap is not None and heatmaps is not None:
+                    record = replace(record, heatmap=heatmaps.write(image, heatmap))
+                    if image in heatmaps.failed:
+                        bar.write(shown(heatmaps.failed[image]), file=sys.stderr)
                 if image not in rows:  # else only its heatmap was missing
                     if records is not None:
                         records.append(record)
@@ -169,7 +171,7 @@ def score_all(
                     if record.error:
                         bar.write(shown(record.error), file=sys.stderr)
                 bar.update()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StorageError):
         again = f"with {keep_with} FILE a run can go on"
         if records is not None:
             again = f"run the same command again{' without --restart' * records.restart} to go on"
