@@ -23,6 +23,7 @@ from backend.commands.arguments import (
     key_of,
 )
 from backend.commands.console import count, print_line, say
+from backend.commands.excel import Excel, add_excel, excel_of
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import FoundImages, find_images, read_image
 from backend.commands.records import Row
@@ -79,6 +80,7 @@ def add_to(commands: Commands) -> None:
         "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to go on after a stop"
     )
     add_restart(parser)
+    add_excel(parser)
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
@@ -101,6 +103,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         restart=options.restart,
         choose=options.choose_percentile,
         any_folder=options.any_folder,
+        excel=excel_of(options, options.scores, "--scores"),
     )
     if "warning" in calibration:
         say(f"warning: {calibration['warning']}")
@@ -118,6 +121,7 @@ def calibrate(
     restart: bool,
     choose: bool = False,
     any_folder: bool = False,
+    excel: Excel | None = None,
 ) -> dict[str, Any]:
     """Score good and defective images and choose the ROI's threshold.
 
@@ -130,6 +134,7 @@ def calibrate(
         restart: forget what is in it.
         choose: choose the percentile by `choose_percentile`; such scores are not kept.
         any_folder: take all that is below the folders, whatever names say of it.
+        excel: whose spreadsheet `scores` is for; None writes plain CSV.
 
     Returns:
         The stored calibration, without what it does not have.
@@ -154,7 +159,7 @@ def calibrate(
             raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
     options = CalibrationOptions(fields.score_percentile, fields.area_mm2_thr, fields.target_false_reject_rate, choose)
     percentiles = options.percentiles(settings.score_percentile)
-    with open_records(scores, restart=restart) as records:
+    with open_records(scores, restart=restart, excel=excel) as records:
         say_found(ok, ok_ignored, "--ok")
         if ng:
             say_found(ng, ng_ignored, "--ng")

@@ -22,6 +22,7 @@ from backend.commands.arguments import (
     key_of,
 )
 from backend.commands.console import count, print_line, say, shown, some
+from backend.commands.excel import Excel, add_excel, excel_of
 from backend.commands.folders import say_found
 from backend.commands.heatmaps import Heatmaps, check_apart
 from backend.commands.image_files import find_images
@@ -41,6 +42,7 @@ _EPILOG = """\
 examples:
   %(prog)s Master1 Pattern parts/ --mm-per-px 0.2
   %(prog)s Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
+  %(prog)s Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --excel --decimal ,
   %(prog)s Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
 """
 
@@ -56,13 +58,20 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
     add_restart(parser)
+    add_excel(parser)
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
     """Judge the images; the exit status is 1 if one failed."""
     fields = fields_of(InferFields, options, shape=options.shape)
     n_failed = infer(
-        settings, fields, options.images, out=options.out, heatmaps=options.heatmaps, restart=options.restart
+        settings,
+        fields,
+        options.images,
+        out=options.out,
+        heatmaps=options.heatmaps,
+        restart=options.restart,
+        excel=excel_of(options, options.out, "--out"),
     )
     if n_failed:
         sys.exit(1)
@@ -76,6 +85,7 @@ def infer(
     out: Path | None,
     heatmaps: Path | None,
     restart: bool,
+    excel: Excel | None = None,
 ) -> int:
     """Judge every image by the ROI's calibration: a record for each, and a heatmap where they are wanted.
 
@@ -86,6 +96,7 @@ def infer(
         out: file of the records, ``.jsonl`` or ``.csv``; None prints them as JSON lines.
         heatmaps: folder of the heatmaps; see `Heatmaps`.
         restart: forget what is in `out`.
+        excel: whose spreadsheet `out` is for; None writes plain CSV.
 
     Returns:
         How many images failed, as their records say, or could be judged while their heatmaps could not be written.
@@ -99,7 +110,7 @@ def infer(
     maps = None if heatmaps is None else Heatmaps(heatmaps, list(images.values()))
     if maps is not None:
         check_apart(maps.paths.values(), images, paths)
-    with open_records(out, restart=restart) as records:
+    with open_records(out, restart=restart, excel=excel) as records:
         say_found(images, ignored)
         service = InspectionService.open(settings)
         scorer = Scorer(service, key_of(fields), Scoring(fields.mm_per_px, shape))

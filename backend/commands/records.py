@@ -9,14 +9,16 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import filelock
 
 from backend.commands.console import shown
+from backend.commands.excel import Excel
 from backend.common.errors import InvalidRequest, StorageError
 from backend.common.files import write_atomic
 from backend.disk.fitted import CalibrationState
@@ -87,15 +89,19 @@ class Record:
         heatmap = {} if self.heatmap is None else {"heatmap": shown(self.heatmap)}
         return json.dumps({**self._shared(), "regions": self.regions, **heatmap}, allow_nan=False).encode() + b"\n"
 
-    def as_csv(self) -> bytes:
-        """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold."""
+    def as_csv(self, excel: Excel | None = None) -> bytes:
+        """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold.
+
+        Args:
+            excel: whose spreadsheet it is for; None writes plain CSV.
+        """
         areas = (
             None
             if self.regions is None or self.conditions.threshold is None
             else [region["area_mm2"] for region in self.regions]
         )
         summary = [None] * 3 if areas is None else [len(areas), max(areas, default=0.0), math.fsum(areas)]
-        return _csv_line([_cell(value) for value in (*self._shared().values(), *summary)])
+        return _csv_line((*self._shared().values(), *summary), excel)
 
     def _shared(self) -> dict[str, Any]:
         return {
@@ -114,16 +120,21 @@ def _cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _csv_line(cells: list[str]) -> bytes:
+def _csv_line(values: Iterable[Any], excel: Excel | None = None) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    if excel is None:
+        csv.writer(buffer, lineterminator="\n").writerow(map(_cell, values))
+    else:
+        csv.writer(buffer, delimiter=excel.delimiter).writerow(map(excel.cell, values))
     return buffer.getvalue().encode()
 
 
 _CONDITIONS = [field.name for field in fields(Conditions)]
 _DECISIVE = ["memory_id", *(name for name in _CONDITIONS if name != "memory_id")]  # it explains the others
 _COLUMNS = ["path", "score", "decision", *_CONDITIONS, "sha256", "ms", "error"]
-_CSV_COLUMNS = [*_COLUMNS, "n_regions", "largest_area_mm2", "total_area_mm2"]
+_SUMMARY = ["n_regions", "largest_area_mm2", "total_area_mm2"]
+_CSV_COLUMNS = [*_COLUMNS, *_SUMMARY]
+_NUMBERS = {"score", "threshold", "score_percentile", "area_mm2_thr", "mm_per_px", "blur_sigma", "ms", *_SUMMARY}
 
 
 def _read_json(line: bytes) -> Row:
@@ -138,6 +149,12 @@ def _read_csv(line: bytes) -> Row:
     # Earlier versions wrote the bytes of file names as they are.
     (cells,) = csv.reader(io.StringIO(line.decode("utf-8", "surrogateescape"), newline=""), strict=True)
     return dict(zip(_CSV_COLUMNS, cells, strict=True))
+
+
+def _read_excel(excel: Excel, line: bytes) -> Row:
+    (cells,) = csv.reader(io.StringIO(line.decode(), newline=""), delimiter=excel.delimiter, strict=True)
+    row = dict(zip(_CSV_COLUMNS, cells, strict=True))
+    return {name: excel.number(cell) if name in _NUMBERS else excel.text(cell) for name, cell in row.items()}
 
 
 @dataclass(frozen=True)
@@ -159,16 +176,21 @@ class _Format:
     is_whole: Callable[[bytes], bool]
 
 
+def _is_whole_csv(line: bytes) -> bool:
+    return line.count(b'"') % 2 == 0  # a newline between quotes belongs to a path or an error
+
+
+def _csv_format(excel: Excel | None) -> _Format:
+    if excel is None:
+        header = _csv_line(_CSV_COLUMNS)
+        return _Format(header, header, Record.as_csv, _read_csv, _is_whole_csv)
+    header = excel.beginning + _csv_line(_CSV_COLUMNS, excel)
+    return _Format(header, header, partial(Record.as_csv, excel=excel), partial(_read_excel, excel), _is_whole_csv)
+
+
 _FORMATS = {
-    ".jsonl": _Format(b"", b'{"path": ', Record.as_json, _read_json, lambda _line: True),
-    # A newline between quotes belongs to a path or an error.
-    ".csv": _Format(
-        _csv_line(_CSV_COLUMNS),
-        _csv_line(_CSV_COLUMNS),
-        Record.as_csv,
-        _read_csv,
-        lambda line: line.count(b'"') % 2 == 0,
-    ),
+    ".jsonl": lambda _excel: _Format(b"", b'{"path": ', Record.as_json, _read_json, lambda _line: True),
+    ".csv": _csv_format,
 }
 
 
@@ -181,11 +203,12 @@ class RecordFile:
         rows: the records of earlier runs, by path of the image as `shown`.
     """
 
-    def __init__(self, path: Path, *, restart: bool) -> None:
+    def __init__(self, path: Path, *, restart: bool, excel: Excel | None = None) -> None:
         self.path = path
         self.restart = restart
         self.rows: dict[str, Row] = {}
-        self._format = _format_of(path)
+        self._format = _format_of(path, excel)
+        self._is_for_excel = excel is not None
         self._lines: dict[str, bytes] = {}
         self._is_ready = False
         content = b"" if restart or not path.exists() else path.read_bytes()
@@ -193,30 +216,32 @@ class RecordFile:
             try:
                 row = self._format.read(line)
             except (ValueError, TypeError, RecursionError, csv.Error) as exc:
-                raise InvalidRequest(f"{path}: record {number} was not made by this command; {_INSTEAD}") from exc
+                which = "with these options of --excel" if self._is_for_excel else "by this command"
+                raise InvalidRequest(f"{path}: record {number} was not made {which}; {_INSTEAD}") from exc
             path_shown = shown(row["path"])  # earlier versions wrote halves of characters
             self.rows[path_shown] = row
             self._lines[path_shown] = line
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, path: Path, *, restart: bool) -> Iterator["RecordFile"]:
+    def opened(cls, path: Path, *, restart: bool, excel: Excel | None = None) -> Iterator["RecordFile"]:
         """Read the file, if there is one, and keep other runs away from it.
 
         Args:
             path: the file.
             restart: forget the records that it has; they are lost with the first `append`.
+            excel: whose spreadsheet the CSV is for; None is for plain CSV.
 
         Raises:
             InvalidRequest: another extension, a file with anything else in it, or another run is writing it.
             StorageError: the file or its folder cannot be read or written.
         """
-        _format_of(path)
+        _format_of(path, excel)
         lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
         try:
             with _writing(path):
                 lock.acquire()
-                records = cls(path, restart=restart)
+                records = cls(path, restart=restart, excel=excel)
             yield records
         finally:
             if lock.is_locked:
@@ -272,6 +297,10 @@ class RecordFile:
     def _whole_records(self, content: bytes) -> Iterator[bytes]:
         beginning = self._format.beginning
         if content[: len(beginning)] != beginning[: len(content)]:
+            if b"path" in content[:7] and b"total_area_mm2" in content[: len(beginning) + 8]:
+                raise InvalidRequest(
+                    f"{self.path} was made with other options of --excel; give the same as before, or {_INSTEAD}"
+                )
             raise InvalidRequest(f"{self.path} was not made by this command; {_INSTEAD}")
         record = b""
         for line in io.BytesIO(content[len(self._format.header) :]):
@@ -281,15 +310,16 @@ class RecordFile:
                 record = b""
 
 
-def _format_of(path: Path) -> _Format:
+def _format_of(path: Path, excel: Excel | None) -> _Format:
     if not path.parent.is_dir():
         raise InvalidRequest(f"{path}: no such folder")
     if path.exists() and not path.is_file():
         raise InvalidRequest(f"{path} is no regular file; give a file that ends in {' or '.join(_FORMATS)}")
     try:
-        return _FORMATS[path.suffix.lower()]
+        return _FORMATS[path.suffix.lower()](excel)
     except KeyError as exc:
-        raise InvalidRequest(f"{path}: the extension names the format; use {' or '.join(_FORMATS)}") from exc
+        hint = ", with --excel to open it in Excel" if path.suffix.lower().startswith(".xls") else ""
+        raise InvalidRequest(f"{path}: the extension names the format; use {' or '.join(_FORMATS)}{hint}") from exc
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from backend.api.schemas.inspection import region_reply
 from backend.commands.console import count, progress_bar, say, shown
+from backend.commands.excel import Excel
 from backend.commands.heatmaps import Heatmaps
 from backend.commands.image_files import image_sha256, read_image
 from backend.commands.records import Conditions, Record, RecordFile, Row
@@ -221,9 +222,11 @@ def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settin
     return {image: records.rows[shown(image)] for image in known if shown(image) in records.rows}
 
 
-def open_records(path: Path | None, *, restart: bool) -> contextlib.AbstractContextManager[RecordFile | None]:
+def open_records(
+    path: Path | None, *, restart: bool, excel: Excel | None = None
+) -> contextlib.AbstractContextManager[RecordFile | None]:
     """The records that a file keeps; None without a file."""
-    return contextlib.nullcontext() if path is None else RecordFile.opened(path, restart=restart)
+    return contextlib.nullcontext() if path is None else RecordFile.opened(path, restart=restart, excel=excel)
 
 
 def max_bytes(settings: Settings) -> int:

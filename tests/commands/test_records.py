@@ -3,35 +3,16 @@
 import csv
 import dataclasses
 import json
-import os
 import resource
 
 import filelock
 import pytest
 
 from backend.commands.console import shown
-from backend.commands.records import Conditions, Record, RecordFile
+from backend.commands.records import Conditions, RecordFile
 from backend.common.errors import InvalidRequest, StorageError
+from tests.commands.parts import CONDITIONS, RECORDS
 
-CONDITIONS = Conditions(
-    threshold=0.1 + 0.2,
-    calibration="applied",
-    score_percentile=99.0,
-    area_mm2_thr=1.0,
-    mm_per_px=0.2,
-    shape={"kind": "circle", "cx": 1.5, "cy": 2.0, "r": 1.0},
-    blur_sigma=1.0,
-    memory_id="3a224370079da8cabe8c3994fb14503d",
-    role_id="Máster, 1",
-    roi_id='the "Pattern"',
-)
-REGION = {"bbox": [1, 2, 3, 4], "x": 1, "y": 2, "w": 3, "h": 4, "area_px": 7.0, "area_mm2": 0.28, "contour": [[1, 2]]}
-RECORDS = [
-    Record("parts/ä.png", "ab" * 32, CONDITIONS, 12.5, 1 / 3, "ng", [REGION, {**REGION, "area_mm2": 0.1}]),
-    Record('parts/two\nlines, "quoted"\r\n.png', "cd" * 32, CONDITIONS, 1.0, 0.1, "ok", []),
-    Record(os.fsdecode(b"parts/latin\xe4.png"), None, CONDITIONS, 0.1, error='parts/x.png: "cut"\nand damaged'),
-    Record("parts/4.png", "ef" * 32, CONDITIONS, 3.0, 0.25, "ok", []),
-]
 PATHS = [RECORDS[0].path, RECORDS[1].path, "parts/latin\\udce4.png", RECORDS[3].path]
 FORMATS = ["results.jsonl", "results.csv"]
 

@@ -1,0 +1,100 @@
+"""CSV as spreadsheets open it by a double click: numbers as the country writes them, names that are no formulas."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.common.errors import InvalidRequest
+
+_POINT, _COMMA, _SEMICOLON = ".", ",", ";"
+# What makes a text a formula: see "CSV injection" by OWASP. The last four are full-width characters.
+_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_QUOTE = "'"
+
+
+@dataclass(frozen=True)
+class Excel:
+    """How a spreadsheet of some country reads CSV.
+
+    Attributes:
+        delimiter: between cells.
+        decimal: mark of numbers.
+    """
+
+    delimiter: str = _COMMA
+    decimal: str = _POINT
+
+    @property
+    def beginning(self) -> bytes:
+        """What files begin with to be read as UTF-8. A line ``sep=;`` would tell the delimiter, and undo this."""
+        return "\ufeff".encode()
+
+    def cell(self, value: Any) -> str:
+        """The text of a value; numbers keep every digit."""
+        if value is None:
+            return ""
+        if isinstance(value, int | float):
+            return json.dumps(value).replace(_POINT, self.decimal)
+        text = value if isinstance(value, str) else json.dumps(value)
+        return _QUOTE + text if text.lstrip().startswith((*_BEGINS_A_FORMULA, _QUOTE)) else text
+
+    def number(self, cell: str) -> str:
+        """What `cell` made of a number, as JSON writes it.
+
+        Raises:
+            ValueError: it is none, or has another decimal mark.
+        """
+        if not cell:
+            return cell
+        if self.decimal != _POINT and _POINT in cell:
+            raise ValueError("another decimal mark")
+        number = cell.replace(self.decimal, _POINT)
+        float(number)
+        return number
+
+    @staticmethod
+    def text(cell: str) -> str:
+        """What `cell` made of a text."""
+        return cell.removeprefix(_QUOTE)
+
+
+def add_excel(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a CSV file for spreadsheets."""
+    parser.add_argument(
+        "--excel",
+        action="store_true",
+        help="write the .csv FILE as English Excel opens it; for German, Spanish or French Excel add --decimal ,",
+    )
+    parser.add_argument("--decimal", choices=(_POINT, _COMMA), help="with --excel: decimal mark; default .")
+    parser.add_argument(
+        "--delimiter",
+        choices=(_COMMA, _SEMICOLON),
+        help="with --excel: what stands between cells; default ; where the decimal mark is a comma, else ,",
+    )
+
+
+def excel_of(options: argparse.Namespace, path: Path | None, option: str) -> Excel | None:
+    """What the options say; None where the CSV is the plain one.
+
+    Args:
+        options: of the command line.
+        path: the file.
+        option: that names it.
+
+    Raises:
+        InvalidRequest: they do not go together, or with the file.
+    """
+    if not options.excel:
+        if options.decimal or options.delimiter:
+            raise InvalidRequest("--decimal and --delimiter are of a file for Excel: give --excel, too")
+        return None
+    if path is None or path.suffix.lower() != ".csv":
+        raise InvalidRequest(f"--excel needs a CSV file: give {option} FILE.csv")
+    has_comma = options.decimal == _COMMA if options.decimal else options.delimiter == _SEMICOLON
+    decimal = options.decimal or (_COMMA if has_comma else _POINT)
+    delimiter = options.delimiter or (_SEMICOLON if has_comma else _COMMA)
+    if decimal == delimiter:
+        raise InvalidRequest("--decimal , and --delimiter , cannot be told apart: give --delimiter ;")
+    return Excel(delimiter, decimal)
