@@ -189,14 +189,17 @@ class OwnImages:
         metadata: of the memory bank.
         blur_sigma: as of inferences now; scores that were made with another one are of no use.
 
+    Attributes:
+        images: all of them, in the order of the fit.
+
     Raises:
         DamagedMemory: see `recorded_images`.
     """
 
     def __init__(self, metadata: Mapping[str, Any], blur_sigma: float) -> None:
-        images = comparable_images(metadata, blur_sigma)
-        self._by_file = {image.sha256: image for image in images}
-        self._by_pixels = {image.pixels_sha256: image for image in images if image.pixels_sha256 is not None}
+        self.images = comparable_images(metadata, blur_sigma)
+        self._by_file = {image.sha256: image for image in self.images}
+        self._by_pixels = {image.pixels_sha256: image for image in self.images if image.pixels_sha256 is not None}
         self._fitted_from_stored_images = metadata.get("source") == "dataset"
 
     def of_file(self, sha256: str) -> BankImage | None:

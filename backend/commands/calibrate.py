@@ -24,6 +24,7 @@ from backend.commands.arguments import (
 )
 from backend.commands.console import count, print_line, say
 from backend.commands.excel import Excel, add_excel, excel_of
+from backend.commands.fit_scores import check_not_both, count_known, count_the_fit
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import FoundImages, find_images, read_image
 from backend.commands.records import Row
@@ -43,11 +44,13 @@ _TEXT = f"""
 Folders below --ok whose names say that they hold no good parts, folders below --ng whose names say that they do, and
 masks stop the command; the folders that you name may have any name.
 Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
-of the NG scores) and prints the calibration, with what it promises. OK images that were in the fit count with their
-scores by the memory bank of the others, where these are known. If one image cannot be scored, nothing is calibrated.
+of the NG scores) and prints the calibration, with what it promises. Images that were in the fit count with their
+scores by the memory bank of the others, where these are known; without --ok they are the good ones. If one image cannot
+be scored, nothing is calibrated.
 {RECORDS}"""
 _EPILOG = """\
 examples:
+  %(prog)s Master1 Pattern --mm-per-px 0.2
   %(prog)s Master1 Pattern --ok held-out/ --mm-per-px 0.2
   %(prog)s Master1 Pattern --ok held-out/ --ng bad/ --mm-per-px 0.2 --scores scores.csv
   %(prog)s Master1 Pattern --ok held-out/ --mm-per-px 0.2 --target-false-reject-rate 0.02
@@ -58,7 +61,13 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     parser = add_command(commands, "calibrate", run, "choose the threshold of a ROI", _TEXT, _EPILOG)
     add_roi(parser)
-    parser.add_argument("--ok", metavar="PATH", nargs="+", required=True, help="good parts that were not in the fit")
+    parser.add_argument(
+        "--ok",
+        metavar="PATH",
+        nargs="+",
+        default=[],
+        help="good parts that were not in the fit; default: those of the fit, scored by the memory bank of the others",
+    )
     parser.add_argument("--ng", metavar="PATH", nargs="+", default=[], help="defective parts, if there are any")
     add_any_folder(parser)
     add_shape(parser)
@@ -129,7 +138,7 @@ def calibrate(
         settings: the configuration.
         fields: ids and what the calibration names.
         shape: mask in pixels of the images, as later inferences will have it.
-        ok_paths, ng_paths: files and folders.
+        ok_paths, ng_paths: files and folders; no `ok_paths` take the images of the fit.
         scores: file that keeps the scores, for going on after a stop.
         restart: forget what is in it.
         choose: choose the percentile by `choose_percentile`; such scores are not kept.
@@ -140,8 +149,8 @@ def calibrate(
         The stored calibration, without what it does not have.
 
     Raises:
-        InvalidRequest: see `find_images`, `check_folders`, `RecordFile`; an image is given as OK and as NG; a choice
-            without NG images, or with what it excludes.
+        InvalidRequest: see `find_images`, `check_folders`, `count_the_fit`, `RecordFile`; an image is given as OK and
+            as NG; a choice without NG images, or with what it excludes.
         InvalidImage: an image could not be scored; nothing was calibrated.
         BackendError: as `infer` and `calibrate` of the service.
     """
@@ -160,26 +169,34 @@ def calibrate(
     options = CalibrationOptions(fields.score_percentile, fields.area_mm2_thr, fields.target_false_reject_rate, choose)
     percentiles = options.percentiles(settings.score_percentile)
     with open_records(scores, restart=restart, excel=excel) as records:
-        say_found(ok, ok_ignored, "--ok")
+        if ok:
+            say_found(ok, ok_ignored, "--ok")
         if ng:
             say_found(ng, ng_ignored, "--ng")
         service = InspectionService.open(settings)
         scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
         scorer = Scorer(service, key_of(fields), scoring, with_identity=True)
-        rows, memory_id = score_all(scorer, [*ok.values(), *ng.values()], records, "--scores")
+        scorer.conditions()  # says what to do where the ROI was never fitted
+        fitted = service.fitted(scorer.key, with_calibration=False)
+        found = ImageScores(fitted, settings.blur_sigma, percentiles)
+        if not ok:
+            count_the_fit(found, shape)
+        classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
+        unknown = {
+            label: count_known(found, label, list(images.values()), shape, max_bytes(settings))
+            for label, images in classes
+        }
+        rows, memory_id = score_all(scorer, [*unknown["ok"], *unknown["ng"]], records, "--scores")
     say_warnings(scorer)
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
-            f"{len(failed)} of {count(len(rows), 'image')} could not be scored, so nothing was calibrated: mend them "
-            "or leave them out"
+            f"{len(failed)} of {count(len(ok) + len(ng), 'image')} could not be scored, so nothing was calibrated: "
+            "mend them or leave them out"
         )
-    fitted = service.fitted(scorer.key, with_calibration=False)
     if fitted.memory_id != memory_id:
         raise IncompatibleMemory(f"{scorer.key} was fitted anew while this ran: begin anew")
-    found = ImageScores(fitted, settings.blur_sigma, percentiles)
-    classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
-    for label, images in classes:
-        for image in images.values():
+    for label, images in unknown.items():
+        for image in images:
             _count(service, fitted, found, label, image, rows[image], shape)
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
     return {
@@ -208,6 +225,7 @@ def _count(
         if own is None:
             found.add(label, pixels, scores)
             return
+    check_not_both(found, label, image, own)
     found.add(label, own.identity, found.by_the_others(own, shape) or scores)
 
 

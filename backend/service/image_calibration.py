@@ -76,10 +76,21 @@ class ImageScores:
 
     def by_the_others(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
         """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself."""
-        found = image.scores_within(shape, self._percentiles)
+        found = self.known(image, shape)
         if found is None:
             self._own_by_the_bank = True
         return found
+
+    def known(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
+        """What an image of the fit scores by the memory bank of the others; None where that is not known."""
+        return image.scores_within(shape, self._percentiles)
+
+    def add_the_fit(self, shape: Shape | None) -> int:
+        """Count every image of the fit as a good one, and give how many are scored by the memory bank of the others."""
+        scored = [(image, scores) for image in self.own.images if (scores := self.known(image, shape)) is not None]
+        for image, scores in scored:
+            self.add("ok", image.identity, scores)
+        return len(scored)
 
     def add(self, label: Label, identity: str, scores: Sequence[float]) -> None:
         """Count an image, one score for each percentile."""

@@ -1,0 +1,99 @@
+"""What a fit knows of the images of a calibration: their scores by the memory bank of the others."""
+
+from collections.abc import Sequence
+
+from backend.bank.images import BankImage
+from backend.commands.console import count, progress_bar, say
+from backend.commands.image_files import image_sha256
+from backend.common.errors import InvalidRequest
+from backend.disk.datasets import Label
+from backend.roi_mask import Shape
+from backend.service.image_calibration import ImageScores
+
+
+def count_the_fit(found: ImageScores, shape: Shape | None) -> None:
+    """Count the images of the fit as good ones, and say how many.
+
+    Args:
+        found: gets their scores.
+        shape: mask within which inferences are scored.
+
+    Raises:
+        InvalidRequest: none of them has a score that can be used; the message says why.
+    """
+    n_scored = found.add_the_fit(shape)
+    if not n_scored:
+        raise InvalidRequest(
+            f"no scores of the fit can be used ({_why_none(found, shape)}): give images of good parts with --ok"
+        )
+    n_images = len(found.own.images)
+    without = f"; {n_images - n_scored} of {n_images} have none" if n_scored < n_images else ""
+    say(f"--ok: {count(n_scored, 'image')} of the fit, each scored by the memory bank of the others{without}")
+
+
+def _why_none(found: ImageScores, shape: Shape | None) -> str:
+    images = found.own.images
+    if not images:
+        return "an earlier version fitted the ROI, and kept none"
+    scored = [image for image in images if image.scores]
+    if not scored:
+        return "the fit made none: of one image, of too many, or with another BLUR_SIGMA than now"
+    masked = [image for image in scored if image.has_mask(shape)]
+    if not masked:
+        return f"they were made with the mask {scored[0].shape or 'of the whole image'}, see --shape"
+    return f"they are of the percentiles {', '.join(sorted(masked[0].scores, key=float))}, see --score-percentile"
+
+
+def count_known(
+    found: ImageScores, label: Label, images: Sequence[str], shape: Shape | None, max_bytes: int
+) -> list[str]:
+    """Count those images that were in the fit and are scored, and say how many.
+
+    Args:
+        found: gets their scores.
+        label: what the images are.
+        images: paths.
+        shape: mask within which inferences are scored.
+        max_bytes: of a file.
+
+    Returns:
+        The others, which the network has to see.
+
+    Raises:
+        InvalidRequest: see `check_not_both`.
+    """
+    if not any(found.known(image, shape) for image in found.own.images):
+        return list(images)
+    rest = []
+    with progress_bar("check", len(images)) as bar:
+        for image in images:
+            own = _of_the_fit(found, image, max_bytes)
+            scores = None if own is None else found.known(own, shape)
+            if own is None or scores is None:
+                rest.append(image)
+            else:
+                check_not_both(found, label, image, own)
+                found.add(label, own.identity, scores)
+            bar.update()
+    if n_known := len(images) - len(rest):
+        say(
+            f"--{label}: {n_known} of {count(len(images), 'image')} in the fit, scored by the memory bank of the others"
+        )
+    return rest
+
+
+def check_not_both(found: ImageScores, label: Label, image: str, own: BankImage) -> None:
+    """Refuse an image of the fit that is to count as good and as defective.
+
+    Raises:
+        InvalidRequest: it counts as good already.
+    """
+    if label == "ng" and ("ok", own.identity) in found:
+        raise InvalidRequest(
+            f"{image} is given as NG, but it was in the fit, and counts as OK: fit without it, or leave it out"
+        )
+
+
+def _of_the_fit(found: ImageScores, image: str, max_bytes: int) -> BankImage | None:
+    digest = image_sha256(image, max_bytes)
+    return None if digest is None else found.own.of_file(digest)
