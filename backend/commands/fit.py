@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from backend.commands.arguments import (
     fields_of,
     key_of,
 )
-from backend.commands.console import count, print_line, say, shown, step_bars
+from backend.commands.console import count, print_line, say, shown, some, step_bars
 from backend.commands.folders import GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import find_images, read_image
 from backend.commands.scoring import max_bytes
@@ -35,7 +36,8 @@ _TEXT = f"""
 {IMAGES}
 Folders below PATH whose names say that they hold no good parts (test, bad, ng, defects, ground_truth, ...), folders
 beside one of good parts, and masks beside their images stop the fit; PATH itself may have any name.
-Replaces the memory bank of the ROI and prints what was built. One broken image fails the whole fit and leaves the old
+Replaces the memory bank of the ROI and prints what was built, with a summary of what its images score by the memory
+bank of the others. One broken image fails the whole fit and leaves the old
 model as it was. Stopped or killed, it goes on where it was when the same command is given again."""
 _EPILOG = """\
 example:
@@ -58,6 +60,7 @@ def add_to(commands: Commands) -> None:
         "--group-copies", action="store_true", help="count images that look nearly the same as one image"
     )
     parser.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
+    parser.add_argument("--all-scores", action="store_true", help="print the score of every image, too")
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
@@ -72,9 +75,39 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         shape=options.shape,
     )
     fitted = fit(settings, fields, options.images, any_folder=options.any_folder)
+    _say_summary(fitted, "appended" if options.append else "fitted on")
+    scores = fitted.pop("ok_scores", {})
+    state = fitted.pop("calibration")
+    if scores:
+        fitted["ok_scores_summary"] = _summary(scores)
+        if options.all_scores:
+            fitted["ok_scores"] = scores
+    print_line(json.dumps(fitted))
+    if state != "applied":
+        before = ": the threshold was chosen for the model before" if state == "stale" else ""
+        say(f"next: `python -m backend calibrate`{before}")
+
+
+def _summary(scores: Mapping[str, float]) -> dict[str, float]:
+    values = list(scores.values())
+    return {"n": len(values), "min": min(values), "median": round(statistics.median(values), 6), "max": max(values)}
+
+
+def _say_summary(fitted: Mapping[str, Any], did: str) -> None:
+    """Say what was built, and name the first of the images that are doubtful."""
+    bank = f"{fitted['coreset_size']} of {fitted['n_embeddings']} patch embeddings"
+    say(f"{did} {count(fitted['n_images'], 'image')}: the memory bank keeps {bank}")
+    if scores := fitted.get("ok_scores"):
+        summary = _summary(scores)
+        say(
+            f"by the memory bank of the others they score {summary['min']:.3f} to {summary['max']:.3f}, "
+            f"median {summary['median']:.3f}"
+        )
+    if names := fitted["suspicious"]:
+        scored = [f"{name}{f' ({scores[name]:.3f})' if scores else ''}" for name in names]
+        say(f"warning: perhaps defective, as they score far above the others: {some(scored)}")
     if "warning" in fitted:
         say(f"warning: {fitted['warning']}")
-    print_line(json.dumps(fitted))
 
 
 def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_folder: bool = False) -> dict[str, Any]:
@@ -87,7 +120,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         any_folder: take all that is below the folders, whatever names say of it.
 
     Returns:
-        What ``/fit_ok`` replies.
+        What ``/fit_ok`` replies, how many images were given, and what became of the calibration.
 
     Raises:
         InvalidRequest, TooLarge: see `find_images`, `check_folders`; more images than ``MAX_FILES``.
@@ -125,10 +158,12 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
     names = [shown(image) for image in images.values()]
     warning = joined([result.warning, result.unscored, about_percentile(settings.score_percentile, "SCORE_PERCENTILE")])
     return {
+        "n_images": len(images),
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
         "token_shape": list(result.token_hw),
         **({} if result.ok_scores is None else {"ok_scores": dict(zip(names, result.ok_scores, strict=True))}),
         "suspicious": [names[image.index] for image in result.suspicious],
         **({"warning": warning} if warning else {}),
+        "calibration": result.calibration_state,
     }

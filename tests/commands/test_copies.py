@@ -41,7 +41,7 @@ def run(small_features, images, tmp_path, monkeypatch, command_line):
 
 
 def test_calibration_on_copies_of_fitted_images_is_that_on_the_images(run):
-    honest = run("fit", *ROI, "png")["ok_scores"]
+    honest = run("fit", *ROI, "png", "--all-scores")["ok_scores"]
     on_images = run("calibrate", *ROI, "--ok", "png")
     on_copies = run("calibrate", *ROI, "--ok", "bmp")
     assert on_copies == on_images
@@ -58,8 +58,8 @@ def test_calibration_that_goes_on_from_a_file_tells_copies_too(run):
 
 def test_fit_warns_of_near_copies_until_they_are_sent_once(run):
     assert "warning" not in run("fit", *ROI, "png")
-    printed = run("fit", *ROI, "png", "jpg/1.jpg")
+    printed = run("fit", *ROI, "png", "jpg/1.jpg", "--all-scores")
     assert "1 pair of images looks nearly the same (png/1.png and jpg/1.jpg)" in printed["warning"]
-    grouped = run("fit", *ROI, "png", "jpg/1.jpg", "--group-copies")
+    grouped = run("fit", *ROI, "png", "jpg/1.jpg", "--all-scores", "--group-copies")
     assert "count once" in grouped["warning"]
     assert grouped["ok_scores"]["png/1.png"] > printed["ok_scores"]["png/1.png"]

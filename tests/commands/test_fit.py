@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backend.commands import fit as fit_command
@@ -19,13 +20,20 @@ class TestFit:
         expected = fit(service(work, features), KEY, [named(path) for path in PARTS], mm_per_px=0.2)
         stored = (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes()
         shutil.rmtree(work / "models")
-        status, out, err = run("fit", *ROI, "parts")
+        status, out, err = run("fit", *ROI, "parts", "--all-scores")
         assert status == 0
         assert json.loads(out) == {
+            "n_images": 4,
             "n_embeddings": expected.n_embeddings,
             "coreset_size": expected.coreset_size,
             "token_shape": list(expected.token_hw),
             "ok_scores": dict(zip(PARTS, expected.ok_scores, strict=True)),
+            "ok_scores_summary": {
+                "n": 4,
+                "min": min(expected.ok_scores),
+                "median": pytest.approx(np.median(expected.ok_scores), abs=1e-6),
+                "max": max(expected.ok_scores),
+            },
             "suspicious": [],
         }
         assert (work / "models" / "Master1" / "Pattern" / "memory.npz").read_bytes() == stored

@@ -49,7 +49,8 @@ def test_the_command_line_and_http_give_the_same_to_the_last_digit(
         return dict(reply.json)
 
     roi = ["Bulk", "Http", "--mm-per-px", "0.2"]
-    fitted = json.loads(run("fit", *roi, str(tmp_path / "0.png"), str(tmp_path / "1.png")))
+    fitted = json.loads(run("fit", *roi, "--all-scores", str(tmp_path / "0.png"), str(tmp_path / "1.png")))
+    assert (fitted.pop("n_images"), fitted.pop("ok_scores_summary")["n"]) == (2, 2)
     sent = server.gui.fit("Bulk", "Sent", crops[:2]).json
     assert {**fitted, "ok_scores": list(fitted["ok_scores"].values())} == {name: sent[name] for name in fitted}
     ok, ng = over_http(crops[2]), over_http(crops[3])
