@@ -7,6 +7,7 @@ backends are read and never written. What is in a file, `memory_file` and `calib
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -130,9 +131,13 @@ class ModelStore:
 
         Raises:
             InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
+            StorageError: the folder cannot be written, or its file system is read-only.
         """
         files = current_files(self._root, key)
         refuse_clashes(self._root, files.memory.parent)
+        there = next((folder for folder in files.memory.parents if os.path.exists(folder)), None)  # noqa: PTH110  (hidden is missing)
+        if there is not None and not os.access(there, os.W_OK):
+            raise StorageError("the model cannot be stored (its folder cannot be written); check the models folder")
         try:
             stored = self._cache.read(files.memory)
         except (StorageError, IncompatibleMemory):  # a fit is what mends it

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ RECORDS = """
 FILE gets one record per image, each as soon as it is made. Given the same command again, a run goes on where it
 stopped, even where it was killed. Records of another memory bank, calibration, --mm-per-px, --shape or of an image
 that has changed are never mixed in: the run refuses, and you give another FILE or --restart."""
+_DECIMAL_COMMA = re.compile(r"\s*-?[0-9]*,[0-9]+\s*")
 _ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI", "recipe_id": "--recipe"}
 
 Fields = TypeVar("Fields", bound=BaseModel)
@@ -134,6 +136,10 @@ def fields_of(model: type[Fields], options: argparse.Namespace, **others: Any) -
     """
     given = {name: getattr(options, name, None) for name in ("role_id", "roi_id", "recipe_id", "mm_per_px")}
     values = {name: value for name, value in given.items() if name in model.model_fields} | others
+    for name, value in values.items():
+        if name not in (*_ARGUMENTS, "shape") and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidRequest(f"{option} {value}: write the number with a decimal point, {value.replace(',', '.')}")
     try:
         return model.model_validate(values)
     except ValidationError as exc:

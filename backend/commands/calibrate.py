@@ -177,6 +177,7 @@ def calibrate(
         scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
         scorer = Scorer(service, key_of(fields), scoring, with_identity=True)
         scorer.conditions()  # says what to do where the ROI was never fitted
+        service.store.check_savable(scorer.key)
         fitted = service.fitted(scorer.key, with_calibration=False)
         found = ImageScores(fitted, settings.blur_sigma, percentiles)
         if not ok:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -40,17 +41,15 @@ def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
         ignored: what else is in the folders.
 
     Raises:
-        InvalidRequest: a path that does not exist or is no image, or a folder without images.
+        InvalidRequest: a path that does not exist, cannot be read or is no image, or a folder without images.
     """
     images: FoundImages = {}
     ignored = Ignored()
     for path in paths:
-        if Path(path).is_dir():
+        if _is_folder(path):
             below = images_below(path, ignored)
             if not below:
                 raise InvalidRequest(f"{path}: no images in this folder ({', '.join(SUFFIXES)})")
-        elif not Path(path).exists():
-            raise InvalidRequest(f"{path}: no such file or folder")
         elif not path.lower().endswith(SUFFIXES):
             raise InvalidRequest(f"{path}: no image by its extension; give {', '.join(SUFFIXES)} files, or folders")
         else:
@@ -58,6 +57,15 @@ def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
         for image in below:
             images.setdefault(Path(image).parent.resolve() / PurePath(image).name, image)
     return images, ignored
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(Path(path).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise InvalidRequest(f"{path}: no such file or folder") from exc
+    except OSError as exc:
+        raise InvalidRequest(f"{path}: cannot be read ({exc.strerror})") from exc
 
 
 def images_below(folder: str, ignored: Ignored) -> list[str]:

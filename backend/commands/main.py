@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,9 @@ from types import FrameType
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from backend import __version__
-from backend.commands import calibrate, fit, infer, serve, versions
-from backend.commands.arguments import HelpFormatter
-from backend.commands.evaluate import command as evaluate
-from backend.commands.migrate import command as migrate
+from backend.commands.parser import Parser
 from backend.common.config import load_settings
-from backend.common.errors import BackendError, InvalidRequest
+from backend.common.errors import BackendError, InvalidRequest, StorageError
 from backend.common.logs import configure_logging, tell_misspelt_settings
 from backend.common.program import PROGRAM
 
@@ -24,7 +22,6 @@ _ABOUT_EPILOG = """\
 Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); backend/README_backend.md lists them all.
 `%(prog)s COMMAND --help` describes a command.
 """
-_COMMANDS = (serve, fit, calibrate, infer, evaluate, versions, migrate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,8 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     The exit status is 0, or 1: it failed, or an image did; 2: its arguments cannot be used; 130, 143: Ctrl-C, SIGTERM.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        parser = _parser()
+        if not given:
+            parser.print_help(sys.stderr)
+            sys.exit(2)
+        options = parser.parse_args(given)
         settings = load_settings()
         if options.command in ("serve", "weights"):
             configure_logging(settings.log_level, settings.log_format)
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
             configure_logging(level, settings.log_format)
             tell_misspelt_settings()
-            with logging_redirect_tqdm(), _sigterm_stops():
+            with logging_redirect_tqdm(), _sigterm_stops(), _files_by_name():
                 options.run(settings, options)
     except InvalidRequest as exc:
         print(exc, file=sys.stderr)
@@ -51,7 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BackendError as exc:
         sys.exit(str(exc))
     except KeyboardInterrupt as exc:
-        sys.exit(143 if isinstance(exc, _Terminated) else 130)
+        sys.exit(_status_of(exc))
+    except ImportError as exc:
+        # A library in C makes this of the signal where it is being loaded.
+        if not isinstance(exc.__cause__ or exc.__context__, KeyboardInterrupt):
+            raise
+        sys.exit(_status_of(exc.__cause__ or exc.__context__))
+
+
+def _status_of(stop: BaseException | None) -> int:
+    return 143 if isinstance(stop, _Terminated) else 130
 
 
 class _Terminated(KeyboardInterrupt):
@@ -70,8 +81,29 @@ def _sigterm_stops() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def _files_by_name() -> Iterator[None]:
+    """Name the file or folder that cannot be read or written, where nobody nearer does.
+
+    Raises:
+        StorageError: there is one.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None:
+            raise
+        raise StorageError(f"{os.fsdecode(exc.filename)}: {exc.strerror}") from exc
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    # These take a second to import: Ctrl-C ends that as it ends the rest.
+    from backend.commands import calibrate, fit, infer, serve, versions
+    from backend.commands.arguments import HelpFormatter
+    from backend.commands.evaluate import command as evaluate
+    from backend.commands.migrate import command as migrate
+
+    parser = Parser(
         prog=PROGRAM,
         description=_ABOUT,
         epilog=_ABOUT_EPILOG,
@@ -80,6 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in _COMMANDS:
+    for command in (serve, fit, calibrate, infer, evaluate, versions, migrate):
         command.add_to(commands)
     return parser

@@ -236,7 +236,8 @@ class RecordFile:
             InvalidRequest: another extension, a file with anything else in it, or another run is writing it.
             StorageError: the file or its folder cannot be read or written.
         """
-        _format_of(path, excel)
+        with _writing(path):
+            _format_of(path, excel)
         lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
         try:
             with _writing(path):

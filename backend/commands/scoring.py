@@ -15,6 +15,7 @@ from backend.commands.console import count, progress_bar, say, shown
 from backend.commands.excel import Excel
 from backend.commands.heatmaps import Heatmaps
 from backend.commands.image_files import image_sha256, read_image
+from backend.commands.models_folder import what_is_fitted
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
@@ -54,10 +55,10 @@ class Scorer:
         settings = self.service.settings
         fitted = self.service.store.load(self.key)
         if fitted is None:
-            below = "" if settings.models_dir.is_absolute() else f", below {Path.cwd()}"
             raise InvalidRequest(
-                f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}{below}: "
-                f"run `{PROGRAM} fit` first, with images of good parts"
+                f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}: "
+                f"run `{PROGRAM} fit` first, with images of good parts; "
+                f"{what_is_fitted(settings.models_dir)}"
             )
         calibration = fitted.calibration if self.scoring.percentile is None else None
         percentile, area_mm2_thr = self.scoring.percentile, None

@@ -24,14 +24,24 @@ from backend.network.weights import find_weights
 _READY_POLL_S = 0.02
 # Who signals a whole group, as systemd does, reaches us through make too.
 _SAME_SIGTERM_S = 2.0
+_SERVE = """
+HOST, PORT and all other settings are environment variables; docs/settings.md lists them. Ctrl-C stops it, once what is
+under way is done."""
+_SERVE_EPILOG = """\
+example:
+  PORT=9000 MODELS_DIR=/srv/models python -m backend serve
+"""
+_WEIGHTS = """
+Prints which file it is. WEIGHTS names one; without it the file is looked for in the cache (WEIGHTS_CACHE), and fetched
+where it is not there yet."""
 
 log: Any = structlog.get_logger(__name__)
 
 
 def add_to(commands: Commands) -> None:
     """Add both to the command line."""
-    add_command(commands, "serve", serve, "serve on HOST:PORT until stopped")
-    add_command(commands, "weights", weights, "find and verify the weights of the network")
+    add_command(commands, "serve", serve, "serve on HOST:PORT until stopped", _SERVE, _SERVE_EPILOG)
+    add_command(commands, "weights", weights, "find and verify the weights of the network", _WEIGHTS)
 
 
 def serve(settings: Settings, _options: argparse.Namespace) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from backend.api.schemas.common import RoiIds
 from backend.api.schemas.versions import RollbackRequest, version_reply
-from backend.commands.arguments import Commands, add_command, add_ids, fields_of, key_of
+from backend.commands.arguments import Commands, add_command, add_ids, fields_of, key_of, natural_number
 from backend.commands.console import print_line, say
+from backend.commands.models_folder import what_is_fitted
 from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.service.roll_back import roll_back as roll_back_model
@@ -35,7 +36,9 @@ def add_to(commands: Commands) -> None:
         commands, "rollback", _run_rollback, "serve an earlier model of a ROI again", _ROLLBACK, _ROLLBACK_EPILOG
     )
     add_ids(rollback)
-    rollback.add_argument("--version", dest="number", metavar="N", type=int, help="its number; default: the newest")
+    rollback.add_argument(
+        "--version", dest="number", metavar="N", type=natural_number, help="its number; default: the newest"
+    )
 
 
 def _run_versions(settings: Settings, options: argparse.Namespace) -> None:
@@ -44,7 +47,8 @@ def _run_versions(settings: Settings, options: argparse.Namespace) -> None:
     for version in found:
         print_line(json.dumps(version))
     if not found:
-        say(f"no earlier model of {fields.role_id!r}, {fields.roi_id!r} is kept")
+        there = what_is_fitted(settings.models_dir)
+        say(f"no earlier model of {fields.role_id!r}, {fields.roi_id!r} is kept; {there}")
 
 
 def _run_rollback(settings: Settings, options: argparse.Namespace) -> None:

@@ -82,11 +82,18 @@ def find_weights(settings: Settings) -> Weights:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """The sha256 of a file, in hexadecimal.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as exc:
+        raise WeightsError(f"the weights cannot be read ({path.name}: {exc.strerror})") from exc
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ class TestCommands:
         monkeypatch.setenv("MODELS_DIR", str(changed))
         return command_line
 
-    def test_versions_are_printed_the_newest_first(self, run, monkeypatch):
+    def test_versions_are_printed_the_newest_first(self, run, changed, monkeypatch):
         monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("that needs no network"))
         status, printed, _ = run("versions", "Master1", "Pattern")
         versions = [json.loads(line) for line in printed.splitlines()]
@@ -33,7 +33,7 @@ class TestCommands:
         assert run("versions", "Master1", "Nowhere") == (
             0,
             "",
-            "no earlier model of 'Master1', 'Nowhere' is kept\n",
+            f"no earlier model of 'Master1', 'Nowhere' is kept; {changed} has Master1 Pattern\n",
         )
         assert run("versions", "Master1", "Pattern", "--recipe", "line 1")[:2] == (0, "")
 

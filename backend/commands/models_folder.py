@@ -1,0 +1,17 @@
+"""What lies in the models folder, for who finds no model: it is easily the wrong folder, or an id is misspelt."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from backend.commands.console import some
+from backend.disk.layout import MEMORY_FILE
+
+
+def what_is_fitted(models_dir: Path) -> str:
+    """The ROIs without a recipe that have a model there, in a few words."""
+    folder = models_dir.resolve()
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    fitted = sorted(folder.glob(f"*/*/{MEMORY_FILE}"))
+    rois = [f"{unquote(path.parent.parent.name)} {unquote(path.parent.name)}" for path in fitted]
+    return f"{folder} has {some(rois) if rois else 'no model yet'}"

@@ -1,0 +1,55 @@
+"""The parser of the command line: where an argument is not known, it says which one is probably meant."""
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from backend.common.config import Settings
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses arguments with a word on how to mend them; the parsers of commands are of the same kind."""
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of `argparse`, and keeps what was given, for `error`."""
+        self._given = [] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage, what is wrong, and what is probably meant; the exit status is 2."""
+        super().error("\n".join([message, *dict.fromkeys(self._hints())]))
+
+    def _hints(self) -> Iterator[str]:
+        commands = self._commands()
+        if not commands:
+            yield from filter(None, map(self._about_option, self._given))
+        elif self._given:
+            first, *rest = self._given
+            if first in commands:
+                yield from filter(None, map(commands[first]._about_option, rest))
+            elif close := difflib.get_close_matches(first, commands, n=1):
+                yield f"{first!r} is no command: is {close[0]!r} meant?"
+
+    def _about_option(self, argument: str) -> str | None:
+        """What is said of an argument that looks like an option and is none."""
+        option = argument.partition("=")[0]
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        if not option.startswith("--") or option in ("--", *known):
+            return None
+        setting = option[2:].replace("-", "_")
+        if setting in Settings.model_fields:
+            return f"{option} is no option, but a setting: set the environment variable {setting.upper()}"
+        if close := difflib.get_close_matches(option.replace("_", "-"), known, n=1):
+            return f"{option} is no option: is {close[0]} meant?"
+        return f"{option} is no option: --help lists them"
+
+    def _commands(self) -> dict[str, "Parser"]:
+        return {
+            name: parser
+            for action in self._actions
+            if isinstance(action, argparse._SubParsersAction)  # no other way tells them
+            for name, parser in action.choices.items()
+        }
