@@ -11,6 +11,8 @@ from tqdm import tqdm
 from backend.common.errors import StorageError
 from backend.common.telemetry import OnProgress
 
+_STEERING = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if chr(number) not in "\n\t"}
+
 
 def shown(text: str) -> str:
     r"""The text as UTF-8 can hold it: a byte of a file name that is not UTF-8 becomes an escape: ``\udce4`` is E4.
@@ -19,6 +21,15 @@ def shown(text: str) -> str:
     ('M\\udce4rz.png', 'März.png')
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+def on_a_terminal(text: str) -> str:
+    r"""The text as `shown`, without what would steer a terminal: names of files hold any character.
+
+    >>> on_a_terminal("a\x1b[2J.png")
+    'a\\x1b[2J.png'
+    """
+    return shown(text).translate(_STEERING)
 
 
 def print_line(text: str) -> None:
@@ -38,7 +49,7 @@ def print_line(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a message to stderr at once."""
-    print(shown(text), file=sys.stderr, flush=True)
+    print(on_a_terminal(text), file=sys.stderr, flush=True)
 
 
 def count(number: int, name: str) -> str:
@@ -61,10 +72,15 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def progress_bar(step: str, total: int, done: int = 0, unit: str = "image") -> "tqdm[Any]":
-    """A progress bar on stderr; where that is no terminal, a line of it every ten seconds."""
-    is_terminal = sys.stderr.isatty()
+    """A progress bar on stderr; where that is no terminal, a line of it every ten seconds. Nothing to do shows none."""
     return tqdm(
-        desc=step, total=total, initial=done, unit=unit, dynamic_ncols=True, mininterval=0.1 if is_terminal else 10
+        desc=step,
+        total=total,
+        initial=done,
+        unit=unit,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+        disable=total == 0,
     )
 
 
@@ -73,11 +89,13 @@ def step_bars() -> Iterator[OnProgress]:
     """A progress bar for each step of a fit."""
     with contextlib.ExitStack() as bars:
         bar: Any = None
+        shown_step = ""
 
         def on_progress(step: str, done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None or bar.desc != step:
+            nonlocal bar, shown_step
+            if bar is None or shown_step != step:
                 bars.close()
+                shown_step = step
                 bar = bars.enter_context(progress_bar(step, total, unit="embedding" if step == "coreset" else "image"))
             bar.update(done - bar.n)
 

@@ -126,7 +126,10 @@ def infer(
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     say_warnings(scorer)
+    is_uncalibrated = n_ok + n_ng + n_failed < len(rows)
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
+    if is_uncalibrated:
+        say("next: `python -m backend calibrate` chooses the threshold")
     if maps is None:
         return n_failed
     if maps.renamed:

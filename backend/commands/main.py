@@ -11,9 +11,10 @@ from types import FrameType
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from backend import __version__
+from backend.commands.console import say
 from backend.commands.parser import Parser
 from backend.common.config import load_settings
-from backend.common.errors import BackendError, InvalidRequest, StorageError
+from backend.common.errors import BackendError, InvalidRequest, StorageError, WeightsError
 from backend.common.logs import configure_logging, tell_misspelt_settings
 from backend.common.program import PROGRAM
 
@@ -48,10 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with logging_redirect_tqdm(), _sigterm_stops(), _files_by_name():
                 options.run(settings, options)
     except InvalidRequest as exc:
-        print(exc, file=sys.stderr)
+        say(str(exc))
         sys.exit(2)
+    except WeightsError as exc:
+        say(f"{exc} (WEIGHTS={settings.weights})" if settings.weights else str(exc))
+        sys.exit(1)
     except BackendError as exc:
-        sys.exit(str(exc))
+        say(str(exc))
+        sys.exit(1)
     except KeyboardInterrupt as exc:
         sys.exit(_status_of(exc))
     except ImportError as exc:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.api.schemas.inspection import region_reply
-from backend.commands.console import count, progress_bar, say, shown
+from backend.commands.console import count, on_a_terminal, progress_bar, say, shown
 from backend.commands.excel import Excel
 from backend.commands.heatmaps import Heatmaps
 from backend.commands.image_files import image_sha256, read_image
@@ -163,7 +163,7 @@ def score_all(
                 if heatmap is not None and heatmaps is not None:
                     record = replace(record, heatmap=heatmaps.write(image, heatmap))
                     if image in heatmaps.failed:
-                        bar.write(shown(heatmaps.failed[image]), file=sys.stderr)
+                        bar.write(on_a_terminal(heatmaps.failed[image]), file=sys.stderr)
                 if image not in rows:  # else only its heatmap was missing
                     if records is not None:
                         records.append(record)
@@ -171,7 +171,7 @@ def score_all(
                         report(record)
                     rows[image] = vars(replace(record, regions=None))  # as little as is needed: runs are long
                     if record.error:
-                        bar.write(shown(record.error), file=sys.stderr)
+                        bar.write(on_a_terminal(record.error), file=sys.stderr)
                 bar.update()
     except (KeyboardInterrupt, StorageError):
         again = f"with {keep_with} FILE a run can go on"

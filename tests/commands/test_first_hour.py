@@ -51,6 +51,24 @@ def test_no_command_at_all_prints_the_help(run):
     assert "learn what good parts look like" in err
 
 
+def test_weights_that_are_not_there_are_told_with_their_path(run, monkeypatch):
+    monkeypatch.setenv("WEIGHTS", "/nowhere/w.safetensors")
+    status, _, err = run("weights")
+    assert (status, err) == (1, "WEIGHTS names no file: w.safetensors (WEIGHTS=/nowhere/w.safetensors)\n")
+
+
+def test_an_uncalibrated_roi_is_judged_by_nothing_and_told_what_is_next(run, work):
+    assert run("infer", *ROI, "parts/1.png")[2].endswith("next: `python -m backend calibrate` chooses the threshold\n")
+
+
+def test_names_steer_no_terminal(run, work):
+    (work / "parts/a\x1b[2J\x9b.png").write_bytes(b"")
+    status, out, err = run("infer", *ROI, "parts")
+    assert (status, "\x1b" in out + err, "\x9b" in out + err) == (1, False, False)
+    assert r"parts/a\x1b[2J\x9b.png: the file is empty" in err
+    assert r"parts/a\x1b[2J\x9b.png" in run("fit", *ROI, "parts")[2]
+
+
 @pytest.mark.parametrize("command", ["infer", "versions"])
 def test_who_finds_no_model_is_told_which_folder_has_what(run, work, monkeypatch, command):
     arguments = ("Master1", "Patterns", *((*ROI[2:], "parts") if command == "infer" else ()))
@@ -83,7 +101,7 @@ def test_a_file_that_cannot_be_read_anywhere_is_told_by_its_name(run, work, monk
     monkeypatch.setattr(InspectionService, "open", unreadable)
     status, out, err = run("infer", *ROI, "parts")
     assert (status, out) == (1, "")
-    assert err.endswith("models/.runs: Permission denied")
+    assert err.endswith("models/.runs: Permission denied\n")
 
 
 def test_records_that_cannot_be_written_are_told_before_any_work(run, work):

@@ -1,7 +1,6 @@
 """Heatmaps whose names a file system does not take, or takes for one another: they never stop a run."""
 
 import errno
-import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from backend.commands.heatmaps import Heatmaps, heatmap_path
 from tests.commands.parts import ROI, records
+from tests.factories import refusing
 
 LONG = "x" * 251 + ".png"
 
@@ -62,15 +62,8 @@ def test_a_heatmap_is_never_where_the_folder_of_another_must_be(run, work):
 
 def test_a_name_that_the_folder_refuses_costs_the_heatmap_alone(run, work, monkeypatch):
     """As exFAT refuses a colon, or a share a name that is not UTF-8: the judgement is kept, the status is 1."""
-    replace = Path.replace
-
-    def refusing(path, target):
-        if target.name == "2.jpg.png":
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return replace(path, target)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", refusing)
+        refusing(patched, Path, "write_bytes", errno.EINVAL, lambda path, _png: path.name == ".tmp-2.jpg.png")
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
     assert status == 1
     assert [bool(record["score"]) for record in records(Path("r.jsonl").read_text())] == [True] * 4
@@ -80,15 +73,8 @@ def test_a_name_that_the_folder_refuses_costs_the_heatmap_alone(run, work, monke
 
 
 def test_a_full_disk_stops_the_run_and_says_how_to_go_on(run, work, monkeypatch):
-    replace = Path.replace
-
-    def full(path, target):
-        if target.name == "2.jpg.png":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return replace(path, target)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", full)
+        refusing(patched, Path, "write_bytes", errno.ENOSPC, lambda path, _png: path.name == ".tmp-2.jpg.png")
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
     assert status == 1
     assert "stopped, 1 of 4 images done; run the same command again to go on" in err
