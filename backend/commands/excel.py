@@ -67,9 +67,12 @@ def add_excel(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the .csv FILE as English Excel opens it; for German, Spanish or French Excel add --decimal ,",
     )
-    parser.add_argument("--decimal", choices=(_POINT, _COMMA), help="with --excel: decimal mark; default .")
+    parser.add_argument(
+        "--decimal", metavar="MARK", choices=(_POINT, _COMMA), help="with --excel: decimal mark; default ."
+    )
     parser.add_argument(
         "--delimiter",
+        metavar="MARK",
         choices=(_COMMA, _SEMICOLON),
         help="with --excel: what stands between cells; default ; where the decimal mark is a comma, else ,",
     )

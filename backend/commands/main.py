@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"{exc} (WEIGHTS={settings.weights})" if settings.weights else str(exc))
         sys.exit(1)
     except BackendError as exc:
-        say(str(exc))
+        is_about_models = "the models folder" in str(exc)
+        say(f"{exc} (MODELS_DIR={settings.models_dir.resolve()})" if is_about_models else str(exc))
         sys.exit(1)
     except KeyboardInterrupt as exc:
         sys.exit(_status_of(exc))

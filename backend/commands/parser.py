@@ -7,6 +7,11 @@ from typing import Any, NoReturn
 
 from backend.common.config import Settings
 
+_FOR_MORE_PATHS = {
+    "calibrate": "give images of good parts with --ok, and of defective ones with --ng",
+    "evaluate": "give one folder; of several data sets the folder that holds them",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """Refuses arguments with a word on how to mend them; the parsers of commands are of the same kind."""
@@ -20,7 +25,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage, what is wrong, and what is probably meant; the exit status is 2."""
-        super().error("\n".join([message, *dict.fromkeys(self._hints())]))
+        hints = list(dict.fromkeys(self._hints()))
+        command = next(iter(self._given), "")
+        if not hints and message.startswith("unrecognized") and command in _FOR_MORE_PATHS:
+            hints = [_FOR_MORE_PATHS[command]]
+        argparse.ArgumentParser.error(self._commands().get(command, self), "\n".join([message, *hints]))
 
     def _hints(self) -> Iterator[str]:
         commands = self._commands()

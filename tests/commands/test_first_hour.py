@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from backend.commands import infer as infer_command
 from backend.commands import scoring
 from backend.service.inspection import InspectionService
-from tests.commands.parts import ROI
+from tests.commands.parts import PARTS, ROI, records
 from tests.factories import refusing
 
 LONG = "x" * 300
@@ -30,6 +31,10 @@ LONG = "x" * 300
         (("infer", *ROI, f"{LONG}.png"), "cannot be read (File name too long)"),
         (("calibrate", *ROI, "--ok", "parts/1.png/2.png"), "parts/1.png/2.png: no such file or folder"),
         (("rollback", "A", "B", "--version", "1", "-x"), "unrecognized arguments: -x"),
+        (("calibrate", *ROI, "parts"), "unrecognized arguments: parts\ngive images of good parts with --ok"),
+        (("calibrate", *ROI, "parts"), "usage: python -m backend calibrate "),
+        (("evaluate", "one", "two"), "of several data sets the folder that holds them"),
+        (("infer", *ROI, "parts", "--decimal", "x"), "argument --decimal: invalid choice: 'x'"),
     ],
 )
 def test_a_mistaken_argument_is_told_how_to_mend(run, monkeypatch, arguments, says):
@@ -91,6 +96,7 @@ def test_a_models_folder_that_cannot_be_written_is_told_at_once(run, work, monke
     status, out, err = run(arguments[0], *ROI, *arguments[1:])
     assert (status, out) == (1, "")
     assert "the model cannot be stored (its folder cannot be written); check the models folder" in err
+    assert f"(MODELS_DIR={work / 'models'})" in err
     assert "extract" not in err
 
 
@@ -135,3 +141,22 @@ def test_ctrl_c_while_a_library_loads_leaves_no_trace(run, work, monkeypatch):
     monkeypatch.setattr(infer_command, "infer", broken)
     with pytest.raises(ImportError, match="libfaiss"):
         run("infer", *ROI, "parts")
+
+
+def test_a_folder_that_vanishes_in_the_middle_gives_records_with_errors(run, work, monkeypatch):
+    infer = scoring.infer
+
+    def unplugged(*given, **options):
+        shutil.rmtree("parts", ignore_errors=True)
+        shutil.rmtree("maps", ignore_errors=True)
+        return infer(*given, **options)
+
+    monkeypatch.setattr(scoring, "infer", unplugged)
+    status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
+    assert status == 1
+    assert "4 images: 1 not judged, for want of a calibration, 3 failed" in err
+    rows = records(Path("r.jsonl").read_text())
+    assert [row["error"] for row in rows[1:]] == [
+        f"{path}: the file cannot be read (No such file or directory)" for path in PARTS[1:]
+    ]
+    assert Path("maps/parts/1.png.png").is_file(), "its folder was made again"
