@@ -25,6 +25,7 @@ from backend.commands.image_files import find_images, read_image
 from backend.commands.scoring import max_bytes
 from backend.common.config import Settings
 from backend.common.errors import TooLarge
+from backend.common.program import PROGRAM
 from backend.disk.layout import checkpoint_folder
 from backend.roi_mask import parse_shape
 from backend.service.doubts import about_percentile, joined
@@ -85,7 +86,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     print_line(json.dumps(fitted))
     if state != "applied":
         before = ": the threshold was chosen for the model before" if state == "stale" else ""
-        say(f"next: `python -m backend calibrate`{before}")
+        say(f"next: `{PROGRAM} calibrate`{before}")
 
 
 def _summary(scores: Mapping[str, float]) -> dict[str, float]:

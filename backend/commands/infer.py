@@ -29,6 +29,7 @@ from backend.commands.image_files import find_images
 from backend.commands.records import Record
 from backend.commands.scoring import Scorer, open_records, say_warnings, score_all
 from backend.common.config import Settings
+from backend.common.program import PROGRAM
 from backend.roi_mask import parse_shape
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
@@ -129,7 +130,7 @@ def infer(
     is_uncalibrated = n_ok + n_ng + n_failed < len(rows)
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
     if is_uncalibrated:
-        say("next: `python -m backend calibrate` chooses the threshold")
+        say(f"next: `{PROGRAM} calibrate` chooses the threshold")
     if maps is None:
         return n_failed
     if maps.renamed:

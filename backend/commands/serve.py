@@ -29,7 +29,7 @@ HOST, PORT and all other settings are environment variables; docs/settings.md li
 under way is done."""
 _SERVE_EPILOG = """\
 example:
-  PORT=9000 MODELS_DIR=/srv/models python -m backend serve
+  PORT=9000 MODELS_DIR=/srv/models %(prog)s
 """
 _WEIGHTS = """
 Prints which file it is. WEIGHTS names one; without it the file is looked for in the cache (WEIGHTS_CACHE), and fetched

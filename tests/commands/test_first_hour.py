@@ -32,7 +32,7 @@ LONG = "x" * 300
         (("calibrate", *ROI, "--ok", "parts/1.png/2.png"), "parts/1.png/2.png: no such file or folder"),
         (("rollback", "A", "B", "--version", "1", "-x"), "unrecognized arguments: -x"),
         (("calibrate", *ROI, "parts"), "unrecognized arguments: parts\ngive images of good parts with --ok"),
-        (("calibrate", *ROI, "parts"), "usage: python -m backend calibrate "),
+        (("calibrate", *ROI, "parts"), "usage: roi-anomaly calibrate "),
         (("evaluate", "one", "two"), "of several data sets the folder that holds them"),
         (("infer", *ROI, "parts", "--decimal", "x"), "argument --decimal: invalid choice: 'x'"),
     ],
@@ -63,7 +63,7 @@ def test_weights_that_are_not_there_are_told_with_their_path(run, monkeypatch):
 
 
 def test_an_uncalibrated_roi_is_judged_by_nothing_and_told_what_is_next(run, work):
-    assert run("infer", *ROI, "parts/1.png")[2].endswith("next: `python -m backend calibrate` chooses the threshold\n")
+    assert run("infer", *ROI, "parts/1.png")[2].endswith("next: `roi-anomaly calibrate` chooses the threshold\n")
 
 
 def test_names_steer_no_terminal(run, work):

@@ -26,10 +26,10 @@ def test_stderr_says_what_was_built_and_what_comes_next(run, work, features):
     summary = json.loads(printed)["ok_scores_summary"]
     assert "fitted on 4 images: the memory bank keeps 6 of 256 patch embeddings\n" in err
     assert f"they score {summary['min']:.3f} to {summary['max']:.3f}, median {summary['median']:.3f}\n" in err
-    assert err.endswith("next: `python -m backend calibrate`\n")
+    assert err.endswith("next: `roi-anomaly calibrate`\n")
     calibrated(work, features, 0.5)
     err = run("fit", *ROI, "parts/a")[2]
-    assert err.endswith("next: `python -m backend calibrate`: the threshold was chosen for the model before\n")
+    assert err.endswith("next: `roi-anomaly calibrate`: the threshold was chosen for the model before\n")
 
 
 def test_suspicious_images_are_all_printed_but_three_are_said(run, work, monkeypatch):

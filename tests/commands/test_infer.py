@@ -134,7 +134,7 @@ class TestInfer:
             ("shape", "shape none instead of"),
             (
                 "roi",
-                "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models, below HERE: run `roi-anomaly fit`",
+                "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models: run `roi-anomaly fit`",
             ),
             ("image", "parts/a/1.png has changed since its record"),
         ],
