@@ -14,6 +14,7 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from backend.api.roi_counts import RoiCounts
 from backend.common.error_text import strip_paths
 from backend.common.errors import NotReady
 from backend.common.machine import limit_arenas, return_free_memory
@@ -21,7 +22,6 @@ from backend.service.inspection import InspectionService
 
 _RETRY_LOAD_AFTER_S = 5.0
 _RETRY_AFTER_S = 5
-_COUNT_EVERY_S = 10.0
 _RETURN_MEMORY_EVERY_S = 15.0
 _STARTS_WITHIN_S = 10.0
 _POLL_S = 0.05
@@ -45,8 +45,7 @@ class Lifecycle:
         self.failure: str | None = None
         self.draining = False
         self.in_flight = 0
-        self.stale_calibrations: int | None = None
-        self.drifting_rois: int | None = None
+        self.counts = RoiCounts()
         self._receiving: set[anyio.CancelScope] = set()
 
     @property
@@ -106,7 +105,7 @@ class Lifecycle:
     async def running(self) -> AsyncIterator[None]:
         """The time in which the server runs."""
         limit_arenas()
-        tasks = [asyncio.create_task(work()) for work in (self._load, self._count_rois, _return_memory)]
+        tasks = [asyncio.create_task(work()) for work in (self._load, _return_memory)]
         with self._draining_on_sigterm(asyncio.get_running_loop()):
             try:
                 yield
@@ -129,15 +128,7 @@ class Lifecycle:
                     log.error("start.failed", reason=failure, retry_s=_RETRY_LOAD_AFTER_S)
                 self.failure = failure
                 await asyncio.sleep(_RETRY_LOAD_AFTER_S)
-
-    async def _count_rois(self) -> None:
-        while True:
-            if (service := self.service) is not None:
-                self.drifting_rois = await _counted("drifting_rois", lambda: len(service.drift.drifting()))
-                self.stale_calibrations = await _counted("stale_calibrations", service.store.count_stale)
-                await asyncio.sleep(_COUNT_EVERY_S)
-            else:
-                await asyncio.sleep(_POLL_S)
+        await self.counts.fresh(self.service)  # the first count reads all files, later ones what changed
 
     @contextmanager
     def _draining_on_sigterm(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
@@ -171,15 +162,6 @@ class Lifecycle:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-async def _counted(what: str, count: Callable[[], int]) -> int | None:
-    """How many there are; None where that cannot be told this time."""
-    try:
-        return await run_in_threadpool(count)
-    except Exception as exc:  # whatever lies in the models folder: the next count may do better
-        log.warning(f"{what}.not_counted", reason=str(exc))
-        return None
 
 
 async def _return_memory() -> None:

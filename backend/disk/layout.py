@@ -14,7 +14,7 @@ beside a model (``.versions``, ``.lock``).
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,18 +107,23 @@ def current_files(root: Path, key: RoiKey) -> ModelFiles:
     return ModelFiles("current", owner, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
 
 
-def calibrations(root: Path) -> Iterator[Path]:
-    """Where calibrations of this service may lie: in every folder of a model.
+def model_folders(root: Path, listed: Callable[[Path], Sequence[Path]] | None = None) -> Iterator[Path]:
+    """Folders that may hold a model of this service, or its calibration.
+
+    Args:
+        root: the models folder.
+        listed: gives the folders of ids in a folder; default `folders_of_ids`.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for role in _folders_of_ids(root):
-        yield from (roi / CALIBRATION_FILE for roi in _folders_of_ids(role))
+    listed = listed or folders_of_ids
+    for role in listed(root):
+        yield from listed(role)
     for recipe in _recipe_folders(root):
-        for role in _folders_of_ids(recipe / MODELS_FOLDER):
-            for roi in _folders_of_ids(role):
-                yield from (model / CALIBRATION_FILE for model in _folders_of_ids(roi))
+        for role in listed(recipe / MODELS_FOLDER):
+            for roi in listed(role):
+                yield from listed(roi)
 
 
 def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
@@ -161,8 +166,12 @@ def _recipe_folders(root: Path) -> list[Path]:
     return [path for path in folders if _is_folder_name(path.name) or _HASHED_RECIPE.fullmatch(path.name)]
 
 
-def _folders_of_ids(folder: Path) -> list[Path]:
-    """Folders whose names are those of ids: not what a file system keeps beside them, such as ``lost+found``."""
+def folders_of_ids(folder: Path) -> list[Path]:
+    """Folders whose names are those of ids: not what a file system keeps beside them, such as ``lost+found``.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     return [path for path in _folders(folder) if _is_folder_name(path.name)]
 
 

@@ -1,6 +1,9 @@
 """Calibrations that no longer apply: of an earlier memory bank, of maps of another blur, or damaged."""
 
 import contextlib
+import errno
+import os
+import time
 from pathlib import Path
 
 from backend.common.errors import StorageError
@@ -11,14 +14,19 @@ from backend.disk.fitted import applicable
 from backend.disk.layout import (
     CALIBRATION_FILE,
     MEMORY_FILE,
-    calibrations,
     calibrations_in_recipes,
     current_files,
+    folders_of_ids,
     key_of,
+    model_folders,
 )
 from backend.disk.memory_cache import FileIdentity, identity_of
 from backend.disk.memory_file import written_memory_id
 from backend.disk.rollback import read_next_calibration
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# The time of a folder has steps of up to two seconds: what came within the same step would not be seen.
+_SETTLED_NS = 3_000_000_000
 
 
 class StaleCalibrations:
@@ -33,17 +41,37 @@ class StaleCalibrations:
         self._root = root
         self._blur_sigma = blur_sigma
         self._memory_ids: dict[Path, tuple[FileIdentity, str | None]] = {}
+        self._judged: dict[str, tuple[tuple[FileIdentity, FileIdentity], bool]] = {}
+        self._folders = _FolderLists()
 
     def count(self) -> int:
         """How many calibrations of this service are not of the scores that images get now, or are damaged.
 
-        In a recipe that is the fit of the default recipe, where the recipe has no model of its own.
+        In a recipe that is the fit of the default recipe, where the recipe has no model of its own. Asked again, it
+        looks at two files a model and reads those that changed; one thread at a time may ask.
 
         Raises:
             OSError: files cannot be read.
         """
         known, self._memory_ids = self._memory_ids, {}  # those of models that were deleted are forgotten
-        return sum(self._is_stale(calibration, known) for calibration in calibrations(self._root))
+        judged, self._judged = self._judged, {}
+        self._folders = _FolderLists(self._folders)
+        n_stale = 0
+        for folder in model_folders(self._root, self._folders):
+            path = f"{folder}{os.sep}{CALIBRATION_FILE}"
+            calibration = _identity(path)
+            memory = _identity(f"{folder}{os.sep}{MEMORY_FILE}") if calibration else None
+            if calibration is None:
+                continue
+            if memory is None:  # that of another ROI is used, or none
+                n_stale += self._is_stale(Path(path), known)
+                continue
+            before = judged.get(path)
+            if before is None or before[0] != (calibration, memory):
+                before = (calibration, memory), self._is_stale(Path(path), known)
+            self._judged[path] = before
+            n_stale += before[1]
+        return n_stale
 
     def in_recipes(self, key: RoiKey) -> list[RoiKey]:
         """Who is served this model of the default recipe, and has a calibration of its own that is stale.
@@ -95,3 +123,44 @@ class StaleCalibrations:
             return None
         found = next((files for files in candidates(self._root, key) if files.memory.exists()), None)
         return found.memory if found is not None and found.layout == "current" else None
+
+
+class _FolderLists:
+    """Folders of ids in folders; a folder that did not change is not listed again.
+
+    Args:
+        before: what was seen the last time.
+
+    Attributes:
+        seen: what was seen this time.
+    """
+
+    def __init__(self, before: "_FolderLists | None" = None) -> None:
+        self._known = before.seen if before else {}
+        self.seen: dict[Path, tuple[tuple[int, int, int], list[Path]]] = {}
+
+    def __call__(self, folder: Path) -> list[Path]:
+        try:
+            stat = os.stat(folder)  # noqa: PTH116 - a third of the time of Path.stat, and there are thousands
+        except OSError:
+            return folders_of_ids(folder)  # which tells what is none from what cannot be read
+        identity = stat.st_dev, stat.st_ino, stat.st_mtime_ns
+        known = self._known.get(folder)
+        if known is not None and known[0] == identity:
+            self.seen[folder] = known
+            return known[1]
+        is_settled = time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
+        listed = folders_of_ids(folder)
+        if is_settled:
+            self.seen[folder] = identity, listed
+        return listed
+
+
+def _identity(path: str) -> FileIdentity | None:
+    """See `identity_of`; None where there is no such file."""
+    try:
+        return identity_of(os.stat(path))  # noqa: PTH116 - as above
+    except OSError as exc:
+        if exc.errno in _ABSENT:
+            return None
+        raise

@@ -288,7 +288,7 @@ class DriftLog:
         """Whether a file is about what its ROI is judged by now; None where the model cannot be read."""
         try:
             # A client may have meant either by its ids.
-            judged = [self._store.judged_by(key) for key in (drift.key.owner, drift.key)]
+            judged = [self._store.judged_by(key) for key in {drift.key.owner, drift.key}]
         except BackendError:
             return None
         return any(

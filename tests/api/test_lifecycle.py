@@ -3,7 +3,6 @@
 import threading
 import time
 
-import cv2
 import pytest
 from starlette.testclient import TestClient
 
@@ -105,49 +104,3 @@ def test_below_a_root_path_the_same_questions_are_answered_in_every_state(monkey
         assert "script-src" in client.get("/api/docs").headers["content-security-policy"]
         assert client.post("/api/infer").status_code == 503
         assert client.post("/api/openapi.json").headers["allow"] == "GET, HEAD"
-
-
-@pytest.mark.slow
-def test_health_counts_calibrations_that_a_refit_made_stale(service, images, monkeypatch):
-    monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.05)
-    pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images[:2]]
-    ids = {"role_id": "Master1", "roi_id": "Pattern", "mm_per_px": 0.2}
-
-    def fit(number, **more):
-        files = [("images", ("a.png", pngs[number], "image/png"))]
-        return client.post("/fit_ok", data={**ids, **more}, files=files).json()["calibration"]
-
-    with TestClient(create_app(service.settings, service)) as client:
-        assert fit(0) == "none"
-        assert client.post("/calibrate_ng", json={**ids, "ok_scores": [0.5]}).status_code == 200
-        wait_until(lambda: client.get("/health").json().get("stale_calibrations") == 0)
-        assert fit(0) == "applied", "the same images give the same memory"
-        assert fit(1) == "stale"
-        wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 1)
-        assert fit(0, recipe_id="line 1") == "none"
-        assert client.post("/calibrate_ng", json={**ids, "ok_scores": [0.5]}).status_code == 200
-        wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 0)
-        (service.settings.models_dir / "Master1" / "Pattern" / "calib.json").write_text("{")
-        wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 1)
-        assert fit(1) == "none", "a damaged one is set aside"
-        wait_until(lambda: client.get("/health").json()["stale_calibrations"] == 0)
-
-
-@pytest.mark.parametrize("failure", [OSError("Input/output error"), ValueError("what nobody thought of")])
-@pytest.mark.parametrize(("fails", "counted"), [("drift", "stale_calibrations"), ("store", "drifting_rois")])
-def test_what_cannot_be_counted_is_left_out_of_health_rather_than_old(service, monkeypatch, fails, counted, failure):
-    failures = []
-
-    def fail():
-        failures.append(failure)
-        raise failure
-
-    monkeypatch.setattr(lifecycle_module, "_COUNT_EVERY_S", 0.02)
-    both = {"drifting_rois", "stale_calibrations"}
-    with TestClient(create_app(service.settings, service)) as client:
-        wait_until(lambda: both <= client.get("/health").json().keys())
-        with monkeypatch.context() as patched:
-            patched.setattr(getattr(service, fails), "drifting" if fails == "drift" else "count_stale", fail)
-            wait_until(lambda: both & client.get("/health").json().keys() == {counted})
-            wait_until(lambda: len(failures) > 2)
-        wait_until(lambda: both <= client.get("/health").json().keys())

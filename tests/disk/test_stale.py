@@ -143,3 +143,22 @@ def test_a_stored_memory_says_its_id_without_its_embeddings_being_read(service, 
     (tmp_path / "Old" / "Roi" / "memory.npz").write_bytes(b"damaged")
     (tmp_path / "Old" / "Roi" / "calib.json").write_text('{"threshold": 0.5}')
     assert store.count_stale() == 1, "what says no id is not judged"
+
+
+def test_a_count_reads_no_file_that_did_not_change(tmp_path, monkeypatch):
+    store, reads = ModelStore(tmp_path), []
+    for number in range(3):
+        key = RoiKey("Master1", f"{number}")
+        store.save_memory(key, memory_of(1), {})
+        store_threshold(tmp_path, 0.5, key)
+    store.save_memory(RoiKey("Master1", "1"), memory_of(2), {})
+    read = stale.read_calibration
+    monkeypatch.setattr(stale, "read_calibration", lambda path: reads.append(path.parent.name) or read(path))
+    assert store.count_stale() == 1
+    assert sorted(reads) == ["0", "1", "2"]
+    reads.clear()
+    assert store.count_stale() == 1
+    assert reads == []
+    store_threshold(tmp_path, 0.6, RoiKey("Master1", "1"))
+    assert store.count_stale() == 0
+    assert reads == ["1"]

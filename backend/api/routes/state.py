@@ -56,7 +56,7 @@ async def health(
         return minimal
     if service is None:
         return HealthReply(**vars(minimal), reason=lifecycle.failure)
-    features = service.features
+    features, counts = service.features, await lifecycle.counts.fresh(service)
     return HealthReply(
         **vars(minimal),
         runtime=features.runtime.name,
@@ -65,8 +65,8 @@ async def health(
         input_size=features.input_size,
         token_shape=list(features.token_hw),
         weights_sha256=features.identity.weights_sha256,
-        stale_calibrations=lifecycle.stale_calibrations,
-        drifting_rois=lifecycle.drifting_rois,
+        stale_calibrations=counts.stale_calibrations,
+        drifting_rois=counts.drifting_rois,
         reason=service.reason,
     )
 
