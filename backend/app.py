@@ -22,7 +22,7 @@ from backend.api.middleware.admission import Admission
 from backend.api.middleware.bodies import BodyLimit, UnreadBody
 from backend.api.middleware.hosts import Cors, ForeignPages, LoopbackHosts, TrustedHosts
 from backend.api.middleware.request_log import RequestTelemetry
-from backend.api.openapi import declare_keys
+from backend.api.openapi import TAGS, declare_keys, show_examples
 from backend.api.routes import datasets, drift, inspection, state, versions
 from backend.common.config import Settings, load_settings
 from backend.common.errors import ConfigError
@@ -34,7 +34,7 @@ log: Any = structlog.get_logger(__name__)
 
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
-_ROUTERS = (state.router, inspection.router, datasets.router, drift.router, versions.router)
+_ROUTERS = (inspection.router, datasets.router, state.router, drift.router, versions.router)  # as /docs shows them
 
 
 def create_app(settings: Settings, service: InspectionService | None = None) -> FastAPI:
@@ -67,6 +67,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         summary="PatchCore on a frozen DINOv2 ViT-S/14: fit on good images, calibrate, infer.",
         description="Images are canonical ROIs, already cropped and rotated; the service never changes their geometry. "
         'Every error is `{"error", "trace", "code"}`: also 404 at unknown paths and 405 for wrong methods.',
+        openapi_tags=TAGS,
         lifespan=lifespan,
         redirect_slashes=False,
         middleware=_middleware(settings, lifecycle, keys),
@@ -76,6 +77,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     error_handlers.install(app, settings)
     for router in _ROUTERS:
         app.include_router(router)
+    show_examples(app)
     if keys:
         declare_keys(app)
     return app

@@ -7,6 +7,43 @@ from pydantic import BaseModel
 
 from backend.api.paths import OPEN_PATHS
 
+# In the order in which they are needed.
+TAGS = [
+    {"name": "inspection", "description": "Fit a ROI on good images, calibrate it, infer images, and ask for reasons."},
+    {"name": "data sets", "description": "Store images of a ROI, and calibrate and infer from them."},
+    {"name": "state", "description": "See how the service is, what there is for a ROI, and whether production drifts."},
+    {"name": "versions", "description": "See what a model was before, and go back to it."},
+]
+
+
+def show_examples(app: FastAPI) -> None:
+    """Let ``/docs`` fill in requests that work as they are, one after the other.
+
+    The page takes the examples of form fields from their schemas, but not those of parameters, and what it makes of
+    the schema of a JSON body names every member that may be left out.
+    """
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            for parameter in operation.get("parameters", ()):
+                if (example := _example_of(parameter["schema"])) is not None:
+                    parameter["example"] = example
+            body = operation.get("requestBody", {"content": {}})["content"].get("application/json")
+            if body is not None:
+                reference = body["schema"].get("$ref", "").rpartition("/")[2]
+                schema = document["components"]["schemas"][reference] if reference else body["schema"]
+                examples = {name: _example_of(value) for name, value in schema["properties"].items()}
+                body["example"] = {name: example for name, example in examples.items() if example is not None}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says
+
+
+def _example_of(schema: dict[str, Any]) -> Any:
+    return next(iter(schema.get("examples", ())), None)
+
 
 def declare_keys(app: FastAPI) -> None:
     """Let the document of `app` say that all but ``/health`` and ``/ready`` needs an API key."""
@@ -35,7 +72,7 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 def multipart(
     fields: type[BaseModel],
     files: dict[str, str],
-    optional: dict[str, str] | None = None,
+    optional: dict[str, tuple[str, str]] | None = None,
     *,
     files_required: bool = True,
 ) -> dict[str, Any]:
@@ -44,7 +81,7 @@ def multipart(
     Args:
         fields: the text fields.
         files: description by name of the file fields; names in the plural take several files.
-        optional: description by name of further JSON parts.
+        optional: description and example by name of further JSON parts.
         files_required: whether the files must be there.
     """
     schema = fields.model_json_schema()
@@ -52,8 +89,8 @@ def multipart(
     for name, description in files.items():
         several = {"type": "array", "items": binary, "minItems": 1}
         schema["properties"][name] = {**(several if name.endswith("s") else binary), "description": description}
-    for name, description in (optional or {}).items():
+    for name, (description, example) in (optional or {}).items():
         parts = {"type": "array", "items": {"type": "string", "contentMediaType": "application/json"}}
-        schema["properties"][name] = {**parts, "description": description}
+        schema["properties"][name] = {**parts, "description": description, "examples": [[example]]}
     schema["required"] = [*schema["required"], *(files if files_required else ())]
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -17,6 +17,7 @@ from backend.api.openapi import multipart
 from backend.api.schemas.calibration import PercentileChoiceReply
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import (
+    UPLOADED_AS,
     CalibrateDatasetReply,
     CalibrateDatasetRequest,
     DatasetListReply,
@@ -40,6 +41,7 @@ from backend.service.results import InferResult
 
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
+_METADATA = f'{{"filename":"{UPLOADED_AS}","mm_per_px":0.2}}'
 
 router = APIRouter()
 
@@ -50,13 +52,13 @@ def _add_upload(label: Label) -> None:
     @router.post(
         f"/datasets/{label}/upload",
         name=f"upload_{label}",
-        summary=f"Store {what} images",
+        summary=f"Store {what} images of a ROI.",
         tags=["data sets"],
         responses=ERRORS["upload"],
         openapi_extra=multipart(
             RoiIds,
             {"images": f"{what} images of the ROI; also `images[]`, `images[0]`, …"},
-            {"metas": "metadata of each image, a JSON object; or one part with an array of them"},
+            {"metas": ("metadata of each image, a JSON object; or one part with an array of them", _METADATA)},
         ),
     )
     async def upload(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> UploadReply:
@@ -74,7 +76,7 @@ _add_upload("ok")
 _add_upload("ng")
 
 
-@router.get("/datasets/list", tags=["data sets"], responses=ERRORS["read"])
+@router.get("/datasets/list", summary="List the stored images of a ROI.", tags=["data sets"], responses=ERRORS["read"])
 def list_samples(
     ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> DatasetListReply:
@@ -85,18 +87,11 @@ def list_samples(
 
 
 @router.get(
-    "/datasets/file",
-    response_class=Response,
+    "/datasets/meta",
+    summary="Read the metadata of a stored image.",
     tags=["data sets"],
-    responses={200: {"content": {"image/*": {}}, "description": "the bytes"}, **ERRORS["sample"]},
+    responses={**METADATA_EXAMPLE, **ERRORS["sample"]},
 )
-def read_sample(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> Response:
-    """The bytes of a stored image, as they were uploaded."""
-    sample = service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename)
-    return Response(sample.read(), media_type=mimetypes.guess_type(sample.name)[0])
-
-
-@router.get("/datasets/meta", tags=["data sets"], responses={**METADATA_EXAMPLE, **ERRORS["sample"]})
 def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> Response:
     """The metadata of a stored image."""
     sample = service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename)
@@ -104,29 +99,9 @@ def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, reci
     return Response(sample.metadata_bytes(), media_type="application/json")
 
 
-@router.delete("/datasets/file", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["delete"])
-def delete_sample(
-    wanted: Annotated[SampleName, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
-) -> DeleteReply:
-    """Delete a stored image and its metadata."""
-    key = roi_key(wanted, recipe)
-    sample = service.datasets.find(key, wanted.label, wanted.filename)
-    service.datasets.remove(sample)
-    return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=1, filename=sample.name)
-
-
-@router.delete("/datasets/clear", response_model_exclude_none=True, tags=["data sets"], responses=ERRORS["clear"])
-def clear_samples(
-    wanted: Annotated[SampleClass, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
-) -> DeleteReply:
-    """Delete all stored images of a class."""
-    key = roi_key(wanted, recipe)
-    n_deleted = service.datasets.clear(key, wanted.label)
-    return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=n_deleted)
-
-
 @router.post(
     "/calibrate_dataset",
+    summary="Choose the threshold from the stored images.",
     response_model_exclude_none=True,
     tags=["data sets"],
     responses=ERRORS["/calibrate_dataset"],
@@ -159,6 +134,7 @@ def calibrate_dataset(
 
 @router.post(
     "/infer_dataset",
+    summary="Score the stored images, one item each.",
     response_class=StreamingResponse,
     tags=["data sets"],
     responses={200: {"model": InferDatasetReply, "description": "one item per image"}, **ERRORS["/infer_dataset"]},
@@ -201,6 +177,52 @@ def infer_dataset(
         reply.seek(0)
         on_failure.pop_all()
     return StreamingResponse(_in_pieces(reply), media_type="application/json")
+
+
+@router.get(
+    "/datasets/file",
+    summary="Read a stored image.",
+    response_class=Response,
+    tags=["data sets"],
+    responses={200: {"content": {"image/*": {}}, "description": "the bytes"}, **ERRORS["sample"]},
+)
+def read_sample(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> Response:
+    """The bytes of a stored image, as they were uploaded."""
+    sample = service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename)
+    return Response(sample.read(), media_type=mimetypes.guess_type(sample.name)[0])
+
+
+@router.delete(
+    "/datasets/file",
+    summary="Delete a stored image.",
+    response_model_exclude_none=True,
+    tags=["data sets"],
+    responses=ERRORS["delete"],
+)
+def delete_sample(
+    wanted: Annotated[SampleName, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
+) -> DeleteReply:
+    """Delete a stored image and its metadata."""
+    key = roi_key(wanted, recipe)
+    sample = service.datasets.find(key, wanted.label, wanted.filename)
+    service.datasets.remove(sample)
+    return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=1, filename=sample.name)
+
+
+@router.delete(
+    "/datasets/clear",
+    summary="Delete all stored images of a class.",
+    response_model_exclude_none=True,
+    tags=["data sets"],
+    responses=ERRORS["clear"],
+)
+def clear_samples(
+    wanted: Annotated[SampleClass, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
+) -> DeleteReply:
+    """Delete all stored images of a class."""
+    key = roi_key(wanted, recipe)
+    n_deleted = service.datasets.clear(key, wanted.label)
+    return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=n_deleted)
 
 
 def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:

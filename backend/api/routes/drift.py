@@ -23,7 +23,13 @@ from backend.service.drift import DriftLog, DriftStatus
 router = APIRouter()
 
 
-@router.get("/drift", response_model_exclude_none=True, tags=["state"], responses=ERRORS["read"])
+@router.get(
+    "/drift",
+    summary="Tell whether the production of a ROI drifts.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["read"],
+)
 def drift(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> DriftReply:
     """Whether the production of a ROI left what was calibrated; up to two seconds old."""
     key = roi_key(ids, recipe)
@@ -31,7 +37,13 @@ def drift(ids: Annotated[RoiIds, Query()], service: Service, request_id: Request
     return DriftReply(**ids_of(key, request_id), **_numbers(service.drift, status))
 
 
-@router.get("/drift/rois", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/runs"])
+@router.get(
+    "/drift/rois",
+    summary="List the ROIs that drift.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["/runs"],
+)
 def drifting(service: Service, request_id: RequestId) -> DriftingReply:
     """Every ROI that drifts."""
     rois = []
@@ -42,7 +54,13 @@ def drifting(service: Service, request_id: RequestId) -> DriftingReply:
     return DriftingReply(rois=rois, request_id=request_id)
 
 
-@router.post("/drift/reset", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/drift/reset"])
+@router.post(
+    "/drift/reset",
+    summary="Begin anew after a drift.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["/drift/reset"],
+)
 def reset(body: DriftResetRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> DriftReply:
     """Begin anew, once the cause of a drift is mended or accepted."""
     key = roi_key(body, recipe)

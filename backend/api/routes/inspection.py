@@ -42,6 +42,7 @@ router = APIRouter()
 
 @router.post(
     "/fit_ok",
+    summary="Learn what good parts look like from good images.",
     response_model_exclude_none=True,
     tags=["inspection"],
     responses=ERRORS["/fit_ok"],
@@ -89,6 +90,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
 
 @router.post(
     "/calibrate_ng",
+    summary="Choose the threshold from scores of good and defective parts.",
     response_model_exclude_none=True,
     tags=["inspection"],
     responses=ERRORS["/calibrate_ng"],
@@ -125,6 +127,7 @@ async def calibrate_ng(
 
 @router.post(
     "/infer",
+    summary="Score one image and decide whether the part is good.",
     response_model_exclude_none=True,
     tags=["inspection"],
     responses={200: {"content": {"application/json": {"examples": INFER_EXAMPLES}}}, **ERRORS["/infer"]},
@@ -157,6 +160,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
 
 @router.post(
     "/explain",
+    summary="Show which good patches come nearest to the worst places of an image.",
     response_model_exclude_none=True,
     tags=["inspection"],
     responses=ERRORS["/infer"],

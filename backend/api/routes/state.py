@@ -38,7 +38,13 @@ async def start_page() -> RedirectResponse:
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/health"])
+@router.get(
+    "/health",
+    summary="Tell how the service is.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["/health"],
+)
 async def health(
     lifecycle: Running, settings: Configuration, request_id: RequestId, recipe: HeaderRecipe, known: Known
 ) -> HealthReply | MinimalHealthReply:
@@ -72,14 +78,20 @@ async def health(
 
 
 @router.head("/ready", include_in_schema=False)
-@router.get("/ready", tags=["state"], responses=ERRORS["/ready"])
+@router.get("/ready", summary="Tell whether the service takes work.", tags=["state"], responses=ERRORS["/ready"])
 async def ready(lifecycle: Running, request_id: RequestId, known: Known) -> ReadyReply:
     """Whether the service takes work: 503 while it starts, could not load, or is about to stop."""
     lifecycle.require_ready(tells_why=known)
     return ReadyReply(status="ok", request_id=request_id)
 
 
-@router.get("/metrics", response_class=Response, tags=["state"], responses={**METRICS_EXAMPLE, **ERRORS["state"]})
+@router.get(
+    "/metrics",
+    summary="Give metrics for Prometheus.",
+    response_class=Response,
+    tags=["state"],
+    responses={**METRICS_EXAMPLE, **ERRORS["state"]},
+)
 def metrics(lifecycle: Running) -> Response:
     """Prometheus text format."""
     if lifecycle.service is not None:
@@ -88,7 +100,13 @@ def metrics(lifecycle: Running) -> Response:
     return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/state", response_model_exclude_none=True, tags=["state"], responses=ERRORS["read"])
+@router.get(
+    "/state",
+    summary="Tell whether a ROI can be inferred, and by what.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["read"],
+)
 def state(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> StateReply:
     """Whether a ROI can be inferred, and by what."""
     key = roi_key(ids, recipe)
@@ -106,7 +124,7 @@ def state(ids: Annotated[RoiIds, Query()], service: Service, request_id: Request
     )
 
 
-@router.get("/manifest", tags=["state"], responses=ERRORS["read"])
+@router.get("/manifest", summary="Tell what is stored for a ROI.", tags=["state"], responses=ERRORS["read"])
 def manifest(
     ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> ManifestReply:
@@ -124,7 +142,13 @@ def manifest(
     )
 
 
-@router.get("/runs", response_model_exclude_none=True, tags=["state"], responses=ERRORS["/runs"])
+@router.get(
+    "/runs",
+    summary="Show how far long work is.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["/runs"],
+)
 def runs(service: Service, request_id: RequestId) -> RunsReply:
     """How far fits, calibrations and inferences over many images are, in whichever process."""
     shown = []
@@ -134,7 +158,13 @@ def runs(service: Service, request_id: RequestId) -> RunsReply:
     return RunsReply(runs=shown, request_id=request_id)
 
 
-@router.get("/bank", response_model_exclude_none=True, tags=["state"], responses=ERRORS["bank"])
+@router.get(
+    "/bank",
+    summary="Show which images a memory bank was built from.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["bank"],
+)
 def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> BankReply:
     """The images that the memory bank was built from: which may be defective, and which it hardly needs."""
     key = roi_key(ids, recipe)

@@ -13,7 +13,13 @@ from backend.service.roll_back import roll_back as roll_back_model
 router = APIRouter()
 
 
-@router.get("/versions", response_model_exclude_none=True, tags=["versions"], responses=ERRORS["read"])
+@router.get(
+    "/versions",
+    summary="List the earlier models of a ROI.",
+    response_model_exclude_none=True,
+    tags=["versions"],
+    responses=ERRORS["read"],
+)
 def versions(
     ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> VersionsReply:
@@ -27,7 +33,13 @@ def versions(
     )
 
 
-@router.post("/rollback", response_model_exclude_none=True, tags=["versions"], responses=ERRORS["/rollback"])
+@router.post(
+    "/rollback",
+    summary="Serve an earlier model of a ROI again.",
+    response_model_exclude_none=True,
+    tags=["versions"],
+    responses=ERRORS["/rollback"],
+)
 def roll_back(body: RollbackRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> RollbackReply:
     """Serve an earlier model of the ROI again, with its calibration; the one before is kept as the newest version."""
     key = roi_key(body, recipe)

@@ -87,12 +87,12 @@ class RoiIds(RequestFields):
     recipe_id: Annotated[_RecipeName | None, BeforeValidator(empty_is_none)] = Field(
         None,
         description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
-        examples=["line 1"],
+        examples=[None],
     )
     model_key: Annotated[_ModelKey | None, BeforeValidator(empty_is_none)] = Field(
         None,
         description="which model of the ROI, default is roi_id; of no effect without a recipe",
-        examples=["Pattern"],
+        examples=[None],
     )
 
     def roi_key(self, other_recipe: str | None = None) -> RoiKey:

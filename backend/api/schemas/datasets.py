@@ -19,6 +19,9 @@ from backend.api.schemas.common import (
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE, WARNING, RegionReply
 from backend.common.errors import ErrorCode
 
+UPLOADED_AS = "part7.png"
+"""What examples of requests call the image that the examples of uploads store."""
+
 Label = Annotated[
     Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 ]
@@ -37,7 +40,7 @@ class SampleName(SampleClass):
         min_length=1,
         max_length=1000,
         description="its name in /datasets/list, or the filename in its metadata",
-        examples=["20261122-210455-123456-1a2b3c4d.png"],
+        examples=[UPLOADED_AS],
     )
 
 

@@ -31,7 +31,7 @@ class FitFields(RoiFields, TellsUnknown):
         None,
         description="mask in pixels of the images, as of /infer, within which ok_scores are made; stored images have "
         "their own",
-        examples=['{"kind":"circle","cx":128,"cy":128,"r":120}'],
+        examples=[None],
     )
 
     @field_validator("memory_fit", "use_dataset", "append", "thumbnails", "group_copies", mode="before")
@@ -46,8 +46,8 @@ class InferFields(RoiFields, TellsUnknown):
     shape: str | None = Field(
         None,
         description="mask in pixels of the uploaded image, as JSON: rect (x, y, w, h), circle (cx, cy, r) or annulus "
-        "(cx, cy, r, r_inner)",
-        examples=['{"kind":"circle","cx":128,"cy":128,"r":120}'],
+        '(cx, cy, r, r_inner), such as {"kind":"circle","cx":128,"cy":128,"r":120}',
+        examples=[None],
     )
     trial: bool = Field(
         False, description="somebody tries an image: /drift does not count it as a part", examples=[False]
@@ -67,9 +67,11 @@ class ExplainFields(InferFields):
         ge=0,
         le=1_000_000,
         description="the pixel that is asked about, with y; default the regions",
-        examples=[140],
+        examples=[None],
     )
-    y: int | None = Field(None, ge=0, le=1_000_000, description="the pixel that is asked about, with x", examples=[80])
+    y: int | None = Field(
+        None, ge=0, le=1_000_000, description="the pixel that is asked about, with x", examples=[None]
+    )
     pictures: bool = Field(True, description="with a picture of each place", examples=[True])
 
     @field_validator("pictures", mode="before")

@@ -13,7 +13,7 @@ class RollbackRequest(RoiIds, KnownOnly):
     """Body of ``POST /rollback``."""
 
     version: Annotated[Annotated[int, Field(ge=1, le=1_000_000_000)] | None, JsonNumber] = Field(
-        None, description="its number in /versions; left out: the newest", examples=[3]
+        None, description="its number in /versions; left out: the newest", examples=[None]
     )
 
 
