@@ -213,8 +213,8 @@ def _wide_images(
         content = image.read()
         if _is_wide(content):
             with hold(image):
-                brightest = int(decode_wide(content, image.name, limits).max())
-            yield _Wide(image.name, brightest, _declared_bits(content))
+                brightest = int(decode_wide(content, image.title, limits).max())
+            yield _Wide(image.title, brightest, _declared_bits(content))
 
 
 def _is_wide(content: bytes) -> bool:

@@ -48,12 +48,28 @@ class NamedImage:
     """An encoded image that is read when it is needed.
 
     Attributes:
-        name: file name, for messages.
+        name: file name.
         read: gives its bytes; may be called more than once.
+        uploaded_as: of a stored image the name that it came with, if that is known.
     """
 
     name: str
     read: Callable[[], bytes]
+    uploaded_as: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Its names, for messages."""
+        return named_with(self.name, self.uploaded_as)
+
+
+def named_with(name: str, uploaded_as: str | None) -> str:
+    """The name of a stored image beside the one that people know it by.
+
+    >>> named_with("20261122-210455-123456-1a2b3c4d.png", "part7.png"), named_with("part7.png", "part7.png")
+    ('20261122-210455-123456-1a2b3c4d.png (uploaded as part7.png)', 'part7.png')
+    """
+    return name if uploaded_as in (None, name) else f"{name} (uploaded as {uploaded_as})"
 
 
 @dataclass(frozen=True)

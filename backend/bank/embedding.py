@@ -108,11 +108,11 @@ def read_headers(images: Sequence[NamedImage], masks: Sequence[Shape | None], li
     sizes, digests, most_bytes = [], [], 0
     for image, mask in zip(images, masks, strict=True):
         content = image.read()
-        width, height = check_image(content, image.name, limits)
+        width, height = check_image(content, image.title, limits)
         try:
             build_mask(mask, (height, width))
         except InvalidShape as exc:
-            raise InvalidShape(f"{image.name}: {exc}") from exc
+            raise InvalidShape(f"{image.title}: {exc}") from exc
         sizes.append((height, width))
         digests.append(hashlib.sha256(content).hexdigest())
         most_bytes = max(most_bytes, len(content))
@@ -189,7 +189,7 @@ def embed_all(
         if kept is not None and kept.look is not None:
             return _Prepared(kept.look, kept.embeddings)
         with stage("decode"):
-            decoded, _ = decode(content, image.name, limits, depth)
+            decoded, _ = decode(content, image.title, limits, depth)
             look = Look.of(decoded)
         if kept is not None or look.pixels_sha256 in known:
             return _Prepared(look, None if kept is None else kept.embeddings)

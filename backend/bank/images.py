@@ -21,7 +21,7 @@ SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 THUMBNAIL_SIDE = 384
 _THUMBNAIL_QUALITY = 85
 _LONGEST_NAME = 200
-_OF_NEWER_BANKS = ("pixels_sha256", "copy_of")
+_OF_NEWER_BANKS = ("pixels_sha256", "copy_of", "uploaded_as")
 
 
 _Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -43,6 +43,7 @@ class BankImage:
         pixels_sha256: of the pixels, see `utils.pixels_sha256`; None in banks of versions that did not keep it.
         copy_of: `pixels_sha256` of the image of the fit that it counts as, being nearly the same; None if it counts
             itself.
+        uploaded_as: of a stored image the name that it came with, if that was known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class BankImage:
     scores: dict[str, float]
     pixels_sha256: str | None = None
     copy_of: str | None = None
+    uploaded_as: str | None = None
 
     @property
     def identity(self) -> str:
@@ -82,11 +84,13 @@ class SuspiciousImage:
         index: its position in the fit.
         filename: its name.
         score: what it scores by the bank of the other images.
+        uploaded_as: see `BankImage`.
     """
 
     index: int
     filename: str
     score: float
+    uploaded_as: str | None = None
 
 
 _images = TypeAdapter(list[BankImage])
@@ -105,6 +109,7 @@ def remembered(
     blur_sigma: float,
     percentiles: Sequence[float],
     copy_of: str | None,
+    uploaded_as: str | None = None,
 ) -> BankImage:
     """What is remembered of an image of a fit.
 
@@ -118,7 +123,7 @@ def remembered(
         token_hw: token grid (rows, columns).
         blur_sigma: as of inferences.
         percentiles: each gives a score.
-        copy_of: see `BankImage`.
+        copy_of, uploaded_as: see `BankImage`.
     """
     scores = {}
     if percentiles and held_out is not None and held_out.distances is not None:
@@ -126,7 +131,15 @@ def remembered(
         scores = {_key(percent): round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
     n_unique = None if held_out is None else int(held_out.n_unique[number])
     return BankImage(
-        shown_name(PurePath(name).name), sha256, *image_hw, n_unique, _mask(shape), scores, pixels_sha256, copy_of
+        shown_name(PurePath(name).name),
+        sha256,
+        *image_hw,
+        n_unique,
+        _mask(shape),
+        scores,
+        pixels_sha256,
+        copy_of,
+        shown_name(uploaded_as) if uploaded_as else None,
     )
 
 
@@ -242,7 +255,7 @@ def suspicious_images(
     identities = list(scored)
     unlike = {identities[index] for index in outliers(list(scored.values()))}
     return [
-        SuspiciousImage(number, image.name, score)
+        SuspiciousImage(number, image.name, score, image.uploaded_as)
         for number, image in enumerate(images)
         if image.identity in unlike and (score := image.score(percentile)) is not None
     ]

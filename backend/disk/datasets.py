@@ -8,14 +8,12 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
-
-import structlog
 
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
 from backend.common.files import MAX_JSON_FILE_BYTES, read_small, write_atomic
@@ -24,13 +22,11 @@ from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
 from backend.disk.name_clashes import refuse_clashes
-from backend.utils import utc_now
+from backend.disk.sample_facts import METADATA_SUFFIX, FactsCache, parse_metadata
+from backend.utils import named_with, utc_now
 
 Label = Literal["ok", "ng"]
 LABELS: tuple[Label, ...] = ("ok", "ng")
-_METADATA_SUFFIX = ".json"
-
-log: Any = structlog.get_logger(__name__)
 
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+")  # of a file in the folder itself, on any system
 
@@ -58,11 +54,18 @@ class Sample:
         label: its class.
         name: its name in the data set.
         path: its file.
+        uploaded_as: the name that it came with; None if that is not known.
     """
 
     label: Label
     name: str
     path: Path
+    uploaded_as: str | None = field(default=None, compare=False)
+
+    @property
+    def title(self) -> str:
+        """Its names, for messages."""
+        return named_with(self.name, self.uploaded_as)
 
     def read(self) -> bytes:
         """Its bytes, as they were uploaded.
@@ -73,7 +76,7 @@ class Sample:
         try:
             return self.path.read_bytes()
         except OSError as exc:
-            raise InvalidImage(f"{self.name}: the stored image cannot be read ({exc.strerror})") from exc
+            raise InvalidImage(f"{self.title}: the stored image cannot be read ({exc.strerror})") from exc
 
     def metadata_bytes(self) -> bytes:
         """The JSON that was stored with it; an empty object for an image that somebody put into the folder.
@@ -96,13 +99,7 @@ class Sample:
         Raises:
             StorageError: it is damaged or cannot be read.
         """
-        try:
-            metadata = json.loads(self.metadata_bytes())
-        except (ValueError, RecursionError) as exc:
-            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
-        if not isinstance(metadata, dict):
-            raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again")
-        return metadata
+        return parse_metadata(self.metadata_bytes(), self.name)
 
 
 class DatasetStore:
@@ -114,6 +111,7 @@ class DatasetStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._facts = FactsCache()
 
     def add(self, key: RoiKey, label: Label, samples: Sequence[NewSample]) -> list[str]:
         """Store images under new names, which sort by the time they came.
@@ -159,6 +157,20 @@ class DatasetStore:
         """
         return _names(self.folder(key) / label)
 
+    def uploaded_as(self, key: RoiKey, label: Label, names: Iterable[str]) -> dict[str, str]:
+        """The names that stored images came with, where they are known.
+
+        Args:
+            key, label: of the images.
+            names: their own names, of which the result is in the order.
+
+        Raises:
+            InvalidRequest, Conflict: as `names`.
+        """
+        folder = self.folder(key) / label
+        known = ((name, self._facts.of(folder / name).uploaded_as) for name in names)
+        return {name: uploaded_as for name, uploaded_as in known if uploaded_as is not None}
+
     def samples(self, key: RoiKey, label: Label) -> list[Sample]:
         """The stored images, sorted by name.
 
@@ -166,7 +178,18 @@ class DatasetStore:
             InvalidRequest, Conflict, StorageError: as `names`.
         """
         folder = self.folder(key) / label
-        return [Sample(label, name, folder / name) for name in _names(folder)]
+        return [self._sample(folder, label, name) for name in _names(folder)]
+
+    def stored(self, key: RoiKey, label: Label, name: str) -> Sample | None:
+        """The stored image of this very name; None if there is none.
+
+        Raises:
+            InvalidRequest, Conflict: as `names`.
+        """
+        folder = self.folder(key) / label
+        if _is_image(name) and _PLAIN_NAME.fullmatch(name) and _is_file(folder / name):
+            return self._sample(folder, label, name)
+        return None
 
     def find(self, key: RoiKey, label: Label, filename: str) -> Sample:
         """The stored image of a name: its own, or else the one in its metadata.
@@ -176,10 +199,10 @@ class DatasetStore:
             Conflict: the metadata of several carry that name.
             InvalidRequest, StorageError: as `names`.
         """
-        folder = self.folder(key) / label
-        if _is_image(filename) and _PLAIN_NAME.fullmatch(filename) and _is_file(folder / filename):
-            return Sample(label, filename, folder / filename)
-        found = [sample for sample in self.samples(key, label) if _uploaded_as(sample) == filename]
+        own = self.stored(key, label, filename)
+        if own is not None:
+            return own
+        found = [sample for sample in self.samples(key, label) if sample.uploaded_as == filename]
         if not found:
             raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
         if len(found) > 1:
@@ -211,7 +234,7 @@ class DatasetStore:
             names = _names(folder)
             for name in names:
                 _remove(folder / name)
-            for left in folder.glob(f"*{_METADATA_SUFFIX}"):  # of an image that was never completed
+            for left in folder.glob(f"*{METADATA_SUFFIX}"):  # of an image that was never completed
                 left.unlink(missing_ok=True)
         return len(names)
 
@@ -237,6 +260,10 @@ class DatasetStore:
             raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
         return found[0] if found else own
 
+    def _sample(self, folder: Path, label: Label, name: str) -> Sample:
+        path = folder / name
+        return Sample(label, name, path, self._facts.of(path).uploaded_as)
+
     @contextlib.contextmanager
     def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:
         folder = dataset_folder(self._root, key) / label
@@ -256,7 +283,7 @@ def _clear_orphans(folder: Path) -> None:
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
     for name in names:
-        image = name.removesuffix(_METADATA_SUFFIX)
+        image = name.removesuffix(METADATA_SUFFIX)
         if image not in names and _is_image(image):
             (folder / name).unlink(missing_ok=True)
 
@@ -274,15 +301,7 @@ def _names(folder: Path) -> dict[str, bool]:
         return {}
     except OSError as exc:
         raise StorageError(f"the stored images cannot be listed ({exc.strerror}); check the models folder") from exc
-    return {name: f"{name}{_METADATA_SUFFIX}" in files for name in sorted(filter(_is_image, files))}
-
-
-def _uploaded_as(sample: Sample) -> Any:
-    try:
-        return sample.metadata().get("filename")
-    except StorageError as exc:  # of another image than is looked for, as far as anybody can tell
-        log.warning("metadata.not_read", reason=str(exc))
-        return None
+    return {name: f"{name}{METADATA_SUFFIX}" in files for name in sorted(filter(_is_image, files))}
 
 
 def _is_image(name: str) -> bool:
@@ -306,4 +325,4 @@ def _remove(image: Path) -> None:
 
 
 def _metadata_path(image: Path) -> Path:
-    return image.with_name(image.name + _METADATA_SUFFIX)
+    return image.with_name(image.name + METADATA_SUFFIX)

@@ -143,7 +143,7 @@ def fit_stored(
         raise InvalidRequest(
             f"{len(samples)} OK images are stored for {key}, a fit needs {needed} (MIN_OK_SAMPLES): upload more"
         )
-    images = [NamedImage(sample.name, sample.read) for sample in samples]
+    images = [_named(sample) for sample in samples]
     shapes = _usable_shapes(service, samples)
     return fit(
         service,
@@ -196,7 +196,7 @@ def calibrate_stored(
 
     def keep(judged: Judged[Scored]) -> None:
         if judged.result is not None and judged.result.warning is not None:
-            doubts.append(f"{judged.sample.name}: {judged.result.warning}")
+            doubts.append(f"{judged.sample.title}: {judged.result.warning}")
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
         elif (image := (judged.sample.label, judged.result.identity)) not in scores:
@@ -280,10 +280,10 @@ def _judge_all(
                 metadata = sample.metadata()
                 mm_per_px = scale_of(metadata) or locked or default_mm_per_px
                 if mm_per_px is None:
-                    raise InvalidRequest(f"{sample.name}: no mm_per_px is known; send default_mm_per_px")
+                    raise InvalidRequest(f"{sample.title}: no mm_per_px is known; send default_mm_per_px")
                 if locked is not None and not same_scale(locked, mm_per_px):
-                    raise ScaleLocked(f"{sample.name}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
-                result = judge(NamedImage(sample.name, sample.read), mm_per_px, _shape(metadata))
+                    raise ScaleLocked(f"{sample.title}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
+                result = judge(_named(sample), mm_per_px, _shape(metadata))
                 judged = Judged(sample, mm_per_px, result)
             except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:
                 run.n_errors += 1
@@ -291,6 +291,10 @@ def _judge_all(
             on_judged(judged)
             run.report("score", number, len(samples))
     annotate(n_images=len(samples), n_errors=run.n_errors)
+
+
+def _named(sample: Sample) -> NamedImage:
+    return NamedImage(sample.name, sample.read, sample.uploaded_as)
 
 
 def scale_of(metadata: dict[str, Any]) -> float | None:
@@ -313,7 +317,7 @@ def _usable_shapes(service: InspectionService, samples: Sequence[Sample]) -> lis
     for sample in samples:
         try:
             shape = _shape(sample.metadata())
-            width, height = check_image(sample.read(), sample.name, service.limits)
+            width, height = check_image(sample.read(), sample.title, service.limits)
             build_mask(shape, (height, width))
         except (InvalidShape, StorageError) as exc:
             log.warning("fit.images_not_scored", image=sample.name, reason=str(exc))

@@ -14,7 +14,6 @@ from backend.bit_depth import BitDepth
 from backend.common.arrays import Bgr
 from backend.common.errors import InvalidImage, InvalidRequest, TooLarge
 from backend.common.roi_key import RoiKey
-from backend.disk.datasets import Sample
 from backend.disk.fitted import FittedRoi
 from backend.infer import Finding
 from backend.roi_mask import Shape, build_mask
@@ -94,9 +93,8 @@ class _GoodImages:
 
     def __init__(self, service: InspectionService, key: RoiKey, fitted: FittedRoi) -> None:
         self._service = service
-        self._samples: dict[str, Sample] = {}
-        if fitted.metadata.get("source") == "dataset":
-            self._samples = {sample.name: sample for sample in service.datasets.samples(key, "ok")}
+        self._key = key
+        self._from_stored_images = fitted.metadata.get("source") == "dataset"
         self._thumbnails = service.store.thumbnails(fitted)
         self._depth = BitDepth.of(fitted.metadata)
 
@@ -104,7 +102,9 @@ class _GoodImages:
         """The nearest good patch of a place; None where there is no picture of its image."""
         if reason.image is None or reason.image_index is None:
             return None
-        sample = self._samples.get(reason.image.name)
+        sample = None
+        if self._from_stored_images:
+            sample = self._service.datasets.stored(self._key, "ok", reason.image.name)
         if sample is not None:
             try:
                 return self._panel(reason, NamedImage(sample.name, sample.read), reason.image.sha256)

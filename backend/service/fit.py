@@ -243,10 +243,11 @@ def _learn(
                     blur_sigma=service.settings.blur_sigma,
                     percentiles=percentiles,
                     copy_of=identities[number] if identities[number] != own[number] else None,
+                    uploaded_as=image.uploaded_as,
                 )
             )
     pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
-    warning = copies_warning([shown_name(image.name) for image in new.images], pairs, grouped=group_copies)
+    warning = copies_warning([shown_name(image.title) for image in new.images], pairs, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
     unscored = why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores)

@@ -96,7 +96,7 @@ class InspectionService:
         Raises:
             InvalidImage, UnsupportedImage, TooLarge: see `check_image`.
         """
-        width, height = check_image(image.read(), image.name, self.limits)
+        width, height = check_image(image.read(), image.title, self.limits)
         with self.hold_pixels(width * height):
             yield
 
@@ -111,7 +111,7 @@ class InspectionService:
             InvalidImage: see `bit_depth.decode`.
         """
         with stage("decode"):
-            return decode(image.read(), image.name, self.limits, depth)
+            return decode(image.read(), image.title, self.limits, depth)
 
     def run_engine(
         self,

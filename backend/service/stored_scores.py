@@ -85,7 +85,7 @@ class StoredScorer:
         depth = BitDepth.of(self.fitted.metadata)
         if (own or pixels) and (known := self._known(own, sha256, pixels, shape)):
             return known._replace(warning=self._unsettled(known, content, depth))
-        once = NamedImage(image.name, lambda: content)
+        once = NamedImage(image.name, lambda: content, image.uploaded_as)
         with self.service.pixels_of(once):
             decoded, warning = self.service.decode(once, depth)
             if pixels is None:

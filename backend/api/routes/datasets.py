@@ -17,7 +17,6 @@ from backend.api.openapi import multipart
 from backend.api.schemas.calibration import PercentileChoiceReply
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import (
-    UPLOADED_AS,
     CalibrateDatasetReply,
     CalibrateDatasetRequest,
     DatasetListReply,
@@ -32,7 +31,7 @@ from backend.api.schemas.datasets import (
     UploadReply,
     sample_classes,
 )
-from backend.api.schemas.inspection import region_reply
+from backend.api.schemas.inspection import UPLOADED_AS, region_reply
 from backend.common.telemetry import annotate
 from backend.service.datasets import Judged, calibrate_stored, infer_stored, store_images
 from backend.service.doubts import joined
@@ -82,8 +81,7 @@ def list_samples(
 ) -> DatasetListReply:
     """The names of a ROI's stored images."""
     key = roi_key(ids, recipe)
-    classes = sample_classes(service.datasets.names(key, "ok"), service.datasets.names(key, "ng"))
-    return DatasetListReply(**ids_of(key, request_id), classes=classes)
+    return DatasetListReply(**ids_of(key, request_id), classes=sample_classes(service.datasets, key))
 
 
 @router.get(
@@ -118,7 +116,13 @@ def calibrate_dataset(
     values = vars(done.calibration)
     percentile = done.calibration.score_percentile
     failed = [
-        FailedSampleReply(label=item.sample.label, filename=item.sample.name, error=item.error or "", code=item.code)
+        FailedSampleReply(
+            label=item.sample.label,
+            filename=item.sample.name,
+            uploaded_as=item.sample.uploaded_as,
+            error=item.error or "",
+            code=item.code,
+        )
         for item in done.failed
     ]
     return CalibrateDatasetReply(
@@ -206,7 +210,13 @@ def delete_sample(
     key = roi_key(wanted, recipe)
     sample = service.datasets.find(key, wanted.label, wanted.filename)
     service.datasets.remove(sample)
-    return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=1, filename=sample.name)
+    return DeleteReply(
+        **ids_of(key, request_id),
+        label=wanted.label,
+        n_deleted=1,
+        filename=sample.name,
+        uploaded_as=sample.uploaded_as,
+    )
 
 
 @router.delete(
@@ -232,7 +242,13 @@ def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:
-    item: dict[str, Any] = {"label": judged.sample.label, "filename": judged.sample.name, "mm_per_px": judged.mm_per_px}
+    sample = judged.sample
+    item: dict[str, Any] = {
+        "label": sample.label,
+        "filename": sample.name,
+        "uploaded_as": sample.uploaded_as,
+        "mm_per_px": judged.mm_per_px,
+    }
     if judged.result is None:
         return ItemReply(**item, regions=[], n_regions=0, error=judged.error, code=judged.code)
     result = judged.result

@@ -191,7 +191,12 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
             region=reason.region,
             box=list(reason.box),
             distance=reason.distance,
-            good=GoodPatchReply(index=reason.image_index, filename=reason.image.name, box=list(reason.image_box))
+            good=GoodPatchReply(
+                index=reason.image_index,
+                filename=reason.image.name,
+                uploaded_as=reason.image.uploaded_as,
+                box=list(reason.image_box),
+            )
             if reason.image_index is not None and reason.image and reason.image_box
             else None,
             picture_png_base64=picture,

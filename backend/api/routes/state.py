@@ -136,9 +136,7 @@ def manifest(
         **ids_of(key, request_id),
         memory=fitted is not None,
         calib=calibration.as_dict() if calibration else None,
-        datasets=ManifestDatasets(
-            classes=sample_classes(service.datasets.names(key, "ok"), service.datasets.names(key, "ng"))
-        ),
+        datasets=ManifestDatasets(classes=sample_classes(service.datasets, key)),
     )
 
 
@@ -176,6 +174,7 @@ def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestI
         images=[
             BankEntryReply(
                 filename=entry.image.name,
+                uploaded_as=entry.image.uploaded_as,
                 n_kept=entry.n_kept,
                 n_unique=entry.image.n_unique,
                 score=entry.image.score(percentile),

@@ -16,11 +16,10 @@ from backend.api.schemas.common import (
     or_zero,
     zero_is_none,
 )
-from backend.api.schemas.inspection import HEATMAP_EXAMPLE, WARNING, RegionReply
+from backend.api.schemas.inspection import HEATMAP_EXAMPLE, UPLOADED_AS, WARNING, RegionReply, UploadedAs
 from backend.common.errors import ErrorCode
-
-UPLOADED_AS = "part7.png"
-"""What examples of requests call the image that the examples of uploads store."""
+from backend.common.roi_key import RoiKey
+from backend.disk.datasets import LABELS, DatasetStore
 
 Label = Annotated[
     Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -95,6 +94,10 @@ class SampleClassReply(Reply):
     meta: dict[str, bool] = Field(
         description="whether an image has metadata", examples=[{"20261122-210455-123456-1a2b3c4d.png": True}]
     )
+    uploaded_as: dict[str, str] = Field(
+        description="the names that they came with, where they are known",
+        examples=[{"20261122-210455-123456-1a2b3c4d.png": UPLOADED_AS}],
+    )
 
 
 class SampleClasses(Reply):
@@ -104,14 +107,20 @@ class SampleClasses(Reply):
     ng: SampleClassReply
 
 
-def sample_classes(ok: dict[str, bool], ng: dict[str, bool]) -> SampleClasses:
+def sample_classes(datasets: DatasetStore, key: RoiKey) -> SampleClasses:
     """The stored images of a ROI.
 
-    Args:
-        ok, ng: of each class, whether there is metadata, by name of the image.
+    Raises:
+        InvalidRequest, Conflict, StorageError: see `DatasetStore.names`.
     """
-    good, defective = (SampleClassReply(count=len(names), files=list(names), meta=names) for names in (ok, ng))
+    good, defective = (_sample_class(datasets, key, label) for label in LABELS)
     return SampleClasses(ok=good, ng=defective)
+
+
+def _sample_class(datasets: DatasetStore, key: RoiKey, label: Literal["ok", "ng"]) -> SampleClassReply:
+    names = datasets.names(key, label)
+    uploaded_as = datasets.uploaded_as(key, label, names)
+    return SampleClassReply(count=len(names), files=list(names), meta=names, uploaded_as=uploaded_as)
 
 
 class DatasetListReply(RoiReply):
@@ -140,6 +149,7 @@ class DeleteReply(RoiReply):
     filename: str | None = Field(
         None, description="name of the one image", examples=["20261122-210455-123456-1a2b3c4d.png"]
     )
+    uploaded_as: UploadedAs = None
 
 
 class FailedSampleReply(Reply):
@@ -147,6 +157,7 @@ class FailedSampleReply(Reply):
 
     label: Literal["ok", "ng"] = Field(examples=["ok"])
     filename: str = Field(examples=["20261122-210455-123456-1a2b3c4d.png"])
+    uploaded_as: UploadedAs = None
     error: str = Field(
         description="why", examples=["part7.png: the image cannot be decoded; it is truncated or damaged"]
     )
@@ -170,6 +181,7 @@ class ItemReply(Reply):
 
     label: Literal["ok", "ng"] = Field(examples=["ok"])
     filename: str = Field(examples=["20261122-210455-123456-1a2b3c4d.png"])
+    uploaded_as: UploadedAs = None
     mm_per_px: float | None = Field(None, examples=[0.2])
     score: float | None = Field(None, examples=[0.61])
     threshold: float | None = Field(None, examples=[0.5512])

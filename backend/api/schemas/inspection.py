@@ -1,6 +1,6 @@
 """What a fit, an inference and an explanation are asked for, and what they reply."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -9,6 +9,14 @@ from backend.infer import Region
 
 WARNING = "what was asked for and can hardly be meant, or had no effect"
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+
+
+UPLOADED_AS = "part7.png"
+"""What examples of requests call the image that the examples of uploads store."""
+
+UploadedAs = Annotated[
+    str | None, Field(description="of a stored image the name that it came with", examples=[UPLOADED_AS])
+]
 
 
 class FitFields(RoiFields, TellsUnknown):
@@ -96,6 +104,7 @@ class SuspiciousReply(Reply):
 
     index: int = Field(description="position among the images of the fit, from 0", examples=[2])
     filename: str = Field(examples=["part7.png"])
+    uploaded_as: UploadedAs = None
     score: float = Field(examples=[0.93])
 
 
@@ -167,6 +176,7 @@ class GoodPatchReply(Reply):
 
     index: int = Field(description="which image of the fit, from 0", examples=[3])
     filename: str = Field(description="its name", examples=["part12.png"])
+    uploaded_as: UploadedAs = None
     box: list[int] = Field(description="[x, y, w, h] in pixels of that image", examples=[[128, 72, 8, 8]])
 
 

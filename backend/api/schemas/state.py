@@ -6,6 +6,7 @@ from pydantic import Field
 
 from backend.api.schemas.common import ModelReply, Reply, RoiReply
 from backend.api.schemas.datasets import SampleClasses
+from backend.api.schemas.inspection import UploadedAs
 
 
 class MinimalHealthReply(Reply):
@@ -90,6 +91,7 @@ class BankEntryReply(Reply):
     """An image that a memory bank was built from."""
 
     filename: str = Field(examples=["part12.png"])
+    uploaded_as: UploadedAs = None
     n_kept: int = Field(description="how many of its patches are in the bank", examples=[21])
     n_unique: int | None = Field(
         None,

@@ -1,0 +1,98 @@
+"""What the metadata of stored images says, in memory: data sets have thousands of them, and lists name every one."""
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from backend.common.errors import StorageError
+from backend.common.files import MAX_JSON_FILE_BYTES, read_small
+from backend.disk.memory_cache import FileIdentity, identity_of
+
+METADATA_SUFFIX = ".json"
+_MAX_KEPT = 50_000  # some 25 MB
+_LONGEST_NAME = 1000  # what requests may name
+
+log: Any = structlog.get_logger(__name__)
+
+
+class SampleFacts(NamedTuple):
+    """What the metadata of a stored image says.
+
+    Attributes:
+        uploaded_as: the name that it came with; None if that is not known.
+    """
+
+    uploaded_as: str | None = None
+
+
+_NOTHING = SampleFacts()
+
+
+class FactsCache:
+    """Facts of stored images; the metadata of one is read again when its file changed. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[FileIdentity, SampleFacts]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, image: Path) -> SampleFacts:
+        """The facts of an image; nothing where it has no metadata, or none that can be read."""
+        path = f"{image}{METADATA_SUFFIX}"
+        try:
+            identity = identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path.stat, and lists are long
+        except OSError:
+            return _NOTHING
+        with self._lock:
+            kept = self._kept.get(path)
+            if kept is not None and kept[0] == identity:
+                self._kept.move_to_end(path)
+                return kept[1]
+        try:
+            facts = facts_of(parse_metadata(read_small(Path(path), MAX_JSON_FILE_BYTES), image.name))
+        except (OSError, ValueError, StorageError) as exc:
+            log.warning("metadata.not_read", reason=str(exc))
+            facts = _NOTHING
+        with self._lock:
+            self._kept[path] = identity, facts
+            while len(self._kept) > _MAX_KEPT:
+                self._kept.popitem(last=False)
+        return facts
+
+
+def facts_of(metadata: Mapping[str, Any]) -> SampleFacts:
+    """The facts in the metadata of an image."""
+    name = metadata.get("filename")
+    return SampleFacts(name if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and _is_text(name) else None)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half a character, which no reply can hold
+        return False
+    return True
+
+
+def parse_metadata(content: bytes, name: str) -> dict[str, Any]:
+    """The metadata of an image.
+
+    Args:
+        content: of the file.
+        name: of the image, for messages.
+
+    Raises:
+        StorageError: it is no JSON object.
+    """
+    try:
+        metadata = json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        raise StorageError(f"the metadata of {name} is damaged: delete the image and upload it again") from exc
+    if not isinstance(metadata, dict):
+        raise StorageError(f"the metadata of {name} is damaged: delete the image and upload it again")
+    return metadata
