@@ -18,7 +18,7 @@ from backend.common.errors import DamagedMemory, InvalidImage, InvalidRequest
 from backend.common.image_headers import PNG_SIGNATURE, png_chunks
 from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
 from backend.common.tiff_headers import tiff_layout
-from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide
+from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide, pixels_sha256
 
 _FIELD = "bit_depth"
 FULL = 16
@@ -183,6 +183,16 @@ def unsettled(content: bytes, depth: BitDepth | None) -> bool:
         depth: recorded with the bank.
     """
     return depth is None and _is_wide(content)
+
+
+def whole_pixels_sha256(content: bytes, name: str, limits: ImageLimits) -> str:
+    """Identity of an image that no bank has settled the depth of: see `pixels_sha256`, of 16 bits with all of them.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
+    """
+    pixels = decode_image(content, name, limits)
+    return pixels_sha256(decode_wide(content, name, limits) if _is_wide(content) else pixels)
 
 
 def _bits_of(image: _Wide, depth: BitDepth) -> int:

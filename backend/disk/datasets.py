@@ -8,7 +8,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,10 +19,11 @@ from backend.common.errors import Conflict, InvalidImage, SampleNotFound, Storag
 from backend.common.files import MAX_JSON_FILE_BYTES, read_small, write_atomic
 from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey, is_inspection
+from backend.disk.duplicates import Compared, HashPixels, Stored, compare
 from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
 from backend.disk.name_clashes import refuse_clashes
-from backend.disk.sample_facts import METADATA_SUFFIX, FactsCache, parse_metadata
+from backend.disk.sample_facts import METADATA_SUFFIX, PIXELS, FactsCache, parse_metadata, path_of
 from backend.utils import named_with, utc_now
 
 Label = Literal["ok", "ng"]
@@ -38,7 +39,7 @@ class NewSample:
     Attributes:
         read: gives its bytes.
         suffix: its extension, ``.png``.
-        metadata: JSON values; ``filename`` is the name that the client knows it by.
+        metadata: JSON values; ``filename`` is the name that the client knows it by, ``pixels_sha256`` its identity.
     """
 
     read: Callable[[], bytes]
@@ -93,6 +94,18 @@ class Sample:
         except ValueError as exc:
             raise StorageError(f"the metadata of {self.name} is damaged: delete the image and upload it again") from exc
 
+    def sent_metadata(self) -> bytes:
+        """The JSON that its client sent, without what this service found out about the image.
+
+        Raises:
+            StorageError: it is damaged or cannot be read.
+        """
+        content = self.metadata_bytes()
+        metadata = parse_metadata(content, self.name)
+        if metadata.pop(PIXELS, None) is None:
+            return content
+        return json.dumps(metadata).encode()
+
     def metadata(self) -> dict[str, Any]:
         """What `metadata_bytes` says.
 
@@ -123,19 +136,65 @@ class DatasetStore:
             InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
             StorageError: an image could not be written; none is stored then.
         """
-        names: list[str] = []
+        stored = self.add_compared(key, label, samples, None, skip_duplicates=False)
+        return [image.name for image in stored if image.name is not None]
+
+    def add_compared(
+        self,
+        key: RoiKey,
+        label: Label,
+        samples: Sequence[NewSample],
+        compared: Compared | None,
+        *,
+        skip_duplicates: bool,
+    ) -> list[Stored]:
+        """As `add`, and say which images are stored already, by this upload or before.
+
+        Args:
+            key, label, samples: as for `add`.
+            compared: what `compare` found a moment ago, to which images that came since are added; None compares
+                only the images among themselves.
+            skip_duplicates: do not store those.
+
+        Raises:
+            InvalidRequest, StorageError: as `add`.
+        """
+        stored: list[Stored] = []
         with self._adding(key, label) as folder:
-            _clear_orphans(folder)
+            files = _clear_orphans(folder)
+            names = set(filter(_is_image, files))
+            by_pixels = compared.with_newer(folder, names, self._facts) if compared else {}
             start = utc_now()
             try:
                 for number, sample in enumerate(samples):
-                    names.append(_new_name(start + timedelta(microseconds=number), sample.suffix))
-                    _write(folder / names[-1], sample)
+                    pixels = str(sample.metadata.get(PIXELS))
+                    duplicate_of = by_pixels.get(pixels) if PIXELS in sample.metadata else None
+                    if duplicate_of is not None and skip_duplicates:
+                        stored.append(Stored(None, duplicate_of))
+                        continue
+                    name = _new_name(start + timedelta(microseconds=number), sample.suffix)
+                    stored.append(Stored(name, duplicate_of))
+                    _write(folder / name, sample)
+                    by_pixels.setdefault(pixels, name)
+                    if PIXELS in sample.metadata:
+                        self._facts.learn_pixels(path_of(folder, name), pixels)
             except BaseException:
-                for name in names:
+                for name in (image.name for image in stored if image.name is not None):
                     _remove(folder / name)
                 raise
-        return names
+        return stored
+
+    def compare(
+        self, key: RoiKey, label: Label, wanted: Collection[str], hash_pixels: HashPixels, until: float
+    ) -> Compared:
+        """The stored images of a class that have some pixels: see `duplicates.compare`.
+
+        Raises:
+            InvalidRequest, StorageError: as `add`, and where the folder cannot be read.
+        """
+        folder = dataset_folder(self._root, key) / label
+        refuse_clashes(self._root, folder)
+        return compare(folder, list(_names(folder)), self._facts, wanted, hash_pixels, until)
 
     def copy(self, key: RoiKey, label: Label, name: str, sample: NewSample) -> None:
         """Store an image under a name that it had before, unless one is there.
@@ -168,7 +227,7 @@ class DatasetStore:
             InvalidRequest, Conflict: as `names`.
         """
         folder = self.folder(key) / label
-        known = ((name, self._facts.of(folder / name).uploaded_as) for name in names)
+        known = ((name, self._facts.of(path_of(folder, name)).uploaded_as) for name in names)
         return {name: uploaded_as for name, uploaded_as in known if uploaded_as is not None}
 
     def samples(self, key: RoiKey, label: Label) -> list[Sample]:
@@ -261,8 +320,7 @@ class DatasetStore:
         return found[0] if found else own
 
     def _sample(self, folder: Path, label: Label, name: str) -> Sample:
-        path = folder / name
-        return Sample(label, name, path, self._facts.of(path).uploaded_as)
+        return Sample(label, name, folder / name, self._facts.of(path_of(folder, name)).uploaded_as)
 
     @contextlib.contextmanager
     def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:
@@ -278,14 +336,15 @@ def _write(path: Path, sample: NewSample) -> None:
     write_atomic({_metadata_path(path): metadata, path: sample.read()})
 
 
-def _clear_orphans(folder: Path) -> None:
-    """Delete the metadata that a killed writer left without their image."""
+def _clear_orphans(folder: Path) -> set[str]:
+    """Delete the metadata that a killed writer left without their image; the names of the other files."""
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
     for name in names:
         image = name.removesuffix(METADATA_SUFFIX)
         if image not in names and _is_image(image):
             (folder / name).unlink(missing_ok=True)
+    return names
 
 
 def _new_name(time: datetime, suffix: str) -> str:

@@ -1,7 +1,8 @@
-"""What the metadata of stored images says, in memory: data sets have thousands of them, and lists name every one."""
+"""What is known of stored images, in memory: data sets have thousands, and lists and uploads ask about every one."""
 
 import json
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,8 +16,11 @@ from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.disk.memory_cache import FileIdentity, identity_of
 
 METADATA_SUFFIX = ".json"
+PIXELS = "pixels_sha256"
+"""Member of the metadata of an image, beside those that its client sent."""
 _MAX_KEPT = 50_000  # some 25 MB
 _LONGEST_NAME = 1000  # what requests may name
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 log: Any = structlog.get_logger(__name__)
 
@@ -26,22 +30,28 @@ class SampleFacts(NamedTuple):
 
     Attributes:
         uploaded_as: the name that it came with; None if that is not known.
+        pixels_sha256: see `bit_depth.whole_pixels_sha256`; None in metadata of earlier versions.
     """
 
     uploaded_as: str | None = None
+    pixels_sha256: str | None = None
 
 
 _NOTHING = SampleFacts()
 
 
 class FactsCache:
-    """Facts of stored images; the metadata of one is read again when its file changed. Safe for many threads."""
+    """Facts of stored images; the metadata of one is read again when its file changed. Safe for many threads.
+
+    Paths are texts here: to make a `Path` of each takes longer than all else.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[FileIdentity, SampleFacts]] = OrderedDict()
+        self._pixels: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, image: Path) -> SampleFacts:
+    def of(self, image: str) -> SampleFacts:
         """The facts of an image; nothing where it has no metadata, or none that can be read."""
         path = f"{image}{METADATA_SUFFIX}"
         try:
@@ -54,7 +64,7 @@ class FactsCache:
                 self._kept.move_to_end(path)
                 return kept[1]
         try:
-            facts = facts_of(parse_metadata(read_small(Path(path), MAX_JSON_FILE_BYTES), image.name))
+            facts = facts_of(parse_metadata(read_small(Path(path), MAX_JSON_FILE_BYTES), Path(image).name))
         except (OSError, ValueError, StorageError) as exc:
             log.warning("metadata.not_read", reason=str(exc))
             facts = _NOTHING
@@ -62,13 +72,36 @@ class FactsCache:
             self._kept[path] = identity, facts
             while len(self._kept) > _MAX_KEPT:
                 self._kept.popitem(last=False)
+        if facts.pixels_sha256 is not None:
+            self.learn_pixels(image, facts.pixels_sha256)
         return facts
+
+    def learn_pixels(self, image: str, pixels_sha256: str) -> None:
+        """Keep what somebody found out: the pixels of an image whose metadata does not say them."""
+        with self._lock:
+            self._pixels[image] = pixels_sha256
+            while len(self._pixels) > _MAX_KEPT:
+                self._pixels.popitem(last=False)
+
+    def known_pixels(self, image: str) -> str | None:
+        """The pixels of an image as they were last known, without a look at the disk; None if they never were."""
+        with self._lock:
+            return self._pixels.get(image)
+
+
+def path_of(folder: Path, name: str) -> str:
+    """The path of an image, as `FactsCache` takes it."""
+    return f"{folder}{os.sep}{name}"
 
 
 def facts_of(metadata: Mapping[str, Any]) -> SampleFacts:
     """The facts in the metadata of an image."""
     name = metadata.get("filename")
-    return SampleFacts(name if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and _is_text(name) else None)
+    pixels = metadata.get(PIXELS)
+    return SampleFacts(
+        name if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and _is_text(name) else None,
+        pixels if isinstance(pixels, str) and _SHA256.fullmatch(pixels) else None,
+    )
 
 
 def _is_text(name: str) -> bool:

@@ -18,10 +18,9 @@ from backend.common.errors import (
     StorageError,
     TooLarge,
 )
-from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate
-from backend.disk.datasets import Label, NewSample, Sample
+from backend.disk.datasets import Label, Sample
 from backend.disk.fitted import FittedRoi
 from backend.disk.recipes import same_scale
 from backend.roi_mask import Shape, build_mask, parse_shape
@@ -33,7 +32,7 @@ from backend.service.judge import judge
 from backend.service.results import FitResult, InferResult
 from backend.service.scoring import Scoring
 from backend.service.stored_scores import Scored, StoredScorer
-from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image, decode_image, utc_now
+from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image
 
 log: Any = structlog.get_logger(__name__)
 
@@ -70,48 +69,6 @@ class DatasetCalibration(ImageCalibration):
 
     fitted: FittedRoi
     failed: list[Judged[Scored]]
-
-
-def store_images(
-    service: InspectionService, key: RoiKey, label: Label, images: list[NamedImage], metas: list[dict[str, Any]]
-) -> list[str]:
-    """Check all images, then store them.
-
-    Args:
-        service: whose limits and stores apply.
-        key: the ROI.
-        label: their class.
-        images: at least one.
-        metas: metadata of each image, or nothing.
-
-    Returns:
-        Their names in the data set.
-
-    Raises:
-        InvalidRequest: no image, another number of metas, or a scale out of range.
-        InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
-        Conflict: the recipe is locked to another scale.
-        StorageError: they cannot be written.
-    """
-    if not images:
-        raise InvalidRequest("no images: send at least one in the file field 'images'")
-    if metas and len(metas) != len(images):
-        raise InvalidRequest(f"{len(metas)} metas for {len(images)} images: send one for each, or none")
-    scales = [scale for scale in map(scale_of, metas) if scale is not None]
-    if key.recipe_id is not None and len(set(scales)) > 1:
-        raise Conflict(f"the images differ in mm_per_px ({min(scales):g} to {max(scales):g}), a recipe has one")
-    for scale in scales[:1]:
-        service.recipes.check(key.recipe_id, scale)
-    samples = []
-    for image, meta in zip(images, metas or [{}] * len(images), strict=True):
-        content = image.read()
-        with service.pixels_of(image):
-            decode_image(content, image.name, service.limits)
-        known = {"role_id": key.role_id, "roi_id": key.roi_id, "label": label, "filename": image.name}
-        metadata = {**known, "created_at_utc": utc_now().isoformat(timespec="milliseconds"), **meta}
-        samples.append(NewSample(image.read, image_suffix(content), metadata))
-    with service.recipes.locking_scale(key.recipe_id, scales[0] if scales else None):
-        return service.datasets.add(key, label, samples)
 
 
 def fit_stored(

@@ -11,11 +11,12 @@ from backend.common.config import Settings
 from backend.common.errors import DamagedMemory, InvalidRequest
 from backend.service import bank_report, explain
 from backend.service.calibrate import calibrate
-from backend.service.datasets import fit_stored, store_images
+from backend.service.datasets import fit_stored
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
+from backend.service.uploads import store_images
 from backend.storage import ModelStore
 from tests.factories import KEY, tampered
 
@@ -51,14 +52,14 @@ class TestExplain:
         # Room for one image at a time: who held the one that was sent while it asks for another would wait for ever.
         settings = Settings(models_dir=tmp_path, max_pixels=160 * 120 + 1, min_ok_samples=2)
         service = InspectionService(settings, features, ModelStore(tmp_path))
-        names = store_images(service, KEY, "ok", parts[:2], [])
+        stored = store_images(service, KEY, "ok", parts[:2], [])
         fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
         with ThreadPoolExecutor(4) as pool:
             runs = [pool.submit(self.explain, service, parts[2], (10, 10)) for _ in range(8)]
             widths = {self.width(run.result(timeout=60).pictures[0]) for run in runs}
         assert widths == {2 * 384 + 8}
-        for name in names:
-            path = service.datasets.folder(KEY) / "ok" / name
+        for image in stored.images:
+            path = service.datasets.folder(KEY) / "ok" / image.name
             path.write_bytes(path.read_bytes()[:200])
         assert self.width(self.explain(service, parts[2], (10, 10)).pictures[0]) == 384
 

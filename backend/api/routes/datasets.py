@@ -3,6 +3,7 @@
 import contextlib
 import mimetypes
 from collections.abc import Iterator
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
@@ -28,15 +29,18 @@ from backend.api.schemas.datasets import (
     Label,
     SampleClass,
     SampleName,
+    UploadedReply,
+    UploadFields,
     UploadReply,
     sample_classes,
 )
 from backend.api.schemas.inspection import UPLOADED_AS, region_reply
 from backend.common.telemetry import annotate
-from backend.service.datasets import Judged, calibrate_stored, infer_stored, store_images
+from backend.service.datasets import Judged, calibrate_stored, infer_stored
 from backend.service.doubts import joined
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.results import InferResult
+from backend.service.uploads import store_images
 
 _IN_MEMORY_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
@@ -53,9 +57,10 @@ def _add_upload(label: Label) -> None:
         name=f"upload_{label}",
         summary=f"Store {what} images of a ROI.",
         tags=["data sets"],
+        response_model_exclude_none=True,
         responses=ERRORS["upload"],
         openapi_extra=multipart(
-            RoiIds,
+            UploadFields,
             {"images": f"{what} images of the ROI; also `images[]`, `images[0]`, …"},
             {"metas": ("metadata of each image, a JSON object; or one part with an array of them", _METADATA)},
         ),
@@ -64,11 +69,29 @@ def _add_upload(label: Label) -> None:
         """Store images of the ROI with their metadata, all of them or none; they come back byte for byte."""
         max_files = service.settings.max_files
         async with complete_form(request, max_files=max_files, also_fields=max_files) as form:
-            key = roi_key(await read_fields(form, RoiIds), recipe)
+            fields = await read_fields(form, UploadFields)
+            key = roi_key(fields, recipe)
             images, metas = images_of(form), await metas_of(form)
-            files = await run_in_threadpool(store_images, service, key, label, images, metas)
+            store = partial(store_images, service, key, label, images, metas, skip_duplicates=fields.skip_duplicates)
+            done = await run_in_threadpool(store)
+        files = [image.name for image in done.images if image.name is not None]
         annotate(n_images=len(files), label=label)
-        return UploadReply(**ids_of(key, request_id), label=label, files=files)
+        return UploadReply(
+            **ids_of(key, request_id),
+            label=label,
+            files=files,
+            images=[
+                UploadedReply(
+                    filename=image.name,
+                    uploaded_as=image.uploaded_as,
+                    duplicate_of=image.duplicate_of,
+                    skipped=True if image.name is None else None,
+                )
+                for image in done.images
+            ],
+            n_not_compared=done.n_not_compared or None,
+            warning=joined([done.warning, fields.unknown]),
+        )
 
 
 _add_upload("ok")
@@ -93,8 +116,7 @@ def list_samples(
 def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> Response:
     """The metadata of a stored image."""
     sample = service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename)
-    sample.metadata()  # damaged ones are an error
-    return Response(sample.metadata_bytes(), media_type="application/json")
+    return Response(sample.sent_metadata(), media_type="application/json")
 
 
 @router.post(

@@ -1,8 +1,8 @@
 """What requests about stored images say, and what they get back."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool
+from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool, field_validator
 
 from backend.api.schemas.calibration import TARGET_RATE, CalibrationNumbers, PercentileChoiceReply, TargetRate
 from backend.api.schemas.common import (
@@ -41,6 +41,19 @@ class SampleName(SampleClass):
         description="its name in /datasets/list, or the filename in its metadata",
         examples=[UPLOADED_AS],
     )
+
+
+class UploadFields(RoiIds, TellsUnknown):
+    """Form fields of an upload beside the images and their metadata."""
+
+    skip_duplicates: bool = Field(
+        False, description="do not store images whose pixels are stored in the class already", examples=[False]
+    )
+
+    @field_validator("skip_duplicates", mode="before")
+    @classmethod
+    def _empty_is_false(cls, value: Any) -> Any:
+        return False if isinstance(value, str) and not value.strip() else value
 
 
 class _DatasetRequest(RoiIds):
@@ -130,6 +143,25 @@ class DatasetListReply(RoiReply):
     classes: SampleClasses
 
 
+class UploadedReply(Reply):
+    """What became of an uploaded image."""
+
+    filename: str | None = Field(
+        None,
+        description="its stored name; left out where it was not stored",
+        examples=["20261122-210455-123456-1a2b3c4d.png"],
+    )
+    uploaded_as: UploadedAs = None
+    duplicate_of: str | None = Field(
+        None,
+        description="stored name of an image of the class that has the same pixels; left out where none is known",
+        examples=["20261120-093012-654321-4d3c2b1a.png"],
+    )
+    skipped: bool | None = Field(
+        None, description="true where it was not stored, as skip_duplicates asks", examples=[None]
+    )
+
+
 class UploadReply(RoiReply):
     """Images that were stored."""
 
@@ -138,6 +170,13 @@ class UploadReply(RoiReply):
     files: list[str] = Field(
         description="their names, in the order of the upload", examples=[["20261122-210455-123456-1a2b3c4d.png"]]
     )
+    images: list[UploadedReply] = Field(description="every uploaded image, in the order of the upload")
+    n_not_compared: int | None = Field(
+        None,
+        description="stored images of earlier versions that there was no time to compare with; left out where all were",
+        examples=[None],
+    )
+    warning: str | None = Field(None, description=WARNING)
 
 
 class DeleteReply(RoiReply):

@@ -100,3 +100,31 @@ def test_fits_of_sent_images_are_stored_without_names_of_uploads(client):
     images = client.get("/bank", params=ROI).json()["images"]
     assert [image["filename"] for image in images] == ["0.png", "1.png"]
     assert not any("uploaded_as" in image for image in images)
+
+
+def test_the_reply_to_an_upload_says_what_is_stored_already(client):
+    first = upload(client, "ok", {"a.png": picture(1)})["a.png"]
+    files = [("images", (name, encoded(picture(number)), "image/png")) for number, name in ((1, "b.png"), (2, "c.png"))]
+    reply = client.post("/datasets/ok/upload", data=ROI, files=files).json()
+    stored = reply["files"]
+    assert reply["images"] == [
+        {"filename": stored[0], "uploaded_as": "b.png", "duplicate_of": first},
+        {"filename": stored[1], "uploaded_as": "c.png"},
+    ]
+    assert not {"warning", "n_not_compared"} & reply.keys()
+    for asked, expected in (("true", 0), ("false", 2), ("", 2)):
+        reply = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicates": asked}, files=files).json()
+        assert len(reply["files"]) == expected
+        assert [image.get("skipped", False) for image in reply["images"]] == [expected == 0] * 2
+    skipping = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicates": "true"}, files=files).json()
+    assert skipping["images"][0] == {"uploaded_as": "b.png", "duplicate_of": first, "skipped": True}
+    assert client.get("/datasets/list", params=ROI).json()["classes"]["ok"]["count"] == 7
+
+
+def test_an_upload_with_a_misspelt_field_says_so_and_is_stored(client):
+    files = {"images": ("a.png", encoded(picture(1)), "image/png")}
+    reply = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicate": "true"}, files=files).json()
+    assert "'skip_duplicate' (is skip_duplicates meant?)" in reply["warning"]
+    assert len(reply["files"]) == 1
+    wrong = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicates": "perhaps"}, files=files)
+    assert (wrong.status_code, "skip_duplicates" in wrong.json()["error"]) == (422, True)
