@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,3 +163,15 @@ def test_a_count_reads_no_file_that_did_not_change(tmp_path, monkeypatch):
     store_threshold(tmp_path, 0.6, RoiKey("Master1", "1"))
     assert store.count_stale() == 0
     assert reads == ["1"]
+
+
+def test_a_model_that_came_within_a_step_of_the_folder_time_is_counted(tmp_path):
+    """The time of a folder has steps; a change within the same step as the count before leaves it as it was."""
+    store, now = ModelStore(tmp_path), time.time()
+    for number in range(2):
+        key = RoiKey("Master1", f"{number}")
+        store.save_memory(key, memory_of(1), {})
+        store_threshold(tmp_path, 0.5, key)
+        store.save_memory(key, memory_of(2), {})
+        os.utime(tmp_path / "Master1", (now, now))
+        assert store.count_stale() == number + 1
