@@ -48,7 +48,7 @@ def test_below_a_root_path_the_start_page_leads_to_the_documentation_there():
 def test_where_there_are_keys_the_start_page_asks_for_one_as_the_docs_do():
     with opened(api_keys=KEY) as client:
         refused = client.get("/")
-        assert (refused.status_code, set(refused.json())) == (401, {"error", "trace"})
+        assert (refused.status_code, set(refused.json())) == (401, {"error", "trace", "code"})
         assert refused.headers["www-authenticate"].startswith("Basic "), "so a browser can ask"
         assert client.get("/", auth=("anybody", KEY)).status_code == 307
 
@@ -56,7 +56,7 @@ def test_where_there_are_keys_the_start_page_asks_for_one_as_the_docs_do():
 def test_what_the_start_page_does_not_serve_is_refused_as_elsewhere():
     with opened() as client:
         reply = client.post("/")
-        assert (reply.status_code, set(reply.json())) == (405, {"error", "trace"})
+        assert (reply.status_code, set(reply.json())) == (405, {"error", "trace", "code"})
         assert reply.headers["allow"] == "GET, HEAD"
         assert client.options("/").status_code == 204
         assert "/" not in client.get("/openapi.json").json()["paths"]
