@@ -18,7 +18,7 @@ import structlog
 from backend.calib import Calibration
 from backend.common.config import KEEP_VERSIONS
 from backend.common.errors import IncompatibleMemory, InvalidRequest, StaleModel, StorageError
-from backend.common.files import write_atomic
+from backend.common.files import delete, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.disk import history, versions
 from backend.disk.calibration_file import calibration_bytes, read_calibration
@@ -196,7 +196,7 @@ class ModelStore:
                     self._cache.forget(files.memory)  # so that the next load compares the index with the memory
                     raise
             else:
-                index.unlink(missing_ok=True)
+                delete(index)
                 write_atomic({files.memory: content})
             history.set_aside_if_damaged(files.calibration)
         return identity

@@ -1,6 +1,7 @@
 """What every test shares: the real weights, real images and the real extractor, a service, and models as stored."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from backend.commands.main import main
+from backend.common import files
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
@@ -19,6 +21,7 @@ from backend.network.weights import CANONICAL_NAME, Weights, find_weights
 from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
+from harness import open_files
 from harness.no_network import sitecustomize as no_network
 from tests.factories import KEY, SHARED, memory_of, store_memory, store_threshold
 
@@ -54,6 +57,17 @@ def _attempts() -> list[str]:
     attempts = _RECORD.read_text(encoding="utf-8").splitlines()
     os.truncate(_RECORD, 0)  # the next test did nothing
     return attempts
+
+
+@pytest.fixture
+def windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows, or Linux that refuses for files that are open what Windows refuses."""
+    if not open_files.IS_POSSIBLE:
+        pytest.skip("which files are open can be told on Linux only")
+    if sys.platform != "win32":
+        monkeypatch.setattr(files, "_WINDOWS", True)
+        for name in ("replace", "rename", "unlink", "remove", "rmdir"):
+            monkeypatch.setattr(os, name, open_files.refusing(getattr(os, name)))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from backend.commands.image_files import FoundImages
 from backend.common.errors import InvalidRequest, StorageError
-from backend.common.files import TEMPORARY_PREFIX
+from backend.common.files import TEMPORARY_PREFIX, delete, replace
 
 _MOST_BYTES = 255  # of a name, on nearly every file system
 _EXTENSION = ".png"
@@ -146,8 +146,8 @@ def write_heatmap(path: Path, png: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(png)
-        temporary.replace(path)
+        replace(temporary, path)
     except OSError as exc:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            delete(temporary)
         raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc

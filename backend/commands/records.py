@@ -329,5 +329,8 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except filelock.Timeout as exc:
         raise InvalidRequest(f"{path}: another run is writing this file; wait for its end") from exc
+    except PermissionError as exc:
+        hint = "close it in other programs, such as Excel, and run the command again: it goes on where it stopped"
+        raise StorageError(f"{path} cannot be written ({exc.strerror}): {hint}") from exc
     except OSError as exc:
         raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc

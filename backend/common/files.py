@@ -1,14 +1,27 @@
 """Files that are there whole or not at all, whatever stops the process or the machine."""
 
 import os
+import shutil
+import sys
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 TEMPORARY_PREFIX = ".tmp-"
+# Windows refuses to replace, rename and delete what somebody has open, and to open what is about to be deleted: a
+# reader has it for an instant, a virus scanner or an indexer for some seconds. Elsewhere a refusal is final.
+_WINDOWS = sys.platform == "win32"
+_DIR_NOT_EMPTY = 145  # of a folder whose last file is about to be deleted
+_REPLACE_PATIENCE_S = 10.0  # reading the largest banks takes seconds
+_OPEN_PATIENCE_S = 1.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.001, 0.02
 # Of files of settings, calibrations and metadata: each is a few hundred bytes, and metadata 64 Ki characters at most,
 # which JSON may write with twelve bytes each.
 MAX_JSON_FILE_BYTES = 1 << 20
+
+_Result = TypeVar("_Result")
 
 
 def read_small(path: Path, max_bytes: int) -> bytes:
@@ -18,7 +31,7 @@ def read_small(path: Path, max_bytes: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is larger than `max_bytes`; no more than that was read.
     """
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path.name} is larger than {max_bytes} bytes")
@@ -47,13 +60,49 @@ def write_atomic(files: Mapping[Path, bytes], *, durable: bool = True) -> None:
                     file.flush()
                     os.fsync(file.fileno())
         for path, temporary in temporaries.items():
-            temporary.replace(path)
+            replace(temporary, path)
     except BaseException:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            delete(temporary)
         raise
     if durable:
         sync_folder(next(iter(files)).parent)
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file to read its bytes, which another process may be replacing meanwhile.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return _patiently(lambda: path.open("rb"), _OPEN_PATIENCE_S)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file or a folder; a file that has the name is replaced, once nobody has it open.
+
+    Raises:
+        OSError: it cannot be renamed; nothing changed.
+    """
+    _patiently(lambda: source.replace(target), _REPLACE_PATIENCE_S)
+
+
+def delete(path: Path) -> None:
+    """Delete a file if it is there, once nobody has it open.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    _patiently(lambda: path.unlink(missing_ok=True), _REPLACE_PATIENCE_S)
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder and all that is in it, once nobody has a file of it open.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    _patiently(lambda: shutil.rmtree(folder), _REPLACE_PATIENCE_S)
 
 
 def make_folder(folder: Path) -> None:
@@ -80,3 +129,18 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _patiently(action: Callable[[], _Result], patience_s: float) -> _Result:
+    """Do something that Windows refuses while somebody else has the file open, again and again for a while."""
+    deadline = time.monotonic() + patience_s
+    wait_s = _FIRST_WAIT_S
+    while True:
+        try:
+            return action()
+        except OSError as exc:
+            may_pass = isinstance(exc, PermissionError) or getattr(exc, "winerror", None) == _DIR_NOT_EMPTY
+            if not (_WINDOWS and may_pass) or time.monotonic() > deadline:
+                raise
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

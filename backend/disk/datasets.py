@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
-from backend.common.files import MAX_JSON_FILE_BYTES, read_small, write_atomic
+from backend.common.files import MAX_JSON_FILE_BYTES, delete, open_to_read, read_small, write_atomic
 from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.duplicates import Compared, HashPixels, Stored, compare
@@ -75,7 +75,8 @@ class Sample:
             InvalidImage: it was deleted since, or cannot be read.
         """
         try:
-            return self.path.read_bytes()
+            with open_to_read(self.path) as file:
+                return file.read()
         except OSError as exc:
             raise InvalidImage(f"{self.title}: the stored image cannot be read ({exc.strerror})") from exc
 
@@ -246,7 +247,7 @@ class DatasetStore:
             InvalidRequest, Conflict: as `names`.
         """
         folder = self.folder(key) / label
-        if _is_image(name) and _PLAIN_NAME.fullmatch(name) and _is_file(folder / name):
+        if _is_image(name) and _PLAIN_NAME.fullmatch(name) and _has_file(folder, name):
             return self._sample(folder, label, name)
         return None
 
@@ -294,7 +295,7 @@ class DatasetStore:
             for name in names:
                 _remove(folder / name)
             for left in folder.glob(f"*{METADATA_SUFFIX}"):  # of an image that was never completed
-                left.unlink(missing_ok=True)
+                delete(left)
         return len(names)
 
     def folder(self, key: RoiKey) -> Path:
@@ -343,7 +344,7 @@ def _clear_orphans(folder: Path) -> set[str]:
     for name in names:
         image = name.removesuffix(METADATA_SUFFIX)
         if image not in names and _is_image(image):
-            (folder / name).unlink(missing_ok=True)
+            delete(folder / name)
     return names
 
 
@@ -367,9 +368,10 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _is_file(path: Path) -> bool:
+def _has_file(folder: Path, name: str) -> bool:
+    """Whether there is a file of this very name: Windows opens one by its name in other case, and by a short one."""
     try:
-        return path.is_file()
+        return (folder / name).is_file() and any(path.name == name for path in folder.iterdir())
     except OSError:  # no file can have such a name
         return False
 
@@ -379,8 +381,8 @@ def _has_images(folder: Path) -> bool:
 
 
 def _remove(image: Path) -> None:
-    image.unlink(missing_ok=True)
-    _metadata_path(image).unlink(missing_ok=True)
+    delete(image)
+    delete(_metadata_path(image))
 
 
 def _metadata_path(image: Path) -> Path:

@@ -15,7 +15,7 @@ from backend.common.errors import (
     StorageError,
     VersionNotFound,
 )
-from backend.common.files import make_folder, sync_folder
+from backend.common.files import make_folder, open_to_read, replace, sync_folder
 from backend.common.roi_key import RoiKey
 from backend.disk import versions
 from backend.disk.calibration_file import read_calibration
@@ -131,7 +131,7 @@ def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> F
     """
     name = f"{MEMORY_FILE} of version {version.number}"
     try:
-        with (version.folder / MEMORY_FILE).open("rb") as file:
+        with open_to_read(version.folder / MEMORY_FILE) as file:
             loaded = read_memory(file, name)
     except FileNotFoundError as exc:
         raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
@@ -169,7 +169,7 @@ def set_aside_if_damaged(calibration: Path) -> None:
         history = calibration.parent / HISTORY_FOLDER
         try:
             make_folder(history)
-            calibration.replace(history / f"calib-unreadable-{utc_now():%Y%m%d-%H%M%S-%f}.json")
+            replace(calibration, history / f"calib-unreadable-{utc_now():%Y%m%d-%H%M%S-%f}.json")
             sync_folder(history)
             sync_folder(calibration.parent)
         except OSError as exc:  # the model is stored, and no fit fails for what comes after

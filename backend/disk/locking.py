@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 
 from backend.common.errors import StorageError
-from backend.common.files import TEMPORARY_PREFIX, make_folder
+from backend.common.files import TEMPORARY_PREFIX, delete, make_folder
 
 LOCK_FILE = ".lock"
 _TIMEOUT_S = 30
@@ -29,7 +29,7 @@ def writing(folder: Path, what: str, timeout_s: float = _TIMEOUT_S) -> Iterator[
         make_folder(folder)
         with filelock.FileLock(folder / LOCK_FILE, timeout=timeout_s):
             for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                leftover.unlink(missing_ok=True)
+                delete(leftover)
             yield
     except filelock.Timeout as exc:
         raise StorageError(f"another process has been writing this {what} for too long; retry") from exc

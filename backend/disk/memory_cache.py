@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from backend.common.errors import StorageError
-from backend.common.files import write_atomic
+from backend.common.files import open_to_read, write_atomic
 from backend.disk.layout import INDEX_FILE
 from backend.disk.locking import writing
 from backend.disk.memory_file import StoredMemory, read_memory
@@ -58,7 +58,8 @@ class MemoryCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
-            if exc.errno == errno.ENAMETOOLONG:  # an id that no older backend could store
+            # An id that no older backend could store: too long, or with what Windows has in no name, such as ``*``.
+            if exc.errno in (errno.ENAMETOOLONG, errno.EINVAL):
                 return None
             raise StorageError(f"the stored memory cannot be read ({exc.strerror}); check the models folder") from exc
         if loaded.version is not None:
@@ -116,5 +117,5 @@ class MemoryCache:
 
 
 def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return identity_of(os.fstat(file.fileno())), read_memory(file, path.name)

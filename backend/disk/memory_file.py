@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
+from backend.common.files import open_to_read
 from backend.common.machine import free_memory
 from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory
@@ -182,7 +183,7 @@ def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
         StorageError: the file is damaged or cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_to_read(path) as file, np.load(file, allow_pickle=False) as arrays:
             if "thumbnails" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
                 return []
             parts = np.split(np.asarray(arrays["thumbnails"], np.uint8), arrays["thumbnail_ends"][:-1])
@@ -202,7 +203,7 @@ def written_memory_id(path: Path) -> str | None:
 def summarise(path: Path) -> Summary | None:
     """What a file tells without its embeddings; None where there is no file of this service, or a damaged one."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             _unpacked_bytes(file, path.name)
             arrays = np.load(file, allow_pickle=False)
             if "version" not in arrays:

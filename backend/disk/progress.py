@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import structlog
 
-from backend.common.files import MAX_JSON_FILE_BYTES, read_small
+from backend.common.files import MAX_JSON_FILE_BYTES, delete, read_small, replace
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, current_request_id
 from backend.utils import utc_now
@@ -73,7 +73,7 @@ class Run:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.replace(self._path)
+            replace(temporary, self._path)
         except OSError as exc:  # a disk that is full or read-only must not end the work, nor be asked again
             self._shows = False
             log.warning("run.not_shown", reason=str(exc.strerror))
@@ -120,7 +120,7 @@ class RunBoard:
             yield run
         finally:
             with contextlib.suppress(OSError):  # whoever lists sees that this process has ended, in the end
-                path.unlink(missing_ok=True)
+                delete(path)
 
     def running(self) -> list[dict[str, Any]]:
         """What is under way, the oldest first; what a killed process left is cleared."""

@@ -11,7 +11,7 @@ from typing import Any
 import filelock
 
 from backend.common.errors import ScaleLocked, StorageError
-from backend.common.files import MAX_JSON_FILE_BYTES, read_small, sync_folder, write_atomic
+from backend.common.files import MAX_JSON_FILE_BYTES, delete, read_small, replace, sync_folder, write_atomic
 from backend.common.roi_key import canonical_recipe
 from backend.disk.layout import recipe_folder
 from backend.disk.locking import LOCK_FILE, writing
@@ -109,7 +109,7 @@ class RecipeStore:
                 yield
             except BaseException:
                 if stored() == before:
-                    (folder / _PENDING_FILE).unlink(missing_ok=True)
+                    delete(folder / _PENDING_FILE)
                 raise
             _commit_pending(folder)
 
@@ -188,9 +188,9 @@ def _commit_pending(folder: Path) -> None:
     """Commit the settings that were written before something was stored; the folder's lock is held."""
     if (folder / _PENDING_FILE).exists():
         if (folder / RECIPE_FILE).exists():
-            (folder / _PENDING_FILE).unlink()
+            delete(folder / _PENDING_FILE)
         else:
-            (folder / _PENDING_FILE).replace(folder / RECIPE_FILE)
+            replace(folder / _PENDING_FILE, folder / RECIPE_FILE)
         sync_folder(folder)
 
 

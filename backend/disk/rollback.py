@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backend.calib import Calibration
 from backend.common.errors import StorageError
-from backend.common.files import sync_folder
+from backend.common.files import delete, replace, sync_folder
 from backend.disk import versions
 from backend.disk.calibration_file import read_calibration
 from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, MEMORY_FILE, ModelFiles
@@ -30,7 +30,7 @@ def restore_model(files: ModelFiles, version: Version, *, with_calibration: bool
         is_there = files.calibration.exists() and calibration and versions.same(calibration, files.calibration)
         if calibration and is_other_bank and not is_there:
             versions.restore_file(calibration, files.memory.with_name(_NEXT_CALIBRATION_FILE))
-        files.memory.with_name(INDEX_FILE).unlink(missing_ok=True)
+        delete(files.memory.with_name(INDEX_FILE))
         versions.restore_file(memory, files.memory)
         finish_restore(files)
         if calibration and not is_other_bank:
@@ -38,7 +38,7 @@ def restore_model(files: ModelFiles, version: Version, *, with_calibration: bool
     elif calibration:
         versions.restore_file(calibration, files.calibration)
     if not calibration:
-        files.calibration.unlink(missing_ok=True)
+        delete(files.calibration)
         sync_folder(files.calibration.parent)
 
 
@@ -47,10 +47,10 @@ def finish_restore(files: ModelFiles) -> None:
     waiting = files.memory.with_name(_NEXT_CALIBRATION_FILE)
     calibration = read_next_calibration(files.memory)
     if calibration is not None and calibration.memory_id == written_memory_id(files.memory):
-        waiting.replace(files.calibration)
+        replace(waiting, files.calibration)
         sync_folder(waiting.parent)
     else:
-        waiting.unlink(missing_ok=True)
+        delete(waiting)
 
 
 def read_next_calibration(memory: Path) -> Calibration | None:

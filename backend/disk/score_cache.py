@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from backend.common.files import read_small
+from backend.common.files import delete, read_small
 from backend.roi_mask import Shape
 
 _PREFIX = ".scores-"
@@ -63,7 +63,7 @@ class ScoreCache:
         try:
             if not self._path.exists():
                 for other in self._path.parent.glob(f"{_PREFIX}*"):
-                    other.unlink(missing_ok=True)
+                    delete(other)
             with self._path.open("ab", buffering=0) as file:
                 file.write(f"\n{json.dumps(line)}".encode())  # a torn line ends where the next one begins
         except OSError as exc:
@@ -85,7 +85,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
     except ValueError as exc:
         log.warning("scores.not_read", reason=str(exc))
         with contextlib.suppress(OSError):  # or it would grow for ever, and never be read again
-            path.unlink()
+            delete(path)
         return {}, {}
     scores, pixels = {}, {}
     for line in lines:

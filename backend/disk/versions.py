@@ -22,8 +22,12 @@ from pydantic import TypeAdapter
 from backend.common.files import (
     MAX_JSON_FILE_BYTES,
     TEMPORARY_PREFIX,
+    delete,
+    delete_folder,
     make_folder,
+    open_to_read,
     read_small,
+    replace,
     sync_folder,
     write_atomic,
 )
@@ -99,9 +103,9 @@ def keep(model: Path, files: Sequence[Path], facts: VersionFacts) -> None:
         for file in files:
             _link(file, scratch / file.name)
         write_atomic({scratch / _FACTS_FILE: json.dumps(asdict(facts), indent=2).encode()})
-        scratch.replace(versions / str(_free_number(model)))
+        replace(scratch, versions / str(_free_number(model)))
     except BaseException:
-        _remove(scratch)
+        delete_folder(scratch)
         raise
     sync_folder(versions)
 
@@ -119,7 +123,7 @@ def tidy(model: Path, served: Sequence[Path], most: int, spare: int | None = Non
         OSError: something cannot be deleted.
     """
     for leftover in (model / _FOLDER).glob(f"{TEMPORARY_PREFIX}*"):
-        _remove(leftover)
+        delete_folder(leftover)
     for version in kept(model)[:1]:
         if version.holds(served):
             _discard(version.folder)
@@ -139,9 +143,9 @@ def restore_file(kept_file: Path, target: Path) -> None:
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         _link(kept_file, temporary)
-        temporary.replace(target)
+        replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        delete(temporary)
         raise
     sync_folder(target.parent)
 
@@ -156,7 +160,7 @@ def same(one: Path, other: Path) -> bool:
         return True
     if one.stat().st_size != other.stat().st_size:
         return False
-    with one.open("rb") as left, other.open("rb") as right:
+    with open_to_read(one) as left, open_to_read(other) as right:
         pieces: Callable[[], bytes] = partial(left.read, _PIECE_BYTES)
         return all(piece == right.read(_PIECE_BYTES) for piece in iter(pieces, b""))
 
@@ -187,9 +191,5 @@ def _link(file: Path, name: Path) -> None:
 
 def _discard(version: Path) -> None:
     doomed = version.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    version.replace(doomed)  # first, so that nobody reads half a version
-    _remove(doomed)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder)
+    replace(version, doomed)  # first, so that nobody reads half a version
+    delete_folder(doomed)
