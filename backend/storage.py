@@ -36,6 +36,7 @@ from backend.disk.memory_file import (
     written_memory_id,
 )
 from backend.disk.name_clashes import refuse_clashes
+from backend.disk.path_lengths import refuse_long_paths
 from backend.disk.rollback import finish_restore, restore_model
 from backend.disk.stale import StaleCalibrations
 from backend.disk.versions import Change, Version, VersionFacts
@@ -130,10 +131,12 @@ class ModelStore:
         """Refuse at once what `save_memory` would refuse after a long fit.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
+            InvalidRequest: the ids are too long for a file name or a path, or the file system takes them for another
+                ROI's.
             StorageError: the folder cannot be written, or its file system is read-only.
         """
         files = current_files(self._root, key)
+        refuse_long_paths(files.memory.parent)
         refuse_clashes(self._root, files.memory.parent)
         there = next((folder for folder in files.memory.parents if os.path.exists(folder)), None)  # noqa: PTH110  (hidden is missing)
         if there is not None and not os.access(there, os.W_OK):
@@ -348,10 +351,12 @@ class ModelStore:
             spare: a version that stays, however many there are.
 
         Raises:
-            InvalidRequest: the file system takes its ids for another ROI's; nothing was written.
+            InvalidRequest: its ids make too long a path, or the file system takes them for another ROI's; nothing was
+                written.
             StorageError: see `writing`; the model could not be kept either, and then is not changed.
         """
         folder = files.memory.parent
+        refuse_long_paths(folder)
         refuse_clashes(self._root, folder)
         with writing(folder, "model"):
             refuse_clashes(self._root, folder)  # again: another may have made it

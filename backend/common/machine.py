@@ -2,12 +2,15 @@
 
 import contextlib
 import ctypes
+import importlib
 import os
 import platform
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,6 +22,9 @@ _pool: ThreadPoolExecutor | None = None
 # runs for months. Elsewhere than on glibc nothing is done about it.
 _M_ARENA_MAX = -8  # malloc.h
 _FEWEST_ARENAS = 2
+_MAX_PATH = 259  # of Windows, 260 with the zero behind it
+# What asks a process to stop when its work is done. Windows has SIGTERM by name only; there it is Ctrl-Break.
+STOP_SIGNAL: signal.Signals = getattr(signal, "SIGBREAK", signal.SIGTERM)
 
 
 def usable_cores() -> int:
@@ -45,14 +51,25 @@ def free_memory() -> int:
 def raise_open_files() -> int:
     """Let this process open as many files and connections as the system allows it, and say how many that are."""
     try:
-        import resource
+        resource: Any = importlib.import_module("resource")
     except ImportError:  # Windows, which has no such limit
         return sys.maxsize
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS allows less than its "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+    return int(soft) if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
+def longest_path() -> int | None:
+    """Characters that the path of a file may have at most; None where only the file system has a limit.
+
+    Windows has one unless its setting ``LongPathsEnabled`` is on.
+    """
+    if sys.platform != "win32":
+        return None
+    asked = getattr(ctypes.WinDLL("ntdll"), "RtlAreLongPathsEnabled", None)  # not there before Windows 10
+    return None if asked is not None and asked() & 0xFF else _MAX_PATH
 
 
 def limit_threads(threads: int) -> None:
@@ -106,4 +123,5 @@ def return_free_memory() -> None:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if is_glibc else None

@@ -23,6 +23,7 @@ from backend.disk.duplicates import Compared, HashPixels, Stored, compare
 from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
 from backend.disk.name_clashes import refuse_clashes
+from backend.disk.path_lengths import refuse_long_paths
 from backend.disk.sample_facts import METADATA_SUFFIX, PIXELS, FactsCache, parse_metadata, path_of
 from backend.utils import named_with, utc_now
 
@@ -134,7 +135,8 @@ class DatasetStore:
             Their names.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name, or the file system takes them for another ROI's.
+            InvalidRequest: the ids are too long for a file name or a path, or the file system takes them for another
+                ROI's.
             StorageError: an image could not be written; none is stored then.
         """
         stored = self.add_compared(key, label, samples, None, skip_duplicates=False)
@@ -326,6 +328,7 @@ class DatasetStore:
     @contextlib.contextmanager
     def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:
         folder = dataset_folder(self._root, key) / label
+        refuse_long_paths(folder)
         refuse_clashes(self._root, folder)
         with writing(folder, "image"):
             refuse_clashes(self._root, folder)  # again: another may have made it

@@ -16,6 +16,7 @@ from backend.common.roi_key import canonical_recipe
 from backend.disk.layout import recipe_folder
 from backend.disk.locking import LOCK_FILE, writing
 from backend.disk.name_clashes import refuse_clashes
+from backend.disk.path_lengths import refuse_long_paths
 from backend.utils import utc_now
 
 RECIPE_FILE = "recipe.json"
@@ -85,7 +86,7 @@ class RecipeStore:
                 failed: a disk may fail when all is written. Without it, what fails has stored nothing.
 
         Raises:
-            InvalidRequest: the file system takes the recipe for another; nothing was done.
+            InvalidRequest: its path is too long, or the file system takes the recipe for another; nothing was done.
             ScaleLocked: it is locked to another one; nothing was done.
             StorageError: the settings cannot be read or written.
         """
@@ -97,6 +98,7 @@ class RecipeStore:
             yield
             return
         folder = recipe_folder(self._root, recipe_id)
+        refuse_long_paths(folder)
         refuse_clashes(self._root, folder)
         with writing(folder, "recipe"):
             refuse_clashes(self._root, folder)  # again: another may have made it
@@ -117,11 +119,12 @@ class RecipeStore:
         """Lock the recipe to what another backend had locked it to.
 
         Raises:
-            InvalidRequest: the file system takes the recipe for another; nothing was done.
+            InvalidRequest: its path is too long, or the file system takes the recipe for another; nothing was done.
             ScaleLocked: it is locked to another scale; nothing was done.
             StorageError: the settings cannot be read or written.
         """
         folder = recipe_folder(self._root, recipe_id)
+        refuse_long_paths(folder)
         refuse_clashes(self._root, folder)
         with writing(folder, "recipe"):
             refuse_clashes(self._root, folder)  # again: another may have made it

@@ -1,9 +1,11 @@
 """What a machine has: cores, memory, open files, and what glibc holds free, seen from outside."""
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -157,3 +159,16 @@ def test_threads_share_as_many_arenas_as_there_are_cores(tmp_path):
         return file.read_text().count("<heap nr=")
 
     assert arenas("limited") <= 2 < arenas("unlimited")
+
+
+@pytest.mark.parametrize(("answer", "longest"), [(0, 259), (1, None), (0x1234_5601, None), (None, 259)])
+def test_windows_has_longest_paths_unless_its_setting_is_on(monkeypatch, answer, longest):
+    """Asked of the system as it is asked there: the low byte is the answer; what came before Windows 10 has none."""
+    library = SimpleNamespace() if answer is None else SimpleNamespace(RtlAreLongPathsEnabled=lambda: answer)
+    monkeypatch.setattr(ctypes, "WinDLL", lambda name: {"ntdll": library}[name], raising=False)
+    monkeypatch.setattr(machine.sys, "platform", "win32")
+    assert machine.longest_path() == longest
+
+
+def test_elsewhere_only_the_file_system_says_how_long_paths_are():
+    assert machine.longest_path() is None or sys.platform == "win32"
