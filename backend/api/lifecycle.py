@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from backend.api.roi_counts import RoiCounts
 from backend.common.error_text import strip_paths
 from backend.common.errors import NotReady
-from backend.common.machine import limit_arenas, return_free_memory
+from backend.common.machine import STOP_SIGNAL, limit_arenas, return_free_memory
 from backend.service.inspection import InspectionService
 
 _RETRY_LOAD_AFTER_S = 5.0
@@ -106,7 +106,7 @@ class Lifecycle:
         """The time in which the server runs."""
         limit_arenas()
         tasks = [asyncio.create_task(work()) for work in (self._load, _return_memory)]
-        with self._draining_on_sigterm(asyncio.get_running_loop()):
+        with self._draining_on_stop_signal(asyncio.get_running_loop()):
             try:
                 yield
             finally:
@@ -131,9 +131,9 @@ class Lifecycle:
         await self.counts.fresh(self.service)  # the first count reads all files, later ones what changed
 
     @contextmanager
-    def _draining_on_sigterm(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Take SIGTERM before the server does: it would close its door at once, and new work would see no reply."""
-        before = signal.getsignal(signal.SIGTERM)
+    def _draining_on_stop_signal(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Take the signal to stop before the server does, which would close its door at once: new work saw no reply."""
+        before = signal.getsignal(STOP_SIGNAL)
         if threading.current_thread() is not threading.main_thread() or not callable(before):
             yield  # under a test client, or a server without a handler of its own
             return
@@ -157,11 +157,11 @@ class Lifecycle:
                 await asyncio.sleep(_POLL_S)
             before(number, None)
 
-        signal.signal(signal.SIGTERM, drain)
+        signal.signal(STOP_SIGNAL, drain)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(STOP_SIGNAL, before)
 
 
 async def _return_memory() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from backend.commands.parser import Parser
 from backend.common.config import load_settings
 from backend.common.errors import BackendError, InvalidRequest, StorageError, WeightsError
 from backend.common.logs import configure_logging, tell_misspelt_settings
+from backend.common.machine import STOP_SIGNAL
 from backend.common.program import PROGRAM
 
 _ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     The exit status is 0, or 1: it failed, or an image did; 2: its arguments cannot be used; 130, 143: Ctrl-C, SIGTERM.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Windows has code pages without ² or the letters of a path
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         parser = _parser()
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
             configure_logging(level, settings.log_format)
             tell_misspelt_settings()
-            with logging_redirect_tqdm(), _sigterm_stops(), _files_by_name():
+            with logging_redirect_tqdm(), _stop_signal_stops(), _files_by_name():
                 options.run(settings, options)
     except InvalidRequest as exc:
         say(str(exc))
@@ -72,19 +76,19 @@ def _status_of(stop: BaseException | None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which stops a bulk command as cleanly as Ctrl-C does."""
+    """SIGTERM, on Windows Ctrl-Break, which stops a bulk command as cleanly as Ctrl-C does."""
 
 
 @contextlib.contextmanager
-def _sigterm_stops() -> Iterator[None]:
+def _stop_signal_stops() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(STOP_SIGNAL, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(STOP_SIGNAL, before)
 
 
 @contextlib.contextmanager

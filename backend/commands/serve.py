@@ -19,6 +19,7 @@ from backend.api.connections import bounded
 from backend.commands.arguments import Commands, add_command
 from backend.common.config import Settings
 from backend.common.errors import ConfigError
+from backend.common.machine import STOP_SIGNAL
 from backend.network.weights import find_weights
 
 _READY_POLL_S = 0.02
@@ -83,7 +84,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        drain = signal.getsignal(signal.SIGTERM)
+        drain = signal.getsignal(STOP_SIGNAL)
         first: float | None = None
 
         def drain_or_end(number: int, frame: FrameType | None) -> None:
@@ -95,7 +96,7 @@ class _Server(uvicorn.Server):
             elif time.monotonic() - first > _SAME_SIGTERM_S:
                 os._exit(128 + number)
 
-        signal.signal(signal.SIGTERM, drain_or_end)
+        signal.signal(STOP_SIGNAL, drain_or_end)
         self._announcement = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:

@@ -234,7 +234,10 @@ def _fetch(cached: Path) -> Weights:
     for source, attempt in attempts.items():
         log.info("weights.fetch", source=source, megabytes=85)
         try:
-            with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch-") as scratch:
+            # What a virus scanner still reads cannot be deleted on Windows, and is no reason to fail.
+            with tempfile.TemporaryDirectory(
+                dir=cached.parent, prefix=".fetch-", ignore_cleanup_errors=True
+            ) as scratch:
                 write_atomic({cached: attempt(Path(scratch))})
         except WeightsError as exc:
             failures.append(f"{source}: {exc}")
