@@ -55,7 +55,9 @@ def serve(settings: Settings, _options: argparse.Namespace) -> None:
         log.warning("access.open", address=settings.host, reason=OPEN)
     http = bounded(settings.body_timeout_s)
     server = _Server(
-        uvicorn.Config("backend.app:app", host=settings.host, port=settings.port, log_config=None, http=http)
+        uvicorn.Config(
+            "backend.app:app", host=settings.host, port=settings.port, log_config=None, http=http, loop=event_loop()
+        )
     )
     try:
         server.run()
@@ -67,6 +69,12 @@ def serve(settings: Settings, _options: argparse.Namespace) -> None:
         raise ConfigError(f"cannot listen on HOST={settings.host} PORT={settings.port}") from exc
     if not server.started:
         sys.exit(3)
+
+
+def event_loop() -> str:
+    """The event loop of the service, as uvicorn names it."""
+    # The default of Windows stops listening for good at the first connection that is reset before it is accepted.
+    return "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
 
 
 def weights(settings: Settings, _options: argparse.Namespace) -> None:

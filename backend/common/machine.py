@@ -22,6 +22,7 @@ _pool: ThreadPoolExecutor | None = None
 # runs for months. Elsewhere than on glibc nothing is done about it.
 _M_ARENA_MAX = -8  # malloc.h
 _FEWEST_ARENAS = 2
+_SOCKETS_OF_SELECT = 512  # that it watches on Windows, see `backend.commands.serve`
 _MAX_PATH = 259  # of Windows, 260 with the zero behind it
 # What asks a process to stop when its work is done. Windows has SIGTERM by name only; there it is Ctrl-Break.
 STOP_SIGNAL: signal.Signals = getattr(signal, "SIGBREAK", signal.SIGTERM)
@@ -52,8 +53,8 @@ def raise_open_files() -> int:
     """Let this process open as many files and connections as the system allows it, and say how many that are."""
     try:
         resource: Any = importlib.import_module("resource")
-    except ImportError:  # Windows, which has no such limit
-        return sys.maxsize
+    except ImportError:  # Windows has no such limit, and its event loop one of its own
+        return _SOCKETS_OF_SELECT
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS allows less than its "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
