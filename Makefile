@@ -32,6 +32,7 @@ check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform win32
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 

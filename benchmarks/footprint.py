@@ -113,7 +113,7 @@ def size() -> None:
 
 
 def _requirements(file: Path) -> list[Requirement]:
-    lines = (line.partition("#")[0].strip() for line in file.read_text().splitlines())
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line]
 
 

@@ -33,7 +33,7 @@ def peak_bytes(process: psutil.Process) -> float:
     status = Path(f"/proc/{process.pid}/status")
     if not status.exists():
         return float(getattr(process.memory_info(), "peak_wset", "nan"))
-    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
     assert peak is not None, "every running process of Linux has it"
     return int(peak[1]) * 1024
 

@@ -105,7 +105,8 @@ def _read(name: str) -> str:
 
 def _cgroup() -> Path:
     """The folder with the limits of this process: the unit's under systemd, the root as a container sees it."""
-    version_2 = [line for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::/")]
+    own_cgroup = _OWN_CGROUP.read_text(encoding="utf-8", errors="surrogateescape")
+    version_2 = [line for line in own_cgroup.splitlines() if line.startswith("0::/")]
     own = _CGROUP / version_2[0].removeprefix("0::/") if version_2 else _CGROUP
     return own if own.is_dir() else _CGROUP  # a container may be told its path on the machine
 

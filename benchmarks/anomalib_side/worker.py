@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, python: str | Path, module: str, log: Path) -> None:
         self._log = log
-        with log.open("w") as stderr:
+        with log.open("w", encoding="utf-8") as stderr:
             self._process = subprocess.Popen(
                 [python, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
             )
@@ -79,6 +79,6 @@ def serve(orders: object) -> None:
 
 def _memory_mib(field: str) -> float:
     # Not getrusage: its peak starts at that of the process that spawned this one.
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) * _MIB_OF_KIB

@@ -130,7 +130,7 @@ def _wait(gui: Gui, process: "subprocess.Popen[bytes]", log: Path, status: str) 
     deadline = time.monotonic() + _START_S
     while f'"status":"{status}"' not in _health(gui):
         if process.poll() is not None or time.monotonic() > deadline:
-            end = log.read_text(errors="replace")[-4000:]
+            end = log.read_text(encoding="utf-8", errors="replace")[-4000:]
             raise RuntimeError(f"the service does not answer; the end of its log:\n{end}")
         time.sleep(_POLL_S)
     deadline = time.monotonic() + _COUNT_S

@@ -88,7 +88,7 @@ class TestCalibrate:
         monkeypatch.setattr(scoring, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
         status, out, _ = run("calibrate", *ROI, *self.OK, "--scores", "r.jsonl")
         assert status == 0
-        scores = [record["score"] for record in records(Path("r.jsonl").read_text())][:2]
+        scores = [record["score"] for record in records(Path("r.jsonl").read_text(encoding="utf-8"))][:2]
         assert json.loads(out)["threshold"] == float(np.percentile(scores, 99))
 
     def test_a_broken_image_means_no_calibration(self, run, work):

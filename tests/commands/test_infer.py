@@ -111,7 +111,7 @@ class TestInfer:
         for paths in (["parts/a"], ["parts"], ["parts"]):
             assert run("infer", *ROI, *paths, "--out", "r.jsonl")[0] == 0
         assert asked == ["parts/a/1.png", "parts/a/10.bmp", "parts/1.png", "parts/2.jpg"]
-        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == asked
+        assert [record["path"] for record in records(Path("r.jsonl").read_text(encoding="utf-8"))] == asked
 
     def test_a_missing_heatmap_is_made_without_a_second_record(self, run, work):
         run("infer", *ROI, "parts/a", "--out", "r.jsonl")
@@ -176,7 +176,7 @@ class TestInfer:
         run("infer", *ROI, "parts/a", "--out", "r.jsonl")
         status, _, _ = run("infer", *ROI[:3], "0.3", "parts/1.png", "--out", "r.jsonl", "--restart")
         assert status == 0
-        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == ["parts/1.png"]
+        assert [record["path"] for record in records(Path("r.jsonl").read_text(encoding="utf-8"))] == ["parts/1.png"]
         monkeypatch.setattr(scoring, "infer", lambda *_a, **_k: (_ for _ in ()).throw(KeyboardInterrupt))
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--restart")
         assert status == 130
@@ -193,7 +193,10 @@ class TestInfer:
         assert "parts/a/1.png: " in err, "what failed before is told again"
         Path("parts/a/1.png").write_bytes(right)
         assert run("infer", *ROI, "parts/a", "--out", "r.jsonl")[0] == 0
-        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == [PARTS[3], PARTS[2]]
+        assert [record["path"] for record in records(Path("r.jsonl").read_text(encoding="utf-8"))] == [
+            PARTS[3],
+            PARTS[2],
+        ]
 
     @pytest.mark.parametrize("change", ["fit", "calibration"])
     def test_a_fit_or_calibration_in_the_middle_of_a_run_ends_it(self, run, work, features, monkeypatch, change):
@@ -213,7 +216,7 @@ class TestInfer:
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
         assert status == 1
         assert "was fitted or calibrated anew while this ran" in err
-        assert [record["path"] for record in records(Path("r.jsonl").read_text())] == PARTS[:1]
+        assert [record["path"] for record in records(Path("r.jsonl").read_text(encoding="utf-8"))] == PARTS[:1]
         assert len(list(Path("maps").rglob("*.png"))) == 1
 
     def test_heatmaps_are_those_of_infer(self, run, work, features):

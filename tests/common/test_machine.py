@@ -172,3 +172,10 @@ def test_windows_has_longest_paths_unless_its_setting_is_on(monkeypatch, answer,
 
 def test_elsewhere_only_the_file_system_says_how_long_paths_are():
     assert machine.longest_path() is None or sys.platform == "win32"
+
+
+def test_cores_and_memory_are_told_where_there_is_neither_proc_nor_sys(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "proc")
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "sys")
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+    assert 0 < free_memory() <= psutil.virtual_memory().total

@@ -262,7 +262,7 @@ def test_a_wrong_cuda_wish_falls_back_and_says_so(tmp_path: Path, weights: Weigh
 
 
 def test_a_cpu_server_imports_no_torch(server: Server, fitted: tuple[str, str]) -> None:
-    mapped = Path(f"/proc/{server.pid}/maps").read_text()
+    mapped = Path(f"/proc/{server.pid}/maps").read_text(encoding="utf-8")
     assert "openvino" in mapped
     assert "libtorch" not in mapped
 

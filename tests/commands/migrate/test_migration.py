@@ -305,7 +305,7 @@ def test_a_recipe_keeps_the_scale_it_was_locked_to(run):
     status, out, _ = run("old")
     assert status == 0
     assert line_of(out, "recipe  ", "L3", "line 1", "mm_per_px 0.2", "locked the recipe to it")
-    settings = json.loads(Path("models/@recipes/line 1/recipe.json").read_text())
+    settings = json.loads(Path("models/@recipes/line 1/recipe.json").read_text(encoding="utf-8"))
     assert settings == {"recipe_id": "line 1", "mm_per_px": 0.2, "created_at_utc": "2026-01-03T10:00:00Z"}
     assert "there already" in line_of(run("old")[1], "recipe  ", "mm_per_px 0.2")
 
