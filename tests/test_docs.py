@@ -114,13 +114,14 @@ def test_curl_examples_are_the_same_on_every_page() -> None:
 
 
 _ACTIVATE = ". .venv/bin/activate"
+_ACTIVATE_ON_WINDOWS = r".venv\Scripts\Activate.ps1"
 _COMMAND = re.compile(r"roi-anomaly (?:serve|weights|fit|calibrate|infer|evaluate|versions|rollback|migrate)\b")
 _OF_THE_ENVIRONMENT = re.compile(rf"(?<![/ ])(?:{_COMMAND.pattern}|python -m (?:benchmarks|demo|harness|soak)\b)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_with_commands_says_how_a_terminal_finds_them(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace(_ACTIVATE_ON_WINDOWS, _ACTIVATE)
     to_copy = re.search(rf"^{_OF_THE_ENVIRONMENT.pattern}", text, re.MULTILINE)
     if to_copy is not None:
         assert 0 <= text.find(_ACTIVATE) < to_copy.start(), "before the first that is copied"
