@@ -155,7 +155,7 @@ def test_a_folder_that_vanishes_in_the_middle_gives_records_with_errors(run, wor
     status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
     assert status == 1
     assert "4 images: 1 not judged, for want of a calibration, 3 failed" in err
-    rows = records(Path("r.jsonl").read_text())
+    rows = records(Path("r.jsonl").read_text(encoding="utf-8"))
     assert [row["error"] for row in rows[1:]] == [
         f"{path}: the file cannot be read (No such file or directory)" for path in PARTS[1:]
     ]

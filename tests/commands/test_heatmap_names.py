@@ -24,7 +24,7 @@ def test_a_name_too_long_for_a_heatmap_is_cut_and_the_run_goes_on(run, work, nam
     assert cut.read_bytes() == Path("maps/parts/1.png.png").read_bytes()
     assert f"1 heatmap with a shorter or another name than the image: parts/{LONG}: {cut}" in err
     if name == "r.jsonl":
-        told = {record["path"]: record.get("heatmap") for record in records(Path(name).read_text())}
+        told = {record["path"]: record.get("heatmap") for record in records(Path(name).read_text(encoding="utf-8"))}
         assert told == {f"parts/{LONG}": str(cut)} | dict.fromkeys(told.keys() - {f"parts/{LONG}"})
     again = run("infer", *ROI, "parts", "--out", name, "--heatmaps", "maps")
     assert (again[0], "(5 from an earlier run)" in again[2]) == (0, True)
@@ -66,7 +66,7 @@ def test_a_name_that_the_folder_refuses_costs_the_heatmap_alone(run, work, monke
         refusing(patched, Path, "write_bytes", errno.EINVAL, lambda path, _png: path.name == ".tmp-2.jpg.png")
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
     assert status == 1
-    assert [bool(record["score"]) for record in records(Path("r.jsonl").read_text())] == [True] * 4
+    assert [bool(record["score"]) for record in records(Path("r.jsonl").read_text(encoding="utf-8"))] == [True] * 4
     assert "1 heatmap of judged images could not be written: parts/2.jpg" in err
     assert run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")[0] == 0, "it is tried again"
     assert len(list(Path("maps/parts").rglob("*.png"))) == 4
