@@ -22,6 +22,7 @@ from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide, pi
 
 _FIELD = "bit_depth"
 FULL = 16
+_PNG_DEPTH_AT = 24
 _SHOWN = 8  # bits of what the network sees
 _CAMERA_DEPTHS = (_SHOWN, 10, 12, 14, FULL)  # 8 where a program wrote bytes as numbers of 16 bits
 # An image that reaches no third of what another one does is of another depth rather than of a darker part: one of two
@@ -179,7 +180,7 @@ def unsettled(content: bytes, depth: BitDepth | None) -> bool:
     """Whether an image has 16 bits, and the bank does not say how they are read.
 
     Args:
-        content: an accepted image.
+        content: of an image; a damaged one has no 16 bits.
         depth: recorded with the bank.
     """
     return depth is None and _is_wide(content)
@@ -228,10 +229,13 @@ def _wide_images(
 
 
 def _is_wide(content: bytes) -> bool:
-    """Whether an image, whose header is known to be sound, has 16 bits."""
+    """Whether bytes are an image of 16 bits; not where they are damaged, which decoding says."""
     if content.startswith(PNG_SIGNATURE):
-        return content[24] == FULL
-    return content.startswith(TIFF_SIGNATURES) and tiff_layout(content).bits == FULL
+        return content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == bytes([FULL])
+    try:
+        return content.startswith(TIFF_SIGNATURES) and tiff_layout(content).bits == FULL
+    except (ValueError, struct.error):
+        return False
 
 
 def _declared_bits(content: bytes) -> int | None:
