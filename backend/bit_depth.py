@@ -18,13 +18,12 @@ from backend.common.errors import DamagedMemory, InvalidImage, InvalidRequest
 from backend.common.image_headers import PNG_SIGNATURE, png_chunks
 from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
 from backend.common.tiff_headers import tiff_layout
-from backend.utils import ImageLimits, NamedImage, decode_image, decode_wide, pixels_sha256
+from backend.utils import CAMERA_DEPTHS, ImageLimits, NamedImage, decode_image, decode_wide, pixels_sha256
 
 _FIELD = "bit_depth"
 FULL = 16
 _PNG_DEPTH_AT = 24
 _SHOWN = 8  # bits of what the network sees
-_CAMERA_DEPTHS = (_SHOWN, 10, 12, 14, FULL)  # 8 where a program wrote bytes as numbers of 16 bits
 # An image that reaches no third of what another one does is of another depth rather than of a darker part: one of two
 # bits less reaches a fourth.
 _DARKER = 3
@@ -75,7 +74,7 @@ class _Wide:
 
     Attributes:
         name: its file's.
-        brightest: its largest number.
+        brightest: its largest number, which is its darkest where 0 is white.
         declared: how many bits its file says that are used, 8..16; None where it says nothing.
     """
 
@@ -164,7 +163,7 @@ def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | Non
     if depth is None or not _is_wide(content):
         pixels = decode_image(content, name, limits)
         return pixels, NOT_SETTLED if unsettled(content, depth) else None
-    numbers = decode_wide(content, name, limits)
+    numbers, is_inverted = decode_wide(content, name, limits)
     image = _Wide(name, int(numbers.max()), _declared_bits(content))
     bits = _bits_of(image, depth)
     warning = None
@@ -173,6 +172,8 @@ def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | Non
             f"the image reaches {image.brightest} where those of the fit reached {depth.brightest}: if it has fewer "
             f"than {depth.bits} bits, its score means nothing"
         )
+    if is_inverted:
+        numbers = np.uint16((1 << bits) - 1) - numbers
     return (numbers >> (bits - _SHOWN)).astype(np.uint8), warning
 
 
@@ -193,7 +194,10 @@ def whole_pixels_sha256(content: bytes, name: str, limits: ImageLimits) -> str:
         InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
     """
     pixels = decode_image(content, name, limits)
-    return pixels_sha256(decode_wide(content, name, limits) if _is_wide(content) else pixels)
+    if not _is_wide(content):
+        return pixels_sha256(pixels)
+    numbers, is_inverted = decode_wide(content, name, limits)
+    return pixels_sha256(~numbers if is_inverted else numbers)
 
 
 def _bits_of(image: _Wide, depth: BitDepth) -> int:
@@ -224,7 +228,7 @@ def _wide_images(
         content = image.read()
         if _is_wide(content):
             with hold(image):
-                brightest = int(decode_wide(content, image.title, limits).max())
+                brightest = int(decode_wide(content, image.title, limits)[0].max())
             yield _Wide(image.title, brightest, _declared_bits(content))
 
 
@@ -254,4 +258,4 @@ def _declared_bits(content: bytes) -> int | None:
 
 def _camera_depth(brightest: int) -> int:
     """The least depth of cameras that a number fits into."""
-    return next(bits for bits in _CAMERA_DEPTHS if brightest < 1 << bits)
+    return next(bits for bits in CAMERA_DEPTHS if brightest < 1 << bits)

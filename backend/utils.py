@@ -27,6 +27,8 @@ from backend.common.tiff_pixels import tiff_pixels
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MIN_MM_PER_PX, MAX_MM_PER_PX = 1e-6, 1e6
+CAMERA_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras use of 16; 8 where a program wrote bytes as numbers of 16 bits."""
 # Maps are worked through in blocks of 1 MiB of float32: what stays in a core's cache from one step to the next. At five
 # megapixels the heatmap takes half of the time that whole arrays take.
 BLOCK_PIXELS = 1 << 18
@@ -132,7 +134,8 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
     """
     height, width = check_image(content, name, limits)[::-1]
     if content.startswith(TIFF_SIGNATURES):
-        return _bgr(_upper_8_bits(_tiff_of(content, name)))
+        stored, layout = _tiff_of(content, name)
+        return _bgr(_upper_8_bits(_inverted(stored, CAMERA_DEPTHS[-1]) if layout.needs_depth else stored))
     if content.startswith(PNG_SIGNATURE) and unpacks_too_far(content):
         raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
     # Arithmetic coding is decoded, but nobody can tell what a damaged file of it lacks.
@@ -148,21 +151,23 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
     return image
 
 
-def decode_wide(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint16]:
+def decode_wide(content: bytes, name: str, limits: ImageLimits) -> tuple[npt.NDArray[np.uint16], bool]:
     """Decode a PNG or TIFF of 16 bits as `decode_image` does, but keep all of them.
 
     Args:
         content, name: as for `decode_image`.
 
     Returns:
-        uint16 [H, W, 3], BGR.
+        numbers: uint16 [H, W, 3], BGR, as they are stored.
+        is_inverted: whether 0 is white; the largest number of the bits that are used is black then.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
     """
     height, width = check_image(content, name, limits)[::-1]
     if content.startswith(TIFF_SIGNATURES):
-        return np.asarray(_bgr(_tiff_of(content, name)), dtype=np.uint16)
+        stored, layout = _tiff_of(content, name)
+        return np.asarray(_bgr(stored), dtype=np.uint16), layout.needs_depth
     if unpacks_too_far(content):
         raise InvalidImage(f"{name}: the image holds more pixels than its header says; it is damaged")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -172,7 +177,7 @@ def decode_wide(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[n
         raise InvalidImage(f"{name}: {_DAMAGED}") from exc
     if image is None or image.shape[:2] != (height, width) or image.dtype != np.uint16:
         raise InvalidImage(f"{name}: {_DAMAGED}")
-    return np.asarray(image, dtype=np.uint16)
+    return np.asarray(image, dtype=np.uint16), False
 
 
 def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
@@ -186,10 +191,13 @@ def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArra
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
+        UnsupportedImage: 0 is white in numbers of 16 bits, and none of them can be black.
     """
     check_image(content, name, limits)
     if content.startswith(TIFF_SIGNATURES):
-        stored = _tiff_of(content, name)
+        stored, layout = _tiff_of(content, name)
+        if layout.needs_depth:
+            stored = _inverted(stored, _bits_by_black(stored, name))
         if stored.shape[2] == 2:  # grey and alpha
             return stored[..., [0, 0, 0, 1]]
         return stored[..., 0] if stored.shape[2] == 1 else stored
@@ -220,12 +228,34 @@ def _layout_of(content: bytes, name: str) -> TiffLayout:
         raise InvalidImage(f"{name}: {exc}; {_SEND}") from exc
 
 
-def _tiff_of(content: bytes, name: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-    """uint8 or uint16 [H, W, C]: see `tiff_pixels`."""
+def _tiff_of(content: bytes, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.uint16], TiffLayout]:
+    """uint8 or uint16 [H, W, C], see `tiff_pixels`, and how they lie in the file."""
+    layout = _layout_of(content, name)
     try:
-        return tiff_pixels(content, _layout_of(content, name))
+        return tiff_pixels(content, layout), layout
     except ValueError as exc:
         raise InvalidImage(f"{name}: {exc}") from exc
+
+
+def _inverted(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Numbers [H, W, C], grey and then perhaps alpha, of so many bits, with 0 as black instead of white."""
+    return np.concatenate([np.uint16((1 << bits) - 1) - stored[..., :1], stored[..., 1:]], axis=2)
+
+
+def _bits_by_black(stored: npt.NDArray[Any], name: str) -> int:
+    """How many bits are used of numbers in which 0 is white: the largest one must be the black of a camera's depth.
+
+    Raises:
+        UnsupportedImage: it is not.
+    """
+    largest = int(stored[..., 0].max())
+    for bits in CAMERA_DEPTHS:
+        if largest == (1 << bits) - 1:
+            return bits
+    raise UnsupportedImage(
+        f"{name}: a 16-bit TIFF in which 0 is white and the largest number is {largest} does not tell which number is "
+        "black; save it with 8 bits, or with 0 as black"
+    )
 
 
 def _upper_8_bits(numbers: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:

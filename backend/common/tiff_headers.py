@@ -69,7 +69,7 @@ class TiffLayout:
         samples: numbers per pixel: 1 or 2 are grey, 3 or 4 RGB, the last of 2 or 4 alpha.
         bits: of a number, 8 or 16.
         is_big_endian: how numbers of 16 bits are written.
-        is_inverted: whether 0 is white.
+        is_inverted: whether 0 is white; only of grey.
         codec: how the segments are packed.
         has_differences: whether each number is kept as its difference to the pixel on the left.
         segment_hw: rows and columns of a segment; of strips, all columns. Those at the right and the lower edge may
@@ -90,6 +90,11 @@ class TiffLayout:
     is_tiled: bool
     offsets: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether 0 is white in numbers of 16 bits: how many of these are used decides which number is black."""
+        return self.is_inverted and self.bits > 8
 
     @property
     def segment_row_bytes(self) -> int:

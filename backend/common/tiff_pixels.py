@@ -34,7 +34,8 @@ def tiff_pixels(content: bytes, layout: TiffLayout) -> npt.NDArray[np.uint8] | n
         layout: what `tiff_layout` says about it.
 
     Returns:
-        uint8 or uint16 [H, W, C], grey or RGB, 0 is black; then alpha where there is one.
+        uint8 or uint16 [H, W, C], grey or RGB; then alpha where there is one. 0 is black, but as it is stored where
+            the layout needs a depth.
 
     Raises:
         ValueError: it is truncated or damaged.
@@ -44,7 +45,7 @@ def tiff_pixels(content: bytes, layout: TiffLayout) -> npt.NDArray[np.uint8] | n
     numbers = numbers.reshape(len(rows), -1, layout.samples)[: layout.height, : layout.width]
     if layout.has_differences:
         numbers = _summed(numbers, layout.segment_hw[1])
-    if layout.is_inverted:  # and grey
+    if layout.is_inverted and not layout.needs_depth:  # and grey
         numbers = np.concatenate([~numbers[..., :1], numbers[..., 1:]], axis=2)
     return np.asarray(numbers, np.uint8) if layout.bits == 8 else np.asarray(numbers, np.uint16)
 

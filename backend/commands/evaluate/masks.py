@@ -12,7 +12,7 @@ from backend.commands.console import count, some
 from backend.commands.evaluate.dataset import Category
 from backend.commands.folders import MASK_ENDINGS
 from backend.commands.image_files import read_image
-from backend.common.errors import InvalidImage, InvalidRequest
+from backend.common.errors import InvalidImage, InvalidRequest, UnsupportedImage
 from backend.utils import ImageLimits, check_image, decode_numbers
 
 Mask = npt.NDArray[np.bool_]
@@ -164,5 +164,7 @@ def _numbers(content: bytes, path: str, limits: ImageLimits) -> npt.NDArray[np.u
     check_image(content, path, limits)
     try:
         return decode_numbers(content, path, limits)
+    except UnsupportedImage:  # which says what to save it as
+        raise
     except InvalidImage as exc:
         raise InvalidRequest(f"{path}: the mask cannot be decoded; it is damaged or no image") from exc
