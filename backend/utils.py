@@ -16,7 +16,7 @@ from isal import isal_zlib
 
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
 from backend.common.foreign_formats import UnsupportedKind, format_name
-from backend.common.image_headers import ACCEPTED, PNG_SIGNATURE, SIGNATURES, has_red_first, image_size
+from backend.common.image_headers import ACCEPTED, PNG_SIGNATURE, SIGNATURES, as_opencv_reads, has_red_first, image_size
 from backend.common.jpeg_scans import ends_early, unsupported_jpeg
 from backend.common.png_stream import unpacks_too_far
 from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
@@ -202,7 +202,7 @@ def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArra
             return stored[..., [0, 0, 0, 1]]
         return stored[..., 0] if stored.shape[2] == 1 else stored
     try:
-        numbers: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        numbers: Any = cv2.imdecode(_buffer(content), cv2.IMREAD_UNCHANGED)
     except cv2.error as exc:
         raise InvalidImage(f"{name}: {_DAMAGED}") from exc
     if numbers is None:
@@ -210,10 +210,15 @@ def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArra
     return np.asarray(numbers)
 
 
+def _buffer(content: bytes) -> npt.NDArray[np.uint8]:
+    """An image with a sound header, as OpenCV takes it: uint8 [N]."""
+    return np.frombuffer(as_opencv_reads(content) if content.startswith(_BMP_SIGNATURE) else content, np.uint8)
+
+
 def _decoded(content: bytes) -> npt.NDArray[np.uint8] | None:
     """What OpenCV makes of an image, uint8 [H, W, 3], BGR; None where it makes nothing of it."""
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(_buffer(content), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     return None if image is None else np.asarray(image, dtype=np.uint8)

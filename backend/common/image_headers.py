@@ -29,11 +29,23 @@ JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _DAMAGED = "the image header is truncated or damaged"
 # Of a BMP: how channels lie in the bits of a pixel (red, green, blue), and where nothing else can be meant.
-_BIT_FIELDS = 3
+_BIT_FIELDS, _ALPHA_BIT_FIELDS = 3, 6
 _BLUE_FIRST, _RED_FIRST = (0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000)
 _MASKS_OF_16_BITS = ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F))
 _BYTE_MASKS = (0xFF, 0xFF00, 0xFF0000, 0xFF000000)
 _HEADERS_WITHOUT_ALPHA = (40, 52)  # their lengths; in longer ones OpenCV looks for the masks
+# Of a BMP: lengths of headers, and what there is and is not read, by the number of the compression or of the bits.
+_OLDEST_HEADER, _SHORTEST_HEADER, _PLAIN_HEADER, _OS2_HEADER = 12, 36, 40, 64
+_READ_COMPRESSIONS = (0, 1, 2, _BIT_FIELDS, _ALPHA_BIT_FIELDS)
+_OTHER_COMPRESSIONS = {
+    4: "JPEG compression",
+    5: "PNG compression",
+    11: "CMYK colours",
+    12: "CMYK colours",
+    13: "CMYK colours",
+}
+_OS2_COMPRESSIONS = {(3, 1): "Huffman compression", (4, 24): "run-length compression of 24 bits"}
+_OTHER_BITS = (2, 64)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 ACCEPTED = "PNG, JPEG, BMP, TIFF or WebP"
 
@@ -140,12 +152,45 @@ def _size_of_jpeg(content: bytes) -> tuple[int, int]:
 
 def _size_of_bmp(content: bytes) -> tuple[int, int]:
     (header_bytes,) = struct.unpack_from("<I", content, 14)
-    if header_bytes == 12:
+    if header_bytes == _OLDEST_HEADER:
         width, height = struct.unpack_from("<HH", content, 18)
     else:
         width, height = struct.unpack_from("<ii", content, 18)
+        _check_bmp_kind(content, header_bytes)
         _check_bmp_masks(content)
     return width, abs(height)  # negative: the top row comes first
+
+
+def _check_bmp_kind(bmp: bytes, header_bytes: int) -> None:
+    """Refuse what OpenCV would call damaged because of its kind."""
+    if _OLDEST_HEADER < header_bytes < _SHORTEST_HEADER:
+        raise UnsupportedKind(f"a BMP with a header of {header_bytes} bytes")
+    bits, compression = struct.unpack_from("<HI", bmp, 28)
+    if header_bytes == _OS2_HEADER and (compression, bits) in _OS2_COMPRESSIONS:
+        raise UnsupportedKind(f"a BMP with {_OS2_COMPRESSIONS[compression, bits]}")
+    if compression not in _READ_COMPRESSIONS:
+        kind = _OTHER_COMPRESSIONS.get(compression, f"unknown compression (number {compression})")
+        raise UnsupportedKind(f"a BMP with {kind}")
+    if bits in _OTHER_BITS:
+        raise UnsupportedKind(f"a BMP of {bits} bits")
+
+
+def as_opencv_reads(bmp: bytes) -> bytes:
+    """The same pixels in a BMP that OpenCV reads: it knows no bit fields with alpha, nor of 16 bits in long headers.
+
+    Args:
+        bmp: bytes whose header `image_size` could read.
+    """
+    if bmp[14] == _OLDEST_HEADER or _bmp_masks(bmp) is None:
+        return bmp
+    start, header_bytes = struct.unpack_from("<II", bmp, 10)
+    (bits,) = struct.unpack_from("<H", bmp, 28)
+    bit_fields = struct.pack("<I", _BIT_FIELDS)
+    if bits == 16 and header_bytes > _PLAIN_HEADER:
+        # Masks stand at the same place behind the short header as within the long ones.
+        files, info = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 66), struct.pack("<I", _PLAIN_HEADER)
+        return files + info + bmp[18:30] + bit_fields + bmp[34:66] + bmp[start:]
+    return bmp[:30] + bit_fields + bmp[34:]
 
 
 def has_red_first(bmp: bytes) -> bool:
@@ -176,7 +221,7 @@ def _check_bmp_masks(bmp: bytes) -> None:
 def _bmp_masks(bmp: bytes) -> tuple[int, int, int] | None:
     """Which bits are red, green and blue; None where nothing says it."""
     (compression,) = struct.unpack_from("<I", bmp, 30)
-    return struct.unpack_from("<III", bmp, 54) if compression == _BIT_FIELDS else None
+    return struct.unpack_from("<III", bmp, 54) if compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) else None
 
 
 def _size_of_webp(content: bytes) -> tuple[int, int]:
