@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from email.errors import MessageError
@@ -16,13 +17,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
+from backend.api.schemas.common import SENT_BY_CLIENTS, TellsUnknown, about_unused_files
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage, WrongBody
 from backend.common.field_problems import problems_in_words
 from backend.common.image_headers import ACCEPTED
 from backend.utils import NamedImage
 
-_IMAGES_FIELD = re.compile(r"images(\[\d*\])?")
+_IMAGE_FIELD = re.compile(r"(image|file)s?(\[\d*\])?")
 _METAS_FIELD = re.compile(r"metas(\[\d*\])?")
 _MAX_TEXT_FIELDS = 64
 _MAX_META_CHARACTERS = 64 << 10
@@ -163,33 +165,45 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
         InvalidRequest: one is missing or out of range; the message names all of them.
     """
     texts: dict[str, str] = {}
+    unused_files: Counter[str] = Counter()
     for name, value in form.multi_items():
         if name in model.model_fields:
             texts[name] = await _text(name, value)
-        elif model.model_config.get("extra") == "allow" and not _is_of_files(name):
+        elif _is_of_files(name) or name in SENT_BY_CLIENTS:
+            continue
+        elif isinstance(value, UploadFile):
+            unused_files[name] += not _is_blank(value)
+        elif model.model_config.get("extra") == "allow":
             texts[name] = ""  # to be named
     try:
-        return model.model_validate(texts)
+        fields = model.model_validate(texts)
     except ValidationError as exc:
         raise InvalidRequest(problems_in_words(exc.errors())) from exc
+    if isinstance(fields, TellsUnknown):
+        fields.also_tell(*([about_unused_files(unused)] if (unused := +unused_files) else []))
+    return fields
 
 
 def images_of(form: FormData) -> list[NamedImage]:
-    """The files called ``images``, ``images[]`` or ``images[0]`` and so on.
+    """The images of a form, in the order in which they were sent.
+
+    Their fields are ``images``, ``image``, ``files`` and ``file``, each also with ``[]``, ``[0]`` and so on.
 
     Raises:
         InvalidRequest, UnsupportedImage: see `image_of`.
     """
-    return [image_of(value) for name, value in form.multi_items() if _IMAGES_FIELD.fullmatch(name)]
+    return [
+        image_of(value) for name, value in form.multi_items() if _IMAGE_FIELD.fullmatch(name) and not _is_blank(value)
+    ]
 
 
 def only_image_of(form: FormData) -> NamedImage:
-    """The one file called ``image`` or ``file``.
+    """The one image of a form, in a field as for `images_of`.
 
     Raises:
         InvalidRequest, UnsupportedImage: there are none, or several; see also `image_of`.
     """
-    images = [image_of(value) for name, value in form.multi_items() if name in ("image", "file")]
+    images = images_of(form)
     if len(images) != 1:
         raise InvalidRequest(f"send exactly one image in the file field 'image', not {len(images)}")
     return images[0]
@@ -217,8 +231,13 @@ def image_of(value: UploadFile | str) -> NamedImage:
 
 
 def _is_of_files(name: str) -> bool:
-    """Whether a field is one of those that `images_of`, `only_image_of` and `metas_of` read."""
-    return name in ("image", "file") or bool(_IMAGES_FIELD.fullmatch(name) or _METAS_FIELD.fullmatch(name))
+    """Whether a field is one of those that `images_of` and `metas_of` read."""
+    return bool(_IMAGE_FIELD.fullmatch(name) or _METAS_FIELD.fullmatch(name))
+
+
+def _is_blank(value: UploadFile | str) -> bool:
+    """Whether it is what a browser sends for a file that nobody chose."""
+    return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
 async def metas_of(form: FormData) -> list[dict[str, Any]]:

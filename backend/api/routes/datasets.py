@@ -61,7 +61,7 @@ def _add_upload(label: Label) -> None:
         responses=ERRORS["upload"],
         openapi_extra=multipart(
             UploadFields,
-            {"images": f"{what} images of the ROI; also `images[]`, `images[0]`, …"},
+            {"images": f"{what} images of the ROI; also `images[]`, `images[0]`, …, `image`, `file`"},
             {"metas": ("metadata of each image, a JSON object; or one part with an array of them", _METADATA)},
         ),
     )

@@ -48,7 +48,7 @@ router = APIRouter()
     responses=ERRORS["/fit_ok"],
     openapi_extra=multipart(
         FitFields,
-        {"images": "good images of the ROI; also `images[]`, `images[0]`, …; none with use_dataset"},
+        {"images": "good images of the ROI; also `images[]`, `images[0]`, …, `image`, `file`; none with use_dataset"},
         files_required=False,
     ),
 )
@@ -131,7 +131,7 @@ async def calibrate_ng(
     response_model_exclude_none=True,
     tags=["inspection"],
     responses={200: {"content": {"application/json": {"examples": INFER_EXAMPLES}}}, **ERRORS["/infer"]},
-    openapi_extra=multipart(InferFields, {"image": "the canonical ROI image; also `file`"}),
+    openapi_extra=multipart(InferFields, {"image": "the canonical ROI image; also `file`, `images`"}),
 )
 async def infer(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> InferReply:
     """Score one image against the ROI's memory bank, by the ROI's stored calibration."""
@@ -164,7 +164,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
     response_model_exclude_none=True,
     tags=["inspection"],
     responses=ERRORS["/infer"],
-    openapi_extra=multipart(ExplainFields, {"image": "the canonical ROI image; also `file`"}),
+    openapi_extra=multipart(ExplainFields, {"image": "the canonical ROI image; also `file`, `images`"}),
 )
 async def explain(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> ExplainReply:
     """Judge an image as `/infer` does, and show the good patches that come nearest to its worst places."""

@@ -1,11 +1,20 @@
 """What the requests and the replies of several routers share, as pydantic models, with the examples of ``/docs``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from backend.common.errors import ErrorCode
@@ -119,12 +128,18 @@ class TellsUnknown(RequestFields):
 
     # Kept instead of ignored only to be named; the document says nothing of it.
     model_config = ConfigDict(extra="allow", json_schema_extra=_as_if_ignored)
+    _doubts: tuple[str, ...] = PrivateAttr(())
+
+    def also_tell(self, *doubts: str) -> None:
+        """Keep what else is to be said about how the members were sent."""
+        self._doubts += doubts
 
     @property
     def unknown(self) -> str | None:
-        """What is to be said about members without effect; None where there are none but those that clients send."""
+        """What is to be said about the members: those without effect but for those that clients send, and the rest."""
         names = [name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS]
-        return about_unknown(names, list(type(self).model_fields)) if names else None
+        members = [about_unknown(names, list(type(self).model_fields))] if names else []
+        return "; ".join((*members, *self._doubts)) or None
 
 
 _MOST_COMPARED = 50
@@ -158,10 +173,32 @@ def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
     told = []
     for name in names[:_MOST_NAMES]:
         like = _nearest(name, known)
-        shown = name[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
-        told.append(f"{shown!r}" + (f" (is {like} meant?)" if like else ""))
+        told.append(shown(name) + (f" (is {like} meant?)" if like else ""))
     more = len(names) - len(told)
     return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")
+
+
+def about_unused_files(numbers: Mapping[str, int]) -> str:
+    """Files that are not used.
+
+    >>> about_unused_files({"pictures": 2, "photo": 1})
+    "3 files are not used: 2 in the field 'pictures', 1 in the field 'photo'; send images in the field 'images'"
+
+    Args:
+        numbers: how many there are, by their field; at least one.
+    """
+    told = [f"{number} in the field {shown(name)}" for name, number in islice(numbers.items(), _MOST_NAMES)]
+    more = len(numbers) - len(told)
+    total = sum(numbers.values())
+    return (
+        f"{total} {'file is' if total == 1 else 'files are'} not used: {', '.join(told)}"
+        f"{f' and {more} more fields' if more else ''}; send images in the field 'images'"
+    )
+
+
+def shown(text: str) -> str:
+    """What a client sent, in quotes, short and in ASCII."""
+    return repr(text[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode())
 
 
 class Reply(BaseModel):
