@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
-from backend.api.schemas.common import SENT_BY_CLIENTS, TellsUnknown, about_unused_files
+from backend.api.schemas.common import SENT_BY_CLIENTS, TellsUnknown, about_unused_files, shown
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage, WrongBody
 from backend.common.field_problems import problems_in_words
@@ -32,6 +32,7 @@ _MAX_TEXT_BYTES = 256 << 10  # of one text; so many characters of metadata in UT
 _MAX_TEXTS_BYTES = 16 << 20  # of all texts of a form: they are held in memory
 _MAX_PREAMBLE_BYTES = 64 << 10
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
+_CHARSET_FIELD = "_charset_"  # in which browsers tell the charset of a form: HTML, "constructing the entry list"
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|(application|binary)/octet-stream)\s*(;.*)?", re.IGNORECASE)
 _DAMAGED = "the form cannot be read: the headers of a part are damaged or too long, or its lines do not end with CRLF"
@@ -166,9 +167,14 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     """
     texts: dict[str, str] = {}
     unused_files: Counter[str] = Counter()
+    doubts = []
     for name, value in form.multi_items():
         if name in model.model_fields:
             texts[name] = await _text(name, value)
+        elif name == _CHARSET_FIELD:
+            charset = await _text(name, value)
+            if charset.strip() and charset.strip().lower().encode() not in _CHARSETS:
+                doubts.append(f"{_CHARSET_FIELD} is {shown(charset)}, but the texts of a form are read as UTF-8")
         elif _is_of_files(name) or name in SENT_BY_CLIENTS:
             continue
         elif isinstance(value, UploadFile):
@@ -180,7 +186,8 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     except ValidationError as exc:
         raise InvalidRequest(problems_in_words(exc.errors())) from exc
     if isinstance(fields, TellsUnknown):
-        fields.also_tell(*([about_unused_files(unused)] if (unused := +unused_files) else []))
+        doubts += [about_unused_files(unused)] if (unused := +unused_files) else []
+        fields.also_tell(*doubts)
     return fields
 
 
