@@ -8,13 +8,14 @@ from typing import Any
 
 import structlog
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
 from backend import __version__
 from backend.api import error_handlers
 from backend.api.api_keys import ApiKeys, is_loopback
+from backend.api.dependencies import refuse_ambiguous
 from backend.api.json_body import max_json_bytes
 from backend.api.lifecycle import Lifecycle
 from backend.api.middleware.access import Gate, RateLimit
@@ -76,7 +77,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     app.state.lifecycle = lifecycle
     error_handlers.install(app, settings)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(refuse_ambiguous)])
     show_examples(app)
     if keys:
         declare_keys(app)

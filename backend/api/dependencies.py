@@ -5,8 +5,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from backend.api.lifecycle import Lifecycle
+from backend.api.paths import OPEN_PATHS, route_path
 from backend.api.schemas.common import RoiIds
+from backend.api.schemas.datasets import SampleName
 from backend.common.config import Settings
+from backend.common.error_text import shown
+from backend.common.errors import InvalidRequest
+from backend.common.json_members import refuse_repeated
 from backend.common.roi_key import RoiKey, canonical_recipe, check_recipe
 from backend.common.telemetry import annotate
 from backend.service.inspection import InspectionService
@@ -58,6 +63,23 @@ Service = Annotated[InspectionService, Depends(service_of)]
 RequestId = Annotated[str, Depends(request_id_of)]
 Known = Annotated[bool, Depends(is_known)]
 HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
+
+
+async def refuse_ambiguous(request: Request) -> None:
+    """Refuse a query or a small JSON body that says different things by one name: the last one would count.
+
+    Raises:
+        InvalidRequest: it does; the message names it.
+    """
+    if route_path(request.scope) in OPEN_PATHS:  # which are never an error
+        return
+    for name in SampleName.model_fields:
+        values = dict.fromkeys(request.query_params.getlist(name))
+        if len(values) > 1:
+            told = ", ".join(map(shown, values))
+            raise InvalidRequest(f"{name} was sent several times with different values ({told}); send it once")
+    if request.scope["route"].body_field is not None:  # that FastAPI read and parsed
+        refuse_repeated(await request.body())
 
 
 def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:

@@ -17,11 +17,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
-from backend.api.schemas.common import SENT_BY_CLIENTS, TellsUnknown, about_unused_files, shown
+from backend.api.schemas.common import SENT_BY_CLIENTS, TellsUnknown, about_unused_files
 from backend.common.config import Settings
+from backend.common.error_text import shown
 from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage, WrongBody
 from backend.common.field_problems import problems_in_words
 from backend.common.image_headers import ACCEPTED
+from backend.common.json_members import refuse_repeated
 from backend.utils import NamedImage
 
 _IMAGE_FIELD = re.compile(r"(image|file)s?(\[\d*\])?")
@@ -163,14 +165,15 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     """The text fields of a form.
 
     Raises:
-        InvalidRequest: one is missing or out of range; the message names all of them.
+        InvalidRequest: one is missing or out of range, and the message names all of them; or one was sent several times
+            with different values.
     """
-    texts: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
     unused_files: Counter[str] = Counter()
     doubts = []
     for name, value in form.multi_items():
         if name in model.model_fields:
-            texts[name] = await _text(name, value)
+            texts.setdefault(name, []).append(await _text(name, value))
         elif name == _CHARSET_FIELD:
             charset = await _text(name, value)
             if charset.strip() and charset.strip().lower().encode() not in _CHARSETS:
@@ -180,15 +183,38 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
         elif isinstance(value, UploadFile):
             unused_files[name] += not _is_blank(value)
         elif model.model_config.get("extra") == "allow":
-            texts[name] = ""  # to be named
+            texts[name] = [""]  # to be named
+    for name, sent in texts.items():
+        if len(set(sent)) > 1:
+            doubts.append(_choose(name, sent, is_switch=model.model_fields[name].annotation is bool))
     try:
-        fields = model.model_validate(texts)
+        fields = model.model_validate({name: sent[-1] for name, sent in texts.items()})
     except ValidationError as exc:
         raise InvalidRequest(problems_in_words(exc.errors())) from exc
     if isinstance(fields, TellsUnknown):
         doubts += [about_unused_files(unused)] if (unused := +unused_files) else []
         fields.also_tell(*doubts)
     return fields
+
+
+def _choose(name: str, sent: list[str], *, is_switch: bool) -> str:
+    """Of several texts of a field, put the one that is meant last.
+
+    Empty ones mean nothing. Of a switch the last one counts: page builders put a hidden "false" before a check box.
+
+    Returns:
+        What is to be said about it.
+
+    Raises:
+        InvalidRequest: nobody can tell which one is meant.
+    """
+    said = list(dict.fromkeys(text for text in sent if text.strip()))
+    values = ", ".join(shown(text) for text in dict.fromkeys(sent))
+    if len(said) > 1 and not is_switch:
+        raise InvalidRequest(f"{name} was sent {len(sent)} times with different values ({values}); send it once")
+    meant = [text for text in sent if text.strip()][-1:] or sent[-1:]
+    sent += meant
+    return f"{name} was sent {len(sent) - 1} times with different values ({values}): {shown(meant[0])} counts"
 
 
 def images_of(form: FormData) -> list[NamedImage]:
@@ -298,6 +324,7 @@ def _parse_meta(text: str) -> Any:
         json.dumps(
             meta, ensure_ascii=False, allow_nan=False
         ).encode()  # half a character can be escaped, and then not be sent
+        refuse_repeated(text)
     except (ValueError, RecursionError) as exc:
         raise InvalidRequest("metas: this is not JSON; send a JSON object for each image") from exc
     return meta

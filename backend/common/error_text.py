@@ -26,6 +26,7 @@ _ABSOLUTE_PATH = re.compile(
 
 # Of a message, which may quote what a client sent, the beginning and the end are told.
 _HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
+_SHOWN_CHARACTERS = 60
 
 
 def error_reply(error: str, exc: BaseException | None, *, code: ErrorCode, with_trace: bool) -> dict[str, str]:
@@ -95,3 +96,12 @@ def _defuse(text: str) -> str:
     for phrase, harmless in _MISREAD_AS_SUCCESS.items():
         text = re.sub(phrase, harmless, text, flags=re.IGNORECASE)
     return text
+
+
+def shown(text: str) -> str:
+    r"""What a client sent, in quotes, short and in ASCII.
+
+    >>> shown("ñ" * 3)
+    "'\\\\xf1\\\\xf1\\\\xf1'"
+    """
+    return repr(text[:_SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode())

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from backend.common.error_text import shown
 from backend.common.errors import ErrorCode
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe, unseen_in
 from backend.disk.fitted import FittedRoi
@@ -30,7 +31,6 @@ SENT_BY_CLIENTS = frozenset(
     }
 )
 _MOST_NAMES = 5
-_MOST_CHARACTERS = 60
 
 MEMORY_ID = Field(
     description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
@@ -194,11 +194,6 @@ def about_unused_files(numbers: Mapping[str, int]) -> str:
         f"{total} {'file is' if total == 1 else 'files are'} not used: {', '.join(told)}"
         f"{f' and {more} more fields' if more else ''}; send images in the field 'images'"
     )
-
-
-def shown(text: str) -> str:
-    """What a client sent, in quotes, short and in ASCII."""
-    return repr(text[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode())
 
 
 class Reply(BaseModel):

@@ -26,10 +26,6 @@ Label = Annotated[
 ]
 
 
-class UploadFields(RoiIds, TellsUnknown):
-    """Form fields of an upload beside the images and their metadata."""
-
-
 class SampleClass(RoiIds):
     """Query of what is about one class of stored images."""
 

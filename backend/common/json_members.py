@@ -1,0 +1,33 @@
+"""Members that a JSON object has several times: parsers take the last one, whichever was meant."""
+
+import contextlib
+import json
+import reprlib
+from typing import Any
+
+from backend.common.error_text import shown
+from backend.common.errors import InvalidRequest
+
+
+def refuse_repeated(text: str | bytes) -> None:
+    """Refuse JSON in which an object has a member several times with different values.
+
+    Args:
+        text: JSON; of what is none, whoever reads it says so.
+
+    Raises:
+        InvalidRequest: it has one; the message names it.
+    """
+    # Numbers are compared as they are read later; Python makes no integers of more than 4300 digits.
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text, object_pairs_hook=_once, parse_int=float)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members and members[name] != value:
+            both = " and ".join(shown(reprlib.repr(each)) for each in (members[name], value))
+            raise InvalidRequest(f"{shown(name)} was sent several times with different values, {both}; send it once")
+        members[name] = value
+    return members
