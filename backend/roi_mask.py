@@ -4,14 +4,17 @@ Coordinates are continuous and in pixels of the uploaded image: pixel (column j,
 belongs to a shape when its centre (j + ½, i + ½) does. So a circle with ``cx = W/2`` is symmetric in the image.
 """
 
+import json
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
+from backend.common.error_text import about_unknown
 from backend.common.errors import InvalidShape
 from backend.common.field_problems import problems_in_words
+from backend.common.json_members import refuse_repeated
 
 _Coordinate = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 _Length = Annotated[FiniteFloat, Field(gt=0, le=1e6)]
@@ -79,6 +82,34 @@ def parse_shape(text: str | None) -> Shape | None:
         return _shape_adapter.validate_json(text)
     except ValidationError as exc:
         raise InvalidShape(f"shape: {problems_in_words(exc.errors()[:1])}") from exc
+
+
+def requested_shape(text: str | None) -> tuple[Shape | None, str | None]:
+    """Read a shape that somebody asks for, and say what of it has no effect.
+
+    Clients may write the members of all kinds into every shape; null and 0 mean nothing there.
+
+    Args:
+        text: as for `parse_shape`.
+
+    Returns:
+        shape: None is no mask.
+        doubt: names the members that have a value and no effect; None where there are none.
+
+    Raises:
+        InvalidShape: see `parse_shape`.
+        InvalidRequest: a member stands there several times with different values.
+    """
+    shape = parse_shape(text)
+    if text is None or shape is None:
+        return None, None
+    refuse_repeated(text)
+    unused = [name for name, value in json.loads(text).items() if value and name not in type(shape).model_fields]
+    kinds = {name: kind.__name__.lower() for kind in (Rect, Circle, Annulus) for name in kind.model_fields}
+    doubts = [f"{name} has no effect, it is of kind {kinds[name]}" for name in unused if name in kinds]
+    if unknown := [name for name in unused if name not in kinds]:
+        doubts.append(about_unknown(unknown, list(kinds)))
+    return shape, f"shape {shape.kind}: {', '.join(doubts)}" if doubts else None
 
 
 def build_mask(shape: Shape | None, image_hw: tuple[int, int]) -> npt.NDArray[np.bool_] | None:

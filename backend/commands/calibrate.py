@@ -33,7 +33,7 @@ from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
-from backend.roi_mask import Shape, parse_shape
+from backend.roi_mask import Shape, requested_shape
 from backend.service.image_calibration import CalibrationOptions, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
@@ -101,7 +101,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         score_percentile=options.score_percentile,
         target_false_reject_rate=options.target_false_reject_rate,
     )
-    shape = parse_shape(options.shape)
+    shape, doubt = requested_shape(options.shape)
     calibration = calibrate(
         settings,
         fields,
@@ -114,6 +114,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         any_folder=options.any_folder,
         excel=excel_of(options, options.scores, "--scores"),
     )
+    if doubt:
+        say(f"warning: {doubt}")
     if "warning" in calibration:
         say(f"warning: {calibration['warning']}")
     print_line(json.dumps(calibration))

@@ -27,7 +27,7 @@ from backend.common.config import Settings
 from backend.common.errors import TooLarge
 from backend.common.program import PROGRAM
 from backend.disk.layout import checkpoint_folder
-from backend.roi_mask import parse_shape
+from backend.roi_mask import requested_shape
 from backend.service.doubts import about_percentile, joined
 from backend.service.fit import fit as fit_images
 from backend.service.inspection import InspectionService
@@ -134,7 +134,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         raise TooLarge(
             f"{count(len(images), 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
         )
-    key, shape = key_of(fields), parse_shape(fields.shape)
+    key, (shape, doubt) = key_of(fields), requested_shape(fields.shape)
     checkpoint = checkpoint_folder(settings.models_dir, key)
     say_found(images, ignored)
     service = InspectionService.open(settings)
@@ -157,7 +157,8 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
     names = [shown(image) for image in images.values()]
-    warning = joined([result.warning, result.unscored, about_percentile(settings.score_percentile, "SCORE_PERCENTILE")])
+    about_score = about_percentile(settings.score_percentile, "SCORE_PERCENTILE")
+    warning = joined([result.warning, result.unscored, about_score, doubt])
     return {
         "n_images": len(images),
         "n_embeddings": result.n_embeddings,

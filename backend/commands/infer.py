@@ -30,7 +30,7 @@ from backend.commands.records import Record
 from backend.commands.scoring import Scorer, open_records, say_warnings, score_all
 from backend.common.config import Settings
 from backend.common.program import PROGRAM
-from backend.roi_mask import parse_shape
+from backend.roi_mask import requested_shape
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
 
@@ -103,10 +103,10 @@ def infer(
         How many images failed, as their records say, or could be judged while their heatmaps could not be written.
 
     Raises:
-        InvalidRequest: see `find_images`, `parse_shape`, `RecordFile`; heatmaps among the images.
+        InvalidRequest: see `find_images`, `requested_shape`, `RecordFile`; heatmaps among the images.
         BackendError: as `infer` of the service, where it is not about one image.
     """
-    shape = parse_shape(fields.shape)
+    shape, doubt = requested_shape(fields.shape)
     images, ignored = find_images(paths)
     maps = None if heatmaps is None else Heatmaps(heatmaps, list(images.values()))
     if maps is not None:
@@ -126,6 +126,8 @@ def infer(
         "failed": n_failed,
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if doubt:
+        say(f"warning: {doubt}")
     say_warnings(scorer)
     is_uncalibrated = n_ok + n_ng + n_failed < len(rows)
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))

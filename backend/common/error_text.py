@@ -2,6 +2,8 @@
 
 import re
 import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import PurePath
 from types import TracebackType
 
@@ -26,6 +28,8 @@ _ABSOLUTE_PATH = re.compile(
 
 # Of a message, which may quote what a client sent, the beginning and the end are told.
 _HEAD_CHARACTERS, _TAIL_CHARACTERS = 1500, 500
+MOST_NAMES = 5
+"""Of names that a client sent, so many are told."""
 _SHOWN_CHARACTERS = 60
 
 
@@ -105,3 +109,22 @@ def shown(text: str) -> str:
     "'\\\\xf1\\\\xf1\\\\xf1'"
     """
     return repr(text[:_SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode())
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that is most like this one; None where none is like it."""
+    return next(iter(get_close_matches(name.lower(), known, n=1)), None)
+
+
+def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
+    """Names without effect, each with the known one that is most like it.
+
+    >>> about_unknown(["area_mm2", "threshold"], ["area_mm2_thr", "ok_scores"])
+    "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'threshold'"
+    """
+    told = []
+    for name in names[:MOST_NAMES]:
+        like = nearest(name, known)
+        told.append(shown(name) + (f" (is {like} meant?)" if like else ""))
+    more = len(names) - len(told)
+    return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")

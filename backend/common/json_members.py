@@ -18,9 +18,8 @@ def refuse_repeated(text: str | bytes) -> None:
     Raises:
         InvalidRequest: it has one; the message names it.
     """
-    # Numbers are compared as they are read later; Python makes no integers of more than 4300 digits.
     with contextlib.suppress(ValueError, RecursionError):
-        json.loads(text, object_pairs_hook=_once, parse_int=float)
+        json.loads(text, object_pairs_hook=_once)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import structlog
 
+from backend.common.error_text import MOST_NAMES
 from backend.common.errors import (
     Conflict,
     ErrorCode,
@@ -23,7 +25,7 @@ from backend.common.telemetry import OnProgress, annotate
 from backend.disk.datasets import Label, Sample
 from backend.disk.fitted import FittedRoi
 from backend.disk.recipes import same_scale
-from backend.roi_mask import Shape, build_mask, parse_shape
+from backend.roi_mask import Shape, build_mask, parse_shape, requested_shape
 from backend.service.doubts import joined
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
@@ -69,6 +71,23 @@ class DatasetCalibration(ImageCalibration):
 
     fitted: FittedRoi
     failed: list[Judged[Scored]]
+
+
+def about_metas(images: Sequence[NamedImage], metas: Sequence[dict[str, Any]]) -> str | None:
+    """What is to be said about the masks in the metadata of stored images, each thing with the first image that has it.
+
+    Args:
+        images, metas: as for `store_images`.
+    """
+    doubts: dict[str, str] = {}
+    for image, meta in zip(images, metas, strict=False):
+        try:
+            _, doubt = requested_shape(_shape_text(meta))
+        except InvalidRequest as exc:
+            doubt = f"{exc}: the image is stored, but cannot be scored within this mask"
+        if doubt is not None:
+            doubts.setdefault(doubt, image.name)
+    return joined(f"{name}: {doubt}" for doubt, name in islice(doubts.items(), MOST_NAMES))
 
 
 def fit_stored(
@@ -284,6 +303,11 @@ def _usable_shapes(service: InspectionService, samples: Sequence[Sample]) -> lis
 
 
 def _shape(metadata: dict[str, Any]) -> Shape | None:
-    """The mask that an image was uploaded with: JSON in a text, or as it is."""
+    """The mask that an image was uploaded with."""
+    return parse_shape(_shape_text(metadata))
+
+
+def _shape_text(metadata: dict[str, Any]) -> str | None:
+    """The mask as JSON, where it may be in a text, or as it is."""
     shape = metadata.get("shape_json")
-    return parse_shape(shape if shape is None or isinstance(shape, str) else json.dumps(shape))
+    return shape if shape is None or isinstance(shape, str) else json.dumps(shape)

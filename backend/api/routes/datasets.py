@@ -36,7 +36,7 @@ from backend.api.schemas.datasets import (
 )
 from backend.api.schemas.inspection import UPLOADED_AS, region_reply
 from backend.common.telemetry import annotate
-from backend.service.datasets import Judged, calibrate_stored, infer_stored
+from backend.service.datasets import Judged, about_metas, calibrate_stored, infer_stored
 from backend.service.doubts import joined
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.results import InferResult
@@ -72,6 +72,7 @@ def _add_upload(label: Label) -> None:
             fields = await read_fields(form, UploadFields)
             key = roi_key(fields, recipe)
             images, metas = images_of(form), await metas_of(form)
+            doubt = about_metas(images, metas)
             store = partial(store_images, service, key, label, images, metas, skip_duplicates=fields.skip_duplicates)
             done = await run_in_threadpool(store)
         files = [image.name for image in done.images if image.name is not None]
@@ -90,7 +91,7 @@ def _add_upload(label: Label) -> None:
                 for image in done.images
             ],
             n_not_compared=done.n_not_compared or None,
-            warning=joined([done.warning, fields.unknown]),
+            warning=joined([done.warning, doubt, fields.unknown]),
         )
 
 

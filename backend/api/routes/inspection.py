@@ -26,7 +26,7 @@ from backend.api.schemas.inspection import (
     region_reply,
 )
 from backend.common.errors import InvalidRequest
-from backend.roi_mask import parse_shape
+from backend.roi_mask import requested_shape
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored
 from backend.service.doubts import about_calibration, about_percentile, joined
@@ -60,10 +60,10 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
         images = images_of(form)
         if fields.use_dataset and images:
             raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
-        shapes = [parse_shape(fields.shape)] * len(images)
+        shape, shape_doubt = requested_shape(fields.shape)
         run = partial(fit_stored, service, key)
         if not fields.use_dataset:
-            run = partial(fit, service, key, images, shapes=shapes)
+            run = partial(fit, service, key, images, shapes=[shape] * len(images))
         result = await run_in_threadpool(
             run,
             mm_per_px=fields.mm_per_px,
@@ -82,7 +82,13 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
         ok_scores=result.ok_scores,
         suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
         warning=joined(
-            [result.warning, result.unscored, about_percentile(percentile, "SCORE_PERCENTILE"), fields.unknown]
+            [
+                result.warning,
+                result.unscored,
+                about_percentile(percentile, "SCORE_PERCENTILE"),
+                shape_doubt,
+                fields.unknown,
+            ]
         ),
         **ids_of(key, request_id),
     )
@@ -139,9 +145,8 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         fields = await read_fields(form, InferFields)
         key = roi_key(fields, recipe)
         image = only_image_of(form)
-        result = await run_in_threadpool(
-            infer_image, service, key, image, Scoring(fields.mm_per_px, parse_shape(fields.shape))
-        )
+        shape, shape_doubt = requested_shape(fields.shape)
+        result = await run_in_threadpool(infer_image, service, key, image, Scoring(fields.mm_per_px, shape))
     if not fields.trial:
         service.drift.record(key, result.fitted, result.inference.score)
     return InferReply(
@@ -152,7 +157,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         heatmap_png_base64=result.heatmap_png_base64,
         regions=[region_reply(region) for region in result.inference.regions],
         token_shape=list(result.fitted.memory.token_hw),
-        warning=joined([result.warning, fields.unknown]),
+        warning=joined([result.warning, shape_doubt, fields.unknown]),
         model=model_reply(result.fitted),
         **ids_of(key, request_id),
     )
@@ -172,6 +177,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         fields = await read_fields(form, ExplainFields)
         key = roi_key(fields, recipe)
         image = only_image_of(form)
+        shape, shape_doubt = requested_shape(fields.shape)
         found = await run_in_threadpool(
             partial(
                 explain_image,
@@ -179,7 +185,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
                 key,
                 image,
                 mm_per_px=fields.mm_per_px,
-                shape=parse_shape(fields.shape),
+                shape=shape,
                 point=fields.point,
                 with_pictures=fields.pictures,
             )
@@ -210,6 +216,6 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         calibration=found.result.calibration_state,
         reasons=reasons,
         model=model_reply(found.result.fitted),
-        warning=joined([found.result.warning, fields.unknown]),
+        warning=joined([found.result.warning, shape_doubt, fields.unknown]),
         **ids_of(key, request_id),
     )

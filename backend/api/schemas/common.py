@@ -1,7 +1,6 @@
 """What the requests and the replies of several routers share, as pydantic models, with the examples of ``/docs``."""
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from backend.common.error_text import shown
+from backend.common.error_text import MOST_NAMES, about_unknown, nearest, shown
 from backend.common.errors import ErrorCode
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe, unseen_in
 from backend.disk.fitted import FittedRoi
@@ -30,7 +29,6 @@ SENT_BY_CLIENTS = frozenset(
         *("label", "filename", "angle", "timestamp", "shape_json", "created_at_utc", "source_path"),
     }
 )
-_MOST_NAMES = 5
 
 MEMORY_ID = Field(
     description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
@@ -154,28 +152,10 @@ class KnownOnly(TellsUnknown):
     def _known_only(self) -> "KnownOnly":
         known = list(type(self).model_fields)
         names = islice((name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS), _MOST_COMPARED)
-        misspelt = [name for name in names if _nearest(name, known)]
+        misspelt = [name for name in names if nearest(name, known)]
         if misspelt:
             raise PydanticCustomError(UNKNOWN_MEMBERS, "{unknown}", {"unknown": about_unknown(misspelt, known)})
         return self
-
-
-def _nearest(name: str, known: Sequence[str]) -> str | None:
-    return next(iter(get_close_matches(name.lower(), known, n=1)), None)
-
-
-def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
-    """Names without effect, each with the known one that is most like it.
-
-    >>> about_unknown(["area_mm2", "threshold"], ["area_mm2_thr", "ok_scores"])
-    "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'threshold'"
-    """
-    told = []
-    for name in names[:_MOST_NAMES]:
-        like = _nearest(name, known)
-        told.append(shown(name) + (f" (is {like} meant?)" if like else ""))
-    more = len(names) - len(told)
-    return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")
 
 
 def about_unused_files(numbers: Mapping[str, int]) -> str:
@@ -187,7 +167,7 @@ def about_unused_files(numbers: Mapping[str, int]) -> str:
     Args:
         numbers: how many there are, by their field; at least one.
     """
-    told = [f"{number} in the field {shown(name)}" for name, number in islice(numbers.items(), _MOST_NAMES)]
+    told = [f"{number} in the field {shown(name)}" for name, number in islice(numbers.items(), MOST_NAMES)]
     more = len(numbers) - len(told)
     total = sum(numbers.values())
     return (
