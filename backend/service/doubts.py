@@ -8,6 +8,8 @@ from backend.common.config import Settings
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
 
+MOST_DISTANCE = 2.0
+"""Of two embeddings, which lie on the unit sphere."""
 _FAR = 2.0
 """How far outside the range of the fit a size or an aspect ratio is told, as a factor."""
 
@@ -37,6 +39,23 @@ def about_percentile(percentile: float, source: str) -> str | None:
         f"{source} {percentile:g} is in percent (0 to 100), so the score is nearly the lowest: "
         f"send {100 * percentile:g} if that is meant"
     )
+
+
+def about_scores(ok_scores: Sequence[float], ng_scores: Sequence[float]) -> str | None:
+    """Scores that no inference gives: distances on the unit sphere.
+
+    >>> about_scores([90, 97, 0.4], [])
+    '2 of 3 ok_scores (90 to 97) are not from 0 to 2, as every score of /infer is: send those'
+    """
+    told = []
+    for name, scores in (("ok_scores", ok_scores), ("ng_scores", ng_scores)):
+        if outside := [score for score in scores if not 0 <= score <= MOST_DISTANCE]:
+            least, most = min(outside), max(outside)
+            values = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+            told.append(f"{len(outside)} of {len(scores)} {name} ({values})")
+    if not told:
+        return None
+    return f"{' and '.join(told)} are not from 0 to {MOST_DISTANCE:g}, as every score of /infer is: send those"
 
 
 def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequence[tuple[int, int]]) -> str | None:

@@ -29,7 +29,7 @@ from backend.common.errors import InvalidRequest
 from backend.roi_mask import requested_shape
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored
-from backend.service.doubts import about_calibration, about_percentile, joined
+from backend.service.doubts import about_calibration, about_percentile, about_scores, joined
 from backend.service.explain import explain as explain_image
 from backend.service.fit import fit
 from backend.service.judge import infer as infer_image
@@ -125,7 +125,7 @@ async def calibrate_ng(
     doubts = about_calibration(key, calibration, fitted, service.settings, sent_area=sent_area)
     return CalibrateReply(
         **vars(calibration),
-        warning=joined([calibration.warning, doubts, body.unknown]),
+        warning=joined([calibration.warning, about_scores(body.ok_scores, body.ng_scores or []), doubts, body.unknown]),
         model=model_reply(fitted) if fitted else None,
         **ids_of(key, request_id),
     )

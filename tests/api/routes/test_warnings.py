@@ -81,6 +81,12 @@ def test_a_share_as_percentile_is_stored_and_told(client):
     assert "send 99 " in reply["warning"]
 
 
+def test_scores_that_no_inference_gives_are_told(client):
+    reply = calibrate(client, ok_scores=[90, 97], ng_scores=None)
+    assert reply["threshold"] > 2
+    assert "2 of 2 ok_scores (90 to 97) are not from 0 to 2" in reply["warning"]
+
+
 def test_a_limit_above_the_whole_roi_is_told_at_calibration(client):
     reply = calibrate(client, area_mm2_thr=2000)
     assert reply["area_mm2_thr"] == 2000
