@@ -42,7 +42,7 @@ from backend.utils import NamedImage, pixels_sha256
 _TEXT = f"""
 {IMAGES}
 Folders below --ok whose names say that they hold no good parts, folders below --ng whose names say that they do, and
-masks stop the command; the folders that you name may have any name.
+masks stop the command; the folders that you name may have any name but one of masks.
 Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
 of the NG scores) and prints the calibration, with what it promises. Images that were in the fit count with their
 scores by the memory bank of the others, where these are known; without --ok they are the good ones. If one image cannot

@@ -36,7 +36,7 @@ from backend.utils import NamedImage
 _TEXT = f"""
 {IMAGES}
 Folders below PATH whose names say that they hold no good parts (test, bad, ng, defects, ground_truth, ...), folders
-beside one of good parts, and masks beside their images stop the fit; PATH itself may have any name.
+beside one of good parts, and masks beside their images stop the fit; PATH itself may have any name but one of masks.
 Replaces the memory bank of the ROI and prints what was built, with a summary of what its images score by the memory
 bank of the others. One broken image fails the whole fit and leaves the old
 model as it was. Stopped or killed, it goes on where it was when the same command is given again."""

@@ -13,13 +13,13 @@ _SYSTEM = frozenset(
         *("__macosx", "network trash folder", "temporary items", "lost+found", "found.000"),
     )
 )
-_MASK = frozenset(
+_ONLY_MASK = frozenset(
     (
-        *("mask", "masks", "groundtruth", "groundtruths", "gt", "label", "labels", "labelled", "annotation"),
-        *("annotations", "segmentation", "segmentations", "heatmap", "heatmaps", "mascara", "mascaras", "máscara"),
-        *("máscaras", "maske", "masken"),
+        *("mask", "masks", "groundtruth", "groundtruths", "annotation", "annotations", "segmentation"),
+        *("segmentations", "heatmap", "heatmaps", "mascara", "mascaras", "máscara", "máscaras", "maske", "masken"),
     )
 )
+_MASK = _ONLY_MASK | {"gt", "label", "labels", "labelled"}  # the latter may be parts, too
 _DEFECTIVE = frozenset(
     (
         *("bad", "ng", "nok", "nio", "ko", "scrap", "faulty", "fault", "faults", "damaged", "damage", "broken"),
@@ -63,6 +63,15 @@ def is_left_out(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
+def is_of_masks(name: str) -> bool:
+    """Whether a folder of this name holds masks, even where somebody takes it for one of parts.
+
+    >>> is_of_masks("ground_truth"), is_of_masks("labels")
+    (True, False)
+    """
+    return not _ONLY_MASK.isdisjoint(_words(name))
+
+
 def kind_of(name: str) -> Kind | None:
     """What a folder of this name holds; None where the name does not tell.
 
@@ -70,10 +79,8 @@ def kind_of(name: str) -> Kind | None:
     (<Kind.DEFECTIVE: 'defective parts'>, <Kind.MASK: 'masks or labels'>, <Kind.TEST: 'test images'>, \
 <Kind.DEFECTIVE: 'defective parts'>, <Kind.GOOD: 'good parts'>)
     """
-    single = _WORD.findall(_HUMP.sub(" ", name).casefold())
-    # "ground_truth" and "n.i.O." are one word each
-    words = {*single, "".join(single), *map("".join, itertools.pairwise(single))}
-    is_negated = not _NOT.isdisjoint(single)
+    words = _words(name)
+    is_negated = not _NOT.isdisjoint(words)
     if words & _MASK:
         return Kind.MASK
     if words & _DEFECTIVE:
@@ -83,3 +90,9 @@ def kind_of(name: str) -> Kind | None:
     if words & _GOOD:
         return Kind.DEFECTIVE if is_negated else Kind.GOOD
     return None
+
+
+def _words(name: str) -> set[str]:
+    single = _WORD.findall(_HUMP.sub(" ", name).casefold())
+    # "ground_truth" and "n.i.O." are one word each
+    return {*single, "".join(single), *map("".join, itertools.pairwise(single))}

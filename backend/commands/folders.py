@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from backend.commands.console import count, say, some
-from backend.commands.folder_names import Kind, kind_of
+from backend.commands.folder_names import Kind, is_of_masks, kind_of
 from backend.commands.image_files import FoundImages, Ignored
 from backend.common.errors import InvalidRequest
 
 MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_label", "-label", "_ground_truth")
 """How the name of a mask ends that lies beside its image, without regard to case."""
+_ONLY_MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_ground_truth")  # and no parts, such as labels
 # More lines would push what matters off the screen.
 _MOST_FOLDERS = 20
 
@@ -75,8 +76,8 @@ def check_folders(
 ) -> None:
     """Refuse images that are of other parts, or of none, by the names of their folders or by their own.
 
-    A folder that is named itself is taken as meant; names count from there on down. Beside a folder of good parts no
-    other holds good ones, whatever it is called.
+    A folder that is named itself is taken as meant, unless it is one of masks; names count from there on down. Beside a
+    folder of good parts no other holds good ones, whatever it is called.
 
     Args:
         images: what `find_images` found in `paths`.
@@ -101,7 +102,7 @@ def check_folders(
         doubtful = _doubtful_folder(folder, named, parts, beside_good)
         if doubtful is None:
             right.append(str(PurePath(found[0]).parent))
-            masks += sorted(masks_beside(found))
+            masks += found if _are_all_masks(found) else sorted(masks_beside(found))
         else:
             up = len(folder.parts) - len(doubtful.parts)
             wrong[str(PurePath(found[0]).parents[up])] += len(found)
@@ -114,8 +115,8 @@ def check_folders(
         )
     if masks:
         raise InvalidRequest(
-            f"{count(len(masks), 'file')} ({some(masks)}): by their names they are masks of the images beside them. "
-            f"Move them to another folder, or {otherwise}"
+            f"{count(len(masks), 'file')} ({some(masks)}): by their names they are masks, and not {parts.name}. Name "
+            f"the folders of {parts.name} alone, move the masks to another folder, or {otherwise}"
         )
 
 
@@ -134,6 +135,11 @@ def masks_beside(images: Iterable[str]) -> set[str]:
     }
 
 
+def _are_all_masks(images: Iterable[str]) -> bool:
+    """Whether all images of a folder are masks by their names, as those of ``ground_truth/scratch`` are."""
+    return all(PurePath(image).stem.casefold().endswith(_ONLY_MASK_ENDINGS) for image in images)
+
+
 def _parents_of_good(folders: Iterable[Path], named: Collection[Path]) -> frozenset[Path]:
     """The folders that hold a folder of good parts."""
     return frozenset(
@@ -143,7 +149,10 @@ def _parents_of_good(folders: Iterable[Path], named: Collection[Path]) -> frozen
 
 def _doubtful_folder(folder: Path, named: Collection[Path], parts: Parts, beside_good: Collection[Path]) -> Path | None:
     """The uppermost folder, from a named one down to `folder`, whose name says that it holds something else."""
-    for part in reversed(_below(folder, named)):
+    below = _below(folder, named)
+    if (uppermost := below[-1].parent if below else folder) in named and is_of_masks(uppermost.name):
+        return uppermost
+    for part in reversed(below):
         kind = kind_of(part.name)
         if kind in parts.unwanted or (kind is not Kind.GOOD and part.parent in beside_good):
             return part
