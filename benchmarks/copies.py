@@ -40,7 +40,7 @@ def main() -> None:
     print_table("Near copies: distances, and how many of them are found", header, rows)
     looks = [Look(str(number), _noise(number)) for number in range(1000)]
     start = time.perf_counter()
-    near_copies(looks)
+    list(near_copies(looks))
     print(f"\n1000 images compared in {time.perf_counter() - start:.1f} s")
 
 
@@ -48,7 +48,7 @@ def _row(folder: Path, changes: dict[str, Callable[[Bgr], Bgr]]) -> tuple[str, .
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     images = [np.asarray(cv2.imread(str(path)), np.uint8) for path in files if "ground_truth" not in path.parts]
     looks = [Look.of(image) for image in images]
-    pairs = near_copies(looks)
+    pairs = list(near_copies(looks))
     distances = _distances(looks)
     for pair in pairs:
         distances[pair] = np.inf

@@ -6,7 +6,7 @@ distance of one to the tangent space of the other (Simard, LeCun and Denker, 199
 or a shift by a pixel or two, moves an image within that space, and images of other parts are far from it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from backend.utils import pixels_sha256
 
 Miniature = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
+Pair = tuple[int, int]
 
 SIDE = 64
 # Pixels of the miniature. It makes thin lines as wide as a shift must be for tangents to follow it.
@@ -56,29 +57,69 @@ class Look(NamedTuple):
         return cls(pixels_sha256(image), np.asarray(miniature, np.uint8))
 
 
+class Copies(NamedTuple):
+    """The near copies among the images of a fit; of n images there may be n²/2 pairs, so most of them are only counted.
+
+    Attributes:
+        n_pairs: how many pairs there are.
+        named: the first of them.
+        identities: of each image, as `first_copies` gives it.
+    """
+
+    n_pairs: int
+    named: list[Pair]
+    identities: list[str]
+
+    @classmethod
+    def of(cls, identities: Sequence[str], pairs: Iterable[Pair]) -> "Copies":
+        """Count pairs, which need not be in memory at once.
+
+        Args:
+            identities: of the images, in order.
+            pairs: see `near_copies`.
+        """
+        named: list[Pair] = []
+        n_pairs = 0
+
+        def counted() -> Iterator[Pair]:
+            nonlocal n_pairs
+            for pair in pairs:
+                n_pairs += 1
+                if n_pairs <= _MOST_NAMED:
+                    named.append(pair)
+                yield pair
+
+        first = first_copies(identities, counted())
+        return cls(n_pairs, named, first)
+
+
 def near_copies(
     looks: Sequence[Look], turn: Callable[[], AbstractContextManager[object]] = nullcontext
-) -> list[tuple[int, int]]:
+) -> Iterator[Pair]:
     """Pairs of images that look nearly the same, but are not the same.
+
+    It keeps a bit for each two images, and no pair.
 
     Args:
         looks: of the images, in order.
         turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
 
-    Returns:
+    Yields:
         Positions, the lower one first, in order; of images with the same pixels the first stands for all.
     """
     firsts: dict[str, int] = {}
     for number, look in enumerate(looks):
         firsts.setdefault(look.pixels_sha256, number)
     numbers = list(firsts.values())
-    pairs = set()
+    n = len(numbers)
+    is_near = np.zeros((n, -(-n // 8)), np.uint8)
     for start, unlike in unlikeness([looks[number].miniature for number in numbers], turn):
-        for row, column in np.argwhere(unlike < _MOST_UNLIKE).tolist():
-            first, second = sorted((start + row, column))
-            if first < second:
-                pairs.add((numbers[first], numbers[second]))
-    return sorted(pairs)
+        is_near[start : start + len(unlike)] = np.packbits(unlike < _MOST_UNLIKE, axis=1)
+    for row in range(n):  # near by either of the two distances
+        by_other = is_near[:, row // 8] >> (7 - row % 8) & 1
+        either = np.unpackbits(is_near[row], count=n) | by_other
+        for column in (row + 1 + np.flatnonzero(either[row + 1 :])).tolist():
+            yield numbers[row], numbers[column]
 
 
 def unlikeness(
@@ -110,7 +151,7 @@ def unlikeness(
         yield start, unlike
 
 
-def first_copies(identities: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
+def first_copies(identities: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
     """Of each image the identity of the first one that it is a copy of, at one remove or more; else its own.
 
     >>> first_copies(["a", "b", "c", "d", "e", "d"], [(1, 4), (3, 4)])
@@ -125,30 +166,31 @@ def first_copies(identities: Sequence[str], pairs: Sequence[tuple[int, int]]) ->
 
     def root(number: int) -> int:
         while first[number] != number:
+            first[number] = first[first[number]]
             number = first[number]
         return number
 
     numbers = {identity: number for number, identity in enumerate(order)}
-    for pair in pairs:
-        lower, higher = sorted(root(numbers[identities[position]]) for position in pair)
+    for one, other in pairs:
+        lower, higher = sorted((root(numbers[identities[one]]), root(numbers[identities[other]])))
         first[higher] = lower
     return [order[root(numbers[identity])] for identity in identities]
 
 
-def copies_warning(names: Sequence[str], pairs: Sequence[tuple[int, int]], *, grouped: bool) -> str | None:
+def copies_warning(names: Sequence[str], copies: Copies, *, grouped: bool) -> str | None:
     """What near copies do to the scores of a fit; None where there are none.
 
     Args:
         names: of the images, in order.
-        pairs: see `near_copies`.
+        copies: which of them are near copies.
         grouped: whether copies count as one image.
     """
-    if not pairs:
+    if not copies.n_pairs:
         return None
-    named = [f"{names[first]} and {names[second]}" for first, second in pairs[:_MOST_NAMED]]
-    if len(pairs) > _MOST_NAMED:
-        named.append(f"{len(pairs) - _MOST_NAMED} more")
-    found = "1 pair of images looks" if len(pairs) == 1 else f"{len(pairs)} pairs of images look"
+    named = [f"{names[first]} and {names[second]}" for first, second in copies.named]
+    if copies.n_pairs > len(named):
+        named.append(f"{copies.n_pairs - len(named)} more")
+    found = "1 pair of images looks" if copies.n_pairs == 1 else f"{copies.n_pairs} pairs of images look"
     found = f"{found} nearly the same ({', '.join(named)})"
     if grouped:
         return f"{found}: copies of one image count once, as group_copies asks"

@@ -12,7 +12,7 @@ import structlog
 
 from backend.bank.building import Bank, Base, bank_metadata, build_bank, why_unscored
 from backend.bank.checkpoint import Checkpoint
-from backend.bank.copies import copies_warning, first_copies, near_copies
+from backend.bank.copies import Copies, copies_warning, near_copies
 from backend.bank.embedding import Embedded, FitImages, embed_all
 from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, shown_name, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
@@ -221,9 +221,9 @@ def _learn(
     features, headers = service.features, new.headers
     turn = partial(_coreset_turn, service)
     looks = [embedded.looks[number] for number in embedded.numbers]
-    pairs = near_copies(looks, turn)
     own = [look.pixels_sha256 for look in looks]
-    identities = first_copies(own, pairs) if group_copies else own
+    copies = Copies.of(own, near_copies(looks, turn))
+    identities = copies.identities if group_copies else own
     bank = build_bank(embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
@@ -247,7 +247,7 @@ def _learn(
                 )
             )
     pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
-    warning = copies_warning([shown_name(image.title) for image in new.images], pairs, grouped=group_copies)
+    warning = copies_warning([shown_name(image.title) for image in new.images], copies, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
     unscored = why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.bank.copies import Look, copies_warning, first_copies, near_copies
+from backend.bank.copies import Copies, Look, copies_warning, first_copies, near_copies
 from tests.factories import SHARED
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ def shifted(image, x, y):
 
 
 def pairs_of(images):
-    return near_copies([Look.of(image) for image in images])
+    return list(near_copies([Look.of(image) for image in images]))
 
 
 CHANGES = {
@@ -108,15 +108,16 @@ def test_groups_are_of_all_that_are_joined_by_pairs():
 
 def test_warning_names_five_pairs_and_counts_the_rest():
     names = [f"{number}.png" for number in range(9)]
-    assert copies_warning(names, [], grouped=False) is None
-    one = copies_warning(names, [(0, 1)], grouped=False)
+    none, pair, pairs = (Copies.of(names, [(0, number) for number in range(1, 1 + n)]) for n in (0, 1, 8))
+    assert copies_warning(names, none, grouped=False) is None
+    one = copies_warning(names, pair, grouped=False)
     assert one.startswith("1 pair of images looks nearly the same (0.png and 1.png): if they show the same part,")
-    many = copies_warning(names, [(0, number) for number in range(1, 9)], grouped=False)
+    many = copies_warning(names, pairs, grouped=False)
     assert "8 pairs of images look nearly the same (0.png and 1.png, " in many
     assert "0.png and 5.png, 3 more)" in many
     assert "6.png" not in many
     assert "group_copies" in many
-    assert "count once" in copies_warning(names, [(0, 1)], grouped=True)
+    assert "count once" in copies_warning(names, pair, grouped=True)
 
 
 def images_of(data_set):
