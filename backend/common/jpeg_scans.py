@@ -10,6 +10,7 @@ import re
 import struct
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL.JpegImagePlugin import JpegImageFile
@@ -165,6 +166,7 @@ def _decoded(jpeg: bytes) -> Pixels | None:
             decoded = np.asarray(image)
     except (OSError, ValueError, SyntaxError):
         return None
+    # Not as a view from right to left: comparing one with OpenCV's pixels takes as long as decoding it.
     if decoded.ndim == 2:
-        return np.repeat(decoded[..., None], 3, axis=2)
-    return decoded[..., ::-1] if decoded.shape[2] == 3 else decoded
+        return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_GRAY2BGR), np.uint8)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_RGB2BGR), np.uint8) if decoded.shape[2] == 3 else decoded
