@@ -17,7 +17,7 @@ from isal import isal_zlib
 from backend.common.errors import InvalidImage, TooLarge, UnsupportedImage
 from backend.common.foreign_formats import UnsupportedKind, format_name
 from backend.common.image_headers import ACCEPTED, PNG_SIGNATURE, SIGNATURES, as_opencv_reads, has_red_first, image_size
-from backend.common.jpeg_scans import ends_early, unsupported_jpeg
+from backend.common.jpeg_scans import missing_part, unsupported_jpeg
 from backend.common.png_stream import unpacks_too_far
 from backend.common.tiff_headers import SIGNATURES as TIFF_SIGNATURES
 from backend.common.tiff_headers import TiffLayout, tiff_layout
@@ -144,8 +144,8 @@ def decode_image(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[
     image = _decoded(content)
     if image is None or image.shape[:2] != (height, width):
         raise InvalidImage(f"{name}: {_DAMAGED}")
-    if content.startswith(_JPEG_SIGNATURE) and ends_early(content, image):
-        raise InvalidImage(f"{name}: a part of the image is missing, though the file is closed; it is damaged")
+    if content.startswith(_JPEG_SIGNATURE) and (missing := missing_part(content, image)) is not None:
+        raise InvalidImage(f"{name}: {missing}")
     if content.startswith(_BMP_SIGNATURE) and has_red_first(content):
         image = np.ascontiguousarray(image[..., ::-1])
     return image

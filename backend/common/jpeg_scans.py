@@ -25,6 +25,7 @@ _METADATA = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})  # all but JFIF's and Ad
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _AFTER_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _COEFFICIENTS = 64
+_MISSING = "a part of the image is missing, though the file is closed; it is damaged"
 _MISSING_GREY = 128
 _CMYK_COMPONENTS = 4
 # Enough for some blocks by any table, without the byte that begins a marker.
@@ -73,8 +74,11 @@ def unsupported_jpeg(jpeg: bytes) -> str | None:
     return None if frame.bits == 8 else f"a JPEG of {frame.bits} bits"
 
 
-def ends_early(jpeg: bytes, pixels: Pixels) -> bool:
-    """Whether a JPEG that could be decoded lacks a part of its image, other than of its last block.
+def missing_part(jpeg: bytes, pixels: Pixels) -> str | None:
+    """What a JPEG that could be decoded lacks of its image, in words; None where it lacks no more than its last block.
+
+    The standard lets a progressive JPEG leave out fine detail for good. But one that was cut between two scans is just
+    like it, and an image without its detail scores as no other does.
 
     Args:
         jpeg: the file.
@@ -83,16 +87,28 @@ def ends_early(jpeg: bytes, pixels: Pixels) -> bool:
     try:
         scans = _Scans(jpeg)
     except struct.error:
-        return True
-    if scans.frame is None or scans.lacks_bits():
-        return True
-    could_be_grey = scans.number > 1 or len(scans.frame.sampling) >= _CMYK_COMPONENTS
+        return _MISSING
+    if scans.frame is None:
+        return _MISSING
+    n_unsent, n_coarse = scans.unsent()
+    if n_unsent or n_coarse:
+        return (
+            f"a part of the image is missing: its {scans.number} scans never send {n_unsent} of 64 coefficients, and "
+            f"{n_coarse} not to the last bit; the file was cut between two scans, or saved without its detail; send "
+            "all of it, or save the image anew"
+        )
+    return _MISSING if _ends_early(jpeg, pixels, scans, scans.frame) else None
+
+
+def _ends_early(jpeg: bytes, pixels: Pixels, scans: "_Scans", frame: _Frame) -> bool:
+    """Whether the data of the last scan end before it does."""
+    could_be_grey = scans.number > 1 or len(frame.sampling) >= _CMYK_COMPONENTS
     if not could_be_grey and np.any(pixels[-1, -1] != _MISSING_GREY):
         return False
     found = _AFTER_DATA.search(jpeg, scans.data)
     end = len(jpeg) if found is None else found.start()
     if scans.number == 1 and scans.restart_interval:
-        n_restarts = -(-scans.frame.n_units() // scans.restart_interval) - 1
+        n_restarts = -(-frame.n_units() // scans.restart_interval) - 1
         if len(_RESTART.findall(jpeg, scans.data, end)) < n_restarts:
             return True
     head = scans.head + jpeg[scans.first : end]
@@ -139,9 +155,10 @@ class _Scans:
                 parts.append(jpeg[start - 2 : start + n_bytes])
         self.head = b"".join(parts)
 
-    def lacks_bits(self) -> bool:
-        """Whether no scan tells the last bit of a coefficient."""
-        return any(bit != 0 for bits in self._lowest_bits.values() for bit in bits)
+    def unsent(self) -> tuple[int, int]:
+        """Of the component that lacks most: how many coefficients no scan sends, and how many not to the last bit."""
+        lacks = [(bits.count(None), sum(bool(bit) for bit in bits)) for bits in self._lowest_bits.values()]
+        return max(lacks, default=(0, 0))
 
     def _note_scan(self, jpeg: bytes, start: int, frame: _Frame) -> bool:
         """Note the lowest bit that a scan tells of each coefficient; whether the scan is the whole image."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backend.common.errors import InvalidImage, UnsupportedImage
-from backend.common.jpeg_scans import ends_early, unsupported_jpeg
+from backend.common.jpeg_scans import missing_part, unsupported_jpeg
 from backend.utils import ImageLimits, check_image, decode_image
 from harness.hostile_files import jpeg_of_many_scans, pixels, saved
 from tests.factories import SHARED
@@ -95,7 +95,7 @@ def test_bytes_after_the_image_and_metadata_before_it_change_nothing():
         reread = Image.open(io.BytesIO(content))
         tagged = saved(reread, "JPEG", exif=exif, comment=b"x" * 60_000, progressive=True, quality="keep")
         for whole in (content + bytes(1000), tagged):
-            assert not ends_early(whole, decode_image(whole, "a.jpg", LIMITS))
+            assert missing_part(whole, decode_image(whole, "a.jpg", LIMITS)) is None
     assert decode_image(jpeg_of_many_scans(96, 64, 20), "a.jpg", LIMITS).shape == (64, 96, 3)
 
 
