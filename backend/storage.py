@@ -28,9 +28,11 @@ from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, ModelFiles, curren
 from backend.disk.locking import writing
 from backend.disk.memory_cache import FileIdentity, MemoryCache, identity_of
 from backend.disk.memory_file import (
+    Miniatures,
     StoredMemory,
     memory_bytes,
     memory_id,
+    read_miniatures,
     read_thumbnails,
     summarise,
     written_memory_id,
@@ -159,6 +161,7 @@ class ModelStore:
         metadata: dict[str, Any],
         *,
         thumbnails: Sequence[bytes] = (),
+        miniatures: Miniatures | None = None,
         instead_of: FittedRoi | None = None,
     ) -> str:
         """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
@@ -168,6 +171,7 @@ class ModelStore:
             memory: its new memory bank.
             metadata: what decides whether an image may be compared with it, and what it was built from; JSON values.
             thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
+            miniatures: of these images.
             instead_of: the model that the new one was made from; None replaces any.
 
         Returns:
@@ -178,19 +182,16 @@ class ModelStore:
             StaleModel: the ROI has another model than `instead_of` by now; nothing was written.
             StorageError: the folder cannot be written.
         """
-        files = current_files(self._root, key)
+        files, identity = current_files(self._root, key), memory_id(memory)
         ids = {name: value for name, value in asdict(files.key).items() if value is not None}
-        identity = memory_id(memory)
-        content = memory_bytes(memory, {**ids, **metadata, "memory_id": identity}, thumbnails)
+        content = memory_bytes(memory, {**ids, **metadata, "memory_id": identity}, thumbnails, miniatures or {})
         index = files.memory.with_name(INDEX_FILE)
         with self._replacing(files, "fit" if instead_of is None else "append"):
             if instead_of is not None:
                 found = self._find(key, repair=False)
                 # One that was appended to may have the same bank, and know of more images.
-                if found is None or (found[1].memory_id, found[1].metadata) != (
-                    instead_of.memory_id,
-                    instead_of.metadata,
-                ):
+                now = None if found is None else (found[1].memory_id, found[1].metadata)
+                if now != (instead_of.memory_id, instead_of.metadata):
                     raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: append again")
             if isinstance(memory.index, FaissIndex):
                 try:
@@ -228,6 +229,11 @@ class ModelStore:
         if fitted.layout != "current":
             return []
         return read_thumbnails(current_files(self._root, fitted.key).memory, fitted.memory_id)
+
+    def miniatures(self, fitted: FittedRoi) -> Miniatures:
+        """Miniatures of the images that a model was built from; returns nothing, and raises, as `thumbnails` does."""
+        files = current_files(self._root, fitted.key)
+        return read_miniatures(files.memory, fitted.memory_id) if fitted.layout == "current" else {}
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI, and keep the model with the one before.

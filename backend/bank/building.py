@@ -1,15 +1,17 @@
 """From the embeddings of a fit to its memory bank, and what is recorded about it. No files, no HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
+from backend.bank.copies import Miniature
 from backend.bank.images import BankImage, as_metadata, comparable_images
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
 from backend.bank.memory_limits import check_bank
@@ -35,6 +37,7 @@ class Base:
         images: what is remembered of them, with scores that were made as they are now.
         source: where they came from, if that is known.
         thumbnails: of each of them; empty bytes where none was kept.
+        miniatures: see `Look`, by their number; earlier versions kept none.
     """
 
     memory: PatchCoreMemory
@@ -45,10 +48,17 @@ class Base:
     images: list[BankImage]
     source: str | None
     thumbnails: list[bytes]
+    miniatures: Mapping[int, Miniature]
 
     @classmethod
     def of(
-        cls, memory: PatchCoreMemory, metadata: dict[str, Any], name: str, thumbnails: list[bytes], blur_sigma: float
+        cls,
+        memory: PatchCoreMemory,
+        metadata: dict[str, Any],
+        name: str,
+        thumbnails: list[bytes],
+        miniatures: Mapping[int, Miniature],
+        blur_sigma: float,
     ) -> "Base":
         """What a stored model is to a fit that appends to it.
 
@@ -56,7 +66,7 @@ class Base:
             memory: its bank.
             metadata: what the fit recorded about it.
             name: of its ROI, for messages.
-            thumbnails: see `Base`.
+            thumbnails, miniatures: see `Base`.
             blur_sigma: as of inferences now.
 
         Raises:
@@ -75,7 +85,31 @@ class Base:
         images = comparable_images(metadata, blur_sigma)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
-        return cls(memory, radius, rate, *counts, images, metadata.get("source"), pictures)
+        known = {number: miniature for number, miniature in miniatures.items() if 0 <= number < len(images)}
+        return cls(memory, radius, rate, *counts, images, metadata.get("source"), pictures, known)
+
+    def known(self) -> list[tuple[BankImage, Miniature]]:
+        """The images of which there are miniatures, with them, each pixels once."""
+        found: dict[str, tuple[BankImage, Miniature]] = {}
+        for number, miniature in sorted(self.miniatures.items()):
+            image = self.images[number]
+            found.setdefault(look_id(image), (image, miniature))
+        return list(found.values())
+
+    def copies_not_sought(self) -> str | None:
+        """That copies of some images cannot be found, as no miniatures of them are kept; None where all are."""
+        n_unknown = self.n_images - len(self.miniatures)
+        if n_unknown <= 0:
+            return None
+        return (
+            f"{n_unknown} of the {self.n_images} images of the memory bank were fitted by an earlier version, which "
+            "kept no miniatures: copies of these are not looked for; fit anew to find them"
+        )
+
+
+def look_id(image: BankImage) -> str:
+    """What tells the pixels of an image of a bank apart."""
+    return image.pixels_sha256 or image.sha256
 
 
 @dataclass(frozen=True)
@@ -101,6 +135,7 @@ def build_bank(
     base: Base | None,
     turn: Turn,
     on_progress: OnProgress,
+    joined: Mapping[str, str] = MappingProxyType({}),
 ) -> Bank:
     """Select the memory bank and compare each image with that of the others.
 
@@ -112,6 +147,7 @@ def build_bank(
         base: the model to append to; None begins anew.
         turn: see `k_center_greedy`.
         on_progress: called with the step, how much of it is done, and of how much.
+        joined: identities as which images of the base count here, by their own; others count as their own.
 
     Raises:
         Conflict: the images are too unlike those of the base.
@@ -132,7 +168,7 @@ def build_bank(
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
         log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
         return Bank(memory, base.covering_radius if base else _last_distance(memory, len(embeddings)), None)
-    before = [image.identity for image in base.images] if base else []
+    before = [joined.get(image.identity, image.identity) for image in base.images] if base else []
     held_out = hold_out(
         embeddings,
         np.array([numbers[identity] for identity in identities]),

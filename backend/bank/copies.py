@@ -94,7 +94,7 @@ class Copies(NamedTuple):
 
 
 def near_copies(
-    looks: Sequence[Look], turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    looks: Sequence[Look], turn: Callable[[], AbstractContextManager[object]] = nullcontext, n_known: int = 0
 ) -> Iterator[Pair]:
     """Pairs of images that look nearly the same, but are not the same.
 
@@ -103,6 +103,7 @@ def near_copies(
     Args:
         looks: of the images, in order.
         turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
+        n_known: so many looks, from the first on, are not compared with one another; each has pixels of its own.
 
     Yields:
         Positions, the lower one first, in order; of images with the same pixels the first stands for all.
@@ -113,7 +114,7 @@ def near_copies(
     numbers = list(firsts.values())
     n = len(numbers)
     is_near = np.zeros((n, -(-n // 8)), np.uint8)
-    for start, unlike in unlikeness([looks[number].miniature for number in numbers], turn):
+    for start, unlike in unlikeness([looks[number].miniature for number in numbers], turn, n_known):
         is_near[start : start + len(unlike)] = np.packbits(unlike < _MOST_UNLIKE, axis=1)
     for row in range(n):  # near by either of the two distances
         by_other = is_near[:, row // 8] >> (7 - row % 8) & 1
@@ -123,17 +124,20 @@ def near_copies(
 
 
 def unlikeness(
-    miniatures: Sequence[Miniature], turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    miniatures: Sequence[Miniature],
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    n_known: int = 0,
 ) -> Iterator[tuple[int, Vectors]]:
     """How far images are from the tangent spaces of one another: the share of their contrast that these do not explain.
 
     Args:
         miniatures: uint8 [64, 64], of n images.
-        turn: as for `near_copies`.
+        turn, n_known: as for `near_copies`.
 
     Yields:
         start: the first of some images.
-        unlike: float32 [rows, n], 0..1, of these to each image; infinite where one of the two shows nothing.
+        unlike: float32 [rows, n], 0..1, of these to each image; infinite where one of the two shows nothing, or both
+            are known.
     """
     if not miniatures:
         return
@@ -141,11 +145,14 @@ def unlikeness(
     contrast = np.einsum("ij,ij->i", vectors, vectors)
     shows_nothing = contrast <= _LEAST_CONTRAST**2 * vectors.shape[1]
     contrast[shows_nothing] = 1
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    n = len(vectors)
+    for start in (*range(0, n_known, _ROWS_AT_ONCE), *range(n_known, n, _ROWS_AT_ONCE)):
+        stop = min(start + _ROWS_AT_ONCE, n_known if start < n_known else n)
+        rows, first = slice(start, stop), n_known if start < n_known else 0
+        unlike = np.full((stop - start, n), np.inf, np.float32)
         with turn():
-            explained = sum(np.square(vectors[rows] @ tangent.T) for tangent in tangents)
-            unlike = np.asarray(1 - explained / contrast[rows, None], np.float32)
+            explained = sum(np.square(vectors[rows] @ tangent[first:].T) for tangent in tangents)
+            unlike[:, first:] = 1 - explained / contrast[rows, None]
         unlike[shows_nothing[rows]] = np.inf
         unlike[:, shows_nothing] = np.inf
         yield start, unlike

@@ -5,12 +5,13 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
 from backend.common.files import open_to_read
@@ -23,6 +24,9 @@ FORMAT_VERSION = 1
 _COPIES_OF_BANK = 4
 _MOST_COMPRESSED = 4
 _SMALL_PARTS_BYTES = 1 << 20
+_MINIATURE_SIDE = 64
+Miniatures = Mapping[int, npt.NDArray[np.uint8]]
+"""uint8 [64, 64] of images of a memory bank, by their number, to find copies of them."""
 _IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 
@@ -68,13 +72,19 @@ def memory_id(memory: PatchCoreMemory) -> str:
     return digest.hexdigest()[:32]
 
 
-def memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: Sequence[bytes]) -> bytes:
+def memory_bytes(
+    memory: PatchCoreMemory,
+    metadata: dict[str, Any],
+    thumbnails: Sequence[bytes],
+    miniatures: Miniatures,
+) -> bytes:
     """The file of a memory bank.
 
     Args:
         memory: the memory bank.
         metadata: what is to be known about it; JSON values.
         thumbnails: small encoded pictures of its images, in order; empty where there is none.
+        miniatures: of its images.
     """
     extra: dict[str, Any] = {}
     if memory.patches is not None:
@@ -82,6 +92,9 @@ def memory_bytes(memory: PatchCoreMemory, metadata: dict[str, Any], thumbnails: 
     if any(thumbnails):
         extra["thumbnails"] = np.frombuffer(b"".join(thumbnails), np.uint8)
         extra["thumbnail_ends"] = np.cumsum([len(thumbnail) for thumbnail in thumbnails])
+    if miniatures:
+        extra["miniatures"] = np.stack(list(miniatures.values()))
+        extra["miniature_images"] = np.array(list(miniatures), np.int64)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -192,6 +205,29 @@ def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
         raise StorageError("the stored thumbnails are damaged: refit this ROI") from exc
     return [part.tobytes() for part in parts]
+
+
+def read_miniatures(path: Path, memory_id: str) -> Miniatures:
+    """The miniatures in a file, as `memory_bytes` takes them; nothing where none were kept, or there is no file.
+
+    Args:
+        path, memory_id: as for `read_thumbnails`.
+
+    Raises:
+        StorageError: the file is damaged or cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "miniatures" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
+                return {}
+            pictures, numbers = arrays["miniatures"], arrays["miniature_images"].tolist()
+            if pictures.dtype != np.uint8 or pictures.shape != (len(numbers), _MINIATURE_SIDE, _MINIATURE_SIDE):
+                raise ValueError("no miniatures")
+    except FileNotFoundError:
+        return {}
+    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
+        raise StorageError("the stored miniatures are damaged: refit this ROI") from exc
+    return dict(zip(numbers, pictures, strict=True))
 
 
 def written_memory_id(path: Path) -> str | None:

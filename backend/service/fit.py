@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import structlog
 
-from backend.bank.building import Bank, Base, bank_metadata, build_bank, why_unscored
+from backend.bank.building import Bank, Base, bank_metadata, build_bank, look_id, why_unscored
 from backend.bank.checkpoint import Checkpoint
-from backend.bank.copies import Copies, copies_warning, near_copies
+from backend.bank.copies import Copies, Look, Miniature, copies_warning, near_copies
 from backend.bank.embedding import Embedded, FitImages, embed_all
 from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, shown_name, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
@@ -39,6 +39,7 @@ class _Learned:
         bank: the memory bank.
         images: what it remembers of them.
         thumbnails: a small picture of each; empty bytes where none is kept.
+        miniatures: of each; see `Look`.
         unscored: why none of them has a score by the memory bank of the others, if so.
         warning: that some are near copies.
     """
@@ -46,6 +47,7 @@ class _Learned:
     bank: Bank
     images: list[BankImage]
     thumbnails: list[bytes]
+    miniatures: list[Miniature]
     unscored: str | None
     warning: str | None
 
@@ -122,7 +124,9 @@ def fit(
         metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
         pictures = [*(base.thumbnails if base else []), *learned.thumbnails]
-        memory_id = _store(service, key, learned.bank, metadata, pictures, before, mm_per_px)
+        miniatures = dict(base.miniatures) if base else {}
+        miniatures |= enumerate(learned.miniatures, start=len(base.images) if base else 0)
+        memory_id = _store(service, key, learned.bank, metadata, pictures, miniatures, before, mm_per_px)
     service.drift.forget(key)
     if kept is not None:
         kept.remove()
@@ -155,7 +159,8 @@ def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
     """The ROI's own model, and what it is to a fit that appends to it."""
     fitted = service.fitted(key, with_calibration=False)
     pictures = service.store.thumbnails(fitted)
-    base = Base.of(fitted.memory, fitted.metadata, str(fitted.key), pictures, service.settings.blur_sigma)
+    miniatures = service.store.miniatures(fitted)
+    base = Base.of(fitted.memory, fitted.metadata, str(fitted.key), pictures, miniatures, service.settings.blur_sigma)
     if fitted.key.owner != key.owner:
         raise Conflict(f"{key} has no memory bank of its own to append to, that of {fitted.key} is used: fit first")
     return fitted, base
@@ -222,9 +227,13 @@ def _learn(
     turn = partial(_coreset_turn, service)
     looks = [embedded.looks[number] for number in embedded.numbers]
     own = [look.pixels_sha256 for look in looks]
-    copies = Copies.of(own, near_copies(looks, turn))
-    identities = copies.identities if group_copies else own
-    bank = build_bank(embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report)
+    known = base.known() if base else []
+    known_own = [image.identity for image, _ in known]
+    every_look = [*(Look(look_id(image), miniature) for image, miniature in known), *looks]
+    copies = Copies.of([*known_own, *own], near_copies(every_look, turn, len(known)))
+    identities = copies.identities[len(known) :] if group_copies else own
+    joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
+    bank = build_bank(embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report, joined_own)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
@@ -247,11 +256,14 @@ def _learn(
                 )
             )
     pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
-    warning = copies_warning([shown_name(image.title) for image in new.images], copies, grouped=group_copies)
+    names = [f"{image.name} (in the memory bank)" for image, _ in known]
+    names += [shown_name(image.title) for image in new.images]
+    warning = copies_warning(names, copies, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
+    warning = joined([warning, base.copies_not_sought() if base else None])
     unscored = why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores)
-    return _Learned(bank, images, pictures, unscored, warning)
+    return _Learned(bank, images, pictures, [look.miniature for look in looks], unscored, warning)
 
 
 def _metadata(
@@ -280,13 +292,16 @@ def _store(
     bank: Bank,
     metadata: dict[str, Any],
     thumbnails: Sequence[bytes],
+    miniatures: Mapping[int, Miniature],
     before: FittedRoi | None,
     mm_per_px: float,
 ) -> str:
     """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
     is_written = partial(service.store.file_identity, key)
     with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
-        return service.store.save_memory(key, bank.memory, metadata, thumbnails=thumbnails, instead_of=before)
+        return service.store.save_memory(
+            key, bank.memory, metadata, thumbnails=thumbnails, miniatures=miniatures, instead_of=before
+        )
 
 
 @contextlib.contextmanager

@@ -62,6 +62,14 @@ def test_pairs_and_groups_are_those_of_brute_force(n_parts, n_frames, rows, monk
     assert found.identities == [own[number] for number in groups(len(own), [*expected, *same])]
 
 
+@pytest.mark.parametrize("rows", [5, 256])
+@pytest.mark.parametrize("n_known", [0, 1, 8, 11, 20])
+def test_known_images_are_compared_with_the_others_alone(n_known, rows, monkeypatch):
+    monkeypatch.setattr(copies, "_ROWS_AT_ONCE", rows)
+    looks = frames(4, 5)
+    assert list(near_copies(looks, n_known=n_known)) == [pair for pair in brute_force(looks) if pair[1] >= n_known]
+
+
 def test_pairs_that_are_near_by_one_distance_alone_count(monkeypatch):
     """The share of the contrast that is not explained differs by whose contrast it is."""
     looks = frames(3, 1)
