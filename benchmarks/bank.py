@@ -16,12 +16,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from backend.bank.leave_one_out import HeldOut, hold_out, outliers
+from backend.bank.leave_one_out import HeldOut, hold_out
 from backend.common.arrays import Embeddings
 from backend.common.config import load_settings
 from backend.infer import image_scores
 from backend.network.weights import find_weights
 from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.scores.outliers import outliers
 from benchmarks.levers.views import Network, TokenFiles, View, read
 from harness.measuring import print_table
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from backend.bank.leave_one_out import HeldOut, outliers
+from backend.bank.leave_one_out import HeldOut
 from backend.common.errors import DamagedMemory
 from backend.infer import image_scores
 from backend.roi_mask import Shape
+from backend.scores.outliers import outliers
 
 # What is kept of every image: the contract's percentile, and those that see smaller or larger defects than it does.
 SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)

@@ -8,7 +8,7 @@ as the whole fit is covered by the whole bank. What comes out is a k-center gree
 of the image itself is in it or had a say in its size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,7 +27,6 @@ _PRODUCTS_AT_ONCE = 1 << 22
 # Patches times bank. Ten thousand million take a minute on two cores, and clients of a fit wait for two; a coreset of
 # 2 % reaches it at 700 images of 32 x 32 patches, a bank of every patch at 98.
 MOST_PRODUCTS = 10**10
-_LEAST_SPREAD = 0.02
 # No cosine: farther than any point of the sphere.
 _NONE = np.float32(-2)
 
@@ -133,22 +132,3 @@ def _nearest_by_image(
             np.put_along_axis(of_image, best, _NONE, axis=1)
             nearest.other[rows] = of_image.max(axis=1)
     return nearest
-
-
-def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> list[int]:
-    """Positions of scores that are too high to be of the same kind as the others.
-
-    By the modified z-score of Iglewicz and Hoaglin (1993), ``0.6745 (x - median) / MAD > 3.5``, which one outlier, or
-    a third of them, does not hide. Scores that hardly differ are taken to spread by 2 % of their median.
-
-    Args:
-        scores: one per image.
-        least: with fewer scores nothing is an outlier.
-        limit: of the modified z-score.
-    """
-    values = np.asarray(scores, np.float64)
-    if len(values) < least:
-        return []
-    median = np.median(values)
-    deviation = max(np.median(np.abs(values - median)), _LEAST_SPREAD * median)
-    return [int(index) for index in np.flatnonzero(0.6745 * (values - median) > limit * deviation)]

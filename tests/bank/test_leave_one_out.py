@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from backend.bank.leave_one_out import hold_out, outliers
+from backend.bank.leave_one_out import hold_out
 from backend.infer import image_scores
 from backend.patchcore import PatchCoreMemory, greedy_cover, l2_normalize
 
@@ -150,15 +150,6 @@ def test_a_cover_picks_the_farthest_until_all_are_near():
     assert np.max(embeddings @ embeddings[[0, *picks]].T, axis=1).min() >= 0.5 - 1e-5
 
 
-def test_outliers_are_those_far_above_the_others():
-    scores = np.random.default_rng(0).normal(0.5, 0.02, 40)
-    assert outliers(scores) == []
-    assert outliers([*scores, 0.7]) == [40]
-    assert outliers([*scores, 0.3]) == []  # far below is no defect
-    assert outliers([0.5, 0.5, 0.9, 0.5]) == []  # too few to tell
-    assert outliers([0.5, 0.5, 0.9, 0.5, 0.5]) == [2]
-
-
 @pytest.mark.slow
 def test_honest_scores_are_those_of_fresh_parts_and_naive_ones_are_not(solar_cells_embedded):
     """Real cells, split by chance: the same kind of part, so the same distribution of scores if nothing is fooled."""
@@ -193,8 +184,3 @@ def test_a_cover_leaves_its_turn_after_few_picks():
     picks = greedy_cover(embeddings, np.full(3000, -2, np.float32), np.float32(0.999), turn)
     assert len(picks) == 3000
     assert len(turns) > 5
-
-
-def test_scores_that_hardly_differ_are_no_outliers():
-    assert outliers([0.5, 0.5, 0.5, 0.500001, 0.49]) == []
-    assert outliers([0.5, 0.5, 0.5, 0.5, 0.5, 0.54]) == []

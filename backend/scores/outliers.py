@@ -1,0 +1,26 @@
+"""Scores that stand out: of parts that are perhaps not of the same kind as the others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_LEAST_SPREAD = 0.02
+
+
+def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> list[int]:
+    """Positions of scores that are too high to be of the same kind as the others.
+
+    By the modified z-score of Iglewicz and Hoaglin (1993), ``0.6745 (x - median) / MAD > 3.5``, which one outlier, or
+    a third of them, does not hide. Scores that hardly differ are taken to spread by 2 % of their median.
+
+    Args:
+        scores: one per image.
+        least: with fewer scores nothing is an outlier.
+        limit: of the modified z-score.
+    """
+    values = np.asarray(scores, np.float64)
+    if len(values) < least:
+        return []
+    median = np.median(values)
+    deviation = max(np.median(np.abs(values - median)), _LEAST_SPREAD * median)
+    return [int(index) for index in np.flatnonzero(0.6745 * (values - median) > limit * deviation)]
