@@ -4,16 +4,78 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from backend.common.errors import InvalidRequest
 from backend.scores.promise import Promise, make_promise
+from backend.scores.recommended_threshold import cheapest, position_name, recommend
+
+RuleName = Literal["contract", "recommended"]
+Rule = Literal["recommended", "cost", "manual"]
+# Fewer NG scores say too little of how many parts escape.
+LEAST_NG_FOR_COST = 10
 
 SEEN_IN_THE_FIT = (
     "the model was fitted on some of the OK images, whose scores are lower than those of fresh parts: check the "
     "threshold on parts that were not in the fit"
 )
+
+
+@dataclass(frozen=True)
+class ThresholdOptions:
+    """How a threshold is chosen; at most one way, and the contract's rule where none is named.
+
+    Attributes:
+        rule: by name.
+        target_false_reject_rate: choose by `conformal_threshold`.
+        threshold: take this one.
+        escape_cost: what an escaped defective part costs, in rejected good parts: choose the cheapest threshold.
+        defect_rate: share of defective parts among all that come; 0..1 exclusive.
+        keep: positions of OK scores that count though they stand out; by the recommended rule.
+        not_good: positions of OK scores that a person says are of no good part: they count nowhere.
+    """
+
+    rule: RuleName = "contract"
+    target_false_reject_rate: float | None = None
+    threshold: float | None = None
+    escape_cost: float | None = None
+    defect_rate: float | None = None
+    keep: tuple[int, ...] = ()
+    not_good: tuple[int, ...] = ()
+
+    def check(self, n_ok: int, n_ng: int) -> None:
+        """See that it makes sense for so many scores.
+
+        Raises:
+            InvalidRequest: two ways at once, half a cost, too few NG scores for a cost, or a position of no score.
+        """
+        ways = {
+            "rule=recommended": self.rule != "contract",
+            "target_false_reject_rate": self.target_false_reject_rate is not None,
+            "threshold": self.threshold is not None,
+            "escape_cost": self.escape_cost is not None,
+        }
+        named = [name for name, asked in ways.items() if asked]
+        if len(named) > 1:
+            raise InvalidRequest(f"{named[0]} goes without {named[1]}: a threshold is chosen in one way")
+        if (self.escape_cost is None) != (self.defect_rate is None):
+            raise InvalidRequest("escape_cost goes with defect_rate: send both, or neither")
+        if self.escape_cost is not None and n_ng < LEAST_NG_FOR_COST:
+            raise InvalidRequest(f"escape_cost needs {LEAST_NG_FOR_COST} NG scores or more, and there are {n_ng}")
+        if self.keep and self.rule != "recommended":
+            raise InvalidRequest("keep goes with rule=recommended: by other rules every OK score counts")
+        for name in ("keep", "not_good"):
+            if wrong := [position for position in getattr(self, name) if not 0 <= position < n_ok]:
+                raise InvalidRequest(f"{name} names position {wrong[0]}, and there are {n_ok} OK scores, from 0")
+        if both := set(self.keep) & set(self.not_good):
+            raise InvalidRequest(f"position {min(both)} is in keep and in not_good")
+        if self.not_good and len(set(self.not_good)) == n_ok:
+            raise InvalidRequest("not_good names every OK score: at least one is needed")
+
+
+CONTRACT = ThresholdOptions()
 
 
 @dataclass(frozen=True)
@@ -33,6 +95,13 @@ class Calibration:
         memory_id: identity of the memory bank the scores came from; None in files of older generations.
         blur_sigma: Gaussian σ of the maps that they came from, in pixels; None where the file does not say.
         target_false_reject_rate: what the threshold was chosen for; None by the percentile rule.
+        rule: what the threshold was chosen by, where it is not the contract's rule: ``"recommended"``, ``"cost"`` or
+            ``"manual"``.
+        why: what it rests on, in words, by the recommended rule.
+        unusual: positions of OK scores that did not count.
+        threshold_with_unusual: what the threshold would be if they counted.
+        lowered_by: positions of NG scores that lowered it.
+        threshold_of_ok: what the OK scores alone give by the recommended rule.
         promise: what the threshold promises; None in older files.
     """
 
@@ -50,6 +119,12 @@ class Calibration:
     memory_id: str | None = None
     blur_sigma: float | None = None
     target_false_reject_rate: float | None = None
+    rule: Rule | None = None
+    why: str | None = None
+    unusual: tuple[int, ...] | None = None
+    threshold_with_unusual: float | None = None
+    lowered_by: tuple[int, ...] | None = None
+    threshold_of_ok: float | None = None
     promise: Promise | None = field(default=None, compare=False)  # follows from the scores
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,52 +195,128 @@ def calibrate(
     score_percentile: float,
     memory_id: str | None,
     blur_sigma: float | None = None,
-    target_false_reject_rate: float | None = None,
+    options: ThresholdOptions = CONTRACT,
     n_candidates: int = 1,
     ok_are_fresh: bool | None = None,
+    ok_names: Sequence[str] | None = None,
+    ng_names: Sequence[str] | None = None,
 ) -> Calibration:
     """Choose the threshold and record what it rests on.
 
     Args:
         ok_scores, ng_scores: as for `choose_threshold`.
         mm_per_px, area_mm2_thr, score_percentile, memory_id, blur_sigma: see `Calibration`.
-        target_false_reject_rate: choose by `conformal_threshold`; None is the rule of `choose_threshold`.
+        options: how the threshold is chosen.
         n_candidates, ok_are_fresh: as for `make_promise`.
+        ok_names, ng_names: what each score is called in words; None calls it by its position.
 
     Raises:
+        InvalidRequest: see `ThresholdOptions.check`.
         ValueError: no OK score.
     """
-    rank: int | None
-    if target_false_reject_rate is None:
-        threshold, rank = choose_threshold(ok_scores, ng_scores), None if ng_scores else _rank_below_p99(len(ok_scores))
-    else:
-        threshold, rank = conformal_threshold(ok_scores, target_false_reject_rate)
+    options.check(len(ok_scores), len(ng_scores))
+    left = set(options.not_good)
+    positions = [position for position in range(len(ok_scores)) if position not in left]
+    good = [ok_scores[position] for position in positions]
+    chosen = _choose(good, ng_scores, options, positions, ok_names, ng_names)
     return Calibration(
-        threshold=threshold,
         # 99 rather than 99.0, as in the files of older generations: some clients read an integer.
         score_percentile=int(score_percentile) if float(score_percentile).is_integer() else score_percentile,
         area_mm2_thr=area_mm2_thr,
         mm_per_px=mm_per_px,
-        p99_ok=float(np.percentile(ok_scores, 99)),
+        p99_ok=float(np.percentile(good, 99)),
         p5_ng=float(np.percentile(ng_scores, 5)) if ng_scores else None,
-        ok_mean=math.fsum(ok_scores) / len(ok_scores),
+        ok_mean=math.fsum(good) / len(good),
         ng_mean=math.fsum(ng_scores) / len(ng_scores) if ng_scores else None,
-        n_ok=len(ok_scores),
+        n_ok=len(good),
         n_ng=len(ng_scores),
-        overlap=max(ok_scores) >= min(ng_scores) if ng_scores else None,
+        overlap=max(good) >= min(ng_scores) if ng_scores else None,
         memory_id=memory_id,
         blur_sigma=blur_sigma,
-        target_false_reject_rate=target_false_reject_rate,
+        target_false_reject_rate=options.target_false_reject_rate,
         promise=make_promise(
-            ok_scores,
+            good,
             ng_scores,
-            threshold,
-            rank=rank,
-            target=target_false_reject_rate,
+            chosen.threshold,
+            rank=chosen.rank,
+            target=options.target_false_reject_rate,
             n_candidates=n_candidates,
             ok_are_fresh=ok_are_fresh,
+            freely_chosen=chosen.rule is not None,
+            unusual=chosen.unusual,
         ),
+        threshold=chosen.threshold,
+        rule=chosen.rule,
+        **chosen.recorded,
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A threshold, as it was chosen.
+
+    Attributes:
+        threshold: it.
+        rank: see `make_promise`.
+        rule: see `Calibration`.
+        recorded: further values of the `Calibration`.
+        unusual: as for `make_promise`.
+    """
+
+    threshold: float
+    rank: int | None
+    rule: Rule | None = None
+    recorded: dict[str, Any] = field(default_factory=dict)
+    unusual: frozenset[int] = frozenset()
+
+
+def _choose(
+    good: Sequence[float],
+    ng_scores: Sequence[float],
+    options: ThresholdOptions,
+    positions: Sequence[int],
+    ok_names: Sequence[str] | None,
+    ng_names: Sequence[str] | None,
+) -> _Chosen:
+    """Choose a threshold.
+
+    Args:
+        good: OK scores.
+        ng_scores: NG scores.
+        options: how.
+        positions: of the OK scores among all that were sent.
+        ok_names: of all OK scores that were sent.
+        ng_names: of the NG scores.
+    """
+    if options.threshold is not None:
+        return _Chosen(options.threshold, None, "manual")
+    if options.escape_cost is not None and options.defect_rate is not None:
+        return _Chosen(cheapest(good, ng_scores, options.escape_cost, options.defect_rate), None, "cost")
+    if options.rule == "recommended":
+        wanted = set(options.keep)
+        keep = {place for place, position in enumerate(positions) if position in wanted}
+        found = recommend(
+            good,
+            ng_scores,
+            keep,
+            ok_name=lambda place: _name(positions[place], ok_names),
+            ng_name=lambda place: _name(place, ng_names),
+        )
+        recorded: dict[str, Any] = {"why": found.why}
+        if found.unusual:
+            recorded["unusual"] = tuple(positions[place] for place in found.unusual)
+            recorded["threshold_with_unusual"] = found.threshold_with_unusual
+        if found.lowered_by:
+            recorded["lowered_by"] = found.lowered_by
+            recorded["threshold_of_ok"] = found.threshold_of_ok
+        return _Chosen(found.threshold, None, "recommended", recorded, frozenset(found.unusual))
+    if options.target_false_reject_rate is not None:
+        return _Chosen(*conformal_threshold(good, options.target_false_reject_rate))
+    return _Chosen(choose_threshold(good, ng_scores), None if ng_scores else _rank_below_p99(len(good)))
+
+
+def _name(position: int, names: Sequence[str] | None) -> str:
+    return names[position] if names is not None else position_name(position)
 
 
 def _rank_below_p99(n: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from backend.calib import calibrate
+from backend.calib import ThresholdOptions, calibrate
 from backend.commands.image_files import find_images
 from backend.common.config import load_settings
 from backend.common.logs import configure_logging
@@ -88,7 +88,7 @@ def promised(scored: Sequence[tuple[Scores, Scores]], n_ok: int, n_ng: int) -> l
     rules: dict[str, tuple[bool, dict[str, Any]]] = {
         "p99(OK)": (False, {}),
         "midpoint": (True, {}),
-        "target 5 %": (True, {"target_false_reject_rate": 0.05}),
+        "target 5 %": (True, {"options": ThresholdOptions(target_false_reject_rate=0.05)}),
     }
     rows = []
     for rule, (with_ng, options) in rules.items():

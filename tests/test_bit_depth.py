@@ -330,9 +330,7 @@ def test_stored_images_are_fitted_calibrated_and_judged_at_their_depth(cells, fe
         store_images(service, KEY, "ng", named(contents[5:]), [])
         fit_stored(service, KEY, mm_per_px=1, keep_all=False)
         for _ in range(2):  # the second time from the cache of scores
-            done = calibrate_stored(
-                service, KEY, CalibrationOptions(None, None, None, False), default_mm_per_px=1, require_ng=True
-            )
+            done = calibrate_stored(service, KEY, CalibrationOptions(), default_mm_per_px=1, require_ng=True)
             assert NOT_SETTLED not in (done.warning or "")
         thresholds[depth] = done.calibration.threshold
         judged = []
@@ -346,9 +344,7 @@ def test_stored_16_bit_images_of_an_unsettled_bank_are_warned_about(cells, featu
     service, _ = fitted_on(tmp_path, features, [png(cell) for cell in cells[:3]])
     store_images(service, KEY, "ok", named([png(as_bits(cell, 12)) for cell in cells[3:5]]), [])
     for _ in range(2):
-        done = calibrate_stored(
-            service, KEY, CalibrationOptions(None, None, None, False), default_mm_per_px=1, require_ng=False
-        )
+        done = calibrate_stored(service, KEY, CalibrationOptions(), default_mm_per_px=1, require_ng=False)
         assert done.warning is not None
         assert NOT_SETTLED in done.warning
         assert done.warning.endswith("(and 1 more like it)")
@@ -358,9 +354,7 @@ def test_stored_images_of_seemingly_fewer_bits_are_always_warned_about(cells, fe
     service, _ = fitted_on(tmp_path, features, [png(as_bits(cell, 12)) for cell in cells[:3]])
     store_images(service, KEY, "ok", named([png(as_bits(cells[3], 10))]), [])
     for _ in range(2):
-        done = calibrate_stored(
-            service, KEY, CalibrationOptions(None, None, None, False), default_mm_per_px=1, require_ng=False
-        )
+        done = calibrate_stored(service, KEY, CalibrationOptions(), default_mm_per_px=1, require_ng=False)
         assert "if it has fewer than 12 bits, its score means nothing" in (done.warning or "")
 
 

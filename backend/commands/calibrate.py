@@ -86,6 +86,27 @@ def add_to(commands: Commands) -> None:
         help="choose the threshold so that the next good part is rejected with this probability at most",
     )
     parser.add_argument(
+        "--rule",
+        choices=("contract", "recommended"),
+        default="contract",
+        help="recommended: the limit that about 2.5 %% of good parts exceed, by the OK images that do not stand out; "
+        "NG images lower it",
+    )
+    parser.add_argument(
+        "--keep", metavar="PATH", nargs="+", default=[], help="OK images that stand out and are good all the same"
+    )
+    parser.add_argument(
+        "--not-good", metavar="PATH", nargs="+", default=[], help="images of --ok that are not of good parts"
+    )
+    parser.add_argument("--threshold", metavar="T", help="take this threshold, and print what it promises")
+    parser.add_argument(
+        "--escape-cost",
+        metavar="C",
+        help="choose the threshold at which a part costs least: what an escaped defective part costs, in rejected good "
+        "parts; with --defect-rate, and at least 10 images in --ng",
+    )
+    parser.add_argument("--defect-rate", metavar="RATE", help="share of defective parts among all that come")
+    parser.add_argument(
         "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to go on after a stop"
     )
     add_restart(parser)
@@ -100,6 +121,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         area_mm2_thr=options.area_mm2_thr,
         score_percentile=options.score_percentile,
         target_false_reject_rate=options.target_false_reject_rate,
+        rule=options.rule,
+        threshold=options.threshold,
+        escape_cost=options.escape_cost,
+        defect_rate=options.defect_rate,
     )
     shape, doubt = requested_shape(options.shape)
     calibration = calibrate(
@@ -113,6 +138,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         choose=options.choose_percentile,
         any_folder=options.any_folder,
         excel=excel_of(options, options.scores, "--scores"),
+        keep=options.keep,
+        not_good=options.not_good,
     )
     if doubt:
         say(f"warning: {doubt}")
@@ -133,6 +160,8 @@ def calibrate(
     choose: bool = False,
     any_folder: bool = False,
     excel: Excel | None = None,
+    keep: Sequence[str] = (),
+    not_good: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score good and defective images and choose the ROI's threshold.
 
@@ -146,6 +175,7 @@ def calibrate(
         choose: choose the percentile by `choose_percentile`; such scores are not kept.
         any_folder: take all that is below the folders, whatever names say of it.
         excel: whose spreadsheet `scores` is for; None writes plain CSV.
+        keep, not_good: OK images, see `ThresholdOptions`; as they were given or found.
 
     Returns:
         The stored calibration, without what it does not have.
@@ -168,7 +198,14 @@ def calibrate(
             raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
         if scores is not None or fields.score_percentile is not None:
             raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
-    options = CalibrationOptions(fields.score_percentile, fields.area_mm2_thr, fields.target_false_reject_rate, choose)
+    options = CalibrationOptions(
+        fields.score_percentile,
+        fields.area_mm2_thr,
+        fields.threshold_options(),
+        choose,
+        tuple(keep),
+        tuple(not_good),
+    )
     percentiles = options.percentiles(settings.score_percentile)
     with open_records(scores, restart=restart, excel=excel) as records:
         if ok:
@@ -204,6 +241,8 @@ def calibrate(
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
     return {
         **done.calibration.as_dict(),
+        **({"unusual": [asdict(image) for image in done.unusual]} if done.unusual else {}),
+        **({"lowered_by": [asdict(image) for image in done.lowered_by]} if done.lowered_by else {}),
         **({"warning": done.warning} if done.warning else {}),
         **({"percentile_choice": asdict(done.choice)} if done.choice else {}),
     }
@@ -226,10 +265,10 @@ def _count(
         pixels = row.get("pixels_sha256") or _pixels_sha256(service, fitted, image, row["sha256"])
         own = found.own.of_pixels(pixels)
         if own is None:
-            found.add(label, pixels, scores)
+            found.add(label, pixels, image, scores)
             return
     check_not_both(found, label, image, own)
-    found.add(label, own.identity, found.by_the_others(own, shape) or scores)
+    found.add(label, own.identity, image, found.by_the_others(own, shape) or scores)
 
 
 def _pixels_sha256(service: InspectionService, fitted: FittedRoi, path: str, sha256: str) -> str:

@@ -73,7 +73,7 @@ def count_known(
                 rest.append(image)
             else:
                 check_not_both(found, label, image, own)
-                found.add(label, own.identity, scores)
+                found.add(label, own.identity, image, scores)
             bar.update()
     if n_known := len(images) - len(rest):
         say(

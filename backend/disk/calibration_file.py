@@ -4,11 +4,11 @@ import json
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 
-from backend.calib import Calibration
+from backend.calib import Calibration, Rule
 from backend.common.errors import DamagedCalibration, StorageError
 from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.scores.promise import Promise
@@ -55,10 +55,21 @@ def read_calibration(path: Path) -> Calibration | None:
         known["memory_id"] = values["memory_id"]
     if isinstance(values.get("overlap"), bool):
         known["overlap"] = values["overlap"]
+    if values.get("rule") in get_args(Rule):
+        known["rule"] = values["rule"]
+    if isinstance(values.get("why"), str):
+        known["why"] = values["why"]
+    for name in _POSITIONS:
+        if isinstance(values.get(name), list) and all(type(position) is int for position in values[name]):
+            known[name] = tuple(values[name])
     return Calibration(**known, promise=Promise.read(values.get("promise")))
 
 
-_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {"overlap", "memory_id", "promise"}
+_POSITIONS = ("unusual", "lowered_by")
+_CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {
+    *("overlap", "memory_id", "promise", "rule", "why"),
+    *_POSITIONS,
+}
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -16,12 +16,14 @@ counted:
   two, the scores on either side are again a sample. Over everything that the mixture could then do, the most that a
   bound can fail is an integral, below 5 % where the single bound allows 1.5 %; ``tests/scores/test_promise.py``
   computes it.
+- It is any other function of the scores: `k` of them are counted as rejected only where it lies above the (k + 1)-th
+  largest, and each k has a share of the 5 % of its own, ``6 / (π² (k + 1)²)``, all of them together 1.
 - It is the best of several candidates: each gets its share of the 5 % (Bonferroni).
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
@@ -94,6 +96,8 @@ def make_promise(
     target: float | None = None,
     n_candidates: int = 1,
     ok_are_fresh: bool | None = None,
+    freely_chosen: bool = False,
+    unusual: Collection[int] = (),
 ) -> Promise:
     """What a threshold promises.
 
@@ -106,16 +110,21 @@ def make_promise(
         target: the false reject rate that the threshold was chosen for by `conformal_threshold`, if any.
         n_candidates: of how many calibrations, each of scores of its own, this one was chosen.
         ok_are_fresh: whether every good score was made by a memory bank without its image; None where nobody can tell.
+        freely_chosen: the threshold may be any function of all scores; `rank` is None then.
+        unusual: positions of good scores that count as rejected, wherever they lie.
     """
     error = (1 - CONFIDENCE) / n_candidates
-    mixed_error = error * _SHARE_OF_MIXED[n_candidates]
+
+    def mixed_error(count: int) -> float:
+        return error * (_share_of_count(count) if freely_chosen else _SHARE_OF_MIXED[n_candidates])
+
     n_ok, n_ng = len(ok_scores), len(ng_scores)
     known: dict[str, Any] = {}
     if target is not None:
         known["n_ok_missing_for_target"] = max(0, math.ceil(1 / Fraction(str(target))) - 1 - n_ok)
     if ok_are_fresh is not False:
-        ok_error = mixed_error if rank is None else error
-        n_rejected = sum(score >= threshold for score in ok_scores)
+        n_rejected = sum(score >= threshold or position in unusual for position, score in enumerate(ok_scores))
+        ok_error = mixed_error(n_rejected) if rank is None else error
         counted = n_rejected if rank is None else max(n_rejected, n_ok - rank)
         at_most = upper_bound(counted, n_ok, 1 - ok_error)
         known |= {
@@ -136,10 +145,16 @@ def make_promise(
         known |= {
             "n_escaped": n_escaped,
             "escape_rate": (n_escaped + 1) / (n_ng + 1),
-            "escape_rate_at_most": upper_bound(n_escaped, n_ng, 1 - (mixed_error if rank is None else error)),
+            "escape_rate_at_most": upper_bound(
+                n_escaped, n_ng, 1 - (mixed_error(n_escaped) if rank is None else error)
+            ),
         }
     text = _in_words(n_ok, target, known, mixed=rank is None, if_fresh=ok_are_fresh is None)
     return Promise(confidence=CONFIDENCE, text=text, **known)
+
+
+def _share_of_count(count: int) -> float:
+    return 6 / (math.pi * (count + 1)) ** 2
 
 
 def upper_bound(count: int, n: int, confidence: float) -> float:

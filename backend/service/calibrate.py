@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from backend import calib
-from backend.calib import Calibration
+from backend.calib import CONTRACT, Calibration, ThresholdOptions
 from backend.common.errors import MemoryNotFound
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
@@ -21,9 +21,11 @@ def calibrate(
     area_mm2_thr: float | None = None,
     score_percentile: float | None = None,
     memory_id: str | None = None,
-    target_false_reject_rate: float | None = None,
+    options: ThresholdOptions = CONTRACT,
     n_candidates: int = 1,
     ok_are_fresh: bool | None = None,
+    ok_names: Sequence[str] | None = None,
+    ng_names: Sequence[str] | None = None,
 ) -> Calibration:
     """Choose the ROI's threshold from image scores and store it.
 
@@ -36,10 +38,10 @@ def calibrate(
         area_mm2_thr: smallest region in mm²; None takes the configured one.
         score_percentile: percentile that the scores are; None takes the configured one.
         memory_id: the memory bank that the scores came from; None takes the stored one on trust.
-        target_false_reject_rate, n_candidates, ok_are_fresh: as for `calib.calibrate`.
+        options, n_candidates, ok_are_fresh, ok_names, ng_names: as for `calib.calibrate`.
 
     Raises:
-        InvalidRequest: the ids are too long for a file name.
+        InvalidRequest: the ids are too long for a file name, or see `ThresholdOptions.check`.
         Conflict: the recipe is locked to another `mm_per_px`, or the ROI has another memory bank than `memory_id`
             by now.
         IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
@@ -58,9 +60,11 @@ def calibrate(
         score_percentile=settings.score_percentile if score_percentile is None else score_percentile,
         memory_id=memory_id,
         blur_sigma=settings.blur_sigma,
-        target_false_reject_rate=target_false_reject_rate,
+        options=options,
         n_candidates=n_candidates,
         ok_are_fresh=ok_are_fresh,
+        ok_names=ok_names,
+        ng_names=ng_names,
     )
     service.store.save_calibration(key, calibration)
     service.drift.begin(key, calibration, () if ok_are_fresh is False else ok_scores)

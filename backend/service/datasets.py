@@ -176,7 +176,7 @@ def calibrate_stored(
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
         elif (image := (judged.sample.label, judged.result.identity)) not in scores:
-            scores.add(*image, judged.result.scores)
+            scores.add(*image, judged.sample.name, judged.result.scores)
             scales.append(judged.mm_per_px)
 
     _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, scorer.score, keep)

@@ -1,10 +1,11 @@
 """Images → scores → calibration, for stored images and for folders alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.bank.images import BankImage, OwnImages
-from backend.calib import SEEN_IN_THE_FIT, Calibration
+from backend.calib import CONTRACT, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
+from backend.common.errors import InvalidRequest
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
@@ -16,6 +17,21 @@ from backend.service.inspection import InspectionService
 
 
 @dataclass(frozen=True)
+class Deciding:
+    """An image that decided about a threshold.
+
+    Attributes:
+        position: among the images of its class that were scored.
+        score: it has.
+        filename: its name.
+    """
+
+    position: int
+    score: float
+    filename: str
+
+
+@dataclass(frozen=True)
 class ImageCalibration:
     """A calibration from images.
 
@@ -23,11 +39,15 @@ class ImageCalibration:
         calibration: as it was stored.
         warning: what the numbers cannot promise.
         choice: the percentile that was chosen, where that was asked for.
+        unusual: OK images that did not count, as they stand out.
+        lowered_by: NG images that lowered the threshold.
     """
 
     calibration: Calibration
     warning: str | None
     choice: PercentileChoice | None
+    unusual: list[Deciding]
+    lowered_by: list[Deciding]
 
 
 @dataclass(frozen=True)
@@ -36,14 +56,18 @@ class CalibrationOptions:
 
     Attributes:
         score_percentile: percentile that is the score; None takes the configured one.
-        area_mm2_thr, target_false_reject_rate: as for `calibrate`.
+        area_mm2_thr: as for `calibrate`.
+        threshold: how the threshold is chosen, without `keep` and `not_good`.
         choose: choose the percentile by `choose_percentile`, from one inference of each image.
+        keep, not_good: names of OK images, see `ThresholdOptions`.
     """
 
     score_percentile: float | None = None
     area_mm2_thr: float | None = None
-    target_false_reject_rate: float | None = None
+    threshold: ThresholdOptions = CONTRACT
     choose: bool = False
+    keep: tuple[str, ...] = ()
+    not_good: tuple[str, ...] = ()
 
     def percentiles(self, configured: float) -> tuple[float, ...]:
         """Each gives a score of every image."""
@@ -73,6 +97,7 @@ class ImageScores:
         self._percentiles = tuple(percentiles)
         self._own_by_the_bank = False
         self._scores: dict[Label, dict[str, tuple[float, ...]]] = {"ok": {}, "ng": {}}
+        self._names: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}
 
     def by_the_others(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
         """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself."""
@@ -89,12 +114,13 @@ class ImageScores:
         """Count every image of the fit as a good one, and give how many are scored by the memory bank of the others."""
         scored = [(image, scores) for image in self.own.images if (scores := self.known(image, shape)) is not None]
         for image, scores in scored:
-            self.add("ok", image.identity, scores)
+            self.add("ok", image.identity, image.name, scores)
         return len(scored)
 
-    def add(self, label: Label, identity: str, scores: Sequence[float]) -> None:
+    def add(self, label: Label, identity: str, name: str, scores: Sequence[float]) -> None:
         """Count an image, one score for each percentile."""
         self._scores[label].setdefault(identity, tuple(scores))
+        self._names[label].setdefault(identity, name)
 
     def __contains__(self, image: tuple[Label, str]) -> bool:
         """Whether an image, by its class and identity, was counted."""
@@ -132,15 +158,44 @@ class ImageScores:
             area_mm2_thr=options.area_mm2_thr,
             score_percentile=percentile,
             memory_id=self._fitted.memory_id,
-            target_false_reject_rate=options.target_false_reject_rate,
+            options=self._threshold_options(options),
             n_candidates=len(self._percentiles),
             ok_are_fresh=are_fresh,
+            ok_names=self.names("ok"),
+            ng_names=self.names("ng"),
         )
         doubts = about_calibration(
             key, calibration, self._fitted, service.settings, sent_area=options.area_mm2_thr is not None
         )
         seen = SEEN_IN_THE_FIT if are_fresh is False else None
-        return ImageCalibration(calibration, joined([calibration.warning, seen, doubts]), choice)
+        return ImageCalibration(
+            calibration,
+            joined([calibration.warning, seen, doubts]),
+            choice,
+            self._deciding("ok", by_percentile["ok"][percentile], calibration.unusual),
+            self._deciding("ng", by_percentile["ng"][percentile], calibration.lowered_by),
+        )
+
+    def _deciding(self, label: Label, scores: Sequence[float], positions: Sequence[int] | None) -> list[Deciding]:
+        names = self.names(label)
+        return [Deciding(position, scores[position], names[position]) for position in positions or ()]
+
+    def names(self, label: Label) -> list[str]:
+        """Of the images of a class, in the order in which they were counted."""
+        return list(self._names[label].values())
+
+    def _threshold_options(self, options: CalibrationOptions) -> ThresholdOptions:
+        return replace(
+            options.threshold,
+            keep=self._positions("keep", options.keep),
+            not_good=self._positions("not_good", options.not_good),
+        )
+
+    def _positions(self, member: str, wanted: Sequence[str]) -> tuple[int, ...]:
+        names = self.names("ok")
+        if unknown := [name for name in wanted if name not in names]:
+            raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
+        return tuple(position for position, name in enumerate(names) if name in wanted)
 
     def _by_percentile(self, label: Label) -> dict[float, list[float]]:
         found: dict[float, list[float]] = {percentile: [] for percentile in self._percentiles}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from backend.calib import Calibration, calibrate
+from backend.calib import Calibration, ThresholdOptions, calibrate
 from backend.common.errors import StorageError
 from backend.storage import ModelStore
 from tests.factories import KEY, calibration_of, load, older_files, unit_rows, write_memory
@@ -31,6 +31,22 @@ def test_a_calibration_has_the_playbooks_keys_and_reads_back(fitted_folder, tmp_
     assert type(values["score_percentile"]) is int
     assert load(tmp_path).calibration == calibration
     assert load(tmp_path).calibration_state == "applied"
+
+
+def test_a_calibration_by_the_recommended_rule_reads_back(fitted_folder, tmp_path):
+    store = ModelStore(tmp_path)
+    calibration = calibrate(
+        [0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 0.9],
+        [0.36, 0.9],
+        mm_per_px=0.2,
+        area_mm2_thr=1.0,
+        score_percentile=99,
+        memory_id=load(tmp_path).memory_id,
+        options=ThresholdOptions(rule="recommended"),
+    )
+    assert (calibration.unusual, calibration.lowered_by) == ((6,), (0,))
+    store.save_calibration(KEY, calibration)
+    assert load(tmp_path).calibration == calibration
 
 
 def test_a_calibration_without_ng_scores_leaves_their_keys_out(fitted_folder, tmp_path):

@@ -9,15 +9,22 @@ import pytest
 from scipy import stats
 from scipy.special import betainc
 
-from backend.calib import Calibration, calibrate, choose_threshold, conformal_threshold
+from backend.calib import Calibration, ThresholdOptions, calibrate, choose_threshold, conformal_threshold
 from backend.scores.promise import _SHARE_OF_MIXED, Promise, make_promise, upper_bound
 
 REPETITIONS = 2000
 
 
-def calibrated(ok, ng=(), **options) -> Calibration:
+def calibrated(ok, ng=(), *, n_candidates=1, ok_are_fresh=None, **options) -> Calibration:
     given = {"mm_per_px": 0.2, "area_mm2_thr": 1.0, "score_percentile": 99, "memory_id": None}
-    return calibrate(list(ok), list(ng), **given, **options)
+    return calibrate(
+        list(ok),
+        list(ng),
+        **given,
+        options=ThresholdOptions(**options),
+        n_candidates=n_candidates,
+        ok_are_fresh=ok_are_fresh,
+    )
 
 
 def most_failures(errors: float, repetitions: int = REPETITIONS) -> float:

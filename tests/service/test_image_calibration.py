@@ -5,7 +5,7 @@ import math
 import pytest
 
 from backend.bank.images import recorded_images
-from backend.calib import choose_threshold
+from backend.calib import ThresholdOptions, choose_threshold
 from backend.common.config import Settings
 from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
 from backend.patchcore import PatchCoreMemory
@@ -216,7 +216,7 @@ def test_percentile_is_not_chosen_without_ng_images_or_if_one_is_given(fitted, p
 @pytest.mark.slow
 def test_a_target_rate_moves_the_threshold(fitted, pngs):
     store(fitted, "ng", pngs[3:5])
-    calibration = calibrate(fitted, target_false_reject_rate=0.1).calibration
+    calibration = calibrate(fitted, threshold=ThresholdOptions(target_false_reject_rate=0.1)).calibration
     largest = max(score(fitted, png, None, 99) for png in pngs[:2])
     assert calibration.threshold == math.nextafter(largest, math.inf)
     assert calibration.promise.false_reject_rate_at_most is not None

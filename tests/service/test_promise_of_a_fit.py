@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from backend.bank.building import build_bank
-from backend.calib import calibrate
+from backend.calib import ThresholdOptions, calibrate
 from backend.patchcore import l2_normalize
 
 TOKEN_HW, DIM = (3, 3), 6
@@ -45,7 +45,7 @@ def failures(n, target, n_ng, coreset_rate, *, honest=True, repetitions=REPETITI
             area_mm2_thr=1,
             score_percentile=99,
             memory_id=None,
-            target_false_reject_rate=target,
+            options=ThresholdOptions(target_false_reject_rate=target),
             ok_are_fresh=True,
         )
         failed += np.mean(fresh >= calibration.threshold) > calibration.promise.false_reject_rate_at_most

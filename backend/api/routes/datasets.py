@@ -15,7 +15,7 @@ from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, r
 from backend.api.examples import ERRORS, METADATA_EXAMPLE
 from backend.api.forms import complete_form, images_of, metas_of, read_fields
 from backend.api.openapi import multipart
-from backend.api.schemas.calibration import PercentileChoiceReply
+from backend.api.schemas.calibration import PercentileChoiceReply, UnusualReply, threshold_options
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import (
     CalibrateDatasetReply,
@@ -133,11 +133,21 @@ def calibrate_dataset(
     """Score the stored images and choose and store the ROI's threshold; see /runs for how far it is."""
     key = roi_key(body, recipe)
     options = CalibrationOptions(
-        body.score_percentile, body.area_mm2_thr, body.target_false_reject_rate, body.choose_percentile
+        body.score_percentile,
+        body.area_mm2_thr,
+        threshold_options(body),
+        body.choose_percentile,
+        tuple(body.keep),
+        tuple(body.not_good),
     )
     done = calibrate_stored(service, key, options, default_mm_per_px=body.default_mm_per_px, require_ng=body.require_ng)
-    values = vars(done.calibration)
     percentile = done.calibration.score_percentile
+    values = {
+        **vars(done.calibration),
+        "score_percentile": percentile if isinstance(percentile, int) else None,
+        "unusual": [UnusualReply(**vars(image)) for image in done.unusual] or None,
+        "lowered_by": [UnusualReply(**vars(image)) for image in done.lowered_by] or None,
+    }
     failed = [
         FailedSampleReply(
             label=item.sample.label,
@@ -149,7 +159,7 @@ def calibrate_dataset(
         for item in done.failed
     ]
     return CalibrateDatasetReply(
-        **{**values, "score_percentile": percentile if isinstance(percentile, int) else None},
+        **values,
         **ids_of(key, request_id),
         model=model_reply(done.fitted),
         warning=joined([done.warning, body.unknown]),

@@ -1,5 +1,7 @@
 """The routes of an inspection: fit, calibrate, infer, and why an image was judged as it was."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
@@ -11,7 +13,7 @@ from backend.api.examples import ERRORS, INFER_EXAMPLES
 from backend.api.forms import complete_form, images_of, only_image_of, read_fields
 from backend.api.json_body import read_json
 from backend.api.openapi import json_body, multipart
-from backend.api.schemas.calibration import CalibrateReply, CalibrateRequest
+from backend.api.schemas.calibration import CalibrateReply, CalibrateRequest, RecommendedReply, UnusualReply
 from backend.api.schemas.common import model_reply
 from backend.api.schemas.inspection import (
     ExplainFields,
@@ -27,6 +29,7 @@ from backend.api.schemas.inspection import (
 )
 from backend.common.errors import InvalidRequest
 from backend.roi_mask import requested_shape
+from backend.scores.recommended_threshold import recommend
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored
 from backend.service.doubts import about_calibration, about_percentile, about_scores, joined
@@ -108,27 +111,46 @@ async def calibrate_ng(
     """Choose and store the ROI's threshold from scores that `/infer` gave."""
     body = await read_json(request, CalibrateRequest)
     key = roi_key(body, recipe)
+    ok_scores, ng_scores = body.ok_scores, body.ng_scores or []
+    options = replace(body.threshold_options(), keep=tuple(body.keep), not_good=tuple(body.not_good))
     calibration = await run_in_threadpool(
         calibrate,
         service,
         key,
-        body.ok_scores,
-        body.ng_scores or [],
+        ok_scores,
+        ng_scores,
         mm_per_px=body.mm_per_px,
         area_mm2_thr=body.area_mm2_thr,
         score_percentile=body.score_percentile,
         memory_id=body.memory_id,
-        target_false_reject_rate=body.target_false_reject_rate,
+        options=options,
     )
+    recommended = recommend(ok_scores, ng_scores)
     fitted = (await run_in_threadpool(service.state, key)).fitted
     sent_area = body.area_mm2_thr is not None
     doubts = about_calibration(key, calibration, fitted, service.settings, sent_area=sent_area)
-    return CalibrateReply(
+    values = {
         **vars(calibration),
-        warning=joined([calibration.warning, about_scores(body.ok_scores, body.ng_scores or []), doubts, body.unknown]),
+        "unusual": _named_by_position(calibration.unusual, ok_scores),
+        "lowered_by": _named_by_position(calibration.lowered_by, ng_scores),
+    }
+    return CalibrateReply(
+        **values,
+        recommended=RecommendedReply(
+            threshold=recommended.threshold,
+            why=recommended.why,
+            positions=list(recommended.unusual),
+            threshold_with_unusual=recommended.threshold_with_unusual if recommended.unusual else None,
+        ),
+        warning=joined([calibration.warning, about_scores(ok_scores, ng_scores), doubts, body.unknown]),
         model=model_reply(fitted) if fitted else None,
         **ids_of(key, request_id),
     )
+
+
+def _named_by_position(positions: Sequence[int] | None, scores: Sequence[float]) -> list[UnusualReply] | None:
+    named = [UnusualReply(position=position, score=scores[position], filename=None) for position in positions or ()]
+    return named or None
 
 
 @router.post(

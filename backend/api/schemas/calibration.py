@@ -1,10 +1,11 @@
 """What a calibration is asked for, and what it replies."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
 
 from backend.api.schemas.common import ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none, json_number
+from backend.calib import RuleName, ThresholdOptions
 
 Score = Annotated[FiniteFloat, Field(strict=True, ge=-1e6, le=1e6)]
 # One bad score is named, and not a million of them.
@@ -14,6 +15,42 @@ TARGET_RATE = (
     "choose the threshold so that the next good part is rejected with this probability at most, whatever the "
     "distribution of scores; default: p99 of OK, or its midpoint with p5 of NG"
 )
+
+ManualThreshold = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+EscapeCost = Annotated[FiniteFloat, Field(gt=0, le=1e9)]
+DefectRate = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+Positions = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(max_length=1_000_000)]
+RULE = (
+    "contract: p99 of OK, or its midpoint with p5 of NG; recommended: the limit that about 2.5 % of good parts exceed, "
+    "by the OK scores that do not stand out, lowered where NG scores lie below it"
+)
+MANUAL = "take this threshold, and say what it promises"
+ESCAPE_COST = "choose the threshold at which a part costs least: what an escaped defective part costs, in rejected "
+ESCAPE_COST += "good parts; with defect_rate, and at least 10 NG images"
+DEFECT_RATE = "share of defective parts among all that come; with escape_cost"
+KEEP = "OK scores that stand out and are of good parts all the same: by rule=recommended they count then"
+NOT_GOOD = "OK scores that are not of good parts: they count nowhere, neither for the threshold nor for its promise"
+
+
+class ThresholdFields(Protocol):
+    """What a request names about the choice of its threshold."""
+
+    rule: RuleName
+    target_false_reject_rate: float | None
+    threshold: float | None
+    escape_cost: float | None
+    defect_rate: float | None
+
+
+def threshold_options(fields: ThresholdFields) -> ThresholdOptions:
+    """How a threshold is chosen, as a request names it."""
+    return ThresholdOptions(
+        rule=fields.rule,
+        target_false_reject_rate=fields.target_false_reject_rate,
+        threshold=fields.threshold,
+        escape_cost=fields.escape_cost,
+        defect_rate=fields.defect_rate,
+    )
 
 
 class CalibrateFields(RoiFields):
@@ -26,6 +63,14 @@ class CalibrateFields(RoiFields):
         None, description="percentile of the masked map that is the score; default SCORE_PERCENTILE", examples=[99]
     )
     target_false_reject_rate: TargetRate | None = Field(None, description=TARGET_RATE, examples=[None])
+    rule: RuleName = Field("contract", description=RULE, examples=["contract"])
+    threshold: ManualThreshold | None = Field(None, description=MANUAL, examples=[None])
+    escape_cost: EscapeCost | None = Field(None, description=ESCAPE_COST, examples=[None])
+    defect_rate: DefectRate | None = Field(None, description=DEFECT_RATE, examples=[None])
+
+    def threshold_options(self) -> ThresholdOptions:
+        """How the threshold is chosen, but for `keep` and `not_good`."""
+        return threshold_options(self)
 
 
 class CalibrateRequest(CalibrateFields, TellsUnknown):
@@ -40,6 +85,8 @@ class CalibrateRequest(CalibrateFields, TellsUnknown):
     ng_scores: Scores | None = Field(
         None, max_length=1_000_000, description="scores of defective parts, if there are any", examples=[[0.72, 0.66]]
     )
+    keep: Positions = Field([], description=f"{KEEP}; positions in ok_scores, from 0", examples=[[]])
+    not_good: Positions = Field([], description=f"{NOT_GOOD}; positions in ok_scores, from 0", examples=[[]])
     memory_id: Annotated[Annotated[str, Field(max_length=128)] | None, BeforeValidator(empty_is_none)] = Field(
         None,
         description="memory bank that the scores came from, as /fit_ok and /infer name it; 409 if the ROI has another "
@@ -47,7 +94,11 @@ class CalibrateRequest(CalibrateFields, TellsUnknown):
         examples=[None],
     )
 
-    @field_validator("mm_per_px", "area_mm2_thr", "score_percentile", "target_false_reject_rate", mode="before")
+    @field_validator(
+        *("mm_per_px", "area_mm2_thr", "score_percentile", "target_false_reject_rate"),
+        *("threshold", "escape_cost", "defect_rate"),
+        mode="before",
+    )
     @classmethod
     def _are_numbers(cls, value: Any) -> Any:
         return json_number(value)
@@ -122,6 +173,31 @@ class PercentileChoiceReply(Reply):
     candidates: list[CandidateReply]
 
 
+class UnusualReply(Reply):
+    """An image, or a score, that decided about the threshold."""
+
+    position: int = Field(description="among the scores of its class, from 0", examples=[2])
+    score: float = Field(examples=[0.61])
+    filename: str | None = Field(None, description="of the image; left out where only scores were sent")
+
+
+class RecommendedReply(Reply):
+    """The threshold of rule=recommended for the same scores."""
+
+    threshold: float = Field(examples=[0.5126])
+    why: str = Field(
+        description="what it rests on, in words",
+        examples=[
+            "about 2.5 % of good parts score above 0.5126, by 3 OK scores; 3 are few: 10 or more tell how good "
+            "parts scatter"
+        ],
+    )
+    positions: list[int] = Field(description="of the OK scores that stand out and do not count, from 0", examples=[[]])
+    threshold_with_unusual: float | None = Field(
+        None, description="what the threshold would be if they counted; left out where none stands out"
+    )
+
+
 class CalibrationNumbers(RoiReply):
     """What every reply about a calibration says of it."""
 
@@ -147,6 +223,22 @@ class CalibrationNumbers(RoiReply):
         description="what the numbers cannot promise, and what was asked for and can hardly be meant, or had no effect",
     )
     target_false_reject_rate: float | None = Field(None, description="where it was asked for", examples=[None])
+    rule: Literal["recommended", "cost", "manual"] | None = Field(
+        None, description="what the threshold was chosen by; left out for the contract's rule", examples=[None]
+    )
+    why: str | None = Field(
+        None, description="what the threshold rests on, in words, by rule=recommended", examples=[None]
+    )
+    unusual: list[UnusualReply] | None = Field(
+        None, description="OK images that stand out and do not count, by rule=recommended"
+    )
+    threshold_with_unusual: float | None = Field(
+        None, description="what the threshold would be if they counted", examples=[None]
+    )
+    lowered_by: list[UnusualReply] | None = Field(
+        None, description="NG images that lowered the threshold, by rule=recommended"
+    )
+    threshold_of_ok: float | None = Field(None, description="what the OK images alone would give", examples=[None])
     promise: PromiseReply | None = None
     model: ModelReply | None = Field(None, description="the stored model that it was made for; left out before a fit")
 
@@ -155,3 +247,4 @@ class CalibrateReply(CalibrationNumbers):
     """The stored calibration."""
 
     score_percentile: int | float = Field(examples=[99])
+    recommended: RecommendedReply = Field(description="what rule=recommended chooses from the same scores")

@@ -4,7 +4,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool, field_validator
 
-from backend.api.schemas.calibration import TARGET_RATE, CalibrationNumbers, PercentileChoiceReply, TargetRate
+from backend.api.schemas.calibration import (
+    DEFECT_RATE,
+    ESCAPE_COST,
+    KEEP,
+    MANUAL,
+    NOT_GOOD,
+    RULE,
+    TARGET_RATE,
+    CalibrationNumbers,
+    DefectRate,
+    EscapeCost,
+    ManualThreshold,
+    PercentileChoiceReply,
+    TargetRate,
+)
 from backend.api.schemas.common import (
     JsonNumber,
     MillimetresPerPixel,
@@ -17,10 +31,12 @@ from backend.api.schemas.common import (
     zero_is_none,
 )
 from backend.api.schemas.inspection import HEATMAP_EXAMPLE, UPLOADED_AS, WARNING, RegionReply, UploadedAs
+from backend.calib import RuleName
 from backend.common.errors import ErrorCode
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import LABELS, DatasetStore
 
+Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=100_000)]
 Label = Annotated[
     Literal["ok", "ng"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 ]
@@ -80,6 +96,12 @@ class CalibrateDatasetRequest(_DatasetRequest, TellsUnknown):
     target_false_reject_rate: Annotated[TargetRate | None, JsonNumber] = Field(
         None, description=TARGET_RATE, examples=[None]
     )
+    rule: RuleName = Field("contract", description=RULE, examples=["contract"])
+    threshold: Annotated[ManualThreshold | None, JsonNumber] = Field(None, description=MANUAL, examples=[None])
+    escape_cost: Annotated[EscapeCost | None, JsonNumber] = Field(None, description=ESCAPE_COST, examples=[None])
+    defect_rate: Annotated[DefectRate | None, JsonNumber] = Field(None, description=DEFECT_RATE, examples=[None])
+    keep: Names = Field([], description=f"{KEEP}; names of stored OK images", examples=[[]])
+    not_good: Names = Field([], description=f"{NOT_GOOD}; names of stored OK images", examples=[[]])
     choose_percentile: Annotated[StrictBool, BeforeValidator(lambda value: False if value is None else value)] = Field(
         False,
         description="choose the percentile that separates OK from NG images best, 99 unless another does so by more "

@@ -5,8 +5,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.calib import calibrate
+from backend.calib import ThresholdOptions, calibrate, choose_threshold
 from backend.common.config import Settings
+from backend.scores.recommended_threshold import recommend
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
@@ -34,7 +35,7 @@ def test_the_reply_carries_the_promise_and_leaves_out_what_there_is_not(client):
             area_mm2_thr=1,
             score_percentile=99,
             memory_id=None,
-            **options,
+            options=ThresholdOptions(**options),
         )
         assert reply["threshold"] == expected.threshold
         assert reply["promise"] == expected.promise.as_dict()
@@ -64,3 +65,36 @@ def test_the_documents_show_what_a_promise_holds(client):
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert "false_reject_rate_at_most" in schemas["PromiseReply"]["properties"]
     assert "choose_percentile" in schemas["CalibrateDatasetRequest"]["properties"]
+
+
+def test_every_calibration_by_scores_tells_the_recommended_threshold(client):
+    scores = [0.41, 0.44, 0.39, 0.42, 0.4, 0.43, 0.75, 0.41, 0.38, 0.42]
+    plain = client.post("/calibrate_ng", json={**BODY, "ok_scores": scores}).json()
+    named = client.post("/calibrate_ng", json={**BODY, "ok_scores": scores, "rule": "recommended"}).json()
+    found = recommend(scores)
+    assert "rule" not in plain
+    assert plain["threshold"] == choose_threshold(scores)
+    for reply in (plain, named):
+        assert reply["recommended"] == {
+            "threshold": found.threshold,
+            "why": found.why,
+            "positions": [6],
+            "threshold_with_unusual": found.threshold_with_unusual,
+        }
+    assert (named["rule"], named["threshold"], named["why"]) == ("recommended", found.threshold, found.why)
+    assert named["unusual"] == [{"position": 6, "score": 0.75}]
+    kept = client.post("/calibrate_ng", json={**BODY, "ok_scores": scores, "rule": "recommended", "keep": [6]}).json()
+    assert kept["threshold"] == named["threshold_with_unusual"]
+    assert "unusual" not in kept
+
+
+def test_a_manual_threshold_is_marked_in_the_reply(client):
+    reply = client.post("/calibrate_ng", json={**BODY, "threshold": 0.55}).json()
+    assert (reply["rule"], reply["threshold"]) == ("manual", 0.55)
+    assert reply["promise"]["n_rejected"] == sum(score >= 0.55 for score in BODY["ok_scores"])
+
+
+def test_two_ways_to_choose_a_threshold_are_refused(client):
+    reply = client.post("/calibrate_ng", json={**BODY, "threshold": 0.55, "rule": "recommended"})
+    assert reply.status_code == 422
+    assert "rule=recommended goes without threshold" in reply.json()["error"]

@@ -106,9 +106,9 @@ def test_a_calibration_of_a_roi_that_was_never_fitted_is_told(client):
 
 
 def test_unknown_members_are_named_with_the_nearest_known_one(client):
-    reply = calibrate(client, area_mm2=3, threshold=0.7)
+    reply = calibrate(client, area_mm2=3, limit=0.7)
     assert reply["area_mm2_thr"] == 1
-    assert reply["warning"] == "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'threshold'"
+    assert reply["warning"] == "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'limit'"
 
 
 def test_members_that_existing_clients_send_are_no_reason_to_warn(client):

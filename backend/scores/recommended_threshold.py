@@ -1,0 +1,217 @@
+"""The recommended threshold: from few scores of good parts, one or two of which may be unusual."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.scores.outliers import outliers
+
+# Of good parts, if their scores are normal. Chosen with `MISSED_PER_NG` by `benchmarks.decisions`: what rejects 1 %
+# lets more defective parts escape than it saves good ones.
+REJECTED_RATE = 0.025
+# What a defective score below the threshold counts for, as a share of the good parts that a lower one would reject.
+MISSED_PER_NG = 0.1
+# From fewer scores Student's factor is larger than what they tell: of two it is 18.
+_LEAST_DEGREES = 4
+# Scores that hardly differ are taken to scatter by this share of their mean.
+_LEAST_SCATTER = 0.02
+FEW_SCORES = 10
+_MOST_NAMED = 5
+
+Scores = npt.NDArray[np.float64]
+
+
+def position_name(position: int) -> str:
+    """What a score is called that has no other name."""
+    return f"position {position}"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A threshold, and what it rests on.
+
+    Attributes:
+        threshold: scores at or above it are rejected.
+        unusual: positions of OK scores that do not count, as they stand out.
+        threshold_with_unusual: what it would be if they counted.
+        lowered_by: positions of NG scores that would escape at `threshold_of_ok`, and do not at `threshold`.
+        threshold_of_ok: what the OK scores alone give.
+        why: the same in words.
+    """
+
+    threshold: float
+    unusual: tuple[int, ...]
+    threshold_with_unusual: float
+    lowered_by: tuple[int, ...]
+    threshold_of_ok: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How scores of good parts scatter, taken to be normal.
+
+    Attributes:
+        mean: of them.
+        deviation: standard deviation of the next score about `mean`: of one score, times ``√(1 + 1/n)``.
+        degrees: of freedom of Student's distribution.
+    """
+
+    mean: float
+    deviation: float
+    degrees: int
+
+    @classmethod
+    def of(cls, scores: Scores) -> "Scatter":
+        """What some scores, at least one, tell."""
+        mean, n = float(scores.mean()), len(scores)
+        deviation = float(scores.std(ddof=1)) if n > 1 else 0.0
+        deviation = max(deviation, _LEAST_SCATTER * abs(mean))
+        return cls(mean, deviation * math.sqrt(1 + 1 / n), max(n - 1, _LEAST_DEGREES))
+
+    def limit(self, rate: float) -> float:
+        """What the next good score exceeds with probability `rate`.
+
+        Hahn, *Finding an interval for the next observation from a normal distribution*, J. Quality Technology 1 (1969).
+        """
+        from scipy.special import stdtrit  # a start need not wait for it
+
+        return self.mean + self.deviation * float(stdtrit(self.degrees, 1 - rate))
+
+    def rate_above(self, threshold: float) -> float:
+        """Share of good parts to be expected at or above a threshold."""
+        from scipy.special import stdtr
+
+        if self.deviation == 0:
+            return float(threshold <= self.mean)
+        return float(stdtr(self.degrees, (self.mean - threshold) / self.deviation))
+
+
+def recommend(
+    ok_scores: Sequence[float],
+    ng_scores: Sequence[float] = (),
+    keep: Collection[int] = (),
+    ok_name: Callable[[int], str] = position_name,
+    ng_name: Callable[[int], str] = position_name,
+) -> Recommendation:
+    """The limit that the next good part's score exceeds with probability 2.5 %, lowered where NG scores lie below it.
+
+    OK scores that stand out (`outliers`) do not count. NG scores below the limit lower it as long as that costs fewer
+    good parts than it finds defective ones, each counted as 10 % of the good parts: they never raise it, and a further
+    NG score that is rejected anyway changes nothing.
+
+    Args:
+        ok_scores: image scores of good parts, at least one, by memory banks without them.
+        ng_scores: image scores of defective parts.
+        keep: positions of OK scores that count though they stand out.
+        ok_name, ng_name: what a score is called in words, by its position.
+
+    Raises:
+        ValueError: no OK score.
+    """
+    if not ok_scores:
+        raise ValueError("at least one OK score is needed")
+    ok, ng = np.asarray(ok_scores, np.float64), np.asarray(ng_scores, np.float64)
+    unusual = tuple(position for position in outliers(ok_scores) if position not in keep)
+    counted = np.delete(ok, unusual)
+    scatter = Scatter.of(counted)
+    threshold_of_ok = scatter.limit(REJECTED_RATE)
+    threshold = _lowered(threshold_of_ok, ok, counted, ng, scatter)
+    lowered_by = tuple(int(position) for position in np.flatnonzero((ng < threshold_of_ok) & (ng >= threshold)))
+    with_unusual = threshold
+    if unusual:
+        every = Scatter.of(ok)
+        with_unusual = _lowered(every.limit(REJECTED_RATE), ok, ok, ng, every)
+    why = _in_words((ok, ok_name), unusual, with_unusual, (ng, ng_name), lowered_by, threshold, threshold_of_ok)
+    return Recommendation(threshold, unusual, with_unusual, lowered_by, threshold_of_ok, why)
+
+
+def cheapest(ok_scores: Sequence[float], ng_scores: Sequence[float], escape_cost: float, defect_rate: float) -> float:
+    """The threshold at which a part costs least: by what it costs to reject a good one, or to let a defective one pass.
+
+    Args:
+        ok_scores: image scores of good parts, at least one.
+        ng_scores: image scores of defective parts, at least one.
+        escape_cost: what an escaped defective part costs, in rejected good parts.
+        defect_rate: share of defective parts among all that come, 0..1 exclusive.
+
+    Returns:
+        Half way from a defective score to the next lower one, or just above all scores.
+    """
+    ok, ng = np.asarray(ok_scores, np.float64), np.asarray(ng_scores, np.float64)
+    scatter = Scatter.of(np.delete(ok, outliers(ok_scores)))
+    above_all = math.nextafter(float(max(ok.max(), ng.max())), math.inf)
+
+    def cost(threshold: float) -> float:
+        escapes = defect_rate * escape_cost * float(np.mean(ng < threshold))
+        return escapes + (1 - defect_rate) * _rejected(threshold, ok, scatter)
+
+    best = min((*(float(score) for score in ng), above_all), key=lambda threshold: (cost(threshold), -threshold))
+    return best if best == above_all else _below(best, ok, ng)
+
+
+def _rejected(threshold: float, ok: Scores, scatter: Scatter) -> float:
+    """Share of good parts at or above a threshold: what the scores show, and no less than their scatter lets expect."""
+    return max(float(np.mean(ok >= threshold)), scatter.rate_above(threshold))
+
+
+def _lowered(limit: float, ok: Scores, counted: Scores, ng: Scores, scatter: Scatter) -> float:
+    def cost(threshold: float) -> float:
+        return MISSED_PER_NG * np.count_nonzero(ng < threshold) + _rejected(threshold, counted, scatter)
+
+    escaping = (float(score) for score in ng[ng < limit])
+    best = min((limit, *escaping), key=lambda threshold: (cost(threshold), -threshold))
+    return limit if best == limit else _below(best, ok, ng)
+
+
+def _below(score: float, ok: Scores, ng: Scores) -> float:
+    """The middle between a score and the next lower one; the score where there is none."""
+    every = np.concatenate([ok, ng])
+    lower = every[every < score]
+    return float(score + lower.max()) / 2 if len(lower) else score
+
+
+def _in_words(
+    named_ok: tuple[Scores, Callable[[int], str]],
+    unusual: tuple[int, ...],
+    with_unusual: float,
+    named_ng: tuple[Scores, Callable[[int], str]],
+    lowered_by: tuple[int, ...],
+    threshold: float,
+    threshold_of_ok: float,
+) -> str:
+    ok, ng = named_ok[0], named_ng[0]
+    n_counted = len(ok) - len(unusual)
+    basis = f"{n_counted} of {len(ok)} OK scores" if unusual else f"{n_counted} OK scores"
+    sentences = [f"about {100 * REJECTED_RATE:g} % of good parts score above {threshold_of_ok:.4g}, by {basis}"]
+    if n_counted == 1:
+        sentences = [f"1 OK score does not tell how good parts scatter, so {threshold_of_ok:.4g} is a guess"]
+    elif n_counted < FEW_SCORES:
+        sentences.append(f"{n_counted} are few: {FEW_SCORES} or more tell how good parts scatter")
+    if len(unusual) == 1:
+        sentences.append(
+            f"1 score stands out and does not count: {_named(unusual, *named_ok)}; if it is of a good part, name it in "
+            f"keep, and the threshold is {with_unusual:.4g}"
+        )
+    elif unusual:
+        sentences.append(
+            f"{len(unusual)} scores stand out and do not count: {_named(unusual, *named_ok)}; if they are of good "
+            f"parts, name them in keep, and the threshold is {with_unusual:.4g}"
+        )
+    if lowered_by:
+        sentences.append(f"NG scores below that lower it to {threshold:.4g}: {_named(lowered_by, *named_ng)}")
+    if missed := int(np.count_nonzero(ng < threshold)):
+        sentences.append(
+            f"{missed} of {len(ng)} NG scores {'is' if missed == 1 else 'are'} still below the threshold: a lower one "
+            "would reject too many good parts"
+        )
+    return "; ".join(sentences)
+
+
+def _named(positions: tuple[int, ...], scores: Scores, name: Callable[[int], str]) -> str:
+    named = ", ".join(f"{scores[position]:.4g} ({name(position)})" for position in positions[:_MOST_NAMED])
+    more = len(positions) - _MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
