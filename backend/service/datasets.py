@@ -184,7 +184,13 @@ def calibrate_stored(
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
     done = scores.calibrate(service, key, scales[0], options)
     more = f" (and {len(doubts) - 1} more like it)" if len(doubts) > 1 else ""
-    done = replace(done, warning=joined([done.warning, doubts[0] + more if doubts else None]))
+    came_as = {(sample.label, sample.name): sample.uploaded_as for sample in samples}
+    done = replace(
+        done,
+        warning=joined([done.warning, doubts[0] + more if doubts else None]),
+        unusual=[replace(image, uploaded_as=came_as["ok", image.filename]) for image in done.unusual],
+        lowered_by=[replace(image, uploaded_as=came_as["ng", image.filename]) for image in done.lowered_by],
+    )
     return DatasetCalibration(**vars(done), fitted=fitted, failed=failed)
 
 

@@ -24,11 +24,13 @@ class Deciding:
         position: among the images of its class that were scored.
         score: it has.
         filename: its name.
+        uploaded_as: of a stored image the name that it came with, if that is known.
     """
 
     position: int
     score: float
     filename: str
+    uploaded_as: str | None = None
 
 
 @dataclass(frozen=True)

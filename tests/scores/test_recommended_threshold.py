@@ -85,7 +85,7 @@ def test_ng_scores_never_raise_it_and_higher_ones_never_change_it(ok, ng, furthe
 
 
 @given(st.lists(score, min_size=2, max_size=12), st.lists(score, min_size=1, max_size=8))
-def test_the_lowered_threshold_costs_least_of_those_that_reject_an_ng_score(ok, ng):
+def test_the_lowered_threshold_costs_least_of_all_candidates(ok, ng):
     counted = np.delete(ok, outliers(ok))
     degrees, n = max(len(counted) - 1, 4), len(counted)
     deviation = max(np.std(counted, ddof=1) if n > 1 else 0, 0.02 * np.mean(counted)) * math.sqrt(1 + 1 / n)

@@ -149,7 +149,10 @@ async def calibrate_ng(
 
 
 def _named_by_position(positions: Sequence[int] | None, scores: Sequence[float]) -> list[UnusualReply] | None:
-    named = [UnusualReply(position=position, score=scores[position], filename=None) for position in positions or ()]
+    named = [
+        UnusualReply(position=position, score=scores[position], filename=None, uploaded_as=None)
+        for position in positions or ()
+    ]
     return named or None
 
 

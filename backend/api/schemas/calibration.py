@@ -179,6 +179,7 @@ class UnusualReply(Reply):
     position: int = Field(description="among the scores of its class, from 0", examples=[2])
     score: float = Field(examples=[0.61])
     filename: str | None = Field(None, description="of the image; left out where only scores were sent")
+    uploaded_as: str | None = Field(None, description="of a stored image the name that it came with")
 
 
 class RecommendedReply(Reply):
