@@ -34,7 +34,7 @@ from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidReque
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape, requested_shape
-from backend.service.image_calibration import CalibrationOptions, ImageScores
+from backend.service.image_calibration import CalibrationOptions, Deciding, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage, pixels_sha256
@@ -241,11 +241,15 @@ def calibrate(
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
     return {
         **done.calibration.as_dict(),
-        **({"unusual": [asdict(image) for image in done.unusual]} if done.unusual else {}),
-        **({"lowered_by": [asdict(image) for image in done.lowered_by]} if done.lowered_by else {}),
+        **({"unusual": _told(done.unusual)} if done.unusual else {}),
+        **({"lowered_by": _told(done.lowered_by)} if done.lowered_by else {}),
         **({"warning": done.warning} if done.warning else {}),
         **({"percentile_choice": asdict(done.choice)} if done.choice else {}),
     }
+
+
+def _told(images: Sequence[Deciding]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in asdict(image).items() if value is not None} for image in images]
 
 
 def _count(
