@@ -85,6 +85,9 @@ def multipart(
         files_required: whether the files must be there.
     """
     schema = fields.model_json_schema()
+    for field in schema["properties"].values():
+        if field.get("examples") == [None]:  # the page would send the text "null", and without an example a random one
+            field["examples"] = [""]
     binary = {"type": "string", "format": "binary"}
     for name, description in files.items():
         several = {"type": "array", "items": binary, "minItems": 1}

@@ -1,5 +1,8 @@
 """What /docs fills in: requests that work one after the other on a fresh service, in the order in which they stand."""
 
+import json
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -43,15 +46,14 @@ def picture(number):
 
 
 def parts_of(schema, number):
-    """The files and the texts that the page sends of a form: no text where the example is null."""
+    """The files and the texts that the page sends of a form: empty ones too, and "null" for null."""
     files, texts = [], {}
     for name, field in schema["properties"].items():
         if (field.get("items") or field).get("format") == "binary":
             files.append((name, (f"IMG_{number}.png", picture(number), "image/png")))
             continue
-        example = field["examples"][0]  # without one the page would send "string"
-        if example is not None:
-            texts[name] = {True: "true", False: "false"}[example] if isinstance(example, bool) else example
+        example = field["examples"][0]  # without one the page would send a random text
+        texts[name] = json.dumps(example) if example is None or isinstance(example, bool) else example
     return files, texts
 
 
@@ -82,19 +84,21 @@ def test_the_examples_of_docs_work_one_after_the_other(client, document):
             assert body.get("recipe_id", "default") == "default", path
             assert body.get("warning") is None or "unknown" not in body["warning"], path
 
-    json = {key: reply.json() for key, reply in replies.items() if reply.headers["content-type"] == "application/json"}
-    calibrated, inferred = json["post", "/calibrate_ng"], json["post", "/infer"]
+    bodies = {
+        key: reply.json() for key, reply in replies.items() if reply.headers["content-type"] == "application/json"
+    }
+    calibrated, inferred = bodies["post", "/calibrate_ng"], bodies["post", "/infer"]
     assert inferred["threshold"] == calibrated["threshold"]
     assert inferred["calibration"] == "applied"
-    assert {inferred["decision"], json["post", "/explain"]["decision"]} <= {"ok", "ng"}
-    assert json["post", "/fit_ok"]["memory_id"] == inferred["model"]["memory_id"]
-    assert json["post", "/calibrate_dataset"]["n_errors"] == json["post", "/infer_dataset"]["n_errors"] == 0
-    assert json["post", "/infer_dataset"]["n_total"] == 2
+    assert {inferred["decision"], bodies["post", "/explain"]["decision"]} <= {"ok", "ng"}
+    assert bodies["post", "/fit_ok"]["memory_id"] == inferred["model"]["memory_id"]
+    assert bodies["post", "/calibrate_dataset"]["n_errors"] == bodies["post", "/infer_dataset"]["n_errors"] == 0
+    assert bodies["post", "/infer_dataset"]["n_total"] == 2
     assert replies["get", "/datasets/file"].headers["content-type"] == "image/png"
-    assert json["get", "/datasets/meta"]["filename"] == "part7.png"
-    assert json["delete", "/datasets/file"]["n_deleted"] == 1
-    assert json["get", "/state"]["calibration"] == "applied"
-    assert json["post", "/rollback"]["threshold"] == calibrated["threshold"], "the version before /calibrate_dataset"
+    assert bodies["get", "/datasets/meta"]["filename"] == "part7.png"
+    assert bodies["delete", "/datasets/file"]["n_deleted"] == 1
+    assert bodies["get", "/state"]["calibration"] == "applied"
+    assert bodies["post", "/rollback"]["threshold"] == calibrated["threshold"], "the version before /calibrate_dataset"
 
 
 @pytest.mark.slow
@@ -132,3 +136,21 @@ def test_examples_of_requests_name_no_recipe_and_no_model_key(document):
             assert parameter["name"] not in ("recipe_id", "model_key") or "example" not in parameter, path
         for content in operation.get("requestBody", {"content": {}})["content"].values():
             assert not {"recipe_id", "model_key"} & content.get("example", {}).keys(), path
+
+
+def test_optional_texts_of_forms_are_shown_empty(document):
+    for path, _, operation in operations(document):
+        form = operation.get("requestBody", {"content": {}})["content"].get("multipart/form-data")
+        for name, field in form["schema"]["properties"].items() if form else ():
+            if {"type": "null"} in field.get("anyOf", []):
+                assert field["examples"] == [""], (path, name)
+
+
+def test_patterns_of_ids_are_shown_in_printable_characters(document):
+    role = document["paths"]["/fit_ok"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    pattern = role["role_id"]["pattern"]
+    assert pattern.isprintable()
+    assert pattern.isascii()
+    for unseen in "\ufeff\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029":
+        assert not re.search(pattern, f"a{unseen}b"), ascii(unseen)
+    assert re.search(pattern, "línea 1")

@@ -42,7 +42,7 @@ def _without_unseen(text: str) -> str:
 
 
 # As `unseen_in` has it, for clients that make requests from the document.
-_ONE_LINE = {"pattern": "^[^\ufeff\n\v\f\r\x1c-\x1e\x85\u2028\u2029]*$"}
+_ONE_LINE = {"pattern": r"^[^\ufeff\n\v\f\r\u001c-\u001e\u0085\u2028\u2029]*$"}
 _Seen = AfterValidator(_without_unseen)
 Identifier = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=_ONE_LINE), _Seen]
 _RecipeName = Annotated[str, Field(max_length=MAX_RECIPE_CHARACTERS, json_schema_extra=_ONE_LINE), _Seen]

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply, TellsUnknown
+from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none
 from backend.infer import Region
 
 WARNING = "what was asked for and can hardly be meant, or had no effect"
@@ -70,14 +70,14 @@ class InferFields(RoiFields, TellsUnknown):
 class ExplainFields(InferFields):
     """Form fields of ``POST /explain`` beside the image."""
 
-    x: int | None = Field(
+    x: Annotated[int | None, BeforeValidator(empty_is_none)] = Field(
         None,
         ge=0,
         le=1_000_000,
         description="the pixel that is asked about, with y; default the regions",
         examples=[None],
     )
-    y: int | None = Field(
+    y: Annotated[int | None, BeforeValidator(empty_is_none)] = Field(
         None, ge=0, le=1_000_000, description="the pixel that is asked about, with x", examples=[None]
     )
     pictures: bool = Field(True, description="with a picture of each place", examples=[True])
