@@ -10,13 +10,14 @@ OF_REPLIES = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-# Their own scripts, styles and document; both pages put scripts or styles inline.
+# Their own scripts, styles and document; both pages put scripts or styles inline. `blob:` is a stored image that a page
+# has fetched.
 OF_PAGES = [
     *_OF_ALL,
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
+        b"img-src 'self' data: blob:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
         b"frame-ancestors 'none'",
     ),
 ]
