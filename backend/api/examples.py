@@ -97,7 +97,11 @@ _OTHERS_MODEL: Example = (
     f"{_ROI}, recipe 'line 1' has no model of its own to roll back: it is served that of {_ROI}, layout current; ask "
     "for that one's versions by its own ids",
 )
-_NO_OK_SCORES: Example = ("Conflict", "the OK scores are not known: calibrate again, or send reference=production")
+_NO_OK_SCORES: Example = (
+    "Conflict",
+    "the OK scores are not known, or are of images of the fit: calibrate with good parts that were not in it, or send "
+    "reference=production",
+)
 _OTHER_EXTRACTOR: Example = (
     "IncompatibleMemory",
     f"version 3 of {_ROI} was built by another extractor (input_size 518 instead of 448) and cannot be served; nothing "

@@ -210,7 +210,10 @@ class DriftLog:
                 if drift is not None and drift.conditions == conditions:
                     known = drift.calibration_scores
                 if known == NOT_KNOWN:
-                    raise Conflict("the OK scores are not known: calibrate again, or send reference=production")
+                    raise Conflict(
+                        "the OK scores are not known, or are of images of the fit: calibrate with good parts that were "
+                        "not in it, or send reference=production"
+                    )
             threshold = fitted.calibration.threshold if fitted.calibration else None
             self._files.write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, known, time.time()))
         self._files.prune()

@@ -21,7 +21,10 @@ from tests.factories import unit_rows
 
 KEY = RoiKey("Master1", "Pattern")
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
-UNKNOWN = "the OK scores are not known: calibrate again, or send reference=production"
+UNKNOWN = (
+    "the OK scores are not known, or are of images of the fit: calibrate with good parts that were not in it, or send "
+    "reference=production"
+)
 FULL, LINE = "full-key-of-the-engineer", "key-that-may-only-infer"
 
 
