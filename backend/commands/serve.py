@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import importlib
 import os
 import signal
@@ -66,9 +67,25 @@ def serve(settings: Settings, _options: argparse.Namespace) -> None:
     except SystemExit as exc:  # uvicorn's way to say that it did not start; the log has the reason
         if server.lifespan.should_exit:
             raise
-        raise ConfigError(f"cannot listen on HOST={settings.host} PORT={settings.port}") from exc
+        raise ConfigError(cannot_listen(settings.host, settings.port, exc.__context__)) from exc
     if not server.started:
         sys.exit(3)
+
+
+def cannot_listen(host: str, port: int, cause: BaseException | None) -> str:
+    """Why the address cannot be bound, and what to do.
+
+    >>> cannot_listen("127.0.0.1", 8000, OSError(errno.EADDRINUSE, "in use"))
+    'cannot listen on HOST=127.0.0.1 PORT=8000: something listens there already; stop it, or set PORT to another number'
+    """
+    advice = {
+        errno.EADDRINUSE: "something listens there already; stop it, or set PORT to another number",
+        errno.EADDRNOTAVAIL: "this machine has no such address; set HOST to one that it has, or to 0.0.0.0 for all",
+        errno.EACCES: "this user may not listen there; set PORT to another number, 1024 or more",
+    }
+    number = cause.errno if isinstance(cause, OSError) else None
+    reason = advice.get(number) if number is not None else None
+    return f"cannot listen on HOST={host} PORT={port}: {reason or cause}"
 
 
 def event_loop() -> str:
@@ -129,9 +146,12 @@ def what_next(host: str, port: int) -> str:
     """
     name = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104
     address = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    curl, demo = "curl", "make demo" if port == Settings.model_fields["port"].default else f"PORT={port} make demo"
+    if sys.platform == "win32":  # which has no make, and in whose PowerShell curl is another command
+        curl, demo = "curl.exe", ""
     return (
         f"\nReady at {address}. Next:\n"
-        f"  {f'curl {address}/health':<38}is it well?\n"
-        f"  {'make demo':<38}fit, calibrate and inspect real images\n"
-        f"Open {address}/docs in a browser: every endpoint, with examples to try.\n"
+        f"  {f'{curl} {address}/health':<38}is it well?\n"
+        + (f"  {demo:<38}fit, calibrate and inspect real images\n" if demo else "")
+        + f"Open {address}/docs in a browser: every endpoint, with examples to try.\n"
     )
