@@ -129,6 +129,23 @@ def test_a_page_with_commands_says_how_a_terminal_finds_them(page: Path) -> None
         assert _ACTIVATE in text or "command_line.md#command-line" in text
 
 
+def test_each_window_on_windows_has_the_environment_and_the_models() -> None:
+    text = (ROOT / "docs" / "windows.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    install, first, second = (block for block in blocks if re.search(rf"^{_COMMAND.pattern}", block, re.MULTILINE))
+    assert _ACTIVATE_ON_WINDOWS in install.splitlines()
+    models = first.splitlines()[0]
+    assert models.startswith("$env:MODELS_DIR = ")
+    assert second.splitlines()[:2] == [_ACTIVATE_ON_WINDOWS, models]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/windows.md"])
+def test_first_requests_are_shown_in_the_order_in_which_they_work(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    block = next(block for block in re.findall(r"^```\n(.*?)^```$", text, re.M | re.S) if "/fit_ok" in block)
+    assert re.findall(r":8000/(\w+)", block) == ["fit_ok", "calibrate_ng", "infer"]
+
+
 def test_the_other_way_to_start_commands_is_named_once() -> None:
     texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "CHANGELOG.md"}
     named = {name: text.count("python -m backend") for name, text in texts.items() if "python -m backend" in text}
