@@ -180,6 +180,28 @@ def recorded_sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
     return list(dict.fromkeys((h, w) for h, w in sizes if type(h) is int and type(w) is int and min(h, w) >= 1))
 
 
+def recorded_scores(metadata: Mapping[str, Any], percentile: float | None, blur_sigma: float | None) -> list[float]:
+    """What the images of a memory bank score by the bank of the others, copies once.
+
+    Empty where it is not known, or was made with another blur; damaged scores, too, tell nothing.
+
+    Args:
+        metadata: of the memory bank.
+        percentile: that is the score, in percent.
+        blur_sigma: as of the scores that these are compared with.
+    """
+    if percentile is None or metadata.get("blur_sigma") != blur_sigma:
+        return []
+    images = metadata.get("images")
+    found: dict[str, float] = {}
+    for image in images if isinstance(images, list) else []:
+        scores = image.get("scores") if isinstance(image, dict) else None
+        score = scores.get(_key(percentile)) if isinstance(scores, dict) else None
+        if isinstance(score, int | float):
+            found[str(image.get("copy_of") or image.get("pixels_sha256") or image.get("sha256"))] = score
+    return list(found.values())
+
+
 def comparable_images(metadata: Mapping[str, Any], blur_sigma: float) -> list[BankImage]:
     """The images that a memory bank was built from, without their scores if those were made with another blur.
 

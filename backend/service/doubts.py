@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from backend.bank.images import recorded_sizes
+from backend.bank.images import recorded_scores, recorded_sizes
 from backend.calib import Calibration
 from backend.common.config import Settings
 from backend.common.roi_key import RoiKey
@@ -56,6 +56,26 @@ def about_scores(ok_scores: Sequence[float], ng_scores: Sequence[float]) -> str 
     if not told:
         return None
     return f"{' and '.join(told)} are not from 0 to {MOST_DISTANCE:g}, as every score of /infer is: send those"
+
+
+def about_threshold(threshold: float, fit_scores: Sequence[float]) -> str | None:
+    """A threshold that rejects most images of the fit: the OK scores are of another model, or of other images.
+
+    Args:
+        threshold: image scores at or above it are defects.
+        fit_scores: what the images of the fit score by the memory bank of the others; none tell nothing.
+
+    >>> about_threshold(0.57, [0.5, 0.6]), about_threshold(0.57, [])
+    (None, None)
+    """
+    reached = [score for score in fit_scores if score >= threshold]
+    if 2 * len(reached) <= len(fit_scores):
+        return None
+    return (
+        f"{len(reached)} of {len(fit_scores)} images of the fit reach the threshold {threshold:.4g}, as they score "
+        f"{min(fit_scores):.4g} to {max(fit_scores):.4g} by the memory bank of the others: good parts like them are "
+        "rejected; send ok_scores of this model, made with the shape of the inferences"
+    )
 
 
 def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequence[tuple[int, int]]) -> str | None:
@@ -115,8 +135,10 @@ def about_calibration(
     percentile, area = calibration.score_percentile, calibration.area_mm2_thr
     sizes = recorded_sizes(fitted.metadata) if fitted else []
     scale = calibration.mm_per_px
+    fit_scores = recorded_scores(fitted.metadata, percentile, calibration.blur_sigma) if fitted else []
     return joined(
         [
+            None if calibration.overlap else about_threshold(calibration.threshold, fit_scores),
             None
             if fitted
             else f"nothing is fitted for {key}, and a calibration holds for the model that it was made "
