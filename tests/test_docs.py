@@ -139,6 +139,18 @@ def test_each_window_on_windows_has_the_environment_and_the_models() -> None:
     assert second.splitlines()[:2] == [_ACTIVATE_ON_WINDOWS, models]
 
 
+def test_readme_has_the_windows_commands_of_the_windows_page_in_order() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    windows = (ROOT / "docs" / "windows.md").read_text(encoding="utf-8").splitlines()
+    block = next(b for b in re.findall(r"^```\n(.*?)^```$", readme, re.M | re.S) if _ACTIVATE_ON_WINDOWS in b)
+    lines = block.splitlines()
+    places = [windows.index(line) for line in lines]
+    assert places == sorted(places)
+    assert lines[0].startswith("py ")
+    assert lines[-1] == "roi-anomaly serve"
+    assert "make" not in block
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/windows.md"])
 def test_first_requests_are_shown_in_the_order_in_which_they_work(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
