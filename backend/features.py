@@ -42,8 +42,8 @@ class Runtime(Protocol):
         ...
 
     @property
-    def block(self) -> int | None:
-        """The block, from 1, after which the network ends; None is its last."""
+    def block(self) -> int | str | None:
+        """The block, from 1, after which the network ends; None is its last; several as in ``"9+10+11+12"``."""
         ...
 
     @property
@@ -69,7 +69,7 @@ class Runtime(Protocol):
 
         Returns:
             float32 [B, rows * columns, dim]: the patch tokens after `block` and the final norm, row by row,
-            prefix tokens dropped, not L2-normalised.
+            prefix tokens dropped, not L2-normalised; of several blocks side by side.
         """
         ...
 
@@ -83,7 +83,7 @@ class ExtractorIdentity:
     input_size: int
     preprocessing: str
     precision: str
-    block: int | None = None
+    block: int | str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for storage; ``block`` only where it is not the last: older memory banks do not name it."""

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.block_memory import Memory
 from backend.common.arrays import DistanceMap, Embeddings
 from backend.common.telemetry import stage
 from backend.features import DinoV2Features, RunNetwork
-from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import Shape, build_mask
 from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
 
@@ -83,7 +83,7 @@ class InferenceEngine:
     def run(
         self,
         image: npt.NDArray[np.uint8],
-        memory: PatchCoreMemory,
+        memory: Memory,
         *,
         mm_per_px: float,
         shape: Shape | None = None,

@@ -279,7 +279,7 @@ class FaissIndex:
 
         self._faiss = faiss
         self._index = faiss.IndexFlatL2(embeddings.shape[1])
-        self._index.add(embeddings)
+        self._index.add(np.ascontiguousarray(embeddings))
 
     def nearest(self, queries: Embeddings, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """See `NearestNeighbourIndex.nearest`."""
@@ -336,6 +336,16 @@ class PatchCoreMemory:
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", build_index(self.embeddings))
 
+    @property
+    def dim(self) -> int:
+        """Length of an embedding that can be compared with it."""
+        return int(self.embeddings.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Of the embeddings."""
+        return self.embeddings.nbytes
+
     @classmethod
     def build(
         cls,
@@ -360,7 +370,7 @@ class PatchCoreMemory:
             with turn():
                 embeddings[rows] = l2_normalize(embeddings[rows])
         if coreset_rate == 1:
-            return cls(embeddings, token_hw, np.arange(len(embeddings)))
+            return cls(np.ascontiguousarray(embeddings), token_hw, np.arange(len(embeddings)))
         n_select = coreset_size(len(embeddings) if n_different is None else n_different, coreset_rate)
         picks = k_center_greedy(embeddings, n_select, on_progress, turn)
         return cls(embeddings[picks], token_hw, picks)
@@ -418,16 +428,30 @@ class PatchCoreMemory:
         Returns:
             float32 [N], Euclidean on the unit sphere, 0..2.
         """
-        parts = np.array_split(embeddings, max(1, len(embeddings) // _SEARCHED_AT_ONCE))
-        return np.concatenate(list(shared_pool().map(self._distances, parts)))
+        return self.nearest(embeddings)[0]
 
-    def _distances(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
+    def nearest(self, embeddings: Embeddings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """As `distances`, and which embedding of the memory is the nearest; of equally near ones the first.
+
+        Args:
+            embeddings: float32 [N, D], not necessarily normalised.
+
+        Returns:
+            distances: float32 [N], 0..2.
+            rows: int64 [N].
+        """
+        parts = np.array_split(embeddings, max(1, len(embeddings) // _SEARCHED_AT_ONCE))
+        found = list(shared_pool().map(self._nearest, parts))
+        return np.concatenate([distances for distances, _ in found]), np.concatenate([rows for _, rows in found])
+
+    def _nearest(self, embeddings: Embeddings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         # Searches expand |q - m|² into products, whose float32 error of some 1e-7 is a distance of 3e-4 near zero. So
         # the distance is that of the difference itself, to every neighbour that the search cannot tell from its first:
         # n products and their sum are off by less than n rounding errors, and four such sums are compared in a pair.
         queries = l2_normalize(embeddings)
         cannot_tell = np.float32(4 * queries.shape[1] * np.finfo(np.float32).eps)
         distances = np.full(len(queries), np.inf, np.float32)
+        nearest = np.zeros(len(queries), np.int64)
         undecided, k = np.arange(len(queries)), _FETCHED
         while len(undecided):
             k = min(k, len(self.embeddings))
@@ -436,10 +460,13 @@ class PatchCoreMemory:
             for rank in range(k):
                 which = np.flatnonzero(alike[:, rank])
                 asked = undecided[which]
-                difference = queries[asked] - self.embeddings[rows[which, rank]]
-                distances[asked] = np.minimum(distances[asked], np.linalg.norm(difference, axis=1))
+                candidates = rows[which, rank]
+                found = np.linalg.norm(queries[asked] - self.embeddings[candidates], axis=1)
+                tied = (found == distances[asked]) & (candidates < nearest[asked])
+                nearer = (found < distances[asked]) | tied
+                distances[asked[nearer]], nearest[asked[nearer]] = found[nearer], candidates[nearer]
             if k == len(self.embeddings):
                 break
             undecided = undecided[alike[:, -1] & (distances[undecided] > 0)]  # there may be more of them
             k *= 8
-        return distances
+        return distances, nearest

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from backend.block_memory import Memory
 from backend.calib import Calibration
 from backend.common.config import KEEP_VERSIONS
 from backend.common.errors import IncompatibleMemory, InvalidRequest, StaleModel, StorageError
@@ -42,7 +43,7 @@ from backend.disk.path_lengths import refuse_long_paths
 from backend.disk.rollback import finish_restore, restore_model
 from backend.disk.stale import StaleCalibrations
 from backend.disk.versions import Change, Version, VersionFacts
-from backend.patchcore import FaissIndex, PatchCoreMemory
+from backend.patchcore import FaissIndex
 from backend.utils import utc_now
 
 _CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
@@ -157,7 +158,7 @@ class ModelStore:
     def save_memory(
         self,
         key: RoiKey,
-        memory: PatchCoreMemory,
+        memory: Memory,
         metadata: dict[str, Any],
         *,
         thumbnails: Sequence[bytes] = (),

@@ -8,17 +8,18 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
+from backend.bank.block_bank import BlockBase, build_block_bank
 from backend.bank.copies import Miniature
 from backend.bank.images import BankImage, as_metadata, comparable_images
-from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
 from backend.bank.memory_limits import check_bank
+from backend.block_memory import BlockMemory, Memory
 from backend.common.arrays import Embeddings
 from backend.common.errors import Conflict, DamagedMemory
 from backend.common.telemetry import OnProgress
-from backend.patchcore import PatchCoreMemory, distance_of_cosine
+from backend.patchcore import PatchCoreMemory
 
 Turn = Callable[[], AbstractContextManager[object]]
 
@@ -31,7 +32,7 @@ class Base:
 
     Attributes:
         memory: its bank.
-        covering_radius: distance within which the bank covers the images that it was built from.
+        covering_radii: distance within which the bank covers the images that it was built from, of each block.
         coreset_rate: share of their patches that it was to keep.
         n_images, n_embeddings: how many it was built from.
         images: what is remembered of them, with scores that were made as they are now.
@@ -40,8 +41,8 @@ class Base:
         miniatures: see `Look`, by their number; earlier versions kept none.
     """
 
-    memory: PatchCoreMemory
-    covering_radius: float
+    memory: Memory
+    covering_radii: list[float]
     coreset_rate: float
     n_images: int
     n_embeddings: int
@@ -53,7 +54,7 @@ class Base:
     @classmethod
     def of(
         cls,
-        memory: PatchCoreMemory,
+        memory: Memory,
         metadata: dict[str, Any],
         name: str,
         thumbnails: list[bytes],
@@ -74,19 +75,20 @@ class Base:
             DamagedMemory: what is recorded makes no sense.
         """
         try:
-            radius, rate = (float(metadata[field]) for field in ("covering_radius", "coreset_rate"))
+            rate = float(metadata["coreset_rate"])
+            radii = _recorded_radii(memory, metadata)
             n_images, n_embeddings = (int(metadata[field]) for field in ("n_images", "n_embeddings"))
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise Conflict(
                 f"{name} was fitted by an earlier version and cannot be appended to: fit it anew on all images"
             ) from exc
-        if not (0 <= radius <= 2 and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
+        if not (all(0 <= radius <= 2 for radius in radii) and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
             raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
         images = comparable_images(metadata, blur_sigma)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
         known = {number: miniature for number, miniature in miniatures.items() if 0 <= number < len(images)}
-        return cls(memory, radius, rate, *counts, images, metadata.get("source"), pictures, known)
+        return cls(memory, radii, rate, *counts, images, metadata.get("source"), pictures, known)
 
     def known(self) -> list[tuple[BankImage, Miniature]]:
         """The images of which there are miniatures, with them, each pixels once."""
@@ -118,12 +120,12 @@ class Bank:
 
     Attributes:
         memory: the bank.
-        covering_radius: see `Base`; where there is no `held_out`, an upper bound.
+        covering_radii: see `Base`; where there is no `held_out`, upper bounds.
         held_out: what the fit tells about its own images; None where that would have taken too long.
     """
 
-    memory: PatchCoreMemory
-    covering_radius: float
+    memory: Memory
+    covering_radii: list[float]
     held_out: HeldOut | None
 
 
@@ -136,6 +138,7 @@ def build_bank(
     turn: Turn,
     on_progress: OnProgress,
     joined: Mapping[str, str] = MappingProxyType({}),
+    n_blocks: int = 1,
 ) -> Bank:
     """Select the memory bank and compare each image with that of the others.
 
@@ -148,12 +151,20 @@ def build_bank(
         turn: see `k_center_greedy`.
         on_progress: called with the step, how much of it is done, and of how much.
         joined: identities as which images of the base count here, by their own; others count as their own.
+        n_blocks: of how many blocks the embeddings are, side by side.
 
     Raises:
         Conflict: the images are too unlike those of the base.
         TooLarge: the memory bank would not fit into the memory that is free.
     """
     numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
+    known = [joined.get(image.identity, image.identity) for image in base.images] if base else []
+    before, own = [numbers.get(identity, -1) for identity in known], [numbers[identity] for identity in identities]
+    if n_blocks > 1:
+        blocks, radii, held = build_block_bank(
+            embeddings, n_blocks, own, before, token_hw, coreset_rate, _block_base(base), turn, on_progress
+        )
+        return Bank(blocks, radii, held)
     if base is None:
         memory = PatchCoreMemory.build(
             embeddings,
@@ -167,48 +178,38 @@ def build_bank(
         memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
         log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
-        return Bank(memory, base.covering_radius if base else _last_distance(memory, len(embeddings)), None)
-    before = [joined.get(image.identity, image.identity) for image in base.images] if base else []
+        return Bank(memory, base.covering_radii if base else [last_distance(memory, len(embeddings))], None)
     held_out = hold_out(
         embeddings,
-        np.array([numbers[identity] for identity in identities]),
+        np.array(own),
         memory.embeddings,
-        _owners(memory, [numbers.get(identity, -1) for identity in [*before, *identities]]),
+        owners(memory, [*before, *own]),
         lambda done, total: on_progress("score", done, total),
         turn,
     )
-    return Bank(memory, base.covering_radius if base else held_out.covering_radius, held_out)
+    return Bank(memory, base.covering_radii if base else [held_out.covering_radius], held_out)
 
 
-def _last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
-    """How far the last pick was from those before; no point was farther. 0 of a bank that keeps every embedding."""
-    bank = memory.embeddings
-    if len(bank) == n_embeddings:
-        return 0.0
-    return float(distance_of_cosine((bank[:-1] @ bank[-1]).max()))
+def _block_base(base: Base | None) -> BlockBase | None:
+    if base is None:
+        return None
+    assert isinstance(base.memory, BlockMemory), "a fit appends to a model of its own profile"
+    return BlockBase(base.memory, base.covering_radii, len(base.images))
+
+
+def _recorded_radii(memory: Memory, metadata: Mapping[str, Any]) -> list[float]:
+    if isinstance(memory, BlockMemory):
+        return [float(radius) for _, radius in zip(memory.banks, metadata["covering_radii"], strict=True)]
+    return [float(metadata["covering_radius"])]
 
 
 def _extended(
     base: Base, embeddings: Embeddings, turn: Turn, on_progress: Callable[[int, int], None]
 ) -> PatchCoreMemory:
-    memory = base.memory.extended(embeddings, base.covering_radius, len(base.images), turn, on_progress)
+    assert isinstance(base.memory, PatchCoreMemory), "a fit appends to a model of its own profile"
+    memory = base.memory.extended(embeddings, base.covering_radii[0], len(base.images), turn, on_progress)
     check_bank(len(memory.embeddings), embeddings.shape[1])
     return memory
-
-
-def _owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
-    """The number of the image that each embedding of a bank comes from, -1 where it is not known.
-
-    Args:
-        memory: the bank.
-        numbers: of each image that it was built from, in order.
-    """
-    owners = np.full(len(memory.embeddings), -1)
-    if memory.patches is not None:
-        known = memory.patches >= 0
-        rows, columns = memory.token_hw
-        owners[known] = np.asarray(numbers)[memory.patches[known] // (rows * columns)]
-    return owners
 
 
 def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool) -> str | None:
@@ -250,5 +251,6 @@ def bank_metadata(
         "n_images": (base.n_images if base else 0) + n_new,
         "mm_per_px": mm_per_px,
         "images": as_metadata(images),
-        "covering_radius": bank.covering_radius,
+        "covering_radius": bank.covering_radii[-1],
+        **({"covering_radii": bank.covering_radii} if len(bank.covering_radii) > 1 else {}),
     }

@@ -8,7 +8,7 @@ as the whole fit is covered by the whole bank. What comes out is a k-center gree
 of the image itself is in it or had a say in its size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.common.arrays import Embeddings
-from backend.patchcore import ROUNDING, distance_of_cosine, greedy_cover
+from backend.patchcore import ROUNDING, PatchCoreMemory, distance_of_cosine, greedy_cover
 
 Cosines = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -132,3 +132,26 @@ def _nearest_by_image(
             np.put_along_axis(of_image, best, _NONE, axis=1)
             nearest.other[rows] = of_image.max(axis=1)
     return nearest
+
+
+def last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
+    """How far the last pick was from those before; no point was farther. 0 of a bank that keeps every embedding."""
+    bank = memory.embeddings
+    if len(bank) == n_embeddings:
+        return 0.0
+    return float(distance_of_cosine((bank[:-1] @ bank[-1]).max()))
+
+
+def owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The number of the image that each embedding of a bank comes from, -1 where it is not known.
+
+    Args:
+        memory: the bank.
+        numbers: of each image that it was built from, in order.
+    """
+    owner = np.full(len(memory.embeddings), -1)
+    if memory.patches is not None:
+        known = memory.patches >= 0
+        rows, columns = memory.token_hw
+        owner[known] = np.asarray(numbers)[memory.patches[known] // (rows * columns)]
+    return owner

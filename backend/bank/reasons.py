@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 
 from backend.bank.images import BankImage
+from backend.block_memory import BlockMemory, Memory
 from backend.common.arrays import Bgr
 from backend.infer import Inference, Mask, Region
-from backend.patchcore import PatchCoreMemory, l2_normalize
+from backend.patchcore import l2_normalize
 
 Box = tuple[int, int, int, int]
 
@@ -31,7 +32,7 @@ class Reason:
         x, y: the place, in pixels of the image.
         region: position among the regions of the inference; None where no region has the place.
         box: the patch that has the place, (x, y, w, h) in pixels of the image.
-        distance: of its embedding to the nearest in the memory bank, 0..2.
+        distance: of its embedding to the nearest in the memory bank, 0..2; of several blocks as the map has it.
         image_index: which image of the fit that one is from; None where the bank does not know.
         image: what is remembered of that image; None where nothing is.
         image_box: the nearest patch, (x, y, w, h) in pixels of that image; None where that is not known.
@@ -49,7 +50,7 @@ class Reason:
 
 def reasons(
     inference: Inference,
-    memory: PatchCoreMemory,
+    memory: Memory,
     images: Sequence[BankImage],
     mask: Mask | None,
     point: tuple[int, int] | None,
@@ -89,7 +90,7 @@ def _worst_in(inference: Inference, region: Region) -> tuple[int, int]:
 
 def _reason(
     inference: Inference,
-    memory: PatchCoreMemory,
+    memory: Memory,
     images: Sequence[BankImage],
     image_hw: tuple[int, int],
     x: int,
@@ -98,10 +99,15 @@ def _reason(
 ) -> Reason:
     rows, columns = memory.token_hw
     row, column = y * rows // image_hw[0], x * columns // image_hw[1]
-    query = l2_normalize(inference.embeddings[row * columns + column][None])
+    embedding = inference.embeddings[row * columns + column][None]
+    # Of several blocks the last one shows which good patch is alike: it tells parts of a thing apart best.
+    of_last_block = embedding[:, -memory.embeddings.shape[1] :]
+    query = l2_normalize(of_last_block)
     _, rows_near = memory.index.nearest(query, min(_FETCHED, len(memory.embeddings)))
     distances = np.linalg.norm(memory.embeddings[rows_near[0]] - query, axis=1)
     nearest, distance = int(rows_near[0][distances.argmin()]), float(distances.min())
+    if isinstance(memory, BlockMemory):
+        distance = float(memory.distances(embedding)[0])
     patch = -1 if memory.patches is None else int(memory.patches[nearest])
     index, image, image_box = None, None, None
     if patch >= 0:

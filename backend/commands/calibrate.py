@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,18 +206,19 @@ def calibrate(
         tuple(keep),
         tuple(not_good),
     )
-    percentiles = options.percentiles(settings.score_percentile)
     with open_records(scores, restart=restart, excel=excel) as records:
         if ok:
             say_found(ok, ok_ignored, "--ok")
         if ng:
             say_found(ng, ng_ignored, "--ng")
         service = InspectionService.open(settings)
-        scoring = Scoring(fields.mm_per_px, shape, percentiles[0], percentiles[1:])
-        scorer = Scorer(service, key_of(fields), scoring, with_identity=True)
-        scorer.conditions()  # says what to do where the ROI was never fitted
-        service.store.check_savable(scorer.key)
-        fitted = service.fitted(scorer.key, with_calibration=False)
+        key, scoring = key_of(fields), Scoring(fields.mm_per_px, shape)
+        Scorer(service, key, scoring).conditions()  # says what to do where the ROI was never fitted
+        service.store.check_savable(key)
+        fitted = service.fitted(key, with_calibration=False)
+        percentiles = options.percentiles(fitted.profile, settings.score_percentile)
+        scoring = replace(scoring, percentile=percentiles[0], percentiles=percentiles[1:])
+        scorer = Scorer(service, key, scoring, with_identity=True)
         found = ImageScores(fitted, settings.blur_sigma, percentiles)
         if not ok:
             count_the_fit(found, shape)

@@ -25,6 +25,7 @@ from backend.commands.image_files import find_images, read_image
 from backend.commands.scoring import max_bytes
 from backend.common.config import Settings
 from backend.common.errors import TooLarge
+from backend.common.profiles import CONTRACT, PROFILES
 from backend.common.program import PROGRAM
 from backend.disk.layout import checkpoint_folder
 from backend.roi_mask import requested_shape
@@ -60,6 +61,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--group-copies", action="store_true", help="count images that look nearly the same as one image"
     )
+    parser.add_argument(
+        "--profile",
+        choices=PROFILES,
+        help="recommended ranks defective parts better, with four memory banks; default PROFILE, and with --append "
+        "that of the model",
+    )
     parser.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
     parser.add_argument("--all-scores", action="store_true", help="print the score of every image, too")
 
@@ -72,6 +79,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         memory_fit=options.keep_all,
         append=options.append,
         group_copies=options.group_copies,
+        profile=options.profile,
         thumbnails=options.thumbnails,
         shape=options.shape,
     )
@@ -150,6 +158,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
                 group_copies=fields.group_copies,
                 shapes=[shape] * len(images),
                 thumbnails=fields.thumbnails,
+                profile=fields.profile,
                 on_progress=on_progress,
                 checkpoint=checkpoint,
             )
@@ -157,12 +166,13 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
     names = [shown(image) for image in images.values()]
-    about_score = about_percentile(settings.score_percentile, "SCORE_PERCENTILE")
+    about_score = about_percentile(service.score_percentile_of(result.profile), "SCORE_PERCENTILE")
     warning = joined([result.warning, result.unscored, about_score, doubt])
     return {
         "n_images": len(images),
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
+        **({"profile": result.profile} if result.profile != CONTRACT else {}),
         "token_shape": list(result.token_hw),
         **({} if result.ok_scores is None else {"ok_scores": dict(zip(names, result.ok_scores, strict=True))}),
         "suspicious": [names[image.index] for image in result.suspicious],

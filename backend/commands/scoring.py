@@ -19,6 +19,7 @@ from backend.commands.models_folder import what_is_fitted
 from backend.commands.records import Conditions, Record, RecordFile, Row
 from backend.common.config import Settings
 from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidRequest, InvalidShape, StorageError, TooLarge
+from backend.common.profiles import score_percentile_of
 from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.service.inspection import InspectionService
@@ -68,7 +69,9 @@ class Scorer:
         return Conditions(
             threshold=float(calibration.threshold) if calibration else None,
             calibration=fitted.calibration_state if self.scoring.percentile is None else "none",
-            score_percentile=float(settings.score_percentile if percentile is None else percentile),
+            score_percentile=float(
+                score_percentile_of(fitted.profile, settings.score_percentile) if percentile is None else percentile
+            ),
             area_mm2_thr=area_mm2_thr,
             mm_per_px=float(self.scoring.mm_per_px),
             shape=self.scoring.shape.model_dump() if self.scoring.shape else None,

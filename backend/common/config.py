@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.common.errors import ConfigError
 from backend.common.field_problems import problem_in_words
+from backend.common.profiles import CONTRACT, RECOMMENDED, ProfileName
 
 PATCH_SIZE = 14
 DEFAULT_MODEL = "vit_small_patch14_dinov2.lvd142m"
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     )
     block: int | None = Field(
         None, ge=1, description="block whose tokens are compared; unset: the last; a memory bank belongs to one block"
+    )
+    profile: ProfileName = Field(
+        CONTRACT, description="profile of fits that name none: contract, or recommended (better ranking, 4 banks)"
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")
@@ -140,6 +144,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"RUNTIME=openvino serves {DEFAULT_MODEL} only; use RUNTIME=torch for MODEL_NAME")
             if self.weights is None or self.weights_sha256 is None:
                 raise ValueError("MODEL_NAME other than the default needs WEIGHTS and WEIGHTS_SHA256")
+        return self
+
+    @model_validator(mode="after")
+    def _profile_is_of_the_default_model(self) -> "Settings":
+        if self.profile == RECOMMENDED and self.model_name != DEFAULT_MODEL:
+            raise ValueError(f"PROFILE={RECOMMENDED} is for MODEL_NAME={DEFAULT_MODEL}, and not for {self.model_name}")
         return self
 
     @model_validator(mode="after")

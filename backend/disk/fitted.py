@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from backend.block_memory import Memory
 from backend.calib import Calibration
+from backend.common.profiles import ProfileName, profile_of
 from backend.common.roi_key import RoiKey
 from backend.disk.calibration_file import read_calibration
 from backend.disk.layout import Layout, ModelFiles, current_files
 from backend.disk.rollback import read_next_calibration
-from backend.patchcore import PatchCoreMemory
 
 CalibrationState = Literal["none", "applied", "stale"]
 
@@ -29,7 +30,7 @@ class FittedRoi:
         calibrated: the ROI whose calibration that is; `key` where none is applied.
     """
 
-    memory: PatchCoreMemory
+    memory: Memory
     memory_id: str
     metadata: dict[str, Any]
     key: RoiKey
@@ -37,6 +38,11 @@ class FittedRoi:
     calibration: Calibration | None
     calibration_state: CalibrationState
     calibrated: RoiKey
+
+    @property
+    def profile(self) -> ProfileName:
+        """Of the memory bank."""
+        return profile_of(self.metadata)
 
 
 class JudgedBy(NamedTuple):

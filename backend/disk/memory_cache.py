@@ -10,12 +10,13 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from backend.block_memory import Memory
 from backend.common.errors import StorageError
 from backend.common.files import open_to_read, write_atomic
 from backend.disk.layout import INDEX_FILE
 from backend.disk.locking import writing
 from backend.disk.memory_file import StoredMemory, read_memory
-from backend.patchcore import FaissIndex, PatchCoreMemory
+from backend.patchcore import FaissIndex
 
 _CACHE_BYTES = 512 << 20
 
@@ -71,7 +72,7 @@ class MemoryCache:
         with self._lock:
             self._kept.pop(path, None)
 
-    def repair_index(self, path: Path, identity: FileIdentity, memory: PatchCoreMemory) -> None:
+    def repair_index(self, path: Path, identity: FileIdentity, memory: Memory) -> None:
         """Write the index beside a memory bank again where it is missing, stale or damaged.
 
         Args:
@@ -113,7 +114,7 @@ class MemoryCache:
 
     def _cached_bytes(self) -> int:
         # Twice: the index holds a copy of the embeddings.
-        return sum(2 * loaded.memory.embeddings.nbytes for _, loaded in self._kept.values())
+        return sum(2 * loaded.memory.nbytes for _, loaded in self._kept.values())
 
 
 def _read_file(path: Path) -> tuple[FileIdentity, StoredMemory]:

@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from backend.block_memory import BlockMemory, Memory
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
 from backend.common.files import open_to_read
 from backend.common.machine import free_memory
 from backend.common.roi_key import RoiKey
+from backend.disk.block_arrays import block_arrays, read_blocks
 from backend.patchcore import PatchCoreMemory
 
 FORMAT_VERSION = 1
@@ -41,7 +43,7 @@ class StoredMemory:
         version: of the format; None in files of older backends.
     """
 
-    memory: PatchCoreMemory
+    memory: Memory
     memory_id: str
     metadata: dict[str, Any]
     version: int | None
@@ -65,15 +67,22 @@ class Summary:
     facts: dict[str, Any]
 
 
-def memory_id(memory: PatchCoreMemory) -> str:
-    """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid."""
+def memory_id(memory: Memory) -> str:
+    """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid.
+
+    Of several blocks: of those of each block, with what has landed on them.
+    """
     digest = hashlib.sha256(repr((memory.embeddings.shape, memory.token_hw)).encode())
     digest.update(np.ascontiguousarray(memory.embeddings).data)
+    if isinstance(memory, BlockMemory):
+        for bank, landings in zip(memory.banks, memory.landings, strict=True):
+            for array in (bank.embeddings, landings.count, landings.total):
+                digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]
 
 
 def memory_bytes(
-    memory: PatchCoreMemory,
+    memory: Memory,
     metadata: dict[str, Any],
     thumbnails: Sequence[bytes],
     miniatures: Miniatures,
@@ -95,6 +104,8 @@ def memory_bytes(
     if miniatures:
         extra["miniatures"] = np.stack(list(miniatures.values()))
         extra["miniature_images"] = np.array(list(miniatures), np.int64)
+    if isinstance(memory, BlockMemory):
+        extra |= block_arrays(memory)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -158,10 +169,11 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
             metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
             if not isinstance(metadata, dict):
                 raise TypeError("metadata is no JSON object")
+            n_patches = len(metadata["images"]) * token_hw[0] * token_hw[1] if "images" in metadata else None
             patches = None
-            if "patches" in arrays and "images" in metadata:
-                n_patches = len(metadata["images"]) * token_hw[0] * token_hw[1]
+            if "patches" in arrays and n_patches is not None:
                 patches = _checked_patches(arrays["patches"], embeddings, n_patches)
+            blocks = read_blocks(arrays, n_patches) if "blocks" in arrays else None
     except StorageError:
         raise
     except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
@@ -173,7 +185,11 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all(np.abs(norms - 1) < 1e-3):
         raise IncompatibleMemory(f"refit needed: the stored {name} holds embeddings that are not L2-normalised")
-    memory = PatchCoreMemory(embeddings, token_hw, patches)
+    last = PatchCoreMemory(embeddings, token_hw, patches)
+    memory: Memory = last
+    if blocks is not None:
+        banks = [PatchCoreMemory(bank, token_hw, picked) for bank, picked in blocks.earlier]
+        memory = BlockMemory((*banks, last), blocks.landings)
     return StoredMemory(memory, memory_id(memory), metadata, version)
 
 

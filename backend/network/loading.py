@@ -7,6 +7,7 @@ import structlog
 
 from backend.common.config import Settings
 from backend.common.machine import limit_threads, usable_cores
+from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_BLOCKS, ProfileName
 from backend.features import DinoV2Features
 from backend.network.runtimes import open_runtime
 from backend.network.weights import find_weights
@@ -14,8 +15,8 @@ from backend.network.weights import find_weights
 log: Any = structlog.get_logger(__name__)
 
 
-def open_features(settings: Settings) -> tuple[DinoV2Features, str | None]:
-    """Find the weights and load the network.
+def open_features(settings: Settings, profile: ProfileName = CONTRACT) -> tuple[DinoV2Features, str | None]:
+    """Find the weights and load the network of a profile.
 
     Returns:
         The extractor, and why it does not run where ``DEVICE`` asked for, if so.
@@ -26,11 +27,13 @@ def open_features(settings: Settings) -> tuple[DinoV2Features, str | None]:
     weights = find_weights(settings)
     start = time.perf_counter()
     threads = settings.threads or usable_cores()
-    runtime, reason = open_runtime(settings, weights, threads)
+    blocks = RECOMMENDED_BLOCKS if profile == RECOMMENDED else None
+    runtime, reason = open_runtime(settings, weights, threads, blocks)
     limit_threads(threads)
     features = DinoV2Features(runtime, settings.model_name, weights.sha256, settings.input_size)
     log.info(
         "extractor.loaded",
+        profile=profile,
         model=settings.model_name,
         runtime=runtime.name,
         device=runtime.device,

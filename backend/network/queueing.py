@@ -19,18 +19,23 @@ _RETRY_INFERENCE_AFTER_S = 2
 _RETRY_FIT_AFTER_S = 15
 
 
+Forward = Callable[[Pixels], Embeddings]
+
+
 @dataclass(eq=False)
 class _Inference:
     """One image that waits for its forward pass.
 
     Attributes:
         pixels: float32 [3, S, S].
+        forward: runs the network; inferences of one network share a pass.
         tokens: float32 [T, D] once the pass is done.
         failure: what the pass raised instead.
         started_at: when the pass began, on the clock of `time.perf_counter`.
     """
 
     pixels: Pixels
+    forward: Forward
     tokens: Embeddings | None = None
     failure: BaseException | None = None
     started_at: float = 0.0
@@ -48,7 +53,8 @@ class NetworkQueue:
     inferences that arrive together share a pass. Fits run one after the other.
 
     Args:
-        forward: runs the network, float32 [B, 3, S, S] → [B, T, D]; called by one thread at a time.
+        forward: runs the network where an inference names no other, float32 [B, 3, S, S] → [B, T, D]; called by one
+            thread at a time.
         max_inferences: inferences that may run or wait; the next one is refused.
         max_fits: fits that may run or wait; the next one is refused.
         batch: most inferences in one pass.
@@ -57,7 +63,7 @@ class NetworkQueue:
 
     def __init__(
         self,
-        forward: Callable[[Pixels], Embeddings],
+        forward: Forward,
         *,
         max_inferences: int,
         max_fits: int,
@@ -140,16 +146,17 @@ class NetworkQueue:
         finally:
             self._release()
 
-    def infer(self, pixels: Pixels) -> Embeddings:
+    def infer(self, pixels: Pixels, forward: Forward | None = None) -> Embeddings:
         """Run the network on one image, in its turn.
 
         Args:
             pixels: float32 [3, S, S].
+            forward: runs the network; None is that of the queue.
 
         Returns:
             float32 [T, D].
         """
-        own = _Inference(pixels)
+        own = _Inference(pixels, forward or self._forward)
         waiting_since = time.perf_counter()
         with self._changed:
             self._inferences.append(own)
@@ -190,7 +197,9 @@ class NetworkQueue:
         except BaseException:
             self._running = False
             raise
-        shared = [self._inferences.popleft() for _ in range(min(self._batch, len(self._inferences)))]
+        shared = [self._inferences.popleft()]
+        while len(shared) < self._batch and self._inferences and self._inferences[0].forward == shared[0].forward:
+            shared.append(self._inferences.popleft())
         self._inferences_ahead = self._inferences_ahead + len(shared) if self._fit_turns else 0
         return shared
 
@@ -199,7 +208,7 @@ class NetworkQueue:
         for inference in shared:
             inference.started_at = started_at
         try:
-            tokens = self._forward(np.stack([inference.pixels for inference in shared]))
+            tokens = shared[0].forward(np.stack([inference.pixels for inference in shared]))
             for inference, own_tokens in zip(shared, tokens, strict=True):
                 inference.tokens = own_tokens
         except BaseException as exc:

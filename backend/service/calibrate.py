@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from backend import calib
 from backend.calib import CONTRACT, Calibration, ThresholdOptions
 from backend.common.errors import MemoryNotFound
+from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.service.inspection import InspectionService
@@ -50,8 +51,10 @@ def calibrate(
     settings = service.settings
     service.recipes.check(key.recipe_id, mm_per_px)
     with contextlib.suppress(MemoryNotFound):  # who has scores may calibrate before the fit
-        stored = service.fitted(key, with_calibration=False).memory_id
-        memory_id = memory_id or stored
+        fitted = service.fitted(key, with_calibration=False)
+        memory_id = memory_id or fitted.memory_id
+        if fitted.profile == RECOMMENDED:  # whose scores are of its own percentile, whatever a client calls them
+            score_percentile = RECOMMENDED_PERCENTILE
     calibration = calib.calibrate(
         ok_scores,
         ng_scores,

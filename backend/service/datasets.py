@@ -20,6 +20,7 @@ from backend.common.errors import (
     StorageError,
     TooLarge,
 )
+from backend.common.profiles import ProfileName
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate
 from backend.disk.datasets import Label, Sample
@@ -101,13 +102,14 @@ def fit_stored(
     thumbnails: bool = False,
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
+    profile: ProfileName | None = None,
 ) -> FitResult:
     """Learn what OK looks like from the stored OK images, read one by one.
 
     Args:
         service: who fits.
         key: the ROI.
-        mm_per_px, keep_all, append, group_copies, thumbnails, on_progress, checkpoint: as for `fit`.
+        mm_per_px, keep_all, append, group_copies, thumbnails, on_progress, checkpoint, profile: as for `fit`.
 
     Raises:
         InvalidRequest: fewer of them than ``MIN_OK_SAMPLES``.
@@ -135,6 +137,7 @@ def fit_stored(
         source="dataset",
         on_progress=on_progress,
         checkpoint=checkpoint,
+        profile=profile,
     )
 
 
@@ -163,7 +166,7 @@ def calibrate_stored(
     """
     fitted = service.fitted(key)
     samples = _samples_to_calibrate(service, key, options, require_ng=require_ng)
-    percentiles = options.percentiles(service.settings.score_percentile)
+    percentiles = options.percentiles(fitted.profile, service.settings.score_percentile)
     scores = ImageScores(fitted, service.settings.blur_sigma, percentiles)
     scorer = StoredScorer.of(service, key, fitted, scores, percentiles)
     doubts: list[str] = []

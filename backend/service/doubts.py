@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from backend.bank.images import recorded_scores, recorded_sizes
 from backend.calib import Calibration
 from backend.common.config import Settings
+from backend.common.profiles import RECOMMENDED, score_percentile_of
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
 
@@ -121,7 +122,13 @@ def about_size(image_hw: tuple[int, int], fitted: Sequence[tuple[int, int]]) -> 
 
 
 def about_calibration(
-    key: RoiKey, calibration: Calibration, fitted: FittedRoi | None, settings: Settings, *, sent_area: bool
+    key: RoiKey,
+    calibration: Calibration,
+    fitted: FittedRoi | None,
+    settings: Settings,
+    *,
+    sent_area: bool,
+    sent_percentile: float | None = None,
 ) -> str | None:
     """What is to be said about a calibration beside its numbers.
 
@@ -131,6 +138,7 @@ def about_calibration(
         fitted: its model; None where it was never fitted.
         settings: the configuration.
         sent_area: whether the request gave the smallest region; else the configuration did.
+        sent_percentile: that the request gave.
     """
     percentile, area = calibration.score_percentile, calibration.area_mm2_thr
     sizes = recorded_sizes(fitted.metadata) if fitted else []
@@ -144,6 +152,10 @@ def about_calibration(
             else f"nothing is fitted for {key}, and a calibration holds for the model that it was made "
             "for: check role_id and roi_id, or fit, then calibrate",
             None if percentile is None else about_percentile(percentile, _source(percentile, settings)),
+            None
+            if sent_percentile in (None, percentile)
+            else f"score_percentile {sent_percentile:g} has no effect: the model is of profile={RECOMMENDED}, whose "
+            f"score is p{percentile:g}",
             None
             if area is None or scale is None
             else about_area(area, "area_mm2_thr" if sent_area else "AREA_MM2_THR", scale, sizes),
@@ -163,7 +175,7 @@ def about_inference(
         calibration: that was applied, if any.
         settings: the configuration.
     """
-    percentile = settings.score_percentile
+    percentile = score_percentile_of(fitted.profile, settings.score_percentile)
     if calibration is not None and calibration.score_percentile is not None:
         percentile = calibration.score_percentile
     area, source = settings.area_mm2_thr, "AREA_MM2_THR"

@@ -17,12 +17,15 @@ from backend.bank.embedding import Embedded, FitImages, embed_all
 from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, shown_name, suspicious_images, thumbnail
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
-from backend.common.errors import Conflict, InvalidRequest, StorageError
+from backend.common.errors import Conflict, InvalidRequest
+from backend.common.profiles import CONTRACT, ProfileName
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate, stage
-from backend.disk.fitted import CalibrationState, FittedRoi
+from backend.disk.fitted import FittedRoi
 from backend.disk.progress import Run
+from backend.features import DinoV2Features
 from backend.roi_mask import Shape
+from backend.service.calibration_state import calibration_state
 from backend.service.doubts import joined
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
@@ -67,6 +70,7 @@ def fit(
     source: str | None = None,
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
+    profile: ProfileName | None = None,
 ) -> FitResult:
     """Learn what OK looks like and replace the ROI's memory bank.
 
@@ -86,9 +90,11 @@ def fit(
             of how much.
         checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
             where it was; removed when the fit is done.
+        profile: of the memory bank; None is that of the bank that it appends to, else the configured one.
 
     Raises:
-        InvalidRequest: no image, images that do not agree in their bit depth, or ids that the file system cannot hold.
+        InvalidRequest: no image, images that do not agree in their bit depth, ids that the file system cannot hold, or
+            a profile that is not for this network or not that of the bank.
         InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
         InvalidShape: a mask selects no pixel of its image.
         MemoryNotFound, IncompatibleMemory: there is nothing to append to, or it was built by another extractor.
@@ -98,7 +104,8 @@ def fit(
         Busy: the queue is full.
         StorageError: the model cannot be written.
     """
-    _check_request(service, key, images, mm_per_px, keep_all=keep_all, append=append)
+    chosen = _check_request(service, key, images, mm_per_px, profile, keep_all=keep_all, append=append)
+    features = service.features_of(chosen)
     annotate(n_images=len(images), device=service.features.runtime.device)
     rate = 1.0 if keep_all else service.settings.coreset_rate
     with service.queue.fit() as wait_for_those_before:
@@ -108,21 +115,24 @@ def fit(
             wait_for_those_before()
             # Only now: those before may have appended to it.
             before, base = _base(service, key) if append else (None, None)
+            if before is not None and before.profile != chosen:
+                raise Conflict(f"{key} was fitted with profile={before.profile} meanwhile: append once more")
             new = sent if base is None else sent.without_files_of(base.images)
             depth, warning = _depth(service, new, before)
             bits = depth.bits if depth else FULL
-            kept = None if checkpoint is None else Checkpoint(checkpoint, service.features.identity, bits)
-            embedded = _embed(service, new, depth, rate, base, kept, run)
+            kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits)
+            embedded = _embed(service, features, new, depth, rate, base, kept, run)
             pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
                 as_before = (base.images, base.n_embeddings, size, before.memory_id)
-                return replace(_result(service, key, sent, pixels, *as_before, None), warning=warning)
+                return replace(_result(service, key, chosen, sent, pixels, *as_before, None), warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
-            learned = learn(service, new.only(embedded.numbers), embedded, depth, rate, base, run)
+            learned = learn(service, features, new.only(embedded.numbers), embedded, depth, rate, base, run)
         every = [*(base.images if base else []), *learned.images]
-        metadata = _metadata(service, learned, base, every, rate, mm_per_px, source)
+        metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
+        metadata |= {"profile": chosen} if chosen != CONTRACT else {}
         pictures = [*(base.thumbnails if base else []), *learned.thumbnails]
         miniatures = dict(base.miniatures) if base else {}
         miniatures |= enumerate(learned.miniatures, start=len(base.images) if base else 0)
@@ -131,7 +141,8 @@ def fit(
     if kept is not None:
         kept.remove()
     size = len(learned.bank.memory.embeddings)
-    result = _result(service, key, sent, pixels, every, metadata["n_embeddings"], size, memory_id, learned.unscored)
+    counts = (metadata["n_embeddings"], size)
+    result = _result(service, key, chosen, sent, pixels, every, *counts, memory_id, learned.unscored)
     return replace(result, warning=joined([warning, learned.warning]))
 
 
@@ -140,19 +151,24 @@ def _check_request(
     key: RoiKey,
     images: Sequence[NamedImage],
     mm_per_px: float,
+    profile: ProfileName | None,
     *,
     keep_all: bool,
     append: bool,
-) -> None:
-    """Refuse at once what would be refused after a long fit."""
+) -> ProfileName:
+    """Refuse at once what would be refused after a long fit; the profile that it is to have."""
     if not images:
         raise InvalidRequest("no images: send at least one good image in the file field 'images'")
     service.recipes.check(key.recipe_id, mm_per_px)
     service.store.check_savable(key)
     if append and keep_all:
         raise InvalidRequest("memory_fit goes without append: what is appended to decides what is kept")
-    if append:
-        _base(service, key)
+    if not append:
+        return profile or service.settings.profile
+    before, _ = _base(service, key)
+    if profile not in (None, before.profile):
+        raise InvalidRequest(f"append keeps the profile of the model, {before.profile}: leave profile out, or fit anew")
+    return before.profile
 
 
 def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
@@ -178,6 +194,7 @@ def _depth(service: InspectionService, new: FitImages, before: FittedRoi | None)
 
 def _embed(
     service: InspectionService,
+    features: DinoV2Features,
     new: FitImages,
     depth: BitDepth | None,
     rate: float,
@@ -186,7 +203,7 @@ def _embed(
     run: Run,
 ) -> Embedded:
     """Embed images, but for those whose pixels the base was built from."""
-    features, headers = service.features, new.headers
+    headers = new.headers
     if not new.images:
         return Embedded(np.empty((0, features.dim), np.float32), [], [])
     check_memory(
@@ -211,6 +228,7 @@ def _embed(
 
 def _learn(
     service: InspectionService,
+    features: DinoV2Features,
     new: FitImages,
     embedded: Embedded,
     depth: BitDepth | None,
@@ -223,7 +241,7 @@ def _learn(
     group_copies: bool,
 ) -> _Learned:
     """Select the memory bank, and score each image by the bank of the others."""
-    features, headers = service.features, new.headers
+    headers, n_blocks = new.headers, features.dim // service.features.dim
     turn = partial(_coreset_turn, service)
     looks = [embedded.looks[number] for number in embedded.numbers]
     own = [look.pixels_sha256 for look in looks]
@@ -233,7 +251,9 @@ def _learn(
     copies = Copies.of([*known_own, *own], near_copies(every_look, turn, len(known)))
     identities = copies.identities[len(known) :] if group_copies else own
     joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
-    bank = build_bank(embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report, joined_own)
+    bank = build_bank(
+        embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report, joined_own, n_blocks
+    )
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
@@ -268,6 +288,7 @@ def _learn(
 
 def _metadata(
     service: InspectionService,
+    features: DinoV2Features,
     learned: _Learned,
     base: Base | None,
     images: Sequence[BankImage],
@@ -277,7 +298,7 @@ def _metadata(
 ) -> dict[str, Any]:
     """What is recorded with a memory bank: what decides whether images may be compared with it, and its making."""
     metadata = {
-        "extractor": service.features.identity.as_dict(),
+        "extractor": features.identity.as_dict(),
         **bank_metadata(learned.bank, base, images, len(learned.images), rate, mm_per_px),
         "blur_sigma": service.settings.blur_sigma,
     }
@@ -319,6 +340,7 @@ def _thumbnail(service: InspectionService, image: NamedImage, depth: BitDepth | 
 def _result(
     service: InspectionService,
     key: RoiKey,
+    profile: ProfileName,
     sent: FitImages,
     pixels: Mapping[str, str],
     images: Sequence[BankImage],
@@ -332,6 +354,7 @@ def _result(
     Args:
         service: who fitted.
         key: the ROI.
+        profile: of the memory bank.
         sent: the images that were sent; what one scored within another mask is no score of it.
         pixels: hash of the pixels of those whose files are new, by the hash of the file.
         images: all that the memory bank was built from.
@@ -340,7 +363,7 @@ def _result(
         memory_id: its identity.
         unscored: why those that are new have no score.
     """
-    state, percentile = _calibration_state(service, key), service.settings.score_percentile
+    state, percentile = calibration_state(service, key), service.score_percentile_of(profile)
     annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
     by_file = {image.sha256: image for image in images}
     by_pixels = {image.pixels_sha256: image for image in images}
@@ -369,32 +392,5 @@ def _result(
         known if complete else None,
         suspicious,
         None if complete else f"no ok_scores: {unscored}",
+        profile=profile,
     )
-
-
-def _calibration_state(service: InspectionService, key: RoiKey) -> CalibrationState:
-    """What became of the ROI's calibration with a fit; the log warns where none applies any more."""
-    try:
-        fitted = service.store.load(key)
-        state = fitted.calibration_state if fitted else "none"
-    except StorageError:  # a damaged one applies no more either, and inferences say what to do
-        state = "stale"
-    if state == "stale":
-        log.warning("calibration.stale", role_id=key.role_id, roi_id=key.roi_id, hint="fitted anew: calibrate again")
-    for other in _stale_in_recipes(service, key):
-        log.warning(
-            "calibration.stale",
-            role_id=other.role_id,
-            roi_id=other.roi_id,
-            recipe_id=other.recipe_id,
-            hint="the model of the default recipe was fitted anew: calibrate again",
-        )
-    return state
-
-
-def _stale_in_recipes(service: InspectionService, key: RoiKey) -> list[RoiKey]:
-    try:
-        return service.store.stale_in_recipes(key)
-    except OSError as exc:  # the model is stored, and no fit fails for what comes after
-        log.warning("stale_calibrations.not_counted", reason=str(exc))
-        return []

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from backend.bank.images import BankImage, OwnImages
 from backend.calib import CONTRACT, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
 from backend.common.errors import InvalidRequest
+from backend.common.profiles import CONTRACT as CONTRACT_PROFILE
+from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
@@ -71,8 +73,23 @@ class CalibrationOptions:
     keep: tuple[str, ...] = ()
     not_good: tuple[str, ...] = ()
 
-    def percentiles(self, configured: float) -> tuple[float, ...]:
-        """Each gives a score of every image."""
+    def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
+        """Each gives a score of every image.
+
+        Args:
+            profile: of the memory bank; the recommended one has a percentile of its own.
+            configured: ``SCORE_PERCENTILE``.
+
+        Raises:
+            InvalidRequest: the percentile of the profile cannot be chosen.
+        """
+        if profile == RECOMMENDED:
+            if self.choose:
+                raise InvalidRequest(
+                    f"choose_percentile is for profile={CONTRACT_PROFILE}: the score of profile={RECOMMENDED} is "
+                    f"p{RECOMMENDED_PERCENTILE:g}"
+                )
+            return (RECOMMENDED_PERCENTILE,)
         if self.choose:
             return CANDIDATES
         return (configured if self.score_percentile is None else self.score_percentile,)
@@ -167,7 +184,12 @@ class ImageScores:
             ng_names=self.names("ng"),
         )
         doubts = about_calibration(
-            key, calibration, self._fitted, service.settings, sent_area=options.area_mm2_thr is not None
+            key,
+            calibration,
+            self._fitted,
+            service.settings,
+            sent_area=options.area_mm2_thr is not None,
+            sent_percentile=options.score_percentile,
         )
         seen = SEEN_IN_THE_FIT if are_fresh is False else None
         return ImageCalibration(

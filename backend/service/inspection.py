@@ -1,7 +1,9 @@
 """What all use cases share: the settings, the network, the stores, and the steps of an inspection."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import structlog
 
 from backend.bit_depth import BitDepth, decode
 from backend.calib import Calibration
-from backend.common.config import Settings
-from backend.common.errors import DamagedMemory, IncompatibleMemory, MemoryNotFound
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.errors import DamagedMemory, IncompatibleMemory, InvalidRequest, MemoryNotFound
+from backend.common.profiles import CONTRACT, ProfileName, score_percentile_of
 from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import stage
@@ -45,20 +48,27 @@ class InspectionService:
         features: the extractor.
         store: the models.
         reason: why the extractor does not run where ``DEVICE`` asked for, if so.
+        recommended: the extractor of the recommended profile; None opens it when it is needed.
     """
 
     def __init__(
-        self, settings: Settings, features: DinoV2Features, store: ModelStore, reason: str | None = None
+        self,
+        settings: Settings,
+        features: DinoV2Features,
+        store: ModelStore,
+        reason: str | None = None,
+        recommended: DinoV2Features | None = None,
     ) -> None:
         self.settings = settings
         self.features = features
+        self._recommended = recommended
+        self._opening = threading.Lock()
         self.store = store
         self.recipes = RecipeStore(settings.models_dir)
         self.datasets = DatasetStore(settings.models_dir)
         self.runs = RunBoard(settings.models_dir)
         self.drift = DriftLog(settings.models_dir, store, settings.drift_reject_rate)
         self.reason = reason
-        self._engine = InferenceEngine(features, settings.blur_sigma)
         batch = features.runtime.batch
         self.queue = NetworkQueue(
             features.runtime.forward,
@@ -82,8 +92,31 @@ class InspectionService:
             log.info("older_images.found", hint=f"{PROGRAM} migrate MODELS_DIR copies those that are not yet")
         store = ModelStore(settings.models_dir, settings.keep_versions, settings.blur_sigma)
         service = cls(settings, features, store, reason)
+        service.features_of(settings.profile)  # before somebody waits for it
         service.runs.running()  # clears what a killed process left, where nobody asks for runs
         return service
+
+    def features_of(self, profile: ProfileName) -> DinoV2Features:
+        """The extractor of a profile.
+
+        Raises:
+            InvalidRequest: the profile is not for this network.
+            ConfigError: see `open_features`.
+        """
+        if profile == CONTRACT:
+            return self.features
+        if self.settings.model_name != DEFAULT_MODEL:
+            raise InvalidRequest(
+                f"profile={profile} is for MODEL_NAME={DEFAULT_MODEL}, and this service runs {self.settings.model_name}"
+            )
+        with self._opening:
+            if self._recommended is None:
+                self._recommended, _ = open_features(self.settings, profile)
+            return self._recommended
+
+    def score_percentile_of(self, profile: ProfileName) -> float:
+        """The percentile that is the score where no calibration says."""
+        return score_percentile_of(profile, self.settings.score_percentile)
 
     def hold_pixels(self, pixels: int) -> contextlib.AbstractContextManager[None]:
         """Hold room for so many decoded pixels, or wait for it."""
@@ -129,12 +162,13 @@ class InspectionService:
         Raises:
             InvalidShape: see `build_mask`.
         """
-        percentile, area_mm2_thr = scoring.percentile or self.settings.score_percentile, self.settings.area_mm2_thr
+        features, area_mm2_thr = self.features_of(fitted.profile), self.settings.area_mm2_thr
+        percentile = scoring.percentile or self.score_percentile_of(fitted.profile)
         calibration = fitted.calibration if scoring.percentile is None else None
         if calibration is not None:
             percentile = percentile if calibration.score_percentile is None else calibration.score_percentile
             area_mm2_thr = area_mm2_thr if calibration.area_mm2_thr is None else calibration.area_mm2_thr
-        inference = self._engine.run(
+        inference = InferenceEngine(features, self.settings.blur_sigma).run(
             pixels,
             fitted.memory,
             mm_per_px=scoring.mm_per_px,
@@ -143,7 +177,7 @@ class InspectionService:
             score_percentile=percentile,
             percentiles=scoring.percentiles,
             area_mm2_thr=area_mm2_thr,
-            run_network=self.queue.infer,
+            run_network=partial(self.queue.infer, forward=features.runtime.forward),
         )
         return inference, calibration
 
@@ -183,7 +217,7 @@ class InspectionService:
         fitted = self.store.load(key, with_calibration=with_calibration)
         if fitted is None:
             raise MemoryNotFound(str(key))
-        if differences := differences_from(self.features, fitted):
+        if differences := differences_from(self.features_of(fitted.profile), fitted):
             raise IncompatibleMemory(
                 f"refit needed: the memory stored for {key} was built by another "
                 f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"
@@ -201,7 +235,7 @@ def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
         for name, value in running.items()
         if name in built_by and built_by[name] != value
     ]
-    dim = fitted.memory.embeddings.shape[1]
+    dim = fitted.memory.dim
     if dim != features.dim:
         differences.append(f"{dim} numbers per embedding instead of {features.dim}")
     if fitted.memory.token_hw != features.token_hw:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from backend.bank.images import SuspiciousImage
 from backend.calib import Calibration
+from backend.common.profiles import CONTRACT, ProfileName
 from backend.disk.fitted import CalibrationState, FittedRoi
 from backend.infer import Finding
 
@@ -24,6 +25,7 @@ class FitResult:
         suspicious: those among them that score far above the others.
         unscored: why there are no `ok_scores`.
         warning: what is doubtful about the images, and what their scores cannot promise.
+        profile: of the memory bank.
     """
 
     n_embeddings: int
@@ -35,6 +37,7 @@ class FitResult:
     suspicious: list[SuspiciousImage]
     unscored: str | None = None
     warning: str | None = None
+    profile: ProfileName = CONTRACT
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import ConfigError
+from backend.common.profiles import RECOMMENDED_BLOCKS
 from backend.features import preprocess
 from backend.network import runtimes
 from backend.network.openvino_library import ov
@@ -85,6 +86,32 @@ def test_tokens_of_both_runtimes_are_those_of_timms_own_forward_pass(open_parity
 
 
 @pytest.mark.slow
+def test_tokens_of_several_blocks_are_those_of_each_side_by_side(parity, weights):
+    """Both runtimes give what timm's own forward pass gives, of blocks 9 to 12 after the final norm."""
+    model = timm.create_model(
+        DEFAULT_MODEL,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(weights.path)},
+        num_classes=0,
+        img_size=parity.side,
+    ).eval()
+    with torch.inference_mode():
+        expected = model.forward_intermediates(
+            torch.from_numpy(parity.pixels), [8, 9, 10, 11], norm=True, output_fmt="NLC", intermediates_only=True
+        )
+    expected = np.concatenate([tokens.numpy() for tokens in expected], axis=-1)
+    for runtime in (
+        OpenVinoRuntime(weights.path, parity.side, blocks=RECOMMENDED_BLOCKS),
+        TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu", blocks=RECOMMENDED_BLOCKS),
+    ):
+        tokens = runtime.forward(parity.pixels)
+        assert (runtime.block, runtime.dim, tokens.shape) == ("9+10+11+12", 1536, expected.shape)
+        for ours, theirs in zip(np.split(tokens, 4, axis=-1), np.split(expected, 4, axis=-1), strict=True):
+            errors = np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)
+            assert errors.max() < 1e-3
+
+
+@pytest.mark.slow
 def test_the_last_block_is_the_network_without_a_block_to_the_last_bit(weights, images):
     pixels = preprocess(images[0], 112)[None]
     for named, unnamed in (
@@ -101,7 +128,7 @@ def test_the_last_block_is_the_network_without_a_block_to_the_last_bit(weights, 
 @pytest.mark.slow
 def test_a_network_that_ends_earlier_computes_no_block_after_it(weights):
     whole, shorter = (
-        {node.get_friendly_name() for node in build_vit(load_file(weights.path), 28, n_blocks=n).get_ops()}
+        {node.get_friendly_name() for node in build_vit(load_file(weights.path), 28, blocks=[n]).get_ops()}
         for n in (12, 10)
     )
     products = [len([name for name in names if name.startswith("MatMul")]) for names in (whole, shorter)]

@@ -28,6 +28,7 @@ from backend.api.schemas.inspection import (
     region_reply,
 )
 from backend.common.errors import InvalidRequest
+from backend.common.profiles import CONTRACT
 from backend.roi_mask import requested_shape
 from backend.scores.recommended_threshold import recommend
 from backend.service.calibrate import calibrate
@@ -74,13 +75,15 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
             append=fields.append,
             thumbnails=fields.thumbnails,
             group_copies=fields.group_copies,
+            profile=fields.profile,
         )
-    percentile = service.settings.score_percentile
+    percentile = service.score_percentile_of(result.profile)
     return FitReply(
         calibration=result.calibration_state,
         n_embeddings=result.n_embeddings,
         coreset_size=result.coreset_size,
         memory_id=result.memory_id,
+        profile=result.profile if result.profile != CONTRACT else None,
         token_shape=list(result.token_hw),
         ok_scores=result.ok_scores,
         suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
@@ -128,7 +131,9 @@ async def calibrate_ng(
     recommended = recommend(ok_scores, ng_scores)
     fitted = (await run_in_threadpool(service.state, key)).fitted
     sent_area = body.area_mm2_thr is not None
-    doubts = about_calibration(key, calibration, fitted, service.settings, sent_area=sent_area)
+    doubts = about_calibration(
+        key, calibration, fitted, service.settings, sent_area=sent_area, sent_percentile=body.score_percentile
+    )
     values = {
         **vars(calibration),
         "unusual": _named_by_position(calibration.unusual, ok_scores),

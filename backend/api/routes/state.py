@@ -67,7 +67,7 @@ async def health(
         **vars(minimal),
         runtime=features.runtime.name,
         precision=features.runtime.precision,
-        block=features.identity.block,
+        block=service.settings.block if features.identity.block is not None else None,
         input_size=features.input_size,
         token_shape=list(features.token_hw),
         weights_sha256=features.identity.weights_sha256,
@@ -167,7 +167,7 @@ def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestI
     """The images that the memory bank was built from: which may be defective, and which it hardly needs."""
     key = roi_key(ids, recipe)
     report = bank_report(service, key)
-    percentile = service.settings.score_percentile
+    percentile = service.score_percentile_of(report.fitted.profile)
     return BankReply(
         coreset_size=len(report.fitted.memory.embeddings),
         covering_radius=report.covering_radius,

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from backend.common.error_text import MOST_NAMES, about_unknown, nearest, shown
 from backend.common.errors import ErrorCode
+from backend.common.profiles import CONTRACT, ProfileName
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe, unseen_in
 from backend.disk.fitted import FittedRoi
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX
@@ -210,6 +211,9 @@ class ModelReply(Reply):
         description="current, or the older backend's that stored it", examples=["current"]
     )
     memory_id: str = MEMORY_ID
+    profile: ProfileName | None = Field(
+        None, description="of its memory bank; left out for the contract's", examples=[None]
+    )
 
 
 def model_reply(fitted: FittedRoi) -> ModelReply:
@@ -221,4 +225,5 @@ def model_reply(fitted: FittedRoi) -> ModelReply:
         model_key=key.model,
         layout=fitted.layout,
         memory_id=fitted.memory_id,
+        profile=fitted.profile if fitted.profile != CONTRACT else None,
     )

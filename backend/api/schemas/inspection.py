@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none
+from backend.common.profiles import ProfileName
 from backend.infer import Region
 
 WARNING = "what was asked for and can hardly be meant, or had no effect"
@@ -35,12 +36,23 @@ class FitFields(RoiFields, TellsUnknown):
         description="count images that look nearly the same as one: none of them is another image to the others",
         examples=[False],
     )
+    profile: ProfileName | None = Field(
+        None,
+        description="which tokens are compared, how distances become a map, and which score judges: contract, or "
+        "recommended, which ranks defective parts better; default PROFILE, and with append that of the model",
+        examples=[None],
+    )
     shape: str | None = Field(
         None,
         description="mask in pixels of the images, as of /infer, within which ok_scores are made; stored images have "
         "their own",
         examples=[None],
     )
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return empty_is_none(value)
 
     @field_validator("memory_fit", "use_dataset", "append", "thumbnails", "group_copies", mode="before")
     @classmethod
@@ -117,6 +129,9 @@ class FitReply(RoiReply):
     n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
     coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
     memory_id: str = MEMORY_ID
+    profile: ProfileName | None = Field(
+        None, description="of the memory bank; left out for the contract's", examples=[None]
+    )
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     ok_scores: list[float] | None = Field(
         None,

@@ -17,6 +17,7 @@ from backend.bank.building import build_bank
 from backend.bank.embedding import embed_all
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import BitDepth, decode, settle
+from backend.block_memory import Memory
 from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.dataset import GOOD, Category, TestImage, say_category
@@ -131,7 +132,7 @@ class _CategoryEvaluation:
         )
 
     def _score_all(
-        self, bank: PatchCoreMemory, threshold: float | None, histograms: PixelHistograms, spill: BinaryIO | None
+        self, bank: Memory, threshold: float | None, histograms: PixelHistograms, spill: BinaryIO | None
     ) -> list[Case]:
         cases: list[Case] = []
         tokens = np.empty(0, np.float32)

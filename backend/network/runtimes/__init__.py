@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Sequence
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import ConfigError
@@ -12,7 +13,9 @@ from backend.network.weights import Weights
 _INSTALL_TORCH = "pip install -r backend/requirements-torch.txt"
 
 
-def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tuple[Runtime, str | None]:
+def open_runtime(
+    settings: Settings, weights: Weights, threads: int = 0, blocks: Sequence[int] | None = None
+) -> tuple[Runtime, str | None]:
     """Choose and load the runtime.
 
     CUDA when it may be used and torch sees a GPU; else OpenVINO for the default model; else torch on the CPU.
@@ -21,6 +24,7 @@ def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tupl
         settings: the configuration.
         weights: of ``settings.model_name``.
         threads: how many threads a forward pass on the CPU uses; 0 leaves it to the runtime.
+        blocks: whose tokens it gives, side by side; None gives those of ``settings.block``.
 
     Returns:
         The runtime, and the reason why it does not run where ``DEVICE`` asked for, if so.
@@ -46,11 +50,14 @@ def open_runtime(settings: Settings, weights: Weights, threads: int = 0) -> tupl
             settings.precision,
             threads,
             settings.block,
+            blocks,
         )
     else:
         from backend.network.runtimes.openvino import OpenVinoRuntime
 
-        runtime = OpenVinoRuntime(weights.path, settings.input_size, settings.precision, threads, settings.block)
+        runtime = OpenVinoRuntime(
+            weights.path, settings.input_size, settings.precision, threads, settings.block, blocks
+        )
     asked_in_vain = settings.device == "cuda" and obstacle is not None
     return runtime, f"DEVICE=cuda, but {obstacle}; running on the CPU" if asked_in_vain else None
 

@@ -1,6 +1,17 @@
 """What all runtimes share."""
 
+from collections.abc import Sequence
+
 from backend.common.errors import ConfigError
+
+
+def blocks_name(blocks: Sequence[int]) -> str:
+    """What identifies tokens of several blocks side by side.
+
+    >>> blocks_name((9, 10))
+    '9+10'
+    """
+    return "+".join(map(str, blocks))
 
 
 def earlier_block(block: int | None, n_blocks: int) -> int | None:

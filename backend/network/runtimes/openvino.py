@@ -3,6 +3,7 @@
 The graph computes what timm's ``VisionTransformer`` computes, so that both runtimes give the same tokens.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 from backend.common.config import DEFAULT_MODEL_BLOCKS
 from backend.common.errors import ConfigError
 from backend.network.openvino_library import op, ov
-from backend.network.runtimes.base import earlier_block
+from backend.network.runtimes.base import blocks_name, earlier_block
 
 PATCH = 14
 BLOCKS = DEFAULT_MODEL_BLOCKS
@@ -33,6 +34,7 @@ class OpenVinoRuntime:
         precision: ``"float32"``, or ``"bfloat16"`` for matrix products only; see `build_vit`.
         threads: how many threads a forward pass uses; 0 leaves it to OpenVINO.
         block: after which the network ends, 1..12; None is the last.
+        blocks: instead of one block several, 1..12, rising: a token is that of each, side by side.
 
     Raises:
         ConfigError: the CPU has no instructions for `precision`, or there is no such block.
@@ -40,7 +42,6 @@ class OpenVinoRuntime:
 
     name = "openvino"
     device = "cpu"
-    dim = DIM
     # One pass over 2 or 4 images takes as long as 2 or 4 passes on two cores, and inferences wait for a whole pass.
     batch = 1
 
@@ -51,11 +52,15 @@ class OpenVinoRuntime:
         precision: str = "float32",
         threads: int = 0,
         block: int | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> None:
         side = input_size // PATCH
         self.grid_hw = (side, side)
         self.precision = precision
-        self.block = earlier_block(block, BLOCKS)
+        last = earlier_block(block, BLOCKS)
+        self._blocks = tuple(blocks) if blocks else (last or BLOCKS,)
+        self.block: int | str | None = blocks_name(self._blocks) if blocks else last
+        self.dim = DIM * len(self._blocks)
         core = ov.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ConfigError("PRECISION=bfloat16: this CPU has no instructions for it; use PRECISION=float32")
@@ -67,18 +72,22 @@ class OpenVinoRuntime:
             # Pinned, the passes of two processes would share the same cores and leave the others idle.
             "ENABLE_CPU_PINNING": False,
         }
-        model = build_vit(load_file(weights), input_size, precision, self.block or BLOCKS)
+        model = build_vit(load_file(weights), input_size, precision, self._blocks)
         self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See `Runtime.forward`."""
-        tokens = np.empty((len(pixels), self.grid_hw[0] * self.grid_hw[1], DIM), np.float32)
+        tokens = np.empty((len(pixels), self.grid_hw[0] * self.grid_hw[1], self.dim), np.float32)
         for image, own_tokens in zip(np.ascontiguousarray(pixels), tokens, strict=True):
-            own_tokens[:] = self._request.infer([image[None]], share_inputs=True, share_outputs=True)[0][0]
+            found = self._request.infer([image[None]], share_inputs=True, share_outputs=True)
+            for number in range(len(self._blocks)):
+                own_tokens[:, number * DIM : (number + 1) * DIM] = found[number][0]
         return tokens
 
 
-def build_vit(weights: Tensors, input_size: int, precision: str = "float32", n_blocks: int = BLOCKS) -> ov.Model:
+def build_vit(
+    weights: Tensors, input_size: int, precision: str = "float32", blocks: Sequence[int] = (BLOCKS,)
+) -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
 
     Two things are left out because they change nothing, and make attention cheaper and safer to round: the scale of
@@ -92,11 +101,11 @@ def build_vit(weights: Tensors, input_size: int, precision: str = "float32", n_b
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
         input_size: side of the input in pixels, a multiple of 14.
         precision: ``"float32"`` or ``"bfloat16"``.
-        n_blocks: how many blocks come before the final norm; the others are left out.
+        blocks: after which the final norm is taken, rising; those after the last of them are left out.
 
     Returns:
-        A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]``. Its shape is fixed:
-        OpenVINO fuses more then.
+        A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]`` of each of the blocks. Its
+        shape is fixed: OpenVINO fuses more then.
     """
     n_patches = (input_size // PATCH) ** 2
     lower = ov.Type.bf16 if precision == "bfloat16" else None
@@ -110,17 +119,18 @@ def build_vit(weights: Tensors, input_size: int, precision: str = "float32", n_b
     tokens = op.add(patches, _constant(position[:, 1:] + weights["patch_embed.proj.bias"]))
     tokens = op.concat([_constant(weights["cls_token"] + position[:, :1]), tokens], 1)
 
-    for index in range(n_blocks):
+    outputs = []
+    for index in range(blocks[-1]):
         block = f"blocks.{index}."
         attended = _attention(_layer_norm(tokens, weights, block + "norm1"), weights, block, n_patches + 1, lower)
         tokens = op.add(tokens, attended)
         hidden = _product(_layer_norm(tokens, weights, block + "norm2"), weights[block + "mlp.fc1.weight"], lower)
         hidden = op.add(_float32(hidden, lower), _constant(weights[block + "mlp.fc1.bias"]))
         tokens = op.add(tokens, _branch(op.gelu(hidden, "erf"), weights, block + "mlp.fc2", block + "ls2", lower))
-
-    tokens = _layer_norm(tokens, weights, "norm")
-    patch_tokens = op.slice(tokens, _shape(1), _shape(n_patches + 1), _shape(1), _shape(1))
-    return ov.Model([patch_tokens], [pixels], "dinov2_vits14")
+        if index + 1 in blocks:
+            normed = _layer_norm(tokens, weights, "norm")
+            outputs.append(op.slice(normed, _shape(1), _shape(n_patches + 1), _shape(1), _shape(1)))
+    return ov.Model(outputs, [pixels], "dinov2_vits14")
 
 
 def resample_position_grid(pos_embed: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:

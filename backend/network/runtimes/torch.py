@@ -1,7 +1,7 @@
 """timm on torch: the reference implementation, the CUDA path, and the way to any other ``MODEL_NAME``."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from backend.common.errors import ConfigError
-from backend.network.runtimes.base import earlier_block
+from backend.network.runtimes.base import blocks_name, earlier_block
 
 
 def _declare_missing_torchvision_operators() -> "torch.library.Library | None":
@@ -50,6 +50,7 @@ class TorchRuntime:
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` where torch's autocast lowers operations to it.
         threads: how many threads a forward pass on the CPU uses; 0 leaves it to torch.
         block: after which the network ends, from 1; None is the last.
+        blocks: instead of one block several, from 1, rising: a token is that of each, side by side.
 
     Raises:
         ConfigError: timm does not know the model, it is not a ViT, `input_size` does not fit its patches, or it has no
@@ -67,6 +68,7 @@ class TorchRuntime:
         precision: str = "float32",
         threads: int = 0,
         block: int | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> None:
         self.device = device
         self.precision = precision
@@ -90,9 +92,13 @@ class TorchRuntime:
             raise ConfigError(f"MODEL_NAME={model_name!r} is not a vision transformer with a patch grid")
         if any(input_size % side for side in patches.patch_size):
             raise ConfigError(f"INPUT_SIZE={input_size} is no multiple of the patches of MODEL_NAME={model_name!r}")
-        self.block = None if block is None else _end_after(model, block)
+        self._blocks = tuple(blocks) if blocks else ()
+        self.block: int | str | None = None if block is None else _end_after(model, block)
+        if self._blocks:
+            self.block = blocks_name(self._blocks)
         self.grid_hw = (int(grid[0]), int(grid[1]))
-        self.dim: int = model.num_features  # type: ignore[assignment]  # a buffer, for nn.Module
+        of_one: int = model.num_features  # type: ignore[assignment]  # a buffer, for nn.Module
+        self.dim = of_one * max(1, len(self._blocks))
         # float32 means float32: by default cuDNN rounds the inputs of convolutions to TF32's 10 bits of mantissa.
         torch.backends.cudnn.allow_tf32 = False
         self._model: Any = model.eval().requires_grad_(False).to(device)
@@ -101,7 +107,18 @@ class TorchRuntime:
         """See `Runtime.forward`."""
         lowered = self.precision != "float32"
         with torch.inference_mode(), torch.autocast(self.device, _TYPES[self.precision], enabled=lowered):
-            output = self._model.forward_features(torch.from_numpy(pixels).to(self.device))
+            images = torch.from_numpy(pixels).to(self.device)
+            if self._blocks:
+                # Patch tokens only, after the final norm: [B, rows * columns, D] of each block.
+                of_blocks = self._model.forward_intermediates(
+                    images,
+                    indices=[block - 1 for block in self._blocks],
+                    norm=True,
+                    output_fmt="NLC",
+                    intermediates_only=True,
+                )
+                return np.concatenate([tokens.float().cpu().numpy() for tokens in of_blocks], axis=-1)
+            output = self._model.forward_features(images)
             tokens = select_patch_tokens(output, self.grid_hw)
             return np.ascontiguousarray(tokens.float().cpu().numpy())
 

@@ -1,0 +1,184 @@
+"""The memory banks of several blocks: selection, what lands on their patches, and honest distances by them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
+from backend.block_memory import BlockMemory, Landings, block_parts, build_banks
+from backend.common.arrays import Embeddings
+from backend.common.telemetry import OnProgress
+from backend.patchcore import PatchCoreMemory, distance_of_cosine
+
+Turn = Callable[[], AbstractContextManager[object]]
+Distances = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+# Products of a block of patches with a bank: 16 MiB.
+_PRODUCTS_AT_ONCE = 1 << 22
+# Two ways to the same distance differ by less; a patch that a bank of the others would gain is nearer by more.
+_SAME_DISTANCE = np.float32(1e-3)
+# No cosine: farther than any point of the sphere.
+_NONE = np.float32(-2)
+
+
+@dataclass(frozen=True)
+class BlockBase:
+    """The model that a fit of several blocks appends to.
+
+    Attributes:
+        memory: its banks.
+        covering_radii: of each.
+        n_images: how many images it was built from.
+    """
+
+    memory: BlockMemory
+    covering_radii: Sequence[float]
+    n_images: int
+
+
+@dataclass(frozen=True)
+class _OfBlock:
+    """What a fit makes of one block.
+
+    Attributes:
+        bank, landings, covering_radius: see `BlockMemory` and `BlockBase`.
+        held_out: see `hold_out`; None where that would have taken too long.
+        distances: float32 [n_images, patches per image], honest ones less excess radii; None where there are none.
+    """
+
+    bank: PatchCoreMemory
+    landings: Landings
+    covering_radius: float
+    held_out: HeldOut | None
+    distances: Distances | None
+
+
+def build_block_bank(
+    embeddings: Embeddings,
+    n_blocks: int,
+    own: Sequence[int],
+    before: Sequence[int],
+    token_hw: tuple[int, int],
+    coreset_rate: float,
+    base: BlockBase | None,
+    turn: Turn,
+    on_progress: OnProgress,
+) -> tuple[BlockMemory, list[float], HeldOut | None]:
+    """Select a memory bank for each block, and compare each image with those of the others.
+
+    Args:
+        embeddings: float32 [N, n_blocks * D] of the images, in order, of the blocks side by side; normalised in place.
+        n_blocks: how many blocks.
+        own: a number for each image, from 0; copies of one have the same.
+        before: the number of each image that the base was built from, -1 for one that is not in this fit.
+        token_hw: token grid (rows, columns).
+        coreset_rate: share to keep, where there is no base.
+        base: the model to append to; None begins anew.
+        turn: see `k_center_greedy`.
+        on_progress: called with the step, how much of it is done, and of how much.
+
+    Returns:
+        The banks, their covering radii, and what the fit tells about its images.
+
+    Raises:
+        Conflict: the images are too unlike those of the base.
+    """
+    report = partial(on_progress, "coreset")
+    if base is None:
+        n_different = len(set(own)) * token_hw[0] * token_hw[1]
+        banks = build_banks(embeddings, n_blocks, token_hw, coreset_rate, report, turn, n_different)
+    else:
+        parts = block_parts(embeddings, n_blocks)
+        banks = tuple(
+            bank.extended(part, radius, base.n_images, turn, report)
+            for bank, part, radius in zip(base.memory.banks, parts, base.covering_radii, strict=True)
+        )
+    found = []
+    for number, (part, bank) in enumerate(zip(block_parts(embeddings, n_blocks), banks, strict=True)):
+        of_block = _of_block(part, n_blocks, np.array(own), bank, owners(bank, [*before, *own]), turn)
+        if base is not None:
+            landings = base.memory.landings[number].and_those(of_block.landings)
+            radius = base.covering_radii[number]
+            of_block = _OfBlock(bank, landings, radius, of_block.held_out, of_block.distances)
+        found.append(of_block)
+        on_progress("score", number + 1, n_blocks)
+    memory = BlockMemory(banks, tuple(of_block.landings for of_block in found))
+    return memory, [of_block.covering_radius for of_block in found], _held_out(found)
+
+
+def _held_out(found: Sequence[_OfBlock]) -> HeldOut | None:
+    """What all blocks together tell about the images; of patches that no other covers, what the last one tells."""
+    last = found[-1].held_out
+    if last is None:
+        return None
+    distances = [of_block.distances for of_block in found if of_block.distances is not None]
+    if len(distances) < len(found):
+        return HeldOut(last.covering_radius, None, last.n_unique)
+    mean = np.asarray(np.mean(distances, axis=0), np.float32)
+    return HeldOut(last.covering_radius, mean, last.n_unique)
+
+
+def _of_block(
+    embeddings: Embeddings, n_blocks: int, images: Rows, bank: PatchCoreMemory, owner: Rows, turn: Turn
+) -> _OfBlock:
+    per_image, n_bank = len(embeddings) // len(images), len(bank.embeddings)
+    products = len(embeddings) * n_bank * n_blocks
+    has_others = len(np.unique(images)) > 1 or bool(np.any(owner < 0))
+    if not has_others:
+        held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
+        return _OfBlock(bank, Landings.none(n_bank), held_out.covering_radius, held_out, None)
+    # Where all would take too long, patches at even distances tell enough of where patches land.
+    step = -(-products // MOST_PRODUCTS)
+    rows, distances = _land_on_others(embeddings, images, bank.embeddings, owner, step, turn)
+    landings = Landings.of(rows, distances, n_bank)
+    if step > 1:
+        return _OfBlock(bank, landings, last_distance(bank, len(embeddings)), None, None)
+    held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
+    assert held_out.distances is not None, "there are others"
+    image = np.repeat(images, per_image)
+    honest = held_out.distances.copy()
+    for number in np.unique(images):
+        is_own = image == number
+        radii = landings.without(Landings.of(rows[is_own], distances[is_own], n_bank)).excess_radii()
+        for copy in np.flatnonzero(images == number):
+            patches = slice(copy * per_image, (copy + 1) * per_image)
+            # A patch that the bank of the others would gain has nothing that landed on it.
+            is_gained = honest[copy] < distances[patches] - _SAME_DISTANCE
+            honest[copy] -= np.where(is_gained, np.float32(0), radii[rows[patches]])
+    return _OfBlock(bank, landings, held_out.covering_radius, held_out, honest)
+
+
+def _land_on_others(
+    embeddings: Embeddings, images: Rows, bank: Embeddings, owner: Rows, step: int, turn: Turn
+) -> tuple[Rows, Distances]:
+    """Where patches land among the embeddings that are not of their own image.
+
+    Args:
+        embeddings: float32 [N, D], L2-normalised.
+        images: int64 [n_images], number of each.
+        bank: float32 [M, D], L2-normalised.
+        owner: int64 [M], number of the image that each comes from, -1 for another fit's.
+        step: every which patch is taken.
+        turn: see `k_center_greedy`.
+
+    Returns:
+        rows: int64 [N / step], of the nearest embedding of another image.
+        distances: float32 [N / step], to it.
+    """
+    per_image = len(embeddings) // len(images)
+    taken = np.arange(0, len(embeddings), step)
+    rows, cosine = np.empty(len(taken), np.int64), np.empty(len(taken), np.float32)
+    at_once = max(1, _PRODUCTS_AT_ONCE // len(bank))
+    for start in range(0, len(taken), at_once):
+        with turn():
+            piece = slice(start, start + at_once)
+            products = embeddings[taken[piece]] @ bank.T
+            products[images[taken[piece] // per_image][:, None] == owner] = _NONE
+            rows[piece] = products.argmax(axis=1)
+            cosine[piece] = np.take_along_axis(products, rows[piece][:, None], axis=1)[:, 0]
+    return rows, distance_of_cosine(cosine)

@@ -1,0 +1,32 @@
+"""Profiles: which tokens are compared, how their distances become a map, and which score judges an image.
+
+``contract`` is the playbook's: tokens of the last block, the distance to the nearest, and a percentile that a setting
+or a calibration names. ``recommended`` is what ranked defective parts best on real sets (``docs/accuracy.md``): a
+memory bank for each of the last four blocks, distances less by excess radii (`backend.block_memory`), and p99.5 of
+their mean.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+ProfileName = Literal["contract", "recommended"]
+PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
+CONTRACT: ProfileName = "contract"
+RECOMMENDED: ProfileName = "recommended"
+RECOMMENDED_BLOCKS = (9, 10, 11, 12)
+RECOMMENDED_PERCENTILE = 99.5
+
+
+def profile_of(metadata: Mapping[str, Any]) -> ProfileName:
+    """The profile of a memory bank, by what was recorded with it."""
+    return RECOMMENDED if metadata.get("profile") == RECOMMENDED else CONTRACT
+
+
+def score_percentile_of(profile: ProfileName, configured: float) -> float:
+    """The percentile that is the score where no calibration says.
+
+    Args:
+        profile: of the memory bank.
+        configured: ``SCORE_PERCENTILE``.
+    """
+    return RECOMMENDED_PERCENTILE if profile == RECOMMENDED else configured
