@@ -59,7 +59,7 @@ def test_one_service_serves_both_profiles(fitted, parts):
     assert score(fitted, parts[0]) != score(fitted, parts[0], OTHER)
 
 
-def test_the_score_is_that_of_the_banks_at_the_percentile_of_the_profile(fitted, parts, block_features):
+def test_the_score_is_that_of_the_banks_at_the_percentile_of_its_own(fitted, parts, block_features):
     memory = fitted.fitted(KEY).memory
     image = cv2.imdecode(np.frombuffer(parts[1].read(), np.uint8), cv2.IMREAD_COLOR)
     distances = memory.distances(block_features.extract(image)[0]).reshape(8, 8)
@@ -93,7 +93,7 @@ def test_an_extractor_of_the_last_block_refuses_such_a_bank(fitted, features):
     assert "block '9+10+11+12' instead of 'last'" in differences
 
 
-def test_a_calibration_is_of_the_score_of_the_profile_whatever_it_is_called(fitted, parts):
+def test_a_calibration_is_of_the_profiles_score_whatever_it_is_called(fitted, parts):
     scores = [score(fitted, part) for part in parts[:3]]
     calibration = calibrate(fitted, KEY, scores, [], mm_per_px=0.2, score_percentile=99)
     assert calibration.score_percentile == 99.5
