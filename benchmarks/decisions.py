@@ -25,7 +25,14 @@ from backend.bank.building import build_bank
 from backend.calib import choose_threshold
 from backend.common.config import load_settings
 from backend.common.logs import configure_logging
-from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_BLOCKS, ProfileName, score_percentile_of
+from backend.common.profiles import (
+    CONTRACT,
+    RECOMMENDED,
+    RECOMMENDED_BLOCKS,
+    ProfileName,
+    coreset_rate_of,
+    score_percentile_of,
+)
 from backend.infer import image_scores
 from backend.scores.recommended_threshold import recommend
 from backend.service.inspection import InspectionService
@@ -104,7 +111,7 @@ def scored(
         np.ascontiguousarray(good.tokens[train][:, :, -dim:]).reshape(-1, dim),
         [str(number) for number in train],
         token_hw,
-        settings.coreset_rate,
+        coreset_rate_of(profile, settings.coreset_rate),
         None,
         contextlib.nullcontext,
         lambda *_: None,

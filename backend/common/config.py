@@ -44,7 +44,8 @@ class Settings(BaseSettings):
         None, ge=1, description="block whose tokens are compared; unset: the last; a memory bank belongs to one block"
     )
     profile: ProfileName = Field(
-        CONTRACT, description="profile of fits that name none: contract, or recommended (better ranking, 4 banks)"
+        CONTRACT,
+        description="profile of fits that name none: contract, or recommended (ranks defects better, twice the space)",
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")

@@ -18,7 +18,7 @@ from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, shown_
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
 from backend.common.errors import Conflict, InvalidRequest
-from backend.common.profiles import CONTRACT, ProfileName
+from backend.common.profiles import CONTRACT, ProfileName, coreset_rate_of
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate, stage
 from backend.disk.fitted import FittedRoi
@@ -107,7 +107,7 @@ def fit(
     chosen = _check_request(service, key, images, mm_per_px, profile, keep_all=keep_all, append=append)
     features = service.features_of(chosen)
     annotate(n_images=len(images), device=service.features.runtime.device)
-    rate = 1.0 if keep_all else service.settings.coreset_rate
+    rate = 1.0 if keep_all else coreset_rate_of(chosen, service.settings.coreset_rate)
     with service.queue.fit() as wait_for_those_before:
         with stage("decode"):  # what a header can tell, it tells before any image costs time
             sent = FitImages.read(images, shapes or [None] * len(images), service.limits)
