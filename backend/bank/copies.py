@@ -123,6 +123,20 @@ def near_copies(
             yield numbers[row], numbers[column]
 
 
+def copies_of_known(known: Sequence[Look], others: Sequence[Look]) -> dict[int, int]:
+    """Which of some images look nearly the same as an image that is known, and as which one: the first, by position.
+
+    Args:
+        known: each with pixels of its own.
+        others: images that are none of these.
+    """
+    found: dict[int, int] = {}
+    for first, second in near_copies([*known, *others], n_known=len(known)):
+        if first < len(known):
+            found.setdefault(second - len(known), first)
+    return found
+
+
 def unlikeness(
     miniatures: Sequence[Miniature],
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,

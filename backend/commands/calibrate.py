@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.api.schemas.calibration import CalibrateFields
+from backend.bank.copies import Look
 from backend.bit_depth import BitDepth
 from backend.commands.arguments import (
     IMAGES,
@@ -37,7 +38,7 @@ from backend.roi_mask import Shape, requested_shape
 from backend.service.image_calibration import CalibrationOptions, Deciding, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
-from backend.utils import NamedImage, pixels_sha256
+from backend.utils import NamedImage
 
 _TEXT = f"""
 {IMAGES}
@@ -219,7 +220,7 @@ def calibrate(
         percentiles = options.percentiles(fitted.profile, settings.score_percentile)
         scoring = replace(scoring, percentile=percentiles[0], percentiles=percentiles[1:])
         scorer = Scorer(service, key, scoring, with_identity=True)
-        found = ImageScores(fitted, settings.blur_sigma, percentiles)
+        found = ImageScores(fitted, settings.blur_sigma, percentiles, service.store.miniatures(fitted))
         if not ok:
             count_the_fit(found, shape)
         classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
@@ -236,9 +237,15 @@ def calibrate(
         )
     if fitted.memory_id != memory_id:
         raise IncompatibleMemory(f"{scorer.key} was fitted anew while this ran: begin anew")
+    others: dict[tuple[Label, str], Look] = {}
     for label, images in unknown.items():
         for image in images:
-            _count(service, fitted, found, label, image, rows[image], shape)
+            look = _count(service, fitted, found, label, image, rows[image], shape)
+            if look is not None:
+                others[label, image] = look
+    for other, original in zip(others, found.originals_of(list(others.values())), strict=True):
+        if original is not None:
+            found.add_near_copy(*other, original)
     done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
     return {
         **done.calibration.as_dict(),
@@ -261,23 +268,31 @@ def _count(
     image: str,
     row: Row,
     shape: Shape | None,
-) -> None:
-    """Count an image that was scored; one that was in the fit by its score by the memory bank of the others."""
+) -> Look | None:
+    """Count an image that was scored; one that was in the fit by its score by the memory bank of the others.
+
+    Returns:
+        What it is compared with the images of the fit by; None where it is one of them, or nothing is known of those.
+    """
     scores = tuple(float(score) for score in (row["score"], *row.get("scores", ())))
     own = found.own.of_file(row["sha256"])
     if own is None:
+        pixels, look = row.get("pixels_sha256"), None
         # Records of older versions do not have it.
-        pixels = row.get("pixels_sha256") or _pixels_sha256(service, fitted, image, row["sha256"])
+        if pixels is None or (found.knows_looks and found.own.of_pixels(pixels) is None):
+            look = _look(service, fitted, image, row["sha256"])
+            pixels = look.pixels_sha256
         own = found.own.of_pixels(pixels)
         if own is None:
             found.add(label, pixels, image, scores)
-            return
+            return look if found.knows_looks else None
     check_not_both(found, label, image, own)
     found.add(label, own.identity, image, found.by_the_others(own, shape) or scores)
+    return None
 
 
-def _pixels_sha256(service: InspectionService, fitted: FittedRoi, path: str, sha256: str) -> str:
-    """The identity of an image that was scored by a model.
+def _look(service: InspectionService, fitted: FittedRoi, path: str, sha256: str) -> Look:
+    """The look of an image that was scored by a model.
 
     Raises:
         InvalidRequest: its file has changed since.
@@ -288,4 +303,4 @@ def _pixels_sha256(service: InspectionService, fitted: FittedRoi, path: str, sha
     image = NamedImage(path, lambda: content)
     with service.pixels_of(image):
         pixels, _ = service.decode(image, BitDepth.of(fitted.metadata))
-        return pixels_sha256(pixels)
+        return Look.of(pixels)

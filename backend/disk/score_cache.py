@@ -16,6 +16,7 @@ from backend.roi_mask import Shape
 
 _PREFIX = ".scores-"
 _MAX_BYTES = 64 << 20  # of 290,000 images with a score each
+_NEARLY = "nearly"
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 log: Any = structlog.get_logger(__name__)
@@ -25,7 +26,8 @@ class ScoreCache:
     """One file of scores, a JSON line each; appended to as they are made, by whatever process.
 
     Images are told apart by their pixels, and lines say which pixels a file has, so that it need not be decoded again.
-    Earlier versions told them apart by their files: those scores are found by the hash of the file.
+    Earlier versions told them apart by their files: those scores are found by the hash of the file. Other lines say of
+    which image of the fit an image is nearly a copy.
 
     Args:
         folder: of the data set.
@@ -35,7 +37,7 @@ class ScoreCache:
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
         self._path = folder / f"{_PREFIX}{digest[:32]}.jsonl"
-        self._scores, self._pixels = _read(self._path)
+        self._scores, self._pixels, self._originals = _read(self._path)
         self._writes = True
 
     def get(self, sha256: str, shape: Shape | None) -> tuple[float, ...] | None:
@@ -57,6 +59,15 @@ class ScoreCache:
         self._pixels[sha256] = pixels_sha256
         self._append([sha256, pixels_sha256])
 
+    def original_of(self, pixels_sha256: str) -> str | None:
+        """What was put as the image of the fit that an image is nearly a copy of; None if nothing was."""
+        return self._originals.get(pixels_sha256)
+
+    def put_original(self, pixels_sha256: str, original: str) -> None:
+        """Keep of which image of the fit an image is nearly a copy, as `put` keeps scores; empty where of none."""
+        self._originals[pixels_sha256] = original
+        self._append([pixels_sha256, _NEARLY, original])
+
     def _append(self, line: list[Any]) -> None:
         if not self._writes:
             return
@@ -76,18 +87,18 @@ def _name(sha256: str, shape: Shape | None) -> str:
     return hashlib.sha256(bytes.fromhex(sha256) + mask).hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
-    """The scores by name, and the hashes of pixels by those of files."""
+def _read(path: Path) -> tuple[dict[str, tuple[float, ...]], dict[str, str], dict[str, str]]:
+    """The scores by name, the hashes of pixels by those of files, and the originals by the hashes of pixels."""
     try:
         lines = read_small(path, _MAX_BYTES).split(b"\n")
     except OSError:  # there are none yet, or they cannot be read: all are made again
-        return {}, {}
+        return {}, {}, {}
     except ValueError as exc:
         log.warning("scores.not_read", reason=str(exc))
         with contextlib.suppress(OSError):  # or it would grow for ever, and never be read again
             delete(path)
-        return {}, {}
-    scores, pixels = {}, {}
+        return {}, {}, {}
+    scores, pixels, originals = {}, {}, {}
     for line in lines:
         try:
             name, *values = json.loads(line)
@@ -97,4 +108,6 @@ def _read(path: Path) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
             scores[name] = tuple(values)
         elif isinstance(name, str) and len(values) == 1 and isinstance(values[0], str) and _SHA256.fullmatch(values[0]):
             pixels[name] = values[0]
-    return scores, pixels
+        elif isinstance(name, str) and len(values) == 2 and values[0] == _NEARLY and isinstance(values[1], str):
+            originals[name] = values[1]
+    return scores, pixels, originals

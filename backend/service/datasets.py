@@ -167,11 +167,12 @@ def calibrate_stored(
     fitted = service.fitted(key)
     samples = _samples_to_calibrate(service, key, options, require_ng=require_ng)
     percentiles = options.percentiles(fitted.profile, service.settings.score_percentile)
-    scores = ImageScores(fitted, service.settings.blur_sigma, percentiles)
+    scores = ImageScores(fitted, service.settings.blur_sigma, percentiles, service.store.miniatures(fitted))
     scorer = StoredScorer.of(service, key, fitted, scores, percentiles)
     doubts: list[str] = []
     scales: list[float] = []
     failed: list[Judged[Scored]] = []
+    counted: dict[tuple[Label, str], Scored] = {}
 
     def keep(judged: Judged[Scored]) -> None:
         if judged.result is not None and judged.result.warning is not None:
@@ -180,11 +181,13 @@ def calibrate_stored(
             failed.append(judged)
         elif (image := (judged.sample.label, judged.result.identity)) not in scores:
             scores.add(*image, judged.sample.name, judged.result.scores)
+            counted[judged.sample.label, judged.sample.title] = judged.result
             scales.append(judged.mm_per_px)
 
     _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, scorer.score, keep)
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
+    scorer.keep_near_copies(counted)
     done = scores.calibrate(service, key, scales[0], options)
     more = f" (and {len(doubts) - 1} more like it)" if len(doubts) > 1 else ""
     came_as = {(sample.label, sample.name): sample.uploaded_as for sample in samples}

@@ -1,8 +1,10 @@
 """Images → scores → calibration, for stored images and for folders alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from backend.bank.building import look_id
+from backend.bank.copies import Look, Miniature, copies_of_known
 from backend.bank.images import BankImage, OwnImages
 from backend.calib import CONTRACT, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
 from backend.common.errors import InvalidRequest
@@ -16,6 +18,9 @@ from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choos
 from backend.service.calibrate import calibrate
 from backend.service.doubts import about_calibration, joined
 from backend.service.inspection import InspectionService
+from backend.utils import named_with
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -99,19 +104,33 @@ class ImageScores:
     """The scores of images that a calibration is made from.
 
     An image that was in the fit counts with its score by the memory bank of the others. Copies of an image count once:
-    those that have the same pixels, whatever their files, and near copies that the fit was asked to group.
+    those that have the same pixels, whatever their files, and near copies that the fit was asked to group. One that
+    looks nearly the same as an image of the fit counts with its score by the whole bank, and is named.
 
     Args:
         fitted: the model that the images are scored by.
         blur_sigma: as of inferences now.
         percentiles: each gives a score of every image.
+        miniatures: of the images of the fit, by their number; see `Look`. Earlier versions kept none.
 
     Attributes:
         own: the images of the fit.
     """
 
-    def __init__(self, fitted: FittedRoi, blur_sigma: float, percentiles: Sequence[float]) -> None:
+    def __init__(
+        self,
+        fitted: FittedRoi,
+        blur_sigma: float,
+        percentiles: Sequence[float],
+        miniatures: Mapping[int, Miniature],
+    ) -> None:
         self.own = OwnImages(fitted.metadata, blur_sigma)
+        self._looks = {
+            look_id(image): Look(look_id(image), miniatures[number])
+            for number, image in enumerate(self.own.images)
+            if number in miniatures
+        }
+        self._near_copies: list[tuple[Label, str, str]] = []
         self._fitted = fitted
         self._percentiles = tuple(percentiles)
         self._own_by_the_bank = False
@@ -141,6 +160,29 @@ class ImageScores:
         self._scores[label].setdefault(identity, tuple(scores))
         self._names[label].setdefault(identity, name)
 
+    @property
+    def knows_looks(self) -> bool:
+        """Whether near copies of images of the fit can be found."""
+        return bool(self._looks)
+
+    def originals_of(self, looks: Sequence[Look]) -> list[str | None]:
+        """The images of the fit that some others look nearly the same as, each by what tells its pixels apart."""
+        known = list(self._looks.values())
+        found = copies_of_known(known, looks)
+        first = {look.pixels_sha256: found[number] for number, look in enumerate(looks) if number in found}
+        originals = (first.get(look.pixels_sha256) for look in looks)
+        return [None if number is None else known[number].pixels_sha256 for number in originals]
+
+    def add_near_copy(self, label: Label, name: str, original: str) -> None:
+        """Name an image that was counted and looks nearly the same as one of the fit.
+
+        Args:
+            label: its class.
+            name: for people.
+            original: what `originals_of` gave.
+        """
+        self._near_copies.append((label, name, original))
+
     def __contains__(self, image: tuple[Label, str]) -> bool:
         """Whether an image, by its class and identity, was counted."""
         label, identity = image
@@ -168,6 +210,8 @@ class ImageScores:
         choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if options.choose else None
         percentile = choice.chosen if choice else self._percentiles[0]
         are_fresh = self.own.are_fresh(recognised=self._own_by_the_bank)
+        if are_fresh and any(label == "ok" for label, _, _ in self._near_copies):
+            are_fresh = None  # frames of one part, or other parts that look alike
         calibration = calibrate(
             service,
             key,
@@ -192,9 +236,10 @@ class ImageScores:
             sent_percentile=options.score_percentile,
         )
         seen = SEEN_IN_THE_FIT if are_fresh is False else None
+        warning = joined([calibration.warning, seen, self._about_near_copies(), doubts])
         return ImageCalibration(
             calibration,
-            joined([calibration.warning, seen, doubts]),
+            warning,
             choice,
             self._deciding("ok", by_percentile["ok"][percentile], calibration.unusual),
             self._deciding("ng", by_percentile["ng"][percentile], calibration.lowered_by),
@@ -220,6 +265,19 @@ class ImageScores:
         if unknown := [name for name in wanted if name not in names]:
             raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
         return tuple(position for position, name in enumerate(names) if name in wanted)
+
+    def _about_near_copies(self) -> str | None:
+        if not self._near_copies:
+            return None
+        names = {look_id(image): named_with(image.name, image.uploaded_as) for image in self.own.images}
+        pairs = [f"{name} and {names[original]}" for _, name, original in self._near_copies[:_MOST_NAMED]]
+        if len(self._near_copies) > len(pairs):
+            pairs.append(f"{len(self._near_copies) - len(pairs)} more")
+        images = "1 image looks" if len(self._near_copies) == 1 else f"{len(self._near_copies)} images look"
+        return (
+            f"{images} nearly the same as one of the fit ({', '.join(pairs)}): if they show the same part, their "
+            "scores are too low, and a threshold from these rejects too many good parts; calibrate on other parts"
+        )
 
     def _by_percentile(self, label: Label) -> dict[float, list[float]]:
         found: dict[float, list[float]] = {percentile: [] for percentile in self._percentiles}

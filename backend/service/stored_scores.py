@@ -1,12 +1,15 @@
 """The scores of stored images for a calibration: by the memory bank of the others, from an earlier run, or new."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from backend.bank.copies import Look
 from backend.bank.images import BankImage
 from backend.bit_depth import NOT_SETTLED, BitDepth, unsettled
 from backend.common.roi_key import RoiKey
+from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
 from backend.disk.score_cache import ScoreCache
 from backend.roi_mask import Shape
@@ -14,7 +17,7 @@ from backend.service.image_calibration import ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge_pixels
 from backend.service.scoring import Scoring
-from backend.utils import NamedImage, pixels_sha256
+from backend.utils import NamedImage
 
 
 class Scored(NamedTuple):
@@ -25,12 +28,16 @@ class Scored(NamedTuple):
         scores: one for each percentile.
         is_honest: whether they are by the memory bank of the others.
         warning: what is doubtful about its bit depth.
+        look: what it is compared with the images of the fit by; None where it is one of them, or was compared.
+        near_copy_of: what `ImageScores.originals_of` gave when it was.
     """
 
     identity: str
     scores: tuple[float, ...]
     is_honest: bool = False
     warning: str | None = None
+    look: Look | None = None
+    near_copy_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,24 +90,49 @@ class StoredScorer:
         sha256 = hashlib.sha256(content).hexdigest()
         own, pixels = self.scores.own.of_file(sha256), self.cache.pixels_of(sha256)
         depth = BitDepth.of(self.fitted.metadata)
-        if (own or pixels) and (known := self._known(own, sha256, pixels, shape)):
-            return known._replace(warning=self._unsettled(known, content, depth))
+        known = self._known(own, sha256, pixels, shape) if own or pixels else None
+        if known and self._is_compared(known, pixels):
+            near_copy_of = None if known.is_honest or pixels is None else self.cache.original_of(pixels)
+            return known._replace(warning=self._unsettled(known, content, depth), near_copy_of=near_copy_of or None)
         once = NamedImage(image.name, lambda: content, image.uploaded_as)
         with self.service.pixels_of(once):
             decoded, warning = self.service.decode(once, depth)
+            look = Look.of(decoded)
             if pixels is None:
-                pixels = pixels_sha256(decoded)
+                pixels = look.pixels_sha256
                 self.cache.put_pixels(sha256, pixels)
-                if known := self._known(own, sha256, pixels, shape):
-                    return known._replace(warning=self._unsettled(known, content, depth))
+                known = self._known(own, sha256, pixels, shape)
+            own = own or self.scores.own.of_pixels(pixels)
+            to_compare = look if own is None and self.scores.knows_looks else None
+            if known:
+                return known._replace(warning=self._unsettled(known, content, depth), look=to_compare)
             scoring = Scoring(mm_per_px, shape, self.percentiles[0], self.percentiles[1:])
             finding = judge_pixels(self.service, self.fitted, decoded, scoring, with_heatmap=False).inference
             del decoded
         found = (finding.score, *finding.scores)
         if warning in (None, NOT_SETTLED):  # else it is looked at, and doubted, again
             self.cache.put(pixels, shape, found)
-        own = own or self.scores.own.of_pixels(pixels)
-        return Scored(own.identity if own else pixels, found, warning=warning)
+        return Scored(own.identity if own else pixels, found, warning=warning, look=to_compare)
+
+    def _is_compared(self, known: Scored, pixels: str | None) -> bool:
+        """Whether an image need not be decoded to be compared with those of the fit."""
+        if known.is_honest or not self.scores.knows_looks or pixels is None or self.scores.own.of_pixels(pixels):
+            return True
+        return self.cache.original_of(pixels) is not None
+
+    def keep_near_copies(self, scored: Mapping[tuple[Label, str], Scored]) -> None:
+        """Name the images that look nearly the same as one of the fit, and remember which were compared.
+
+        Args:
+            scored: images by their class and name.
+        """
+        looks = {image: found.look for image, found in scored.items() if found.look is not None}
+        originals = dict(zip(looks, self.scores.originals_of(list(looks.values())), strict=True))
+        for image, look in looks.items():
+            self.cache.put_original(look.pixels_sha256, originals[image] or "")
+        for image, found in scored.items():
+            if original := originals.get(image) or found.near_copy_of:
+                self.scores.add_near_copy(*image, original)
 
     @staticmethod
     def _unsettled(known: Scored, content: bytes, depth: BitDepth | None) -> str | None:

@@ -21,7 +21,8 @@ class TestCalibrate:
         alone = service(work, features)
         ok = [infer(alone, KEY, named(path), Scoring(0.2)).inference.score for path in PARTS[:2]]
         ng = [infer(alone, KEY, named(path), Scoring(0.2)).inference.score for path in PARTS[2:]]
-        given = {"mm_per_px": 0.2, "area_mm2_thr": 2.5, "ok_are_fresh": True}
+        # Whether they are fresh cannot be told: they are smaller pictures of what was fitted.
+        given = {"mm_per_px": 0.2, "area_mm2_thr": 2.5, "ok_are_fresh": None}
         expected = calibrate(alone, KEY, ok, ng, **given).as_dict()
         stored = (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes()
         (work / "models" / "Master1" / "Pattern" / "calib.json").unlink()
@@ -29,6 +30,7 @@ class TestCalibrate:
         assert status == 0
         printed = json.loads(out)
         assert {name: printed.get(name) for name in expected} == expected
+        assert "nearly the same as one of the fit (parts/1.png and " in printed["warning"]
         assert (work / "models" / "Master1" / "Pattern" / "calib.json").read_bytes() == stored
 
     def test_scores_are_of_the_percentile_that_the_calibration_will_use(self, run, work, features, monkeypatch):

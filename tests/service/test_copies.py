@@ -192,6 +192,8 @@ class TestCalibration:
         older, names = [], {}
         for line in filter(None, path.read_text().split("\n")):
             name, *values = json.loads(line)
+            if len(values) == 2 and values[0] == "nearly":
+                continue  # which images are near copies was not kept
             if isinstance(values[0], str):
                 names[sha256_of_digest(values[0])] = sha256_of_digest(name)
             else:
