@@ -38,6 +38,9 @@ _CHARSET_FIELD = "_charset_"  # in which browsers tell the charset of a form: HT
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
 _IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|(application|binary)/octet-stream)\s*(;.*)?", re.IGNORECASE)
 _DAMAGED = "the form cannot be read: the headers of a part are damaged or too long, or its lines do not end with CRLF"
+_NOT_AT_BEGIN = (
+    "the first boundary of the form does not begin a line; send nothing before it, such as a byte order mark"
+)
 _LF = "the lines of the form end with LF; end them with CRLF, as multipart asks for"
 
 Fields = TypeVar("Fields", bound=BaseModel)
@@ -85,8 +88,7 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
         raise MalformedRequest(_DAMAGED if damaged else exc.message.rstrip(".")) from exc
     try:
         if not parser.complete:
-            closed = b"\n--%b--" % boundary in request.state.body_end
-            raise MalformedRequest(_LF if closed else "The upload is incomplete: its closing boundary is missing")
+            raise MalformedRequest("The upload is incomplete: its closing boundary is missing")
         yield form
     finally:
         await form.close()
@@ -96,7 +98,8 @@ async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) ->
     """A form without its preamble, which the parser takes for damage.
 
     Raises:
-        MalformedRequest: there is no boundary where a form begins, or one at the end of a line without CR.
+        MalformedRequest: there is no boundary where a form begins, or one at the end of a line without CR, or one
+            within a line before it: the part behind that would be lost without a word.
     """
     first = re.compile(rb"(?:\A|\n)(--%b(?:\r|--|(\n)))" % re.escape(boundary))
     begin, searched, found = b"", 0, None
@@ -105,6 +108,8 @@ async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) ->
         if found := first.search(begin, searched):
             if found[2]:
                 raise MalformedRequest(_LF)
+            if b"--%b\r\n" % boundary in begin[: found.start(1)]:
+                raise MalformedRequest(_NOT_AT_BEGIN)
             yield begin[found.start(1) :]
             break
         if len(begin) > _MAX_PREAMBLE_BYTES:
@@ -120,13 +125,30 @@ async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) ->
         yield piece
 
 
+async def _without_bare_boundaries(form: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
+    """A form whose parts all end with CRLF: to the parser, a boundary behind LF is content of the part before it.
+
+    Raises:
+        MalformedRequest: a boundary stands behind LF alone.
+    """
+    line_end = b"\n--" + boundary
+    bare = re.compile(rb"[^\r]%b(?:\r\n|--)" % re.escape(line_end))
+    end = b""
+    async for piece in form:
+        joined = end + piece
+        if line_end in joined and bare.search(joined):  # the former is the faster by far, and enough but for boundaries
+            raise MalformedRequest(_LF)
+        end = joined[-len(line_end) - 2 :]  # the byte before a boundary, and all but the last one that is looked at
+        yield piece
+
+
 class _FormParser(MultiPartParser):
     """Starlette's, with limits that hold while the form arrives."""
 
     def __init__(self, request: Request, boundary: bytes, max_files: int, max_fields: int, max_file_bytes: int) -> None:
         super().__init__(
             request.headers,
-            _from_first_boundary(request.stream(), boundary),
+            _without_bare_boundaries(_from_first_boundary(request.stream(), boundary), boundary),
             max_files=max_files,
             max_fields=max_fields,
             max_part_size=_MAX_TEXT_BYTES,

@@ -188,8 +188,38 @@ def test_lines_that_end_with_lf_are_told(client, stored, body):
     assert stored() == []
 
 
+@pytest.mark.parametrize("step", [1, 3, 1 << 20])
+@pytest.mark.parametrize("file", [PNG, b"", b"\r\n--", b"ends with CR\r"], ids=["image", "empty", "half", "cr"])
+def test_lf_before_a_boundary_hides_no_part(client, stored, step, file):
+    """To the parser the part behind it was content of the one before."""
+    first = part("images", file, "; filename=a.png\r\nContent-Type: image/png")[:-2]
+    body = TEXTS + first + b"\n" + part("metas", b"{}") + END
+    pieces = (body[start : start + step] for start in range(0, len(body), step))
+    reply = send(client, pieces)
+    if file.endswith(b"\r"):  # that is CRLF
+        assert reply.status_code == 415, reply.text
+    else:
+        check_refusal(reply, 400, "the lines of the form end with LF; end them with CRLF")
+    assert stored() == []
+
+
+@pytest.mark.parametrize("step", [1, 5, 1 << 20])
+def test_boundaries_behind_crlf_are_none_behind_lf_however_they_arrive(client, stored, step):
+    content = PNG + b"\n--\n--c\r\n\n--bb\r\n\r--b\r\n"
+    body = TEXTS + part("images", content, "; filename=a.png\r\nContent-Type: image/png") + END
+    pieces = (body[start : start + step] for start in range(0, len(body), step))
+    assert send(client, pieces).status_code == 200
+    assert len(stored()) == 1
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"hello", b"A preamble.\r\n\xef\xbb\xbf"], ids=ascii)
+def test_a_first_boundary_within_a_line_hides_no_part(client, stored, before):
+    check_refusal(send(client, before + UPLOAD), 400, "the first boundary of the form does not begin a line")
+    assert stored() == []
+
+
 def test_a_damaged_head_of_a_part_is_told(client):
-    for body in (b"--b\r\nno head\r\n\r\n" + END, b"--b\r\n\n" + UPLOAD, part("x" * 5000, b"") + END):
+    for body in (b"--b\r\nno head\r\n\r\n" + END, b"--b\r\n\nx" + UPLOAD, part("x" * 5000, b"") + END):
         check_refusal(send(client, body), 400, "the headers of a part are damaged or too long")
 
 

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.api.connections import LINGER_S, SLOWEST_BYTES_PER_S
 from backend.common.errors import StorageError
 
-_BODY_END_BYTES = 1024
 _LINGER_BYTES = 64 << 20
 _MOST_CHARACTERS = 100
 
@@ -103,7 +102,6 @@ async def _throw_away(receive: Receive) -> None:
 class BodyLimit:
     """Refuses a body that is compressed (415), too large (413) or too slow (408) as soon as its header or bytes tell.
 
-    Leaves in ``request.state`` the end of the body as ``body_end``, for those who must know whether it is complete.
     Whoever streams the body instead of holding it in memory allows it to be larger with ``most_bytes``.
 
     Args:
@@ -123,7 +121,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state.update(body_end=b"", most_bytes=self._most_bytes)
+        state["most_bytes"] = self._most_bytes
         headers = Headers(scope=scope)
         announced, coding = headers.get("content-length", ""), headers.get("content-encoding", "").strip()
         arrived, complete = 0, not has_body(scope)
@@ -144,9 +142,7 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 raise self._too_slow(arrived) from None
-            body = message.get("body", b"")
-            arrived += len(body)
-            state["body_end"] = (state["body_end"] + body)[-_BODY_END_BYTES:]
+            arrived += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if arrived > most.n_bytes:
                 raise _too_large(most)
