@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from backend.bank.building import build_bank
+from backend.bank.copies import Look
 from backend.bank.embedding import embed_all
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import BitDepth, decode, settle
@@ -23,6 +24,7 @@ from backend.commands.console import count, progress_bar, say, step_bars
 from backend.commands.evaluate.dataset import GOOD, Category, TestImage, say_category
 from backend.commands.evaluate.masks import check_masks, read_masks
 from backend.commands.evaluate.metrics import PixelHistograms, Rate, image_measures
+from backend.commands.evaluate.near_copies import near_copy_remarks
 from backend.commands.evaluate.results import ALL, Case, CategoryResult, Evaluation, FewShotRun, Group, trained_remarks
 from backend.commands.image_files import read_image
 from backend.common.arrays import DistanceMap, Embeddings, Pixels
@@ -32,7 +34,7 @@ from backend.features import DinoV2Features
 from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.network.loading import open_features
 from backend.patchcore import PatchCoreMemory
-from backend.utils import ImageLimits, NamedImage, check_image, percentile, pixels_sha256
+from backend.utils import ImageLimits, NamedImage, check_image, percentile
 
 
 def evaluate(
@@ -83,6 +85,7 @@ class _CategoryEvaluation:
         self.depth: BitDepth | None = None
         self.engine = InferenceEngine(features, settings.blur_sigma)
         self.trained: dict[str, str] = {}  # training images by the identity of their pixels
+        self.looks: list[Look] = []  # of the test images
 
     def run(self, shots: Sequence[int], n_seeds: int) -> CategoryResult:
         """Everything about it."""
@@ -119,7 +122,10 @@ class _CategoryEvaluation:
             few_shot = self._few_shots(train, spill, cases, shots, n_seeds) if spill else []
         good = [case for case in cases if not case.image.is_defective]
         return CategoryResult(
-            category.with_remarks(*trained_remarks(cases)),
+            category.with_remarks(
+                *trained_remarks(cases),
+                *near_copy_remarks(category.train, embedded.looks, [image.name for image in category.test], self.looks),
+            ),
             len(train) * train.shape[1],
             len(bank.memory.embeddings),
             ok_scores,
@@ -160,6 +166,7 @@ class _CategoryEvaluation:
                 if spill is not None:
                     _spill(tokens, spill)
                 rejected = None if threshold is None else inference.score >= threshold
+                self.looks.append(Look.of(pixels))
                 cases.append(
                     Case(
                         image,
@@ -169,7 +176,7 @@ class _CategoryEvaluation:
                         ms,
                         (pixels.shape[0], pixels.shape[1]),
                         bank.distances(tokens).reshape(bank.token_hw),
-                        self.trained.get(pixels_sha256(pixels)),
+                        self.trained.get(self.looks[-1].pixels_sha256),
                     )
                 )
                 if warning is not None:

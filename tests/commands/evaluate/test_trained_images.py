@@ -50,3 +50,26 @@ def test_training_image_in_another_format_is_named_in_every_result(part, command
     assert sentence in page
     trained = {image["name"]: image["trained_as"] for image in category["images"]}
     assert trained == {"good/0.png": None, "good/copy.bmp": "part/train/good/1.png", "bad/0.png": None}
+
+
+def test_images_that_look_nearly_the_same_as_training_images_are_named(part, command_line):
+    image = cv2.imread(str(part / "train/good/1.png"))
+    cv2.imwrite(str(part / "test/good/again.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    cv2.imwrite(str(part / "test/good/copy.bmp"), image)
+    category, printed, page = evaluated(part, command_line)
+    sentence = (
+        "1 test image looks nearly the same as training images (test/good/again.jpg and part/train/good/1.png): if "
+        "they show the same part, they score too low"
+    )
+    assert [sentence in remark for remark in category["remarks"]] == [False, True]
+    assert sentence in printed
+    assert sentence in page
+
+
+def test_near_copies_among_training_images_make_the_threshold_doubtful(part, command_line):
+    image = cv2.imread(str(part / "train/good/1.png"))
+    cv2.imwrite(str(part / "train/good/again.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    cv2.imwrite(str(part / "train/good/copy.bmp"), image)  # counts as one, so there is nothing to say
+    (remark,) = evaluated(part, command_line)[0]["remarks"]
+    assert remark.startswith("1 pair of training images looks nearly the same (part/train/good/1.png and ")
+    assert remark.endswith("part/train/good/again.jpg): if they show the same part, the threshold is too low")
