@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from backend.commands.console import count, say, some
-from backend.commands.folder_names import Kind, is_of_masks, kind_of
+from backend.commands.folder_names import Kind, is_left_out, is_of_masks, kind_of
 from backend.commands.image_files import FoundImages, Ignored
 from backend.common.errors import InvalidRequest
 
@@ -23,15 +23,17 @@ class Parts:
 
     Attributes:
         name: in messages.
+        wanted: what the folders hold, by their names, where these tell.
         unwanted: what the folders must not hold, by their names.
     """
 
     name: str
+    wanted: Kind
     unwanted: frozenset[Kind]
 
 
-GOOD_PARTS = Parts("good parts", frozenset((Kind.DEFECTIVE, Kind.TEST, Kind.MASK)))
-DEFECTIVE_PARTS = Parts("defective parts", frozenset((Kind.GOOD, Kind.MASK)))
+GOOD_PARTS = Parts("good parts", Kind.GOOD, frozenset((Kind.DEFECTIVE, Kind.TEST, Kind.MASK)))
+DEFECTIVE_PARTS = Parts("defective parts", Kind.DEFECTIVE, frozenset((Kind.GOOD, Kind.MASK)))
 
 
 def say_found(images: FoundImages, ignored: Ignored, given: str = "") -> None:
@@ -76,8 +78,10 @@ def check_folders(
 ) -> None:
     """Refuse images that are of other parts, or of none, by the names of their folders or by their own.
 
-    A folder that is named itself is taken as meant, unless it is one of masks; names count from there on down. Beside a
-    folder of good parts no other holds good ones, whatever it is called.
+    A folder that is named itself is taken as meant, unless it is one of masks, or another that lies beside it is named,
+    too, and that one's name fits: so ``parts/*`` names them. Names count from there on down. Beside a folder of good
+    parts no other holds good ones, whatever it is called. Of files that are named themselves, masks beside their images
+    are none.
 
     Args:
         images: what `find_images` found in `paths`.
@@ -90,16 +94,17 @@ def check_folders(
     """
     named = {Path(path).resolve() for path in paths if Path(path).is_dir()}
     given = {Path(path).parent.resolve() / PurePath(path).name for path in paths}
+    fitting = {folder.parent for folder in named if kind_of(folder.name) is parts.wanted}
     folders: dict[Path, list[str]] = defaultdict(list)
+    files: dict[Path, list[str]] = defaultdict(list)
     for place, image in images.items():
-        if place not in given:
-            folders[place.parent].append(image)
+        (files if place in given else folders)[place.parent].append(image)
     beside_good = _parents_of_good(folders, named) if parts is GOOD_PARTS else frozenset()
     wrong: Counter[str] = Counter()
     right: list[str] = []
-    masks: list[str] = []
+    masks = sorted(mask for found in files.values() for mask in masks_beside(found))
     for folder, found in folders.items():
-        doubtful = _doubtful_folder(folder, named, parts, beside_good)
+        doubtful = _doubtful_folder(folder, named, parts, beside_good, fitting)
         if doubtful is None:
             right.append(str(PurePath(found[0]).parent))
             masks += found if _are_all_masks(found) else sorted(masks_beside(found))
@@ -147,11 +152,16 @@ def _parents_of_good(folders: Iterable[Path], named: Collection[Path]) -> frozen
     )
 
 
-def _doubtful_folder(folder: Path, named: Collection[Path], parts: Parts, beside_good: Collection[Path]) -> Path | None:
+def _doubtful_folder(
+    folder: Path, named: Collection[Path], parts: Parts, beside_good: Collection[Path], fitting: Collection[Path]
+) -> Path | None:
     """The uppermost folder, from a named one down to `folder`, whose name says that it holds something else."""
     below = _below(folder, named)
-    if (uppermost := below[-1].parent if below else folder) in named and is_of_masks(uppermost.name):
-        return uppermost
+    if (uppermost := below[-1].parent if below else folder) in named:
+        name = uppermost.name
+        is_unwanted = is_left_out(name) or kind_of(name) in parts.unwanted
+        if is_of_masks(name) or (is_unwanted and uppermost.parent in fitting):
+            return uppermost
     for part in reversed(below):
         kind = kind_of(part.name)
         if kind in parts.unwanted or (kind is not Kind.GOOD and part.parent in beside_good):
