@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backend.bank.building import look_id
-from backend.bank.copies import Look, Miniature, copies_of_known
+from backend.bank.copies import Look, Miniature, copies_of_known, near_copies
 from backend.bank.images import BankImage, OwnImages
 from backend.calib import CONTRACT, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
 from backend.common.errors import InvalidRequest
@@ -210,7 +210,8 @@ class ImageScores:
         choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if options.choose else None
         percentile = choice.chosen if choice else self._percentiles[0]
         are_fresh = self.own.are_fresh(recognised=self._own_by_the_bank)
-        if are_fresh and any(label == "ok" for label, _, _ in self._near_copies):
+        within_the_fit = self._about_copies_within_the_fit()
+        if are_fresh and (within_the_fit or any(label == "ok" for label, _, _ in self._near_copies)):
             are_fresh = None  # frames of one part, or other parts that look alike
         calibration = calibrate(
             service,
@@ -236,7 +237,7 @@ class ImageScores:
             sent_percentile=options.score_percentile,
         )
         seen = SEEN_IN_THE_FIT if are_fresh is False else None
-        warning = joined([calibration.warning, seen, self._about_near_copies(), doubts])
+        warning = joined([calibration.warning, seen, within_the_fit, self._about_near_copies(), doubts])
         return ImageCalibration(
             calibration,
             warning,
@@ -266,10 +267,36 @@ class ImageScores:
             raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
         return tuple(position for position, name in enumerate(names) if name in wanted)
 
+    def _about_copies_within_the_fit(self) -> str | None:
+        """That images of the fit make each other's scores too low, of which one counts; grouped ones do not."""
+        images = {look_id(image): image for image in self.own.images if look_id(image) in self._looks}
+        if not any(("ok", image.identity) in self for image in images.values()):
+            return None
+        both = list(images.values())
+        apart = [
+            (both[first], both[second])
+            for first, second in near_copies([self._looks[look] for look in images])
+            if both[first].identity != both[second].identity
+            and (("ok", both[first].identity) in self or ("ok", both[second].identity) in self)
+        ]
+        if not apart:
+            return None
+        named = [" and ".join(map(_title, pair)) for pair in apart[:_MOST_NAMED]]
+        if len(apart) > len(named):
+            named.append(f"{len(apart) - len(named)} more")
+        found = (
+            "1 pair of images of the fit looks" if len(apart) == 1 else f"{len(apart)} pairs of images of the fit look"
+        )
+        return (
+            f"{found} nearly the same ({', '.join(named)}): if they show the same part, their scores are too low, and "
+            "a threshold from these rejects too many good parts; fit on one image of each part, or with "
+            "group_copies=true (--group-copies)"
+        )
+
     def _about_near_copies(self) -> str | None:
         if not self._near_copies:
             return None
-        names = {look_id(image): named_with(image.name, image.uploaded_as) for image in self.own.images}
+        names = {look_id(image): _title(image) for image in self.own.images}
         pairs = [f"{name} and {names[original]}" for _, name, original in self._near_copies[:_MOST_NAMED]]
         if len(self._near_copies) > len(pairs):
             pairs.append(f"{len(self._near_copies) - len(pairs)} more")
@@ -285,3 +312,7 @@ class ImageScores:
             for percentile, score in zip(self._percentiles, scores, strict=True):
                 found[percentile].append(score)
         return found
+
+
+def _title(image: BankImage) -> str:
+    return named_with(image.name, image.uploaded_as)

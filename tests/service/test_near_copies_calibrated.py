@@ -40,9 +40,10 @@ def store(service, label, name, content):
     service.datasets.add(KEY, label, [NewSample(lambda: content, suffix, {"filename": name})])
 
 
-def fit_on(service, parts):
+def fit_on(service, parts, *jpegs, **options):
     images = [NamedImage(f"{n}.png", lambda part=part: encoded(part)) for n, part in enumerate(parts)]
-    return fit(service, KEY, images, mm_per_px=0.2)
+    images += [NamedImage(f"{n}.jpg", lambda n=n: encoded(parts[n], ".jpg")) for n in jpegs]
+    return fit(service, KEY, images, mm_per_px=0.2, **options)
 
 
 def calibrate(service):
@@ -114,3 +115,26 @@ def test_the_fit_on_stored_images_names_them_by_what_they_came_as(service, parts
     fit_stored(service, KEY, mm_per_px=0.2, keep_all=False)
     store(service, "ok", "one.jpg", encoded(parts[1], ".jpg"))
     assert "(uploaded as part1.png))" in calibrate(service).warning
+
+
+def test_near_copies_within_the_fit_are_named_where_they_are_counted(service, parts):
+    fit_on(service, parts[:3], 1)
+    store(service, "ok", "fresh.png", encoded(parts[4]))
+    assert "nearly the same" not in (calibrate(service).warning or ""), "none of them is counted"
+    store(service, "ok", "1.png", encoded(parts[1]))
+    assert "(1.png and 1.jpg)" in calibrate(service).warning, "one of them is"
+    store(service, "ok", "1.jpg", encoded(parts[1], ".jpg"))
+    done = calibrate(service)
+    assert "1 pair of images of the fit looks nearly the same (1.png and 1.jpg): if they show" in done.warning
+    assert "one of the fit" not in done.warning
+    assert IF_FRESH in done.calibration.promise.text
+
+
+def test_grouped_near_copies_within_the_fit_are_not_doubted(service, parts):
+    fit_on(service, parts[:3], 1, group_copies=True)
+    store(service, "ok", "1.png", encoded(parts[1]))
+    store(service, "ok", "1.jpg", encoded(parts[1], ".jpg"))
+    done = calibrate(service)
+    assert done.calibration.n_ok == 1
+    assert "nearly the same" not in (done.warning or "")
+    assert IF_FRESH not in done.calibration.promise.text
