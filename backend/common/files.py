@@ -78,6 +78,16 @@ def open_to_read(path: Path) -> BinaryIO:
     return _patiently(lambda: path.open("rb"), _OPEN_PATIENCE_S)
 
 
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file, which another process may be replacing meanwhile.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_to_read(path) as file:
+        return file.read()
+
+
 def replace(source: Path, target: Path) -> None:
     """Rename a file or a folder; a file that has the name is replaced, once nobody has it open.
 

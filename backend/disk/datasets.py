@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from backend.common.errors import Conflict, InvalidImage, SampleNotFound, StorageError
-from backend.common.files import MAX_JSON_FILE_BYTES, delete, open_to_read, read_small, write_atomic
+from backend.common.files import MAX_JSON_FILE_BYTES, delete, read_small, read_whole, write_atomic
 from backend.common.image_headers import SUFFIXES
 from backend.common.roi_key import RoiKey, is_inspection
 from backend.disk.duplicates import Compared, HashPixels, Stored, compare
@@ -76,8 +76,7 @@ class Sample:
             InvalidImage: it was deleted since, or cannot be read.
         """
         try:
-            with open_to_read(self.path) as file:
-                return file.read()
+            return read_whole(self.path)
         except OSError as exc:
             raise InvalidImage(f"{self.title}: the stored image cannot be read ({exc.strerror})") from exc
 

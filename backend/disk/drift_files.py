@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from backend.common.errors import StorageError
-from backend.common.files import read_small, write_atomic
+from backend.common.files import delete, read_small, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.disk.locking import writing
 from backend.scores.drift_statistics import RoiDrift
@@ -88,7 +88,7 @@ class DriftFiles:
             # Where it cannot be deleted, the next new file tries again.
             with contextlib.suppress(StorageError), self.writing_if_free(path):
                 if _written_at(path) == written_at:  # and not written meanwhile
-                    path.unlink(missing_ok=True)
+                    delete(path)
 
 
 def read_drift(path: Path) -> RoiDrift | None:

@@ -12,7 +12,7 @@ import structlog
 
 from backend.block_memory import Memory
 from backend.common.errors import StorageError
-from backend.common.files import open_to_read, write_atomic
+from backend.common.files import open_to_read, read_whole, write_atomic
 from backend.disk.layout import INDEX_FILE
 from backend.disk.locking import writing
 from backend.disk.memory_file import StoredMemory, read_memory
@@ -87,7 +87,7 @@ class MemoryCache:
         file = path.parent / INDEX_FILE
         expected = memory.index.serialized()
         try:
-            if file.is_file() and file.stat().st_size == len(expected) and file.read_bytes() == expected:
+            if file.is_file() and file.stat().st_size == len(expected) and read_whole(file) == expected:
                 return
             with writing(path.parent, "model"):
                 if identity_of(path.stat()) == identity:

@@ -233,7 +233,7 @@ def read_miniatures(path: Path, memory_id: str) -> Miniatures:
         StorageError: the file is damaged or cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_to_read(path) as file, np.load(file, allow_pickle=False) as arrays:
             if "miniatures" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
                 return {}
             pictures, numbers = arrays["miniatures"], arrays["miniature_images"].tolist()

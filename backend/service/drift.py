@@ -21,6 +21,7 @@ import structlog
 
 from backend.calib import Calibration
 from backend.common.errors import BackendError, Conflict, StorageError
+from backend.common.files import delete
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
 from backend.disk.drift_files import DriftFiles, read_drift
@@ -228,7 +229,7 @@ class DriftLog:
                 with self._files.writing(path):
                     drift = read_drift(path)
                     if drift is None or drift.conditions != self._present_conditions(key):
-                        path.unlink(missing_ok=True)
+                        delete(path)
 
     def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.
@@ -306,7 +307,7 @@ class DriftLog:
         with contextlib.suppress(StorageError), self._files.writing_if_free(path):
             drift = read_drift(path)
             if drift is not None and self._is_present(path, drift) is False:
-                path.unlink(missing_ok=True)
+                delete(path)
 
     def _start(self) -> None:
         with self._starting:

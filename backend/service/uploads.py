@@ -9,6 +9,7 @@ from typing import Any
 
 from backend.bit_depth import whole_pixels_sha256
 from backend.common.errors import Conflict, InvalidImage, InvalidRequest
+from backend.common.files import read_whole
 from backend.common.image_headers import image_suffix
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Label, NewSample
@@ -122,7 +123,7 @@ def _hash_pixels(service: InspectionService, image: NamedImage) -> str:
 
 def _hash_stored(service: InspectionService, path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except OSError as exc:
         raise InvalidImage(f"{path.name}: the stored image cannot be read ({exc.strerror})") from exc
     return _hash_pixels(service, NamedImage(path.name, lambda: content))
