@@ -132,10 +132,7 @@ class TestInfer:
             ("blur", "blur_sigma 1.0 instead of 2.0"),
             ("mm_per_px", "mm_per_px 0.2 instead of 0.3"),
             ("shape", "shape none instead of"),
-            (
-                "roi",
-                "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models: run `roi-anomaly fit`",
-            ),
+            ("roi", "no memory bank of role 'Master1', roi 'Other' in MODELS_DIR=models: run `roi-anomaly fit`"),
             ("image", "parts/a/1.png has changed since its record"),
         ],
     )
@@ -168,7 +165,7 @@ class TestInfer:
             patched.setattr(scoring, "infer", lambda *_a, **_k: pytest.fail("an image was inferred"))
             status, _, err = run("infer", "Master1", *options, "--out", "r.jsonl", "--", "parts/1.png", "parts/a")
         assert status == 2
-        assert says.replace("HERE", str(Path.cwd())) in err
+        assert says in err
         assert "Traceback" not in err
         assert Path("r.jsonl").read_bytes() == before
 
