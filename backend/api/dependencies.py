@@ -9,7 +9,7 @@ from backend.api.paths import OPEN_PATHS, route_path
 from backend.api.schemas.common import RoiIds
 from backend.api.schemas.datasets import SampleName
 from backend.common.config import Settings
-from backend.common.error_text import shown
+from backend.common.error_text import quoted
 from backend.common.errors import InvalidRequest
 from backend.common.json_members import refuse_repeated
 from backend.common.roi_key import RoiKey, canonical_recipe, check_recipe
@@ -76,7 +76,7 @@ async def refuse_ambiguous(request: Request) -> None:
     for name in SampleName.model_fields:
         values = dict.fromkeys(request.query_params.getlist(name))
         if len(values) > 1:
-            told = ", ".join(map(shown, values))
+            told = ", ".join(map(quoted, values))
             raise InvalidRequest(f"{name} was sent several times with different values ({told}); send it once")
     if request.scope["route"].body_field is not None:  # that FastAPI read and parsed
         refuse_repeated(await request.body())

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from email.errors import MessageError
 from email.header import decode_header, make_header
@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
 from backend.api.schemas.common import SENT_BY_CLIENTS, TellsUnknown, about_unused_files
 from backend.common.config import Settings
-from backend.common.error_text import shown
+from backend.common.error_text import quoted
 from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, UnsupportedImage, WrongBody
 from backend.common.field_problems import problems_in_words
 from backend.common.image_headers import ACCEPTED
@@ -116,10 +116,9 @@ async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) ->
             break
         searched = max(0, len(begin) - len(boundary) - 4)
     if not found:
-        shown = boundary.decode("latin-1")
         raise MalformedRequest(
-            f"the boundary {shown!r} of the Content-Type begins no line of the body, or none of its first "
-            f"{_MAX_PREAMBLE_BYTES} bytes"
+            f"the boundary {quoted(boundary.decode('latin-1'))} of the Content-Type begins no line of the body, or "
+            f"none of its first {_MAX_PREAMBLE_BYTES} bytes"
         )
     async for piece in stream:
         yield piece
@@ -190,27 +189,29 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
         InvalidRequest: one is missing or out of range, and the message names all of them; or one was sent several times
             with different values.
     """
-    texts: dict[str, list[str]] = {}
+    sent: dict[str, list[str]] = {}
     unused_files: Counter[str] = Counter()
     doubts = []
     for name, value in form.multi_items():
         if name in model.model_fields:
-            texts.setdefault(name, []).append(await _text(name, value))
+            sent.setdefault(name, []).append(await _text(name, value))
         elif name == _CHARSET_FIELD:
             charset = await _text(name, value)
             if charset.strip() and charset.strip().lower().encode() not in _CHARSETS:
-                doubts.append(f"{_CHARSET_FIELD} is {shown(charset)}, but the texts of a form are read as UTF-8")
+                doubts.append(f"{_CHARSET_FIELD} is {quoted(charset)}, but the texts of a form are read as UTF-8")
         elif _is_of_files(name) or name in SENT_BY_CLIENTS:
             continue
         elif isinstance(value, UploadFile):
             unused_files[name] += not _is_blank(value)
         elif model.model_config.get("extra") == "allow":
-            texts[name] = [""]  # to be named
-    for name, sent in texts.items():
-        if len(set(sent)) > 1:
-            doubts.append(_choose(name, sent, is_switch=model.model_fields[name].annotation is bool))
+            sent[name] = [""]  # to be named
+    texts = {name: several[-1] for name, several in sent.items()}
+    for name, several in sent.items():
+        if len(set(several)) > 1:
+            texts[name] = _meant(name, several, is_switch=model.model_fields[name].annotation is bool)
+            doubts.append(f"{_sent_differently(name, several)}: {quoted(texts[name])} counts")
     try:
-        fields = model.model_validate({name: sent[-1] for name, sent in texts.items()})
+        fields = model.model_validate(texts)
     except ValidationError as exc:
         raise InvalidRequest(problems_in_words(exc.errors())) from exc
     if isinstance(fields, TellsUnknown):
@@ -219,24 +220,23 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     return fields
 
 
-def _choose(name: str, sent: list[str], *, is_switch: bool) -> str:
-    """Of several texts of a field, put the one that is meant last.
+def _meant(name: str, sent: Sequence[str], *, is_switch: bool) -> str:
+    """Which of the different texts of a field is meant.
 
-    Empty ones mean nothing. Of a switch the last one counts: page builders put a hidden "false" before a check box.
-
-    Returns:
-        What is to be said about it.
+    Empty texts mean nothing. Of a switch the last text counts: page builders put a hidden "false" before a check box.
 
     Raises:
-        InvalidRequest: nobody can tell which one is meant.
+        InvalidRequest: nobody can tell.
     """
-    said = list(dict.fromkeys(text for text in sent if text.strip()))
-    values = ", ".join(shown(text) for text in dict.fromkeys(sent))
-    if len(said) > 1 and not is_switch:
-        raise InvalidRequest(f"{name} was sent {len(sent)} times with different values ({values}); send it once")
-    meant = [text for text in sent if text.strip()][-1:] or sent[-1:]
-    sent += meant
-    return f"{name} was sent {len(sent) - 1} times with different values ({values}): {shown(meant[0])} counts"
+    filled = [text for text in sent if text.strip()]
+    if len(set(filled)) > 1 and not is_switch:
+        raise InvalidRequest(f"{_sent_differently(name, sent)}; send it once")
+    return (filled or sent)[-1]
+
+
+def _sent_differently(name: str, sent: Sequence[str]) -> str:
+    values = ", ".join(map(quoted, dict.fromkeys(sent)))
+    return f"{name} was sent {len(sent)} times with different values ({values})"
 
 
 def images_of(form: FormData) -> list[NamedImage]:

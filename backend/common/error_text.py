@@ -102,10 +102,10 @@ def _defuse(text: str) -> str:
     return text
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     r"""What a client sent, in quotes, short and in ASCII.
 
-    >>> shown("ñ" * 3)
+    >>> quoted("ñ" * 3)
     "'\\\\xf1\\\\xf1\\\\xf1'"
     """
     return repr(text[:_SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode())
@@ -125,6 +125,6 @@ def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
     told = []
     for name in names[:MOST_NAMES]:
         like = nearest(name, known)
-        told.append(shown(name) + (f" (is {like} meant?)" if like else ""))
+        told.append(quoted(name) + (f" (is {like} meant?)" if like else ""))
     more = len(names) - len(told)
     return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")

@@ -5,7 +5,7 @@ import json
 import reprlib
 from typing import Any
 
-from backend.common.error_text import shown
+from backend.common.error_text import quoted
 from backend.common.errors import InvalidRequest
 
 
@@ -26,7 +26,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members and members[name] != value:
-            both = " and ".join(shown(reprlib.repr(each)) for each in (members[name], value))
-            raise InvalidRequest(f"{shown(name)} was sent several times with different values, {both}; send it once")
+            both = " and ".join(quoted(reprlib.repr(each)) for each in (members[name], value))
+            raise InvalidRequest(f"{quoted(name)} was sent several times with different values, {both}; send it once")
         members[name] = value
     return members

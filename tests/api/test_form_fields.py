@@ -21,12 +21,12 @@ def read(*more, model=InferFields):
 
 @pytest.mark.parametrize("charset", ["UTF-8", "utf-8", "us-ascii", ""])
 def test_the_charset_field_of_browsers_is_known(charset):
-    assert read(("_charset_", charset)).unknown is None
+    assert read(("_charset_", charset)).doubts is None
 
 
 @pytest.mark.parametrize("charset", ["windows-1252", "\u00e9"])
 def test_another_charset_than_the_one_that_is_read_is_told(charset):
-    told = read(("_charset_", charset)).unknown
+    told = read(("_charset_", charset)).doubts
     shown = charset.encode("ascii", "backslashreplace").decode()
     assert told == f"_charset_ is {shown!r}, but the texts of a form are read as UTF-8"
 
@@ -49,7 +49,7 @@ def test_a_field_with_two_values_is_refused_with_both(name, sent, told):
 
 def test_a_field_that_is_sent_twice_with_one_value_is_that_value():
     fields = read(("role_id", "Master1"), ("mm_per_px", "0.2"))
-    assert (fields.role_id, fields.unknown) == ("Master1", None)
+    assert (fields.role_id, fields.doubts) == ("Master1", None)
 
 
 @pytest.mark.parametrize("sent", [["line 1", ""], ["", "line 1"]])
@@ -57,14 +57,14 @@ def test_of_a_value_and_nothing_the_value_counts(sent):
     fields = read(*(("recipe_id", text) for text in sent))
     values = ", ".join(map(repr, sent))
     assert fields.recipe_id == "line 1"
-    assert fields.unknown == f"recipe_id was sent 2 times with different values ({values}): 'line 1' counts"
+    assert fields.doubts == f"recipe_id was sent 2 times with different values ({values}): 'line 1' counts"
 
 
 @pytest.mark.parametrize("sent", [["false", "true"], ["true", "false"]])
 def test_of_a_switch_the_last_value_counts_and_is_told(sent):
     fields = read(*(("append", text) for text in sent), model=FitFields)
     assert fields.append is (sent[-1] == "true")
-    assert fields.unknown.endswith(f": '{sent[-1]}' counts")
+    assert fields.doubts.endswith(f": '{sent[-1]}' counts")
 
 
 def test_ids_of_an_upload_are_not_guessed_either():

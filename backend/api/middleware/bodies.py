@@ -36,7 +36,7 @@ def received(scope: Scope) -> str:
     kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
     if not kind:
         return "a body without Content-Type was received"
-    return f"a body of {kind[:_MOST_CHARACTERS].encode('ascii', 'backslashreplace').decode()} was received"
+    return f"a body of {_shortened(kind)} was received"
 
 
 @contextmanager
@@ -159,8 +159,12 @@ class BodyLimit:
 
 
 def _compressed(coding: str) -> HTTPException:
-    shown = coding[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
-    return HTTPException(415, f"the body is compressed (Content-Encoding: {shown}); send it as it is")
+    return HTTPException(415, f"the body is compressed (Content-Encoding: {_shortened(coding)}); send it as it is")
+
+
+def _shortened(header: str) -> str:
+    """The value of a header that a client sent, short and in ASCII."""
+    return header[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
 
 
 def _too_large(most: MostBytes) -> HTTPException:

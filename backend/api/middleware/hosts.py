@@ -9,13 +9,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.api_keys import is_loopback
-from backend.common.error_text import error_reply
+from backend.common.error_text import error_reply, quoted
 from backend.common.errors import ForeignOrigin
 from backend.common.telemetry import annotate
 
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_MOST_SHOWN = 100
 _REFUSAL_LEAVES_OUT = ("content-", "access-control-allow-private-network")
 
 
@@ -85,7 +84,7 @@ class LoopbackHosts:
             await self._app(scope, receive, send)
             return
         error = (
-            f"the header Host names {_shown(host)}, and this address serves localhost and 127.0.0.1 only: set "
+            f"the header Host names {quoted(host)}, and this address serves localhost and 127.0.0.1 only: set "
             "ALLOWED_HOSTS to the names that the service is called by"
         )
         annotate(error=error)
@@ -133,7 +132,7 @@ class ForeignPages:
         if origin in self._allowed_origins or site == "same-origin":
             return
         if site == "cross-site" or (origin is not None and not _is_own(origin, headers.get("host", ""))):
-            page = "another site" if origin is None else _shown(origin)
+            page = "another site" if origin is None else quoted(origin)
             raise ForeignOrigin(
                 f"a web page of {page} asks for a change: CORS_ORIGINS lists the origins that may; a proxy in front of "
                 "the service must pass the header Host on"
@@ -163,10 +162,6 @@ def _is_loopback_name(host: str) -> bool:
     name = host.strip().lower()
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
     return name.endswith(".localhost") or (not name.startswith("/") and is_loopback(name))
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:

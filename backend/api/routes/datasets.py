@@ -91,7 +91,7 @@ def _add_upload(label: Label) -> None:
                 for image in done.images
             ],
             n_not_compared=done.n_not_compared or None,
-            warning=joined([done.warning, doubt, fields.unknown]),
+            warning=joined([done.warning, doubt, fields.doubts]),
         )
 
 
@@ -162,7 +162,7 @@ def calibrate_dataset(
         **values,
         **ids_of(key, request_id),
         model=model_reply(done.fitted),
-        warning=joined([done.warning, body.unknown]),
+        warning=joined([done.warning, body.doubts]),
         percentile_choice=PercentileChoiceReply.model_validate(done.choice) if done.choice else None,
         n_errors=len(failed),
         errors=failed,
@@ -206,7 +206,7 @@ def infer_dataset(
             **ids_of(key, request_id),
             n_total=n_total,
             n_errors=n_errors,
-            warning=body.unknown,
+            warning=body.doubts,
             model=model_reply(fitted),
             items=[],
         )

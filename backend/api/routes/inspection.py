@@ -93,7 +93,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
                 result.unscored,
                 about_percentile(percentile, "SCORE_PERCENTILE"),
                 shape_doubt,
-                fields.unknown,
+                fields.doubts,
             ]
         ),
         **ids_of(key, request_id),
@@ -147,7 +147,7 @@ async def calibrate_ng(
             positions=list(recommended.unusual),
             threshold_with_unusual=recommended.threshold_with_unusual if recommended.unusual else None,
         ),
-        warning=joined([calibration.warning, about_scores(ok_scores, ng_scores), doubts, body.unknown]),
+        warning=joined([calibration.warning, about_scores(ok_scores, ng_scores), doubts, body.doubts]),
         model=model_reply(fitted) if fitted else None,
         **ids_of(key, request_id),
     )
@@ -187,7 +187,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         heatmap_png_base64=result.heatmap_png_base64,
         regions=[region_reply(region) for region in result.inference.regions],
         token_shape=list(result.fitted.memory.token_hw),
-        warning=joined([result.warning, shape_doubt, fields.unknown]),
+        warning=joined([result.warning, shape_doubt, fields.doubts]),
         model=model_reply(result.fitted),
         **ids_of(key, request_id),
     )
@@ -246,6 +246,6 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         calibration=found.result.calibration_state,
         reasons=reasons,
         model=model_reply(found.result.fitted),
-        warning=joined([found.result.warning, shape_doubt, fields.unknown]),
+        warning=joined([found.result.warning, shape_doubt, fields.doubts]),
         **ids_of(key, request_id),
     )

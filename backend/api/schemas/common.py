@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from backend.common.error_text import MOST_NAMES, about_unknown, nearest, shown
+from backend.common.error_text import MOST_NAMES, about_unknown, nearest, quoted
 from backend.common.errors import ErrorCode
 from backend.common.profiles import CONTRACT, ProfileName
 from backend.common.roi_key import MAX_RECIPE_CHARACTERS, RoiKey, canonical_recipe, unseen_in
@@ -134,8 +134,11 @@ class TellsUnknown(RequestFields):
         self._doubts += doubts
 
     @property
-    def unknown(self) -> str | None:
-        """What is to be said about the members: those without effect but for those that clients send, and the rest."""
+    def doubts(self) -> str | None:
+        """What is to be said about the members: which have no effect, and what `also_tell` kept.
+
+        Members that clients are known to send along are not told.
+        """
         names = [name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS]
         members = [about_unknown(names, list(type(self).model_fields))] if names else []
         return "; ".join((*members, *self._doubts)) or None
@@ -168,7 +171,7 @@ def about_unused_files(numbers: Mapping[str, int]) -> str:
     Args:
         numbers: how many there are, by their field; at least one.
     """
-    told = [f"{number} in the field {shown(name)}" for name, number in islice(numbers.items(), MOST_NAMES)]
+    told = [f"{number} in the field {quoted(name)}" for name, number in islice(numbers.items(), MOST_NAMES)]
     more = len(numbers) - len(told)
     total = sum(numbers.values())
     return (
