@@ -29,7 +29,7 @@ from backend.service.calibration_state import calibration_state
 from backend.service.doubts import joined
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
-from backend.utils import NamedImage
+from backend.utils import NamedImage, named_with
 
 log: Any = structlog.get_logger(__name__)
 
@@ -133,10 +133,7 @@ def fit(
         metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
         metadata |= {"profile": chosen} if chosen != CONTRACT else {}
-        pictures = [*(base.thumbnails if base else []), *learned.thumbnails]
-        miniatures = dict(base.miniatures) if base else {}
-        miniatures |= enumerate(learned.miniatures, start=len(base.images) if base else 0)
-        memory_id = _store(service, key, learned.bank, metadata, pictures, miniatures, before, mm_per_px)
+        memory_id = _store(service, key, learned, base, metadata, before, mm_per_px)
     service.drift.forget(key)
     if kept is not None:
         kept.remove()
@@ -276,7 +273,7 @@ def _learn(
                 )
             )
     pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
-    names = [f"{image.name} (in the memory bank)" for image, _ in known]
+    names = [f"{named_with(image.name, image.uploaded_as)} (in the memory bank)" for image, _ in known]
     names += [shown_name(image.title) for image in new.images]
     warning = copies_warning(names, copies, grouped=group_copies)
     if warning:
@@ -310,18 +307,20 @@ def _metadata(
 def _store(
     service: InspectionService,
     key: RoiKey,
-    bank: Bank,
+    learned: _Learned,
+    base: Base | None,
     metadata: dict[str, Any],
-    thumbnails: Sequence[bytes],
-    miniatures: Mapping[int, Miniature],
     before: FittedRoi | None,
     mm_per_px: float,
 ) -> str:
     """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
+    thumbnails = [*(base.thumbnails if base else []), *learned.thumbnails]
+    miniatures = dict(base.miniatures) if base else {}
+    miniatures |= enumerate(learned.miniatures, start=len(base.images) if base else 0)
     is_written = partial(service.store.file_identity, key)
     with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
         return service.store.save_memory(
-            key, bank.memory, metadata, thumbnails=thumbnails, miniatures=miniatures, instead_of=before
+            key, learned.bank.memory, metadata, thumbnails=thumbnails, miniatures=miniatures, instead_of=before
         )
 
 

@@ -126,3 +126,11 @@ def test_damaged_miniatures_are_refused_and_change_nothing(service, parts):
     with pytest.raises(StorageError, match="the stored miniatures are damaged: refit this ROI"):
         fit(service, KEY, pngs(parts, 3), mm_per_px=0.2, append=True)
     assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_stored_image_of_the_bank_is_named_as_it_came(service, parts):
+    (content,) = (image.read() for image in pngs(parts, 0))
+    fit(service, KEY, [NamedImage("stored.png", lambda: content, "part 0.png")], mm_per_px=0.2)
+    appended = fit(service, KEY, [jpeg(parts, 0)], mm_per_px=0.2, append=True)
+    assert "(stored.png (uploaded as part 0.png) (in the memory bank) and 0.jpg)" in appended.warning
