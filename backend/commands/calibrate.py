@@ -27,7 +27,7 @@ from backend.commands.console import count, print_line, say
 from backend.commands.excel import Excel, add_excel, excel_of
 from backend.commands.fit_scores import check_not_both, count_known, count_the_fit
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
-from backend.commands.image_files import FoundImages, find_images, read_image
+from backend.commands.image_files import FoundImages, Ignored, find_images, read_image
 from backend.commands.records import Row
 from backend.commands.scoring import Scorer, max_bytes, open_records, say_warnings, score_all
 from backend.common.config import Settings
@@ -187,18 +187,11 @@ def calibrate(
         InvalidImage: an image could not be scored; nothing was calibrated.
         BackendError: as `infer` and `calibrate` of the service.
     """
-    ok, ok_ignored = find_images(ok_paths)
-    ng, ng_ignored = find_images(ng_paths)
-    if not any_folder:
-        check_folders(ok, ok_paths, GOOD_PARTS)
-        check_folders(ng, ng_paths, DEFECTIVE_PARTS)
-    if both := ok.keys() & ng.keys():
-        raise InvalidRequest(f"{ok[min(both)]} is given as OK and as NG")
-    if choose:
-        if not ng:
-            raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
-        if scores is not None or fields.score_percentile is not None:
-            raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
+    (ok, ok_ignored), (ng, ng_ignored) = _find(ok_paths, ng_paths, any_folder=any_folder)
+    if choose and not ng:
+        raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
+    if choose and (scores is not None or fields.score_percentile is not None):
+        raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
     options = CalibrationOptions(
         fields.score_percentile,
         fields.area_mm2_thr,
@@ -258,6 +251,23 @@ def calibrate(
 
 def _told(images: Sequence[Deciding]) -> list[dict[str, Any]]:
     return [{name: value for name, value in asdict(image).items() if value is not None} for image in images]
+
+
+def _find(
+    ok_paths: Sequence[str], ng_paths: Sequence[str], *, any_folder: bool
+) -> tuple[tuple[FoundImages, Ignored], tuple[FoundImages, Ignored]]:
+    """The good and the defective images, each with what else is in their folders.
+
+    Raises:
+        InvalidRequest: see `calibrate`.
+    """
+    ok, ng = find_images(ok_paths), find_images(ng_paths)
+    if not any_folder:
+        check_folders(ok[0], ok_paths, GOOD_PARTS)
+        check_folders(ng[0], ng_paths, DEFECTIVE_PARTS)
+    if both := ok[0].keys() & ng[0].keys():
+        raise InvalidRequest(f"{ok[0][min(both)]} is given as OK and as NG")
+    return ok, ng
 
 
 def _count(
