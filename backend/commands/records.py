@@ -330,7 +330,9 @@ def _writing(path: Path) -> Iterator[None]:
     except filelock.Timeout as exc:
         raise InvalidRequest(f"{path}: another run is writing this file; wait for its end") from exc
     except PermissionError as exc:
-        hint = "close it in other programs, such as Excel, and run the command again: it goes on where it stopped"
-        raise StorageError(f"{path} cannot be written ({exc.strerror}): {hint}") from exc
+        raise StorageError(
+            f"{path} cannot be written ({exc.strerror}): close it in other programs, such as Excel, or make it and its "
+            "folder writable; then run the command again: it goes on where it stopped"
+        ) from exc
     except OSError as exc:
         raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc

@@ -115,6 +115,15 @@ def test_records_that_cannot_be_written_are_told_before_any_work(run, work):
     assert (status, "cannot be written (File name too long)" in err) == (1, True)
 
 
+def test_records_that_may_not_be_written_are_told_with_both_causes(run, work, monkeypatch):
+    """On Windows another program has the file open, elsewhere it is read-only."""
+    refusing(monkeypatch, Path, "open", errno.EACCES, lambda path, *_: path.name == "r.csv")
+    status, _, err = run("infer", *ROI, "parts", "--out", "r.csv")
+    assert status == 1
+    assert "r.csv cannot be written (Permission denied): close it in other programs, such as Excel, or make it" in err
+    assert "then run the command again: it goes on where it stopped" in err
+
+
 def test_weights_that_cannot_be_read_are_told_by_name(run, work, monkeypatch):
     (work / "w.safetensors").write_bytes(b"")
     monkeypatch.setenv("WEIGHTS", "w.safetensors")
