@@ -43,7 +43,7 @@ def post_fork(server: Any, worker: Any) -> None:
         server.log.warning("connections have no limits with this kind of worker: use uvicorn.workers.UvicornWorker")
     for host in _hosts(server):
         if not is_loopback(host):
-            os.environ["HOST"] = host  # the application need not take it for loopback
+            os.environ["HOST"] = host  # else the application takes the address for loopback
     if os.environ.get("THREADS", "") in ("", "0"):
         os.environ["THREADS"] = str(max(1, usable_cores() // server.cfg.workers))
 

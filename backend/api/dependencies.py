@@ -66,7 +66,7 @@ HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
 
 
 async def refuse_ambiguous(request: Request) -> None:
-    """Refuse a query or a small JSON body that says different things by one name: the last one would count.
+    """Refuse a query or a small JSON body in which one name has several values: only the last one would count.
 
     Raises:
         InvalidRequest: it does; the message names it.

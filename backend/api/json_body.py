@@ -76,7 +76,8 @@ def _parse_json(content: bytes, model: type[Fields]) -> Fields:
         if "recursion limit" in problems[0]["msg"]:
             raise cannot_be_parsed from exc
         raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from exc
-    # Millions of numbers are not parsed again for that: but for escapes, a member that is there twice is written twice.
+    # To parse millions of numbers again takes seconds. A member that is there twice has its name in the text twice,
+    # unless one is written with escapes.
     if "\\" in text or any(text.count(f'"{name}"') > 1 for name in model.model_fields):
         refuse_repeated(text)
     return fields

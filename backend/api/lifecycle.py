@@ -132,7 +132,7 @@ class Lifecycle:
 
     @contextmanager
     def _draining_on_stop_signal(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Take the signal to stop before the server does, which would close its door at once: new work saw no reply."""
+        """Take the signal to stop before the server does, which would at once refuse new work without a reply."""
         before = signal.getsignal(STOP_SIGNAL)
         if threading.current_thread() is not threading.main_thread() or not callable(before):
             yield  # under a test client, or a server without a handler of its own

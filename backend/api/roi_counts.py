@@ -11,7 +11,7 @@ import structlog
 from backend.service.inspection import InspectionService
 
 _FRESH_S = 1.0
-_PATIENCE_S = 0.5  # a client that polls waits no longer for what it may do without
+_PATIENCE_S = 0.5  # no longer should clients that poll wait for numbers that they can do without
 
 log: Any = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
 
 
 class RoiCounts:
-    """Counts for all who ask at once, in a thread of its own: those of the requests may all be taken."""
+    """Counts once for all who ask at the same time. It has a thread of its own, as requests may take all others."""
 
     def __init__(self) -> None:
         self._counts = Counts()

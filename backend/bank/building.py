@@ -91,7 +91,7 @@ class Base:
         return cls(memory, radii, rate, *counts, images, metadata.get("source"), pictures, known)
 
     def known(self) -> list[tuple[BankImage, Miniature]]:
-        """The images of which there are miniatures, with them, each pixels once."""
+        """The images that have a miniature, with it; of images with the same pixels the first alone."""
         found: dict[str, tuple[BankImage, Miniature]] = {}
         for number, miniature in sorted(self.miniatures.items()):
             image = self.images[number]
@@ -150,7 +150,8 @@ def build_bank(
         base: the model to append to; None begins anew.
         turn: see `k_center_greedy`.
         on_progress: called with the step, how much of it is done, and of how much.
-        joined: identities as which images of the base count here, by their own; others count as their own.
+        joined: identity that an image of the base counts as, by its own identity; images that are not in it count as
+            themselves.
         n_blocks: of how many blocks the embeddings are, side by side.
 
     Raises:

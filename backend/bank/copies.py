@@ -98,12 +98,12 @@ def near_copies(
 ) -> Iterator[Pair]:
     """Pairs of images that look nearly the same, but are not the same.
 
-    It keeps a bit for each two images, and no pair.
+    One bit is kept for each two images, and no list of pairs.
 
     Args:
         looks: of the images, in order.
         turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
-        n_known: so many looks, from the first on, are not compared with one another; each has pixels of its own.
+        n_known: the first so many looks are not compared with one another. No two of them have the same pixels.
 
     Yields:
         Positions, the lower one first, in order; of images with the same pixels the first stands for all.

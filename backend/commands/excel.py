@@ -28,7 +28,7 @@ class Excel:
 
     @property
     def beginning(self) -> bytes:
-        """What files begin with to be read as UTF-8. A line ``sep=;`` would tell the delimiter, and undo this."""
+        """What files begin with, so that Excel reads UTF-8. A line ``sep=;`` behind it would make Excel ignore it."""
         return "\ufeff".encode()
 
     def cell(self, value: Any) -> str:

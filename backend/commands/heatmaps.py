@@ -15,7 +15,7 @@ from backend.common.files import TEMPORARY_PREFIX, delete, replace
 
 _MOST_BYTES = 255  # of a name, on nearly every file system
 _EXTENSION = ".png"
-# The folder takes other names, but not this one; with any other error it takes none.
+# These errors are about one name: others can be written. With any other error, none can.
 _ABOUT_THE_NAME = frozenset(
     (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 )
@@ -29,7 +29,7 @@ class Heatmaps:
         images: paths as they were given.
 
     Attributes:
-        paths: where each goes, by image: no two to paths that some file system takes for one.
+        paths: where each goes, by image. No file system takes two of them for one.
         renamed: those of the paths that are not the image's with an extension: too long, or like another but for case.
         failed: why a heatmap could not be written, by image.
     """
@@ -108,7 +108,7 @@ def _short(name: str, extension: str = "") -> str:
 
 
 def _marked(name: str, what: str, extension: str) -> str:
-    """The beginning of a name, and which one it is."""
+    """The beginning of a name, with a mark that tells it from other names that begin so."""
     mark = f"~{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}{extension}"
     return os.fsencode(name)[: _MOST_BYTES - len(TEMPORARY_PREFIX + mark)].decode(errors="ignore") + mark
 

@@ -13,7 +13,7 @@ def refuse_repeated(text: str | bytes) -> None:
     """Refuse JSON in which an object has a member several times with different values.
 
     Args:
-        text: JSON; of what is none, whoever reads it says so.
+        text: JSON. Other text passes: whoever parses it refuses it.
 
     Raises:
         InvalidRequest: it has one; the message names it.

@@ -189,7 +189,7 @@ class DatasetStore:
     def compare(
         self, key: RoiKey, label: Label, wanted: Collection[str], hash_pixels: HashPixels, until: float
     ) -> Compared:
-        """The stored images of a class that have some pixels: see `duplicates.compare`.
+        """The stored images of a class that have the wanted pixels: see `duplicates.compare`.
 
         Raises:
             InvalidRequest, StorageError: as `add`, and where the folder cannot be read.

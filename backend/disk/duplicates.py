@@ -62,7 +62,7 @@ def compare(
     hash_pixels: HashPixels,
     until: float,
 ) -> Compared:
-    """Find the stored images that have some pixels; where time is short, the newest are known first.
+    """Find the stored images that have the wanted pixels; where time is short, the newest are looked at first.
 
     Args:
         folder: of the images.

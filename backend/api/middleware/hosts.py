@@ -66,9 +66,10 @@ class TrustedHosts:
 
 
 class LoopbackHosts:
-    """Serves loopback names only where only this machine connects: a page may rebind its own name to this address.
+    """Refuses other names than those of loopback on connections over loopback.
 
-    What no host is named in (HTTP/1.0) no browser has sent. Addresses that others reach and Unix sockets have any name.
+    Else a web page could rebind its own name to this address, and read what the service replies. A request that names
+    no host (HTTP/1.0) does not come from a browser. Addresses that others reach, and Unix sockets, may have any name.
 
     Args:
         app: the application.
@@ -92,10 +93,10 @@ class LoopbackHosts:
 
 
 class ForeignPages:
-    """Refuses changes that a web page of another origin makes a browser ask for: forms need no leave to be sent.
+    """Refuses changes that a web page of another origin makes a browser ask for: browsers send forms to any address.
 
-    Whether a page is the service's own tells its ``Origin`` beside the ``Host`` that it called, or the browser itself
-    in ``Sec-Fetch-Site``, also where a proxy puts another host in. Clients that are no browsers send neither.
+    A page is the service's own if its ``Origin`` names the ``Host`` that it called, or if the browser says so in
+    ``Sec-Fetch-Site``, which holds where a proxy changed the host, too. Clients that are no browsers send neither.
 
     Args:
         app: the application.
