@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -100,15 +101,16 @@ def test_models_in_folders_that_were_left_alone_for_long_are_counted_too(client,
 
 
 def test_counts_are_made_when_asked_and_once_a_second_for_all(client, service, monkeypatch):
-    asked = []
-    monkeypatch.setattr(service.store, "count_stale", lambda: asked.append(time.monotonic()) or 7)
-    monkeypatch.setattr(roi_counts, "_FRESH_S", 0.3)
-    time.sleep(0.4)
+    asked, now = [], time.monotonic() + 100
+    monkeypatch.setattr(service.store, "count_stale", lambda: asked.append(now) or len(asked))
+    monkeypatch.setattr(roi_counts, "time", SimpleNamespace(monotonic=lambda: now))
+    assert client.get("/ready").status_code == 200
     assert asked == [], "nobody asked"
-    assert [stale(client) for _ in range(5)] == [7] * 5
-    assert len(asked) == 1
-    time.sleep(0.4)
-    assert stale(client) == 7
+    assert [stale(client) for _ in range(5)] == [1] * 5
+    now += 0.9
+    assert stale(client) == 1
+    now += 0.1
+    assert stale(client) == 2
     assert len(asked) == 2
 
 

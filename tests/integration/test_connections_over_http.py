@@ -51,7 +51,7 @@ def reply_to(connection: socket.socket, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("begun", [b"GET", b"GET /health HTTP/1.1\r\nHost: local", b"\r\n"])
 def test_incomplete_request_head_gets_408_in_the_shape_of_all_errors(connection, begun):
-    """A request head that does not become complete within BODY_TIMEOUT_S is answered 408 with `error` and `trace`."""
+    """A request head that does not become complete within BODY_TIMEOUT_S is answered 408 as every error is."""
     connection.sendall(begun)
     head, _, body = read_to_the_end(connection).partition(b"\r\n\r\n")
     assert head.splitlines()[0] == b"HTTP/1.1 408 Request Timeout"
