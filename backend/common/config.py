@@ -190,6 +190,8 @@ def _edits(text: str, other: str, most: int) -> int:
         for column, wanted in enumerate(other, start=1):
             cost = before[column - 1] + (character != wanted)
             after.append(min(cost, before[column] + 1, after[-1] + 1))
+        if min(after) > most:  # no later row has less
+            return most + 1
         before = after
     return before[-1]
 
