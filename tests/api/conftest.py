@@ -4,6 +4,7 @@ from functools import partial
 
 import cv2
 import pytest
+from anyio.from_thread import start_blocking_portal
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
@@ -11,6 +12,20 @@ from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from tests.api.sending import client_without_network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_event_loop():
+    """For all clients that start no service of their own: each request of them would else start a thread and a loop."""
+    with start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TestClient, "portal", portal)
+        yield
+
+
+@pytest.fixture(scope="session")
+def features(small_features):
+    """What HTTP says does not depend on how good scores are."""
+    return small_features
 
 
 @pytest.fixture

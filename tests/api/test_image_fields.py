@@ -22,11 +22,6 @@ def bank_names(client):
     return [image["filename"] for image in client.get("/bank", params=IDS).json()["images"]]
 
 
-@pytest.fixture
-def features(small_features):
-    return small_features
-
-
 def form_of(*parts):
     """A form with files, or texts, as (field, name or text)."""
     items = [

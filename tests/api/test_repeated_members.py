@@ -9,11 +9,6 @@ from backend.common.json_members import refuse_repeated
 from tests.api.sending import IDS, SCORES, check_refusal, send_raw
 
 
-@pytest.fixture
-def features(small_features):
-    return small_features
-
-
 def twice(members, name, value):
     """JSON of members, then one of them again."""
     return (json.dumps(members)[:-1] + f', "{name}": {json.dumps(value)}}}').encode()

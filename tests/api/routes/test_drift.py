@@ -166,7 +166,7 @@ def test_what_cannot_be_reset_is_said(client):
 
 
 def test_only_inferences_over_http_are_production(features, tmp_path, images, monkeypatch):
-    monkeypatch.setattr(features, "extract", lambda *_: (unit_rows(1024, 384, 2), features.token_hw))
+    monkeypatch.setattr(features, "extract", lambda *_: (unit_rows(64, 384, 2), features.token_hw))
     service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path))
     service.store.save_memory(KEY, PatchCoreMemory.build(unit_rows(20, 384, 1), features.token_hw, 1.0), {})
     content = cv2.imencode(".png", images[0])[1].tobytes()

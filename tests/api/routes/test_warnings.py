@@ -212,7 +212,7 @@ def test_append_with_another_mask_tells_why_there_are_no_scores(client):
 def test_a_bank_too_large_to_compare_is_told(client, monkeypatch):
     monkeypatch.setattr("backend.bank.building.MOST_PRODUCTS", 10)
     reply = fit(client, [image(seed=1), image(seed=2)])
-    assert "comparing 2048 embeddings with a bank of 41 would take more than a minute" in reply["warning"]
+    assert "comparing 128 embeddings with a bank of 3 would take more than a minute" in reply["warning"]
 
 
 def test_an_unknown_field_of_a_fit_is_named(client):
