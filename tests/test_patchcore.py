@@ -150,6 +150,7 @@ def test_of_points_equally_far_the_first_is_picked(seed, pools):
     assert picks.tolist() == expected
 
 
+@pytest.mark.slow
 def test_the_picks_are_as_far_from_each_other_as_any_point_is_from_them(embeddings):
     # What makes the greedy a 2-approximation: no 300 balls of half that radius hold the picks and the farthest point.
     normalised = l2_normalize(embeddings).astype(np.float64)
@@ -217,6 +218,7 @@ class Metered(np.ndarray):
         return result
 
 
+@pytest.mark.slow
 def test_work_is_done_in_bounded_turns_with_progress_in_between(embeddings, monkeypatch):
     """No turn computes more than a bounded number of products, and progress is reported only between the turns."""
     monkeypatch.setattr(Metered, "turns", [])
@@ -242,6 +244,7 @@ def test_building_a_memory_takes_turns_from_the_normalising_on(embeddings, monke
     assert not Metered.taken
 
 
+@pytest.mark.slow
 def test_building_a_memory_takes_little_more_than_embeddings_and_result():
     # 1,000 of 200,000: an N x M matrix of anything is 200 MB at least, a copy of the embeddings 51 MB.
     random = np.random.default_rng(0)
@@ -260,6 +263,7 @@ def test_the_first_pick_is_the_point_nearest_the_mean(embeddings):
     assert k_center_greedy(normalised, 1).tolist() == [nearest[0, 0]]
 
 
+@pytest.mark.slow
 def test_a_memory_is_the_normalised_coreset_in_the_order_of_selection(embeddings):
     memory = PatchCoreMemory.build(embeddings.copy(), (32, 32), 0.02)
     assert memory.token_hw == (32, 32)

@@ -195,6 +195,7 @@ def test_a_mask_that_was_drawn_into_alpha_is_found_in_a_tiff_too(tmp_path, colou
     assert np.array_equal(read_mask(str(tmp_path / "a.tif"), LIMITS), alpha[..., 0] > 0)
 
 
+@pytest.mark.slow
 def test_the_tiffs_of_the_hostile_corpus_are_judged_at_once_in_silence(capfd):
     files = {what: content for what, content in corpus().items() if "TIFF" in what and "cut at" not in what}
     assert len(files) > 40

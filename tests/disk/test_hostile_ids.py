@@ -84,6 +84,7 @@ def test_paths_of_a_roi_stay_below_the_models_folder_and_name_it(key: RoiKey) ->
         assert is_below(looked_at.calibration, root)
 
 
+@pytest.mark.slow
 @given(keys(), keys())
 @slow
 def test_two_rois_never_share_a_folder(first: RoiKey, second: RoiKey) -> None:

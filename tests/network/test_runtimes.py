@@ -200,6 +200,7 @@ def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, 
     assert 0.9995 <= cosine.mean() < 0.999999
 
 
+@pytest.mark.slow
 def test_a_cpu_without_bfloat16_refuses_it_in_words(weights, monkeypatch):
     monkeypatch.setattr(ov.Core, "get_property", lambda self, *names: ["FP32", "INT8"])
     with pytest.raises(ConfigError, match=r"PRECISION=bfloat16.*float32"):
