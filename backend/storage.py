@@ -141,7 +141,7 @@ class ModelStore:
         files = current_files(self._root, key)
         refuse_long_paths(files.memory.parent)
         refuse_clashes(self._root, files.memory.parent)
-        there = next((folder for folder in files.memory.parents if os.path.exists(folder)), None)  # noqa: PTH110  (hidden is missing)
+        there = next((folder for folder in files.memory.parents if os.path.exists(folder)), None)  # noqa: PTH110  (what nobody may see counts as missing)
         if there is not None and not os.access(there, os.W_OK):
             raise StorageError("the model cannot be stored (its folder cannot be written); check the models folder")
         try:
