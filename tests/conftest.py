@@ -118,6 +118,14 @@ def features(weights: Weights) -> DinoV2Features:
 
 
 @pytest.fixture(scope="session")
+def embeddings(features: DinoV2Features, images: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """Real patch embeddings, float32 [6144, 384], as the extractor gives them: not normalised. Read-only."""
+    extracted = np.concatenate([features.extract(image)[0] for image in images])
+    extracted.flags.writeable = False  # shared by the tests, and building a memory normalises in place
+    return extracted
+
+
+@pytest.fixture(scope="session")
 def small_features(weights: Weights) -> DinoV2Features:
     """The extractor at 112 pixels, which is quick, for what does not depend on how good the scores are."""
     return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)

@@ -35,14 +35,6 @@ KEY = RoiKey("Master1", "Pattern")
 FLOAT_ERROR = 2e-6
 
 
-@pytest.fixture(scope="module")
-def embeddings(features, images):
-    """Real patch embeddings, float32 [6144, 384], as the extractor gives them: not normalised. Read-only."""
-    extracted = np.concatenate([features.extract(image)[0] for image in images])
-    extracted.flags.writeable = False  # shared by the tests, and building a memory normalises in place
-    return extracted
-
-
 @pytest.fixture(params=["as shipped", "tiny"])
 def pools(request, monkeypatch):
     """Pools and blocks as shipped, and so small that a few points go through every branch."""

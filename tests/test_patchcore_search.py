@@ -9,12 +9,6 @@ from backend import patchcore
 from backend.patchcore import FaissIndex, PatchCoreMemory, SklearnIndex, l2_normalize
 
 
-@pytest.fixture(scope="module")
-def embeddings(features, images):
-    """Real patch embeddings, float32 [6144, 384], as the extractor gives them: not normalised."""
-    return np.concatenate([features.extract(image)[0] for image in images])
-
-
 @pytest.fixture(params=[FaissIndex, SklearnIndex])
 def memory_of(request, monkeypatch):
     """Makes a memory of every one of the given embeddings, searched by FAISS or by scikit-learn."""

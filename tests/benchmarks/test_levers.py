@@ -114,6 +114,7 @@ def test_other_grids_and_blocks_are_those_of_timm(weights, network, images):
     assert np.array_equal(square, openvino.resample_position_grid(network._tensors["pos_embed"], 32))
 
 
+@pytest.mark.slow
 def test_tokens_are_extracted_once(folder, data_set, monkeypatch):
     image = folder / "train/good/0.png"
     first = data_set.files.tokens(image, View(), 12)

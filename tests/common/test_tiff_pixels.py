@@ -155,6 +155,7 @@ def test_a_file_cut_anywhere_is_damage(end):
         assert caught.type is InvalidImage
 
 
+@pytest.mark.slow
 def test_a_strip_that_unpacks_to_gigabytes_takes_no_time():
     # 30 MB of deflated zeros are 30 GB; of LZW's longest strings, and of PackBits, no less than a hundredth of it.
     image = made(64, 64, 1)

@@ -59,6 +59,7 @@ class TestResults:
         false = [i for i in found["images"] if i["defect"] == "good" and i["score"] >= found["threshold"]]
         assert (found["false_rejects"]["count"], found["false_rejects"]["total"]) == (len(false), 3)
 
+    @pytest.mark.slow
     def test_pixel_measures_are_those_of_every_pixel(self, run, part, features, tmp_path):
         run("part")
         (found,) = results(tmp_path / "evaluation-part")["categories"]
@@ -140,6 +141,7 @@ class TestResults:
 
         assert all(map(math.isfinite, numbers(found)))
 
+    @pytest.mark.slow
     def test_several_categories_give_a_mean(self, run, part, tmp_path):
         (tmp_path / "sets").mkdir()
         shutil.copytree(part, tmp_path / "sets" / "first")
