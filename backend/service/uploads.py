@@ -16,7 +16,7 @@ from backend.disk.datasets import Label, NewSample
 from backend.disk.sample_facts import PIXELS, facts_of
 from backend.service.datasets import scale_of
 from backend.service.inspection import InspectionService
-from backend.utils import NamedImage, utc_now
+from backend.utils import NamedImage, named_with, utc_now
 
 # How long an upload looks at stored images that nobody knows the pixels of yet: those of earlier versions.
 _COMPARES_FOR_S = 0.5
@@ -31,11 +31,13 @@ class Uploaded:
         name: its name in the data set; None if it was not stored.
         uploaded_as: the name that it came with; None where its metadata gives none that a request could name.
         duplicate_of: name of an image of its class with the same pixels; None if none is known.
+        duplicate_uploaded_as: the name that this image came with; None where that is not known.
     """
 
     name: str | None
     uploaded_as: str | None
     duplicate_of: str | None
+    duplicate_uploaded_as: str | None
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,24 @@ def store_images(
     )
     with service.recipes.locking_scale(key.recipe_id, scales[0] if scales else None):
         stored = service.datasets.add_compared(key, label, samples, same, skip_duplicates=skip_duplicates)
+    of_duplicates = service.datasets.uploaded_as(
+        key, label, {found.duplicate_of for found in stored if found.duplicate_of}
+    )
     uploaded = [
-        Uploaded(found.name, facts_of(sample.metadata).uploaded_as, found.duplicate_of)
+        Uploaded(
+            found.name,
+            facts_of(sample.metadata).uploaded_as,
+            found.duplicate_of,
+            of_duplicates.get(found.duplicate_of or ""),
+        )
         for sample, found in zip(samples, stored, strict=True)
     ]
+    of_others = service.datasets.uploaded_as(key, other, across.by_pixels.values())
+    titles = {pixels: named_with(name, of_others.get(name)) for pixels, name in across.by_pixels.items()}
     in_both = [
-        (image.name, across.by_pixels[sample.metadata[PIXELS]])
+        (image.name, titles[sample.metadata[PIXELS]])
         for image, sample in zip(images, samples, strict=True)
-        if sample.metadata[PIXELS] in across.by_pixels
+        if sample.metadata[PIXELS] in titles
     ]
     warning = _about_both_classes(in_both, label, other)
     return Upload(uploaded, same.n_unknown + across.n_unknown, warning)

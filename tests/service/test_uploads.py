@@ -203,8 +203,8 @@ def test_an_image_of_both_classes_is_warned_of_and_stored(service):
     done = upload(service, [png(picture(2)), png(picture(1))], "ng", skip_duplicates=True)
     assert duplicates(done) == [None, None]
     assert done.warning == (
-        f"1 image has the same pixels as one stored as ok: 1.png ({good.name}); a part is either good or defective: "
-        "delete the ng or the ok image"
+        f"1 image has the same pixels as one stored as ok: 1.png ({good.name} (uploaded as 0.png)); a part is "
+        "either good or defective: delete the ng or the ok image"
     )
     many = upload(service, [png(picture(number)) for number in range(10, 15)])
     assert many.warning is None

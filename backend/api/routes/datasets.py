@@ -86,6 +86,7 @@ def _add_upload(label: Label) -> None:
                     filename=image.name,
                     uploaded_as=image.uploaded_as,
                     duplicate_of=image.duplicate_of,
+                    duplicate_uploaded_as=image.duplicate_uploaded_as,
                     skipped=True if image.name is None else None,
                 )
                 for image in done.images

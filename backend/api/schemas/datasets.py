@@ -179,6 +179,9 @@ class UploadedReply(Reply):
         description="stored name of an image of the class that has the same pixels; left out where none is known",
         examples=["20261120-093012-654321-4d3c2b1a.png"],
     )
+    duplicate_uploaded_as: str | None = Field(
+        None, description="the name that duplicate_of came with; left out where it is not known", examples=["part3.png"]
+    )
     skipped: bool | None = Field(
         None, description="true where it was not stored, as skip_duplicates asks", examples=[None]
     )

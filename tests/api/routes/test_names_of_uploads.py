@@ -108,7 +108,12 @@ def test_the_reply_to_an_upload_says_what_is_stored_already(client):
     reply = client.post("/datasets/ok/upload", data=ROI, files=files).json()
     stored = reply["files"]
     assert reply["images"] == [
-        {"filename": stored[0], "uploaded_as": "b.png", "duplicate_of": first},
+        {
+            "filename": stored[0],
+            "uploaded_as": "b.png",
+            "duplicate_of": first,
+            "duplicate_uploaded_as": "a.png",
+        },
         {"filename": stored[1], "uploaded_as": "c.png"},
     ]
     assert not {"warning", "n_not_compared"} & reply.keys()
@@ -117,7 +122,14 @@ def test_the_reply_to_an_upload_says_what_is_stored_already(client):
         assert len(reply["files"]) == expected
         assert [image.get("skipped", False) for image in reply["images"]] == [expected == 0] * 2
     skipping = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicates": "true"}, files=files).json()
-    assert skipping["images"][0] == {"uploaded_as": "b.png", "duplicate_of": first, "skipped": True}
+    assert skipping["images"][0] == {
+        "uploaded_as": "b.png",
+        "duplicate_of": first,
+        "duplicate_uploaded_as": "a.png",
+        "skipped": True,
+    }
+    as_defective = client.post("/datasets/ng/upload", data=ROI, files=files[:1]).json()
+    assert f"stored as ok: b.png ({first} (uploaded as a.png)); a part is" in as_defective["warning"]
     assert client.get("/datasets/list", params=ROI).json()["classes"]["ok"]["count"] == 7
 
 
