@@ -105,8 +105,11 @@ def requested_shape(text: str | None) -> tuple[Shape | None, str | None]:
         return None, None
     refuse_repeated(text)
     unused = [name for name, value in json.loads(text).items() if value and name not in type(shape).model_fields]
-    kinds = {name: kind.__name__.lower() for kind in (Rect, Circle, Annulus) for name in kind.model_fields}
-    doubts = [f"{name} has no effect, it is of kind {kinds[name]}" for name in unused if name in kinds]
+    kinds: dict[str, list[str]] = {}
+    for kind in (Rect, Circle, Annulus):
+        for name in kind.model_fields:
+            kinds.setdefault(name, []).append(kind.__name__.lower())
+    doubts = [f"{name} has no effect: it is of {' and '.join(kinds[name])}" for name in unused if name in kinds]
     if unknown := [name for name in unused if name not in kinds]:
         doubts.append(about_unknown(unknown, list(kinds)))
     return shape, f"shape {shape.kind}: {', '.join(doubts)}" if doubts else None

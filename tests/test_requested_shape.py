@@ -35,10 +35,10 @@ def test_no_mask_is_not_doubted(text):
     ("members", "doubt"),
     [
         ({**CIRCLE, "rInner": 2}, "shape circle: unknown and without effect: 'rInner' (is r_inner meant?)"),
-        ({**CIRCLE, "r_inner": 2}, "shape circle: r_inner has no effect, it is of kind annulus"),
+        ({**CIRCLE, "r_inner": 2}, "shape circle: r_inner has no effect: it is of annulus"),
         (
             {**RECT, "r": 2, "angle": 30},
-            "shape rect: r has no effect, it is of kind annulus, unknown and without effect: 'angle'",
+            "shape rect: r has no effect: it is of circle and annulus, unknown and without effect: 'angle'",
         ),
     ],
 )
