@@ -35,7 +35,7 @@ from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidReque
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape, requested_shape
-from backend.service.image_calibration import CalibrationOptions, Deciding, ImageScores
+from backend.service.image_calibration import CalibrationOptions, Deciding, ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
@@ -193,12 +193,7 @@ def calibrate(
     if choose and (scores is not None or fields.score_percentile is not None):
         raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
     options = CalibrationOptions(
-        fields.score_percentile,
-        fields.area_mm2_thr,
-        fields.threshold_options(),
-        choose,
-        tuple(keep),
-        tuple(not_good),
+        fields.score_percentile, fields.area_mm2_thr, fields.threshold_options(), choose, tuple(keep), tuple(not_good)
     )
     with open_records(scores, restart=restart, excel=excel) as records:
         if ok:
@@ -239,17 +234,21 @@ def calibrate(
     for other, original in zip(others, found.originals_of(list(others.values())), strict=True):
         if original is not None:
             found.add_near_copy(*other, original)
-    done = found.calibrate(service, scorer.key, fields.mm_per_px, options)
+    return _told(found.calibrate(service, scorer.key, fields.mm_per_px, options))
+
+
+def _told(done: ImageCalibration) -> dict[str, Any]:
+    """A calibration as the command prints it, without what it does not have."""
     return {
         **done.calibration.as_dict(),
-        **({"unusual": _told(done.unusual)} if done.unusual else {}),
-        **({"lowered_by": _told(done.lowered_by)} if done.lowered_by else {}),
+        **({"unusual": _images_told(done.unusual)} if done.unusual else {}),
+        **({"lowered_by": _images_told(done.lowered_by)} if done.lowered_by else {}),
         **({"warning": done.warning} if done.warning else {}),
         **({"percentile_choice": asdict(done.choice)} if done.choice else {}),
     }
 
 
-def _told(images: Sequence[Deciding]) -> list[dict[str, Any]]:
+def _images_told(images: Sequence[Deciding]) -> list[dict[str, Any]]:
     return [{name: value for name, value in asdict(image).items() if value is not None} for image in images]
 
 
