@@ -81,13 +81,13 @@ class Scatter:
 
         return self.mean + self.deviation * float(stdtrit(self.degrees, 1 - rate))
 
-    def rate_above(self, threshold: float) -> float:
-        """Share of good parts to be expected at or above a threshold."""
+    def rates_above(self, thresholds: Scores) -> Scores:
+        """Shares of good parts to be expected at or above some thresholds."""
         from scipy.special import stdtr
 
         if self.deviation == 0:
-            return float(threshold <= self.mean)
-        return float(stdtr(self.degrees, (self.mean - threshold) / self.deviation))
+            return np.asarray(thresholds <= self.mean, np.float64)
+        return np.asarray(stdtr(self.degrees, (self.mean - thresholds) / self.deviation), np.float64)
 
 
 def recommend(
@@ -145,25 +145,36 @@ def cheapest(ok_scores: Sequence[float], ng_scores: Sequence[float], escape_cost
     scatter = Scatter.of(np.delete(ok, outliers(ok_scores)))
     above_all = math.nextafter(float(max(ok.max(), ng.max())), math.inf)
 
-    def cost(threshold: float) -> float:
-        escapes = defect_rate * escape_cost * float(np.mean(ng < threshold))
-        return escapes + (1 - defect_rate) * _rejected(threshold, ok, scatter)
-
-    best = min((*(float(score) for score in ng), above_all), key=lambda threshold: (cost(threshold), -threshold))
+    thresholds = np.unique(np.append(ng, above_all))
+    escapes = defect_rate * escape_cost * (_numbers_below(thresholds, ng) / len(ng))
+    best = _least(thresholds, escapes + (1 - defect_rate) * _rejected(thresholds, ok, scatter))
     return best if best == above_all else _below(best, ok, ng)
 
 
-def _rejected(threshold: float, ok: Scores, scatter: Scatter) -> float:
-    """Share of good parts at or above a threshold: what the scores show, and no less than their scatter lets expect."""
-    return max(float(np.mean(ok >= threshold)), scatter.rate_above(threshold))
+def _rejected(thresholds: Scores, ok: Scores, scatter: Scatter) -> Scores:
+    """Shares of good parts at or above thresholds: what the scores show, and no less than their scatter lets expect."""
+    return np.maximum((len(ok) - _numbers_below(thresholds, ok)) / len(ok), scatter.rates_above(thresholds))
+
+
+def _numbers_below(thresholds: Scores, scores: Scores) -> Scores:
+    """How many scores are below each threshold: by a search, as there may be a million of both."""
+    return np.asarray(np.searchsorted(np.sort(scores), thresholds, side="left"), np.float64)
+
+
+def _least(thresholds: Scores, costs: Scores) -> float:
+    """The threshold that costs least; of several, the highest.
+
+    Args:
+        thresholds: rising.
+        costs: of each.
+    """
+    return float(thresholds[np.flatnonzero(costs == costs.min())[-1]])
 
 
 def _lowered(limit: float, ok: Scores, counted: Scores, ng: Scores, scatter: Scatter) -> float:
-    def cost(threshold: float) -> float:
-        return MISSED_PER_NG * np.count_nonzero(ng < threshold) + _rejected(threshold, counted, scatter)
-
-    escaping = (float(score) for score in ng[ng < limit])
-    best = min((limit, *escaping), key=lambda threshold: (cost(threshold), -threshold))
+    thresholds = np.unique(np.append(ng[ng < limit], limit))
+    missed = MISSED_PER_NG * _numbers_below(thresholds, ng)
+    best = _least(thresholds, missed + _rejected(thresholds, counted, scatter))
     return limit if best == limit else _below(best, ok, ng)
 
 

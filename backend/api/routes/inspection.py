@@ -128,7 +128,7 @@ async def calibrate_ng(
         memory_id=body.memory_id,
         options=options,
     )
-    recommended = recommend(ok_scores, ng_scores)
+    recommended = await run_in_threadpool(recommend, ok_scores, ng_scores)
     fitted = (await run_in_threadpool(service.state, key)).fitted
     sent_area = body.area_mm2_thr is not None
     doubts = about_calibration(
