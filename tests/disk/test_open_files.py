@@ -64,11 +64,13 @@ def test_models_are_replaced_rolled_back_and_tidied_under_readers(tmp_path, read
     for seed in range(1, 6):
         store.save_memory(KEY, memory_of(seed), {})
         store_threshold(tmp_path, seed / 10)
+        if seed == 3:  # there are versions now: each kind of file is read before the next one is replaced
+            for name in ("memory.npz", "calib.json", "version.json"):
+                wait_until_opened(readers, name)
     assert served(tmp_path) == (5, 0.5)
     store.roll_back(KEY)
     assert served(tmp_path) == (5, None), "as it was before its calibration"
     assert len(listed(tmp_path, store=store)) == 2
-    assert {"memory.npz", "calib.json", "version.json"} <= set(readers), "or the test shows nothing"
     assert list(tmp_path.rglob(".tmp-*")) == []
 
 
