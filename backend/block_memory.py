@@ -55,7 +55,7 @@ class Landings:
         """What is left without some of them."""
         return Landings(self.count - others.count, self.total - others.total)
 
-    def and_those(self, others: "Landings") -> "Landings":
+    def plus(self, others: "Landings") -> "Landings":
         """All of both; `others` may be of a bank that was extended."""
         n_new = len(others.count) - len(self.count)
         return Landings(

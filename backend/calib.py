@@ -75,7 +75,7 @@ class ThresholdOptions:
             raise InvalidRequest("not_good names every OK score: at least one is needed")
 
 
-CONTRACT = ThresholdOptions()
+CONTRACT_RULE = ThresholdOptions()
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def calibrate(
     score_percentile: float,
     memory_id: str | None,
     blur_sigma: float | None = None,
-    options: ThresholdOptions = CONTRACT,
+    options: ThresholdOptions = CONTRACT_RULE,
     n_candidates: int = 1,
     ok_are_fresh: bool | None = None,
     ok_names: Sequence[str] | None = None,

@@ -70,7 +70,7 @@ def test_landings_are_counted_added_and_taken_away():
     left = every.without(first)
     assert (left.count.tolist(), left.total.tolist()) == ([0, 1, 1], [0.0, 1.0, 0.75])
     longer = Landings.of(np.array([3]), np.array([0.5], np.float32), 4)
-    assert every.and_those(longer).count.tolist() == [1, 1, 2, 1]
+    assert every.plus(longer).count.tolist() == [1, 1, 2, 1]
 
 
 def test_the_bank_of_a_block_is_that_of_its_embeddings_alone():

@@ -102,7 +102,7 @@ def build_block_bank(
     for number, (part, bank) in enumerate(zip(block_parts(embeddings, n_blocks), banks, strict=True)):
         of_block = _of_block(part, n_blocks, np.array(own), bank, owners(bank, [*before, *own]), turn)
         if base is not None:
-            landings = base.memory.landings[number].and_those(of_block.landings)
+            landings = base.memory.landings[number].plus(of_block.landings)
             radius = base.covering_radii[number]
             of_block = _OfBlock(bank, landings, radius, of_block.held_out, of_block.distances)
         found.append(of_block)

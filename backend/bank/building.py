@@ -23,6 +23,8 @@ from backend.patchcore import PatchCoreMemory
 
 Turn = Callable[[], AbstractContextManager[object]]
 
+_NOT_SCORED, _TOO_LARGE = "fit.images_not_scored", "so large a memory bank would take more than a minute"
+
 log: Any = structlog.get_logger(__name__)
 
 
@@ -165,6 +167,10 @@ def build_bank(
         blocks, radii, held = build_block_bank(
             embeddings, n_blocks, own, before, token_hw, coreset_rate, _block_base(base), turn, on_progress
         )
+        if base is not None:
+            check_bank(len(blocks.embeddings), embeddings.shape[1])
+        if held is None:
+            log.warning(_NOT_SCORED, reason=_TOO_LARGE)
         return Bank(blocks, radii, held)
     if base is None:
         memory = PatchCoreMemory.build(
@@ -178,7 +184,7 @@ def build_bank(
     else:
         memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
     if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
-        log.warning("fit.images_not_scored", reason="so large a memory bank would take more than a minute")
+        log.warning(_NOT_SCORED, reason=_TOO_LARGE)
         return Bank(memory, base.covering_radii if base else [last_distance(memory, len(embeddings))], None)
     held_out = hold_out(
         embeddings,

@@ -30,11 +30,10 @@ class StoredBlocks(NamedTuple):
 
 def block_arrays(memory: BlockMemory) -> dict[str, Any]:
     """The arrays of a file, by name, but for ``emb`` and ``patches``."""
-    blocks = RECOMMENDED_BLOCKS[-len(memory.banks) :]
-    arrays: dict[str, Any] = {"blocks": np.array(blocks)}
-    for block, bank, landings in zip(blocks, memory.banks, memory.landings, strict=True):
+    arrays: dict[str, Any] = {"blocks": np.array(RECOMMENDED_BLOCKS)}
+    for block, bank, landings in zip(RECOMMENDED_BLOCKS, memory.banks, memory.landings, strict=True):
         arrays |= {f"landings_{block}": landings.count, f"landed_{block}": landings.total}
-        if block != blocks[-1]:
+        if block != RECOMMENDED_BLOCKS[-1]:
             arrays[f"emb_{block}"] = bank.embeddings
             if bank.patches is not None:
                 arrays[f"patches_{block}"] = bank.patches

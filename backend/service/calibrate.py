@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from backend import calib
-from backend.calib import CONTRACT, Calibration, ThresholdOptions
+from backend.calib import CONTRACT_RULE, Calibration, ThresholdOptions
 from backend.common.errors import MemoryNotFound
 from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
 from backend.common.roi_key import RoiKey
@@ -22,7 +22,7 @@ def calibrate(
     area_mm2_thr: float | None = None,
     score_percentile: float | None = None,
     memory_id: str | None = None,
-    options: ThresholdOptions = CONTRACT,
+    options: ThresholdOptions = CONTRACT_RULE,
     n_candidates: int = 1,
     ok_are_fresh: bool | None = None,
     ok_names: Sequence[str] | None = None,

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from backend.bank.building import look_id
 from backend.bank.copies import Look, Miniature, copies_of_known, near_copies
 from backend.bank.images import BankImage, OwnImages
-from backend.calib import CONTRACT, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
+from backend.calib import CONTRACT_RULE, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
 from backend.common.errors import InvalidRequest
-from backend.common.profiles import CONTRACT as CONTRACT_PROFILE
-from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
+from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
@@ -73,7 +72,7 @@ class CalibrationOptions:
 
     score_percentile: float | None = None
     area_mm2_thr: float | None = None
-    threshold: ThresholdOptions = CONTRACT
+    threshold: ThresholdOptions = CONTRACT_RULE
     choose: bool = False
     keep: tuple[str, ...] = ()
     not_good: tuple[str, ...] = ()
@@ -91,7 +90,7 @@ class CalibrationOptions:
         if profile == RECOMMENDED:
             if self.choose:
                 raise InvalidRequest(
-                    f"choose_percentile is for profile={CONTRACT_PROFILE}: the score of profile={RECOMMENDED} is "
+                    f"choose_percentile is for profile={CONTRACT}: the score of profile={RECOMMENDED} is "
                     f"p{RECOMMENDED_PERCENTILE:g}"
                 )
             return (RECOMMENDED_PERCENTILE,)

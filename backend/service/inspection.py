@@ -114,6 +114,11 @@ class InspectionService:
                 self._recommended, _ = open_features(self.settings, profile)
             return self._recommended
 
+    def features_beside(self, fitted: FittedRoi) -> DinoV2Features:
+        """The extractor that a stored model is compared with: of its profile, where this network has it."""
+        has_profiles = self.settings.model_name == DEFAULT_MODEL
+        return self.features_of(fitted.profile) if has_profiles else self.features
+
     def score_percentile_of(self, profile: ProfileName) -> float:
         """The percentile that is the score where no calibration says."""
         return score_percentile_of(profile, self.settings.score_percentile)
@@ -217,7 +222,7 @@ class InspectionService:
         fitted = self.store.load(key, with_calibration=with_calibration)
         if fitted is None:
             raise MemoryNotFound(str(key))
-        if differences := differences_from(self.features_of(fitted.profile), fitted):
+        if differences := differences_from(self.features_beside(fitted), fitted):
             raise IncompatibleMemory(
                 f"refit needed: the memory stored for {key} was built by another "
                 f"extractor ({'; '.join(differences)}); run /fit_ok again, then calibrate"

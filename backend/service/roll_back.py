@@ -35,7 +35,7 @@ def roll_back(service: InspectionService, key: RoiKey, version: int | None = Non
 
 def _accept(service: InspectionService, key: RoiKey, version: Version, fitted: FittedRoi) -> None:
     name = f"version {version.number} of {key}"
-    if differences := differences_from(service.features_of(fitted.profile), fitted):
+    if differences := differences_from(service.features_beside(fitted), fitted):
         raise IncompatibleMemory(
             f"{name} was built by another extractor ({'; '.join(differences)}) and cannot be served; nothing was "
             "changed: roll back to another version, or refit"

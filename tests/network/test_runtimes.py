@@ -103,6 +103,8 @@ def test_tokens_of_several_blocks_are_those_of_each_side_by_side(parity, weights
     for runtime in (
         OpenVinoRuntime(weights.path, parity.side, blocks=RECOMMENDED_BLOCKS),
         TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu", blocks=RECOMMENDED_BLOCKS),
+        # BLOCK is of the contract's profile, and ends no network of several blocks.
+        TorchRuntime(DEFAULT_MODEL, weights.path, parity.side, "cpu", block=10, blocks=RECOMMENDED_BLOCKS),
     ):
         tokens = runtime.forward(parity.pixels)
         assert (runtime.block, runtime.dim, tokens.shape) == ("9+10+11+12", 1536, expected.shape)

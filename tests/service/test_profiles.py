@@ -129,6 +129,14 @@ def test_a_profile_of_another_network_is_refused_and_nothing_is_stored(features,
     assert snapshot(tmp_path) == before
 
 
+def test_another_network_refuses_such_a_bank_and_says_refit(fitted, features, tmp_path):
+    own = DinoV2Features(features.runtime, "own", "0" * 64, 112)
+    settings = Settings(models_dir=tmp_path, model_name="own", weights=tmp_path / "w", weights_sha256="0" * 64)
+    state = InspectionService(settings, own, ModelStore(tmp_path)).state(KEY)
+    assert state.fitted is None
+    assert "refit needed" in (state.refit_reason or "")
+
+
 def test_a_bank_of_blocks_of_other_weights_is_refused(fitted, tmp_path, features, block_features):
     other = DinoV2Features(block_features.runtime, DEFAULT_MODEL, "f" * 64, 112)
     assert isinstance(other.identity, ExtractorIdentity)

@@ -93,9 +93,11 @@ class TorchRuntime:
         if any(input_size % side for side in patches.patch_size):
             raise ConfigError(f"INPUT_SIZE={input_size} is no multiple of the patches of MODEL_NAME={model_name!r}")
         self._blocks = tuple(blocks) if blocks else ()
-        self.block: int | str | None = None if block is None else _end_after(model, block)
+        self.block: int | str | None
         if self._blocks:
             self.block = blocks_name(self._blocks)
+        else:
+            self.block = None if block is None else _end_after(model, block)
         self.grid_hw = (int(grid[0]), int(grid[1]))
         of_one: int = model.num_features  # type: ignore[assignment]  # a buffer, for nn.Module
         self.dim = of_one * max(1, len(self._blocks))
