@@ -212,3 +212,10 @@ def tampered(service, **changes):
         metadata["images"] = [{**image, **described} for image in metadata["images"]]
         changes["metadata"] = np.array(json.dumps(metadata))
     np.savez(path, **{**arrays, **changes})
+
+
+def smooth_parts(n):
+    """Parts that differ, uint8 [96, 96, 3]: smooth noise."""
+    rng = np.random.default_rng(3)
+    noise = (rng.integers(0, 256, (12, 12, 3), np.uint8) for _ in range(n))
+    return [cv2.resize(small, (96, 96), interpolation=cv2.INTER_CUBIC) for small in noise]

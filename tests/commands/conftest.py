@@ -5,7 +5,10 @@ import shutil
 import cv2
 import pytest
 
+from backend.commands.folders import GOOD_PARTS, check_folders
+from backend.commands.image_files import find_images
 from backend.common.config import Settings
+from backend.common.errors import InvalidRequest
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
@@ -64,3 +67,21 @@ def parts(tmp_path, monkeypatch):
         (tmp_path / "parts" / name).write_bytes(name.encode())
     monkeypatch.chdir(tmp_path)
     return tmp_path / "parts"
+
+
+@pytest.fixture
+def refusal(tmp_path, monkeypatch):
+    """Puts files into a folder; what `check_folders` then says of some paths, or None."""
+    monkeypatch.chdir(tmp_path)
+
+    def refusal(files, paths, parts=GOOD_PARTS):
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_bytes(b"x")
+        try:
+            check_folders(find_images(paths)[0], paths, parts)
+        except InvalidRequest as refused:
+            return str(refused)
+        return None
+
+    return refusal

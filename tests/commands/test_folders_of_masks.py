@@ -2,27 +2,7 @@
 
 import pytest
 
-from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders
-from backend.commands.image_files import find_images
-from backend.common.errors import InvalidRequest
-
-
-@pytest.fixture
-def refusal(tmp_path, monkeypatch):
-    """Puts files into a folder; what `check_folders` then says of some paths, or None."""
-    monkeypatch.chdir(tmp_path)
-
-    def refusal(files, paths, parts=GOOD_PARTS):
-        for file in files:
-            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / file).write_bytes(b"x")
-        try:
-            check_folders(find_images(paths)[0], paths, parts)
-        except InvalidRequest as refused:
-            return str(refused)
-        return None
-
-    return refusal
+from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS
 
 
 @pytest.mark.parametrize("parts", [GOOD_PARTS, DEFECTIVE_PARTS])

@@ -12,7 +12,7 @@ from backend.common.errors import StorageError
 from backend.disk.layout import current_files
 from backend.service.fit import fit
 from backend.utils import NamedImage
-from tests.factories import KEY, service_with
+from tests.factories import KEY, service_with, smooth_parts
 
 MINIATURES = ("miniatures.npy", "miniature_images.npy")
 
@@ -24,12 +24,7 @@ def service(small_features, tmp_path):
 
 @pytest.fixture(scope="module")
 def parts():
-    """Six parts, uint8 [96, 96, 3]: smooth noise."""
-    rng = np.random.default_rng(3)
-    return [
-        cv2.resize(rng.integers(0, 256, (12, 12, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
-        for _ in "123456"
-    ]
+    return smooth_parts(6)
 
 
 def named(name, part, *options):

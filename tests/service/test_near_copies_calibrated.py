@@ -1,7 +1,6 @@
 """Calibrations on images that look nearly the same as those of the fit: a JPEG of one, another frame of its part."""
 
 import cv2
-import numpy as np
 import pytest
 
 from backend.disk.datasets import NewSample
@@ -11,19 +10,14 @@ from backend.service.datasets import calibrate_stored, fit_stored
 from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions
 from backend.utils import NamedImage
-from tests.factories import KEY, service_with
+from tests.factories import KEY, service_with, smooth_parts
 
 IF_FRESH = "if the scores are ok_scores of the fit, or of parts that were not in it"
 
 
 @pytest.fixture(scope="module")
 def parts():
-    """Six parts, uint8 [96, 96, 3]: smooth noise."""
-    rng = np.random.default_rng(3)
-    return [
-        cv2.resize(rng.integers(0, 256, (12, 12, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
-        for _ in "123456"
-    ]
+    return smooth_parts(6)
 
 
 @pytest.fixture
