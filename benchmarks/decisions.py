@@ -80,6 +80,43 @@ class Scored:
         return min(float(np.mean(self.good >= t) + np.mean(self.defective < t)) / 2 for t in thresholds)
 
 
+@dataclass(frozen=True)
+class Row:
+    """What was measured on a data set in one way.
+
+    Attributes:
+        name: of the data set.
+        profile: of the way.
+        n_train: images in the fit.
+        aurocs, best: float64 [splits], AUROC and the best error in hindsight.
+        rates: float64 [splits, NG counts, 2], shares of good parts rejected and of defective ones escaped.
+        is_planted: whether the defects are planted.
+    """
+
+    name: str
+    profile: ProfileName
+    n_train: str
+    aurocs: Scores
+    best: Scores
+    rates: Scores
+    is_planted: bool
+
+    def cells(self, *, with_interval: bool) -> list[str]:
+        """As the table shows them."""
+
+        def mean(values: Scores, digits: int) -> str:
+            shown = f"{values.mean():.{digits}f}"
+            if not with_interval or len(values) < 2:
+                return shown
+            return f"{shown} ± {1.96 * values.std(ddof=1) / np.sqrt(len(values)):.{digits}f}"
+
+        cells = [self.name, self.profile, self.n_train, mean(self.aurocs, 3), mean(100 * self.best, 1)]
+        for number in range(self.rates.shape[1]):
+            rejected, escaped = 100 * self.rates[:, number].mean(axis=0)
+            cells += [f"{rejected:.1f} / {escaped:.1f}", mean(100 * self.rates[:, number].mean(axis=1), 1)]
+        return cells
+
+
 def embed(service: InspectionService, paths: Sequence[Path], *, with_defects: bool, name: str) -> Embedded:
     """Every image once; `with_defects` plants one into each."""
     features = service.features_of(RECOMMENDED)
@@ -154,7 +191,7 @@ def recommended_threshold(ok_scores: Sequence[float], ng_scores: Sequence[float]
 
 def rows_of(
     service: InspectionService, folder: Path, n_splits: int, most_train: int, *, with_planted: bool
-) -> list[tuple[str, ...]]:
+) -> list[Row]:
     """The rows of a data set."""
     split = open_split(folder)
     good = embed(service, [*split.train, *split.good], with_defects=False, name=split.name)
@@ -170,29 +207,36 @@ def rows_of(
             for number in tqdm(range(n_splits), desc=f"{name}, {profile}"):
                 order = np.random.default_rng(number).permutation(len(good.tokens))
                 found.append(scored(service, profile, good, defective, order, n_train, paired=paired))
-            rows.append(_row(name, profile, n_train, found, choose))
+            rates = np.array([[errors(split, n_ng, choose) for n_ng in _NG_COUNTS] for split in found])
+            aurocs, best = np.array([[split.auroc, split.best_error] for split in found]).T
+            rows.append(Row(name, profile, str(n_train), aurocs, best, rates, is_planted=paired))
     return rows
 
 
-def _row(
-    name: str,
-    profile: ProfileName,
-    n_train: int,
-    found: Sequence[Scored],
-    choose: Callable[[Sequence[float], Sequence[float]], float],
-) -> tuple[str, ...]:
-    areas = [split.auroc for split in found]
-    cells = [_mean(areas, 3), _mean([100 * split.best_error for split in found], 1)]
-    for n_ng in _NG_COUNTS:
-        rates = np.array([errors(split, n_ng, choose) for split in found]) * 100
-        rejected, escaped = rates.mean(axis=0)
-        cells += [f"{rejected:.1f} / {escaped:.1f}", _mean(rates.mean(axis=1).tolist(), 1)]
-    return (name, profile, str(n_train), *cells)
-
-
-def _mean(values: Sequence[float], digits: int) -> str:
-    spread = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return f"{np.mean(values):.{digits}f} ± {spread:.{digits}f}"
+def means_of(rows: Sequence[Row]) -> list[Row]:
+    """The mean of the sets for both ways, of defects of their own and of planted ones; each set counts alike."""
+    means = []
+    for is_planted in (False, True):
+        for profile in (CONTRACT, RECOMMENDED):
+            same = [row for row in rows if row.is_planted == is_planted and row.profile == profile]
+            if len(same) > 1:
+                name = f"mean of {len(same)} sets" + (", planted" if is_planted else "")
+                aurocs, best = (
+                    np.array([np.mean(values) for values in of])
+                    for of in zip(*((r.aurocs, r.best) for r in same), strict=True)
+                )
+                means.append(
+                    Row(
+                        name,
+                        profile,
+                        "",
+                        aurocs,
+                        best,
+                        np.array([row.rates.mean(axis=0) for row in same]),
+                        is_planted=is_planted,
+                    )
+                )
+    return means
 
 
 def main() -> None:
@@ -205,14 +249,15 @@ def main() -> None:
     options = parser.parse_args()
     configure_logging("warning", "console")
     service = InspectionService.open(load_settings())
-    rows = []
+    rows: list[Row] = []
     for folder in options.folders:
         rows += rows_of(service, folder, options.splits, options.most_train, with_planted=options.planted)
     header = ["data set", "way", "in the fit", "AUROC", "best error in hindsight, %"]
     for n_ng in _NG_COUNTS:
         given = f"{n_ng} NG" if n_ng else "good only"
         header += [f"{given}: rejected / escaped, %", f"{given}: error, %"]
-    print_table("Decisions at the thresholds that are chosen", header, rows)
+    cells = [row.cells(with_interval=True) for row in rows] + [row.cells(with_interval=False) for row in means_of(rows)]
+    print_table("Decisions at the thresholds that are chosen", header, cells)
 
 
 if __name__ == "__main__":
