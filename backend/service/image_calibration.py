@@ -261,10 +261,10 @@ class ImageScores:
         )
 
     def _positions(self, member: str, wanted: Sequence[str]) -> tuple[int, ...]:
-        names = self.names("ok")
-        if unknown := [name for name in wanted if name not in names]:
+        names, known, asked = self.names("ok"), set(self.names("ok")), set(wanted)
+        if unknown := [name for name in wanted if name not in known]:
             raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
-        return tuple(position for position, name in enumerate(names) if name in wanted)
+        return tuple(position for position, name in enumerate(names) if name in asked)
 
     def _about_copies_within_the_fit(self) -> str | None:
         """That images of the fit make each other's scores too low, of which one counts; grouped ones do not."""
