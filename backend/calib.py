@@ -31,10 +31,11 @@ class ThresholdOptions:
         rule: by name.
         target_false_reject_rate: choose by `conformal_threshold`.
         threshold: take this one.
-        escape_cost: what an escaped defective part costs, in rejected good parts: choose the cheapest threshold.
+        escape_cost: choose the cheapest threshold; an escaped defective part costs as much as so many rejected good
+            parts.
         defect_rate: share of defective parts among all that come; 0..1 exclusive.
-        keep: positions of OK scores that count though they stand out; by the recommended rule.
-        not_good: positions of OK scores that a person says are of no good part: they count nowhere.
+        keep: positions of OK scores that stand out and count all the same; only with the recommended rule.
+        not_good: positions of OK scores that a person says are not of good parts: they count nowhere.
     """
 
     rule: RuleName = "contract"
@@ -46,7 +47,11 @@ class ThresholdOptions:
     not_good: tuple[int, ...] = ()
 
     def check(self, n_ok: int, n_ng: int) -> None:
-        """See that it makes sense for so many scores.
+        """Check that the options fit together, and that they fit the scores.
+
+        Args:
+            n_ok: number of OK scores.
+            n_ng: number of NG scores.
 
         Raises:
             InvalidRequest: two ways at once, half a cost, too few NG scores for a cost, or a position of no score.

@@ -343,7 +343,7 @@ class PatchCoreMemory:
 
     @property
     def nbytes(self) -> int:
-        """Of the embeddings."""
+        """Bytes that the embeddings take in memory."""
         return self.embeddings.nbytes
 
     @classmethod

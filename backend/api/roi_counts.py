@@ -1,4 +1,4 @@
-"""How many ROIs need somebody: counted when somebody asks, and at most once a second."""
+"""How many ROIs need attention: counted when ``/health`` is asked, and at most once a second."""
 
 import asyncio
 import time
@@ -11,13 +11,13 @@ import structlog
 from backend.service.inspection import InspectionService
 
 _FRESH_S = 1.0
-_PATIENCE_S = 0.5  # no longer should clients that poll wait for numbers that they can do without
+_PATIENCE_S = 0.5  # clients that poll should not wait longer: they can do without the counts
 
 log: Any = structlog.get_logger(__name__)
 
 
 class Counts(NamedTuple):
-    """How many ROIs need somebody; None where that cannot be told now.
+    """How many ROIs need attention; None where that cannot be told now.
 
     Attributes:
         stale_calibrations: see `ModelStore.count_stale`.
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
 
 
 class RoiCounts:
-    """Counts once for all who ask at the same time. It has a thread of its own, as requests may take all others."""
+    """One count serves all who ask at the same time. It runs in a thread of its own: requests may occupy all others."""
 
     def __init__(self) -> None:
         self._counts = Counts()

@@ -112,7 +112,7 @@ class Base:
 
 
 def look_id(image: BankImage) -> str:
-    """What tells the pixels of an image of a bank apart."""
+    """Identity of the pixels of an image of a bank; of the file, where an earlier version recorded nothing else."""
     return image.pixels_sha256 or image.sha256
 
 

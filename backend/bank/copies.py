@@ -124,11 +124,14 @@ def near_copies(
 
 
 def copies_of_known(known: Sequence[Look], others: Sequence[Look]) -> dict[int, int]:
-    """Which of some images look nearly the same as an image that is known, and as which one: the first, by position.
+    """Find images that look nearly the same as a known image.
 
     Args:
-        known: each with pixels of its own.
-        others: images that are none of these.
+        known: no two of them have the same pixels.
+        others: none of them has the pixels of a known one.
+
+    Returns:
+        Position in `known` of the first near copy, by position in `others`; images without one are left out.
     """
     found: dict[int, int] = {}
     for first, second in near_copies([*known, *others], n_known=len(known)):

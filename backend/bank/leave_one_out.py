@@ -135,7 +135,15 @@ def _nearest_by_image(
 
 
 def last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
-    """How far the last pick was from those before; no point was farther. 0 of a bank that keeps every embedding."""
+    """An upper bound of the covering radius: the distance of the embedding picked last to those picked before it.
+
+    Args:
+        memory: a bank in the order in which it was picked; embeddings float32 [M, D], L2-normalised.
+        n_embeddings: how many embeddings it was picked from.
+
+    Returns:
+        0..2, on the unit sphere; 0 where the bank keeps every embedding.
+    """
     bank = memory.embeddings
     if len(bank) == n_embeddings:
         return 0.0

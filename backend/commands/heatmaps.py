@@ -29,8 +29,9 @@ class Heatmaps:
         images: paths as they were given.
 
     Attributes:
-        paths: where each goes, by image. No file system takes two of them for one.
-        renamed: those of the paths that are not the image's with an extension: too long, or like another but for case.
+        paths: where each goes, by image. They differ on every file system.
+        renamed: those of the paths whose name is not that of the image with ``.png``: it is too long, or differs from
+            another one only by case.
         failed: why a heatmap could not be written, by image.
     """
 
@@ -114,7 +115,7 @@ def _marked(name: str, what: str, extension: str) -> str:
 
 
 def _folded(path: Path) -> str:
-    """What file systems make of a path that do not know upper case, or that compose characters."""
+    """The path as file systems compare it that ignore case or normalise Unicode."""
     return unicodedata.normalize("NFC", str(path).casefold())
 
 

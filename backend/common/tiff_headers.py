@@ -93,7 +93,7 @@ class TiffLayout:
 
     @property
     def needs_depth(self) -> bool:
-        """Whether 0 is white in numbers of 16 bits: how many of these are used decides which number is black."""
+        """Whether it is 16 bits with 0 as white. Which number is black then depends on how many bits are used."""
         return self.is_inverted and self.bits > 8
 
     @property

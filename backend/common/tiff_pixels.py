@@ -34,8 +34,8 @@ def tiff_pixels(content: bytes, layout: TiffLayout) -> npt.NDArray[np.uint8] | n
         layout: what `tiff_layout` says about it.
 
     Returns:
-        uint8 or uint16 [H, W, C], grey or RGB; then alpha where there is one. 0 is black, but as it is stored where
-            the layout needs a depth.
+        uint8 or uint16 [H, W, C], grey or RGB; then alpha where there is one. 0 is black, unless `layout.needs_depth`:
+            then the numbers are as stored, and 0 is white.
 
     Raises:
         ValueError: it is truncated or damaged.

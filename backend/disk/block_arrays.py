@@ -20,8 +20,9 @@ class StoredBlocks(NamedTuple):
     """What a file holds of several blocks.
 
     Attributes:
-        earlier: embeddings and patches of all blocks but the last.
-        landings: of each block.
+        earlier: embeddings float32 [M, D] and patches int64 [M] of all blocks but the last; patches are None where
+            they are not known.
+        landings: of each block, the last one included.
     """
 
     earlier: list[tuple[Embeddings, npt.NDArray[np.int64] | None]]
@@ -44,11 +45,12 @@ def read_blocks(arrays: Mapping[str, Any], n_patches: int | None) -> StoredBlock
     """Read what `block_arrays` gave.
 
     Args:
-        arrays: of the file.
-        n_patches: of all its images; None where they are not known.
+        arrays: of the file, by name.
+        n_patches: number of patches of all its images; None where it is not known.
 
     Raises:
-        ValueError, KeyError: they are no such arrays.
+        KeyError: an array is missing.
+        ValueError: an array has another shape or dtype, or holds impossible values.
     """
     blocks = [int(block) for block in arrays["blocks"]]
     if blocks != list(RECOMMENDED_BLOCKS):

@@ -41,8 +41,11 @@ class MemoryCache:
     def read(self, path: Path, *, repair: bool = True) -> StoredMemory | None:
         """The memory in a file, None if there is none; `repair` is False for who holds the lock of its folder.
 
-        Of many who ask at once for what is not in memory yet, one reads, and the others wait: a read takes several
-        times what it leaves in memory.
+        If many ask at once for a file that is not in memory yet, one reads it and the others wait: a read takes several
+        times the memory that it leaves in use.
+
+        Raises:
+            StorageError: it is damaged or cannot be read.
         """
         try:
             if (cached := self._cached(path)) is not None:

@@ -93,7 +93,7 @@ def memory_bytes(
         memory: the memory bank.
         metadata: what is to be known about it; JSON values.
         thumbnails: small encoded pictures of its images, in order; empty where there is none.
-        miniatures: of its images.
+        miniatures: of its images, uint8 [64, 64] each, by the number of the image.
     """
     extra: dict[str, Any] = {}
     if memory.patches is not None:

@@ -155,6 +155,9 @@ class NetworkQueue:
 
         Returns:
             float32 [T, D].
+
+        Raises:
+            RuntimeError: the pass failed and another image ran it. The image that ran it gets the original exception.
         """
         own = _Inference(pixels, forward or self._forward)
         waiting_since = time.perf_counter()

@@ -10,13 +10,16 @@ _LEAST_SPREAD = 0.02
 def outliers(scores: Sequence[float], least: int = 5, limit: float = 3.5) -> list[int]:
     """Positions of scores that are too high to be of the same kind as the others.
 
-    By the modified z-score of Iglewicz and Hoaglin (1993), ``0.6745 (x - median) / MAD > 3.5``, which one outlier, or
-    a third of them, does not hide. Scores that hardly differ are taken to spread by 2 % of their median.
+    By the modified z-score of Iglewicz and Hoaglin (1993), ``0.6745 (x - median) / MAD > limit``. Outliers do not
+    hide one another, even if a third of the scores are outliers. The MAD is taken as 2 % of the median at least.
 
     Args:
         scores: one per image.
         least: with fewer scores nothing is an outlier.
-        limit: of the modified z-score.
+        limit: scores whose modified z-score is above it are outliers.
+
+    Returns:
+        Positions, ascending.
     """
     values = np.asarray(scores, np.float64)
     if len(values) < least:

@@ -28,7 +28,7 @@ class Deciding:
 
     Attributes:
         position: among the images of its class that were scored.
-        score: it has.
+        score: of the image, 0..2.
         filename: its name.
         uploaded_as: of a stored image the name that it came with, if that is known.
     """
@@ -78,14 +78,14 @@ class CalibrationOptions:
     not_good: tuple[str, ...] = ()
 
     def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
-        """Each gives a score of every image.
+        """The percentiles that images are scored at, in percent; several where the best of them is to be chosen.
 
         Args:
             profile: of the memory bank; the recommended one has a percentile of its own.
             configured: ``SCORE_PERCENTILE``.
 
         Raises:
-            InvalidRequest: the percentile of the profile cannot be chosen.
+            InvalidRequest: a percentile is to be chosen, but the profile has a fixed one.
         """
         if profile == RECOMMENDED:
             if self.choose:
@@ -165,7 +165,14 @@ class ImageScores:
         return bool(self._looks)
 
     def originals_of(self, looks: Sequence[Look]) -> list[str | None]:
-        """The images of the fit that some others look nearly the same as, each by what tells its pixels apart."""
+        """Find the images of the fit that other images look nearly the same as.
+
+        Args:
+            looks: of the other images.
+
+        Returns:
+            For each of them the identity of the pixels of its first original (see `look_id`); None if it has none.
+        """
         known = list(self._looks.values())
         found = copies_of_known(known, looks)
         first = {look.pixels_sha256: found[number] for number, look in enumerate(looks) if number in found}

@@ -19,7 +19,7 @@ _REFUSAL_LEAVES_OUT = ("content-", "access-control-allow-private-network")
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, with refusals in the contract's shape, for services in private networks, too.
+    """Starlette's, but errors are in the contract's shape, and the service may be in a private network.
 
     Browsers ask with ``Access-Control-Request-Private-Network`` before a public page calls a private address. Its
     successor, Local Network Access, asks the user and has no header.

@@ -94,7 +94,11 @@ class _Owners:
         self._owners: dict[str, tuple[str, str]] = {}
 
     def add(self, masks: Sequence[str], defect: str, image: str) -> None:
-        """Refuse a mask that belongs to images of several types: which of them it shows, nothing tells."""
+        """Record whose masks these are.
+
+        Raises:
+            InvalidRequest: one belongs to images of two types of defects, and nothing tells which one it shows.
+        """
         for mask in masks:
             other, another = self._owners.setdefault(mask, (defect, image))
             if other != defect:

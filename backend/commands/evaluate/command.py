@@ -82,7 +82,11 @@ def add_to(commands: Commands) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Evaluate, print the table, and write the page and the results."""
+    """Evaluate, print the table, and write the page and the results.
+
+    Raises:
+        InvalidRequest: the data set cannot be used, or the folder of ``--out`` cannot be made.
+    """
     # What they need takes a second to import.
     from backend.commands.evaluate import evaluation, page, results_json, table
 
