@@ -64,13 +64,13 @@ class ThresholdOptions:
         }
         named = [name for name, asked in ways.items() if asked]
         if len(named) > 1:
-            raise InvalidRequest(f"{named[0]} goes without {named[1]}: a threshold is chosen in one way")
+            raise InvalidRequest(f"{named[0]} and {named[1]} exclude each other: choose the threshold in one way")
         if (self.escape_cost is None) != (self.defect_rate is None):
-            raise InvalidRequest("escape_cost goes with defect_rate: send both, or neither")
+            raise InvalidRequest("escape_cost and defect_rate belong together: send both, or neither")
         if self.escape_cost is not None and n_ng < LEAST_NG_FOR_COST:
             raise InvalidRequest(f"escape_cost needs {LEAST_NG_FOR_COST} NG scores or more, and there are {n_ng}")
         if self.keep and self.rule != "recommended":
-            raise InvalidRequest("keep goes with rule=recommended: by other rules every OK score counts")
+            raise InvalidRequest("keep needs rule=recommended: by other rules every OK score counts")
         for name in ("keep", "not_good"):
             if wrong := [position for position in getattr(self, name) if not 0 <= position < n_ok]:
                 raise InvalidRequest(f"{name} names position {wrong[0]}, and there are {n_ok} OK scores, from 0")

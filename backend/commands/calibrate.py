@@ -191,7 +191,7 @@ def calibrate(
     if choose and not ng:
         raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
     if choose and (scores is not None or fields.score_percentile is not None):
-        raise InvalidRequest("--choose-percentile goes without --scores and --score-percentile")
+        raise InvalidRequest("--choose-percentile cannot be given with --scores or --score-percentile")
     options = CalibrationOptions(
         fields.score_percentile, fields.area_mm2_thr, fields.threshold_options(), choose, tuple(keep), tuple(not_good)
     )

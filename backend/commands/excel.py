@@ -91,7 +91,7 @@ def excel_of(options: argparse.Namespace, path: Path | None, option: str) -> Exc
     """
     if not options.excel:
         if options.decimal or options.delimiter:
-            raise InvalidRequest("--decimal and --delimiter are of a file for Excel: give --excel, too")
+            raise InvalidRequest("--decimal and --delimiter have no effect without --excel: give --excel, too")
         return None
     if path is None or path.suffix.lower() != ".csv":
         raise InvalidRequest(f"--excel needs a CSV file: give {option} FILE.csv")

@@ -90,7 +90,7 @@ def check_not_both(found: ImageScores, label: Label, image: str, own: BankImage)
     """
     if label == "ng" and ("ok", own.identity) in found:
         raise InvalidRequest(
-            f"{image} is given as NG, but it was in the fit, and counts as OK: fit without it, or leave it out"
+            f"{image} is given as NG, but it was in the fit and counts as OK: fit again without it, or omit it here"
         )
 
 

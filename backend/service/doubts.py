@@ -46,7 +46,7 @@ def about_scores(ok_scores: Sequence[float], ng_scores: Sequence[float]) -> str 
     """Scores that no inference gives: distances on the unit sphere.
 
     >>> about_scores([90, 97, 0.4], [])
-    '2 of 3 ok_scores (90 to 97) are not from 0 to 2, as every score of /infer is: send those'
+    '2 of 3 ok_scores (90 to 97) are not from 0 to 2, the range of /infer: send scores of /infer'
     """
     told = []
     for name, scores in (("ok_scores", ok_scores), ("ng_scores", ng_scores)):
@@ -56,7 +56,7 @@ def about_scores(ok_scores: Sequence[float], ng_scores: Sequence[float]) -> str 
             told.append(f"{len(outside)} of {len(scores)} {name} ({values})")
     if not told:
         return None
-    return f"{' and '.join(told)} are not from 0 to {MOST_DISTANCE:g}, as every score of /infer is: send those"
+    return f"{' and '.join(told)} are not from 0 to {MOST_DISTANCE:g}, the range of /infer: send scores of /infer"
 
 
 def about_threshold(threshold: float, fit_scores: Sequence[float]) -> str | None:

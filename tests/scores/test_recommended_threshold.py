@@ -131,11 +131,11 @@ def test_the_cheapest_threshold_is_that_of_a_search_over_all():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rule": "recommended", "threshold": 0.5}, "rule=recommended goes without threshold"),
-        ({"target_false_reject_rate": 0.1, "threshold": 0.5}, "target_false_reject_rate goes without threshold"),
-        ({"escape_cost": 5.0}, "escape_cost goes with defect_rate"),
+        ({"rule": "recommended", "threshold": 0.5}, "rule=recommended and threshold exclude each other"),
+        ({"target_false_reject_rate": 0.1, "threshold": 0.5}, "target_false_reject_rate and threshold exclude"),
+        ({"escape_cost": 5.0}, "escape_cost and defect_rate belong together"),
         ({"escape_cost": 5.0, "defect_rate": 0.1}, "needs 10 NG scores or more, and there are 2"),
-        ({"keep": (0,)}, "keep goes with rule=recommended"),
+        ({"keep": (0,)}, "keep needs rule=recommended"),
         ({"rule": "recommended", "keep": (30,)}, "keep names position 30, and there are 30 OK scores"),
         ({"rule": "recommended", "keep": (1,), "not_good": (1,)}, "position 1 is in keep and in not_good"),
         ({"not_good": tuple(range(30))}, "not_good names every OK score"),

@@ -29,4 +29,4 @@ def test_scores_that_an_inference_can_give_are_not_doubted(ok, ng):
     ],
 )
 def test_others_are_counted_with_their_range(ok, ng, counted):
-    assert about_scores(ok, ng) == f"{counted} not from 0 to 2, as every score of /infer is: send those"
+    assert about_scores(ok, ng) == f"{counted} not from 0 to 2, the range of /infer: send scores of /infer"

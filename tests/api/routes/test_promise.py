@@ -97,4 +97,4 @@ def test_a_manual_threshold_is_marked_in_the_reply(client):
 def test_two_ways_to_choose_a_threshold_are_refused(client):
     reply = client.post("/calibrate_ng", json={**BODY, "threshold": 0.55, "rule": "recommended"})
     assert reply.status_code == 422
-    assert "rule=recommended goes without threshold" in reply.json()["error"]
+    assert "rule=recommended and threshold exclude each other" in reply.json()["error"]
