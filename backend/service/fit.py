@@ -159,7 +159,7 @@ def _check_request(
     service.recipes.check(key.recipe_id, mm_per_px)
     service.store.check_savable(key)
     if append and keep_all:
-        raise InvalidRequest("memory_fit goes without append: what is appended to decides what is kept")
+        raise InvalidRequest("memory_fit and append exclude each other: what is appended to decides what is kept")
     if not append:
         return profile or service.settings.profile
     before, _ = _base(service, key)

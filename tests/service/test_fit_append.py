@@ -150,7 +150,7 @@ class TestAppend:
     def test_to_a_bank_of_every_patch_all_new_ones_are_added(self, service, parts):
         fit(service, KEY, parts[:1], mm_per_px=0.2, keep_all=True)
         assert fit(service, KEY, parts[1:3], mm_per_px=0.2, append=True).coreset_size == 3 * 64
-        with pytest.raises(InvalidRequest, match="goes without append"):
+        with pytest.raises(InvalidRequest, match="exclude each other"):
             fit(service, KEY, parts, mm_per_px=0.2, append=True, keep_all=True)
 
     @pytest.mark.parametrize(
