@@ -24,6 +24,7 @@ _PRODUCTS_AT_ONCE = 1 << 22
 _SAME_DISTANCE = np.float32(1e-3)
 # No cosine: farther than any point of the sphere.
 _NONE = np.float32(-2)
+_MOST_DISTANCE = np.float32(2.001)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def build_block_bank(
 def _held_out(found: Sequence[_OfBlock]) -> HeldOut | None:
     """What all blocks together tell about the images; of patches that no other covers, what the last one tells."""
     last = found[-1].held_out
-    if last is None:
+    if last is None or any(of_block.held_out is None for of_block in found):
         return None
     distances = [of_block.distances for of_block in found if of_block.distances is not None]
     if len(distances) < len(found):
@@ -135,7 +136,9 @@ def _of_block(
     # Where all would take too long, patches at even distances tell enough of where patches land.
     step = -(-products // MOST_PRODUCTS)
     rows, distances = _land_on_others(embeddings, images, bank.embeddings, owner, step, turn)
-    landings = Landings.of(rows, distances, n_bank)
+    # Where a bank has embeddings of one image alone, its patches have no other image to land on.
+    has_landed = distances <= _MOST_DISTANCE
+    landings = Landings.of(rows[has_landed], distances[has_landed], n_bank)
     if step > 1:
         return _OfBlock(bank, landings, last_distance(bank, len(embeddings)), None, None)
     held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
@@ -143,7 +146,7 @@ def _of_block(
     image = np.repeat(images, per_image)
     honest = held_out.distances.copy()
     for number in np.unique(images):
-        is_own = image == number
+        is_own = (image == number) & has_landed
         radii = landings.without(Landings.of(rows[is_own], distances[is_own], n_bank)).excess_radii()
         for copy in np.flatnonzero(images == number):
             patches = slice(copy * per_image, (copy + 1) * per_image)
@@ -168,7 +171,7 @@ def _land_on_others(
 
     Returns:
         rows: int64 [N / step], of the nearest embedding of another image.
-        distances: float32 [N / step], to it.
+        distances: float32 [N / step], to it; above 2 where no embedding is of another image.
     """
     per_image = len(embeddings) // len(images)
     taken = np.arange(0, len(embeddings), step)

@@ -15,6 +15,8 @@ from backend.block_memory import BlockMemory, Landings
 from backend.common.arrays import Embeddings
 from backend.common.profiles import RECOMMENDED_BLOCKS
 
+_ROUNDING = 1e-6
+
 
 class StoredBlocks(NamedTuple):
     """What a file holds of several blocks.
@@ -62,7 +64,12 @@ def read_blocks(arrays: Mapping[str, Any], n_patches: int | None) -> StoredBlock
         n_bank = len(embeddings)
         if count.dtype != np.int64 or total.dtype != np.float64 or count.shape != (n_bank,) or total.shape != (n_bank,):
             raise ValueError("landings of another bank")
-        if count.min() < 0 or not np.isfinite(total).all() or np.any(total < 0) or np.any(total > 2 * count):
+        if (
+            count.min() < 0
+            or not np.isfinite(total).all()
+            or np.any(total < 0)
+            or np.any(total > 2 * count * (1 + _ROUNDING))
+        ):
             raise ValueError("landings that cannot be")
         landings.append(Landings(count, total))
         if block == blocks[-1]:

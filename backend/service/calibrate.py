@@ -70,6 +70,8 @@ def calibrate(
         ng_names=ng_names,
     )
     service.store.save_calibration(key, calibration)
-    service.drift.begin(key, calibration, () if ok_are_fresh is False else ok_scores)
-    annotate(n_ok=len(ok_scores), n_ng=len(ng_scores), threshold=calibration.threshold)
+    left = set(options.not_good)
+    good = [score for position, score in enumerate(ok_scores) if position not in left]
+    service.drift.begin(key, calibration, () if ok_are_fresh is False else good)
+    annotate(n_ok=len(good), n_ng=len(ng_scores), threshold=calibration.threshold)
     return calibration

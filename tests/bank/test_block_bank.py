@@ -90,7 +90,45 @@ def test_a_large_fit_lets_a_sample_land_and_has_no_honest_distances(monkeypatch)
     monkeypatch.setattr(block_bank, "MOST_PRODUCTS", len(embeddings) * n_bank * N_BLOCKS // 2)
     memory, _, held_out = built(embeddings, range(6))
     assert held_out is None
-    assert all(landings.count.sum() == len(embeddings) // 2 for landings in memory.landings)
+    # Every second patch of all images, and not the first half of them.
+    for part, bank, landings in zip(block_parts(embeddings, N_BLOCKS), memory.banks, memory.landings, strict=True):
+        owner, expected = bank.patches // PER_IMAGE, np.zeros(len(bank.embeddings), np.int64)
+        for row in range(0, len(part), 2):
+            others = np.flatnonzero(owner != row // PER_IMAGE)
+            expected[others[np.linalg.norm(bank.embeddings[others] - part[row], axis=1).argmin()]] += 1
+        np.testing.assert_array_equal(landings.count, expected)
+
+
+def test_patches_without_another_image_to_land_on_land_nowhere():
+    """A small bank may have embeddings of one image alone."""
+    found_one = False
+    for seed in range(60):
+        embeddings = parts_of(2, 100 + seed)
+        memory, _, held_out = built(embeddings, [0, 1], rate=0.12)
+        for number, (bank, landings) in enumerate(zip(memory.banks, memory.landings, strict=True)):
+            owner = bank.patches // PER_IMAGE
+            n_alone = sum(not (owner != image).any() for image in (0, 1))
+            found_one |= n_alone > 0
+            assert landings.count.sum() == (2 - n_alone) * PER_IMAGE, number
+            assert (landings.total <= 2 * landings.count).all()
+        assert np.abs(held_out.distances).max() <= 2.1
+    assert found_one, "or the test shows nothing"
+
+
+def test_copies_of_images_of_the_base_do_not_land_on_them():
+    embeddings = parts_of(3, 6)
+    memory, radii, _ = built(embeddings.copy(), range(3))
+    base = BlockBase(memory, radii, 3)
+    again = np.concatenate([embeddings[:PER_IMAGE], parts_of(1, 7)])
+    longer, _, _ = built(again.copy(), [0, 1], base=base, before=[0, -1, -1])
+    for number, bank in enumerate(longer.banks):
+        own = np.flatnonzero(np.isin(bank.patches // PER_IMAGE, [0, 3]))
+        fresh = longer.landings[number].count.copy()
+        fresh[: len(memory.landings[number].count)] -= memory.landings[number].count
+        part = l2_normalize(block_parts(again, N_BLOCKS)[number])
+        others = np.setdiff1d(np.arange(len(bank.embeddings)), own)
+        nearest = others[np.linalg.norm(part[:PER_IMAGE, None] - bank.embeddings[others][None], axis=2).argmin(axis=1)]
+        assert (fresh[nearest] > 0).all()
 
 
 def test_an_append_keeps_the_banks_and_adds_to_what_has_landed():

@@ -45,10 +45,10 @@ class Line:
         self.failures: dict[int, BaseException] = {}
         self._threads: list[threading.Thread] = []
 
-    def infer(self, image: int) -> None:
+    def infer(self, image: int, forward=None) -> None:
         def work() -> None:
             try:
-                self.tokens[image] = number(self.queue.infer(np.full((3, 2, 2), image, np.float32)))
+                self.tokens[image] = number(self.queue.infer(np.full((3, 2, 2), image, np.float32), forward))
             except RuntimeError as exc:
                 self.failures[image] = exc
 
@@ -234,6 +234,16 @@ def test_inferences_that_wait_share_a_pass_up_to_the_size_of_a_batch():
             line.infer(image)
     assert line.finish() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert line.tokens == {image: image for image in range(10)}
+
+
+def test_inferences_of_different_networks_share_no_pass():
+    line, other = Line(batch=4), Network()
+    with line.queue.fit_turn():
+        for image in range(6):
+            line.infer(image, other.forward if image in (2, 3) else None)
+    assert line.finish() == [[0, 1], [4, 5]]
+    assert other.passes == [[2, 3]]
+    assert line.tokens == {image: image for image in range(6)}
 
 
 def test_pass_waits_for_others_to_share_it_and_only_until_it_is_full():

@@ -1,15 +1,21 @@
 """Profiles side by side on one service: what a fit records, what judges, and what is refused."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from backend.block_memory import BlockMemory, Landings
+from backend.calib import ThresholdOptions
 from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.errors import IncompatibleMemory, InvalidRequest
-from backend.common.profiles import RECOMMENDED_BLOCKS
+from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest
+from backend.common.profiles import PROFILES, RECOMMENDED_BLOCKS
 from backend.common.roi_key import RoiKey
+from backend.disk.memory_file import memory_id
 from backend.features import DinoV2Features, ExtractorIdentity
 from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.service import fit as fit_module
 from backend.service.calibrate import calibrate
 from backend.service.explain import explain
 from backend.service.fit import fit
@@ -145,12 +151,19 @@ def test_a_bank_of_blocks_of_other_weights_is_refused(fitted, tmp_path, features
         service.fitted(KEY)
 
 
-def test_explanations_show_the_good_patch_that_is_alike(fitted, parts):
+def test_explanations_show_the_good_patch_that_is_alike(fitted, parts, block_features):
     found = explain(fitted, KEY, parts[0], mm_per_px=0.2, shape=None, point=None, with_pictures=False)
     (reason,) = found.reasons
     assert reason.image is not None
-    inference = found.result.inference
-    assert reason.distance == pytest.approx(inference.score, rel=0.2)
+    pixels = cv2.imdecode(np.frombuffer(parts[0].read(), np.uint8), cv2.IMREAD_COLOR)
+    memory = fitted.fitted(KEY).memory
+    embeddings = block_features.extract(pixels)[0]
+    x, y, _, _ = reason.box
+    token = round(y * 8 / 120) * 8 + round(x * 8 / 160)
+    assert reason.distance == pytest.approx(float(memory.distances(embeddings[token][None])[0]), abs=1e-6)
+    last = embeddings[token, -384:] / np.linalg.norm(embeddings[token, -384:])
+    nearest = np.linalg.norm(memory.banks[-1].embeddings - last, axis=1).argmin()
+    assert reason.image_index == memory.banks[-1].patches[nearest] // 64
 
 
 @pytest.mark.parametrize("damage", ["count", "total", "block"])
@@ -172,3 +185,34 @@ def test_damaged_blocks_are_told(fitted, tmp_path, damage):
     ).state(KEY)
     assert state.fitted is None
     assert "damaged" in (state.refit_reason or "")
+
+
+def test_banks_that_differ_in_one_block_or_in_landings_have_other_ids(fitted):
+    memory = fitted.fitted(KEY).memory
+    first = memory.banks[0]
+    turned = replace(first, embeddings=np.ascontiguousarray(first.embeddings[::-1]))
+    more = Landings(memory.landings[1].count + 1, memory.landings[1].total)
+    others = [
+        BlockMemory((turned, *memory.banks[1:]), memory.landings),
+        BlockMemory(memory.banks, (memory.landings[0], more, *memory.landings[2:])),
+    ]
+    assert len({memory_id(found) for found in (memory, *others)}) == 3
+
+
+def test_each_of_the_four_banks_keeps_half_as_many_patches(fitted, parts):
+    sizes = [fit(fitted, OTHER, parts, mm_per_px=0.2, profile=profile).coreset_size for profile in PROFILES]
+    # 6 images of 64 patches: 2 % are 8, and 1 % are 4.
+    assert sizes == [8, 4]
+
+
+def test_a_refit_with_another_profile_meanwhile_stops_an_append(fitted, parts, monkeypatch):
+    monkeypatch.setattr(fit_module, "_check_request", lambda *_args, **_options: "contract")
+    with pytest.raises(Conflict, match="was fitted with profile=recommended meanwhile: append once more"):
+        fit(fitted, KEY, parts[:1], mm_per_px=0.2, append=True)
+
+
+def test_scores_of_parts_that_are_not_good_are_no_reference_for_drift(fitted, monkeypatch):
+    begun = []
+    monkeypatch.setattr(fitted.drift, "begin", lambda _key, _calibration, scores: begun.append(list(scores)))
+    calibrate(fitted, KEY, [0.4, 0.41, 0.9], [], mm_per_px=0.2, options=ThresholdOptions(not_good=(2,)))
+    assert begun == [[0.4, 0.41]]
