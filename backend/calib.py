@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from backend.common.errors import InvalidRequest
 from backend.scores.promise import Promise, make_promise
-from backend.scores.recommended_threshold import cheapest, position_name, recommend
+from backend.scores.recommended_threshold import Recommendation, cheapest, position_name, recommend
 
 RuleName = Literal["contract", "recommended"]
 Rule = Literal["recommended", "cost", "manual"]
@@ -46,15 +46,14 @@ class ThresholdOptions:
     keep: tuple[int, ...] = ()
     not_good: tuple[int, ...] = ()
 
-    def check(self, n_ok: int, n_ng: int) -> None:
-        """Check that the options fit together, and that they fit the scores.
+    def check_way(self, n_ng: int) -> None:
+        """See that it asks for one way, before anything is scored.
 
         Args:
-            n_ok: number of OK scores.
-            n_ng: number of NG scores.
+            n_ng: NG scores that there are at most.
 
         Raises:
-            InvalidRequest: two ways at once, half a cost, too few NG scores for a cost, or a position of no score.
+            InvalidRequest: two ways at once, half a cost, or too few NG scores for a cost.
         """
         ways = {
             "rule=recommended": self.rule != "contract",
@@ -69,6 +68,14 @@ class ThresholdOptions:
             raise InvalidRequest("escape_cost and defect_rate belong together: send both, or neither")
         if self.escape_cost is not None and n_ng < LEAST_NG_FOR_COST:
             raise InvalidRequest(f"escape_cost needs {LEAST_NG_FOR_COST} NG scores or more, and there are {n_ng}")
+
+    def check(self, n_ok: int, n_ng: int) -> None:
+        """See that it makes sense for so many scores.
+
+        Raises:
+            InvalidRequest: see `check_way`; `keep` by another rule, or a position of no score.
+        """
+        self.check_way(n_ng)
         if self.keep and self.rule != "recommended":
             raise InvalidRequest("keep needs rule=recommended: by other rules every OK score counts")
         for name in ("keep", "not_good"):
@@ -142,7 +149,7 @@ class Calibration:
     @property
     def warning(self) -> str | None:
         """What a user has to know about the threshold; None when there is nothing."""
-        if self.overlap:
+        if self.overlap and self.rule != "recommended":  # by which unusual scores do not count; `why` says the rest
             return (
                 f"OK and NG scores overlap (p99_ok {self.p99_ok:.4g}, p5_ng {self.p5_ng:.4g}): no threshold separates "
                 "them; expect false rejects, escapes or both"
@@ -220,8 +227,7 @@ def calibrate(
         ValueError: no OK score.
     """
     options.check(len(ok_scores), len(ng_scores))
-    left = set(options.not_good)
-    positions = [position for position in range(len(ok_scores)) if position not in left]
+    positions = _good_positions(len(ok_scores), options)
     good = [ok_scores[position] for position in positions]
     chosen = _choose(good, ng_scores, options, positions, ok_names, ng_names)
     return Calibration(
@@ -298,15 +304,7 @@ def _choose(
     if options.escape_cost is not None and options.defect_rate is not None:
         return _Chosen(cheapest(good, ng_scores, options.escape_cost, options.defect_rate), None, "cost")
     if options.rule == "recommended":
-        wanted = set(options.keep)
-        keep = {place for place, position in enumerate(positions) if position in wanted}
-        found = recommend(
-            good,
-            ng_scores,
-            keep,
-            ok_name=lambda place: _name(positions[place], ok_names),
-            ng_name=lambda place: _name(place, ng_names),
-        )
+        found = _recommended(good, ng_scores, options, positions, ok_names, ng_names)
         recorded: dict[str, Any] = {"why": found.why}
         if found.unusual:
             recorded["unusual"] = tuple(positions[place] for place in found.unusual)
@@ -318,6 +316,47 @@ def _choose(
     if options.target_false_reject_rate is not None:
         return _Chosen(*conformal_threshold(good, options.target_false_reject_rate))
     return _Chosen(choose_threshold(good, ng_scores), None if ng_scores else _rank_below_p99(len(good)))
+
+
+def recommended_for(
+    ok_scores: Sequence[float], ng_scores: Sequence[float], options: ThresholdOptions
+) -> Recommendation:
+    """What the recommended rule chooses, whatever rule the options name.
+
+    Args:
+        ok_scores, ng_scores: as for `choose_threshold`.
+        options: whose `keep` and `not_good` count; `check` accepts them.
+
+    Returns:
+        The recommendation, with positions among all OK scores.
+    """
+    positions = _good_positions(len(ok_scores), options)
+    found = _recommended([ok_scores[position] for position in positions], ng_scores, options, positions, None, None)
+    return replace(found, unusual=tuple(positions[place] for place in found.unusual))
+
+
+def _good_positions(n_ok: int, options: ThresholdOptions) -> list[int]:
+    left = set(options.not_good)
+    return [position for position in range(n_ok) if position not in left]
+
+
+def _recommended(
+    good: Sequence[float],
+    ng_scores: Sequence[float],
+    options: ThresholdOptions,
+    positions: Sequence[int],
+    ok_names: Sequence[str] | None,
+    ng_names: Sequence[str] | None,
+) -> Recommendation:
+    """As for `_choose`; positions of the recommendation are among the good scores."""
+    wanted = set(options.keep)
+    return recommend(
+        good,
+        ng_scores,
+        {place for place, position in enumerate(positions) if position in wanted},
+        ok_name=lambda place: _name(positions[place], ok_names),
+        ng_name=lambda place: _name(place, ng_names),
+    )
 
 
 def _name(position: int, names: Sequence[str] | None) -> str:

@@ -195,6 +195,7 @@ def calibrate(
     options = CalibrationOptions(
         fields.score_percentile, fields.area_mm2_thr, fields.threshold_options(), choose, tuple(keep), tuple(not_good)
     )
+    options.check(set(ok.values()) if ok else None, len(ng))
     with open_records(scores, restart=restart, excel=excel) as records:
         if ok:
             say_found(ok, ok_ignored, "--ok")

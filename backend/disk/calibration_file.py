@@ -14,13 +14,17 @@ from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.scores.promise import Promise
 
 _FORMAT_VERSION = 1
+_POSITIONS = ("unusual", "lowered_by")
+_MOST_POSITIONS = 1000
 
 log: Any = structlog.get_logger(__name__)
 
 
 def calibration_bytes(calibration: Calibration) -> bytes:
-    """The file of a calibration."""
-    text = json.dumps({**calibration.as_dict(), "version": _FORMAT_VERSION}, indent=2, allow_nan=False)
+    """The file of a calibration; of a million positions it keeps the first, since files above a MiB are not read."""
+    values = calibration.as_dict()
+    values |= {name: values[name][:_MOST_POSITIONS] for name in _POSITIONS if name in values}
+    text = json.dumps({**values, "version": _FORMAT_VERSION}, indent=2, allow_nan=False)
     return text.encode()
 
 
@@ -65,7 +69,6 @@ def read_calibration(path: Path) -> Calibration | None:
     return Calibration(**known, promise=Promise.read(values.get("promise")))
 
 
-_POSITIONS = ("unusual", "lowered_by")
 _CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {
     *("overlap", "memory_id", "promise", "rule", "why"),
     *_POSITIONS,

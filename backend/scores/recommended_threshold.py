@@ -79,7 +79,8 @@ class Scatter:
         """
         from scipy.special import stdtrit  # a start need not wait for it
 
-        return self.mean + self.deviation * float(stdtrit(self.degrees, 1 - rate))
+        limit = self.mean + self.deviation * float(stdtrit(self.degrees, 1 - rate))
+        return max(limit, math.nextafter(self.mean, math.inf))  # scores of 0 alone do not scatter at all
 
     def rates_above(self, thresholds: Scores) -> Scores:
         """Shares of good parts to be expected at or above some thresholds."""
@@ -182,7 +183,10 @@ def _below(score: float, ok: Scores, ng: Scores) -> float:
     """The middle between a score and the next lower one; the score where there is none."""
     every = np.concatenate([ok, ng])
     lower = every[every < score]
-    return float(score + lower.max()) / 2 if len(lower) else score
+    if not len(lower):
+        return score
+    middle = float(score + lower.max()) / 2
+    return middle if middle > lower.max() else score
 
 
 def _in_words(

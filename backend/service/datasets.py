@@ -179,10 +179,12 @@ def calibrate_stored(
             doubts.append(f"{judged.sample.title}: {judged.result.warning}")
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
-        elif (image := (judged.sample.label, judged.result.identity)) not in scores:
-            scores.add(*image, judged.sample.name, judged.result.scores)
+            return
+        image = (judged.sample.label, judged.result.identity)
+        if image not in scores:
             counted[judged.sample.label, judged.sample.title] = judged.result
             scales.append(judged.mm_per_px)
+        scores.add(*image, judged.sample.name, judged.result.scores)
 
     _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, scorer.score, keep)
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
@@ -212,6 +214,7 @@ def _samples_to_calibrate(
         raise InvalidRequest(f"no NG images are stored for {key}, and choose_percentile needs some: upload them first")
     if require_ng and not ng:
         raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
+    options.check({sample.name for sample in ok}, len(ng))
     return [*ok, *ng]
 
 

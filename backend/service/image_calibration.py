@@ -1,6 +1,6 @@
 """Images → scores → calibration, for stored images and for folders alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backend.bank.building import look_id
@@ -77,6 +77,24 @@ class CalibrationOptions:
     keep: tuple[str, ...] = ()
     not_good: tuple[str, ...] = ()
 
+    def check(self, ok_names: Collection[str] | None, n_ng: int) -> None:
+        """Refuse at once what would be refused after all images were scored.
+
+        Args:
+            ok_names: of the images that are to be scored as OK; None where they are not known yet.
+            n_ng: NG images.
+
+        Raises:
+            InvalidRequest: see `ThresholdOptions.check_way`; `keep` by another rule, or the name of no OK image.
+        """
+        self.threshold.check_way(n_ng)
+        if self.keep and self.threshold.rule != "recommended":
+            raise InvalidRequest("keep needs rule=recommended: by other rules every OK image counts")
+        for member, names in (("keep", self.keep), ("not_good", self.not_good)):
+            unknown = [] if ok_names is None else [name for name in names if name not in ok_names]
+            if unknown:
+                raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image has this name")
+
     def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
         """The percentiles that images are scored at, in percent; several where the best of them is to be chosen.
 
@@ -135,6 +153,7 @@ class ImageScores:
         self._own_by_the_bank = False
         self._scores: dict[Label, dict[str, tuple[float, ...]]] = {"ok": {}, "ng": {}}
         self._names: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}
+        self._identities: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}  # copies have names of their own
 
     def by_the_others(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
         """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself."""
@@ -158,6 +177,7 @@ class ImageScores:
         """Count an image, one score for each percentile."""
         self._scores[label].setdefault(identity, tuple(scores))
         self._names[label].setdefault(identity, name)
+        self._identities[label][name] = identity
 
     @property
     def knows_looks(self) -> bool:
@@ -268,10 +288,11 @@ class ImageScores:
         )
 
     def _positions(self, member: str, wanted: Sequence[str]) -> tuple[int, ...]:
-        names, known, asked = self.names("ok"), set(self.names("ok")), set(wanted)
+        known = self._identities["ok"]
         if unknown := [name for name in wanted if name not in known]:
             raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
-        return tuple(position for position, name in enumerate(names) if name in asked)
+        asked = {known[name] for name in wanted}
+        return tuple(position for position, identity in enumerate(self._names["ok"]) if identity in asked)
 
     def _about_copies_within_the_fit(self) -> str | None:
         """That images of the fit make each other's scores too low, of which one counts; grouped ones do not."""

@@ -62,7 +62,10 @@ class TestCalibrate:
         ]
         assert printed["threshold"] == np.nextafter(min(ok), 2), "of three ranks the next part may take two"
         assert printed["promise"]["n_rejected"] == 1
-        for refused, says in [((), "--ng"), (("--ng", "parts/a", "--scores", "s.csv"), "without --scores")]:
+        for refused, says in [
+            ((), "--ng"),
+            (("--ng", "parts/a", "--scores", "s.csv"), "cannot be given with --scores"),
+        ]:
             status, _, err = run(*arguments, *refused)
             assert status == 2
             assert says in err

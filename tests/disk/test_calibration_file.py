@@ -1,6 +1,7 @@
 """The file of a calibration: its keys, what older backends left out of it, and damage."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_a_calibration_by_the_recommended_rule_reads_back(fitted_folder, tmp_pat
     assert (calibration.unusual, calibration.lowered_by) == ((6,), (0,))
     store.save_calibration(KEY, calibration)
     assert load(tmp_path).calibration == calibration
+
+
+def test_a_calibration_of_many_unusual_scores_is_read_back(fitted_folder, tmp_path):
+    """Files above a MiB are not read, and a hundred thousand positions would make one."""
+    calibration = replace(calibration_of(load(tmp_path)), rule="recommended", unusual=tuple(range(200_000)))
+    ModelStore(tmp_path).save_calibration(KEY, calibration)
+    assert load(tmp_path).calibration.unusual == tuple(range(1000))
 
 
 def test_a_calibration_without_ng_scores_leaves_their_keys_out(fitted_folder, tmp_path):

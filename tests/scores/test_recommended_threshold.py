@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from backend.calib import ThresholdOptions, calibrate
+from backend.calib import ThresholdOptions, calibrate, recommended_for
 from backend.common.errors import InvalidRequest
 from backend.scores import recommended_threshold
 from backend.scores.outliers import outliers
+from backend.scores.promise import upper_bound
 from backend.scores.recommended_threshold import MISSED_PER_NG, REJECTED_RATE, cheapest, recommend
 
 OK = stats.norm(0.5, 0.03).ppf((np.arange(30) + 0.5) / 30).tolist()
@@ -205,3 +206,37 @@ def test_thresholds_are_weighed_together_however_many_scores_there_are(monkeypat
     recommend(ok.tolist(), ng.tolist())
     cheapest(ok.tolist(), ng.tolist(), 100, 0.01)
     assert len(asked) <= 3
+
+
+def test_an_unusual_score_below_the_threshold_counts_as_rejected_too():
+    found = calibrated([0.4] * 6 + [0.44] * 4 + [0.45], rule="recommended")
+    assert found.unusual == (10,)
+    assert found.threshold > 0.45
+    assert found.promise.n_rejected == 1
+
+
+def test_the_bound_of_a_count_has_its_own_share_of_the_error():
+    found = calibrated(OK, threshold=sorted(OK)[-4])
+    assert found.promise.n_rejected == 4
+    share = 6 / (math.pi * 5) ** 2
+    assert found.promise.false_reject_rate_at_most == upper_bound(4, len(OK), 1 - 0.05 * share)
+    assert sum(6 / (math.pi * (count + 1)) ** 2 for count in range(100_000)) == pytest.approx(1, abs=1e-4)
+
+
+def test_unusual_scores_that_overlap_the_ng_ones_are_no_overlap_to_warn_of():
+    found = calibrated([*OK, 0.9], [0.7, 0.75, 0.8], rule="recommended")
+    assert found.overlap
+    assert found.warning is None
+    assert "no threshold separates them" in calibrated([*OK, 0.9], [0.7, 0.75, 0.8]).warning
+
+
+def test_the_recommendation_leaves_out_what_is_not_good():
+    options = ThresholdOptions(not_good=(0,))
+    found = recommended_for([0.9, *OK, 0.8], [], options)
+    assert (found.unusual, found.threshold) == ((31,), recommend([*OK, 0.8]).threshold)
+
+
+def test_neighbours_in_floating_point_reject_no_good_part():
+    next_one = math.nextafter(0.5, 1)
+    assert cheapest([0.5] * 30, [next_one] * 10, 1e6, 0.5) == next_one
+    assert recommend([0.0] * 10).threshold > 0

@@ -222,3 +222,28 @@ def test_a_target_rate_moves_the_threshold(fitted, pngs):
     assert calibration.promise.false_reject_rate_at_most is not None
     assert calibration.promise.escape_rate_at_most is not None
     assert fitted.fitted(IN_RECIPE).calibration.promise == calibration.promise, "it is stored"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": ThresholdOptions(rule="recommended", threshold=0.5)}, "exclude each other"),
+        ({"threshold": ThresholdOptions(escape_cost=5.0)}, "belong together"),
+        ({"threshold": ThresholdOptions(escape_cost=5.0, defect_rate=0.1)}, "needs 10 NG scores or more"),
+        ({"keep": ("x.png",)}, "keep needs rule=recommended"),
+        ({"not_good": ("x.png",)}, "not_good names 'x.png', and no OK image has this name"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_an_image_is_scored(fitted, monkeypatch, options, message):
+    monkeypatch.setattr(fitted.queue, "infer", lambda *_args, **_options: pytest.fail("an image was scored"))
+    with pytest.raises(InvalidRequest, match=message):
+        calibrate(fitted, require_ng=False, **options)
+
+
+@pytest.mark.slow
+def test_an_image_can_be_named_by_the_name_of_its_copy(fitted, pngs):
+    (name,) = store(fitted, "ok", [pngs[2]])
+    (copy,) = store(fitted, "ok", [pngs[2]])
+    by_name, by_copy = (calibrate(fitted, require_ng=False, not_good=(same,)).calibration for same in (name, copy))
+    assert by_name == by_copy
+    assert by_copy.n_ok == 2

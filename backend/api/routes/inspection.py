@@ -27,10 +27,10 @@ from backend.api.schemas.inspection import (
     SuspiciousReply,
     region_reply,
 )
+from backend.calib import recommended_for
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import CONTRACT
 from backend.roi_mask import requested_shape
-from backend.scores.recommended_threshold import recommend
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored
 from backend.service.doubts import about_calibration, about_percentile, about_scores, joined
@@ -128,7 +128,7 @@ async def calibrate_ng(
         memory_id=body.memory_id,
         options=options,
     )
-    recommended = await run_in_threadpool(recommend, ok_scores, ng_scores)
+    recommended = await run_in_threadpool(recommended_for, ok_scores, ng_scores, options)
     fitted = (await run_in_threadpool(service.state, key)).fitted
     sent_area = body.area_mm2_thr is not None
     doubts = about_calibration(
