@@ -16,6 +16,9 @@ from backend.utils import BLOCK_PIXELS, mm2_to_px2, percentile, px2_to_mm2
 
 Mask = npt.NDArray[np.bool_]
 
+THRESHOLD_GREY = 128
+"""What `to_threshold_heatmap` shows at the threshold."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -188,6 +191,36 @@ def to_heatmap(distance_map: DistanceMap, mask: Mask | None, low: float, high: f
         scaled *= scale
         np.clip(scaled, 0, 255, out=scaled)
         heatmap[rows] = np.rint(scaled, out=scaled)
+        if mask is not None:
+            heatmap[rows] *= mask[rows]
+    return heatmap
+
+
+def to_threshold_heatmap(distance_map: DistanceMap, mask: Mask | None, threshold: float) -> npt.NDArray[np.uint8]:
+    """Show distances in units of the threshold, on one scale for all images; 0 outside the mask.
+
+    A grey value is ``floor(128 * distance / threshold)``, and 255 from there on; 0 for distances below 0. So a distance
+    lies between ``grey * threshold / 128`` and ``(grey + 1) * threshold / 128``. A pixel inside the mask is 128 or
+    brighter exactly where `find_regions` takes it for defective, whatever rounds.
+
+    Args:
+        distance_map: float32 [H, W].
+        mask: bool [H, W], or None for every pixel.
+        threshold: distance at and above which a pixel is defective; above 0, since it is the unit.
+
+    Returns:
+        uint8 [H, W].
+    """
+    heatmap = np.zeros(distance_map.shape, np.uint8)
+    with np.errstate(over="ignore"):  # as in `find_regions`
+        limit = np.float32(threshold)
+    scale = np.float32(min(THRESHOLD_GREY / threshold, 1e30))
+    for rows in _row_blocks(distance_map.shape):
+        scaled = distance_map[rows] * scale
+        np.clip(scaled, 0, 255, out=scaled)
+        below = distance_map[rows] < limit
+        grey = scaled.astype(np.uint8)
+        heatmap[rows] = np.where(below, np.minimum(grey, THRESHOLD_GREY - 1), np.maximum(grey, THRESHOLD_GREY))
         if mask is not None:
             heatmap[rows] *= mask[rows]
     return heatmap
