@@ -27,6 +27,7 @@ from backend.service.drift import DriftLog
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge
+from backend.service.pictures import NO_PICTURES
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from backend.utils import NamedImage
@@ -118,7 +119,7 @@ def _scores_of(folder: Path) -> Scores:
                 if vary is not None:
                     content = png(vary(np.asarray(cv2.imread(str(path)), np.uint8)))
                 image = NamedImage(path.name, io.BytesIO(content).getvalue)
-                result = judge(service, model, image, Scoring(_MM_PER_PX), with_heatmap=False)
+                result = judge(service, model, image, Scoring(_MM_PER_PX), wanted=NO_PICTURES)
                 yield result.inference.score
 
         scores = {"good": list(scored(held_out)), "defective": list(scored(defective))}

@@ -22,6 +22,7 @@ from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
+from backend.service.pictures import NO_PICTURES
 from backend.service.scoring import Scoring
 from backend.service.uploads import store_images
 from backend.storage import ModelStore
@@ -337,7 +338,7 @@ def test_stored_images_are_fitted_calibrated_and_judged_at_their_depth(cells, fe
             assert NOT_SETTLED not in (done.warning or "")
         thresholds[depth] = done.calibration.threshold
         judged = []
-        infer_stored(service, KEY, ["ng"], default_mm_per_px=1, with_heatmaps=False, on_judged=judged.append)
+        infer_stored(service, KEY, ["ng"], default_mm_per_px=1, wanted=NO_PICTURES, on_judged=judged.append)
         scores[depth] = [item.result.inference.score for item in judged]
     assert thresholds[8] == thresholds[12]
     assert scores[8] == scores[12]

@@ -32,10 +32,15 @@ from backend.service.fit import fit
 from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge
+from backend.service.pictures import Wanted
 from backend.service.results import FitResult, InferResult
 from backend.service.scoring import Scoring
 from backend.service.stored_scores import Scored, StoredScorer
 from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image
+
+# In the temporary file of one reply. The image that goes beyond it has its overlay, those after it have none.
+_MOST_OVERLAY_BYTES = 256 << 20
+_NO_ROOM = "overlay is left out: those of the images before take 256 MiB; ask /infer for this one"
 
 log: Any = structlog.get_logger(__name__)
 
@@ -224,7 +229,7 @@ def infer_stored(
     labels: Sequence[Label],
     *,
     default_mm_per_px: float | None,
-    with_heatmaps: bool,
+    wanted: Wanted,
     on_judged: Callable[[Judged[InferResult]], None],
 ) -> FittedRoi:
     """Judge the stored images, each as `infer` would.
@@ -234,7 +239,7 @@ def infer_stored(
         key: the ROI.
         labels: classes of images, in the order of the result.
         default_mm_per_px: as for `calibrate_stored`.
-        with_heatmaps: encode the heatmaps.
+        wanted: pictures of each; overlays as long as all of them together take no more than 256 MiB.
         on_judged: called with each image as soon as it is judged; results are not kept, since runs are long.
 
     Returns:
@@ -246,8 +251,15 @@ def infer_stored(
     fitted = service.fitted(key)
     samples = [sample for label in labels for sample in service.datasets.samples(key, label)]
 
+    room = _MOST_OVERLAY_BYTES
+
     def judge_sample(image: NamedImage, mm_per_px: float, shape: Shape | None) -> InferResult:
-        return judge(service, fitted, image, Scoring(mm_per_px, shape), with_heatmap=with_heatmaps)
+        nonlocal room
+        has_room = room > 0
+        pictures = wanted if has_room else replace(wanted, overlay=False)
+        result = judge(service, fitted, image, Scoring(mm_per_px, shape), wanted=pictures)
+        room -= len(result.overlay_png_base64 or "")
+        return result if pictures == wanted else replace(result, warning=joined([result.warning, _NO_ROOM]))
 
     _judge_all(service, key, "infer_dataset", samples, default_mm_per_px, judge_sample, on_judged)
     return fitted

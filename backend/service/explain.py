@@ -17,7 +17,9 @@ from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
 from backend.infer import Finding
 from backend.roi_mask import Shape, build_mask
+from backend.service.doubts import joined
 from backend.service.inspection import InspectionService
+from backend.service.pictures import NO_PICTURES, Wanted, draw_pictures
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
 from backend.utils import ImageLimits, NamedImage, decode_image
@@ -32,7 +34,7 @@ class Explanation:
     """Why an image was judged as it was.
 
     Attributes:
-        result: the judgement, without a heatmap.
+        result: the judgement; its heatmap and overlay where they are wanted.
         reasons: the places that decided.
         pictures: of each, PNG in base64; empty without pictures.
     """
@@ -51,6 +53,7 @@ def explain(
     shape: Shape | None,
     point: tuple[int, int] | None,
     with_pictures: bool,
+    wanted: Wanted = NO_PICTURES,
 ) -> Explanation:
     """Judge an image and say what its worst places were compared with.
 
@@ -59,6 +62,7 @@ def explain(
         key, image, mm_per_px, shape: as for `judge.infer`.
         point: (x, y) in pixels of the image that is asked about; None asks about the regions, or the worst place.
         with_pictures: draw each place beside the good patch that comes nearest.
+        wanted: pictures of the whole image.
 
     Raises:
         InvalidRequest: the place is outside the image.
@@ -76,6 +80,7 @@ def explain(
             inference, calibration = service.run_engine(fitted, pixels, Scoring(mm_per_px, shape))
             found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), point)
             panels = [panel_of_place(reason, pixels) for reason in found] if with_pictures else []
+            whole = draw_pictures(wanted, inference, pixels, shape, calibration, fitted.calibration_state)
             finding = Finding(inference.score, inference.regions, inference.scores)
             del pixels, inference
         # The room of the sent image is free again: who waited for more while holding some would wait for ever.
@@ -84,7 +89,16 @@ def explain(
             _png(beside(panel, good_images.panel(reason) if good_images else None))
             for panel, reason in zip(panels, found, strict=bool(panels))
         ]
-    result = InferResult(finding, (height, width), "", fitted, calibration, fitted.calibration_state, warning)
+    result = InferResult(
+        finding,
+        (height, width),
+        whole.heatmap or "",
+        fitted,
+        calibration,
+        fitted.calibration_state,
+        joined([warning, whole.warning]),
+        overlay_png_base64=whole.overlay,
+    )
     return Explanation(result, found, pictures)
 
 

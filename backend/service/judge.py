@@ -7,18 +7,25 @@ import numpy.typing as npt
 
 from backend.bit_depth import BitDepth
 from backend.common.roi_key import RoiKey
-from backend.common.telemetry import SCORES, annotate, stage
+from backend.common.telemetry import SCORES, annotate
 from backend.disk.fitted import FittedRoi
 from backend.infer import Finding
 from backend.service.doubts import about_inference, joined
 from backend.service.inspection import InspectionService
+from backend.service.pictures import CONTRACT_PICTURES, Wanted, draw_pictures
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
-from backend.utils import NamedImage, encode_png_base64, pixels_sha256
+from backend.utils import NamedImage, pixels_sha256
 
 
 def infer(
-    service: InspectionService, key: RoiKey, image: NamedImage, scoring: Scoring, *, with_identity: bool = False
+    service: InspectionService,
+    key: RoiKey,
+    image: NamedImage,
+    scoring: Scoring,
+    *,
+    with_identity: bool = False,
+    wanted: Wanted = CONTRACT_PICTURES,
 ) -> InferResult:
     """Score one image against the ROI's memory bank, by the ROI's own calibration.
 
@@ -28,6 +35,7 @@ def infer(
         image: the canonical ROI image.
         scoring: how it is scored.
         with_identity: also give the identity of its pixels.
+        wanted: its pictures.
 
     Raises:
         MemoryNotFound: the ROI was never fitted.
@@ -40,7 +48,7 @@ def infer(
     service.recipes.check(key.recipe_id, scoring.mm_per_px)
     fitted = service.fitted(key)
     with service.inference_slot():
-        result = judge(service, fitted, image, scoring, with_identity=with_identity)
+        result = judge(service, fitted, image, scoring, with_identity=with_identity, wanted=wanted)
     annotate(
         n_images=1,
         device=service.features.runtime.device,
@@ -63,7 +71,7 @@ def judge(
     image: NamedImage,
     scoring: Scoring,
     *,
-    with_heatmap: bool = True,
+    wanted: Wanted = CONTRACT_PICTURES,
     with_identity: bool = False,
 ) -> InferResult:
     """Score one image against a model; the caller holds an `inference_slot`.
@@ -71,18 +79,17 @@ def judge(
     Args:
         service: who judges.
         fitted: what `InspectionService.fitted` gave.
-        image, scoring, with_identity: as for `infer`.
-        with_heatmap: False leaves the encoded heatmap empty, for who needs the score only.
+        image, scoring, with_identity, wanted: as for `infer`.
 
     Raises:
         InvalidImage, InvalidShape: see `bit_depth.decode`, `build_mask`.
     """
     with service.pixels_of(image):
         pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
-        result = judge_pixels(service, fitted, pixels, scoring, with_heatmap=with_heatmap)
+        result = judge_pixels(service, fitted, pixels, scoring, wanted)
         identity = pixels_sha256(pixels) if with_identity else None
         del pixels
-    return replace(result, warning=warning, pixels_sha256=identity)
+    return replace(result, warning=joined([warning, result.warning]), pixels_sha256=identity)
 
 
 def judge_pixels(
@@ -90,25 +97,30 @@ def judge_pixels(
     fitted: FittedRoi,
     pixels: npt.NDArray[np.uint8],
     scoring: Scoring,
-    *,
-    with_heatmap: bool,
+    wanted: Wanted,
 ) -> InferResult:
     """As `judge`, for an image that is decoded; the caller holds `InspectionService.pixels_of` it.
 
     Args:
-        service, fitted, scoring, with_heatmap: as for `judge`.
+        service, fitted, scoring, wanted: as for `judge`.
         pixels: uint8 [H, W, 3], BGR.
 
     Raises:
         InvalidShape: see `build_mask`.
     """
     inference, calibration = service.run_engine(fitted, pixels, scoring)
-    heatmap = ""
-    if with_heatmap:
-        with stage("encode"):
-            heatmap = encode_png_base64(inference.heatmap)
+    state = fitted.calibration_state if scoring.percentile is None else "none"
+    pictures = draw_pictures(wanted, inference, pixels, scoring.shape, calibration, state)
     SCORES.observe(inference.score)
     # The maps are as large as the image: they end here.
     finding = Finding(inference.score, inference.regions, inference.scores)
-    state = fitted.calibration_state if scoring.percentile is None else "none"
-    return InferResult(finding, (pixels.shape[0], pixels.shape[1]), heatmap, fitted, calibration, state)
+    return InferResult(
+        finding,
+        (pixels.shape[0], pixels.shape[1]),
+        pictures.heatmap or "",
+        fitted,
+        calibration,
+        state,
+        warning=pictures.warning,
+        overlay_png_base64=pictures.overlay,
+    )

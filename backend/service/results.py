@@ -58,7 +58,9 @@ class InferResult:
     """One inference, the model that it was compared with and the calibration it was judged by.
 
     Attributes:
+        heatmap_png_base64: empty where none was wanted, or none could be had.
         warning: what is doubtful about the image.
+        overlay_png_base64: the overlay, where it was asked for and can be had.
         pixels_sha256: identity of the image, where that was asked for.
     """
 
@@ -70,6 +72,7 @@ class InferResult:
     calibration_state: CalibrationState
     warning: str | None = None
     pixels_sha256: str | None = None
+    overlay_png_base64: str | None = None
 
     @property
     def decision(self) -> Literal["ok", "ng"] | None:

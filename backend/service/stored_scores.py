@@ -16,6 +16,7 @@ from backend.roi_mask import Shape
 from backend.service.image_calibration import ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge_pixels
+from backend.service.pictures import NO_PICTURES
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
 
@@ -107,7 +108,7 @@ class StoredScorer:
             if known:
                 return known._replace(warning=self._unsettled(known, content, depth), look=to_compare)
             scoring = Scoring(mm_per_px, shape, self.percentiles[0], self.percentiles[1:])
-            finding = judge_pixels(self.service, self.fitted, decoded, scoring, with_heatmap=False).inference
+            finding = judge_pixels(self.service, self.fitted, decoded, scoring, NO_PICTURES).inference
             del decoded
         found = (finding.score, *finding.scores)
         if warning in (None, NOT_SETTLED):  # else it is looked at, and doubted, again

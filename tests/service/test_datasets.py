@@ -11,6 +11,7 @@ from backend.disk import progress as runs_module
 from backend.service.datasets import fit_stored, infer_stored
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
+from backend.service.pictures import CONTRACT_PICTURES, NO_PICTURES
 from backend.storage import ModelStore
 from backend.utils import NamedImage
 from tests.factories import IN_RECIPE, service_with
@@ -49,7 +50,7 @@ def test_scale_is_that_of_the_image_else_the_default_else_an_error(service, pngs
 
     def scales(default):
         seen = []
-        infer_stored(service, key, ["ok"], default_mm_per_px=default, with_heatmaps=False, on_judged=seen.append)
+        infer_stored(service, key, ["ok"], default_mm_per_px=default, wanted=NO_PICTURES, on_judged=seen.append)
         return [(judged.mm_per_px, judged.error is None) for judged in seen]
 
     assert scales(0.3) == [(0.5, True), (0.3, True), (0.3, True)]
@@ -64,7 +65,7 @@ def test_every_item_of_a_run_that_cannot_be_judged_says_why(fitted, pngs):
     (folder / f"{names[1]}.json").write_text("{}")
     (folder / f"{names[2]}.json").write_text("{")
     seen = []
-    infer_stored(fitted, IN_RECIPE, ["ok"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    infer_stored(fitted, IN_RECIPE, ["ok"], default_mm_per_px=None, wanted=CONTRACT_PICTURES, on_judged=seen.append)
     errors = [judged.error for judged in seen]
     assert errors[:2] == [None, None]
     assert "star" in errors[2]
@@ -78,7 +79,7 @@ def test_a_long_run_logs_how_far_it_is(fitted, monkeypatch):
     monkeypatch.setattr(runs_module, "_LOG_EVERY_S", 0)
     with capture_logs() as logged:
         infer_stored(
-            fitted, IN_RECIPE, ["ok", "ng"], default_mm_per_px=None, with_heatmaps=False, on_judged=lambda _: None
+            fitted, IN_RECIPE, ["ok", "ng"], default_mm_per_px=None, wanted=NO_PICTURES, on_judged=lambda _: None
         )
     (line,) = [line for line in logged if line["event"] == "infer_dataset.progress"]
     assert {name: line[name] for name in ("step", "done", "total")} == {"step": "score", "done": 1, "total": 2}
@@ -90,7 +91,7 @@ def test_the_metadata_may_hold_the_shape_as_text_or_as_it_is(fitted, pngs):
     store(fitted, "ng", pngs[3:4], shape_json=json.loads(CIRCLE))
     store(fitted, "ng", pngs[3:4], shape_json="")
     seen = []
-    infer_stored(fitted, IN_RECIPE, ["ng"], default_mm_per_px=None, with_heatmaps=True, on_judged=seen.append)
+    infer_stored(fitted, IN_RECIPE, ["ng"], default_mm_per_px=None, wanted=CONTRACT_PICTURES, on_judged=seen.append)
     masked, also_masked, whole = (judged.result.inference for judged in seen)
     heatmaps = [judged.result.heatmap_png_base64 for judged in seen]
     assert masked.score == also_masked.score == score(fitted, pngs[3], CIRCLE)

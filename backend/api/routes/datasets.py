@@ -190,7 +190,7 @@ def infer_dataset(
         def write(judged: Judged[InferResult]) -> None:
             nonlocal n_total, n_errors
             reply.write(b"," if n_total else b"")
-            reply.write(_item(judged, with_heatmap=body.include_heatmap).model_dump_json(exclude_none=True).encode())
+            reply.write(_item(judged).model_dump_json(exclude_none=True).encode())
             n_total += 1
             n_errors += judged.result is None
 
@@ -200,14 +200,14 @@ def infer_dataset(
             key,
             list(dict.fromkeys(body.labels or ("ok", "ng"))),
             default_mm_per_px=body.default_mm_per_px,
-            with_heatmaps=body.include_heatmap,
+            wanted=body.wanted,
             on_judged=write,
         )
         summary = InferDatasetReply(
             **ids_of(key, request_id),
             n_total=n_total,
             n_errors=n_errors,
-            warning=body.doubts,
+            warning=joined([body.doubts, body.about_heatmap]),
             model=model_reply(fitted),
             items=[],
         )
@@ -275,7 +275,7 @@ def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
             yield piece
 
 
-def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:
+def _item(judged: Judged[InferResult]) -> ItemReply:
     sample = judged.sample
     item: dict[str, Any] = {
         "label": sample.label,
@@ -294,6 +294,7 @@ def _item(judged: Judged[InferResult], *, with_heatmap: bool) -> ItemReply:
         decision=result.decision,
         regions=regions,
         n_regions=len(regions),
-        heatmap_png_base64=result.heatmap_png_base64 if with_heatmap else None,
+        heatmap_png_base64=result.heatmap_png_base64 or None,
+        overlay_png_base64=result.overlay_png_base64,
         warning=result.warning,
     )

@@ -176,7 +176,8 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         key = roi_key(fields, recipe)
         image = only_image_of(form)
         shape, shape_doubt = requested_shape(fields.shape)
-        result = await run_in_threadpool(infer_image, service, key, image, Scoring(fields.mm_per_px, shape))
+        scoring = Scoring(fields.mm_per_px, shape)
+        result = await run_in_threadpool(partial(infer_image, service, key, image, scoring, wanted=fields.wanted))
     if not fields.trial:
         service.drift.record(key, result.fitted, result.inference.score)
     return InferReply(
@@ -184,7 +185,8 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         threshold=result.calibration.threshold if result.calibration else None,
         decision=result.decision,
         calibration=result.calibration_state,
-        heatmap_png_base64=result.heatmap_png_base64,
+        heatmap_png_base64=result.heatmap_png_base64 or None,
+        overlay_png_base64=result.overlay_png_base64,
         regions=[region_reply(region) for region in result.inference.regions],
         token_shape=list(result.fitted.memory.token_hw),
         warning=joined([result.warning, shape_doubt, fields.doubts]),
@@ -218,6 +220,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
                 shape=shape,
                 point=fields.point,
                 with_pictures=fields.pictures,
+                wanted=fields.wanted,
             )
         )
     reasons = [
@@ -244,6 +247,8 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         threshold=found.result.calibration.threshold if found.result.calibration else None,
         decision=found.result.decision,
         calibration=found.result.calibration_state,
+        heatmap_png_base64=found.result.heatmap_png_base64 or None,
+        overlay_png_base64=found.result.overlay_png_base64,
         reasons=reasons,
         model=model_reply(found.result.fitted),
         warning=joined([found.result.warning, shape_doubt, fields.doubts]),

@@ -30,11 +30,22 @@ from backend.api.schemas.common import (
     or_zero,
     zero_is_none,
 )
-from backend.api.schemas.inspection import HEATMAP_EXAMPLE, UPLOADED_AS, WARNING, RegionReply, UploadedAs
+from backend.api.schemas.inspection import (
+    HEATMAP_EXAMPLE,
+    OVERLAY,
+    UPLOADED_AS,
+    WANTED_HEATMAP,
+    WANTED_OVERLAY,
+    WARNING,
+    RegionReply,
+    UploadedAs,
+    WantedHeatmap,
+)
 from backend.calib import RuleName
 from backend.common.errors import ErrorCode
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import LABELS, DatasetStore
+from backend.service.pictures import Wanted
 
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=100_000)]
 Label = Annotated[
@@ -117,6 +128,22 @@ class InferDatasetRequest(_DatasetRequest, TellsUnknown):
         None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
     )
     include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
+    heatmap: WantedHeatmap = Field(None, description=f"with include_heatmap: {WANTED_HEATMAP}", examples=[None])
+    overlay: StrictBool = Field(
+        False, description=f"{WANTED_OVERLAY}; of a reply they take about 256 MiB at most", examples=[False]
+    )
+
+    @property
+    def wanted(self) -> Wanted:
+        """The pictures of each image."""
+        return Wanted((self.heatmap or "contract") if self.include_heatmap else None, self.overlay)
+
+    @property
+    def about_heatmap(self) -> str | None:
+        """That a scale is named, and no heatmap is asked for."""
+        if self.heatmap is None or self.include_heatmap:
+            return None
+        return f"heatmap={self.heatmap} has no effect without include_heatmap"
 
 
 class SampleClassReply(Reply):
@@ -253,6 +280,7 @@ class ItemReply(Reply):
     regions: list[RegionReply]
     n_regions: int = Field(examples=[0])
     heatmap_png_base64: str | None = Field(None, description="with include_heatmap", examples=[HEATMAP_EXAMPLE])
+    overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])
     warning: str | None = Field(None, description="as of /infer")
     error: str | None = Field(None, description="why it failed")
     code: ErrorCode | None = Field(None, description="the same for programs; left out like error")

@@ -7,10 +7,22 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none
 from backend.common.profiles import ProfileName
 from backend.infer import Region
+from backend.service.pictures import HeatmapName, Wanted
 
 WARNING = "what was asked for and can hardly be meant, or had no effect"
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
+
+WantedHeatmap = Annotated[HeatmapName | None, BeforeValidator(empty_is_none)]
+WANTED_HEATMAP = (
+    "scale of the heatmap: contract stretches each image by itself; threshold is the same for all images of a "
+    "calibration, floor(128 * distance / threshold), so that 128 and above is at or above the threshold"
+)
+WANTED_OVERLAY = "also overlay_png_base64: colour and regions with their mm² over the image"
+OVERLAY = (
+    "colour PNG of the uploaded image's size: the image, coloured at and above the threshold, with its regions "
+    "and their mm²; with overlay, left out where there is no threshold"
+)
 
 UPLOADED_AS = "part7.png"
 """What examples of requests call the image that the examples of uploads store."""
@@ -73,10 +85,18 @@ class InferFields(RoiFields, TellsUnknown):
         False, description="somebody tries an image: /drift does not count it as a part", examples=[False]
     )
 
-    @field_validator("trial", mode="before")
+    heatmap: WantedHeatmap = Field(None, description=WANTED_HEATMAP, examples=[None])
+    overlay: bool = Field(False, description=WANTED_OVERLAY, examples=[False])
+
+    @field_validator("trial", "overlay", mode="before")
     @classmethod
-    def _empty_is_no_trial(cls, value: Any) -> Any:
+    def _empty_is_no(cls, value: Any) -> Any:
         return False if isinstance(value, str) and not value.strip() else value
+
+    @property
+    def wanted(self) -> Wanted:
+        """The pictures."""
+        return Wanted(self.heatmap or "contract", self.overlay)
 
 
 class ExplainFields(InferFields):
@@ -104,6 +124,11 @@ class ExplainFields(InferFields):
         if (self.x is None) != (self.y is None):
             raise ValueError("send x and y, or neither")
         return self
+
+    @property
+    def wanted(self) -> Wanted:
+        """The pictures of the whole image; no heatmap that is not named."""
+        return Wanted(self.heatmap, self.overlay)
 
     @property
     def point(self) -> tuple[int, int] | None:
@@ -177,9 +202,13 @@ class InferReply(RoiReply):
         description="stale: there is one, made for an earlier fit or another BLUR_SIGMA; it is not applied",
         examples=["applied"],
     )
-    heatmap_png_base64: str = Field(
-        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask", examples=[HEATMAP_EXAMPLE]
+    heatmap_png_base64: str | None = Field(
+        None,
+        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask; left out with heatmap=threshold "
+        "where there is no threshold",
+        examples=[HEATMAP_EXAMPLE],
     )
+    overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])
     regions: list[RegionReply]
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     warning: str | None = Field(None, description=WARNING)
@@ -222,6 +251,8 @@ class ExplainReply(RoiReply):
     threshold: float | None = Field(None, examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(None, examples=["ng"])
     calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
+    heatmap_png_base64: str | None = Field(None, description="with heatmap, as of /infer", examples=[None])
+    overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])
     reasons: list[ReasonReply] = Field(
         description="of the eight largest regions, or of the worst place where there is none"
     )
