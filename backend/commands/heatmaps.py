@@ -1,4 +1,4 @@
-"""Heatmaps as files: where they go, and how they are written."""
+"""Heatmaps and overlays as files: where they go, and how they are written."""
 
 import contextlib
 import errno
@@ -12,9 +12,11 @@ from urllib.parse import quote
 from backend.commands.image_files import FoundImages
 from backend.common.errors import InvalidRequest, StorageError
 from backend.common.files import TEMPORARY_PREFIX, delete, replace
+from backend.common.png_writer import png_text
 
 _MOST_BYTES = 255  # of a name, on nearly every file system
 _EXTENSION = ".png"
+_TEXT_BYTES = 512  # the beginning of a file, with what it says of itself
 # These errors are about one name: others can be written. With any other error, none can.
 _ABOUT_THE_NAME = frozenset(
     (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -22,21 +24,27 @@ _ABOUT_THE_NAME = frozenset(
 
 
 class Heatmaps:
-    """The heatmaps of a run.
+    """The heatmaps of a run, or its overlays.
 
     Args:
         folder: which they go to.
         images: paths as they were given.
+        option: which gave the folder.
+        what: is in it.
 
     Attributes:
+        text: what each file says of itself, see `png_text`; one that says anything else is of another scale.
         paths: where each goes, by image. They differ on every file system.
         renamed: those of the paths whose name is not that of the image with ``.png``: it is too long, or differs from
             another one only by case.
         failed: why a heatmap could not be written, by image.
     """
 
-    def __init__(self, folder: Path, images: Sequence[str]) -> None:
+    def __init__(self, folder: Path, images: Sequence[str], option: str = "--heatmaps", what: str = "heatmap") -> None:
         self.folder = folder
+        self.option = option
+        self.what = what
+        self.text: str | None = None
         self.paths: dict[str, Path] = {}
         self.renamed: dict[str, Path] = {}
         self.failed: dict[str, str] = {}
@@ -51,8 +59,12 @@ class Heatmaps:
             self.paths[image] = path
 
     def lacks(self, image: str) -> bool:
-        """Whether there is no heatmap of an image yet."""
-        return not os.path.exists(self.paths[image])  # noqa: PTH110  (a path that is too long is no error)
+        """Whether there is no heatmap of an image yet, on this scale."""
+        try:
+            with self.paths[image].open("rb") as file:
+                return png_text(file.read(_TEXT_BYTES)) != self.text
+        except OSError:  # none is there, or can be: the path may be too long
+            return True
 
     def prepare(self) -> None:
         """Make the folder.
@@ -63,7 +75,7 @@ class Heatmaps:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise StorageError(f"--heatmaps {self.folder}: the folder cannot be made ({exc.strerror})") from exc
+            raise StorageError(f"{self.option} {self.folder}: the folder cannot be made ({exc.strerror})") from exc
 
     def write(self, image: str, png: bytes) -> str | None:
         """Write the heatmap of an image, and give its path if it is one of `renamed`.
@@ -119,13 +131,32 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFC", str(path).casefold())
 
 
-def check_apart(heatmaps: Iterable[Path], images: FoundImages, paths: Sequence[str]) -> None:
+def check_own_folders(pictures: Sequence[Heatmaps]) -> None:
+    """Refuse heatmaps and overlays that would replace one another.
+
+    Raises:
+        InvalidRequest: two of them go to one file.
+    """
+    taken: dict[str, str] = {}
+    for of_option in pictures:
+        for path in of_option.paths.values():
+            other = taken.setdefault(_folded(path.parent.resolve() / path.name), of_option.option)
+            if other != of_option.option:
+                raise InvalidRequest(
+                    f"{other} and {of_option.option} would both write {path}: give each its own folder"
+                )
+
+
+def check_apart(
+    heatmaps: Iterable[Path], images: FoundImages, paths: Sequence[str], option: str = "--heatmaps"
+) -> None:
     """Refuse heatmaps that would replace an image, or that the next run would take for one.
 
     Args:
         heatmaps: where they go.
         images: what `find_images` found in `paths`.
         paths: files and folders.
+        option: which gave their folder.
 
     Raises:
         InvalidRequest: there is such a heatmap.
@@ -134,7 +165,7 @@ def check_apart(heatmaps: Iterable[Path], images: FoundImages, paths: Sequence[s
     for heatmap in heatmaps:
         parent = heatmap.parent.resolve()
         if parent / heatmap.name in images or any(parent.is_relative_to(folder) for folder in folders):
-            raise InvalidRequest(f"the heatmap {heatmap} would lie among the images: give --heatmaps another folder")
+            raise InvalidRequest(f"the heatmap {heatmap} would lie among the images: give {option} another folder")
 
 
 def write_heatmap(path: Path, png: bytes) -> None:

@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -24,14 +25,16 @@ from backend.commands.arguments import (
 from backend.commands.console import count, print_line, say, shown, some
 from backend.commands.excel import Excel, add_excel, excel_of
 from backend.commands.folders import say_found
-from backend.commands.heatmaps import Heatmaps, check_apart
+from backend.commands.heatmaps import Heatmaps, check_apart, check_own_folders
 from backend.commands.image_files import find_images
 from backend.commands.records import Record
-from backend.commands.scoring import Scorer, open_records, say_warnings, score_all
+from backend.commands.scoring import PictureName, Scorer, open_records, say_warnings, score_all
 from backend.common.config import Settings
+from backend.common.errors import InvalidRequest
 from backend.common.program import PROGRAM
 from backend.roi_mask import requested_shape
 from backend.service.inspection import InspectionService
+from backend.service.pictures import HeatmapName, Wanted, heatmap_text, no_scale, overlay_text, picture_threshold
 from backend.service.scoring import Scoring
 
 _TEXT = f"""
@@ -43,6 +46,7 @@ _EPILOG = """\
 examples:
   %(prog)s Master1 Pattern parts/ --mm-per-px 0.2
   %(prog)s Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --heatmaps maps/
+  %(prog)s Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --overlays pictures/
   %(prog)s Master1 Pattern parts/ --mm-per-px 0.2 --out results.csv --excel --decimal ,
   %(prog)s Master1 Pattern parts/7.png --mm-per-px 0.2 | jq '{path, score, decision}'
 """
@@ -58,19 +62,33 @@ def add_to(commands: Commands) -> None:
         "--out", metavar="FILE", type=Path, help="write the records to FILE (.jsonl or .csv), to go on after a stop"
     )
     parser.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
+    parser.add_argument(
+        "--heatmap",
+        choices=get_args(HeatmapName),
+        help="scale of the heatmaps: contract stretches each image by itself; threshold is the same for all, 128 and "
+        "above is at or above the threshold",
+    )
+    parser.add_argument(
+        "--overlays", metavar="FOLDER", type=Path, help="write each image with colour and regions to FOLDER/PATH.png"
+    )
     add_restart(parser)
     add_excel(parser)
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
     """Judge the images; the exit status is 1 if one failed."""
-    fields = fields_of(InferFields, options, shape=options.shape)
+    if options.heatmap is not None and options.heatmaps is None:
+        raise InvalidRequest(f"--heatmap {options.heatmap} is a scale of heatmaps: give --heatmaps FOLDER, too")
+    fields = fields_of(
+        InferFields, options, shape=options.shape, heatmap=options.heatmap, overlay=options.overlays is not None
+    )
     n_failed = infer(
         settings,
         fields,
         options.images,
         out=options.out,
         heatmaps=options.heatmaps,
+        overlays=options.overlays,
         restart=options.restart,
         excel=excel_of(options, options.out, "--out"),
     )
@@ -85,37 +103,42 @@ def infer(
     *,
     out: Path | None,
     heatmaps: Path | None,
+    overlays: Path | None,
     restart: bool,
     excel: Excel | None = None,
 ) -> int:
-    """Judge every image by the ROI's calibration: a record for each, and a heatmap where they are wanted.
+    """Judge every image by the ROI's calibration: a record for each, and pictures where they are wanted.
 
     Args:
         settings: the configuration.
         fields: as of ``/infer``.
         paths: files and folders.
         out: file of the records, ``.jsonl`` or ``.csv``; None prints them as JSON lines.
-        heatmaps: folder of the heatmaps; see `Heatmaps`.
+        heatmaps, overlays: folders of the pictures; see `Heatmaps`.
         restart: forget what is in `out`.
         excel: whose spreadsheet `out` is for; None writes plain CSV.
 
     Returns:
-        How many images failed, as their records say, or could be judged while their heatmaps could not be written.
+        How many images failed, as their records say, and how many pictures of the others could not be written.
 
     Raises:
-        InvalidRequest: see `find_images`, `requested_shape`, `RecordFile`; heatmaps among the images.
+        InvalidRequest: see `find_images`, `requested_shape`, `RecordFile`; pictures among the images or in one
+            another's place; pictures on the scale of a threshold that there is not.
         BackendError: as `infer` of the service, where it is not about one image.
     """
     shape, doubt = requested_shape(fields.shape)
     images, ignored = find_images(paths)
-    maps = None if heatmaps is None else Heatmaps(heatmaps, list(images.values()))
-    if maps is not None:
-        check_apart(maps.paths.values(), images, paths)
+    pictures = _pictures(list(images.values()), heatmaps, overlays)
+    for files in pictures.values():
+        check_apart(files.paths.values(), images, paths, files.option)
     with open_records(out, restart=restart, excel=excel) as records:
         say_found(images, ignored)
         service = InspectionService.open(settings)
-        scorer = Scorer(service, key_of(fields), Scoring(fields.mm_per_px, shape))
-        rows, _ = score_all(scorer, list(images.values()), records, "--out", None if records else _print_record, maps)
+        wanted = Wanted(fields.wanted.heatmap if heatmaps else None, fields.overlay)
+        scorer = Scorer(service, key_of(fields), Scoring(fields.mm_per_px, shape), wanted=wanted)
+        _settle_scale(scorer, pictures)
+        report = None if records else _print_record
+        rows, _ = score_all(scorer, list(images.values()), records, "--out", report, pictures)
     n_before = sum(shown(image) in records.rows for image in rows) if records else 0
     n_failed = sum(bool(row["error"]) for row in rows.values())
     n_ok, n_ng = (sum(row["decision"] == decision for row in rows.values()) for decision in ("ok", "ng"))
@@ -133,14 +156,49 @@ def infer(
     say(f"{count(len(rows), 'image')}: {summary}" + (f" ({n_before} from an earlier run)" if n_before else ""))
     if is_uncalibrated:
         say(f"next: `{PROGRAM} calibrate` chooses the threshold")
-    if maps is None:
-        return n_failed
-    if maps.renamed:
-        renamed = some([f"{image}: {path}" for image, path in maps.renamed.items()])
-        say(f"{count(len(maps.renamed), 'heatmap')} with a shorter or another name than the image: {renamed}")
-    if maps.failed:
-        say(f"{count(len(maps.failed), 'heatmap')} of judged images could not be written: {some(list(maps.failed))}")
-    return n_failed + len(maps.failed)
+    for files in pictures.values():
+        if files.renamed:
+            renamed = some([f"{image}: {path}" for image, path in files.renamed.items()])
+            say(f"{count(len(files.renamed), files.what)} with a shorter or another name than the image: {renamed}")
+        if files.failed:
+            failed = some(list(files.failed))
+            say(f"{count(len(files.failed), files.what)} of judged images could not be written: {failed}")
+    return n_failed + sum(len(files.failed) for files in pictures.values())
+
+
+def _pictures(images: Sequence[str], heatmaps: Path | None, overlays: Path | None) -> dict[PictureName, Heatmaps]:
+    """Where the pictures go.
+
+    Raises:
+        InvalidRequest: see `check_own_folders`.
+    """
+    pictures: dict[PictureName, Heatmaps] = {}
+    if heatmaps is not None:
+        pictures["heatmap"] = Heatmaps(heatmaps, images)
+    if overlays is not None:
+        pictures["overlay"] = Heatmaps(overlays, images, "--overlays", "overlay")
+    check_own_folders(list(pictures.values()))
+    return pictures
+
+
+def _settle_scale(scorer: Scorer, pictures: Mapping[PictureName, Heatmaps]) -> None:
+    """See that pictures have the threshold that they show, and what their files say of it.
+
+    Raises:
+        InvalidRequest: there is none, or it is no unit; the ROI was never fitted.
+    """
+    options = ["--heatmap threshold"] * (scorer.wanted.heatmap == "threshold") + ["--overlays"] * scorer.wanted.overlay
+    if not options:
+        return
+    calibration, state = scorer.calibration()
+    reason = no_scale(calibration, state)
+    if calibration is None or reason is not None:
+        raise InvalidRequest(f"{' and '.join(options)}: {reason}")
+    threshold = picture_threshold(calibration)
+    if scorer.wanted.heatmap == "threshold":
+        pictures["heatmap"].text = heatmap_text(threshold)
+    if scorer.wanted.overlay:
+        pictures["overlay"].text = overlay_text(threshold)
 
 
 def _print_record(record: Record) -> None:

@@ -69,7 +69,7 @@ class Record:
         error: why it failed.
         scores: at the further percentiles that were asked for; no column.
         pixels_sha256: identity of its pixels, where that was asked for; no column.
-        heatmap: where its heatmap is, if not where the name of the image says; in JSON lines alone.
+        heatmap, overlay: where they are, if not where the name of the image says; in JSON lines alone.
     """
 
     path: str
@@ -83,11 +83,13 @@ class Record:
     scores: tuple[float, ...] = ()
     pixels_sha256: str | None = None
     heatmap: str | None = None
+    overlay: str | None = None
 
     def as_json(self) -> bytes:
         """One line of JSON, in ASCII; path and error as `shown`."""
-        heatmap = {} if self.heatmap is None else {"heatmap": shown(self.heatmap)}
-        return json.dumps({**self._shared(), "regions": self.regions, **heatmap}, allow_nan=False).encode() + b"\n"
+        paths = {"heatmap": self.heatmap, "overlay": self.overlay}
+        elsewhere = {name: shown(path) for name, path in paths.items() if path is not None}
+        return json.dumps({**self._shared(), "regions": self.regions, **elsewhere}, allow_nan=False).encode() + b"\n"
 
     def as_csv(self, excel: Excel | None = None) -> bytes:
         """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold.
@@ -134,12 +136,14 @@ _DECISIVE = ["memory_id", *(name for name in _CONDITIONS if name != "memory_id")
 _COLUMNS = ["path", "score", "decision", *_CONDITIONS, "sha256", "ms", "error"]
 _SUMMARY = ["n_regions", "largest_area_mm2", "total_area_mm2"]
 _CSV_COLUMNS = [*_COLUMNS, *_SUMMARY]
+_ELSEWHERE: tuple[list[str], ...] = ([], ["heatmap"], ["overlay"], ["heatmap", "overlay"])
+_JSON_COLUMNS = [[*_COLUMNS, "regions", *elsewhere] for elsewhere in _ELSEWHERE]
 _NUMBERS = {"score", "threshold", "score_percentile", "area_mm2_thr", "mm_per_px", "blur_sigma", "ms", *_SUMMARY}
 
 
 def _read_json(line: bytes) -> Row:
     row = json.loads(line)
-    if not isinstance(row, dict) or list(row) not in ([*_COLUMNS, "regions"], [*_COLUMNS, "regions", "heatmap"]):
+    if not isinstance(row, dict) or list(row) not in _JSON_COLUMNS:
         raise ValueError("other columns")
     del row["regions"]  # the contours of a long run would fill the memory
     return row

@@ -5,12 +5,17 @@ import contextlib
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from tqdm import tqdm
 
 from backend.api.schemas.inspection import region_reply
+from backend.calib import Calibration
 from backend.commands.console import count, on_a_terminal, progress_bar, say, shown
 from backend.commands.excel import Excel
 from backend.commands.heatmaps import Heatmaps
@@ -22,10 +27,21 @@ from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidReque
 from backend.common.profiles import score_percentile_of
 from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
+from backend.disk.fitted import CalibrationState, FittedRoi
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
+from backend.service.pictures import NO_PICTURES, Wanted
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
+
+PictureName = Literal["heatmap", "overlay"]
+
+
+class Encoded(NamedTuple):
+    """The pictures of an image as PNG; empty where there is none."""
+
+    heatmap: bytes = b""
+    overlay: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,7 @@ class Scorer:
         scoring: how they are scored.
         warnings: about judgements, each with the first image that it is about.
         with_identity: whether records say which pixels their images have.
+        wanted: pictures of each image.
     """
 
     service: InspectionService
@@ -45,6 +62,7 @@ class Scorer:
     scoring: Scoring
     warnings: dict[str, str] = field(default_factory=dict)
     with_identity: bool = False
+    wanted: Wanted = NO_PICTURES
 
     def conditions(self) -> Conditions:
         """What decides the records, as it is now.
@@ -54,13 +72,7 @@ class Scorer:
             IncompatibleMemory, StorageError: as `ModelStore.load`.
         """
         settings = self.service.settings
-        fitted = self.service.store.load(self.key)
-        if fitted is None:
-            raise InvalidRequest(
-                f"no memory bank of {self.key} in MODELS_DIR={settings.models_dir}: "
-                f"run `{PROGRAM} fit` first, with images of good parts; "
-                f"{what_is_fitted(settings.models_dir)}"
-            )
+        fitted = self._fitted()
         calibration = fitted.calibration if self.scoring.percentile is None else None
         percentile, area_mm2_thr = self.scoring.percentile, None
         if calibration is not None:
@@ -81,8 +93,28 @@ class Scorer:
             roi_id=self.key.roi_id,
         )
 
-    def score(self, image: str, conditions: Conditions) -> tuple[Record, bytes | None]:
-        """The record of an image, and its heatmap as PNG unless it failed.
+    def calibration(self) -> tuple[Calibration | None, CalibrationState]:
+        """The calibration that is applied, and what became of it.
+
+        Raises:
+            InvalidRequest, IncompatibleMemory, StorageError: as `conditions`.
+        """
+        fitted = self._fitted()
+        return fitted.calibration, fitted.calibration_state
+
+    def _fitted(self) -> FittedRoi:
+        models_dir = self.service.settings.models_dir
+        fitted = self.service.store.load(self.key)
+        if fitted is None:
+            raise InvalidRequest(
+                f"no memory bank of {self.key} in MODELS_DIR={models_dir}: "
+                f"run `{PROGRAM} fit` first, with images of good parts; "
+                f"{what_is_fitted(models_dir)}"
+            )
+        return fitted
+
+    def score(self, image: str, conditions: Conditions) -> tuple[Record, Encoded]:
+        """The record of an image, and its pictures unless it failed.
 
         Raises:
             IncompatibleMemory: the ROI was fitted or calibrated anew since `conditions` were asked for.
@@ -95,15 +127,16 @@ class Scorer:
             content = read_image(image, max_bytes(self.service.settings))
             sha256 = hashlib.sha256(content).hexdigest()
             sent = NamedImage(image, lambda: content)
-            result = infer(self.service, self.key, sent, self.scoring, with_identity=self.with_identity)
+            result = infer(
+                self.service, self.key, sent, self.scoring, with_identity=self.with_identity, wanted=self.wanted
+            )
         except (InvalidImage, TooLarge, InvalidShape) as exc:
-            return record(sha256, ms=_ms_since(start), error=str(exc)), None
+            return record(sha256, ms=_ms_since(start), error=str(exc)), Encoded()
         if self.conditions() != conditions:
             raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew while this ran: begin anew")
         if result.warning is not None and result.warning not in self.warnings:
             self.warnings[result.warning] = image
         regions = [region_reply(region).model_dump() for region in result.inference.regions]
-        heatmap = base64.b64decode(result.heatmap_png_base64)
         return (
             record(
                 sha256,
@@ -114,7 +147,7 @@ class Scorer:
                 scores=result.inference.scores,
                 pixels_sha256=result.pixels_sha256,
             ),
-            heatmap,
+            Encoded(*map(base64.b64decode, (result.heatmap_png_base64, result.overlay_png_base64 or ""))),
         )
 
 
@@ -124,7 +157,7 @@ def score_all(
     records: RecordFile | None,
     keep_with: str,
     report: Callable[[Record], None] | None = None,
-    heatmaps: Heatmaps | None = None,
+    pictures: Mapping[PictureName, Heatmaps] = MappingProxyType({}),
 ) -> tuple[dict[str, Row], str]:
     """Score the images that `records` lack, in order.
 
@@ -134,7 +167,7 @@ def score_all(
         records: gets the new records; None keeps none.
         keep_with: the option that names its file.
         report: called with every new record.
-        heatmaps: where the heatmaps go; None writes none.
+        pictures: where the pictures go, by the field of a record that tells where one is.
 
     Returns:
         The rows of all images, by path, and the memory bank that all of them were scored by.
@@ -155,19 +188,18 @@ def score_all(
     missing = [
         image
         for image in images
-        if image not in rows or (heatmaps is not None and not rows[image]["error"] and heatmaps.lacks(image))
+        if image not in rows or (not rows[image]["error"] and any(files.lacks(image) for files in pictures.values()))
     ]
-    if missing and heatmaps is not None:
-        heatmaps.prepare()
+    if missing:
+        for files in pictures.values():
+            files.prepare()
     try:
         with progress_bar("infer", len(images), len(images) - len(missing)) as bar:
             for image in missing:
-                record, heatmap = scorer.score(image, conditions)
-                if heatmap is not None and heatmaps is not None:
-                    record = replace(record, heatmap=heatmaps.write(image, heatmap))
-                    if image in heatmaps.failed:
-                        bar.write(on_a_terminal(heatmaps.failed[image]), file=sys.stderr)
-                if image not in rows:  # else only its heatmap was missing
+                record, encoded = scorer.score(image, conditions)
+                if not record.error:
+                    record = _written(record, encoded, pictures, bar)
+                if image not in rows:  # else only a picture was missing
                     if records is not None:
                         records.append(record)
                     if report is not None:
@@ -183,6 +215,15 @@ def score_all(
         say(f"stopped, {len(rows)} of {count(len(images), 'image')} done; {again}")
         raise
     return rows, conditions.memory_id
+
+
+def _written(record: Record, encoded: Encoded, pictures: Mapping[PictureName, Heatmaps], bar: "tqdm[Any]") -> Record:
+    """Write the pictures of an image; the record, with where they are."""
+    elsewhere = {name: files.write(record.path, getattr(encoded, name)) for name, files in pictures.items()}
+    for files in pictures.values():
+        if record.path in files.failed:
+            bar.write(on_a_terminal(files.failed[record.path]), file=sys.stderr)
+    return replace(record, heatmap=elsewhere.get("heatmap"), overlay=elsewhere.get("overlay"))
 
 
 def say_warnings(scorer: Scorer) -> None:
