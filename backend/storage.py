@@ -25,6 +25,7 @@ from backend.disk import history, versions
 from backend.disk.calibration_file import calibration_bytes, read_calibration
 from backend.disk.candidates import candidates
 from backend.disk.fitted import FittedRoi, JudgedBy, calibrated_as, calibration_for
+from backend.disk.honest_maps import HonestMaps, read_honest_maps
 from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, ModelFiles, current_files
 from backend.disk.locking import writing
 from backend.disk.memory_cache import FileIdentity, MemoryCache, identity_of
@@ -163,6 +164,7 @@ class ModelStore:
         *,
         thumbnails: Sequence[bytes] = (),
         miniatures: Miniatures | None = None,
+        honest_maps: HonestMaps | None = None,
         instead_of: FittedRoi | None = None,
     ) -> str:
         """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
@@ -172,7 +174,7 @@ class ModelStore:
             memory: its new memory bank.
             metadata: what decides whether an image may be compared with it, and what it was built from; JSON values.
             thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
-            miniatures: of these images.
+            miniatures, honest_maps: of these images.
             instead_of: the model that the new one was made from; None replaces any.
 
         Returns:
@@ -185,7 +187,8 @@ class ModelStore:
         """
         files, identity = current_files(self._root, key), memory_id(memory)
         ids = {name: value for name, value in asdict(files.key).items() if value is not None}
-        content = memory_bytes(memory, {**ids, **metadata, "memory_id": identity}, thumbnails, miniatures or {})
+        told = {**ids, **metadata, "memory_id": identity}
+        content = memory_bytes(memory, told, thumbnails, miniatures or {}, honest_maps or {})
         index = files.memory.with_name(INDEX_FILE)
         with self._replacing(files, "fit" if instead_of is None else "append"):
             if instead_of is not None:
@@ -235,6 +238,11 @@ class ModelStore:
         """Miniatures of the images that a model was built from; returns nothing, and raises, as `thumbnails` does."""
         files = current_files(self._root, fitted.key)
         return read_miniatures(files.memory, fitted.memory_id) if fitted.layout == "current" else {}
+
+    def honest_maps(self, fitted: FittedRoi) -> HonestMaps:
+        """Honest distance maps of the images of a model; returns nothing, and raises, as `thumbnails` does."""
+        files = current_files(self._root, fitted.key)
+        return read_honest_maps(files.memory, fitted.memory_id) if fitted.layout == "current" else {}
 
     def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
         """Replace the calibration of a ROI, and keep the model with the one before.

@@ -16,7 +16,7 @@ from backend.bank.images import BankImage, as_metadata, comparable_images
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
 from backend.bank.memory_limits import check_bank
 from backend.block_memory import BlockMemory, Memory
-from backend.common.arrays import Embeddings
+from backend.common.arrays import DistanceMap, Embeddings
 from backend.common.errors import Conflict, DamagedMemory
 from backend.common.telemetry import OnProgress
 from backend.patchcore import PatchCoreMemory
@@ -129,6 +129,16 @@ class Bank:
     memory: Memory
     covering_radii: list[float]
     held_out: HeldOut | None
+
+    @property
+    def honest_maps(self) -> list[DistanceMap]:
+        """Distances of each image of the fit by the bank of the others, float32 [rows, columns] of the token grid.
+
+        None of a bank of one block: the contract's files stay as they are. None where they are not known.
+        """
+        if not isinstance(self.memory, BlockMemory) or self.held_out is None or self.held_out.distances is None:
+            return []
+        return list(self.held_out.distances.reshape(-1, *self.memory.token_hw))
 
 
 def build_bank(

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +20,7 @@ from backend.common.files import open_to_read
 from backend.common.machine import free_memory
 from backend.common.roi_key import RoiKey
 from backend.disk.block_arrays import block_arrays, read_blocks
+from backend.disk.honest_maps import HonestMaps, honest_map_arrays
 from backend.patchcore import PatchCoreMemory
 
 FORMAT_VERSION = 1
@@ -86,6 +88,7 @@ def memory_bytes(
     metadata: dict[str, Any],
     thumbnails: Sequence[bytes],
     miniatures: Miniatures,
+    honest_maps: HonestMaps = MappingProxyType({}),
 ) -> bytes:
     """The file of a memory bank.
 
@@ -94,6 +97,7 @@ def memory_bytes(
         metadata: what is to be known about it; JSON values.
         thumbnails: small encoded pictures of its images, in order; empty where there is none.
         miniatures: of its images, uint8 [64, 64] each, by the number of the image.
+        honest_maps: of its images, see `honest_map_arrays`.
     """
     extra: dict[str, Any] = {}
     if memory.patches is not None:
@@ -106,6 +110,7 @@ def memory_bytes(
         extra["miniature_images"] = np.array(list(miniatures), np.int64)
     if isinstance(memory, BlockMemory):
         extra |= block_arrays(memory)
+    extra |= honest_map_arrays(honest_maps)
     buffer = io.BytesIO()
     np.savez(
         buffer,

@@ -316,11 +316,14 @@ def _store(
     """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
     thumbnails = [*(base.thumbnails if base else []), *learned.thumbnails]
     miniatures = dict(base.miniatures) if base else {}
-    miniatures |= enumerate(learned.miniatures, start=len(base.images) if base else 0)
-    is_written = partial(service.store.file_identity, key)
+    first = len(base.images) if base else 0
+    miniatures |= enumerate(learned.miniatures, start=first)
+    maps = dict(service.store.honest_maps(before)) if before else {}
+    maps |= enumerate(learned.bank.honest_maps, start=first)
+    is_written, memory = partial(service.store.file_identity, key), learned.bank.memory
     with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
         return service.store.save_memory(
-            key, learned.bank.memory, metadata, thumbnails=thumbnails, miniatures=miniatures, instead_of=before
+            key, memory, metadata, thumbnails=thumbnails, miniatures=miniatures, honest_maps=maps, instead_of=before
         )
 
 
