@@ -266,6 +266,53 @@ def find_regions(
     ]
 
 
+def region_score(distance_map: DistanceMap, mask: Mask | None, area_mm2: float, mm_per_px: float) -> float | None:
+    """The highest level at and above which a region of at least some area stands.
+
+    So `find_regions` finds one at a threshold if and only if this score reaches it: what an image scores where it is
+    judged by its regions. It is the maximum of the map's area opening: Vincent, *Grayscale area openings and closings*,
+    Proc. EURASIP Workshop on Mathematical Morphology (1993).
+
+    Args:
+        distance_map: float32 [H, W].
+        mask: bool [H, W], or None for every pixel; it selects one at least.
+        area_mm2: least area of a region, in mm²; 0 makes it the maximum of the map.
+        mm_per_px: millimetres per pixel.
+
+    Returns:
+        A value of the map; None where the mask has no room for such a region.
+    """
+    inside = distance_map if mask is None else distance_map[mask]
+    low, high = _ordered(inside.min()), _ordered(inside.max())
+    if not find_regions(distance_map, mask, _unordered(low), area_mm2, mm_per_px):
+        return None
+    if find_regions(distance_map, mask, _unordered(high), area_mm2, mm_per_px):
+        return _unordered(high)
+    while high - low > 1:  # there is a region at `low`, and none at `high`
+        middle = (low + high) // 2
+        if found := find_regions(distance_map, mask, _unordered(middle), area_mm2, mm_per_px):
+            low = middle
+            # Higher up, all that is large enough lies within what is so here: the rest need not be looked at again.
+            rows = slice(min(region.y for region in found), max(region.y + region.h for region in found))
+            columns = slice(min(region.x for region in found), max(region.x + region.w for region in found))
+            distance_map, mask = distance_map[rows, columns], None if mask is None else mask[rows, columns]
+        else:
+            high = middle
+    return _unordered(low)
+
+
+def _ordered(value: np.float32) -> int:
+    """A whole number for each float32, in their order; neighbours have neighbouring ones."""
+    bits = int(value.view(np.int32))
+    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+
+
+def _unordered(number: int) -> float:
+    """The float32 of a whole number, see `_ordered`."""
+    value = float(np.int32(abs(number)).view(np.float32))
+    return value if number >= 0 else -value
+
+
 def _row_blocks(image_hw: tuple[int, ...]) -> Iterator[slice]:
     """Rows that are worked on together, from top to bottom."""
     height, width = image_hw
