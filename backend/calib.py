@@ -10,12 +10,18 @@ import numpy as np
 
 from backend.common.errors import InvalidRequest
 from backend.scores.promise import Promise, make_promise
-from backend.scores.recommended_threshold import Recommendation, cheapest, position_name, recommend
+from backend.scores.recommended_threshold import REJECTED_RATE, Recommendation, cheapest, position_name, recommend
 
 RuleName = Literal["contract", "recommended"]
 Rule = Literal["recommended", "cost", "manual"]
+DecideBy = Literal["score", "region", "either"]
 # Fewer NG scores say too little of how many parts escape.
 LEAST_NG_FOR_COST = 10
+
+REGIONS_OVERLAP = (
+    "OK and NG parts overlap: a region of an OK one stands as high as that of an NG one, so no pixel threshold "
+    "separates them; expect false rejects, escapes or both"
+)
 
 SEEN_IN_THE_FIT = (
     "the model was fitted on some of the OK images, whose scores are lower than those of fresh parts: check the "
@@ -36,6 +42,7 @@ class ThresholdOptions:
         defect_rate: share of defective parts among all that come; 0..1 exclusive.
         keep: positions of OK scores that stand out and count all the same; only with the recommended rule.
         not_good: positions of OK scores that a person says are not of good parts: they count nowhere.
+        n_tests: how many tests of a part share the false reject rate of the recommended rule.
     """
 
     rule: RuleName = "contract"
@@ -45,6 +52,7 @@ class ThresholdOptions:
     defect_rate: float | None = None
     keep: tuple[int, ...] = ()
     not_good: tuple[int, ...] = ()
+    n_tests: int = 1
 
     def check_way(self, n_ng: int) -> None:
         """See that it asks for one way, before anything is scored.
@@ -114,7 +122,12 @@ class Calibration:
         threshold_with_unusual: what the threshold would be if they counted.
         lowered_by: positions of NG scores that lowered it.
         threshold_of_ok: what the OK scores alone give by the recommended rule.
-        promise: what the threshold promises; None in older files.
+        promise: what decisions promise; None in older files.
+        decide_by: ``"region"`` where a part is defective if a region of `area_mm2_thr` or more stands at or above
+            `pixel_threshold`, ``"either"`` where it is defective by its score, too; None by the score alone.
+        pixel_threshold: map values at or above it are defects, where `decide_by` is not None.
+        pixel_why, pixel_unusual: as `why` and `unusual`, of `pixel_threshold`.
+        pixel_overlap: as `overlap`, of region scores.
     """
 
     threshold: float
@@ -138,6 +151,11 @@ class Calibration:
     lowered_by: tuple[int, ...] | None = None
     threshold_of_ok: float | None = None
     promise: Promise | None = field(default=None, compare=False)  # follows from the scores
+    decide_by: Literal["region", "either"] | None = None
+    pixel_threshold: float | None = None
+    pixel_why: str | None = None
+    pixel_unusual: tuple[int, ...] | None = None
+    pixel_overlap: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, without what there is not."""
@@ -147,8 +165,21 @@ class Calibration:
         return {name: value for name, value in values.items() if value is not None}
 
     @property
+    def region_threshold(self) -> float:
+        """Map values at or above it belong to regions."""
+        return self.threshold if self.pixel_threshold is None else self.pixel_threshold
+
+    def is_defective(self, score: float, n_regions: int) -> bool:
+        """Whether a part is, by its image score and how many regions stand at or above `region_threshold`."""
+        by_score = score >= self.threshold
+        return {None: by_score, "region": n_regions > 0, "either": by_score or n_regions > 0}[self.decide_by]
+
+    @property
     def warning(self) -> str | None:
         """What a user has to know about the threshold; None when there is nothing."""
+        if self.decide_by == "region":
+            is_told = self.pixel_overlap and self.rule != "recommended"
+            return REGIONS_OVERLAP if is_told else None
         if self.overlap and self.rule != "recommended":  # by which unusual scores do not count; `why` says the rest
             return (
                 f"OK and NG scores overlap (p99_ok {self.p99_ok:.4g}, p5_ng {self.p5_ng:.4g}): no threshold separates "
@@ -227,9 +258,9 @@ def calibrate(
         ValueError: no OK score.
     """
     options.check(len(ok_scores), len(ng_scores))
-    positions = _good_positions(len(ok_scores), options)
+    positions = good_positions(len(ok_scores), options)
     good = [ok_scores[position] for position in positions]
-    chosen = _choose(good, ng_scores, options, positions, ok_names, ng_names)
+    chosen = choose(good, ng_scores, options, positions, ok_names, ng_names)
     return Calibration(
         # 99 rather than 99.0, as in the files of older generations: some clients read an integer.
         score_percentile=int(score_percentile) if float(score_percentile).is_integer() else score_percentile,
@@ -263,7 +294,7 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class Chosen:
     """A threshold, as it was chosen.
 
     Attributes:
@@ -281,14 +312,14 @@ class _Chosen:
     unusual: frozenset[int] = frozenset()
 
 
-def _choose(
+def choose(
     good: Sequence[float],
     ng_scores: Sequence[float],
     options: ThresholdOptions,
     positions: Sequence[int],
     ok_names: Sequence[str] | None,
     ng_names: Sequence[str] | None,
-) -> _Chosen:
+) -> Chosen:
     """Choose a threshold.
 
     Args:
@@ -300,9 +331,9 @@ def _choose(
         ng_names: of the NG scores.
     """
     if options.threshold is not None:
-        return _Chosen(options.threshold, None, "manual")
+        return Chosen(options.threshold, None, "manual")
     if options.escape_cost is not None and options.defect_rate is not None:
-        return _Chosen(cheapest(good, ng_scores, options.escape_cost, options.defect_rate), None, "cost")
+        return Chosen(cheapest(good, ng_scores, options.escape_cost, options.defect_rate), None, "cost")
     if options.rule == "recommended":
         found = _recommended(good, ng_scores, options, positions, ok_names, ng_names)
         recorded: dict[str, Any] = {"why": found.why}
@@ -312,10 +343,10 @@ def _choose(
         if found.lowered_by:
             recorded["lowered_by"] = found.lowered_by
             recorded["threshold_of_ok"] = found.threshold_of_ok
-        return _Chosen(found.threshold, None, "recommended", recorded, frozenset(found.unusual))
+        return Chosen(found.threshold, None, "recommended", recorded, frozenset(found.unusual))
     if options.target_false_reject_rate is not None:
-        return _Chosen(*conformal_threshold(good, options.target_false_reject_rate))
-    return _Chosen(choose_threshold(good, ng_scores), None if ng_scores else _rank_below_p99(len(good)))
+        return Chosen(*conformal_threshold(good, options.target_false_reject_rate))
+    return Chosen(choose_threshold(good, ng_scores), None if ng_scores else _rank_below_p99(len(good)))
 
 
 def recommended_for(
@@ -330,12 +361,13 @@ def recommended_for(
     Returns:
         The recommendation, with positions among all OK scores.
     """
-    positions = _good_positions(len(ok_scores), options)
+    positions = good_positions(len(ok_scores), options)
     found = _recommended([ok_scores[position] for position in positions], ng_scores, options, positions, None, None)
     return replace(found, unusual=tuple(positions[place] for place in found.unusual))
 
 
-def _good_positions(n_ok: int, options: ThresholdOptions) -> list[int]:
+def good_positions(n_ok: int, options: ThresholdOptions) -> list[int]:
+    """Of the OK scores that count: those that `not_good` does not name."""
     left = set(options.not_good)
     return [position for position in range(n_ok) if position not in left]
 
@@ -356,6 +388,7 @@ def _recommended(
         {place for place, position in enumerate(positions) if position in wanted},
         ok_name=lambda place: _name(positions[place], ok_names),
         ng_name=lambda place: _name(place, ng_names),
+        rate=REJECTED_RATE / options.n_tests,
     )
 
 

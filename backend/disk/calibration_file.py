@@ -8,13 +8,18 @@ from typing import Any, get_args
 
 import structlog
 
-from backend.calib import Calibration, Rule
+from backend.calib import Calibration, DecideBy, Rule
 from backend.common.errors import DamagedCalibration, StorageError
 from backend.common.files import MAX_JSON_FILE_BYTES, read_small
 from backend.scores.promise import Promise
 
 _FORMAT_VERSION = 1
-_POSITIONS = ("unusual", "lowered_by")
+_POSITIONS = ("unusual", "lowered_by", "pixel_unusual")
+_TEXTS = ("memory_id", "why", "pixel_why")
+_TRUTHS = ("overlap", "pixel_overlap")
+# What `threshold` is called where regions decide. Versions that know no such decisions find no threshold then, and
+# decide nothing: by the score alone they would decide otherwise than was asked for.
+_SCORE_THRESHOLD = "score_threshold"
 _MOST_POSITIONS = 1000
 
 log: Any = structlog.get_logger(__name__)
@@ -24,6 +29,8 @@ def calibration_bytes(calibration: Calibration) -> bytes:
     """The file of a calibration; of a million positions it keeps the first, since files above a MiB are not read."""
     values = calibration.as_dict()
     values |= {name: values[name][:_MOST_POSITIONS] for name in _POSITIONS if name in values}
+    if calibration.decide_by is not None:
+        values = {_SCORE_THRESHOLD if name == "threshold" else name: value for name, value in values.items()}
     text = json.dumps({**values, "version": _FORMAT_VERSION}, indent=2, allow_nan=False)
     return text.encode()
 
@@ -51,18 +58,23 @@ def read_calibration(path: Path) -> Calibration | None:
         del numbers["score_percentile"]
     if numbers.get("area_mm2_thr", 0) < 0:
         del numbers["area_mm2_thr"]
+    known: dict[str, Any] = {}
+    if "decide_by" in values:
+        known["decide_by"] = values["decide_by"]
+        numbers["threshold"] = numbers.get(_SCORE_THRESHOLD, math.nan)
+        if values["decide_by"] not in _BY_REGIONS or not numbers.keys() >= _REGION_NUMBERS:
+            raise DamagedCalibration(
+                "the stored calib.json says that regions decide, but not how, or a newer version of this service wrote "
+                "it: update, or calibrate this ROI again"
+            )
     if "threshold" not in numbers:
         log.warning("calibration.without_threshold")
         return None
-    known = {name: numbers[name] for name in _CALIBRATION_NUMBERS & numbers.keys()}
-    if isinstance(values.get("memory_id"), str):
-        known["memory_id"] = values["memory_id"]
-    if isinstance(values.get("overlap"), bool):
-        known["overlap"] = values["overlap"]
+    known |= {name: numbers[name] for name in _CALIBRATION_NUMBERS & numbers.keys()}
+    known |= {name: values[name] for name in _TEXTS if isinstance(values.get(name), str)}
+    known |= {name: values[name] for name in _TRUTHS if isinstance(values.get(name), bool)}
     if values.get("rule") in get_args(Rule):
         known["rule"] = values["rule"]
-    if isinstance(values.get("why"), str):
-        known["why"] = values["why"]
     for name in _POSITIONS:
         if isinstance(values.get(name), list) and all(type(position) is int for position in values[name]):
             known[name] = tuple(values[name])
@@ -70,9 +82,13 @@ def read_calibration(path: Path) -> Calibration | None:
 
 
 _CALIBRATION_NUMBERS = {field.name for field in fields(Calibration)} - {
-    *("overlap", "memory_id", "promise", "rule", "why"),
+    *("promise", "rule", "decide_by"),
     *_POSITIONS,
+    *_TEXTS,
+    *_TRUTHS,
 }
+_BY_REGIONS = tuple(name for name in get_args(DecideBy) if name != "score")
+_REGION_NUMBERS = {_SCORE_THRESHOLD, "pixel_threshold", "area_mm2_thr"}
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -19,6 +19,9 @@ counted:
 - It is any other function of the scores: `k` of them are counted as rejected only where it lies above the (k + 1)-th
   largest, and each k has a share of the 5 % of its own, ``6 / (π² (k + 1)²)``, all of them together 1.
 - It is the best of several candidates: each gets its share of the 5 % (Bonferroni).
+
+A part may also be judged by two scores, and be rejected where either reaches a threshold of its own: see
+`make_promise_of_two`.
 """
 
 import math
@@ -153,6 +156,78 @@ def make_promise(
     return Promise(confidence=CONFIDENCE, text=text, **known)
 
 
+def make_promise_of_two(
+    ok_pairs: Sequence[tuple[float, float]],
+    ng_pairs: Sequence[tuple[float, float]],
+    thresholds: tuple[float, float],
+    *,
+    n_cut: int | None = None,
+    target: float | None = None,
+    ok_are_fresh: bool | None = None,
+    unusual: Collection[int] = (),
+) -> Promise:
+    """What two thresholds promise together, where a part is rejected when either of its two scores reaches its own.
+
+    Cut the good parts off one after the other: the highest by the first score, then, of those below, the highest by the
+    second. However many go in each step, what is left of n parts when m have gone has the probability of the part below
+    the m-th largest of n single scores (Wald, *An extension of Wilks' method for setting tolerance limits*, Annals of
+    Mathematical Statistics 14, 1943). Thresholds that are such cuts themselves, with fixed numbers, need no correction.
+    Any other thresholds that reject k good parts, a of them by the first score, accept at least what is left by the
+    cut of a + 1 and then k - a + 1: there are k + 1 of these, and each has an equal part of what is kept for this k, as
+    for a single threshold. In the same way, what escapes with k of N defective parts lies within what is left by the
+    cut of a and then N - k - a, one of N - k + 1.
+
+    Args:
+        ok_pairs: the two scores of each good part, at least one.
+        ng_pairs: of each defective part.
+        thresholds: of the first score and of the second.
+        n_cut: the thresholds lie at or above the last parts of two cuts, of so many good parts together, as
+            `cut_twice` makes them. None: they are any function of all scores.
+        target: the false reject rate that the thresholds were chosen for, if any.
+        ok_are_fresh: as for `make_promise`.
+        unusual: positions of good parts that count as rejected, whatever they score.
+    """
+    error = 1 - CONFIDENCE
+    n_ok, n_ng = len(ok_pairs), len(ng_pairs)
+    known: dict[str, Any] = {}
+    if target is not None:
+        known["n_ok_missing_for_target"] = max(0, math.ceil(2 / Fraction(str(target))) - 1 - n_ok)
+    if ok_are_fresh is not False:
+        rejected = (_reaches(pair, thresholds) or number in unusual for number, pair in enumerate(ok_pairs))
+        n_rejected = sum(rejected)
+        ok_error = error * (_share_of_count(n_rejected) / (n_rejected + 1) if n_cut is None else 1)
+        counted = n_rejected + 1 if n_cut is None else n_cut - 1
+        at_most = upper_bound(counted, n_ok, 1 - ok_error)
+        known |= {
+            "n_rejected": n_rejected,
+            "false_reject_rate": (n_rejected + 2 if n_cut is None else n_cut) / (n_ok + 1),
+            "false_reject_rate_at_most": at_most,
+        }
+        if target is not None:
+            least = 1 if at_most <= PROMISED_RATE else n_ok
+            needed = _scores_needed_for_target(target, least, 1 - ok_error, least_count=1)
+        elif n_rejected > PROMISED_RATE * n_ok:
+            needed = None
+        else:
+            needed = _scores_needed(counted, math.ceil(counted / PROMISED_RATE), 1 - ok_error)
+        if needed is not None:
+            known |= {"n_ok_needed": needed, "n_ok_missing": max(0, needed - n_ok)}
+    if ng_pairs:
+        n_escaped = sum(not _reaches(pair, thresholds) for pair in ng_pairs)
+        ng_error = error * (_share_of_count(n_escaped) / (n_ng - n_escaped + 1) if n_cut is None else 1)
+        known |= {
+            "n_escaped": n_escaped,
+            "escape_rate": (n_escaped + 1) / (n_ng + 1),
+            "escape_rate_at_most": upper_bound(n_escaped, n_ng, 1 - ng_error),
+        }
+    text = _in_words(n_ok, target, known, mixed=n_cut is None, if_fresh=ok_are_fresh is None)
+    return Promise(confidence=CONFIDENCE, text=text, **known)
+
+
+def _reaches(pair: tuple[float, float], thresholds: tuple[float, float]) -> bool:
+    return pair[0] >= thresholds[0] or pair[1] >= thresholds[1]
+
+
 def _share_of_count(count: int) -> float:
     return 6 / (math.pi * (count + 1)) ** 2
 
@@ -180,11 +255,11 @@ def _scores_needed(n_rejected: int, n_ok: int, confidence: float) -> int | None:
     return _fewest(n_rejected, n_rejected, most, confidence)
 
 
-def _scores_needed_for_target(target: float, least: int, confidence: float) -> int | None:
+def _scores_needed_for_target(target: float, least: int, confidence: float, least_count: int = 0) -> int | None:
     """The fewest scores, `least` or more, from which `conformal_threshold` rejects at most 1 % with a confidence.
 
-    It counts ``max(0, ⌊(n + 1) · target⌋ - 1)`` of n as rejected, which rises in steps. The bound falls between them,
-    so what is best of a step is its end.
+    It counts ``max(least_count, ⌊(n + 1) · target⌋ - 1)`` of n as rejected, which rises in steps. The bound falls
+    between them, so what is best of a step is its end.
 
     Returns:
         None where `_MOST_SCORES` would not do.
@@ -192,10 +267,10 @@ def _scores_needed_for_target(target: float, least: int, confidence: float) -> i
     if target >= PROMISED_RATE:
         return None
     rate = Fraction(str(target))
-    for count in range(math.floor(_MOST_SCORES * PROMISED_RATE)):
+    for count in range(least_count, math.floor(_MOST_SCORES * PROMISED_RATE)):
         last = math.ceil((count + 2) / rate) - 2
         if last >= least and upper_bound(count, last, confidence) <= PROMISED_RATE:
-            first = math.ceil((count + 1) / rate) - 1 if count else 1
+            first = math.ceil((count + 1) / rate) - 1 if count > least_count else 1
             needed = _fewest(count, max(first, least), last, confidence)
             return needed if needed <= _MOST_SCORES else None
     return None

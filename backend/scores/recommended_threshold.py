@@ -97,8 +97,9 @@ def recommend(
     keep: Collection[int] = (),
     ok_name: Callable[[int], str] = position_name,
     ng_name: Callable[[int], str] = position_name,
+    rate: float = REJECTED_RATE,
 ) -> Recommendation:
-    """The limit that the next good part's score exceeds with probability 2.5 %, lowered where NG scores lie below it.
+    """The limit that the next good part's score exceeds with probability `rate`, lowered where NG scores lie below it.
 
     OK scores that stand out (`outliers`) do not count. NG scores below the limit lower it as long as that costs fewer
     good parts than it finds defective ones, each counted as 10 % of the good parts: they never raise it, and a further
@@ -109,6 +110,7 @@ def recommend(
         ng_scores: image scores of defective parts.
         keep: positions of OK scores that count though they stand out.
         ok_name, ng_name: what a score is called in words, by its position.
+        rate: share of good parts.
 
     Raises:
         ValueError: no OK score.
@@ -119,14 +121,14 @@ def recommend(
     unusual = tuple(position for position in outliers(ok_scores) if position not in keep)
     counted = np.delete(ok, unusual)
     scatter = Scatter.of(counted)
-    threshold_of_ok = scatter.limit(REJECTED_RATE)
+    threshold_of_ok = scatter.limit(rate)
     threshold = _lowered(threshold_of_ok, ok, counted, ng, scatter)
     lowered_by = tuple(int(position) for position in np.flatnonzero((ng < threshold_of_ok) & (ng >= threshold)))
     with_unusual = threshold
     if unusual:
         every = Scatter.of(ok)
-        with_unusual = _lowered(every.limit(REJECTED_RATE), ok, ok, ng, every)
-    why = _in_words((ok, ok_name), unusual, with_unusual, (ng, ng_name), lowered_by, threshold, threshold_of_ok)
+        with_unusual = _lowered(every.limit(rate), ok, ok, ng, every)
+    why = _in_words((ok, ok_name), unusual, with_unusual, (ng, ng_name), lowered_by, threshold, threshold_of_ok, rate)
     return Recommendation(threshold, unusual, with_unusual, lowered_by, threshold_of_ok, why)
 
 
@@ -197,11 +199,12 @@ def _in_words(
     lowered_by: tuple[int, ...],
     threshold: float,
     threshold_of_ok: float,
+    rate: float,
 ) -> str:
     ok, ng = named_ok[0], named_ng[0]
     n_counted = len(ok) - len(unusual)
     basis = f"{n_counted} of {len(ok)} OK scores" if unusual else f"{n_counted} OK scores"
-    sentences = [f"about {100 * REJECTED_RATE:g} % of good parts score above {threshold_of_ok:.4g}, by {basis}"]
+    sentences = [f"about {100 * rate:g} % of good parts score above {threshold_of_ok:.4g}, by {basis}"]
     if n_counted == 1:
         sentences = [f"1 OK score does not tell how good parts scatter, so {threshold_of_ok:.4g} is a guess"]
     elif n_counted < FEW_SCORES:
