@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -101,11 +101,10 @@ def build_block_bank(
         )
     found = []
     for number, (part, bank) in enumerate(zip(block_parts(embeddings, n_blocks), banks, strict=True)):
-        of_block = _of_block(part, n_blocks, np.array(own), bank, owners(bank, [*before, *own]), turn)
+        landed = Landings.none(0) if base is None else base.memory.landings[number]
+        of_block = _of_block(part, n_blocks, np.array(own), bank, owners(bank, [*before, *own]), landed, turn)
         if base is not None:
-            landings = base.memory.landings[number].plus(of_block.landings)
-            radius = base.covering_radii[number]
-            of_block = _OfBlock(bank, landings, radius, of_block.held_out, of_block.distances)
+            of_block = replace(of_block, covering_radius=base.covering_radii[number])
         found.append(of_block)
         on_progress("score", number + 1, n_blocks)
     memory = BlockMemory(banks, tuple(of_block.landings for of_block in found))
@@ -125,20 +124,27 @@ def _held_out(found: Sequence[_OfBlock]) -> HeldOut | None:
 
 
 def _of_block(
-    embeddings: Embeddings, n_blocks: int, images: Rows, bank: PatchCoreMemory, owner: Rows, turn: Turn
+    embeddings: Embeddings,
+    n_blocks: int,
+    images: Rows,
+    bank: PatchCoreMemory,
+    owner: Rows,
+    landed: Landings,
+    turn: Turn,
 ) -> _OfBlock:
+    """What a fit makes of a block; `landed` is what had landed on its bank before this fit."""
     per_image, n_bank = len(embeddings) // len(images), len(bank.embeddings)
     products = len(embeddings) * n_bank * n_blocks
     has_others = len(np.unique(images)) > 1 or bool(np.any(owner < 0))
     if not has_others:
         held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
-        return _OfBlock(bank, Landings.none(n_bank), held_out.covering_radius, held_out, None)
+        return _OfBlock(bank, landed.plus(Landings.none(n_bank)), held_out.covering_radius, held_out, None)
     # Where all would take too long, patches at even distances tell enough of where patches land.
     step = -(-products // MOST_PRODUCTS)
     rows, distances = _land_on_others(embeddings, images, bank.embeddings, owner, step, turn)
     # Where a bank has embeddings of one image alone, its patches have no other image to land on.
     has_landed = distances <= _MOST_DISTANCE
-    landings = Landings.of(rows[has_landed], distances[has_landed], n_bank)
+    landings = landed.plus(Landings.of(rows[has_landed], distances[has_landed], n_bank))
     if step > 1:
         return _OfBlock(bank, landings, last_distance(bank, len(embeddings)), None, None)
     held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
