@@ -22,7 +22,13 @@ from backend.common.errors import IncompatibleMemory, InvalidRequest, StaleModel
 from backend.common.files import delete, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.disk import history, versions
-from backend.disk.calibration_file import calibration_bytes, read_calibration
+from backend.disk.calibration_file import (
+    calibration_bytes,
+    parse_calibration,
+    read_calibration,
+    read_calibration_bytes,
+)
+from backend.disk.calibration_inputs import CalibrationInputs, read_inputs, with_inputs
 from backend.disk.candidates import candidates
 from backend.disk.fitted import FittedRoi, JudgedBy, calibrated_as, calibration_for
 from backend.disk.honest_maps import HonestMaps, read_honest_maps
@@ -41,7 +47,7 @@ from backend.disk.memory_file import (
 )
 from backend.disk.name_clashes import refuse_clashes
 from backend.disk.path_lengths import refuse_long_paths
-from backend.disk.rollback import finish_restore, restore_model
+from backend.disk.rollback import finish_restore, next_calibration, restore_model, write_next_calibration
 from backend.disk.stale import StaleCalibrations
 from backend.disk.versions import Change, Version, VersionFacts
 from backend.patchcore import FaissIndex
@@ -166,8 +172,12 @@ class ModelStore:
         miniatures: Miniatures | None = None,
         honest_maps: HonestMaps | None = None,
         instead_of: FittedRoi | None = None,
+        calibration: Calibration | None = None,
+        inputs: CalibrationInputs | None = None,
     ) -> str:
         """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
+
+        With a calibration both change in one step: a reader or a crash sees the old two or the new two.
 
         Args:
             key: the ROI.
@@ -176,38 +186,55 @@ class ModelStore:
             thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
             miniatures, honest_maps: of these images.
             instead_of: the model that the new one was made from; None replaces any.
+            calibration: of the new memory bank, made from the one of `instead_of`; None leaves that as it is.
+            inputs: what it was made from.
 
         Returns:
             Identity of the memory bank.
 
         Raises:
             InvalidRequest: as `check_savable`.
-            StaleModel: the ROI has another model than `instead_of` by now; nothing was written.
+            StaleModel: the ROI has another model than `instead_of` by now, or another calibration; nothing was written.
             StorageError: the folder cannot be written.
         """
         files, identity = current_files(self._root, key), memory_id(memory)
         ids = {name: value for name, value in asdict(files.key).items() if value is not None}
         told = {**ids, **metadata, "memory_id": identity}
         content = memory_bytes(memory, told, thumbnails, miniatures or {}, honest_maps or {})
-        index = files.memory.with_name(INDEX_FILE)
-        with self._replacing(files, "fit" if instead_of is None else "append"):
+        change: Change = "fit" if instead_of is None else "append" if calibration is None else "feedback"
+        with self._replacing(files, change):
             if instead_of is not None:
                 found = self._find(key, repair=False)
                 # One that was appended to may have the same bank, and know of more images.
                 now = None if found is None else (found[1].memory_id, found[1].metadata)
                 if now != (instead_of.memory_id, instead_of.metadata):
                     raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: append again")
-            if isinstance(memory.index, FaissIndex):
-                try:
-                    write_atomic({index: memory.index.serialized(), files.memory: content})
-                except OSError:
-                    self._cache.forget(files.memory)  # so that the next load compares the index with the memory
-                    raise
-            else:
-                delete(index)
-                write_atomic({files.memory: content})
+                if calibration is not None and found is not None:
+                    self._refuse_if_calibrated_since(key, found, instead_of)
+            if calibration is not None and instead_of is not None and identity == instead_of.memory_id:
+                # The bank judges as before: what decides is the calibration alone.
+                write_atomic(with_inputs(files.calibration, calibration_bytes(calibration), inputs))
+                calibration = None
+            if calibration is not None:
+                write_next_calibration(files, calibration_bytes(calibration), inputs)
+            try:
+                self._write_memory(files, memory, content)
+            finally:
+                finish_restore(files)
             history.set_aside_if_damaged(files.calibration)
         return identity
+
+    def _write_memory(self, files: ModelFiles, memory: Memory, content: bytes) -> None:
+        index = files.memory.with_name(INDEX_FILE)
+        if isinstance(memory.index, FaissIndex):
+            try:
+                write_atomic({index: memory.index.serialized(), files.memory: content})
+            except OSError:
+                self._cache.forget(files.memory)  # so that the next load compares the index with the memory
+                raise
+        else:
+            delete(index)
+            write_atomic({files.memory: content})
 
     def file_identity(self, key: RoiKey) -> FileIdentity | None:
         """Another value for each file that the ROI's own memory bank is written to; None where there is none.
@@ -244,28 +271,79 @@ class ModelStore:
         files = current_files(self._root, fitted.key)
         return read_honest_maps(files.memory, fitted.memory_id) if fitted.layout == "current" else {}
 
-    def save_calibration(self, key: RoiKey, calibration: Calibration) -> None:
+    def save_calibration(
+        self,
+        key: RoiKey,
+        calibration: Calibration,
+        inputs: CalibrationInputs | None = None,
+        *,
+        instead_of: FittedRoi | None = None,
+    ) -> None:
         """Replace the calibration of a ROI, and keep the model with the one before.
 
         What was found in the default recipe for another one keeps its own.
 
+        Args:
+            key: the ROI.
+            calibration: its new calibration.
+            inputs: what it was made from; kept beside it.
+            instead_of: the model whose calibration it was made from; None replaces any.
+
         Raises:
             InvalidRequest: as `check_savable`.
             IncompatibleMemory: as `load`.
-            StaleModel: the ROI has another memory bank than the calibration was made for; nothing was written.
+            StaleModel: the ROI has another memory bank than the calibration was made for, or another calibration than
+                `instead_of`; nothing was written.
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
         files = current_files(self._root, calibrated_as(key, found[0].key) if found else key)
         content = calibration_bytes(calibration)
-        with self._replacing(files, "calibrate"):
+        with self._replacing(files, "calibrate" if instead_of is None else "feedback"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
             if (found[1].memory_id if found else None) != calibration.memory_id:
                 raise StaleModel(
                     f"{key} was fitted anew since it was scored; nothing was stored: score and calibrate again"
                 )
-            write_atomic({files.calibration: content})
+            if instead_of is not None and found is not None:
+                self._refuse_if_calibrated_since(key, found, instead_of)
+            write_atomic(with_inputs(files.calibration, content, inputs))
+
+    def _refuse_if_calibrated_since(
+        self, key: RoiKey, found: tuple[ModelFiles, StoredMemory], fitted: FittedRoi
+    ) -> None:
+        """See that the calibration of a model is still the one that it was read with; the caller holds the lock.
+
+        Raises:
+            StaleModel: it is not.
+        """
+        files, loaded = found
+        now, _, whose = calibration_for(self._root, key, files, loaded.memory_id, self._blur_sigma)
+        if (now, whose) != (fitted.calibration, fitted.calibrated):
+            raise StaleModel(f"{key} was calibrated anew meanwhile; nothing was stored: send it again")
+
+    def calibration_inputs(self, fitted: FittedRoi) -> CalibrationInputs | None:
+        """What the calibration of a model was made from.
+
+        Returns:
+            None where that was not kept: by an earlier version, or of too many scores.
+
+        Raises:
+            StaleModel: it was calibrated anew since it was read.
+            StorageError: the file cannot be read.
+        """
+        files = current_files(self._root, fitted.calibrated)
+        for path in (next_calibration(files.memory), files.calibration):
+            content = read_calibration_bytes(path)
+            if content is not None and parse_calibration(content) == fitted.calibration:
+                try:
+                    return read_inputs(files.calibration, content)
+                except OSError as exc:
+                    raise StorageError(f"the scores of the calibration cannot be read ({exc.strerror})") from exc
+        if fitted.layout != "current":
+            return None
+        raise StaleModel(f"{fitted.key} was calibrated anew meanwhile: send it again")
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
         """What the ROI's own model was before its last changes, each with its calibration; the newest first.
@@ -377,13 +455,13 @@ class ModelStore:
             refuse_clashes(self._root, folder)  # again: another may have made it
             finish_restore(files)
             facts, served = history.served(files)
-            history.tidy(folder, served, self._keep_versions, spare)
+            history.tidy(files, served, self._keep_versions, spare)
             if served and self._keep_versions:
                 versions.keep(folder, served, VersionFacts(utc_now().isoformat(), change, **facts))
             try:
                 yield
             finally:
-                history.tidy(folder, history.served(files)[1], self._keep_versions, spare)
+                history.tidy(files, history.served(files)[1], self._keep_versions, spare)
 
     def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[ModelFiles, StoredMemory] | None:
         of_no_version = None

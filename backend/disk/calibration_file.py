@@ -42,12 +42,26 @@ def read_calibration(path: Path) -> Calibration | None:
         DamagedCalibration: it is damaged.
         StorageError: it cannot be read.
     """
+    content = read_calibration_bytes(path)
+    return None if content is None else parse_calibration(content)
+
+
+def read_calibration_bytes(path: Path) -> bytes | None:
+    """The bytes of a calibration; returns and raises as `read_calibration`."""
     try:
-        values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
+        return read_small(path, MAX_JSON_FILE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
         raise StorageError(f"the stored calibration cannot be read ({exc.strerror})") from exc
+    except ValueError as exc:
+        raise DamagedCalibration("the stored calib.json is damaged: calibrate this ROI again") from exc
+
+
+def parse_calibration(content: bytes) -> Calibration | None:
+    """A calibration from its bytes; returns and raises as `read_calibration`."""
+    try:
+        values = json.loads(content)
     except (ValueError, RecursionError) as exc:
         raise DamagedCalibration("the stored calib.json is damaged: calibrate this ROI again") from exc
     if not isinstance(values, dict):

@@ -19,9 +19,11 @@ from backend.common.files import make_folder, open_to_read, replace, sync_folder
 from backend.common.roi_key import RoiKey
 from backend.disk import versions
 from backend.disk.calibration_file import read_calibration
+from backend.disk.calibration_inputs import kept_inputs, tidy_inputs
 from backend.disk.fitted import CalibrationState, FittedRoi, applicable
 from backend.disk.layout import CALIBRATION_FILE, HISTORY_FOLDER, MEMORY_FILE, ModelFiles
 from backend.disk.memory_file import StoredMemory, read_memory, summarise
+from backend.disk.rollback import next_calibration
 from backend.disk.versions import Version
 from backend.utils import utc_now
 
@@ -32,7 +34,7 @@ log: Any = structlog.get_logger(__name__)
 
 
 def served(files: ModelFiles) -> tuple[dict[str, Any], list[Path]]:
-    """What is served, as `VersionFacts` say it, and its files: the memory and the calibration that belongs to it.
+    """What is served, as `VersionFacts` say it, and its files: memory, calibration, and what that was made from.
 
     Nothing where there is no memory bank that this service wrote for this ROI, or a damaged one: those are not kept.
     """
@@ -43,7 +45,8 @@ def served(files: ModelFiles) -> tuple[dict[str, Any], list[Path]]:
     with contextlib.suppress(StorageError):
         calibration = read_calibration(files.calibration)
     belongs = calibration is not None and calibration.memory_id == memory.facts["memory_id"]
-    return memory.facts, [files.memory, *([files.calibration] if belongs else [])]
+    inputs = kept_inputs(files.calibration) if belongs else None
+    return memory.facts, [files.memory, *([files.calibration] if belongs else []), *([inputs] if inputs else [])]
 
 
 def replaced(files: ModelFiles) -> list[Version]:
@@ -153,10 +156,14 @@ def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> F
     return FittedRoi(loaded.memory, loaded.memory_id, loaded.metadata, owner, "current", calibration, state, owner)
 
 
-def tidy(folder: Path, served_files: Sequence[Path], most: int, spare: int | None) -> None:
-    """Clear the versions as `versions.tidy` does; where that fails the log warns: the next change does it."""
+def tidy(files: ModelFiles, served_files: Sequence[Path], most: int, spare: int | None) -> None:
+    """Clear the versions as `versions.tidy` does, and what belongs to no calibration.
+
+    Where that fails the log warns: the next change does it.
+    """
     try:
-        versions.tidy(folder, served_files, most, spare)
+        versions.tidy(files.memory.parent, served_files, most, spare)
+        tidy_inputs(files.calibration.parent, [files.calibration, next_calibration(files.memory)])
     except OSError as exc:  # the next change does it: no change fails for it
         log.warning("versions.not_tidied", reason=exc.strerror)
 

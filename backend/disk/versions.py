@@ -31,13 +31,14 @@ from backend.common.files import (
     sync_folder,
     write_atomic,
 )
+from backend.disk.calibration_inputs import is_of_inputs
 
 _FOLDER = ".versions"
 _FACTS_FILE = "version.json"
 _NUMBER = re.compile("[1-9][0-9]{0,17}")
 _PIECE_BYTES = 1 << 20
 
-Change = Literal["fit", "append", "calibrate", "rollback"]
+Change = Literal["fit", "append", "calibrate", "feedback", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class Version:
     folder: Path
 
     def holds(self, files: Sequence[Path]) -> bool:
-        """Whether its files are these, by name and content."""
-        names = {path.name for path in self.folder.iterdir()} - {_FACTS_FILE}
-        return names == {file.name for file in files} and all(same(self.folder / file.name, file) for file in files)
+        """Whether its files are these, by name and content; files that do not judge are not compared."""
+        names = {path.name for path in self.folder.iterdir() if not is_of_inputs(path.name)} - {_FACTS_FILE}
+        judging = [file for file in files if not is_of_inputs(file.name)]
+        return names == {file.name for file in judging} and all(same(self.folder / file.name, file) for file in judging)
 
 
 def kept(model: Path) -> list[Version]:

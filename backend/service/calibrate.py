@@ -9,6 +9,8 @@ from backend.common.errors import MemoryNotFound
 from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
+from backend.disk.calibration_inputs import MOST_SCORES, CalibrationInputs, ScoredImage
+from backend.scores.recommended_threshold import position_name
 from backend.service.inspection import InspectionService
 
 
@@ -27,8 +29,9 @@ def calibrate(
     ok_are_fresh: bool | None = None,
     ok_names: Sequence[str] | None = None,
     ng_names: Sequence[str] | None = None,
+    images: tuple[Sequence[ScoredImage], Sequence[ScoredImage]] | None = None,
 ) -> Calibration:
-    """Choose the ROI's threshold from image scores and store it.
+    """Choose the ROI's threshold from image scores and store it, with the scores, so that feedback can add to them.
 
     Args:
         service: who stores it.
@@ -40,6 +43,7 @@ def calibrate(
         score_percentile: percentile that the scores are; None takes the configured one.
         memory_id: the memory bank that the scores came from; None takes the stored one on trust.
         options, n_candidates, ok_are_fresh, ok_names, ng_names: as for `calib.calibrate`.
+        images: the OK and the NG scores with what is known of their images; None where that is nothing.
 
     Raises:
         InvalidRequest: the ids are too long for a file name, or see `ThresholdOptions.check`.
@@ -69,9 +73,48 @@ def calibrate(
         ok_names=ok_names,
         ng_names=ng_names,
     )
-    service.store.save_calibration(key, calibration)
+    inputs = None
+    if len(ok_scores) + len(ng_scores) <= MOST_SCORES:
+        ok, ng = images or (map(ScoredImage, ok_scores), map(ScoredImage, ng_scores))
+        inputs = CalibrationInputs(tuple(ok), tuple(ng), options, 1 if n_candidates == 1 else 6, ok_are_fresh)
+    service.store.save_calibration(key, calibration, inputs)
     left = set(options.not_good)
     good = [score for position, score in enumerate(ok_scores) if position not in left]
     service.drift.begin(key, calibration, () if ok_are_fresh is False else good)
     annotate(n_ok=len(good), n_ng=len(ng_scores), threshold=calibration.threshold)
     return calibration
+
+
+def calibrated_again(before: Calibration, inputs: CalibrationInputs, memory_id: str) -> Calibration:
+    """A calibration by the rule of an earlier one, with its options, from other scores; stores nothing.
+
+    Args:
+        before: it gives the percentile, the smallest region and the scale.
+        inputs: the scores, and how the threshold is chosen.
+        memory_id: of the memory bank that it is for.
+
+    Raises:
+        InvalidRequest: see `ThresholdOptions.check`.
+    """
+    percentile, area, scale = before.score_percentile, before.area_mm2_thr, before.mm_per_px
+    assert percentile is not None, "a calibration whose scores are stored says all about itself"
+    assert area is not None, "as above"
+    assert scale is not None, "as above"
+    return calib.calibrate(
+        [image.score for image in inputs.ok],
+        [image.score for image in inputs.ng],
+        mm_per_px=scale,
+        area_mm2_thr=area,
+        score_percentile=percentile,
+        memory_id=memory_id,
+        blur_sigma=before.blur_sigma,
+        options=inputs.options,
+        n_candidates=inputs.n_candidates,
+        ok_are_fresh=inputs.ok_are_fresh,
+        ok_names=_names(inputs.ok),
+        ng_names=_names(inputs.ng),
+    )
+
+
+def _names(images: Sequence[ScoredImage]) -> list[str]:
+    return [image.name or position_name(position) for position, image in enumerate(images)]

@@ -195,9 +195,9 @@ def calibrate_stored(
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
         raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
     scorer.keep_near_copies(counted)
-    done = scores.calibrate(service, key, scales[0], options)
-    more = f" (and {len(doubts) - 1} more like it)" if len(doubts) > 1 else ""
     came_as = {(sample.label, sample.name): sample.uploaded_as for sample in samples}
+    done = scores.calibrate(service, key, scales[0], options, came_as)
+    more = f" (and {len(doubts) - 1} more like it)" if len(doubts) > 1 else ""
     done = replace(
         done,
         warning=joined([done.warning, doubts[0] + more if doubts else None]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from backend.bank.building import look_id
 from backend.bank.copies import Look, Miniature, copies_of_known, near_copies
@@ -10,6 +11,7 @@ from backend.calib import CONTRACT_RULE, SEEN_IN_THE_FIT, Calibration, Threshold
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
 from backend.common.roi_key import RoiKey
+from backend.disk.calibration_inputs import ScoredImage
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape
@@ -219,7 +221,12 @@ class ImageScores:
         return len(self._scores[label])
 
     def calibrate(
-        self, service: InspectionService, key: RoiKey, mm_per_px: float, options: CalibrationOptions
+        self,
+        service: InspectionService,
+        key: RoiKey,
+        mm_per_px: float,
+        options: CalibrationOptions,
+        came_as: Mapping[tuple[Label, str], str | None] = MappingProxyType({}),
     ) -> ImageCalibration:
         """Choose the ROI's threshold from the scores and store it.
 
@@ -228,6 +235,7 @@ class ImageScores:
             key: the ROI.
             mm_per_px: millimetres per pixel of the images.
             options: what was asked for.
+            came_as: of stored images the name that they came with, by their class and name.
 
         Raises:
             BackendError: as the function `calibrate`.
@@ -253,6 +261,7 @@ class ImageScores:
             ok_are_fresh=are_fresh,
             ok_names=self.names("ok"),
             ng_names=self.names("ng"),
+            images=(self._images("ok", percentile, came_as), self._images("ng", percentile, came_as)),
         )
         doubts = about_calibration(
             key,
@@ -279,6 +288,15 @@ class ImageScores:
     def names(self, label: Label) -> list[str]:
         """Of the images of a class, in the order in which they were counted."""
         return list(self._names[label].values())
+
+    def _images(
+        self, label: Label, percentile: float, came_as: Mapping[tuple[Label, str], str | None]
+    ) -> list[ScoredImage]:
+        number = self._percentiles.index(percentile)
+        return [
+            ScoredImage(scores[number], name, came_as.get((label, name)), identity)
+            for (identity, scores), name in zip(self._scores[label].items(), self.names(label), strict=True)
+        ]
 
     def _threshold_options(self, options: CalibrationOptions) -> ThresholdOptions:
         return replace(
