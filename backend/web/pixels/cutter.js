@@ -1,0 +1,130 @@
+// @ts-check
+/**
+ * Decodes pictures, cuts ROIs out and encodes the crops: what takes time, and so runs in a worker.
+ *
+ * @import {Roi} from "./roi.js"
+ * @import {Box} from "./warp.js"
+ * @typedef {{id: number, bare: Blob, mayBeTransparent: boolean}} Source  a picture's bytes, as a browser may decode them
+ */
+
+import { sourceBox, warp } from "./warp.js";
+
+/** The browser's decoder must leave the numbers of the file alone. */
+const AS_STORED = /** @type {const} */ ({ colorSpaceConversion: "none", premultiplyAlpha: "none" });
+// Decoded pictures that are kept: 4 bytes a pixel, and a ROI is cut out of the same picture again and again.
+const KEPT_PIXELS = 80_000_000;
+const STRIP_PIXELS = 4_000_000;
+
+/** @type {Map<number, Promise<ImageBitmap>>} the picture used last is the last */
+const decoded = new Map();
+
+/**
+ * @param {Source} source
+ * @returns {Promise<ImageBitmap>}
+ */
+async function bitmapOf(source) {
+  const found = decoded.get(source.id) ?? createImageBitmap(source.bare, AS_STORED);
+  decoded.delete(source.id);
+  decoded.set(source.id, found);
+  let bitmap;
+  try {
+    bitmap = await found;
+  } catch (error) {
+    decoded.delete(source.id);
+    throw error;
+  }
+  await release(bitmap.width * bitmap.height);
+  return bitmap;
+}
+
+/**
+ * Give back the pictures that were used longest ago, until what is left fits beside the one in use, which is the last.
+ * @param {number} inUse  its pixels
+ */
+async function release(inUse) {
+  let pixels = inUse;
+  for (const [id, other] of [...decoded].slice(0, -1).reverse()) {
+    const bitmap = await other.catch(() => null);
+    pixels += bitmap ? bitmap.width * bitmap.height : 0;
+    if (bitmap && pixels > KEPT_PIXELS && decoded.get(id) === other) {
+      decoded.delete(id);
+      bitmap.close();
+    }
+  }
+}
+
+/**
+ * @param {ImageBitmap} bitmap
+ * @param {Box} box
+ * @returns {Uint8ClampedArray}  RGBA, rows first
+ */
+function pixelsOf(bitmap, box) {
+  const context = contextOf(box.width, box.height);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(bitmap, box.x, box.y, box.width, box.height, 0, 0, box.width, box.height);
+  return context.getImageData(0, 0, box.width, box.height).data;
+}
+
+/** @param {number} width @param {number} height */
+function contextOf(width, height) {
+  // Read often, so the pixels stay in memory and no graphics card touches them.
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  if (!context) throw new Error(`the browser gives no canvas of ${width}x${height} pixels`);
+  return context;
+}
+
+/**
+ * Decode a picture.
+ * @param {Source} source
+ * @returns {Promise<{width: number, height: number, opaque: boolean}>}  opaque: alpha is 255 everywhere
+ */
+export async function decode(source) {
+  const bitmap = await bitmapOf(source);
+  const { width, height } = bitmap;
+  let opaque = true;
+  const rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
+  for (let y = 0; source.mayBeTransparent && opaque && y < height; y += rows) {
+    const strip = pixelsOf(bitmap, { x: 0, y, width, height: Math.min(rows, height - y) });
+    for (let k = 3; opaque && k < strip.length; k += 4) opaque = strip[k] === 255;
+  }
+  return { width, height, opaque };
+}
+
+/**
+ * Cut a ROI out.
+ * @param {Source} source
+ * @param {Roi} roi
+ * @returns {Promise<{blob: Blob, width: number, height: number}>}  a PNG
+ */
+export async function cut(source, roi) {
+  const bitmap = await bitmapOf(source);
+  const box = sourceBox(roi, bitmap);
+  const { data, width, height } = warp(pixelsOf(bitmap, box), box, roi);
+  const context = contextOf(width, height);
+  context.putImageData(new ImageData(data, width, height), 0, 0);
+  return { blob: await context.canvas.convertToBlob({ type: "image/png" }), width, height };
+}
+
+/**
+ * Every pixel of a picture.
+ * @param {Source} source
+ * @returns {Promise<Uint8ClampedArray>}  RGBA, rows first
+ */
+export async function pixels(source) {
+  const bitmap = await bitmapOf(source);
+  return pixelsOf(bitmap, { x: 0, y: 0, width: bitmap.width, height: bitmap.height });
+}
+
+/**
+ * A part of a picture, made smaller, to be looked at.
+ * @param {Source} source
+ * @param {Box} box
+ * @param {number} width
+ * @param {number} height
+ * @returns {Promise<ImageBitmap>}
+ */
+export async function view(source, box, width, height) {
+  const bitmap = await bitmapOf(source);
+  const size = { resizeWidth: width, resizeHeight: height, resizeQuality: /** @type {const} */ ("medium") };
+  return createImageBitmap(bitmap, box.x, box.y, box.width, box.height, size);
+}

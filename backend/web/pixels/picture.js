@@ -1,0 +1,244 @@
+// @ts-check
+/**
+ * Pictures, and the ROIs that are cut out of them: what a person sees is what is judged, pixel for pixel.
+ *
+ *     const picture = await openPicture(file);                 // PictureError says in a sentence what is wrong with a file
+ *     const { blob, width, height } = await cutRoi(picture, roi);
+ *     form.append("image", blob, "crop.png");
+ *     const shape = shapeOf(roi);                               // null for a rect
+ *     if (shape) form.append("shape", JSON.stringify(shape));
+ *
+ * Call `selfTest` first: where it fails, no crop may be sent.
+ *
+ * @import {Roi} from "./roi.js"
+ * @import {Box} from "./warp.js"
+ * @import {Source} from "./cutter.js"
+ * @typedef {{
+ *   name: string, blob: Blob, width: number, height: number,
+ *   format: "PNG"|"JPEG"|"BMP"|"WebP", turned: boolean, bits: number, source: Source,
+ * }} Picture  blob: the file as it came; width, height: as stored; turned: EXIF asks to turn it, which nobody does
+ * @typedef {{blob: Blob, width: number, height: number}} Crop
+ */
+
+import { HeaderError, readHeader } from "./header.js";
+import { beyond, isWhole, shapeOf, snapped } from "./roi.js";
+import { warp } from "./warp.js";
+import { call } from "./worker.js";
+
+export { beyond, shapeOf, snapped };
+
+const MAX_PIXELS = 64_000_000; // the service's own limit
+const MAX_BYTES = 256 * 1024 * 1024;
+
+/**
+ * A sentence for people about a picture or a ROI.
+ *
+ * `code` is for programs: "unreadable", "format", "too_large", "transparent", "colours" (of a picture); "sixteen_bits",
+ * "outside", "invalid_roi" (of a ROI on it).
+ */
+export class PictureError extends Error {
+  /** @param {string} code @param {string} message */
+  constructor(code, message) {
+    super(message);
+    this.name = "PictureError";
+    this.code = code;
+  }
+}
+
+let opened = 0;
+
+/**
+ * Read a picture onto its stored pixel grid: an EXIF turn, a colour profile and gamma are not applied.
+ * @param {Blob} blob  PNG, JPEG, BMP or WebP
+ * @param {{name?: string, maxPixels?: number}} [options]  name: for messages; a file has its own
+ * @returns {Promise<Picture>}
+ * @throws {PictureError}
+ */
+export async function openPicture(blob, { name = blob instanceof File ? blob.name : "picture", maxPixels = MAX_PIXELS } = {}) {
+  if (blob.size > MAX_BYTES) {
+    throw new PictureError("too_large", `${name} has ${mebibytes(blob.size)} MiB; at most ${mebibytes(MAX_BYTES)} are possible.`);
+  }
+  const header = headerOf(await contentOf(blob, name), name);
+  const { width, height } = header;
+  if (width * height > maxPixels) {
+    throw new PictureError(
+      "too_large",
+      `${name} has ${width}×${height} pixels, which is ${millions(width * height)} million; at most ${millions(maxPixels)} million are possible. Save it smaller.`,
+    );
+  }
+  if (header.format === "JPEG" && (header.channels === 4 || header.bits !== 8)) {
+    const kind = header.channels === 4 ? "a JPEG in CMYK colours" : `a JPEG of ${header.bits} bits`;
+    throw new PictureError("colours", `${name} is ${kind}, which browsers decode in different ways. Save it as a PNG in RGB.`);
+  }
+  const source = {
+    id: ++opened,
+    bare: header.bare ? new Blob(header.bare, { type: blob.type }) : blob,
+    mayBeTransparent: header.mayBeTransparent,
+  };
+  const decoded = await decodedAs(source, name);
+  if (decoded.width !== width || decoded.height !== height) {
+    throw new PictureError(
+      "unreadable",
+      `${name} is ${width}×${height} pixels by its header, and the browser made ${decoded.width}×${decoded.height} of it. Save it as a PNG.`,
+    );
+  }
+  if (!decoded.opaque) {
+    throw new PictureError(
+      "transparent",
+      `${name} is transparent in places, and a browser loses the colours there. Save it without an alpha channel.`,
+    );
+  }
+  return { name, blob, width, height, format: header.format, turned: header.orientation !== 1, bits: header.bits, source };
+}
+
+/** @param {Blob} blob @param {string} name */
+async function contentOf(blob, name) {
+  try {
+    return await blob.arrayBuffer();
+  } catch (error) {
+    throw new PictureError("unreadable", `${name} cannot be read: it was changed, moved or deleted since it was chosen. Choose it again.`);
+  }
+}
+
+/** @param {ArrayBuffer} content @param {string} name */
+function headerOf(content, name) {
+  let header;
+  try {
+    header = readHeader(content);
+  } catch (error) {
+    if (!(error instanceof HeaderError)) throw error;
+    throw new PictureError("unreadable", `${name} cannot be read: ${error.message}. The file is damaged.`);
+  }
+  if (!header) throw new PictureError("format", `${name} is no PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.`);
+  return header;
+}
+
+/** @param {Source} source @param {string} name */
+async function decodedAs(source, name) {
+  try {
+    return await call("decode", source);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new PictureError("unreadable", `${name} cannot be decoded: it is truncated or damaged, or a kind that browsers do not read (${reason}).`);
+  }
+}
+
+/**
+ * The canonical ROI: crop and rotation, as the service wants it.
+ *
+ * A whole picture at 0° goes as the bytes it came in, without its EXIF turn if it had one.
+ * @param {Picture} picture
+ * @param {Roi} roi
+ * @returns {Promise<Crop>}
+ * @throws {PictureError}
+ */
+export async function cutRoi(picture, roi) {
+  check(roi);
+  if (isWhole(roi, picture)) {
+    return { blob: picture.turned ? picture.source.bare : picture.blob, width: picture.width, height: picture.height };
+  }
+  const outside = beyond(roi, picture);
+  if (outside > 0) {
+    throw new PictureError(
+      "outside",
+      `The ROI reaches ${Math.ceil(outside)} pixels beyond the ${picture.width}×${picture.height} picture ${picture.name}. Move it or make it smaller.`,
+    );
+  }
+  if (picture.bits > 8) {
+    throw new PictureError(
+      "sixteen_bits",
+      `${picture.name} has ${picture.bits} bits, of which a browser keeps 8. Take the whole picture as the ROI, or save it with 8 bits.`,
+    );
+  }
+  return call("cut", picture.source, roi);
+}
+
+/** @param {Roi} roi */
+function check(roi) {
+  const sizes = roi.kind === "rect" ? [roi.w, roi.h] : [roi.r];
+  const numbers = [roi.cx, roi.cy, roi.angle_deg, ...sizes];
+  const ring = roi.kind !== "annulus" || (roi.r_inner >= 0 && roi.r_inner < roi.r);
+  if (!numbers.every(Number.isFinite) || sizes.some((size) => size <= 0) || !ring) {
+    throw new PictureError("invalid_roi", `The ROI has no valid size: ${JSON.stringify(roi)}.`);
+  }
+}
+
+/**
+ * A part of a picture to look at, at most as large as `width` × `height`.
+ * @param {Picture} picture
+ * @param {Box} box  whole pixels inside the picture
+ * @param {number} width
+ * @param {number} height
+ * @returns {Promise<ImageBitmap>}
+ */
+export function viewOf(picture, box, width, height) {
+  return call("view", picture.source, box, width, height);
+}
+
+/**
+ * Whether this browser leaves pixels as they are. It cuts a ROI out of a known picture and compares every pixel with what
+ * must come out. (Protection against fingerprinting, for example, adds noise to all that is read from a canvas.)
+ * @returns {Promise<{ok: boolean, reason?: string}>}
+ */
+export async function selfTest() {
+  try {
+    const wrong = await wrongPixels();
+    if (wrong === 0) return { ok: true };
+    return {
+      ok: false,
+      reason: `This browser changes pixels: ${wrong} of ${PATTERN.width * PATTERN.height} differ after a crop. Switch off its protection against fingerprinting for this page, or use another browser.`,
+    };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return { ok: false, reason: `This browser cannot cut pictures (${reason}). Use a current Chromium, Edge or Firefox.` };
+  }
+}
+
+const PATTERN = { width: 64, height: 48 };
+
+async function wrongPixels() {
+  const { width, height } = PATTERN;
+  const known = new Uint8ClampedArray(width * height * 4);
+  for (let k = 0, value = 1; k < known.length; k++) {
+    value = (value * 48271) % 2147483647; // Park and Miller's generator
+    known[k] = k % 4 === 3 ? 255 : value & 255;
+  }
+  const picture = await openPicture(bmp(known, width, height), { name: "the test picture" });
+  let wrong = 0;
+  for (const angle_deg of [0, 33]) {
+    const roi = { kind: /** @type {const} */ ("rect"), cx: 32, cy: 24, w: 32, h: 20, r: 0, r_inner: 0, angle_deg };
+    const expected = warp(known, { x: 0, y: 0, width, height }, roi).data;
+    const crop = await openPicture((await cutRoi(picture, roi)).blob, { name: "the test crop" });
+    const found = await call("pixels", crop.source);
+    for (let k = 0; k < expected.length; k += 4) {
+      if (found[k] !== expected[k] || found[k + 1] !== expected[k + 1] || found[k + 2] !== expected[k + 2]) wrong += 1;
+    }
+  }
+  return wrong;
+}
+
+/**
+ * A BMP, which any browser decodes and nothing compresses.
+ * @param {Uint8ClampedArray} rgba  rows first
+ * @param {number} width  a multiple of 4, so that rows need no padding
+ * @param {number} height
+ */
+function bmp(rgba, width, height) {
+  const head = new DataView(new ArrayBuffer(54));
+  const size = width * height * 3;
+  head.setUint16(0, 0x424d);
+  for (const [at, value] of [[2, 54 + size], [10, 54], [14, 40], [18, width], [22, -height], [34, size]]) {
+    head.setInt32(at, value, true);
+  }
+  head.setInt16(26, 1, true);
+  head.setInt16(28, 24, true);
+  const body = new Uint8Array(size);
+  for (let from = 0, to = 0; to < size; from += 4, to += 3) body.set([rgba[from + 2], rgba[from + 1], rgba[from]], to);
+  return new Blob([head, body], { type: "image/bmp" });
+}
+
+/** @param {number} pixels */
+const millions = (pixels) => (pixels / 1e6).toFixed(1);
+
+/** @param {number} bytes */
+const mebibytes = (bytes) => Math.ceil(bytes / 1024 / 1024);

@@ -1,0 +1,94 @@
+"""Serves backend/web and pages that use it, under the console's own policy; keeps what they post."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+WEB = Path(__file__).parents[2] / "backend" / "web"
+PAGES = Path(__file__).parent / "pages"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; worker-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types pixels-worker"
+)
+"""What the console's page has."""
+WITHOUT_WORKER = POLICY.replace("trusted-types pixels-worker", "trusted-types 'none'")
+"""No Trusted Types policy may be made, so a browser that demands one starts no worker."""
+_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+
+class PageServer(ThreadingHTTPServer):
+    """A server of one test.
+
+    Attributes:
+        files: by name, what ``/files/name`` gives.
+        cases: what ``/cases`` gives.
+        results: by name, what was posted to ``/results/name``: its head, its body.
+        done: set when ``/results/done`` was posted.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, policy: str):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.policy = policy
+        self.files: dict[str, bytes] = {}
+        self.cases: list[dict[str, Any]] = []
+        self.results: dict[str, tuple[dict[str, Any], bytes]] = {}
+        self.done = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        if path == "/cases":
+            return self._reply(json.dumps(self.server.cases).encode(), "application/json")
+        if path.startswith("/files/"):
+            return self._reply(self.server.files[path.removeprefix("/files/")], "application/octet-stream")
+        root = PAGES.parent if path.startswith("/pages/") else WEB
+        file = (root / path.lstrip("/")).resolve()
+        if not file.is_relative_to(root) or not file.is_file():
+            return self.send_error(404)
+        return self._reply(file.read_bytes(), _TYPES[file.suffix])
+
+    def do_POST(self) -> None:
+        name = self.path.removeprefix("/results/")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.results[name] = (json.loads(self.headers.get("X-Head", "{}")), body)
+        if name == "done":
+            self.server.done.set()
+        self._reply(b"", "text/plain")
+
+    def _reply(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", self.server.policy)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: pytest shows what failed."""
+
+
+@contextlib.contextmanager
+def pages(policy: str = POLICY) -> Iterator[PageServer]:
+    """A server that listens until the block ends."""
+    with PageServer(policy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
