@@ -12,11 +12,9 @@ WEB = Path(__file__).parents[2] / "backend" / "web"
 PAGES = Path(__file__).parent / "pages"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; worker-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types pixels-worker"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types console-worker"
 )
 """What the console's page has."""
-WITHOUT_WORKER = POLICY.replace("trusted-types pixels-worker", "trusted-types 'none'")
-"""No Trusted Types policy may be made, so a browser that demands one starts no worker."""
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 

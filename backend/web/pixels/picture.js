@@ -182,11 +182,11 @@ export function viewOf(picture, box, width, height) {
  */
 export async function selfTest() {
   try {
-    const wrong = await wrongPixels();
+    const { wrong, compared } = await wrongPixels();
     if (wrong === 0) return { ok: true };
     return {
       ok: false,
-      reason: `This browser changes pixels: ${wrong} of ${PATTERN.width * PATTERN.height} differ after a crop. Switch off its protection against fingerprinting for this page, or use another browser.`,
+      reason: `This browser changes pixels: ${wrong} of ${compared} differ after a crop. Switch off its protection against fingerprinting for this page, or use another browser.`,
     };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
@@ -204,17 +204,18 @@ async function wrongPixels() {
     known[k] = k % 4 === 3 ? 255 : value & 255;
   }
   const picture = await openPicture(bmp(known, width, height), { name: "the test picture" });
-  let wrong = 0;
+  let [wrong, compared] = [0, 0];
   for (const angle_deg of [0, 33]) {
     const roi = { kind: /** @type {const} */ ("rect"), cx: 32, cy: 24, w: 32, h: 20, r: 0, r_inner: 0, angle_deg };
     const expected = warp(known, { x: 0, y: 0, width, height }, roi).data;
     const crop = await openPicture((await cutRoi(picture, roi)).blob, { name: "the test crop" });
     const found = await call("pixels", crop.source);
     for (let k = 0; k < expected.length; k += 4) {
+      compared += 1;
       if (found[k] !== expected[k] || found[k + 1] !== expected[k + 1] || found[k + 2] !== expected[k + 2]) wrong += 1;
     }
   }
-  return wrong;
+  return { wrong, compared };
 }
 
 /**

@@ -1,38 +1,31 @@
 // @ts-check
 /**
- * The page's end of the worker. Where the page's policy allows no worker, the same code runs in the page.
+ * The page's end of the worker that cuts.
  *
- * A policy with `require-trusted-types-for 'script'` takes the worker's address from a Trusted Types policy alone:
- * `trusted-types pixels-worker` allows the one that is made here, which knows a single address.
+ * The page's policy demands Trusted Types, so the worker's address comes from the one policy that it allows,
+ * `console-worker`, which knows a single address.
+ *
+ * @typedef {typeof import("./cutter.js")} Cutter
  */
-
-import * as cutter from "./cutter.js";
 
 const ADDRESS = new URL("./cut-worker.js", import.meta.url).href;
 
-/** @type {Worker|null|undefined} undefined: not yet asked for; null: not allowed */
-let worker;
+/** @type {any} */
+const types = /** @type {any} */ (globalThis).trustedTypes;
+/** @type {any} the address as browsers with and without Trusted Types take it */
+const address = types
+  ? types.createPolicy("console-worker", { createScriptURL: () => ADDRESS }).createScriptURL("")
+  : ADDRESS;
+
+/** @type {Worker|null} */
+let worker = null;
 let calls = 0;
 /** @type {Map<number, {resolve: (value: any) => void, reject: (error: Error) => void}>} */
 const waiting = new Map();
 
-/** @returns {any} the address as the page's policy wants it */
-function trustedAddress() {
-  const types = /** @type {any} */ (globalThis).trustedTypes;
-  return types ? types.createPolicy("pixels-worker", { createScriptURL: () => ADDRESS }).createScriptURL("") : ADDRESS;
-}
-
-/** @returns {Worker|null} */
 function started() {
-  if (worker !== undefined) return worker;
-  try {
-    worker = new Worker(trustedAddress(), { type: "module" });
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    console.info("Pictures are cut in the page: its policy allows no worker.", error.message);
-    worker = null;
-    return null;
-  }
+  if (worker) return worker;
+  worker = new Worker(address, { type: "module" });
   worker.addEventListener("message", ({ data: { id, value, error } }) => {
     const call = waiting.get(id);
     waiting.delete(id);
@@ -41,27 +34,24 @@ function started() {
   });
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    for (const { reject } of waiting.values()) reject(new Error(`the worker that cuts pictures ended: ${event.message}`));
+    const reason = new Error(`the worker that cuts pictures ended: ${event.message ?? "it could not be loaded"}`);
+    for (const { reject } of waiting.values()) reject(reason);
     waiting.clear();
     worker?.terminate();
-    worker = undefined; // the next call starts a fresh one
+    worker = null; // the next call starts a fresh one
   });
   return worker;
 }
 
-/** Whether a worker cuts, and not the page. */
-export const inWorker = () => started() !== null;
-
 /**
- * Call a function of cutter.js.
+ * Call a function of cutter.js in the worker.
  * @template {"decode"|"cut"|"pixels"|"view"} Name
  * @param {Name} name
- * @param {Parameters<typeof cutter[Name]>} args
- * @returns {ReturnType<typeof cutter[Name]>}
+ * @param {Parameters<Cutter[Name]>} args
+ * @returns {ReturnType<Cutter[Name]>}
  */
 export function call(name, ...args) {
   const target = started();
-  if (!target) return /** @type {any} */ (cutter)[name](...args);
   const answer = new Promise((resolve, reject) => {
     const id = calls++;
     waiting.set(id, { resolve, reject });

@@ -1,7 +1,6 @@
 // @ts-check
 // Cuts every case that the server lists and posts the crop, or what was refused.
 import { cutRoi, openPicture, selfTest, shapeOf } from "/pixels/picture.js";
-import { inWorker } from "/pixels/worker.js";
 
 const state = /** @type {HTMLElement} */ (document.getElementById("state"));
 
@@ -23,6 +22,6 @@ for (const [index, given] of cases.entries()) {
   const { crop, head } = await one(given);
   await report(index, crop, head);
 }
-await report("self-test", new Blob([]), { ...(await selfTest()), inWorker: inWorker() });
+await report("self-test", new Blob([]), await selfTest());
 state.textContent = "done";
 await report("done", new Blob([]));
