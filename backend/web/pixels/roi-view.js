@@ -1,0 +1,185 @@
+// @ts-check
+/**
+ * The picture on the screen: where it lies, how large, and its pixels as sharp as the screen is.
+ *
+ * @import {Picture} from "./picture.js"
+ * @import {Point} from "./roi-edit.js"
+ */
+
+import { viewOf } from "./picture.js";
+
+// Bitmaps for the screen: a larger picture is shown reduced, and in full where it is zoomed in.
+const MOST_PIXELS = 12_000_000;
+const LARGEST_ZOOM = 40;
+const MARGIN = 44; // for the handle that rotates, when all of the picture is in sight
+const DETAIL_AFTER_MS = 120;
+
+export class View {
+  /** @param {HTMLCanvasElement} canvas  fills the stage  @param {() => void} changed  called after it was painted anew */
+  constructor(canvas, changed) {
+    this.canvas = canvas;
+    this.changed = changed;
+    /** @type {Picture|null} */
+    this.picture = null;
+    /** CSS pixels of a picture pixel, and the stage's left top corner in picture pixels. */
+    this.scale = 1;
+    this.left = 0;
+    this.top = 0;
+    this.fitted = true;
+    this.frame = 0;
+    this.detailTimer = 0;
+    /** @type {ImageBitmap|null} */
+    this.base = null;
+    /** @type {{bitmap: ImageBitmap, x: number, y: number, width: number, height: number}|null} */
+    this.detail = null;
+  }
+
+  get width() { return this.canvas.clientWidth; }
+  get height() { return this.canvas.clientHeight; }
+
+  /** @param {Picture|null} picture */
+  async show(picture) {
+    const sameSize = picture && this.picture && picture.width === this.picture.width && picture.height === this.picture.height;
+    this.picture = picture;
+    this.forget();
+    if (picture && !sameSize) this.fit();
+    this.paint();
+    if (!picture) return;
+    const share = Math.min(1, Math.sqrt(MOST_PIXELS / (picture.width * picture.height)));
+    const size = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * share)));
+    const bitmap = await viewOf(picture, { x: 0, y: 0, width: picture.width, height: picture.height }, size[0], size[1]);
+    if (this.picture !== picture) {
+      bitmap.close();
+      return;
+    }
+    this.base = bitmap;
+    this.paint();
+  }
+
+  forget() {
+    clearTimeout(this.detailTimer);
+    this.base?.close();
+    this.detail?.bitmap.close();
+    this.base = this.detail = null;
+  }
+
+  /** All of the picture in the middle of the stage. */
+  fit() {
+    if (!this.picture || !this.width) return;
+    const margin = Math.min(MARGIN, this.width / 8, this.height / 6);
+    const { width, height } = this.picture;
+    this.scale = Math.min((this.width - 2 * margin) / width, (this.height - 2 * margin) / height, LARGEST_ZOOM);
+    this.left = (width - this.width / this.scale) / 2;
+    this.top = (height - this.height / this.scale) / 2;
+    this.fitted = true;
+    this.paint();
+  }
+
+  /** The stage has another size. */
+  resized() {
+    if (this.fitted) this.fit();
+    this.paint();
+  }
+
+  /** @param {number} factor @param {number} x @param {number} y  the point of the stage that stays where it is */
+  zoom(factor, x = this.width / 2, y = this.height / 2) {
+    if (!this.picture) return;
+    const fitting = Math.min(this.width / this.picture.width, this.height / this.picture.height);
+    const scale = Math.min(Math.max(this.scale * factor, Math.min(fitting / 4, 1)), LARGEST_ZOOM);
+    this.left += x / this.scale - x / scale;
+    this.top += y / this.scale - y / scale;
+    this.scale = scale;
+    this.moved();
+  }
+
+  /** @param {number} x @param {number} y  CSS pixels */
+  pan(x, y) {
+    this.left -= x / this.scale;
+    this.top -= y / this.scale;
+    this.moved();
+  }
+
+  moved() {
+    const { width, height } = /** @type {Picture} */ (this.picture);
+    // Some of the picture stays in sight.
+    const [across, down] = [this.width / this.scale, this.height / this.scale];
+    this.left = Math.min(Math.max(this.left, -0.8 * across), width - 0.2 * across);
+    this.top = Math.min(Math.max(this.top, -0.8 * down), height - 0.2 * down);
+    this.fitted = false;
+    this.paint();
+  }
+
+  /** @param {Point} point  in picture pixels  @returns {Point} in CSS pixels of the stage */
+  toStage({ x, y }) {
+    return { x: (x - this.left) * this.scale, y: (y - this.top) * this.scale };
+  }
+
+  /** @param {number} x @param {number} y  CSS pixels of the stage  @returns {Point} in picture pixels */
+  toPicture(x, y) {
+    return { x: x / this.scale + this.left, y: y / this.scale + this.top };
+  }
+
+  paint() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      this.paintNow();
+      this.changed();
+    });
+  }
+
+  paintNow() {
+    const { canvas, picture } = this;
+    const density = devicePixelRatio;
+    const [width, height] = [Math.round(this.width * density), Math.round(this.height * density)];
+    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, width, height);
+    if (!picture || !this.base) return;
+    const zoom = this.scale * density;
+    context.setTransform(zoom, 0, 0, zoom, -this.left * zoom, -this.top * zoom);
+    context.imageSmoothingEnabled = zoom < 2; // each pixel of the picture is seen as a square
+    context.imageSmoothingQuality = "medium";
+    context.drawImage(this.base, 0, 0, picture.width, picture.height);
+    if (this.detail) context.drawImage(this.detail.bitmap, this.detail.x, this.detail.y, this.detail.width, this.detail.height);
+    clearTimeout(this.detailTimer);
+    if (this.base.width < picture.width * Math.min(1, zoom) && !this.detailCovers()) {
+      this.detailTimer = setTimeout(() => void this.fetchDetail(), DETAIL_AFTER_MS);
+    }
+  }
+
+  /** The part of the picture that is in sight, in whole pixels. */
+  inSight() {
+    const { width, height } = /** @type {Picture} */ (this.picture);
+    const x = Math.min(Math.max(Math.floor(this.left), 0), width - 1);
+    const y = Math.min(Math.max(Math.floor(this.top), 0), height - 1);
+    const right = Math.min(Math.max(Math.ceil(this.left + this.width / this.scale), x + 1), width);
+    const bottom = Math.min(Math.max(Math.ceil(this.top + this.height / this.scale), y + 1), height);
+    return { x, y, width: right - x, height: bottom - y };
+  }
+
+  detailCovers() {
+    const [have, need] = [this.detail, this.inSight()];
+    if (!have) return false;
+    const sharp = have.bitmap.width / have.width >= Math.min(1, this.scale * devicePixelRatio) * 0.99;
+    return (
+      sharp && have.x <= need.x && have.y <= need.y &&
+      have.x + have.width >= need.x + need.width && have.y + have.height >= need.y + need.height
+    );
+  }
+
+  async fetchDetail() {
+    const picture = this.picture;
+    if (!picture) return;
+    const box = this.inSight();
+    const share = Math.min(1, this.scale * devicePixelRatio);
+    const bitmap = await viewOf(picture, box, Math.ceil(box.width * share), Math.ceil(box.height * share));
+    if (this.picture !== picture) {
+      bitmap.close();
+      return;
+    }
+    this.detail?.bitmap.close();
+    this.detail = { bitmap, ...box };
+    this.paint();
+  }
+}
