@@ -1,12 +1,20 @@
 // @ts-check
 /**
- * Decodes pictures, cuts ROIs out and encodes the crops: what takes time, and so runs in a worker.
+ * Decodes pictures, cuts ROIs out and encodes the crops: what takes time and memory, and so runs in a worker, one call
+ * after the other.
  *
+ * @import {Header} from "./header.js"
  * @import {Roi} from "./roi.js"
  * @import {Box} from "./warp.js"
- * @typedef {{id: number, bare: Blob, mayBeTransparent: boolean}} Source  a picture's bytes, as a browser may decode them
+ * @typedef {{id: number, bare: Blob}} Source  a picture's bytes as a browser may decode them
+ * @typedef {Omit<Header, "bare">} Facts
+ * @typedef {{problem: "unreadable"|"damaged"|"format"|"undecodable", reason: string}
+ *   | {problem: "too_large", facts: Facts} | {problem: "colours", facts: Facts} | {problem: "transparent", facts: Facts}
+ *   | {problem: "other_size", facts: Facts, width: number, height: number}
+ *   | {problem: null, facts: Facts, bare: Blob}} Opened
  */
 
+import { HeaderError, readHeader } from "./header.js";
 import { sourceBox, warp } from "./warp.js";
 
 /** The browser's decoder must leave the numbers of the file alone. */
@@ -74,20 +82,48 @@ function contextOf(width, height) {
 }
 
 /**
- * Decode a picture.
- * @param {Source} source
- * @returns {Promise<{width: number, height: number, opaque: boolean}>}  opaque: alpha is 255 everywhere
+ * Read and decode a picture, and say what is wrong with it.
+ * @param {number} id  its own; what is decoded is kept under it
+ * @param {Blob} blob
+ * @param {number} maxPixels
+ * @returns {Promise<Opened>}
  */
-export async function decode(source) {
-  const bitmap = await bitmapOf(source);
-  const { width, height } = bitmap;
-  let opaque = true;
-  const rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
-  for (let y = 0; source.mayBeTransparent && opaque && y < height; y += rows) {
-    const strip = pixelsOf(bitmap, { x: 0, y, width, height: Math.min(rows, height - y) });
-    for (let k = 3; opaque && k < strip.length; k += 4) opaque = strip[k] === 255;
+export async function open(id, blob, maxPixels) {
+  let header;
+  try {
+    header = readHeader(await blob.arrayBuffer());
+  } catch (error) {
+    return { problem: error instanceof HeaderError ? "damaged" : "unreadable", reason: reasonOf(error) };
   }
-  return { width, height, opaque };
+  if (!header) return { problem: "format", reason: "" };
+  const { bare: parts, ...facts } = header;
+  if (facts.width * facts.height > maxPixels) return { problem: "too_large", facts };
+  if (facts.format === "JPEG" && (facts.channels === 4 || facts.bits !== 8)) return { problem: "colours", facts };
+  const bare = parts ? new Blob(parts, { type: blob.type }) : blob;
+  let bitmap;
+  try {
+    bitmap = await bitmapOf({ id, bare });
+  } catch (error) {
+    return { problem: "undecodable", reason: reasonOf(error) };
+  }
+  const { width, height } = bitmap;
+  if (width !== facts.width || height !== facts.height) return { problem: "other_size", facts, width, height };
+  if (facts.mayBeTransparent && !isOpaque(bitmap)) return { problem: "transparent", facts };
+  return { problem: null, facts, bare };
+}
+
+/** @param {unknown} error */
+const reasonOf = (error) => (error instanceof Error ? error.message : String(error));
+
+/** Whether alpha is 255 everywhere. @param {ImageBitmap} bitmap */
+function isOpaque(bitmap) {
+  const { width, height } = bitmap;
+  const rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
+  for (let y = 0; y < height; y += rows) {
+    const strip = pixelsOf(bitmap, { x: 0, y, width, height: Math.min(rows, height - y) });
+    for (let k = 3; k < strip.length; k += 4) if (strip[k] !== 255) return false;
+  }
+  return true;
 }
 
 /**

@@ -12,7 +12,7 @@
  *
  * @import {Roi} from "./roi.js"
  * @import {Box} from "./warp.js"
- * @import {Source} from "./cutter.js"
+ * @import {Opened, Source} from "./cutter.js"
  * @typedef {{
  *   name: string, blob: Blob, width: number, height: number,
  *   format: "PNG"|"JPEG"|"BMP"|"WebP", turned: boolean, bits: number, source: Source,
@@ -20,7 +20,6 @@
  * @typedef {{blob: Blob, width: number, height: number}} Crop
  */
 
-import { HeaderError, readHeader } from "./header.js";
 import { beyond, isWhole, shapeOf, snapped } from "./roi.js";
 import { warp } from "./warp.js";
 import { call } from "./worker.js";
@@ -58,69 +57,47 @@ export async function openPicture(blob, { name = blob instanceof File ? blob.nam
   if (blob.size > MAX_BYTES) {
     throw new PictureError("too_large", `${name} has ${mebibytes(blob.size)} MiB; at most ${mebibytes(MAX_BYTES)} are possible.`);
   }
-  const header = headerOf(await contentOf(blob, name), name);
-  const { width, height } = header;
-  if (width * height > maxPixels) {
-    throw new PictureError(
+  const id = ++opened;
+  const found = await call("open", id, blob, maxPixels);
+  if (found.problem !== null) throw refusal(found, name, maxPixels);
+  const { width, height, format, bits, orientation } = found.facts;
+  return { name, blob, width, height, format, bits, turned: orientation !== 1, source: { id, bare: found.bare } };
+}
+
+/**
+ * What is wrong with a picture, in a sentence.
+ * @param {Exclude<Opened, {problem: null}>} found
+ * @param {string} name
+ * @param {number} maxPixels
+ */
+function refusal(found, name, maxPixels) {
+  switch (found.problem) {
+    case "unreadable":
+      return new PictureError("unreadable", `${name} cannot be read: it was changed, moved or deleted since it was chosen. Choose it again.`);
+    case "damaged":
+      return new PictureError("unreadable", `${name} cannot be read: ${found.reason}. The file is damaged.`);
+    case "format":
+      return new PictureError("format", `${name} is no PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.`);
+    case "undecodable":
+      return new PictureError("unreadable", `${name} cannot be decoded: it is truncated or damaged, or a kind that browsers do not read (${found.reason}).`);
+    case "transparent":
+      return new PictureError("transparent", `${name} is transparent in places, and a browser loses the colours there. Save it without an alpha channel.`);
+  }
+  const { width, height, bits, channels } = found.facts;
+  if (found.problem === "too_large") {
+    return new PictureError(
       "too_large",
       `${name} has ${width}×${height} pixels, which is ${millions(width * height)} million; at most ${millions(maxPixels)} million are possible. Save it smaller.`,
     );
   }
-  if (header.format === "JPEG" && (header.channels === 4 || header.bits !== 8)) {
-    const kind = header.channels === 4 ? "a JPEG in CMYK colours" : `a JPEG of ${header.bits} bits`;
-    throw new PictureError("colours", `${name} is ${kind}, which browsers decode in different ways. Save it as a PNG in RGB.`);
+  if (found.problem === "colours") {
+    const kind = channels === 4 ? "a JPEG in CMYK colours" : `a JPEG of ${bits} bits`;
+    return new PictureError("colours", `${name} is ${kind}, which browsers decode in different ways. Save it as a PNG in RGB.`);
   }
-  const source = {
-    id: ++opened,
-    bare: header.bare ? new Blob(header.bare, { type: blob.type }) : blob,
-    mayBeTransparent: header.mayBeTransparent,
-  };
-  const decoded = await decodedAs(source, name);
-  if (decoded.width !== width || decoded.height !== height) {
-    throw new PictureError(
-      "unreadable",
-      `${name} is ${width}×${height} pixels by its header, and the browser made ${decoded.width}×${decoded.height} of it. Save it as a PNG.`,
-    );
-  }
-  if (!decoded.opaque) {
-    throw new PictureError(
-      "transparent",
-      `${name} is transparent in places, and a browser loses the colours there. Save it without an alpha channel.`,
-    );
-  }
-  return { name, blob, width, height, format: header.format, turned: header.orientation !== 1, bits: header.bits, source };
-}
-
-/** @param {Blob} blob @param {string} name */
-async function contentOf(blob, name) {
-  try {
-    return await blob.arrayBuffer();
-  } catch (error) {
-    throw new PictureError("unreadable", `${name} cannot be read: it was changed, moved or deleted since it was chosen. Choose it again.`);
-  }
-}
-
-/** @param {ArrayBuffer} content @param {string} name */
-function headerOf(content, name) {
-  let header;
-  try {
-    header = readHeader(content);
-  } catch (error) {
-    if (!(error instanceof HeaderError)) throw error;
-    throw new PictureError("unreadable", `${name} cannot be read: ${error.message}. The file is damaged.`);
-  }
-  if (!header) throw new PictureError("format", `${name} is no PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.`);
-  return header;
-}
-
-/** @param {Source} source @param {string} name */
-async function decodedAs(source, name) {
-  try {
-    return await call("decode", source);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new PictureError("unreadable", `${name} cannot be decoded: it is truncated or damaged, or a kind that browsers do not read (${reason}).`);
-  }
+  return new PictureError(
+    "unreadable",
+    `${name} is ${width}×${height} pixels by its header, and the browser made ${found.width}×${found.height} of it. Save it as a PNG.`,
+  );
 }
 
 /**

@@ -13,43 +13,15 @@
  * @import {Picture} from "./picture.js"
  * @import {Roi} from "./roi.js"
  * @import {Handle, Point} from "./roi-edit.js"
+ * @import {Field} from "./roi-panel.js"
  */
 
 import { angleWithin, asFarAsInside, asKind, dragged, pushedInside, same, tidy, wholeOf } from "./roi-edit.js";
 import { Overlay } from "./roi-overlay.js";
+import { element, LABELS, Panel } from "./roi-panel.js";
 import { View } from "./roi-view.js";
 import { beyond } from "./roi.js";
 
-export const LABELS = {
-  stage: "ROI on the picture. Arrows move it by 1 pixel, with Shift by 10; [ and ] turn it by 0.1°; + and − zoom; drag with Space to move the picture.",
-  kind: "Kind",
-  rect: "Rectangle",
-  circle: "Circle",
-  annulus: "Ring",
-  cx: "Centre x (px)",
-  cy: "Centre y (px)",
-  w: "Width (px)",
-  h: "Height (px)",
-  r: "Radius (px)",
-  r_inner: "Inner radius (px)",
-  angle_deg: "Angle (°)",
-  whole: "Whole picture",
-  fit: "Show all",
-  closer: "Zoom in",
-  farther: "Zoom out",
-  undo: "Undo",
-  redo: "Redo",
-  measure: "Measure the scale",
-  length: "Length of the line (mm)",
-  measure_first: "Click on the first end of a length that you know.",
-  measure_second: "Click on its other end.",
-  measure_length: "Type how long the line is in millimetres; it has {pixels} pixels.",
-  measured: "1 pixel is {mm_per_px} mm.",
-  outside: "The ROI reaches {pixels} pixels beyond the picture.",
-  now: "Centre {cx}, {cy}; {size} pixels; {angle_deg}°.",
-};
-
-const FIELDS = /** @type {const} */ (["cx", "cy", "w", "h", "r", "r_inner", "angle_deg"]);
 const MOST_UNDONE = 200;
 const ARROWS = /** @type {Record<string, [number, number]>} */ ({
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
@@ -62,20 +34,6 @@ function linkStyle() {
   const link = document.createElement("link");
   [link.rel, link.href] = ["stylesheet", href];
   document.head.append(link);
-}
-
-/**
- * @template {keyof HTMLElementTagNameMap} Name
- * @param {Name} name
- * @param {Record<string, string>} [attributes]
- * @param {...(Node|string)} children
- * @returns {HTMLElementTagNameMap[Name]}
- */
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
 }
 
 export class RoiEditor extends HTMLElement {
@@ -109,10 +67,12 @@ export class RoiEditor extends HTMLElement {
     linkStyle();
     if (!this.firstChild) this.build();
     this.sizes.observe(this.stage);
+    if (this.picture && !this.view.base) this.picture = this.picture; // it was taken out of the page, and is back
   }
 
   disconnectedCallback() {
     this.sizes.disconnect();
+    this.view.forget();
   }
 
   get picture() { return this.view.picture; }
@@ -148,44 +108,20 @@ export class RoiEditor extends HTMLElement {
   }
 
   build() {
-    const { texts } = this;
-    /** @param {string} name @param {() => void} action */
-    const button = (name, action) => {
-      const made = element("button", { type: "button" }, texts[name]);
-      made.addEventListener("click", action);
-      return made;
-    };
-    this.stage.setAttribute("aria-label", texts.stage);
-    const options = ["rect", "circle", "annulus"].map((kind) => element("option", { value: kind }, texts[kind]));
-    this.kinds = element("select", { "aria-label": texts.kind }, ...options);
-    this.kinds.addEventListener("change", () => {
-      const kind = /** @type {Roi["kind"]} */ (this.kinds?.value);
-      if (this.shown) this.change(this.inside(asKind(this.shown, kind)));
+    this.stage.setAttribute("aria-label", this.texts.stage);
+    this.panel = new Panel(this.texts, {
+      kind: (kind) => this.shown && this.change(this.inside(asKind(this.shown, kind))),
+      number: (field, value) => this.typed(field, value),
+      length: (mm) => this.finishMeasuring(mm),
+      whole: () => this.picture && this.change(wholeOf(this.picture)),
+      undo: () => this.undo(),
+      redo: () => this.redo(),
+      farther: () => this.view.zoom(1 / 1.5),
+      closer: () => this.view.zoom(1.5),
+      fit: () => this.view.fit(),
+      measure: () => this.startMeasuring(),
     });
-    this.undoButton = button("undo", () => this.undo());
-    this.redoButton = button("redo", () => this.redo());
-    this.measureButton = button("measure", () => this.startMeasuring());
-    const tools = element(
-      "div", { class: "roi-tools" }, this.kinds,
-      button("whole", () => this.picture && this.change(wholeOf(this.picture))),
-      this.undoButton, this.redoButton,
-      button("farther", () => this.view.zoom(1 / 1.5)), button("closer", () => this.view.zoom(1.5)), button("fit", () => this.view.fit()),
-      this.measureButton,
-    );
-    /** @type {Map<string, HTMLInputElement>} */
-    this.fields = new Map();
-    for (const name of FIELDS) {
-      const step = name === "angle_deg" ? "0.1" : name === "w" || name === "h" ? "1" : "0.5";
-      const input = element("input", { type: "number", step, inputmode: "decimal", "data-field": name });
-      input.addEventListener("change", () => this.typed(name, input.valueAsNumber));
-      this.fields.set(name, input);
-    }
-    this.length = element("input", { type: "number", step: "any", min: "0", inputmode: "decimal", "data-field": "length" });
-    this.length.addEventListener("change", () => this.finishMeasuring());
-    const labelled = [...this.fields].map(([name, input]) => element("label", {}, texts[name], input));
-    this.lengthLabel = element("label", {}, texts.length, this.length);
-    const numbers = element("div", { class: "roi-numbers" }, ...labelled, this.lengthLabel);
-    this.replaceChildren(this.stage, tools, numbers, this.says);
+    this.replaceChildren(this.stage, ...this.panel.roots, this.says);
     this.refresh();
   }
 
@@ -318,7 +254,7 @@ export class RoiEditor extends HTMLElement {
     this.sayWhere();
   }
 
-  /** @param {typeof FIELDS[number]} name @param {number} value */
+  /** @param {Field} name @param {number} value */
   typed(name, value) {
     if (this.shown && Number.isFinite(value)) this.change(this.inside({ ...this.shown, [name]: name === "angle_deg" ? angleWithin(value) : value }));
     this.refresh(); // an empty field gets its number back
@@ -348,12 +284,12 @@ export class RoiEditor extends HTMLElement {
   }
 
   undo() {
-    const before = this.done.pop();
+    const before = this.drag ? undefined : this.done.pop();
     if (before) this.step(before, this.undone);
   }
 
   redo() {
-    const after = this.undone.pop();
+    const after = this.drag ? undefined : this.undone.pop();
     if (after) this.step(after, this.done);
   }
 
@@ -389,7 +325,7 @@ export class RoiEditor extends HTMLElement {
     else {
       this.say(this.texts.measure_length, { pixels: this.measuredPixels().toFixed(1) });
       this.refresh();
-      this.length?.focus({ preventScroll: true });
+      this.panel?.length.focus({ preventScroll: true });
     }
   }
 
@@ -398,8 +334,8 @@ export class RoiEditor extends HTMLElement {
     return Math.hypot(a.x - b.x, a.y - b.y);
   }
 
-  finishMeasuring() {
-    const mm = this.length?.valueAsNumber ?? NaN;
+  /** @param {number} mm */
+  finishMeasuring(mm) {
     if (this.measuring?.length !== 2 || !(mm > 0)) return;
     const pixels = this.measuredPixels();
     if (pixels < 1) return this.say(this.texts.measure_first);
@@ -411,7 +347,6 @@ export class RoiEditor extends HTMLElement {
 
   stopMeasuring() {
     this.measuring = null;
-    if (this.length) this.length.value = "";
     this.stage.classList.remove("measuring");
     this.say("");
     this.refresh();
@@ -437,21 +372,14 @@ export class RoiEditor extends HTMLElement {
   /** Everything that shows the ROI. */
   refresh() {
     this.drawOverlay();
-    const { shown, kinds, fields } = this;
-    if (!kinds || !fields) return;
-    kinds.disabled = !shown;
-    if (shown) kinds.value = shown.kind;
-    for (const [name, input] of fields) {
-      const ofKind = !shown || (shown.kind === "rect" ? !name.startsWith("r") : name !== "w" && name !== "h" && (name !== "r_inner" || shown.kind === "annulus"));
-      /** @type {HTMLElement} */ (input.parentElement).hidden = !ofKind;
-      input.disabled = !shown;
-      const text = shown ? String(shown[/** @type {typeof FIELDS[number]} */ (name)]) : "";
-      if (input.value !== text) input.value = text;
-    }
-    /** @type {HTMLElement} */ (this.lengthLabel).hidden = this.measuring?.length !== 2;
-    this.measureButton?.setAttribute("aria-pressed", String(this.measuring !== null));
-    if (this.undoButton) this.undoButton.disabled = this.done.length === 0;
-    if (this.redoButton) this.redoButton.disabled = this.undone.length === 0;
+    const { shown } = this;
+    this.panel?.show({
+      roi: shown,
+      canUndo: this.done.length > 0,
+      canRedo: this.undone.length > 0,
+      measuring: this.measuring !== null,
+      measured: this.measuring?.length === 2,
+    });
     const outside = shown && this.picture ? beyond(shown, this.picture) : 0;
     if (outside > 0) this.say(this.texts.outside, { pixels: Math.ceil(outside) });
   }

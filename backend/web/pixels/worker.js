@@ -45,7 +45,7 @@ function started() {
 
 /**
  * Call a function of cutter.js in the worker.
- * @template {"decode"|"cut"|"pixels"|"view"} Name
+ * @template {"open"|"cut"|"pixels"|"view"} Name
  * @param {Name} name
  * @param {Parameters<Cutter[Name]>} args
  * @returns {ReturnType<Cutter[Name]>}
