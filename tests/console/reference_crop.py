@@ -1,7 +1,7 @@
 """The crop of a ROI in NumPy, float64: what backend/web/pixels/warp.js must give byte for byte, written without it.
 
-Pixel (j, i) covers [j, j+1) × [i, i+1). A ROI's centre is in these coordinates, its angle clockwise. Every step is a sum,
-a product or a floor, so that each machine computes the same bits: sine and cosine are Taylor series for that reason.
+Pixel (j, i) covers [j, j+1) × [i, i+1). A ROI's centre is in these coordinates, its angle clockwise. Every step is a
+sum, a product or a floor, so that each machine computes the same bits: sine and cosine are Taylor series therefore.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Roi:
-    """As the console has it: `w` and `h` count for a rect, `r` for a circle and an annulus, `r_inner` for an annulus."""
+    """As the console has it: `w`, `h` count for a rect, `r` for circle and annulus, `r_inner` for an annulus."""
 
     kind: str
     cx: float

@@ -7,14 +7,15 @@
  * @import {Roi} from "./roi.js"
  * @import {Box} from "./warp.js"
  * @typedef {{id: number, bare: Blob}} Source  a picture's bytes as a browser may decode them
- * @typedef {Omit<Header, "bare">} Facts
- * @typedef {{problem: "unreadable"|"damaged"|"format"|"undecodable", reason: string}
+ * @typedef {Omit<Header, "bare"|"packed"|"longer">} Facts
+ * @typedef {{problem: "unreadable"|"damaged"|"kind"|"format"|"undecodable", reason: string}
  *   | {problem: "too_large", facts: Facts} | {problem: "colours", facts: Facts} | {problem: "transparent", facts: Facts}
  *   | {problem: "other_size", facts: Facts, width: number, height: number}
  *   | {problem: null, facts: Facts, bare: Blob}} Opened
  */
 
-import { HeaderError, readHeader } from "./header.js";
+import { HeaderError, KindError } from "./bytes.js";
+import { readHeader } from "./header.js";
 import { sourceBox, warp } from "./warp.js";
 
 /** The browser's decoder must leave the numbers of the file alone. */
@@ -22,6 +23,7 @@ const AS_STORED = /** @type {const} */ ({ colorSpaceConversion: "none", premulti
 // Decoded pictures that are kept: 4 bytes a pixel, and a ROI is cut out of the same picture again and again.
 const KEPT_PIXELS = 80_000_000;
 const STRIP_PIXELS = 4_000_000;
+const MISSING_GREY = 128;
 
 /** @type {Map<number, Promise<ImageBitmap>>} the picture used last is the last */
 const decoded = new Map();
@@ -93,13 +95,15 @@ export async function open(id, blob, maxPixels) {
   try {
     header = readHeader(await blob.arrayBuffer());
   } catch (error) {
-    return { problem: error instanceof HeaderError ? "damaged" : "unreadable", reason: reasonOf(error) };
+    const problem = error instanceof HeaderError ? "damaged" : error instanceof KindError ? "kind" : "unreadable";
+    return { problem, reason: reasonOf(error) };
   }
   if (!header) return { problem: "format", reason: "" };
-  const { bare: parts, ...facts } = header;
+  const { bare: parts, packed, longer, ...facts } = header;
   if (facts.width * facts.height > maxPixels) return { problem: "too_large", facts };
   if (facts.format === "JPEG" && (facts.channels === 4 || facts.bits !== 8)) return { problem: "colours", facts };
   const bare = parts ? new Blob(parts, { type: blob.type }) : blob;
+  if (packed && (await unpackedSize(packed.parts, packed.size)) !== packed.size) return { problem: "damaged", reason: "a part of it is missing or was changed" };
   let bitmap;
   try {
     bitmap = await bitmapOf({ id, bare });
@@ -108,6 +112,9 @@ export async function open(id, blob, maxPixels) {
   }
   const { width, height } = bitmap;
   if (width !== facts.width || height !== facts.height) return { problem: "other_size", facts, width, height };
+  if (longer && !(longer.onlyIfGrey && !endsGrey(bitmap)) && !(await showsTheSame(bitmap, new Blob(longer.parts)))) {
+    return { problem: "damaged", reason: "a part of the picture is missing" };
+  }
   if (facts.mayBeTransparent && !isOpaque(bitmap)) return { problem: "transparent", facts };
   return { problem: null, facts, bare };
 }
@@ -115,15 +122,64 @@ export async function open(id, blob, maxPixels) {
 /** @param {unknown} error */
 const reasonOf = (error) => (error instanceof Error ? error.message : String(error));
 
+/**
+ * How many bytes a zlib stream unpacks to.
+ * @param {BlobPart[]} parts
+ * @param {number} expected  beyond which nothing is unpacked
+ * @returns {Promise<number>}  -1 where it is damaged
+ */
+async function unpackedSize(parts, expected) {
+  let size = 0;
+  const reader = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      size += read.value.length;
+      if (size > expected) {
+        await reader.cancel();
+        break;
+      }
+    }
+  } catch (error) {
+    if (error instanceof TypeError) return -1; // what the stream says of damaged data
+    throw error;
+  }
+  return size;
+}
+
 /** Whether alpha is 255 everywhere. @param {ImageBitmap} bitmap */
 function isOpaque(bitmap) {
-  const { width, height } = bitmap;
-  const rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
-  for (let y = 0; y < height; y += rows) {
-    const strip = pixelsOf(bitmap, { x: 0, y, width, height: Math.min(rows, height - y) });
-    for (let k = 3; k < strip.length; k += 4) if (strip[k] !== 255) return false;
+  for (const strip of stripsOf(bitmap)) {
+    const pixels = pixelsOf(bitmap, strip);
+    for (let k = 3; k < pixels.length; k += 4) if (pixels[k] !== 255) return false;
   }
   return true;
+}
+
+/** Whether the last pixel is as grey as one that is missing of a JPEG. @param {ImageBitmap} bitmap */
+function endsGrey(bitmap) {
+  const last = pixelsOf(bitmap, { x: bitmap.width - 1, y: bitmap.height - 1, width: 1, height: 1 });
+  return last[0] === MISSING_GREY && last[1] === MISSING_GREY && last[2] === MISSING_GREY;
+}
+
+/** @param {ImageBitmap} bitmap @param {Blob} blob  a picture of the same size */
+async function showsTheSame(bitmap, blob) {
+  const other = await createImageBitmap(blob, AS_STORED);
+  try {
+    for (const strip of stripsOf(bitmap)) {
+      const pixels = new Uint32Array(pixelsOf(bitmap, strip).buffer);
+      const others = new Uint32Array(pixelsOf(other, strip).buffer);
+      for (let k = 0; k < pixels.length; k++) if (pixels[k] !== others[k]) return false;
+    }
+    return true;
+  } finally {
+    other.close();
+  }
+}
+
+/** A picture in parts that fit into memory. @param {{width: number, height: number}} picture @returns {Generator<Box>} */
+function* stripsOf({ width, height }) {
+  const rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
+  for (let y = 0; y < height; y += rows) yield { x: 0, y, width, height: Math.min(rows, height - y) };
 }
 
 /**

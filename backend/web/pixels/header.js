@@ -6,6 +6,9 @@
  * The service does neither. So these parts are left out before a browser decodes the picture; the compressed pixels stay
  * byte for byte as they are.
  *
+ * Browsers also show what is left of a damaged picture, with grey or black for the rest. Whether all is there is told here
+ * where the header can tell, and else by `packed` and `longer`.
+ *
  * @typedef {{
  *   format: "PNG"|"JPEG"|"BMP"|"WebP",
  *   width: number, height: number,
@@ -13,21 +16,26 @@
  *   mayBeTransparent: boolean,
  *   orientation: number,
  *   bare: BlobPart[]|null,
+ *   packed?: {parts: BlobPart[], size: number},
+ *   longer?: {parts: BlobPart[], onlyIfGrey: boolean},
  * }} Header  width and height as stored; bits of a channel; orientation 1..8 of EXIF, 1 is none; bare is null where
- *   nothing had to be left out
+ *   nothing had to be left out; packed is a zlib stream and the bytes that it must unpack to; longer is the picture with
+ *   more data at its end, which shows other pixels only where some are missing (with onlyIfGrey: of that kind the last
+ *   pixel is grey where some are missing)
  */
 
-/** A header that is damaged or none. */
-export class HeaderError extends Error {}
+import { exifOrientation, HeaderError, keeper, KindError, text } from "./bytes.js";
+import { readJpeg } from "./jpeg.js";
 
 const PNG_KEPT = new Set(["IHDR", "PLTE", "tRNS", "sBIT", "IDAT", "IEND"]);
+const ADAM7 = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 const WEBP_DROPPED = new Set(["ICCP", "EXIF", "XMP "]);
-const ORIENTATION_TAG = 0x0112;
 
 /**
  * @param {ArrayBuffer} content  the whole file
  * @returns {Header|null}  null where it is none of the four formats
  * @throws {HeaderError}
+ * @throws {KindError}
  */
 export function readHeader(content) {
   const bytes = new Uint8Array(content);
@@ -49,98 +57,68 @@ export function readHeader(content) {
   return header;
 }
 
-/** @param {Uint8Array} bytes @param {number} at @param {number} length */
-function text(bytes, at, length) {
-  return String.fromCharCode(...bytes.subarray(at, at + length));
-}
-
-/**
- * The parts of a file that are kept; neighbours are joined.
- * @param {Uint8Array<ArrayBuffer>} bytes
- */
-function keeper(bytes) {
-  /** @type {[number, number][]} */
-  const runs = [];
-  return {
-    /** @param {number} from @param {number} to */
-    keep(from, to) {
-      const last = runs.at(-1);
-      if (last && last[1] === from) last[1] = to;
-      else runs.push([from, to]);
-    },
-    parts: () => runs.map(([from, to]) => bytes.subarray(from, to)),
-  };
-}
-
 /** @param {Uint8Array<ArrayBuffer>} bytes @param {DataView} view @returns {Header} */
 function readPng(bytes, view) {
   const { keep, parts } = keeper(bytes);
   keep(0, 8);
+  /** @type {BlobPart[]} */
+  const packed = [];
   let [orientation, transparent, dropped] = [1, false, false];
-  for (let at = 8; at < bytes.length; ) {
+  for (let at = 8, type = ""; type !== "IEND"; ) {
     const end = at + 12 + view.getUint32(at);
-    const type = text(bytes, at + 4, 4);
-    if (PNG_KEPT.has(type)) keep(at, Math.min(end, bytes.length));
+    type = text(bytes, at + 4, 4);
+    if (end > bytes.length) throw new HeaderError("it ends before the picture does");
+    if (PNG_KEPT.has(type)) keep(at, end);
     else dropped = true;
     if (type === "tRNS") transparent = true;
+    if (type === "IDAT") packed.push(bytes.subarray(at + 8, end - 4));
     if (type === "eXIf") orientation = exifOrientation(view, at + 8, end - 4);
-    if (type === "IEND") break;
     at = end;
   }
   const colour = view.getUint8(25);
+  const [width, height, bits] = [view.getUint32(16), view.getUint32(20), view.getUint8(24)];
+  const samples = colour === 2 ? 3 : colour === 6 ? 4 : colour === 4 ? 2 : 1; // a palette's index is one
   return {
     format: "PNG",
-    width: view.getUint32(16),
-    height: view.getUint32(20),
-    bits: view.getUint8(24),
+    width,
+    height,
+    bits,
     channels: colour === 0 || colour === 4 ? 1 : 3,
     mayBeTransparent: transparent || colour === 4 || colour === 6,
     orientation,
     bare: dropped ? parts() : null,
+    packed: { parts: packed, size: unpackedSize(width, height, bits * samples, view.getUint8(28) === 1) },
   };
+}
+
+/**
+ * Bytes of a PNG's rows, each with one for its filter.
+ * @param {number} width
+ * @param {number} height
+ * @param {number} perPixel  bits
+ * @param {boolean} interlaced  in the seven passes of Adam7
+ */
+function unpackedSize(width, height, perPixel, interlaced) {
+  let size = 0;
+  const passes = interlaced ? ADAM7 : [[0, 0, 1, 1]];
+  for (const [left, top, across, down] of passes) {
+    const columns = Math.ceil((width - left) / across);
+    const rows = Math.ceil((height - top) / down);
+    if (columns > 0 && rows > 0) size += rows * (1 + Math.ceil((columns * perPixel) / 8));
+  }
+  return size;
 }
 
 /** @param {Uint8Array<ArrayBuffer>} bytes @param {DataView} view @returns {Header} */
-function readJpeg(bytes, view) {
-  const { keep, parts } = keeper(bytes);
-  keep(0, 2);
-  let [width, height, bits, channels, orientation, dropped] = [0, 0, 8, 3, 1, false];
-  for (let at = 2; ; ) {
-    if (view.getUint8(at) !== 0xff) throw new HeaderError("a marker of the JPEG header is missing");
-    const marker = view.getUint8(at + 1);
-    if (marker === 0xff) {
-      at += 1; // a fill byte
-      continue;
-    }
-    const end = at + 2 + view.getUint16(at + 2);
-    // SOF0…SOF15, which name the size, but for DHT, JPG and DAC
-    if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc) {
-      [bits, height, width, channels] = [view.getUint8(at + 4), view.getUint16(at + 5), view.getUint16(at + 7), view.getUint8(at + 9)];
-    }
-    if (marker === 0xe1 && text(bytes, at + 4, 6) === "Exif\0\0" && orientation === 1) {
-      orientation = exifOrientation(view, at + 10, end);
-    }
-    if (marker === 0xda) {
-      keep(at, bytes.length);
-      break;
-    }
-    // APP0 (JFIF) and APP14 (Adobe) say how the colours are coded. The other APPn and comments say nothing of the pixels.
-    const metadata = marker === 0xfe || (marker > 0xe0 && marker <= 0xef && marker !== 0xee);
-    if (metadata) dropped = true;
-    else keep(at, end);
-    at = end;
-  }
-  return {
-    format: "JPEG", width, height, bits, channels, mayBeTransparent: false, orientation, bare: dropped ? parts() : null,
-  };
-}
-
-/** @param {Uint8Array<ArrayBuffer>} _bytes @param {DataView} view @returns {Header} */
-function readBmp(_bytes, view) {
+function readBmp(bytes, view) {
   const core = view.getUint32(14, true) === 12;
   const width = core ? view.getUint16(18, true) : view.getInt32(18, true);
   const height = core ? view.getUint16(20, true) : Math.abs(view.getInt32(22, true)); // negative: the top row is first
   const perPixel = view.getUint16(core ? 24 : 28, true);
+  const compression = core ? 0 : view.getUint32(30, true);
+  if (compression !== 0 && compression !== 3) throw new KindError("a compressed BMP, which browsers decode in different ways");
+  const row = Math.ceil((width * perPixel) / 32) * 4;
+  if (view.getUint32(10, true) + row * height > bytes.length) throw new HeaderError("it ends before the picture does");
   const mayBeTransparent = !core && (perPixel === 16 || perPixel === 32);
   return { format: "BMP", width, height, bits: 8, channels: 3, mayBeTransparent, orientation: 1, bare: null };
 }
@@ -151,6 +129,7 @@ function readWebp(bytes, view) {
   /** @type {{width: number, height: number}|null} */
   let size = null;
   let [orientation, mayBeTransparent, dropped, kept] = [1, false, false, 4];
+  if (8 + view.getUint32(4, true) > bytes.length) throw new HeaderError("it ends before the picture does");
   for (let at = 12; at + 8 <= bytes.length; ) {
     const length = view.getUint32(at + 4, true);
     const end = Math.min(at + 8 + length + (length % 2), bytes.length);
@@ -203,30 +182,4 @@ function withoutFlags(parts) {
   const changed = first.slice();
   if (text(changed, 0, 4) === "VP8X") changed[8] &= ~0x2c;
   return [changed, ...rest];
-}
-
-/**
- * @param {DataView} view
- * @param {number} start  of the TIFF header
- * @param {number} end
- * @returns {number} 1..8; 1 also where there is none, or EXIF is damaged
- */
-function exifOrientation(view, start, end) {
-  const last = Math.min(end, view.byteLength);
-  if (start + 8 > last) return 1;
-  const order = view.getUint16(start);
-  if (order !== 0x4949 && order !== 0x4d4d) return 1;
-  const little = order === 0x4949;
-  const folder = start + view.getUint32(start + 4, little);
-  if (folder + 2 > last) return 1;
-  const entries = view.getUint16(folder, little);
-  for (let n = 0; n < entries; n++) {
-    const entry = folder + 2 + 12 * n;
-    if (entry + 12 > last) return 1;
-    if (view.getUint16(entry, little) === ORIENTATION_TAG) {
-      const value = view.getUint16(entry + 8, little);
-      return value >= 1 && value <= 8 ? value : 1;
-    }
-  }
-  return 1;
 }

@@ -8,7 +8,7 @@
  *     const shape = shapeOf(roi);                               // null for a rect
  *     if (shape) form.append("shape", JSON.stringify(shape));
  *
- * Call `selfTest` first: where it fails, no crop may be sent.
+ * Where `selfTest` fails, no picture is opened, so none is cut.
  *
  * @import {Roi} from "./roi.js"
  * @import {Box} from "./warp.js"
@@ -33,7 +33,7 @@ const MAX_BYTES = 256 * 1024 * 1024;
  * A sentence for people about a picture or a ROI.
  *
  * `code` is for programs: "unreadable", "format", "too_large", "transparent", "colours" (of a picture); "sixteen_bits",
- * "outside", "invalid_roi" (of a ROI on it).
+ * "outside", "invalid_roi" (of a ROI on it); "browser" (`selfTest` failed).
  */
 export class PictureError extends Error {
   /** @param {string} code @param {string} message */
@@ -54,6 +54,13 @@ let opened = 0;
  * @throws {PictureError}
  */
 export async function openPicture(blob, { name = blob instanceof File ? blob.name : "picture", maxPixels = MAX_PIXELS } = {}) {
+  const { ok, reason } = await selfTest();
+  if (!ok) throw new PictureError("browser", String(reason));
+  return openUntested(blob, name, maxPixels);
+}
+
+/** @param {Blob} blob @param {string} name @param {number} maxPixels  @returns {Promise<Picture>} */
+async function openUntested(blob, name, maxPixels) {
   if (blob.size > MAX_BYTES) {
     throw new PictureError("too_large", `${name} has ${mebibytes(blob.size)} MiB; at most ${mebibytes(MAX_BYTES)} are possible.`);
   }
@@ -78,6 +85,8 @@ function refusal(found, name, maxPixels) {
       return new PictureError("unreadable", `${name} cannot be read: ${found.reason}. The file is damaged.`);
     case "format":
       return new PictureError("format", `${name} is no PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.`);
+    case "kind":
+      return new PictureError("format", `${name} is ${found.reason}. Save it as a PNG.`);
     case "undecodable":
       return new PictureError("unreadable", `${name} cannot be decoded: it is truncated or damaged, or a kind that browsers do not read (${found.reason}).`);
     case "transparent":
@@ -155,9 +164,18 @@ export function viewOf(picture, box, width, height) {
 /**
  * Whether this browser leaves pixels as they are. It cuts a ROI out of a known picture and compares every pixel with what
  * must come out. (Protection against fingerprinting, for example, adds noise to all that is read from a canvas.)
- * @returns {Promise<{ok: boolean, reason?: string}>}
+ * @returns {Promise<{ok: boolean, reason?: string}>}  of one test for all calls
  */
-export async function selfTest() {
+export function selfTest() {
+  tested ??= testOnce();
+  return tested;
+}
+
+/** @type {Promise<{ok: boolean, reason?: string}>|null} */
+let tested = null;
+
+/** @returns {Promise<{ok: boolean, reason?: string}>} */
+async function testOnce() {
   try {
     const { wrong, compared } = await wrongPixels();
     if (wrong === 0) return { ok: true };
@@ -180,13 +198,13 @@ async function wrongPixels() {
     value = (value * 48271) % 2147483647; // Park and Miller's generator
     known[k] = k % 4 === 3 ? 255 : value & 255;
   }
-  const picture = await openPicture(bmp(known, width, height), { name: "the test picture" });
+  const picture = await openUntested(bmp(known, width, height), "the test picture", MAX_PIXELS);
   let [wrong, compared] = [0, 0];
   for (const angle_deg of [0, 33]) {
     const roi = { kind: /** @type {const} */ ("rect"), cx: 32, cy: 24, w: 32, h: 20, r: 0, r_inner: 0, angle_deg };
     const expected = warp(known, { x: 0, y: 0, width, height }, roi).data;
-    const crop = await openPicture((await cutRoi(picture, roi)).blob, { name: "the test crop" });
-    const found = await call("pixels", crop.source);
+    const crop = await cutRoi(picture, roi);
+    const found = await call("pixels", { id: ++opened, bare: crop.blob });
     for (let k = 0; k < expected.length; k += 4) {
       compared += 1;
       if (found[k] !== expected[k] || found[k + 1] !== expected[k + 1] || found[k + 2] !== expected[k + 2]) wrong += 1;

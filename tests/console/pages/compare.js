@@ -3,19 +3,26 @@
 import { cutRoi, openPicture, selfTest, shapeOf } from "/pixels/picture.js";
 
 const state = /** @type {HTMLElement} */ (document.getElementById("state"));
+const opened = new Map();
+
+async function fetched(file) {
+  return openPicture(await (await fetch(`/files/${file}`)).blob(), { name: file });
+}
 
 async function one({ file, roi }) {
   try {
-    const blob = await (await fetch(`/files/${file}`)).blob();
-    const picture = await openPicture(blob, { name: file });
-    const { blob: crop, width, height } = await cutRoi(picture, roi);
-    return { crop, head: { width, height, turned: picture.turned, shape: shapeOf(roi) } };
+    if (!opened.has(file)) opened.set(file, fetched(file));
+    const picture = await opened.get(file);
+    const { blob, width, height } = await cutRoi(picture, roi);
+    return { crop: blob, head: { width, height, turned: picture.turned, shape: shapeOf(roi) } };
   } catch (error) {
-    return { crop: new Blob([]), head: { refused: error.code ?? "", message: String(error) } };
+    return { crop: new Blob([]), head: { refused: error.code ?? "", message: error.message } };
   }
 }
 
-const report = (name, body, head = {}) => fetch(`/results/${name}`, { method: "POST", body, headers: { "X-Head": JSON.stringify(head) } });
+// A header takes no other characters than those of ASCII.
+const ascii = (text) => text.replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+const report = (name, body, head = {}) => fetch(`/results/${name}`, { method: "POST", body, headers: { "X-Head": ascii(JSON.stringify(head)) } });
 
 const cases = await (await fetch("/cases")).json();
 for (const [index, given] of cases.entries()) {
@@ -23,5 +30,5 @@ for (const [index, given] of cases.entries()) {
   await report(index, crop, head);
 }
 await report("self-test", new Blob([]), await selfTest());
-state.textContent = "done";
 await report("done", new Blob([]));
+state.textContent = "done";

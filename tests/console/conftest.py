@@ -1,0 +1,77 @@
+"""Real browsers: Chromium by playwright, and Firefox, which opens a page that posts what it found."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console.page_server import PageServer
+
+_PAGE_S = 180
+_STOP_S = 20
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_FIREFOX = ("firefox-esr", "firefox")
+
+Visit = Callable[[PageServer, str], None]
+"""Opens a page of the server in a browser, and waits until it posted ``/results/done``."""
+
+
+def _program(names: tuple[str, ...]) -> str:
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A playwright browser."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=_program(_CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session", params=["chromium", "firefox"])
+def visit(request: pytest.FixtureRequest) -> Visit:
+    """Each browser in turn."""
+    if request.param == "firefox":
+        return visit_in_firefox
+    browser = request.getfixturevalue("chromium")
+
+    def visit(server: PageServer, path: str) -> None:
+        with contextlib.closing(browser.new_page()) as page:
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+            page.goto(server.address + path)
+            page.get_by_text("done", exact=True).wait_for(timeout=_PAGE_S * 1000)
+            assert errors == []  # among them all that the page's policy forbids
+
+    return visit
+
+
+def visit_in_firefox(server: PageServer, path: str, **preferences: bool) -> None:
+    """Open a page in a fresh Firefox.
+
+    Args:
+        server: of the page.
+        path: of the page.
+        preferences: as in about:config, with ``__`` for a dot.
+    """
+    lines = [f'user_pref("{name.replace("__", ".")}", {str(on).lower()});' for name, on in preferences.items()]
+    with tempfile.TemporaryDirectory(prefix="firefox-") as profile:
+        (Path(profile) / "user.js").write_text("\n".join(lines), encoding="utf-8")
+        command = [_program(_FIREFOX), "--headless", "--no-remote", "--profile", profile, server.address + path]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert server.done.wait(_PAGE_S), "the page in Firefox did not come to its end"
+        finally:
+            process.terminate()
+            process.wait(_STOP_S)
