@@ -64,11 +64,13 @@ class Inference(Finding):
         heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
         distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
         embeddings: float32 [N, D], of its patches, row by row, not normalised.
+        distances: float32 [rows, columns], of these, on the token grid.
     """
 
     heatmap: npt.NDArray[np.uint8]
     distance_map: DistanceMap
     embeddings: Embeddings
+    distances: DistanceMap
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class InferenceEngine:
             regions = []
             if threshold is not None:
                 regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
-        return Inference(score, regions, tuple(scores), heatmap, distance_map, embeddings)
+        return Inference(score, regions, tuple(scores), heatmap, distance_map, embeddings, distances)
 
 
 def to_image_grid(distances: DistanceMap, image_hw: tuple[int, int], blur_sigma: float) -> DistanceMap:

@@ -24,9 +24,10 @@ def memory():
 
 
 def inference(memory, embeddings, threshold=None):
-    distance_map = to_image_grid(memory.distances(embeddings).reshape(GRID), HW, 1.0)
+    distances = memory.distances(embeddings).reshape(GRID)
+    distance_map = to_image_grid(distances, HW, 1.0)
     regions = [] if threshold is None else find_regions(distance_map, None, threshold, 0, 1.0)
-    return Inference(0.5, regions, (), np.zeros(HW, np.uint8), distance_map, embeddings)
+    return Inference(0.5, regions, (), np.zeros(HW, np.uint8), distance_map, embeddings, distances)
 
 
 def test_a_pixel_is_explained_by_the_patch_that_has_it(memory):
@@ -115,8 +116,9 @@ def test_a_picture_shows_the_place_and_the_good_patch_side_by_side(memory):
 
 @pytest.mark.parametrize("hw", [(1, 200_000), (200_000, 1), (2, 30_000), (8000, 8), (1, 1)])
 def test_a_picture_of_a_strip_is_no_larger_than_any_other(memory, hw):
-    distance_map = to_image_grid(memory.distances(unit_rows(24, seed=1)).reshape(GRID), hw, 0)
-    found = Inference(0.5, [], (), np.zeros(hw, np.uint8), distance_map, unit_rows(24, seed=1))
+    distances = memory.distances(unit_rows(24, seed=1)).reshape(GRID)
+    distance_map = to_image_grid(distances, hw, 0)
+    found = Inference(0.5, [], (), np.zeros(hw, np.uint8), distance_map, unit_rows(24, seed=1), distances)
     strip = BankImage("strip.png", "02", *hw, 3, None, {})
     (reason,) = reasons(found, memory, [strip, strip], None, (hw[1] // 2, hw[0] // 2))
     image = np.zeros((*hw, 3), np.uint8)
