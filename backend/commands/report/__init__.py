@@ -1,0 +1,1 @@
+"""Pages of scored images that commands write: one file that opens offline."""
