@@ -2,13 +2,17 @@
 
 import argparse
 import contextlib
+import math
 from pathlib import Path
+from typing import get_args
 
+from backend.calib import RuleName, ThresholdOptions
 from backend.commands.arguments import Commands, add_command, natural_number, natural_numbers, percentile
 from backend.commands.console import print_line, say
 from backend.commands.evaluate.dataset import Category
 from backend.common.config import Settings, load_settings
 from backend.common.errors import InvalidRequest
+from backend.common.profiles import PROFILES, ProfileName, score_percentile_of
 
 _TEXT = """
 DATASET is a folder in a layout that is known, or holds several such folders:
@@ -27,11 +31,13 @@ A mask marks where its pixels are above 0; a JPEG or WebP from 128 on. Where alp
 colour, alpha is the mask.
 
 Fits on the training images and scores the test images as the service would. The threshold comes from the training
-images alone. Prints a table, and writes report.html, which opens offline, and results.json. MODELS_DIR is not
-touched."""
+images alone. Prints how well the scores tell defective parts from good ones, and what is decided: good parts rejected
+and defective ones that pass, by both rules, with good images only and with 3 and 10 NG images of the test. Writes
+report.html, which opens offline and has a threshold to move, and results.json. MODELS_DIR is not touched."""
 _EPILOG = """\
 examples:
   %(prog)s hazelnut/
+  %(prog)s hazelnut/ --profile recommended
   %(prog)s mvtec/ --shots 1,2,4,8,16 --seeds 3 --out results/
   %(prog)s --good lot7/ --bad scratched/ bent/ --masks drawn/
 """
@@ -64,6 +70,17 @@ def add_to(commands: Commands) -> None:
         "--out", metavar="FOLDER", type=Path, help="where the results go; default evaluation-NAME, of the data set"
     )
     parser.add_argument(
+        "--profile", choices=PROFILES, help="fit and score in this way, as fit --profile does; default PROFILE"
+    )
+    threshold = parser.add_mutually_exclusive_group()
+    threshold.add_argument(
+        "--rule",
+        choices=get_args(RuleName),
+        help="what chooses the threshold of the regions, of the line on the page and of the pictures shown first; "
+        "default: the rule that is called as the profile",
+    )
+    threshold.add_argument("--threshold", metavar="T", type=_score, help="take this threshold for them")
+    parser.add_argument(
         "--percentile",
         metavar="P",
         type=percentile,
@@ -81,6 +98,14 @@ def add_to(commands: Commands) -> None:
     )
 
 
+def _score(text: str) -> float:
+    """Type of an argument: a score."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number")
+
+
 def run(settings: Settings, options: argparse.Namespace) -> None:
     """Evaluate, print the table, and write the page and the results.
 
@@ -93,6 +118,12 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     dataset = _dataset(options)
     if options.percentile is not None:
         settings = load_settings(score_percentile=options.percentile)
+    profile = options.profile or settings.profile
+    if (
+        options.percentile is not None
+        and (own := score_percentile_of(profile, options.percentile)) != options.percentile
+    ):
+        say(f"warning: --percentile {options.percentile:g} has no effect: the score of --profile {profile} is p{own:g}")
     out = options.out or Path(f"evaluation-{Path(dataset).resolve().name}")
     is_new = not out.exists()
     try:  # before minutes are spent
@@ -101,7 +132,13 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
     try:
         result = evaluation.evaluate(
-            settings, dataset, _categories(options), shots=options.shots, n_seeds=options.seeds
+            settings,
+            dataset,
+            _categories(options),
+            shots=options.shots,
+            n_seeds=options.seeds,
+            profile=profile,
+            options=_threshold_options(options, profile),
         )
         page.write_results(result, out)
     except BaseException as exc:
@@ -118,6 +155,12 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         say(f"wrote {out / results_json.RESULTS}, but not {page.PAGE}")
         raise
     say(f"wrote {out / page.PAGE} and {out / results_json.RESULTS}")
+
+
+def _threshold_options(options: argparse.Namespace, profile: ProfileName) -> ThresholdOptions:
+    if options.threshold is not None:
+        return ThresholdOptions(threshold=options.threshold)
+    return ThresholdOptions(rule=options.rule or profile)
 
 
 def _dataset(options: argparse.Namespace) -> str:

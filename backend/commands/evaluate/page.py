@@ -3,19 +3,32 @@
 import contextlib
 import json
 import re
+import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from backend.commands.console import progress_bar, shown
-from backend.commands.evaluate.charts import few_shots, roc, score_histogram
-from backend.commands.evaluate.gallery import ColourScale, thumbnails
+from backend.bit_depth import decode
+from backend.commands.console import count, progress_bar, shown
+from backend.commands.evaluate.masks import read_masks
 from backend.commands.evaluate.metrics import roc_curve
-from backend.commands.evaluate.results import MEASURES, Case, CategoryResult, Evaluation, means
+from backend.commands.evaluate.results import MEASURES, CategoryResult, Evaluation, TrainCase, means
 from backend.commands.evaluate.results_json import RESULTS, as_json
-from backend.commands.evaluate.table import facts, few_shot_rows, few_shot_summary, interval, number
+from backend.commands.evaluate.table import (
+    chosen,
+    few_shot_rows,
+    few_shot_summary,
+    interval,
+    mean_decision_rows,
+    number,
+)
+from backend.commands.image_files import read_image
+from backend.commands.report.charts import few_shots, roc
+from backend.commands.report.content import Card, Mark, ScoredImage, Section, fair_shares, telling
+from backend.commands.report.pictures import draw, scale_of
+from backend.commands.report.rendering import render
+from backend.common.arrays import DistanceMap
 from backend.common.errors import StorageError
 from backend.common.files import write_atomic
 from backend.utils import ImageLimits
@@ -23,6 +36,7 @@ from backend.utils import ImageLimits
 PAGE = "report.html"
 # Some 25 KB each: a page of 15 MB at most, that a browser opens at once.
 _MOST_PICTURES = 600
+_MOST_SUSPICIOUS = 60
 # Stands for a byte of a file name that is not UTF-8; many readers refuse it in JSON.
 _HALF_OF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -58,46 +72,129 @@ def _write(path: Path, text: str) -> None:
 
 
 def as_html(evaluation: Evaluation) -> str:
-    """The page, with at most 600 pictures: of every category those judged wrongly, then those nearest to the threshold.
+    """The page, with at most 600 pictures of test images: of every category those that `telling` names.
 
     Raises:
-        InvalidImage, TooLarge, InvalidRequest: see `thumbnails`.
+        InvalidImage, TooLarge, InvalidRequest: an image has changed and cannot be read any more.
     """
-    shares = _fair_shares([len(result.cases) for result in evaluation.results], _MOST_PICTURES)
-    shown = [_most_telling(result, most) for result, most in zip(evaluation.results, shares, strict=True)]
-    with progress_bar("report", sum(map(len, shown))) as bar:
-        categories = [
-            _category_page(evaluation, result, cases, bar.update)
-            for result, cases in zip(evaluation.results, shown, strict=True)
-        ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("backend.commands.evaluate", "."),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(number=number, interval=interval)
-    return environment.get_template("page.html.j2").render(
+    shares = fair_shares([len(result.cases) for result in evaluation.results], _MOST_PICTURES)
+    plans = [_Plan.of(result, most) for result, most in zip(evaluation.results, shares, strict=True)]
+    with progress_bar("report", sum(len(plan.suspicious) + len(plan.shown) for plan in plans)) as bar:
+        sections = [_section(evaluation, plan, bar.update) for plan in plans]
+    return render(
+        __package__,
+        "page.html.j2",
+        sections,
+        {"number": number, "interval": interval, "chosen": chosen},
         evaluation=evaluation,
         name=Path(evaluation.dataset).resolve().name,
         facts=as_json(evaluation),
-        categories=categories,
+        pages=list(map(_figures, evaluation.results)),
         measures=MEASURES,
         means=means(evaluation),
+        mean_decisions=mean_decision_rows(evaluation),
     )
 
 
-def _category_page(
-    evaluation: Evaluation, result: CategoryResult, shown: Sequence[Case], on_progress: Callable[[], object]
-) -> dict[str, Any]:
-    settings = evaluation.settings
+@dataclass(frozen=True)
+class _Plan:
+    """What of a category the page shows.
+
+    Attributes:
+        result: of the category.
+        test: the test images.
+        shown: positions of those that get pictures.
+        suspicious: training images that get pictures.
+    """
+
+    result: CategoryResult
+    test: list[ScoredImage]
+    shown: list[int]
+    suspicious: list[TrainCase]
+
+    @classmethod
+    def of(cls, result: CategoryResult, most: int) -> "_Plan":
+        """Choose at most so many test images."""
+        test = [
+            ScoredImage(
+                case.image.name,
+                "defective" if case.image.is_defective else "good",
+                case.image.defect,
+                case.score,
+                () if case.is_rejected is None else (f"{count(case.n_regions, 'region')} drawn",),
+            )
+            for case in result.cases
+        ]
+        suspicious = sorted((case for case in result.train if case.is_suspicious), key=lambda case: -case.score)
+        return cls(result, test, telling(test, result.threshold, most), suspicious[:_MOST_SUSPICIOUS])
+
+
+def _section(evaluation: Evaluation, plan: _Plan, on_progress: Callable[[], object]) -> Section:
+    """The scores of a category, with pictures."""
+    settings, result = evaluation.settings, plan.result
     limits = ImageLimits(int(settings.max_file_mb * 2**20), settings.max_pixels)
-    scale = ColourScale.of(result.cases, result.threshold)
-    cards = []
-    for case in shown:
-        cards.append((case, thumbnails(case, scale, result.threshold, settings.blur_sigma, limits, result.depth)))
+    scale = scale_of([case.distances for case in result.cases], result.threshold)
+
+    def card(image: ScoredImage, path: str, distances: DistanceMap, masks: Sequence[str]) -> Card:
+        pixels, _ = decode(read_image(path, limits.max_bytes), path, limits, result.depth)
+        truth = read_masks(masks, limits) if masks else None
         on_progress()
-    good, defective = (
-        [c.score for c in result.cases if c.image.is_defective == is_defective] for is_defective in (False, True)
+        return Card(image, draw(pixels, distances, scale, result.threshold, settings.blur_sigma, truth))
+
+    usual = f"median of all {statistics.median(result.ok_scores):.4f}" if result.train else ""
+    train = {case.path: ScoredImage(case.path, "train", "train", case.score, (usual,)) for case in result.train}
+    cases = [(plan.test[place], result.cases[place]) for place in plan.shown]
+    return Section(
+        result.category.name,
+        [*train.values(), *plan.test],
+        result.threshold,
+        marks_of(evaluation, result),
+        result.category.remarks,
+        facts_of(evaluation, result),
+        [card(train[case.path], case.path, case.distances, ()) for case in plan.suspicious],
+        [card(image, case.image.path, case.distances, case.image.masks) for image, case in cases],
+        scale,
     )
+
+
+def marks_of(evaluation: Evaluation, result: CategoryResult) -> list[Mark]:
+    """The threshold of the decisions, and the others with good images only; none where there are no scores for any."""
+    if result.threshold is None:
+        return []
+    names = {"contract": "contract rule", "recommended": "recommended rule", "hindsight": "best in hindsight"}
+    why = result.calibration.why if result.calibration and result.calibration.why else ""
+    first = Mark(names.get(evaluation.rule, "as named"), result.threshold, why)
+    others = [
+        Mark(names[decision.chosen_by], decision.threshold)
+        for decision in result.decisions
+        if decision.n_ng == 0 and decision.chosen_by != evaluation.rule
+    ]
+    return [first, *others]
+
+
+def facts_of(evaluation: Evaluation, result: CategoryResult) -> list[str]:
+    """What the threshold of the decisions rests on."""
+    counts = f"{len(result.category.train)} training and {len(result.cases)} test images."
+    if result.calibration is None:
+        return [f"{counts} The training images have no scores: it takes two of them that are different, and of so many "
+                "that it would take more than a minute there are none."]  # fmt: skip
+    if evaluation.rule == "manual":
+        basis = "It was named."
+    elif evaluation.rule == "contract":
+        basis = "It is the 99th percentile of the training images' scores, each by a memory bank of the others."
+    else:
+        basis = (
+            f"It rests on the training images' scores, each by a memory bank of the others: {result.calibration.why}."
+        )
+    promise = result.calibration.promise
+    promised = f" It promises: {promise.text}." if promise else ""
+    return [
+        f"{counts} The line stands at {result.threshold:.4f} first. {basis} No test image has a part in it.{promised}"
+    ]
+
+
+def _figures(result: CategoryResult) -> dict[str, Any]:
+    """What the page says of a category beside its scores."""
     escapes = result.groups[0].escapes
     at_threshold = (result.false_rejects.value, 1 - escapes.value) if result.false_rejects and escapes else None
     curve = roc_curve([c.score for c in result.cases], [c.image.is_defective for c in result.cases])
@@ -108,38 +205,7 @@ def _category_page(
         points.append((len(result.category.train), value, None))
     return {
         "result": result,
-        "facts": facts(result),
-        "scale": scale,
-        "histogram": score_histogram(good, defective, result.threshold),
         "roc": roc(*curve, at_threshold),
         "few_shot": few_shot_rows(result),
         "few_shot_plot": few_shots(points) if points else None,
-        "cards": cards,
-    }  # fmt: skip
-
-
-def _fair_shares(sizes: Sequence[int], total: int) -> list[int]:
-    """How many of `total` each gets: all it has, or as many as the others that get less than they have.
-
-    >>> _fair_shares([80, 23, 220], 600), _fair_shares([80, 23, 220], 163)
-    ([80, 23, 220], [70, 23, 70])
-    """
-    shares = [0] * len(sizes)
-    for n_served, index in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
-        shares[index] = min(sizes[index], (total - sum(shares)) // (len(sizes) - n_served))
-    return shares
-
-
-def _most_telling(result: CategoryResult, most: int) -> list[Case]:
-    """The cases for the gallery, in the order of the data set."""
-    if len(result.cases) <= most:
-        return result.cases
-    if result.threshold is None:
-        return [result.cases[index * len(result.cases) // most] for index in range(most)]
-    threshold = result.threshold
-
-    def rank(case: Case) -> tuple[bool, float]:
-        return not (case.is_false_reject or case.is_escape), abs(case.score - threshold)
-
-    chosen = {id(case) for case in sorted(result.cases, key=rank)[:most]}
-    return [case for case in result.cases if id(case) in chosen]
+    }

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.bit_depth import BitDepth
+from backend.calib import Calibration
 from backend.commands.evaluate.dataset import Category, TestImage
+from backend.commands.evaluate.decisions import ChosenBy, Decision, found_by, mean_rates
 from backend.commands.evaluate.metrics import IMAGE_MEASURES, PIXEL_MEASURES, Measure, Rate
 from backend.common.arrays import DistanceMap
 from backend.common.config import Settings
+from backend.common.profiles import ProfileName
 from backend.features import DinoV2Features
+from backend.scores.shift import Shift
 
 ALL = "all"
 _MOST_NAMED = 5
@@ -20,6 +24,27 @@ MEASURES = dict(
         strict=True,
     )
 )
+
+
+@dataclass(frozen=True)
+class TrainCase:
+    """What one training image scores by the memory bank of the others.
+
+    Attributes:
+        path: its file.
+        score: percentile of the distance map.
+        image_hw: its size (rows, columns) in pixels.
+        distances: float32 [rows, columns] of the token grid.
+        is_copy: whether an earlier one has the same pixels: copies count once.
+        is_suspicious: whether it scores far above the others: perhaps it is defective.
+    """
+
+    path: str
+    score: float
+    image_hw: tuple[int, int]
+    distances: DistanceMap
+    is_copy: bool
+    is_suspicious: bool
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,7 @@ class Group:
         measures: by name, `IMAGE_MEASURES` and `PIXEL_MEASURES`; these over the good images and the defective ones
             that have a mask.
         escapes: defective images below the threshold; None without one.
+        decisions: what each rule does to the good images and to these; see `decide`.
     """
 
     name: str
@@ -88,15 +114,21 @@ class Group:
     n_masks: int
     measures: dict[str, Measure]
     escapes: Rate | None
+    decisions: list[Decision]
 
 
 @dataclass(frozen=True)
 class FewShotRun:
-    """What a memory bank of `shots` training images, drawn at random, gave; `values` by name of measure."""
+    """What a memory bank of `shots` training images, drawn at random, gave; `values` by name of measure.
+
+    Attributes:
+        decisions: see `decide`.
+    """
 
     shots: int
     seed: int
     values: dict[str, float | None]
+    decisions: list[Decision]
 
 
 @dataclass(frozen=True)
@@ -106,9 +138,11 @@ class CategoryResult:
     Attributes:
         category: which.
         n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
-        ok_scores: score of each training image by the memory bank of the others; empty where there are no others, or so
-            many that it would take more than a minute.
-        threshold: from them; None where there are none.
+        train: the training images, each by the memory bank of the others; empty where there are no others, or so many
+            that it would take more than a minute.
+        threshold: from their scores, or the one that was named; None where there is neither.
+        calibration: how it was chosen, and what it promises; None without scores of training images.
+        shift: the good test images beside the training images; None without scores of these.
         groups: all defects, then each type.
         false_rejects: good test images at or above the threshold; None without one.
         cases: the test images, in order.
@@ -119,13 +153,30 @@ class CategoryResult:
     category: Category
     n_embeddings: int
     bank_size: int
-    ok_scores: list[float]
+    train: list[TrainCase]
     threshold: float | None
+    calibration: Calibration | None
+    shift: Shift | None
     groups: list[Group]
     false_rejects: Rate | None
     cases: list[Case]
     few_shot: list[FewShotRun]
     depth: BitDepth | None = None
+
+    @property
+    def ok_scores(self) -> list[float]:
+        """Scores of the training images; of none where these have no scores."""
+        return [case.score for case in self.train]
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What each rule does to all test images."""
+        return self.groups[0].decisions
+
+    @property
+    def n_good(self) -> int:
+        """Good test images."""
+        return sum(not case.image.is_defective for case in self.cases)
 
     @property
     def ms(self) -> float:
@@ -135,14 +186,39 @@ class CategoryResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of a data set, and what they rest on."""
+    """Results of a data set, and what they rest on.
+
+    Attributes:
+        rule: what the thresholds were chosen by: ``"contract"``, ``"recommended"`` or ``"manual"``.
+    """
 
     dataset: str
     settings: Settings
+    profile: ProfileName
+    rule: str
     features: DinoV2Features
     shots: Sequence[int]
     n_seeds: int
     results: list[CategoryResult]
+
+
+@dataclass(frozen=True)
+class MeanDecision:
+    """Mean rates of a rule over categories; see `Decision`.
+
+    Attributes:
+        false_reject_rate, escape_rate: 0..1.
+    """
+
+    chosen_by: ChosenBy
+    n_ng: int
+    false_reject_rate: float
+    escape_rate: float
+
+    @property
+    def error(self) -> float:
+        """The mean of both."""
+        return (self.false_reject_rate + self.escape_rate) / 2
 
 
 def means(evaluation: Evaluation) -> dict[str, float | None]:
@@ -153,3 +229,14 @@ def means(evaluation: Evaluation) -> dict[str, float | None]:
         known = [value for value in values if value is not None]
         found[name] = statistics.fmean(known) if known else None
     return found
+
+
+def mean_decisions(evaluation: Evaluation) -> list[MeanDecision]:
+    """The mean rates of every rule over the categories that have them, in the order of `decide`."""
+    kinds = dict.fromkeys((one.chosen_by, one.n_ng) for result in evaluation.results for one in result.decisions)
+    means = []
+    for chosen_by, n_ng in kinds:
+        found = [found_by(result.decisions, chosen_by, n_ng) for result in evaluation.results]
+        rates = mean_rates([decision for decision in found if decision is not None])
+        means.append(MeanDecision(chosen_by, n_ng, *rates))
+    return means

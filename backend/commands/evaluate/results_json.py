@@ -5,8 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from backend import __version__
+from backend.commands.evaluate.decisions import Decision
 from backend.commands.evaluate.metrics import CONFIDENCE, MAX_FPR, RESAMPLES, SEED, Rate
-from backend.commands.evaluate.results import CategoryResult, Evaluation, Group, means
+from backend.commands.evaluate.results import CategoryResult, Evaluation, Group, mean_decisions, means
+from backend.common.profiles import coreset_rate_of, score_percentile_of
 from backend.utils import utc_now
 
 _PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "scipy", "faiss-cpu", "openvino", "torch", "timm")
@@ -23,8 +25,10 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             **features.identity.as_dict(),
             "runtime": features.runtime.name,
             "device": features.runtime.device,
-            "coreset_rate": settings.coreset_rate,
-            "score_percentile": settings.score_percentile,
+            "profile": evaluation.profile,
+            "rule": evaluation.rule,
+            "coreset_rate": coreset_rate_of(evaluation.profile, settings.coreset_rate),
+            "score_percentile": score_percentile_of(evaluation.profile, settings.score_percentile),
             "blur_sigma": settings.blur_sigma,
             "max_fpr": MAX_FPR,
             "confidence": CONFIDENCE,
@@ -36,26 +40,48 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "versions": {"backend": __version__, "python": platform.python_version(), **_versions()},
         "categories": [_category_json(result) for result in evaluation.results],
         "mean": means(evaluation),
+        "mean_decisions": [
+            {
+                "rule": one.chosen_by,
+                "n_ng": one.n_ng,
+                "false_reject_rate": one.false_reject_rate,
+                "escape_rate": one.escape_rate,
+                "error": one.error,
+            }
+            for one in mean_decisions(evaluation)
+        ],
     }
 
 
 def _category_json(result: CategoryResult) -> dict[str, Any]:
-    good = sum(not case.image.is_defective for case in result.cases)
+    calibration, shift = result.calibration, result.shift
     return {
         "name": result.category.name,
         "n_train": len(result.category.train),
-        "n_good": good,
-        "n_defective": len(result.cases) - good,
+        "n_good": result.n_good,
+        "n_defective": len(result.cases) - result.n_good,
         "n_ignored": result.category.n_ignored,
         **({"remarks": list(result.category.remarks)} if result.category.remarks else {}),
         "n_embeddings": result.n_embeddings,
         "bank_size": result.bank_size,
         "ms_per_image": result.ms,
         "ok_scores": result.ok_scores,
+        "suspicious": [case.path for case in result.train if case.is_suspicious],
         "threshold": result.threshold,
+        **({"why": calibration.why} if calibration and calibration.why else {}),
+        **({"promise": calibration.promise.as_dict()} if calibration and calibration.promise else {}),
+        **({"good_against_training": {**vars(shift), "matters": shift.matters}} if shift else {}),
         "false_rejects": _rate_json(result.false_rejects),
         "groups": [_group_json(group) for group in result.groups],
-        "few_shot": [{"shots": run.shots, "seed": run.seed, **run.values} for run in result.few_shot],
+        "few_shot": [
+            {
+                "shots": run.shots,
+                "seed": run.seed,
+                **run.values,
+                "decisions": [_decision_json(decision) for decision in run.decisions],
+            }
+            for run in result.few_shot
+        ],
         "images": [
             {
                 "name": case.image.name,
@@ -79,6 +105,18 @@ def _group_json(group: Group) -> dict[str, Any]:
         "n_masks": group.n_masks,
         "escapes": _rate_json(group.escapes),
         **{name: vars(measure) for name, measure in group.measures.items()},
+        "decisions": [_decision_json(decision) for decision in group.decisions],
+    }
+
+
+def _decision_json(decision: Decision) -> dict[str, Any]:
+    return {
+        "rule": decision.chosen_by,
+        "n_ng": decision.n_ng,
+        "threshold": decision.threshold,
+        "false_rejects": _rate_json(decision.false_rejects),
+        "escapes": _rate_json(decision.escapes),
+        "error": decision.error,
     }
 
 

@@ -3,9 +3,27 @@
 import statistics
 from collections.abc import Sequence
 
+from backend.commands.evaluate.decisions import NG_COUNTS, RULES, ChosenBy, Decision, found_by, mean_rates
 from backend.commands.evaluate.metrics import Measure, Rate
-from backend.commands.evaluate.results import MEASURES, CategoryResult, Evaluation, means
+from backend.commands.evaluate.results import (
+    MEASURES,
+    CategoryResult,
+    Evaluation,
+    MeanDecision,
+    mean_decisions,
+    means,
+)
 
+_CHOSEN: dict[ChosenBy, str] = {
+    "contract": "contract rule",
+    "recommended": "recommended rule",
+    "hindsight": "best in hindsight",
+}
+_DECISIONS = ("threshold by", "NG images", "threshold", "false rejects", "escapes", "mean error")
+_DRAWN = (
+    "decisions: by each rule, with good images only and with NG images, which are drawn from the defective test images "
+    "and not counted; the best threshold in hindsight is known to nobody beforehand"
+)
 _BRACKETS = (
     "in brackets: 95 % confidence intervals of image AUROC; 95 % bootstrap intervals of the other measures, where "
     "every type has 5 images or more"
@@ -23,13 +41,20 @@ def as_text(evaluation: Evaluation) -> str:
         tables.append(
             f"{result.category.name}: {facts(result)}{remarks}\n\n" + _aligned(("", *MEASURES.values()), rows)
         )
+        if result.decisions:
+            tables.append(_aligned(_DECISIONS, [_decision_row(decision) for decision in result.decisions]))
+            if len(result.groups) > 2:
+                tables.append(_aligned(*_split(_escape_rows(result))))
         if result.few_shot:
-            tables.append(_aligned(("training images", *MEASURES.values()), few_shot_rows(result)))
+            tables.append(_aligned(*_split(few_shot_rows(result))))
     if len(evaluation.results) > 1:
         rows = [_row(result.category.name, result.groups[0].measures) for result in evaluation.results]
         mean = [number(value) for value in means(evaluation).values()]
         tables.append(_aligned(("", *MEASURES.values()), [*rows, ("mean", *mean)]))
-    return "\n\n".join([*tables, _BRACKETS])
+        if of_categories := mean_decision_rows(evaluation):
+            tables.append(_aligned(*_split(of_categories)))
+    has_decisions = any(result.decisions for result in evaluation.results)
+    return "\n\n".join([*tables, *([_DRAWN] if has_decisions else []), _BRACKETS])
 
 
 def facts(result: CategoryResult) -> str:
@@ -64,12 +89,73 @@ def few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float,
 
 
 def few_shot_rows(result: CategoryResult) -> list[tuple[str, ...]]:
-    """The rows of a table of runs with few training images."""
-    rows = []
+    """A table of runs with few training images, its header first: measures, and what each rule decides."""
+    rows: list[tuple[str, ...]] = [("training images", *MEASURES.values(), *_CHOSEN.values())]
     for shots, values in few_shot_summary(result).items():
-        rows.append((str(shots), *(_spread(*values[name]) if name in values else "–" for name in MEASURES)))
+        cells = (_spread(*values[name]) if name in values else "–" for name in MEASURES)
+        decisions = [decision for run in result.few_shot if run.shots == shots for decision in run.decisions]
+        rows.append((str(shots), *cells, *_both_rates(decisions)))
     measures = result.groups[0].measures
-    return [*rows, (f"all {len(result.category.train)}", *(number(measures[name].value) for name in MEASURES))]
+    cells = (number(measures[name].value) for name in MEASURES)
+    return [*rows, (f"all {len(result.category.train)}", *cells, *_both_rates(result.decisions))]
+
+
+def _both_rates(decisions: Sequence[Decision]) -> list[str]:
+    """Mean rates with good images only, by each rule and in hindsight."""
+    found = []
+    for chosen_by in _CHOSEN:
+        those = [one for one in decisions if (one.chosen_by, one.n_ng) == (chosen_by, 0)]
+        found.append("{:.1f} / {:.1f} %".format(*(100 * rate for rate in mean_rates(those))) if those else "–")
+    return found
+
+
+def mean_decision_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """A table of the mean rates over the categories, its header first; nothing where no category has decisions."""
+    rows = [
+        (
+            chosen(one),
+            str(one.n_ng),
+            f"{100 * one.false_reject_rate:.1f} %",
+            f"{100 * one.escape_rate:.1f} %",
+            f"{100 * one.error:.1f} %",
+        )
+        for one in mean_decisions(evaluation)
+    ]
+    return [("mean, threshold by", "NG images", "false rejects", "escapes", "mean error"), *rows] if rows else []
+
+
+def chosen(decision: Decision | MeanDecision) -> str:
+    """What a threshold was chosen by, in words."""
+    return _CHOSEN[decision.chosen_by]
+
+
+def _decision_row(decision: Decision) -> tuple[str, ...]:
+    return (
+        chosen(decision),
+        str(decision.n_ng),
+        f"{decision.threshold:.4f}",
+        _short(decision.false_rejects),
+        _short(decision.escapes),
+        f"{100 * decision.error:.1f} %",
+    )
+
+
+def _escape_rows(result: CategoryResult) -> list[tuple[str, ...]]:
+    """Escapes of every type by each rule, its header first."""
+    counts = [n_ng for n_ng in NG_COUNTS if found_by(result.decisions, "contract", n_ng)]
+    header = [f"{rule}, {f'{n_ng} NG' if n_ng else 'good only'}" for n_ng in counts for rule in RULES]
+    rows: list[tuple[str, ...]] = [("escapes, rule", *header)]
+    for group in result.groups:
+        found = [found_by(group.decisions, rule, n_ng) for n_ng in counts for rule in RULES]
+        rows.append(
+            (group.name, *("–" if one is None else f"{one.escapes.count} of {one.escapes.total}" for one in found))
+        )
+    return rows
+
+
+def _split(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
+    """The header, and the rest."""
+    return rows[0], rows[1:]
 
 
 def _spread(mean: float, deviation: float | None) -> str:
@@ -94,6 +180,10 @@ def share(rate: Rate) -> str:
     """A rate as count, percentage and interval."""
     low, high = rate.interval
     return f"{rate.count} of {rate.total} ({100 * rate.value:.1f} %, {100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def _short(rate: Rate) -> str:
+    return f"{rate.count} of {rate.total} ({100 * rate.value:.1f} %)"
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

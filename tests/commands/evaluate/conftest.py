@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from backend.commands.evaluate import evaluation
-from backend.common.config import Settings
+from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.profiles import CONTRACT, RECOMMENDED_BLOCKS
+from backend.features import DinoV2Features
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from tests.factories import SHARED
 
 
@@ -51,14 +54,25 @@ def pristine(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def recommended_features(weights):
+    """The extractor of the recommended profile at 112 pixels."""
+    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
+    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
+
+
 @pytest.fixture
-def part(pristine, features, tmp_path, monkeypatch):
+def part(pristine, features, tmp_path, monkeypatch, request):
     """A copy of the data set as part/ in the working folder, where commands use the loaded extractor."""
     shutil.copytree(pristine, tmp_path / "part")
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "open_features", lambda settings: (features, None))
+
+    def opened(settings, profile):
+        return (features if profile == CONTRACT else request.getfixturevalue("recommended_features")), None
+
+    monkeypatch.setattr(evaluation, "open_features", opened)
     return tmp_path / "part"
 
 

@@ -14,7 +14,7 @@ def results(folder):
 class Page(HTMLParser):
     """A report as a browser reads it."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "input")
 
     def __init__(self, path):
         super().__init__()

@@ -120,6 +120,8 @@ class TestResults:
             **features.identity.as_dict(),
             "runtime": "openvino",
             "device": "cpu",
+            "profile": "contract",
+            "rule": "contract",
             "coreset_rate": 0.02,
             "score_percentile": 99,
             "blur_sigma": 1.0,
@@ -157,7 +159,7 @@ class TestResults:
             assert found["mean"][name] == pytest.approx((first[name]["value"] + second[name]["value"]) / 2)
         for name in PIXEL_MEASURES:
             assert found["mean"][name] == first[name]["value"], "the other has no masks"
-        assert out.split("\n\n")[-2].splitlines()[-1].split() == [
+        assert out.split("\n\n")[-4].splitlines()[-1].split() == [
             "mean",
             *(f"{value:.3f}" for value in found["mean"].values()),
         ]

@@ -109,7 +109,7 @@ def part(tmp_path, monkeypatch, features):
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "open_features", lambda settings: (features, None))
+    monkeypatch.setattr(evaluation, "open_features", lambda settings, profile: (features, None))
     return tmp_path / "part"
 
 

@@ -1,6 +1,7 @@
 """The report as a page: it needs nothing from anywhere, and names are text in it."""
 
 import base64
+import json
 
 import cv2
 import numpy as np
@@ -9,6 +10,15 @@ from backend.commands.evaluate import page as report_page
 from tests.commands.evaluate.reports import Page, results
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
+
+
+def by_need(threshold):
+    """Sorts images judged wrongly first, then those nearest to the threshold."""
+
+    def rank(image):
+        return image["rejected"] == (image["defect"] != "good"), abs(image["score"] - threshold)
+
+    return rank
 
 
 class TestPage:
@@ -37,7 +47,9 @@ class TestPage:
         assert f"good/{HOSTILE}" in page.texts
         assert '"><script>alert(2)<' in page.texts
         assert "Evaluation of <b>part & parcel" in page.texts
-        assert ("option", "value", 'defect:"><script>alert(2)<') in page.attributes
+        assert ("option", "value", 'label:"><script>alert(2)<') in page.attributes
+        (board,) = (json.loads(value) for _, name, value in page.attributes if name == "data-board")
+        assert '"><script>alert(2)<' in board["types"]
 
     def test_every_image_has_three_small_pictures_and_what_it_is_sorted_by(self, run, tmp_path):
         run("part")
@@ -49,7 +61,7 @@ class TestPage:
             assert max(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[:2]) == 256
         (found,) = results(tmp_path / "evaluation-part")["categories"]
         shown = [float(value) for _, name, value in page.attributes if name == "data-score"]
-        assert shown == [image["score"] for image in found["images"]]
+        assert shown == [image["score"] for image in sorted(found["images"], key=by_need(found["threshold"]))]
         verdicts = [value for _, name, value in page.attributes if name == "data-verdict"]
         n_wrong = found["false_rejects"]["count"] + found["groups"][0]["escapes"]["count"]
         assert sum(verdict != "" for verdict in verdicts) == n_wrong
@@ -59,13 +71,10 @@ class TestPage:
         run("part")
         (found,) = results(tmp_path / "evaluation-part")["categories"]
 
-        def distance(image):
-            wrong = image["rejected"] != (image["defect"] != "good")
-            return not wrong, abs(image["score"] - found["threshold"])
-
-        expected = {image["score"] for image in sorted(found["images"], key=distance)[:3]}
+        telling = sorted(found["images"], key=by_need(found["threshold"]))
+        expected = [image["score"] for image in telling[:3]]
         page = Page(tmp_path / "evaluation-part" / "report.html")
-        assert {float(value) for _, name, value in page.attributes if name == "data-score"} == expected
+        assert [float(value) for _, name, value in page.attributes if name == "data-score"] == expected
         assert any("3 of 6: those judged wrongly" in text for text in page.texts)
 
     def test_without_a_threshold_images_of_all_kinds_are_shown(self, run, part, tmp_path, monkeypatch):

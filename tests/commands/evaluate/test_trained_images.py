@@ -21,7 +21,7 @@ def part(small_features, images, tmp_path, monkeypatch):
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "open_features", lambda settings: (small_features, None))
+    monkeypatch.setattr(evaluation, "open_features", lambda settings, profile: (small_features, None))
     return tmp_path / "part"
 
 
