@@ -66,17 +66,19 @@ def _demonstrate(console: Console, split: Split, out: Path) -> None:
             fit_s = time.perf_counter() - start
         held_out = _inspect(console, client, split.calibrate, "POST /infer, to calibrate")
         calibration = client.calibrate_ng(*_scores(held_out), area_mm2_thr=_AREA_MM2_THR)
-        inspected = _inspect(console, client, split.test, "POST /infer, unseen cells")
+        inspected = _inspect(console, client, split.test, "POST /infer, unseen cells", overlays=True)
     _print_results(console, len(split.fit), fit, fit_s, calibration, inspected)
     draw(inspected, calibration.threshold, out)
     console.print(f"\nPicture: [bold]{escape(str(out))}[/] ({LICENCE}, as the images)")
 
 
-def _inspect(console: Console, client: Client, cells: Sequence[Cell], description: str) -> list[Inspected]:
+def _inspect(
+    console: Console, client: Client, cells: Sequence[Cell], description: str, *, overlays: bool = False
+) -> list[Inspected]:
     inspected = []
     for cell in track(cells, f"{description:<26}", console=console):
         start = time.perf_counter()
-        reply = client.infer(cell)
+        reply = client.infer(cell, overlay=overlays)
         inspected.append(Inspected(cell, reply, 1000 * (time.perf_counter() - start)))
     return inspected
 

@@ -65,10 +65,14 @@ class Client:
         body = {**_ROI, "ok_scores": ok_scores, "ng_scores": ng_scores, "area_mm2_thr": area_mm2_thr}
         return CalibrateReply.model_validate(self._post("/calibrate_ng", json=body))
 
-    def infer(self, cell: Cell) -> InferReply:
-        """``POST /infer`` with one cell."""
+    def infer(self, cell: Cell, *, overlay: bool = False) -> InferReply:
+        """``POST /infer`` with one cell; with `overlay` also the cell with colour and regions over it."""
         files = {"image": (cell.name, cell.png, "image/png")}
-        return InferReply.model_validate(self._post("/infer", data=_ROI, files=files))
+        fields = {**_ROI, "overlay": str(overlay).lower()}
+        reply = InferReply.model_validate(self._post("/infer", data=fields, files=files))
+        if overlay and reply.overlay_png_base64 is None:
+            raise DemoError(f"{self.address}/infer gives no overlay: this service is of an earlier version")
+        return reply
 
     def close(self) -> None:
         """Close the connections."""

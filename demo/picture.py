@@ -1,4 +1,4 @@
-"""The picture: a dozen inspected cells with heatmap, regions and score, and all scores beneath."""
+"""The picture: a dozen inspected cells with overlay and score, and all scores beneath."""
 
 import base64
 import io
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
 from backend.api.schemas.inspection import InferReply
@@ -25,7 +24,6 @@ _PER_CLASS = 6
 _TEXT, _MUTED, _TRACK = "#1c2430", "#5b6675", "#e3e7ec"
 _COLOURS = {"ok": "#0b7285", "ng": "#c2570c"}
 _WRONG = "#c4122f"
-_OUTLINE = "#00e5ff"
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Inspected:
 
     Attributes:
         cell: the image.
-        reply: score, threshold, decision, heatmap, regions.
+        reply: score, threshold, decision, regions, overlay.
         ms: milliseconds from request to reply.
     """
 
@@ -71,8 +69,8 @@ def draw(inspected: Sequence[Inspected], threshold: float, path: Path) -> None:
     figure = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI), dpi=_DPI)
     _write(figure, _LEFT, 58, "Solar cells, inspected", size=22, weight="bold")
     legend = (
-        "Upper image: electroluminescence. Lower image: the same under its heatmap, with the regions at or above the "
-        "threshold outlined. Heatmaps are scaled per image: good cells show colours too.\n"
+        "Upper image: electroluminescence. Lower image: its overlay, with colour where the distance is at or above the "
+        "threshold, and the area of each region.\n"
         "Bar: score against the threshold (black). The score is a high percentile of the distances: a small region "
         "alone does not make a cell NG. Red: wrong decisions."
     )
@@ -112,18 +110,10 @@ def _draw_cell(figure: Figure, left: int, top: int, item: Inspected, threshold: 
     _write(figure, left + _SIDE, top + 24, f"{score:.3f}", size=13, ha="right", colour=colour)
 
     image = np.asarray(Image.open(io.BytesIO(item.cell.png)).convert("L"))
-    heatmap = np.asarray(Image.open(io.BytesIO(base64.b64decode(item.reply.heatmap_png_base64))))
     plain = _axes(figure, left, top + 34, _SIDE, _SIDE)
     plain.imshow(image, cmap="gray", vmin=0, vmax=255)
-    overlaid = _axes(figure, left, top + 40 + _SIDE, _SIDE, _SIDE)
-    overlaid.imshow(image, cmap="gray", vmin=0, vmax=255)
-    overlaid.imshow(heatmap, cmap="inferno", vmin=0, vmax=255, alpha=heatmap / 255 * 0.8)
-    for region in item.reply.regions:
-        box = Rectangle(
-            (region.x - 0.5, region.y - 0.5), region.w, region.h, fill=False, edgecolor=_OUTLINE, linestyle=":"
-        )
-        overlaid.add_patch(box)
-        overlaid.add_patch(Polygon(region.contour, fill=False, edgecolor=_OUTLINE, linewidth=1.4))
+    overlay = Image.open(io.BytesIO(base64.b64decode(item.reply.overlay_png_base64 or "")))
+    _axes(figure, left, top + 40 + _SIDE, _SIDE, _SIDE).imshow(np.asarray(overlay))
 
     bar = _axes(figure, left, top + 52 + 2 * _SIDE, _SIDE, 14)
     bar.set(xlim=(0, bar_end), ylim=(0, 1))
