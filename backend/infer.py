@@ -220,9 +220,9 @@ def to_threshold_heatmap(distance_map: DistanceMap, mask: Mask | None, threshold
     for rows in _row_blocks(distance_map.shape):
         scaled = distance_map[rows] * scale
         np.clip(scaled, 0, 255, out=scaled)
-        below = distance_map[rows] < limit
         grey = scaled.astype(np.uint8)
-        heatmap[rows] = np.where(below, np.minimum(grey, THRESHOLD_GREY - 1), np.maximum(grey, THRESHOLD_GREY))
+        reached = np.maximum(grey, THRESHOLD_GREY) * (distance_map[rows] >= limit)
+        np.maximum(np.minimum(grey, THRESHOLD_GREY - 1), reached, out=heatmap[rows])
         if mask is not None:
             heatmap[rows] *= mask[rows]
     return heatmap
