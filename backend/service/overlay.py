@@ -74,7 +74,7 @@ def tint(picture: Bgr, heatmap: npt.NDArray[np.uint8]) -> None:
     step = max(1, BLOCK_PIXELS // heatmap.shape[1])
     for start in range(0, heatmap.shape[0], step):
         rows = slice(start, start + step)
-        places = OPACITY[heatmap[rows]] > 0
+        places = heatmap[rows] >= THRESHOLD_GREY
         grey = heatmap[rows][places]
         opacity = OPACITY[grey][:, None]
         picture[rows][places] = np.rint(picture[rows][places] * (1 - opacity) + COLOUR[grey] * opacity)
