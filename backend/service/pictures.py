@@ -48,7 +48,7 @@ class Pictures:
 
 def picture_threshold(calibration: Calibration) -> float:
     """The distance that pictures show as the threshold: that from which a pixel belongs to a region."""
-    return calibration.threshold
+    return calibration.region_threshold
 
 
 def heatmap_text(threshold: float) -> str:
