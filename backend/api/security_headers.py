@@ -5,9 +5,10 @@ _OF_ALL = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
+CACHE = b"cache-control"
 OF_REPLIES = [
     *_OF_ALL,
-    (b"cache-control", b"no-store"),
+    (CACHE, b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 # Their own scripts, styles and document; both pages put scripts or styles inline. `blob:` is a stored image that a page

@@ -293,13 +293,14 @@ def _mask(shape: Shape | None) -> str | None:
     return None if shape is None else shape.model_dump_json()
 
 
-def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
-    """A small JPEG of an image, its longer side 384 pixels at most.
+def thumbnail(image: npt.NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> bytes:
+    """A small JPEG of an image.
 
     Args:
         image: uint8 [H, W, 3], BGR.
+        side: pixels of its longer side, at most.
     """
-    scale = min(1.0, THUMBNAIL_SIDE / max(image.shape[:2]))
+    scale = min(1.0, side / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY])

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.paths import is_documentation, route_path
-from backend.api.security_headers import OF_PAGES, OF_REPLIES
+from backend.api.security_headers import CACHE, OF_PAGES, OF_REPLIES
 from backend.common.error_text import error_reply
 from backend.common.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
@@ -50,7 +50,9 @@ class RequestTelemetry:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = record.request_id
-                headers.raw.extend(OF_PAGES if is_documentation(path) else OF_REPLIES)
+                of_path = OF_PAGES if is_documentation(path) else OF_REPLIES
+                # A route that says how long its reply may be kept knows better.
+                headers.raw.extend(header for header in of_path if header[0] != CACHE or "cache-control" not in headers)
             await send(message)
 
         start = time.perf_counter()

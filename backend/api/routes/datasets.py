@@ -7,7 +7,7 @@ from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -28,6 +28,7 @@ from backend.api.schemas.datasets import (
     ItemReply,
     Label,
     SampleClass,
+    SampleFile,
     SampleName,
     UploadedReply,
     UploadFields,
@@ -40,6 +41,7 @@ from backend.service.datasets import Judged, about_metas, calibrate_stored, infe
 from backend.service.doubts import joined
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.results import InferResult
+from backend.service.thumbnails import thumbnail_identity, thumbnail_of
 from backend.service.uploads import store_images
 
 _IN_MEMORY_BYTES = 32 << 20
@@ -222,12 +224,27 @@ def infer_dataset(
     summary="Read a stored image.",
     response_class=Response,
     tags=["data sets"],
-    responses={200: {"content": {"image/*": {}}, "description": "the bytes"}, **ERRORS["sample"]},
+    responses={
+        200: {"content": {"image/*": {}}, "description": "the bytes; with size a JPEG, with an ETag"},
+        304: {"description": "with size: If-None-Match names the ETag of the same picture"},
+        **ERRORS["sample"],
+    },
 )
-def read_sample(wanted: Annotated[SampleName, Query()], service: Service, recipe: HeaderRecipe) -> Response:
-    """The bytes of a stored image, as they were uploaded."""
+def read_sample(
+    wanted: Annotated[SampleFile, Query()],
+    service: Service,
+    recipe: HeaderRecipe,
+    if_none_match: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """The bytes of a stored image, as they were uploaded; with `size` a small picture of it."""
     sample = service.datasets.find(roi_key(wanted, recipe), wanted.label, wanted.filename)
-    return Response(sample.read(), media_type=mimetypes.guess_type(sample.name)[0])
+    if wanted.size is None:
+        return Response(sample.read(), media_type=mimetypes.guess_type(sample.name)[0])
+    tag = f'"{thumbnail_identity(sample, wanted.size)}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}  # kept, and asked about each time
+    if {known.strip().removeprefix("W/") for known in if_none_match.split(",")} & {tag, "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(thumbnail_of(service, sample, wanted.size), media_type="image/jpeg", headers=headers)
 
 
 @router.delete(

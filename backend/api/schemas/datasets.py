@@ -27,6 +27,7 @@ from backend.api.schemas.common import (
     RoiIds,
     RoiReply,
     TellsUnknown,
+    empty_is_none,
     or_zero,
     zero_is_none,
 )
@@ -67,6 +68,16 @@ class SampleName(SampleClass):
         max_length=1000,
         description="its name in /datasets/list, or the filename in its metadata",
         examples=[UPLOADED_AS],
+    )
+
+
+class SampleFile(SampleName):
+    """Query of what reads a stored image."""
+
+    size: Annotated[Annotated[int, Field(ge=16, le=1024)] | None, BeforeValidator(empty_is_none)] = Field(
+        None,
+        description="a JPEG for browsing whose longer side has so many pixels at most, instead of the stored bytes",
+        examples=[None],
     )
 
 

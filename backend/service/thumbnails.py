@@ -1,0 +1,48 @@
+"""Small pictures of stored images, for pages that show many; nothing is judged by them."""
+
+import threading
+
+from backend.bank.images import thumbnail
+from backend.bit_depth import settle
+from backend.common.errors import InvalidImage
+from backend.disk.datasets import Sample
+from backend.service.inspection import InspectionService
+from backend.utils import NamedImage
+
+# Changes when the same image and size give another picture.
+_EDITION = 1
+# A page asks for many at once: they take one core at most from inferences.
+_one_at_a_time = threading.Lock()
+
+
+def thumbnail_identity(sample: Sample, side: int) -> str:
+    """What tells the thumbnail from others of the image, and from those of another file of its name, in ASCII.
+
+    Raises:
+        InvalidImage: the image was deleted since, or cannot be read.
+    """
+    try:
+        status = sample.path.stat()
+    except OSError as exc:
+        raise InvalidImage(f"{sample.title}: the stored image cannot be read ({exc.strerror})") from exc
+    return f"{_EDITION}-{status.st_mtime_ns:x}-{status.st_size:x}-{side}"
+
+
+def thumbnail_of(service: InspectionService, sample: Sample, side: int) -> bytes:
+    """A JPEG of a stored image; one of 16 bits is shown by the bits that it uses.
+
+    Args:
+        service: who holds room for its pixels.
+        sample: the image.
+        side: pixels of its longer side, at most; a smaller image is not enlarged.
+
+    Raises:
+        InvalidImage, UnsupportedImage, TooLarge: see `bit_depth.decode`.
+    """
+    with _one_at_a_time:
+        content = sample.read()
+        image = NamedImage(sample.name, lambda: content, sample.uploaded_as)
+        depth = settle([image], service.limits, service.pixels_of)
+        with service.pixels_of(image):
+            pixels, _ = service.decode(image, depth)
+            return thumbnail(pixels, side)
