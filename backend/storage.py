@@ -215,12 +215,14 @@ class ModelStore:
                 # The bank judges as before: what decides is the calibration alone.
                 write_atomic(with_inputs(files.calibration, calibration_bytes(calibration), inputs))
                 calibration = None
-            if calibration is not None:
-                write_next_calibration(files, calibration_bytes(calibration), inputs)
-            try:
+            if calibration is None:
                 self._write_memory(files, memory, content)
-            finally:
-                finish_restore(files)
+            else:
+                write_next_calibration(files, calibration_bytes(calibration), inputs)
+                try:
+                    self._write_memory(files, memory, content)
+                finally:
+                    finish_restore(files)
             history.set_aside_if_damaged(files.calibration)
         return identity
 
