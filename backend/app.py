@@ -24,7 +24,7 @@ from backend.api.middleware.bodies import BodyLimit, UnreadBody
 from backend.api.middleware.hosts import Cors, ForeignPages, LoopbackHosts, TrustedHosts
 from backend.api.middleware.request_log import RequestTelemetry
 from backend.api.openapi import TAGS, declare_keys, show_examples
-from backend.api.routes import datasets, drift, inspection, state, versions
+from backend.api.routes import datasets, drift, feedback, inspection, state, versions
 from backend.common.config import Settings, load_settings
 from backend.common.errors import ConfigError
 from backend.common.logs import configure_logging, tell_misspelt_settings
@@ -35,7 +35,10 @@ log: Any = structlog.get_logger(__name__)
 
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
-_ROUTERS = (inspection.router, datasets.router, state.router, drift.router, versions.router)  # as /docs shows them
+_ROUTERS = (  # as /docs shows them
+    *(inspection.router, feedback.router, datasets.router),
+    *(state.router, drift.router, versions.router),
+)
 
 
 def create_app(settings: Settings, service: InspectionService | None = None) -> FastAPI:

@@ -79,6 +79,21 @@ _APPEND: Example = (
     "Conflict",
     f"{_ROI} was fitted by an earlier version and cannot be appended to: fit it anew on all images",
 )
+_NO_SCORES: Example = (
+    "Conflict",
+    f"the scores of the calibration of {_ROI} are not stored: an earlier version made it, or it has more than 10000 "
+    "scores, or its file is damaged; calibrate once more (/calibrate_ng, /calibrate_dataset or `roi-anomaly "
+    "calibrate`), then send the feedback again",
+)
+_NOT_CALIBRATED: Example = (
+    "Conflict",
+    f"{_ROI} has no calibration, and feedback calibrates again by the rule of the last one: calibrate first",
+)
+_MEANWHILE: Example = (
+    "StaleModel",
+    f"{_ROI} was calibrated anew meanwhile; nothing was stored: send it again",
+)
+_VERDICT: Example = ("InvalidRequest", "verdict: must be 'good' or 'bad'")
 _MANY: Example = (
     "Conflict",
     "2 ok images of role 'Master1', roi 'Pattern' were uploaded as 'part7.png': name one of …",
@@ -223,6 +238,22 @@ _ERRORS: dict[str, Responses] = {
         422: _error(
             "A field is missing or out of range", _FIELD, _MISSING, _KIND_OF_BODY, _NO_IMAGE, _FEW_SAMPLES, _SHAPE
         ),
+        500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+        503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
+    },
+    "/feedback": {
+        400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT, _LAST),
+        409: _error(
+            "There is no calibration that can be made again, or something was changed meanwhile; nothing was changed",
+            _NO_SCORES,
+            _NOT_CALIBRATED,
+            _MEANWHILE,
+            _LOCKED,
+        ),
+        408: _TOO_SLOW,
+        413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
+        415: _error("Not an image, or a compressed body", _TYPE, _COMPRESSED),
+        422: _error("A field is missing or out of range", _VERDICT, _MISSING, _KIND_OF_BODY, _SHAPE),
         500: _error("The model could not be stored, or something unexpected", _DISK, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },

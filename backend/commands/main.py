@@ -108,7 +108,7 @@ def _files_by_name() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     # These take a second to import: Ctrl-C ends that as it ends the rest.
-    from backend.commands import calibrate, fit, infer, serve, versions
+    from backend.commands import calibrate, feedback, fit, infer, serve, versions
     from backend.commands.arguments import HelpFormatter
     from backend.commands.evaluate import command as evaluate
     from backend.commands.migrate import command as migrate
@@ -122,6 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (serve, fit, calibrate, infer, evaluate, versions, migrate):
+    for command in (serve, fit, calibrate, infer, feedback, evaluate, versions, migrate):
         command.add_to(commands)
     return parser

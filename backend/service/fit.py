@@ -1,7 +1,7 @@
 """Images of good parts → the stored memory bank of a ROI."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,7 @@ def fit(
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     profile: ProfileName | None = None,
+    save: Callable[..., str] | None = None,
 ) -> FitResult:
     """Learn what OK looks like and replace the ROI's memory bank.
 
@@ -91,6 +92,7 @@ def fit(
         checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
             where it was; removed when the fit is done.
         profile: of the memory bank; None is that of the bank that it appends to, else the configured one.
+        save: stores the model in place of `ModelStore.save_memory`, and takes the same; the scale is not locked then.
 
     Raises:
         InvalidRequest: no image, images that do not agree in their bit depth, ids that the file system cannot hold, or
@@ -133,7 +135,7 @@ def fit(
         metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
         metadata |= depth.as_metadata() if depth else {}
         metadata |= {"profile": chosen} if chosen != CONTRACT else {}
-        memory_id = _store(service, key, learned, base, metadata, before, mm_per_px)
+        memory_id = _store(service, key, learned, base, metadata, before, mm_per_px, save)
     service.drift.forget(key)
     if kept is not None:
         kept.remove()
@@ -312,6 +314,7 @@ def _store(
     metadata: dict[str, Any],
     before: FittedRoi | None,
     mm_per_px: float,
+    save: Callable[..., str] | None,
 ) -> str:
     """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
     thumbnails = [*(base.thumbnails if base else []), *learned.thumbnails]
@@ -321,8 +324,9 @@ def _store(
     maps = dict(service.store.honest_maps(before)) if before else {}
     maps |= enumerate(learned.bank.honest_maps, start=first)
     is_written, memory = partial(service.store.file_identity, key), learned.bank.memory
-    with stage("store"), service.recipes.locking_scale(key.recipe_id, mm_per_px, is_written):
-        return service.store.save_memory(
+    locked, save_memory = (mm_per_px, service.store.save_memory) if save is None else (None, save)
+    with stage("store"), service.recipes.locking_scale(key.recipe_id, locked, is_written):
+        return save_memory(
             key, memory, metadata, thumbnails=thumbnails, miniatures=miniatures, honest_maps=maps, instead_of=before
         )
 

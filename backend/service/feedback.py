@@ -1,0 +1,358 @@
+"""A person's verdict on one image → the memory bank and the calibration of a ROI, changed in one step.
+
+It was good: the image joins the memory bank and the good images of the calibration. It was bad: it joins the defective
+ones. Then the ROI is calibrated again by the rule that it was calibrated by. See `consequences` for what is said of it.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+from backend.bank.images import BankImage, OwnImages, shown_name
+from backend.block_memory import Memory
+from backend.calib import SEEN_IN_THE_FIT, Calibration
+from backend.common.errors import Conflict, StaleModel
+from backend.common.roi_key import RoiKey
+from backend.common.telemetry import annotate
+from backend.disk.calibration_inputs import MOST_SCORES, CalibrationInputs, ScoredImage, position_of
+from backend.disk.fitted import FittedRoi
+from backend.disk.memory_file import memory_id
+from backend.disk.recipes import same_scale
+from backend.roi_mask import Shape
+from backend.service.calibrate import calibrated_again
+from backend.service.consequences import (
+    Known,
+    about_catching,
+    about_new_escapes,
+    about_threshold,
+    about_unlike_others,
+)
+from backend.service.doubts import about_inference, joined
+from backend.service.fit import fit
+from backend.service.inspection import InspectionService
+from backend.service.judge import judge
+from backend.service.results import InferResult
+from backend.service.scoring import Scoring
+from backend.utils import NamedImage
+
+Verdict = Literal["good", "bad"]
+
+_SCORES_STAY = (
+    "Scores of the other known images stay as they were: their embeddings are not stored, so they are not scored by "
+    "the new memory bank."
+)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a verdict changes, or would change.
+
+    Attributes:
+        verdict: of the person.
+        dry_run: whether nothing was stored, because nothing was to be.
+        changed: whether there is a change at all.
+        score: of the image by the model before.
+        decision: on it by the calibration before.
+        score_after: of the image by the memory bank that it has joined; None where it joins none.
+        n_added: embeddings that the memory bank gains.
+        fitted: the model afterwards, in a dry run as it would be.
+        calibration: the one afterwards.
+        before, after: the known images by the two calibrations.
+        n_rejected_if_caught: how many known good images the highest threshold rejects that rejects this image.
+        text: what it means, in sentences.
+        warning: what is doubtful about it.
+    """
+
+    verdict: Verdict
+    dry_run: bool
+    changed: bool
+    score: float
+    decision: Literal["ok", "ng"]
+    score_after: float | None
+    n_added: int
+    fitted: FittedRoi
+    calibration: Calibration
+    before: Known
+    after: Known
+    n_rejected_if_caught: int
+    text: str
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class _Case:
+    """An image, and what it is judged by before anything changes.
+
+    Attributes:
+        key: the ROI.
+        image: of a person's verdict.
+        mm_per_px: of it.
+        shape: its mask.
+        fitted, calibration, inputs: the model before, its calibration, and what that was made from.
+        result: its judgement.
+        own: the image of the memory bank that it is; None where it is none.
+        scored: it as a calibration counts it.
+    """
+
+    key: RoiKey
+    image: NamedImage
+    mm_per_px: float
+    shape: Shape | None
+    fitted: FittedRoi
+    calibration: Calibration
+    inputs: CalibrationInputs
+    result: InferResult
+    own: BankImage | None
+    scored: ScoredImage
+
+    @property
+    def name(self) -> str:
+        return self.image.title
+
+
+@dataclass
+class _Change:
+    """What becomes of a case.
+
+    Attributes:
+        inputs: what the calibration is made from afterwards.
+        fitted, calibration: afterwards.
+        score_after: see `Feedback`.
+        doubts: what is to be said.
+    """
+
+    inputs: CalibrationInputs
+    fitted: FittedRoi
+    calibration: Calibration
+    score_after: float | None = None
+    doubts: list[str | None] = field(default_factory=list)
+
+
+def give_feedback(
+    service: InspectionService,
+    key: RoiKey,
+    image: NamedImage,
+    verdict: Verdict,
+    *,
+    mm_per_px: float | None = None,
+    shape: Shape | None = None,
+    dry_run: bool = False,
+) -> Feedback:
+    """Let a person's verdict on an image count.
+
+    Args:
+        service: who judges.
+        key: the ROI.
+        image: the canonical ROI image.
+        verdict: ``"good"`` or ``"bad"``.
+        mm_per_px: millimetres per pixel of the image; None is that of the calibration.
+        shape: its mask, as for `infer`.
+        dry_run: only tell what would change.
+
+    Raises:
+        MemoryNotFound, IncompatibleMemory, InvalidImage, InvalidShape, Busy, StorageError: as `infer` and `fit`.
+        InvalidRequest: the rule of the calibration cannot be applied to what is left.
+        Conflict: the ROI is not calibrated, or the scores of its calibration are not known; the image is of another
+            scale; it is said to be bad and in the memory bank; see also `fit`.
+        StaleModel: the ROI was fitted or calibrated anew meanwhile; nothing was stored.
+    """
+    case = _case(service, key, image, mm_per_px, shape)
+    change = (_good if verdict == "good" else _bad)(service, case, dry_run)
+    before, after = Known.of(case.calibration, case.inputs), Known.of(change.calibration, change.inputs)
+    changed = change.inputs != case.inputs or change.fitted.memory_id != case.fitted.memory_id
+    if changed and not dry_run:
+        fresh = () if change.inputs.ok_are_fresh is False else after.good
+        service.drift.begin(key, change.calibration, fresh)
+    annotate(
+        verdict=verdict,
+        dry_run=dry_run,
+        changed=changed,
+        score=round(case.scored.score, 6),
+        threshold_before=before.threshold,
+        threshold=after.threshold,
+    )
+    n_added = len(change.fitted.memory.embeddings) - len(case.fitted.memory.embeddings)
+    feedback = Feedback(
+        verdict=verdict,
+        dry_run=dry_run,
+        changed=changed,
+        score=case.scored.score,
+        decision="ng" if case.scored.score >= before.threshold else "ok",
+        score_after=change.score_after,
+        n_added=n_added,
+        fitted=change.fitted,
+        calibration=change.calibration,
+        before=before,
+        after=after,
+        n_rejected_if_caught=after.n_rejected_at(case.scored.score),
+        text="",
+        warning=None,
+    )
+    doubts = [*change.doubts, *(_doubts(case, feedback, change) if changed else [])]
+    doubts += [case.result.warning, _about_image(service, case)]
+    return replace(feedback, text=_text(case, feedback), warning=joined(doubts))
+
+
+def _case(
+    service: InspectionService, key: RoiKey, image: NamedImage, mm_per_px: float | None, shape: Shape | None
+) -> _Case:
+    fitted = service.fitted(key)
+    calibration = fitted.calibration
+    if calibration is None:
+        state = "has no calibration" if fitted.calibration_state == "none" else "has a calibration of another model"
+        raise Conflict(f"{key} {state}, and feedback calibrates again by the rule of the last one: calibrate first")
+    inputs = service.store.calibration_inputs(fitted)
+    if inputs is None or None in (calibration.score_percentile, calibration.area_mm2_thr, calibration.mm_per_px):
+        raise Conflict(
+            f"the scores of the calibration of {key} are not stored: an earlier version made it, or it has more than "
+            f"{MOST_SCORES} scores, or its file is damaged; calibrate once more (/calibrate_ng, /calibrate_dataset or "
+            "`roi-anomaly calibrate`), then send the feedback again"
+        )
+    scale = calibration.mm_per_px if mm_per_px is None else mm_per_px
+    assert scale is not None, "asked above"
+    service.recipes.check(key.recipe_id, scale)
+    if calibration.mm_per_px is not None and not same_scale(scale, calibration.mm_per_px):
+        raise Conflict(
+            f"mm_per_px is {scale:g}, and the calibration of {key} is of images of {calibration.mm_per_px:g}: send an "
+            "image of that scale, or calibrate anew"
+        )
+    content = image.read()
+    once = NamedImage(image.name, lambda: content, image.uploaded_as)
+    with service.inference_slot():
+        result = judge(service, fitted, once, Scoring(scale, shape), with_heatmap=False, with_identity=True)
+    known = OwnImages(fitted.metadata, service.settings.blur_sigma)
+    own = known.of_file(hashlib.sha256(content).hexdigest()) or known.of_pixels(result.pixels_sha256 or "")
+    identity = own.identity if own else result.pixels_sha256
+    scored = ScoredImage(result.inference.score, shown_name(image.name), image.uploaded_as, identity)
+    return _Case(key, once, scale, shape, fitted, calibration, inputs, result, own, scored)
+
+
+def _good(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
+    was_ng = position_of(case.inputs.ng, case.scored) is not None
+    doubts = [f"{case.name} counted as defective until now; it counts as good" if was_ng else None]
+    if case.own is None:
+        change = _appended(service, case, case.inputs.with_good(case.scored), dry_run)
+        return replace(change, doubts=[*doubts, *change.doubts])
+    doubts.append(f"{case.name} is in the memory bank, as {shown_name(case.own.name)}: nothing is added to it")
+    is_counted = position_of(case.inputs.ok, case.scored) is not None
+    inputs = case.inputs.with_good(case.scored) if is_counted else case.inputs
+    return _calibrated(service, case, inputs, dry_run, doubts)
+
+
+def _bad(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
+    if case.own is not None:
+        raise Conflict(
+            f"{case.name} is in the memory bank as a good image, {shown_name(case.own.name)}: roll back to a version "
+            "before it joined (/versions lists them), or fit anew without it"
+        )
+    was_good = position_of(case.inputs.good, case.scored) is not None
+    is_known = position_of(case.inputs.ng, case.scored) is not None
+    doubts = [
+        f"{case.name} counted as good until now; it counts as defective" if was_good else None,
+        f"{case.name} is among the defective images of the calibration: its score is not counted twice"
+        if is_known
+        else None,
+    ]
+    return _calibrated(service, case, case.inputs.with_defective(case.scored), dry_run, doubts)
+
+
+def _calibrated(
+    service: InspectionService, case: _Case, inputs: CalibrationInputs, dry_run: bool, doubts: list[str | None]
+) -> _Change:
+    """Calibrate the same memory bank again."""
+    if inputs == case.inputs:
+        return _Change(inputs, case.fitted, case.calibration, doubts=doubts)
+    after = calibrated_again(case.calibration, inputs, case.fitted.memory_id)
+    if not dry_run:
+        service.store.save_calibration(case.key, after, inputs, instead_of=case.fitted)
+    return _Change(inputs, replace(case.fitted, calibration=after), after, doubts=doubts)
+
+
+def _appended(service: InspectionService, case: _Case, inputs: CalibrationInputs, dry_run: bool) -> _Change:
+    """Append the image to the memory bank, and calibrate that."""
+    changes: list[_Change] = []
+
+    def save(
+        key: RoiKey,
+        memory: Memory,
+        metadata: dict[str, Any],
+        *,
+        instead_of: FittedRoi,
+        **beside: Any,
+    ) -> str:
+        if instead_of.memory_id != case.fitted.memory_id:
+            raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: send it again")
+        identity = memory_id(memory)
+        after = calibrated_again(case.calibration, inputs, identity)
+        grown = replace(case.fitted, memory=memory, memory_id=identity, metadata=metadata, calibration=after)
+        with service.inference_slot():  # before anything is stored: it may be refused
+            scoring = Scoring(case.mm_per_px, case.shape)
+            score = judge(service, grown, case.image, scoring, with_heatmap=False).inference.score
+        if not dry_run:
+            judged_by = replace(
+                instead_of, calibration=case.fitted.calibration, calibrated=case.fitted.calibrated
+            )  # the fit has read it without
+            service.store.save_memory(
+                key, memory, metadata, instead_of=judged_by, calibration=after, inputs=inputs, **beside
+            )
+        changes.append(_Change(inputs, grown, after, score))
+        return identity
+
+    has_thumbnails = any(service.store.thumbnails(case.fitted))
+    run = partial(fit, service, case.key, [case.image], mm_per_px=case.mm_per_px, append=True)
+    result = run(shapes=[case.shape], thumbnails=has_thumbnails, save=save)
+    if not changes:  # it was appended by somebody else while this waited
+        raise StaleModel(f"{case.key} was fitted anew meanwhile; nothing was stored: send it again")
+    return replace(changes[0], doubts=[result.warning])
+
+
+def _doubts(case: _Case, told: Feedback, change: _Change) -> list[str | None]:
+    """What is doubtful about a change."""
+    before, threshold, score = told.before.threshold, told.after.threshold, told.score
+    pointless = missed = unlike = None
+    if told.verdict == "good":
+        others = [image.score for image in change.inputs.good if image.identity != case.scored.identity]
+        unlike = about_unlike_others(score, others)
+        if told.decision == "ok":
+            pointless = f"the image was not rejected ({score:.4g}, below {before:.4g}), so this is of little use"
+        if score >= threshold:
+            missed = (
+                f"parts like it may still be rejected: by the memory bank without it, it scores {score:.4g}, and the "
+                f"threshold is {threshold:.4g}"
+            )
+    else:
+        if told.decision == "ng":
+            pointless = f"the image was rejected ({score:.4g}, at or above {before:.4g}), so this is of little use"
+        if score < threshold:
+            missed = f"parts like it still escape: it scores {score:.4g}, below {threshold:.4g}"
+    stays = None
+    if case.inputs.options.threshold is not None:
+        stays = "the threshold was set by hand and stays: calibrate by a rule, and feedback moves it"
+    seen = SEEN_IN_THE_FIT if change.inputs.ok_are_fresh is False else None
+    escapes = about_new_escapes(told.before, told.after)
+    return [unlike, escapes, pointless, missed, stays, change.calibration.warning, seen]
+
+
+def _about_image(service: InspectionService, case: _Case) -> str | None:
+    return about_inference(case.result.image_hw, case.mm_per_px, case.fitted, case.calibration, service.settings)
+
+
+def _text(case: _Case, told: Feedback) -> str:
+    """What a verdict means, in sentences."""
+    is_rejected = told.decision == "ng"
+    judged = f"{case.name} scores {told.score:.4g} and is {'rejected' if is_rejected else 'accepted'} at "
+    sentences = [f"{judged}{told.before.threshold:.4g}."]
+    if not told.changed:
+        return " ".join([*sentences, "Nothing changes."])
+    if told.verdict == "bad" and not is_rejected:
+        sentences.append(about_catching(told.score, told.after))
+    sentences.append(about_threshold(told.before, told.after))
+    if told.score_after is not None:
+        size = len(told.fitted.memory.embeddings)
+        added = f"{told.n_added} patches of it join the memory bank ({size} then)"
+        if not told.n_added:
+            added = f"The memory bank covers it already, and keeps its {size} patches"
+        sentences.append(f"{added}; by that bank it scores {told.score_after:.4g}.")
+        sentences.append(_SCORES_STAY)
+    return " ".join([*sentences, *(["Nothing was stored (dry_run)."] if told.dry_run else [])])
