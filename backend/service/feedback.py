@@ -350,7 +350,8 @@ def _text(case: _Case, told: Feedback) -> str:
     sentences.append(about_threshold(told.before, told.after))
     if told.score_after is not None:
         size = len(told.fitted.memory.embeddings)
-        added = f"{told.n_added} patches of it join the memory bank ({size} then)"
+        joins = "1 patch of it joins" if told.n_added == 1 else f"{told.n_added} patches of it join"
+        added = f"{joins} the memory bank ({size} then)"
         if not told.n_added:
             added = f"The memory bank covers it already, and keeps its {size} patches"
         sentences.append(f"{added}; by that bank it scores {told.score_after:.4g}.")

@@ -1,4 +1,4 @@
-"""Writes that die at every step, in processes that really end: ``python -m tests.disk.dying FOLDER``.
+"""Writes that die at every step, in processes that really end: ``python -m tests.disk.dying FOLDER [feedback]``.
 
 For each kind of write and each step, ``FOLDER/<kind>/<step>`` is what a process left that was killed just before that
 write, sync or rename; of a file that was not yet synced, half is on the disk. After the last step there was nothing
@@ -10,13 +10,17 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backend.bank.checkpoint import Checkpoint, Kept
+from backend.block_memory import Memory
+from backend.disk.calibration_inputs import CalibrationInputs, ScoredImage
 from backend.disk.datasets import DatasetStore, NewSample
+from backend.disk.memory_file import memory_id
 from backend.disk.recipes import RecipeStore
 from backend.features import ExtractorIdentity
 from backend.storage import ModelStore
@@ -156,6 +160,54 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "checkpoint": (nothing, keep),
 }
 
+SCORES_BEFORE = CalibrationInputs((ScoredImage(0.4, "a.png", None, "a"),))
+SCORES_AFTER = CalibrationInputs((*SCORES_BEFORE.ok, ScoredImage(0.6, "b.png", None, "b")))
+
+
+def calibrated_with_scores(root: Path) -> None:
+    store = ModelStore(root)
+    store.save_memory(KEY, OLD, {})
+    store.save_calibration(KEY, calibration_of(store.load(KEY), 0.4), SCORES_BEFORE)
+
+
+def say_good(root: Path, memory: Memory = NEW) -> None:
+    """Version 2, OLD with 0.4, is replaced by a bank that has grown, with 0.6, in one step."""
+    store = ModelStore(root)
+    calibration = replace(calibration_of(None, 0.6), memory_id=memory_id(memory))
+    store.save_memory(
+        KEY, memory, {"grown": True}, instead_of=store.load(KEY), calibration=calibration, inputs=SCORES_AFTER
+    )
+
+
+def say_good_of_what_is_covered(root: Path) -> None:
+    """As above, and the bank has the same embeddings."""
+    say_good(root, OLD)
+
+
+def say_bad(root: Path) -> None:
+    store = ModelStore(root)
+    before = store.load(KEY)
+    store.save_calibration(KEY, calibration_of(before, 0.6), SCORES_AFTER, instead_of=before)
+
+
+def said_good(root: Path) -> None:
+    calibrated_with_scores(root)
+    say_good(root)
+
+
+def said_bad(root: Path) -> None:
+    calibrated_with_scores(root)
+    say_bad(root)
+
+
+FEEDBACK: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
+    "good": (calibrated_with_scores, say_good),
+    "good and covered": (calibrated_with_scores, say_good_of_what_is_covered),
+    "bad": (calibrated_with_scores, say_bad),
+    "roll-back of good": (said_good, roll_back_calibration),
+    "roll-back of bad": (said_bad, roll_back_calibration),
+}
+
 
 def _die_before(fatal_step: int) -> None:
     steps = itertools.count(1)
@@ -179,9 +231,9 @@ def _sync_nothing(_descriptor: int) -> None:
     """What a process wrote outlives it: only a machine that dies needs more, and then half of it is lost, see above."""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, kinds: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]]) -> None:
     os.fsync = _sync_nothing
-    for kind, (prepare, write) in KINDS.items():
+    for kind, (prepare, write) in kinds.items():
         for step in itertools.count(1):
             root = folder / kind / str(step)
             root.mkdir(parents=True)
@@ -198,4 +250,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), FEEDBACK if "feedback" in sys.argv[2:] else KINDS)

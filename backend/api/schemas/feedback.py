@@ -24,7 +24,7 @@ class FeedbackFields(RoiIds, TellsUnknown):
     """Form fields of ``POST /feedback`` beside the image."""
 
     mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(empty_is_none)] = Field(
-        None, description="millimetres per pixel of the image; default that of the calibration", examples=[0.2]
+        None, description="millimetres per pixel of the image; default that of the calibration", examples=[None]
     )
 
     verdict: Literal["good", "bad"] = Field(
