@@ -59,7 +59,7 @@ export class RoiEditor extends HTMLElement {
     this.stage = element("div", { class: "roi-stage", tabindex: "0", role: "application" }, this.canvas, this.overlay.root);
     this.view = new View(this.canvas, () => this.drawOverlay());
     this.says = element("p", { class: "roi-says", role: "status" });
-    this.sizes = new ResizeObserver(() => this.view.resized());
+    this.sizes = new ResizeObserver(([{ contentRect }]) => this.view.resized(contentRect.width, contentRect.height));
     this.listen();
   }
 
@@ -366,6 +366,7 @@ export class RoiEditor extends HTMLElement {
 
   drawOverlay() {
     const held = this.drag?.kind === "edit" ? this.drag.handle : null;
+    this.stage.setAttribute("aria-busy", String(this.view.busy));
     this.overlay.draw(this.view, this.picture ? this.shown : null, this.measuring ?? [], held);
   }
 

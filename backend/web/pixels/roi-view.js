@@ -26,6 +26,9 @@ export class View {
     this.left = 0;
     this.top = 0;
     this.fitted = true;
+    /** The stage in CSS pixels; they need not be whole. */
+    this.width = 0;
+    this.height = 0;
     this.frame = 0;
     this.detailTimer = 0;
     /** @type {ImageBitmap|null} */
@@ -34,8 +37,8 @@ export class View {
     this.detail = null;
   }
 
-  get width() { return this.canvas.clientWidth; }
-  get height() { return this.canvas.clientHeight; }
+  /** Whether what is in sight is not yet there, or not yet as sharp as it can be. */
+  get busy() { return this.picture !== null && (!this.base || this.isCoarse()); }
 
   /** @param {Picture|null} picture */
   async show(picture) {
@@ -75,8 +78,9 @@ export class View {
     this.paint();
   }
 
-  /** The stage has another size. */
-  resized() {
+  /** The stage has another size. @param {number} width @param {number} height  CSS pixels */
+  resized(width, height) {
+    [this.width, this.height] = [width, height];
     if (this.fitted) this.fit();
     this.paint();
   }
@@ -129,23 +133,31 @@ export class View {
 
   paintNow() {
     const { canvas, picture } = this;
-    const density = devicePixelRatio;
-    const [width, height] = [Math.round(this.width * density), Math.round(this.height * density)];
+    // A pixel of the canvas is one of the screen: were it as large as the stage, it would be stretched by a part of one.
+    const [width, height] = [this.width, this.height].map((side) => Math.floor(side * devicePixelRatio));
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    [canvas.style.width, canvas.style.height] = [width, height].map((side) => `${side / devicePixelRatio}px`);
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
     if (!picture || !this.base) return;
-    const zoom = this.scale * density;
+    const zoom = this.scale * devicePixelRatio;
     context.setTransform(zoom, 0, 0, zoom, -this.left * zoom, -this.top * zoom);
     context.imageSmoothingEnabled = zoom < 2; // each pixel of the picture is seen as a square
     context.imageSmoothingQuality = "medium";
     context.drawImage(this.base, 0, 0, picture.width, picture.height);
     if (this.detail) context.drawImage(this.detail.bitmap, this.detail.x, this.detail.y, this.detail.width, this.detail.height);
     clearTimeout(this.detailTimer);
-    if (this.base.width < picture.width * Math.min(1, zoom) && !this.detailCovers()) {
+    if (this.isCoarse()) {
       this.detailTimer = setTimeout(() => void this.fetchDetail(), DETAIL_AFTER_MS);
     }
+  }
+
+  /** Whether the screen shows more pixels than there are of what is in sight. */
+  isCoarse() {
+    const { base, picture } = this;
+    if (!base || !picture) return false;
+    return base.width < picture.width * Math.min(1, this.scale * devicePixelRatio) && !this.detailCovers();
   }
 
   /** The part of the picture that is in sight, in whole pixels. */

@@ -1,5 +1,5 @@
 // @ts-check
-// Shows the picture /files/picture in an editor, and in text what the editor reports.
+// Shows a picture of the server in an editor, and in text what the editor reports.
 import { openPicture } from "/pixels/picture.js";
 import "/pixels/roi-editor.js";
 
@@ -14,10 +14,9 @@ editor.addEventListener("roi-change", ({ detail }) => {
 });
 editor.addEventListener("scale-measured", ({ detail }) => say("scale", JSON.stringify(detail)));
 try {
-  const picture = await openPicture(await (await fetch("/files/picture")).blob());
-  editor.picture = picture;
-  const given = new URLSearchParams(location.search).get("roi");
-  if (given) editor.roi = JSON.parse(given);
+  const asked = new URLSearchParams(location.search);
+  editor.picture = await openPicture(await (await fetch(`/files/${asked.get("picture")}`)).blob());
+  editor.roi = JSON.parse(asked.get("roi"));
   say("roi", JSON.stringify(editor.roi));
   say("state", "ready");
 } catch (error) {
