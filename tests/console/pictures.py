@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from functools import cache
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-from harness.hostile_files import png_chunk
+from harness.hostile_files import bmp, png_chunk
 
 WIDTH, HEIGHT = 203, 149
 _ORIENTATION = 0x0112
@@ -81,11 +82,22 @@ def _jpegs(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
         yield f"turned-{orientation}.jpg", saved(picture, "JPEG", exif=exif(orientation))
 
 
+def _bmp_with_profile() -> bytes:
+    """A BITMAPV5HEADER, which may carry a colour profile."""
+    rows = b"".join(row.tobytes() + bytes(-3 * WIDTH % 4) for row in bgr()[::-1])
+    profile, linked = swapped_profile(), 0x4D424544
+    info = struct.pack("<IiiHHIIiiII", 124, WIDTH, HEIGHT, 1, 24, 0, len(rows), 0, 0, 0, 0)
+    space = struct.pack("<4II36x3IIIII", 0, 0, 0, 0, linked, 0, 0, 0, 4, 124 + len(rows), len(profile), 0)
+    start = 14 + 124
+    return b"BM" + struct.pack("<IHHI", start + len(rows) + len(profile), 0, 0, start) + info + space + rows + profile
+
+
 def _others(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "rgb.bmp", saved(picture, "BMP")
     yield "grey.bmp", saved(picture.convert("L"), "BMP")
     yield "palette.bmp", saved(picture.quantize(50), "BMP")
     yield "bilevel.bmp", saved(picture.convert("1"), "BMP")
+    yield "profile.bmp", _bmp_with_profile()
     yield "lossless.webp", saved(picture, "WEBP", lossless=True)
     yield "lossy.webp", saved(picture, "WEBP", quality=80)
     yield "coarse.webp", saved(picture, "WEBP", quality=10)
@@ -98,6 +110,26 @@ def accepted() -> dict[str, bytes]:
     """By name, pictures that are cut."""
     picture = Image.fromarray(bgr()[..., ::-1])
     return dict([*_pngs(picture), *_jpegs(picture), *_others(picture)])
+
+
+def _png_of(rows: bytes) -> bytes:
+    """A PNG that is whole by its chunks, with a zlib stream that somebody else made."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def _damaged_pngs() -> dict[str, bytes]:
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in bgr()))
+    lines = 1 + 3 * WIDTH
+    fewer = zlib.compress(zlib.decompress(rows)[: lines * (HEIGHT - 40)])
+    changed = bytearray(rows)
+    changed[-1] ^= 1  # the checksum of what is unpacked
+    return {
+        "cut-stream.png": _png_of(rows[:-900]),
+        "fewer-rows.png": _png_of(fewer),
+        "sum.png": _png_of(bytes(changed)),
+    }
 
 
 def deep_png() -> bytes:
@@ -126,7 +158,10 @@ def refused() -> dict[str, tuple[str, bytes]]:
         "header.png": ("unreadable", whole["PNG"][:20]),
         "header.jpg": ("unreadable", whole["JPEG"][:30]),
         **{f"half.{kind.lower()}": ("unreadable", content[: len(content) // 2]) for kind, content in whole.items()},
+        **{name: ("unreadable", content) for name, content in _damaged_pngs().items()},
+        "run-length.bmp": ("format", bmp(16, 1, bytes([16, 7, 0, 1]), compression=1, bits=8)),
         "closed-half.jpeg": ("unreadable", whole["JPEG"][: len(whole["JPEG"]) // 2] + b"\xff\xd9"),
+        "scan-missing.jpeg": ("unreadable", progressive[: progressive.rindex(b"\xff\xc4")] + b"\xff\xd9"),
         "half-progressive.jpeg": ("unreadable", progressive[: len(progressive) // 2]),
         "closed-half-progressive.jpeg": ("unreadable", progressive[: len(progressive) // 2] + b"\xff\xd9"),
     }

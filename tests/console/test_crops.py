@@ -19,6 +19,7 @@ TILTED = Roi("rect", 90.3, 70.2, w=51, h=40, angle_deg=33.3)
 ROIS = {
     "whole": WHOLE,
     "whole turn": dataclasses.replace(WHOLE, angle_deg=-720),
+    "whole, upside down": dataclasses.replace(WHOLE, angle_deg=180),
     "whole circle": Roi("circle", HEIGHT / 2, HEIGHT / 2, r=HEIGHT / 2),
     "plain": Roi("rect", 90, 70, w=50, h=40),
     "between pixels": Roi("rect", 90.25, 70.4, w=50, h=41),
