@@ -24,7 +24,17 @@ from backend.api.middleware.bodies import BodyLimit, UnreadBody
 from backend.api.middleware.hosts import Cors, ForeignPages, LoopbackHosts, TrustedHosts
 from backend.api.middleware.request_log import RequestTelemetry
 from backend.api.openapi import TAGS, declare_keys, show_examples
-from backend.api.routes import datasets, drift, feedback, inspection, state, versions
+from backend.api.routes import (
+    datasets,
+    drift,
+    feedback,
+    gui_layouts,
+    inspection,
+    rois,
+    state,
+    stored_scores,
+    versions,
+)
 from backend.common.config import Settings, load_settings
 from backend.common.errors import ConfigError
 from backend.common.logs import configure_logging, tell_misspelt_settings
@@ -36,8 +46,15 @@ log: Any = structlog.get_logger(__name__)
 _OTHER_THREADS = 8
 _MAX_BODY_BYTES = 1 << 20  # of what is neither a form nor scores: ids and a few numbers
 _ROUTERS = (  # as /docs shows them
-    *(inspection.router, feedback.router, datasets.router),
-    *(state.router, drift.router, versions.router),
+    inspection.router,
+    feedback.router,
+    datasets.router,
+    stored_scores.router,
+    state.router,
+    rois.router,
+    drift.router,
+    gui_layouts.router,
+    versions.router,
 )
 
 
@@ -106,7 +123,7 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, keys: ApiKeys) -> list
                 allow_methods=["*"],
                 allow_headers=["*"],
                 allow_private_network=True,
-                expose_headers=["X-Request-Id", "Retry-After"],
+                expose_headers=["X-Request-Id", "Retry-After", "ETag"],
             )
         )
     max_bytes = min(_MAX_BODY_BYTES, max_json_bytes(settings))

@@ -102,8 +102,8 @@ def test_anchors_are_those_that_github_makes(heading: str, anchor: str, tmp_path
 
 
 def _curl_examples(page: Path) -> set[str]:
-    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return {line for block in blocks if "curl " in block for line in block.splitlines()}
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return {line for kind, block in blocks if not kind and "curl " in block for line in block.splitlines()}
 
 
 def test_curl_examples_are_the_same_on_every_page() -> None:

@@ -4,10 +4,14 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from backend.api.api_keys import Right
 from backend.api.lifecycle import Lifecycle
 from backend.api.paths import OPEN_PATHS, route_path
 from backend.api.schemas.common import RoiIds
 from backend.api.schemas.datasets import SampleName
+from backend.api.schemas.gui_layouts import PictureName
+from backend.api.schemas.rois import RoisQuery
+from backend.api.schemas.stored_scores import ScoresQuery
 from backend.common.config import Settings
 from backend.common.error_text import quoted
 from backend.common.errors import InvalidRequest
@@ -48,6 +52,12 @@ async def is_known(request: Request) -> bool:
     return known
 
 
+async def access_of(request: Request) -> Right:
+    """What the client may do, where it is known."""
+    right: Right = request.state.right
+    return right
+
+
 async def recipe_of_header(request: Request) -> str | None:
     """The recipe that ``X-Recipe-Id`` names: a layout name in any script, as it is."""
     raw = dict(request.scope["headers"]).get(b"x-recipe-id", b"")
@@ -62,7 +72,13 @@ Configuration = Annotated[Settings, Depends(settings_of)]
 Service = Annotated[InspectionService, Depends(service_of)]
 RequestId = Annotated[str, Depends(request_id_of)]
 Known = Annotated[bool, Depends(is_known)]
+Access = Annotated[Right, Depends(access_of)]
 HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
+
+
+_QUERY_NAMES = dict.fromkeys(
+    name for query in (SampleName, PictureName, RoisQuery, ScoresQuery) for name in query.model_fields
+)
 
 
 async def refuse_ambiguous(request: Request) -> None:
@@ -73,7 +89,7 @@ async def refuse_ambiguous(request: Request) -> None:
     """
     if route_path(request.scope) in OPEN_PATHS:  # which are never an error
         return
-    for name in SampleName.model_fields:
+    for name in _QUERY_NAMES:
         values = dict.fromkeys(request.query_params.getlist(name))
         if len(values) > 1:
             told = ", ".join(map(quoted, values))
@@ -94,6 +110,19 @@ def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
         annotate(recipe_id=key.recipe_id, model_key=key.model)
     check_recipe(key.recipe_id)
     return key
+
+
+def named_recipe(recipe_id: str | None, header_recipe: str | None) -> str | None:
+    """The recipe that a request names by its query, else by its header; None where it names none.
+
+    Raises:
+        ReservedRecipe, InvalidRequest: see `check_recipe`.
+    """
+    recipe = canonical_recipe(recipe_id or "") or header_recipe
+    if recipe is not None:
+        annotate(recipe_id=recipe)
+    check_recipe(recipe)
+    return recipe
 
 
 def ids_of(key: RoiKey, request_id: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from backend.common.errors import (
     Busy,
     ErrorCode,
     InvalidRequest,
+    LayoutChanged,
     MalformedRequest,
     NotReady,
     WrongBody,
@@ -39,6 +40,9 @@ _HOW_TO_SEND = {
     "/infer_dataset": SEND_JSON,
     "/drift/reset": SEND_JSON,
     "/rollback": SEND_JSON,
+    "/datasets/move": SEND_JSON,
+    "/layout": SEND_JSON,
+    "/layout/picture": "send the bytes of a PNG or JPEG with Content-Type: image/png or image/jpeg",
 }
 
 log: Any = structlog.get_logger(__name__)
@@ -56,6 +60,8 @@ def install(app: FastAPI, settings: Settings) -> None:
     @app.exception_handler(BackendError)
     async def backend_error(request: Request, exc: BackendError) -> JSONResponse:
         headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady) else None
+        if isinstance(exc, LayoutChanged) and exc.etag is not None:
+            headers = {"ETag": f'"{exc.etag}"'}
         if exc.status >= 500 and headers is None:
             log.error("failed", **error_reply(str(exc), exc, code=exc.code, with_trace=True))
         error = f"{exc}; {_how_to_send(request)}" if isinstance(exc, MalformedRequest | WrongBody) else str(exc)

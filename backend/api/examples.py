@@ -129,6 +129,31 @@ _OTHER_SCALE: Example = (
 )
 _NO_NUMBER: Example = ("InvalidRequest", "version: must be at least 1")
 _NO_SAMPLE: Example = ("SampleNotFound", f"{_ROI} has no ok image 'part7.png'; /datasets/list names them")
+_NAME_TAKEN: Example = (
+    "Conflict",
+    "the ng images have one that is called part7.png; nothing was moved: delete one",
+)
+_NO_LAYOUT: Example = ("LayoutNotFound", "no layout is stored for recipe 'line 1': PUT one with If-None-Match: *")
+_NO_PICTURE: Example = ("PictureNotFound", "recipe 'line 1' has no picture 'anchor 1'; /layout/pictures names them")
+_OTHER_LAYOUT: Example = (
+    "LayoutChanged",
+    "the layout of recipe 'line 1' was replaced since it was read; nothing was stored: GET it again, and send its ETag "
+    "in the header If-Match",
+)
+_NO_CONDITION: Example = (
+    "ConditionMissing",
+    "it is not said which layout shall be replaced: send the header If-Match with the ETag of GET /layout, or "
+    "If-None-Match: * for the first one",
+)
+_LAYOUT_BYTES: Example = ("HTTPException", "the request is larger than 1048576 bytes; send less")
+_PICTURE_BYTES: Example = ("HTTPException", "the request is larger than 4194304 bytes; send a smaller picture")
+_MANY_PICTURES: Example = ("TooLarge", "recipe 'line 1' has 256 pictures, and no more are kept: delete some")
+_PICTURE_TYPE: Example = ("UnsupportedImage", "the picture of a layout must be a PNG or JPEG")
+_NO_OBJECT: Example = ("InvalidRequest", "the body must be an object of JSON; send a JSON object in UTF-8, …")
+_KIND_OF_PICTURE: Example = (
+    "WrongBody",
+    "a body of multipart/form-data was received; send the bytes of a PNG or JPEG with Content-Type: image/png or …",
+)
 _FEW_SAMPLES: Example = (
     "InvalidRequest",
     f"3 OK images are stored for {_ROI}, a fit needs 10 (MIN_OK_SAMPLES): upload more",
@@ -156,7 +181,7 @@ _UNEXPECTED: Example = (
 
 def _code(kind: str, error: str) -> ErrorCode:
     refused_by_http = {_SLOW: CODE_OF_STATUS[408], _COMPRESSED: CODE_OF_STATUS[415]} | dict.fromkeys(
-        (_BODY, _BODY_OF_JSON, _BODY_OF_SCORES), CODE_OF_STATUS[413]
+        (_BODY, _BODY_OF_JSON, _BODY_OF_SCORES, _LAYOUT_BYTES, _PICTURE_BYTES), CODE_OF_STATUS[413]
     )
     own: type[errors.BackendError] = getattr(errors, kind, errors.BackendError)
     return refused_by_http.get((kind, error), own.code)
@@ -330,10 +355,46 @@ _ERRORS["/drift/reset"] = {
     503: _error("Not ready; see Retry-After", _STARTING),
 }
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
+_ERRORS["scores"] = {
+    **_ERRORS["bank"],
+    409: _error("The stored memory is of another kind, or several roles have images of this ROI", _REFIT),
+}
+_ERRORS["move"] = {
+    **_ERRORS["sample"],
+    400: _error("The body cannot be parsed", _JSON, _LAST),
+    408: _TOO_SLOW,
+    409: _error("Several images have that name", _MANY, _NAME_TAKEN),
+    413: _error("Too large", _BODY_OF_JSON),
+    415: _COMPRESSED_BODY,
+    422: _error("A field is missing or out of range", _MISSING, _KIND_OF_JSON),
+}
+_ERRORS["layout"] = {**_ERRORS["read"], 404: _error("The recipe has no layout", _NO_LAYOUT)}
+_ERRORS["put layout"] = {
+    **_ERRORS["read"],
+    400: _error("The body cannot be parsed", _JSON, _LAST),
+    408: _TOO_SLOW,
+    412: _error("The layout is another one; ETag says which", _OTHER_LAYOUT),
+    413: _error("Too large", _LAYOUT_BYTES),
+    415: _COMPRESSED_BODY,
+    422: _error("The body is no object", _NO_OBJECT, _KIND_OF_JSON),
+    428: _error("It is not said which layout shall be replaced", _NO_CONDITION),
+    500: _error("The layout could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+}
+_ERRORS["picture"] = {**_ERRORS["read"], 404: _error("The recipe has no such picture", _NO_PICTURE)}
+_ERRORS["delete picture"] = _ERRORS["picture"]
+_ERRORS["put picture"] = {
+    **_ERRORS["read"],
+    400: _error("A damaged picture", _DAMAGED, _EMPTY, _LAST),
+    408: _TOO_SLOW,
+    413: _error("Too large, or too many", _PICTURE_BYTES, _PIXELS, _MANY_PICTURES),
+    415: _error("Neither PNG nor JPEG, or a compressed body", _TYPE, _PICTURE_TYPE, _COMPRESSED),
+    422: _error("The name is missing or too long, or no picture was sent", _QUERY, _KIND_OF_PICTURE),
+    500: _error("The picture could not be stored, or something unexpected", _DISK, _UNEXPECTED),
+}
 _NO_KEY_NEEDED: Responses = {}
 _RIGHTS = {
     **dict.fromkeys(OPEN_PATHS, _NO_KEY_NEEDED),
-    **dict.fromkeys(("state", "/runs", "read", "bank", "sample"), _ANY_KEY),
+    **dict.fromkeys(("state", "/runs", "read", "bank", "sample", "scores", "layout", "picture"), _ANY_KEY),
     **dict.fromkeys(("/infer", "/infer_dataset"), _INFER_KEY),
 }
 ERRORS: dict[str, Responses] = {

@@ -1,5 +1,6 @@
 """Large JSON bodies into models."""
 
+import json
 import re
 from tempfile import SpooledTemporaryFile
 from typing import TypeVar
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, received
 from backend.common.config import Settings
-from backend.common.errors import MalformedRequest, TooLarge, WrongBody
+from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, WrongBody
 from backend.common.json_members import refuse_repeated
 
 SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
@@ -62,6 +63,33 @@ async def read_json(request: Request, model: type[Fields]) -> Fields:
         content = file.read()
     # Not in a thread, where others would hold their bytes meanwhile: the parser lets nothing else run in any case.
     return _parse_json(content, model)
+
+
+async def read_json_object(request: Request, most_bytes: int) -> bytes:
+    """A body that is an object of JSON of any kind: its bytes as they came, but for a byte order mark.
+
+    Raises:
+        HTTPException: it is larger than `most_bytes`.
+        WrongBody: see `check_json_type`; it is not read then.
+        MalformedRequest: it is no JSON, too deep, or not UTF-8.
+        InvalidRequest: it is no object, or has a member several times with different values.
+    """
+    check_json_type(request)
+    request.state.most_bytes = MostBytes(most_bytes, "send less")
+    content = await request.body()
+    try:
+        text = content.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedRequest("There was an error parsing the body") from exc
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body must be an object of JSON; {SEND_JSON}")
+    refuse_repeated(text)
+    return text.encode()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _parse_json(content: bytes, model: type[Fields]) -> Fields:

@@ -12,6 +12,7 @@ TAGS = [
     {"name": "inspection", "description": "Fit a ROI on good images, calibrate it, infer images, and ask for reasons."},
     {"name": "data sets", "description": "Store images of a ROI, and calibrate and infer from them."},
     {"name": "state", "description": "See how the service is, what there is for a ROI, and whether production drifts."},
+    {"name": "layouts", "description": "Keep what a GUI wants to know of a recipe: its layout, and pictures."},
     {"name": "versions", "description": "See what a model was before, and go back to it."},
 ]
 
@@ -31,7 +32,7 @@ def show_examples(app: FastAPI) -> None:
                 if (example := _example_of(parameter["schema"])) is not None:
                     parameter["example"] = example
             body = operation.get("requestBody", {"content": {}})["content"].get("application/json")
-            if body is not None:
+            if body is not None and "example" not in body:
                 reference = body["schema"].get("$ref", "").rpartition("/")[2]
                 schema = document["components"]["schemas"][reference] if reference else body["schema"]
                 examples = {name: _example_of(value) for name, value in schema["properties"].items()}

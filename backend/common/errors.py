@@ -20,9 +20,13 @@
     ├── MemoryNotFound              400  not_fitted              the ROI was never fitted
     ├── SampleNotFound              404  image_not_found         no such image is stored
     ├── VersionNotFound             404  version_not_found       no such earlier model is kept
+    ├── LayoutNotFound              404  layout_not_found        the recipe has no layout
+    ├── PictureNotFound             404  picture_not_found       the recipe has no such picture
     ├── Conflict                    409  conflict                what is asked for contradicts what is stored
     │   ├── ScaleLocked             409  scale_locked            another mm_per_px than the recipe is locked to
     │   └── StaleModel              409  stale_model             the model was replaced meanwhile: do it again
+    ├── LayoutChanged               412  layout_changed          the layout is another than the one that was read
+    ├── ConditionMissing            428  condition_missing       it is not said which layout shall be replaced
     ├── IncompatibleMemory          409  refit_needed            the memory bank holds features of another kind
     ├── NonFiniteEmbeddings         500  network_overflow        the network overflowed
     ├── Busy                        503  busy                    the compute queue is full: retry
@@ -37,6 +41,7 @@ from typing import ClassVar, Literal
 ErrorCode = Literal[
     "bad_image",
     "busy",
+    "condition_missing",
     "conflict",
     "damaged_calibration",
     "damaged_memory",
@@ -45,6 +50,8 @@ ErrorCode = Literal[
     "internal_error",
     "invalid_request",
     "invalid_shape",
+    "layout_changed",
+    "layout_not_found",
     "malformed_request",
     "method_not_allowed",
     "network_overflow",
@@ -52,6 +59,7 @@ ErrorCode = Literal[
     "not_found",
     "not_ready",
     "origin_not_allowed",
+    "picture_not_found",
     "refit_needed",
     "reserved_recipe",
     "scale_locked",
@@ -209,6 +217,42 @@ class VersionNotFound(BackendError):
 
     status = 404
     code = "version_not_found"
+
+
+class LayoutNotFound(BackendError):
+    """The recipe has no layout."""
+
+    status = 404
+    code = "layout_not_found"
+
+
+class PictureNotFound(BackendError):
+    """The recipe has no such picture."""
+
+    status = 404
+    code = "picture_not_found"
+
+
+class LayoutChanged(BackendError):
+    """The layout is another one than the client wants to replace.
+
+    Attributes:
+        etag: of the layout that is there; None where there is none.
+    """
+
+    status = 412
+    code = "layout_changed"
+
+    def __init__(self, message: str, etag: str | None = None) -> None:
+        super().__init__(message)
+        self.etag = etag
+
+
+class ConditionMissing(BackendError):
+    """The request does not say which layout it shall replace."""
+
+    status = 428
+    code = "condition_missing"
 
 
 class Conflict(BackendError):

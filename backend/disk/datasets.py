@@ -9,7 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from backend.disk.locking import writing
 from backend.disk.name_clashes import refuse_clashes
 from backend.disk.path_lengths import refuse_long_paths
 from backend.disk.sample_facts import METADATA_SUFFIX, PIXELS, FactsCache, parse_metadata, path_of
+from backend.disk.sample_moves import move_image
 from backend.utils import named_with, utc_now
 
 Label = Literal["ok", "ng"]
@@ -279,6 +280,12 @@ class DatasetStore:
         """
         with writing(sample.path.parent, "image"):
             _remove(sample.path)
+
+    def move(self, sample: Sample, to: Label) -> Sample:
+        """Move a stored image to the other class, and give it as it is there; arguments and errors as `move_image`."""
+        folder = sample.path.parent.parent / to
+        move_image(sample.path, folder, to, self._facts)
+        return replace(sample, label=to, path=folder / sample.name)
 
     def clear(self, key: RoiKey, label: Label) -> int:
         """Delete all stored images of a class, and how many they were. Only those stored under this very role.

@@ -6,6 +6,7 @@
     @recipes/<recipe>/recipe.json                       what a recipe has settled
     @recipes/<recipe>/models/<role>/<roi>/<model_key>/  models of the other recipes
     @recipes/<recipe>/datasets/<role>/<roi>/{ok,ng}/    stored images
+    @recipes/<recipe>/layout/                           what a GUI keeps of the recipe
 
 No id becomes a folder name that begins with ``@`` or a dot, so nothing collides with ``@recipes``, nor with what lies
 beside a model (``.versions``, ``.lock``).
@@ -29,6 +30,7 @@ CALIBRATION_FILE = "calib.json"
 HISTORY_FOLDER = "history"  # beside a model: calibrations that are not applied any more
 _RECIPES = "@recipes"
 MODELS_FOLDER = "models"
+_DATASETS_FOLDER = "datasets"
 _MAX_FOLDER_BYTES = 240  # file systems allow 255
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _HASHED_RECIPE = re.compile("[a-z0-9_]{1,80}@[0-9a-f]{32}")  # see `recipe_folder`
@@ -89,7 +91,7 @@ def dataset_folder(root: Path, key: RoiKey) -> Path:
     Raises:
         InvalidRequest: see `folder_name`.
     """
-    return recipe_folder(root, key.recipe) / "datasets" / folder_name(key.role_id) / folder_name(key.roi_id)
+    return recipe_folder(root, key.recipe) / _DATASETS_FOLDER / folder_name(key.role_id) / folder_name(key.roi_id)
 
 
 def current_files(root: Path, key: RoiKey) -> ModelFiles:
@@ -120,10 +122,23 @@ def model_folders(root: Path, listed: Callable[[Path], Sequence[Path]] | None = 
     listed = listed or folders_of_ids
     for role in listed(root):
         yield from listed(role)
-    for recipe in _recipe_folders(root):
+    for recipe in recipe_folders(root):
         for role in listed(recipe / MODELS_FOLDER):
             for roi in listed(role):
                 yield from listed(roi)
+
+
+def dataset_folders(root: Path, listed: Callable[[Path], Sequence[Path]] | None = None) -> Iterator[Path]:
+    """Folders that may hold stored images of a ROI; arguments and errors as of `model_folders`."""
+    listed = listed or folders_of_ids
+    for recipe in recipe_folders(root):
+        for role in listed(recipe / _DATASETS_FOLDER):
+            yield from listed(role)
+
+
+def is_hashed(recipe: Path) -> bool:
+    """Whether the folder of a recipe does not say its name, which is too long."""
+    return _HASHED_RECIPE.fullmatch(recipe.name) is not None
 
 
 def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
@@ -133,7 +148,7 @@ def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
         OSError: a folder cannot be read.
     """
     folder = Path(MODELS_FOLDER, folder_name(key.role_id), folder_name(key.roi_id), folder_name(key.model))
-    recipes = [recipe for recipe in _recipe_folders(root) if recipe.name != DEFAULT_RECIPE]
+    recipes = [recipe for recipe in recipe_folders(root) if recipe.name != DEFAULT_RECIPE]
     return [recipe / folder / CALIBRATION_FILE for recipe in recipes]
 
 
@@ -161,7 +176,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()  # a link to itself is none
 
 
-def _recipe_folders(root: Path) -> list[Path]:
+def recipe_folders(root: Path) -> list[Path]:
+    """The folders of recipes.
+
+    Raises:
+        OSError: the folder that they are in cannot be read.
+    """
     folders = _folders(root / _RECIPES)
     return [path for path in folders if _is_folder_name(path.name) or _HASHED_RECIPE.fullmatch(path.name)]
 

@@ -1,5 +1,6 @@
 """``memory.npz``: a memory bank as a file, with what the fit recorded about it. Which file it is, `storage` knows."""
 
+import errno
 import hashlib
 import io
 import json
@@ -67,6 +68,27 @@ class Summary:
 
     owner: RoiKey | None
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its memory bank before the embeddings, whichever backend wrote it.
+
+    Attributes:
+        metadata, version: see `StoredMemory`.
+        shape: of the embeddings (embeddings, numbers in each); of several blocks those of the last.
+        token_hw: token grid (rows, columns).
+    """
+
+    metadata: dict[str, Any]
+    version: int | None
+    shape: tuple[int, int]
+    token_hw: tuple[int, int]
+
+    @property
+    def owner(self) -> RoiKey | None:
+        """See `StoredMemory`."""
+        return _owner(self.metadata)
 
 
 def memory_id(memory: Memory) -> str:
@@ -257,25 +279,53 @@ def written_memory_id(path: Path) -> str | None:
     return summary.facts["memory_id"] if summary else None
 
 
+def read_header(path: Path) -> Header | None:
+    """What a file says before its embeddings, which are not read: damage in them does not show. None without a file.
+
+    Raises:
+        DamagedMemory: it is no memory bank, whatever is wrong with it.
+        StorageError: it cannot be read.
+    """
+    try:
+        with open_to_read(path) as file:
+            return _header(file, path.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        if exc.errno in (errno.ENAMETOOLONG, errno.EINVAL):  # an id that no older backend could store
+            return None
+        raise StorageError(f"the stored memory cannot be read ({exc.strerror}); check the models folder") from exc
+    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to: zlib.error, KeyError, …
+        raise DamagedMemory(f"the stored {path.name} is damaged: refit this ROI") from exc
+
+
+def _header(file: BinaryIO, name: str) -> Header:
+    _unpacked_bytes(file, name)
+    arrays = np.load(file, allow_pickle=False)
+    version = int(arrays["version"]) if "version" in arrays else None
+    metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
+    if not isinstance(metadata, dict):
+        raise TypeError("metadata is no JSON object")
+    with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
+        np.lib.format.read_magic(embeddings)
+        (n_rows, dim), *_ = np.lib.format.read_array_header_1_0(embeddings)
+    return Header(metadata, version, (int(n_rows), int(dim)), (int(arrays["token_h"]), int(arrays["token_w"])))
+
+
 def summarise(path: Path) -> Summary | None:
     """What a file tells without its embeddings; None where there is no file of this service, or a damaged one."""
     try:
-        with open_to_read(path) as file:
-            _unpacked_bytes(file, path.name)
-            arrays = np.load(file, allow_pickle=False)
-            if "version" not in arrays:
-                return None
-            metadata = json.loads(str(arrays["metadata"]))
-            with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
-                np.lib.format.read_magic(embeddings)
-                (n_rows, _), *_ = np.lib.format.read_array_header_1_0(embeddings)
+        header = read_header(path)
+        if header is None or header.version is None:
+            return None
+        metadata = header.metadata
         facts = {
             "memory_id": str(metadata["memory_id"]),
-            "coreset_size": int(n_rows),
+            "coreset_size": header.shape[0],
             **{name: metadata[name] for name in ("n_embeddings", "n_images") if type(metadata.get(name)) is int},
         }
-        return Summary(_owner(metadata), facts)
-    except Exception:  # of an older backend, or damaged: see `read_memory`
+        return Summary(header.owner, facts)
+    except (StorageError, KeyError):  # of an older backend, or damaged: see `read_memory`
         return None
 
 

@@ -286,7 +286,7 @@ def _judge_all(
                     raise InvalidRequest(f"{sample.title}: no mm_per_px is known; send default_mm_per_px")
                 if locked is not None and not same_scale(locked, mm_per_px):
                     raise ScaleLocked(f"{sample.title}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
-                result = judge(_named(sample), mm_per_px, _shape(metadata))
+                result = judge(_named(sample), mm_per_px, shape_of(metadata))
                 judged = Judged(sample, mm_per_px, result)
             except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:
                 run.n_errors += 1
@@ -319,7 +319,7 @@ def _usable_shapes(service: InspectionService, samples: Sequence[Sample]) -> lis
     shapes = []
     for sample in samples:
         try:
-            shape = _shape(sample.metadata())
+            shape = shape_of(sample.metadata())
             width, height = check_image(sample.read(), sample.title, service.limits)
             build_mask(shape, (height, width))
         except (InvalidShape, StorageError) as exc:
@@ -329,8 +329,12 @@ def _usable_shapes(service: InspectionService, samples: Sequence[Sample]) -> lis
     return shapes
 
 
-def _shape(metadata: dict[str, Any]) -> Shape | None:
-    """The mask that an image was uploaded with."""
+def shape_of(metadata: dict[str, Any]) -> Shape | None:
+    """The mask in the metadata of an image.
+
+    Raises:
+        InvalidShape: this is no mask.
+    """
     return parse_shape(_shape_text(metadata))
 
 

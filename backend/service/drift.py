@@ -25,7 +25,7 @@ from backend.common.files import delete
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
 from backend.disk.drift_files import DriftFiles, read_drift
-from backend.disk.fitted import FittedRoi
+from backend.disk.fitted import FittedRoi, JudgedBy
 from backend.scores.drift_statistics import NOT_KNOWN, CalibrationScores, RoiDrift
 from backend.storage import ModelStore
 
@@ -231,7 +231,7 @@ class DriftLog:
                     if drift is None or drift.conditions != self._present_conditions(key):
                         delete(path)
 
-    def status(self, key: RoiKey, fitted: FittedRoi | None) -> DriftStatus:
+    def status(self, key: RoiKey, fitted: FittedRoi | JudgedBy | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.
 
         Args:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,10 @@ from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import stage
 from backend.disk.datasets import DatasetStore
+from backend.disk.file_hashes import FileHashes
 from backend.disk.fitted import FittedRoi
+from backend.disk.gui_layouts import GuiLayoutStore
+from backend.disk.model_headers import ModelHeaders
 from backend.disk.older_layouts import has_older_images
 from backend.disk.progress import RunBoard
 from backend.disk.recipes import RecipeStore
@@ -66,6 +69,9 @@ class InspectionService:
         self.store = store
         self.recipes = RecipeStore(settings.models_dir)
         self.datasets = DatasetStore(settings.models_dir)
+        self.headers = ModelHeaders(settings.models_dir, settings.blur_sigma)
+        self.layouts = GuiLayoutStore(settings.models_dir)
+        self.file_hashes = FileHashes()
         self.runs = RunBoard(settings.models_dir)
         self.drift = DriftLog(settings.models_dir, store, settings.drift_reject_rate)
         self.reason = reason
@@ -232,17 +238,33 @@ class InspectionService:
 
 def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
     """What keeps an extractor from being compared with a model, in words; empty where nothing does."""
-    running = {"block": "last", **features.identity.as_dict()}  # a memory bank that names no block is of the last one
-    recorded = fitted.metadata.get("extractor")
+    stored = fitted.memory.dim, fitted.memory.token_hw
+    return differences_between(features.identity.as_dict(), (features.dim, features.token_hw), fitted.metadata, stored)
+
+
+Form = tuple[int, tuple[int, int]]
+"""Numbers in an embedding, and the token grid (rows, columns)."""
+
+
+def differences_between(
+    identity: Mapping[str, Any], form: Form, metadata: Mapping[str, Any], stored_form: Form
+) -> list[str]:
+    """As `differences_from`.
+
+    Args:
+        identity, form: of the extractor.
+        metadata, stored_form: of the model.
+    """
+    running = {"block": "last", **identity}  # a memory bank that names no block is of the last one
+    recorded = metadata.get("extractor")
     built_by = {"block": "last", **(recorded if isinstance(recorded, dict) else {})}
-    differences = [
+    found = [
         f"{name} {built_by[name]!r} instead of {value!r}"
         for name, value in running.items()
         if name in built_by and built_by[name] != value
     ]
-    dim = fitted.memory.dim
-    if dim != features.dim:
-        differences.append(f"{dim} numbers per embedding instead of {features.dim}")
-    if fitted.memory.token_hw != features.token_hw:
-        differences.append(f"a token grid of {fitted.memory.token_hw} instead of {features.token_hw}")
-    return differences
+    if stored_form[0] != form[0]:
+        found.append(f"{stored_form[0]} numbers per embedding instead of {form[0]}")
+    if stored_form[1] != form[1]:
+        found.append(f"a token grid of {stored_form[1]} instead of {form[1]}")
+    return found

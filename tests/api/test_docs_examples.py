@@ -60,14 +60,21 @@ def parts_of(schema, number):
 def sent(client, path, method, operation, number):
     parameters = [parameter for parameter in operation.get("parameters", []) if "example" in parameter]
     required = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["required"]}
-    query = {parameter["name"]: parameter["example"] for parameter in parameters}
+    query, headers = (
+        {parameter["name"]: parameter["example"] for parameter in parameters if parameter["in"] == place}
+        for place in ("query", "header")
+    )
     assert required <= query.keys()
     content = operation.get("requestBody", {"content": {}})["content"]
     if "multipart/form-data" in content:
         files, texts = parts_of(content["multipart/form-data"]["schema"], number)
         return client.request(method, path, params=query, data=texts, files=files)
+    if "image/png" in content:
+        return client.request(
+            method, path, params=query, content=picture(number), headers={"Content-Type": "image/png"}
+        )
     body = content["application/json"]["example"] if content else None
-    return client.request(method, path, params=query, json=body)
+    return client.request(method, path, params=query, headers=headers, json=body)
 
 
 @pytest.mark.slow
@@ -84,6 +91,9 @@ def test_the_examples_of_docs_work_one_after_the_other(client, document):
             assert body.get("recipe_id", "default") == "default", path
             assert body.get("warning") is None or "unknown" not in body["warning"], path
 
+    (written,) = (operation for path, method, operation in operations(document) if (method, path) == ("put", "/layout"))
+    layout = written["requestBody"]["content"]["application/json"]["example"]
+    assert replies["get", "/layout"].json() == layout
     bodies = {
         key: reply.json() for key, reply in replies.items() if reply.headers["content-type"] == "application/json"
     }

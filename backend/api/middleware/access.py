@@ -71,8 +71,9 @@ class RateLimit:
 class Gate:
     """Lets a request in, or answers 401, 403 or 429 without reading its body.
 
-    Leaves in ``request.state.known`` whether the client may know more than that the service is there. ``/health`` and
-    ``/ready`` are open to everybody at any rate, and ``OPTIONS`` without a key: both only tell that something is there.
+    Leaves in ``request.state.known`` whether the client may know more than that the service is there, and in
+    ``request.state.right`` what it may do then. ``/health`` and ``/ready`` are open to everybody at any rate, and
+    ``OPTIONS`` without a key: both only tell that something is there.
 
     Args:
         app: the application.
@@ -113,7 +114,9 @@ class Gate:
         """
         method, path = scope["method"], route_path(scope)
         key = self._keys.find(_given(scope)) if self._keys else None
-        scope.setdefault("state", {})["known"] = key is not None or not self._keys
+        state = scope.setdefault("state", {})
+        state["known"] = key is not None or not self._keys
+        state["right"] = key.right if key else "full"
         if path in OPEN_PATHS and method in (*_READING, "OPTIONS"):
             return
         if self._rate_limit:

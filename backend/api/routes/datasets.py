@@ -27,6 +27,8 @@ from backend.api.schemas.datasets import (
     InferDatasetRequest,
     ItemReply,
     Label,
+    MoveReply,
+    MoveRequest,
     SampleClass,
     SampleFile,
     SampleName,
@@ -284,6 +286,29 @@ def clear_samples(
     key = roi_key(wanted, recipe)
     n_deleted = service.datasets.clear(key, wanted.label)
     return DeleteReply(**ids_of(key, request_id), label=wanted.label, n_deleted=n_deleted)
+
+
+@router.post(
+    "/datasets/move",
+    summary="Move a stored image to the other class.",
+    response_model_exclude_none=True,
+    tags=["data sets"],
+    responses=ERRORS["move"],
+)
+def move_sample(body: MoveRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> MoveReply:
+    """Move a stored image and its metadata from one class to the other; it keeps its name."""
+    key = roi_key(body, recipe)
+    sample = service.datasets.find(key, body.label, body.filename)
+    doubt = f"label and to are both {body.to}: nothing was moved" if body.to == body.label else None
+    if doubt is None:
+        sample = service.datasets.move(sample, body.to)
+    return MoveReply(
+        **ids_of(key, request_id),
+        label=body.to,
+        filename=sample.name,
+        uploaded_as=sample.uploaded_as,
+        warning=joined([doubt, body.doubts]),
+    )
 
 
 def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:

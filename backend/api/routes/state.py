@@ -1,14 +1,24 @@
 """The routes that tell what there is: the service, a ROI, its memory bank, and long work that is under way."""
 
 import contextlib
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from backend import __version__
-from backend.api.dependencies import Configuration, HeaderRecipe, Known, RequestId, Running, Service, ids_of, roi_key
+from backend.api.dependencies import (
+    Access,
+    Configuration,
+    HeaderRecipe,
+    Known,
+    RequestId,
+    Running,
+    Service,
+    ids_of,
+    roi_key,
+)
 from backend.api.examples import ERRORS, METRICS_EXAMPLE
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import sample_classes
@@ -16,6 +26,7 @@ from backend.api.schemas.state import (
     BankEntryReply,
     BankReply,
     HealthReply,
+    LimitsReply,
     ManifestDatasets,
     ManifestReply,
     MinimalHealthReply,
@@ -24,9 +35,11 @@ from backend.api.schemas.state import (
     RunsReply,
     StateReply,
 )
+from backend.common.config import Settings
 from backend.common.roi_key import DEFAULT_RECIPE
 from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, render_metrics
 from backend.service.bank_report import bank_report
+from backend.service.gui_layouts import MAX_LAYOUT_BYTES, MAX_PICTURE_BYTES, MAX_PICTURES
 
 router = APIRouter()
 
@@ -46,7 +59,12 @@ async def start_page() -> RedirectResponse:
     responses=ERRORS["/health"],
 )
 async def health(
-    lifecycle: Running, settings: Configuration, request_id: RequestId, recipe: HeaderRecipe, known: Known
+    lifecycle: Running,
+    settings: Configuration,
+    request_id: RequestId,
+    recipe: HeaderRecipe,
+    known: Known,
+    access: Access,
 ) -> HealthReply | MinimalHealthReply:
     """Status, device and model; where there are API keys, little more without one. 200 in every state."""
     service = lifecycle.service
@@ -60,11 +78,13 @@ async def health(
     )
     if not known:
         return minimal
+    allowed: dict[str, Any] = {"access": access, "limits": _limits(settings)}
     if service is None:
-        return HealthReply(**vars(minimal), reason=lifecycle.failure)
+        return HealthReply(**vars(minimal), **allowed, reason=lifecycle.failure)
     features, counts = service.features, await lifecycle.counts.fresh(service)
     return HealthReply(
         **vars(minimal),
+        **allowed,
         runtime=features.runtime.name,
         precision=features.runtime.precision,
         block=service.settings.block if features.identity.block is not None else None,
@@ -74,6 +94,16 @@ async def health(
         stale_calibrations=counts.stale_calibrations,
         drifting_rois=counts.drifting_rois,
         reason=service.reason,
+    )
+
+
+def _limits(settings: Settings) -> LimitsReply:
+    names = LimitsReply.model_fields.keys() & type(settings).model_fields.keys()
+    return LimitsReply(
+        **{name: getattr(settings, name) for name in names},
+        max_layout_bytes=MAX_LAYOUT_BYTES,
+        max_picture_bytes=MAX_PICTURE_BYTES,
+        max_pictures=MAX_PICTURES,
     )
 
 

@@ -112,6 +112,14 @@ class RoiIds(RequestFields):
         return RoiKey(self.role_id, self.roi_id, canonical_recipe(self.recipe_id or "") or other_recipe, self.model_key)
 
 
+class RecipeName(RequestFields):
+    """Query of what is about a recipe."""
+
+    recipe_id: Annotated[_RecipeName | None, BeforeValidator(empty_is_none)] = Field(
+        None, description="recipe, without regard to case; else the header X-Recipe-Id, else default", examples=[None]
+    )
+
+
 class RoiFields(RoiIds):
     """What every request names that is about images of its own."""
 

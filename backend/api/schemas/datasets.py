@@ -21,6 +21,7 @@ from backend.api.schemas.calibration import (
 )
 from backend.api.schemas.common import (
     JsonNumber,
+    KnownOnly,
     MillimetresPerPixel,
     ModelReply,
     Reply,
@@ -92,6 +93,13 @@ class UploadFields(RoiIds, TellsUnknown):
     @classmethod
     def _empty_is_false(cls, value: Any) -> Any:
         return False if isinstance(value, str) and not value.strip() else value
+
+
+class MoveRequest(SampleName, KnownOnly):
+    """Body of ``POST /datasets/move``."""
+
+    label: Label = Field(description="the class that it is in", examples=["ng"])
+    to: Label = Field(description="the class that it shall be in", examples=["ok"])
 
 
 class _DatasetRequest(RoiIds):
@@ -239,6 +247,16 @@ class UploadReply(RoiReply):
         description="stored images of earlier versions that there was no time to compare with; left out where all were",
         examples=[None],
     )
+    warning: str | None = Field(None, description=WARNING)
+
+
+class MoveReply(RoiReply):
+    """An image that is in the other class now."""
+
+    status: Literal["ok"] = Field("ok", examples=["ok"])
+    label: Literal["ok", "ng"] = Field(description="its class now", examples=["ok"])
+    filename: str = Field(description="its stored name, as before", examples=["20261122-210455-123456-1a2b3c4d.png"])
+    uploaded_as: UploadedAs = None
     warning: str | None = Field(None, description=WARNING)
 
 

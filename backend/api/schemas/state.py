@@ -23,8 +23,31 @@ class MinimalHealthReply(Reply):
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
+class LimitsReply(Reply):
+    """How much requests may ask for; settings of the same names."""
+
+    max_file_mb: float = Field(description="largest uploaded file, in MiB", examples=[64.0])
+    max_request_mb: float = Field(description="largest form with images, in MiB", examples=[2048.0])
+    max_json_mb: float = Field(description="largest body of /calibrate_ng, in MiB", examples=[64.0])
+    max_files: int = Field(description="most images in one request", examples=[1000])
+    max_pixels: int = Field(description="most pixels in one image", examples=[64_000_000])
+    max_queue: int = Field(description="most inferences that run or wait", examples=[32])
+    max_fits: int = Field(description="most fits that run or wait", examples=[4])
+    min_ok_samples: int = Field(description="fewest stored OK images that a fit from them takes", examples=[10])
+    rate_limit_per_s: float = Field(description="requests per second of one client; 0 is no limit", examples=[0.0])
+    max_layout_bytes: int = Field(description="of /layout", examples=[1048576])
+    max_picture_bytes: int = Field(description="of a picture of /layout/picture", examples=[4194304])
+    max_pictures: int = Field(description="pictures of a recipe", examples=[256])
+
+
 class HealthReply(MinimalHealthReply):
     """The state of the service."""
+
+    access: Literal["full", "infer"] = Field(
+        description="what the caller may do: everything, or read and infer; full where there are no API keys",
+        examples=["full"],
+    )
+    limits: LimitsReply
 
     runtime: str | None = Field(
         None, description="left out, like what follows, until it is loaded", examples=["openvino"]

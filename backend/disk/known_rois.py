@@ -1,0 +1,141 @@
+"""Every ROI that something is stored of below the models folder: names only, and no file of a model is opened."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from backend.common.files import MAX_JSON_FILE_BYTES, read_small
+from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe
+from backend.disk.layout import (
+    CALIBRATION_FILE,
+    MEMORY_FILE,
+    dataset_folders,
+    folders_of_ids,
+    is_hashed,
+    model_folders,
+    recipe_folders,
+)
+from backend.disk.older_layouts import ids_of_stem
+from backend.disk.recipes import RECIPE_FILE
+
+NAME_FILE = "name.json"
+"""In the folder of a recipe that does not say its name: ``{"recipe_id": …}``."""
+
+
+@dataclass(frozen=True)
+class KnownRois:
+    """What is stored below a models folder.
+
+    Attributes:
+        rois: sorted by recipe, role, roi and model key.
+        recipes: sorted; the default recipe is always there.
+        problems: what could not be listed, and why, in words.
+    """
+
+    rois: list[RoiKey]
+    recipes: list[str]
+    problems: list[str]
+
+
+def known_rois(root: Path) -> KnownRois:
+    """List the ROIs that have a model, a calibration or stored images.
+
+    A ROI whose images are used with a model of another key is listed under that key alone.
+
+    Args:
+        root: the models folder; need not be there.
+    """
+    problems: list[str] = []
+
+    def listed(folder: Path) -> list[Path]:
+        try:
+            return folders_of_ids(folder)
+        except OSError as exc:
+            problems.append(f"the folder {folder.name!r} cannot be read ({exc.strerror})")
+            return []
+
+    try:
+        names = {folder.name: _name_of(folder) for folder in recipe_folders(root)}
+        with_models = {key for folder in model_folders(root, listed) if (key := _key_of_model(root, folder, names))}
+        with_images = {key for folder in dataset_folders(root, listed) if (key := _key_of_images(root, folder, names))}
+    except OSError as exc:
+        problems.append(f"the folder of the recipes cannot be read ({exc.strerror})")
+        names, with_models, with_images = {}, set(), set()
+    n_nameless = sum(name is None for name in names.values())
+    if n_nameless:
+        problems.append(f"{_counted(n_nameless, 'recipe')} with a long name cannot be named: the name was not stored")
+    older, n_ambiguous = _older(root)
+    if n_ambiguous:
+        problems.append(
+            f"{_counted(n_ambiguous, 'model')} of an older backend cannot be named: the file does not say the role"
+        )
+    models = {key.owner for key in (*with_models, *older)}
+    covered = {(key.role_id, key.roi_id, key.recipe) for key in models}
+    rois = models | {key.owner for key in with_images if (key.role_id, key.roi_id, key.recipe) not in covered}
+    recipes = {DEFAULT_RECIPE, *(name for name in names.values() if name), *(key.recipe for key in rois)}
+    ordered = sorted(rois, key=lambda key: (key.recipe, key.role_id, key.roi_id, key.model))
+    return KnownRois(ordered, sorted(recipes), problems)
+
+
+def _key_of_model(root: Path, folder: Path, names: dict[str, str | None]) -> RoiKey | None:
+    if not any(os.path.exists(folder / name) for name in (MEMORY_FILE, CALIBRATION_FILE)):  # noqa: PTH110  (quicker)
+        return None
+    parts = folder.relative_to(root).parts
+    if len(parts) == 2:
+        return RoiKey(*map(unquote, parts))
+    recipe = names.get(parts[1])
+    role_id, roi_id, model_key = map(unquote, parts[3:])
+    return RoiKey(role_id, roi_id, recipe, model_key) if recipe else None
+
+
+def _key_of_images(root: Path, folder: Path, names: dict[str, str | None]) -> RoiKey | None:
+    _, recipe_folder, _, role, roi = folder.relative_to(root).parts
+    recipe = names.get(recipe_folder)
+    return RoiKey(unquote(role), unquote(roi), recipe) if recipe else None
+
+
+def _name_of(recipe: Path) -> str | None:
+    """The name of a recipe; None where its folder does not say it, nor a file in it."""
+    if not is_hashed(recipe):
+        return unquote(recipe.name)
+    for file in (RECIPE_FILE, NAME_FILE):
+        try:
+            name = json.loads(read_small(recipe / file, MAX_JSON_FILE_BYTES))["recipe_id"]
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            RecursionError,
+        ):  # not there, or damaged: the other may say it
+            continue
+        if isinstance(name, str) and name:
+            return name
+    return None
+
+
+def _older(root: Path) -> tuple[set[RoiKey], int]:
+    """ROIs with a model of an older backend, and how many of these models do not say which ROI they are of."""
+    found, n_ambiguous = set(), 0
+    for memory in _files(root, "*.npz"):
+        ids = ids_of_stem(memory.stem)
+        n_ambiguous += ids is None
+        if ids:
+            found.add(RoiKey(*ids))
+    for memory in _files(root, "recipes/*/*/*.npz"):
+        ids, recipe = ids_of_stem(memory.stem), canonical_recipe(memory.parts[-3])
+        n_ambiguous += ids is None or recipe is None
+        if ids and recipe:
+            found.add(RoiKey(*ids, recipe, memory.parent.name))
+    return found, n_ambiguous
+
+
+def _files(root: Path, pattern: str) -> Iterator[Path]:
+    return (path for path in root.glob(pattern) if path.is_file())
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
