@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     from backend.commands import calibrate, feedback, fit, infer, serve, versions
     from backend.commands.arguments import HelpFormatter
     from backend.commands.evaluate import command as evaluate
+    from backend.commands.inspection import command as inspection
     from backend.commands.migrate import command as migrate
 
     parser = Parser(
@@ -122,6 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (serve, fit, calibrate, infer, feedback, evaluate, versions, migrate):
+    for command in (serve, inspection, fit, calibrate, infer, feedback, evaluate, versions, migrate):
         command.add_to(commands)
     return parser

@@ -1,0 +1,280 @@
+"""Good images, bad images and new parts → a model, a threshold and a verdict for every image."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from backend.bank.images import OwnImages, suspicious_images
+from backend.calib import ThresholdOptions
+from backend.commands.console import count, on_a_terminal, progress_bar, say, some, step_bars
+from backend.commands.fit_scores import count_the_fit
+from backend.commands.image_files import FoundImages, image_sha256, read_image
+from backend.commands.inspection.images import Images
+from backend.commands.inspection.maps import ImageMap, Maps
+from backend.commands.scoring import max_bytes
+from backend.common.errors import (
+    IncompatibleMemory,
+    InvalidImage,
+    InvalidRequest,
+    InvalidShape,
+    MemoryNotFound,
+    TooLarge,
+)
+from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
+from backend.common.roi_key import RoiKey
+from backend.disk.fitted import FittedRoi
+from backend.disk.layout import checkpoint_folder
+from backend.infer import Region, find_regions, image_scores, to_image_grid
+from backend.roi_mask import Shape, build_mask
+from backend.service.fit import fit
+from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
+from backend.service.inspection import InspectionService
+from backend.utils import NamedImage
+
+Kind = Literal["good", "bad", "part"]
+Verdict = Literal["ok", "ng"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One image and its verdict.
+
+    Attributes:
+        path: as it was given.
+        kind: what it was given as.
+        score: of an image of the fit by the memory bank of the others; None where it is not known, or it failed.
+        verdict: None where there is no score.
+        regions: at or above the threshold, by falling area; empty for images of the fit, of which no map is kept.
+        map: None for images of the fit and for those that failed.
+        error: why it could not be judged.
+        is_of_the_fit: whether it was given as bad or as a part, and is a good image of the fit.
+    """
+
+    path: str
+    kind: Kind
+    score: float | None = None
+    verdict: Verdict | None = None
+    regions: list[Region] = field(default_factory=list)
+    map: ImageMap | None = None
+    error: str | None = None
+    is_of_the_fit: bool = False
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the verdict contradicts what it was given as."""
+        return (self.kind, self.verdict) in (("good", "ng"), ("bad", "ok"))
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that an inspection found.
+
+    Attributes:
+        key: the ROI.
+        mm_per_px: millimetres per pixel; 1 where it was not given, and areas are in pixels.
+        shape: mask in pixels of each image.
+        fitted: the model.
+        calibration: the threshold, and the images that decided about it.
+        judged: good images, bad images, parts, each in the order given.
+        suspicious: good images that stand out, by path.
+    """
+
+    key: RoiKey
+    mm_per_px: float
+    shape: Shape | None
+    fitted: FittedRoi
+    calibration: ImageCalibration
+    judged: list[Judged]
+    suspicious: list[str]
+
+    def of(self, kind: Kind) -> list[Judged]:
+        """The images that were given as one kind."""
+        return [image for image in self.judged if image.kind == kind]
+
+    @property
+    def threshold(self) -> float:
+        """Scores at or above it are NG."""
+        return self.calibration.calibration.threshold
+
+
+def fit_once(
+    service: InspectionService, key: RoiKey, good: FoundImages, mm_per_px: float, shape: Shape | None
+) -> FittedRoi:
+    """The model of some good images: the one that is stored if it was fitted on the same, or a new one.
+
+    Raises:
+        BackendError: as `fit`.
+    """
+    paths = list(good.values())
+    stored = _stored(service, key)
+    if stored is not None and _is_of(service, stored, paths, mm_per_px, shape):
+        say(f"the model of {key} was fitted on the same images: it is used again")
+        return stored
+    try:
+        with step_bars() as on_progress:
+            fit(
+                service,
+                key,
+                [NamedImage(path, partial(read_image, path, max_bytes(service.settings))) for path in paths],
+                mm_per_px=mm_per_px,
+                shapes=[shape] * len(paths),
+                profile=RECOMMENDED,
+                on_progress=on_progress,
+                checkpoint=checkpoint_folder(service.settings.models_dir, key),
+            )
+    except KeyboardInterrupt:
+        say("stopped; run the same command again to go on")
+        raise
+    return service.fitted(key, with_calibration=False)
+
+
+def _stored(service: InspectionService, key: RoiKey) -> FittedRoi | None:
+    try:
+        return service.fitted(key, with_calibration=False)
+    except (MemoryNotFound, IncompatibleMemory):
+        return None
+
+
+def _is_of(
+    service: InspectionService, fitted: FittedRoi, paths: Sequence[str], mm_per_px: float, shape: Shape | None
+) -> bool:
+    """Whether a model was fitted on these images, at this scale, within this mask."""
+    images = OwnImages(fitted.metadata, service.settings.blur_sigma).images
+    is_alike = fitted.profile == RECOMMENDED and fitted.metadata.get("mm_per_px") == mm_per_px
+    if not is_alike or not all(image.has_mask(shape) for image in images):
+        return False
+    return Counter(image.sha256 for image in images) == Counter(
+        image_sha256(path, max_bytes(service.settings)) for path in paths
+    )
+
+
+class Inspector:
+    """Judges images by a model that was fitted on the good ones.
+
+    Args:
+        service: judges.
+        key: the ROI.
+        fitted: its model.
+        mm_per_px: millimetres per pixel of the images.
+        shape: mask in pixels of each image.
+        folder: keeps the maps, see `Maps`.
+    """
+
+    def __init__(
+        self,
+        service: InspectionService,
+        key: RoiKey,
+        fitted: FittedRoi,
+        mm_per_px: float,
+        shape: Shape | None,
+        folder: Path,
+    ) -> None:
+        self._service, self._key, self._fitted = service, key, fitted
+        self._mm_per_px, self._shape = mm_per_px, shape
+        self._maps = Maps(folder, service, fitted)
+        self._own = OwnImages(fitted.metadata, service.settings.blur_sigma)
+
+    def inspect(self, images: Images, threshold: ThresholdOptions, keep: Sequence[str]) -> Inspection:
+        """Choose the threshold, and judge every image by it.
+
+        Args:
+            images: those of the fit, bad ones, and parts.
+            threshold: how the threshold is chosen.
+            keep: good images that stand out and count all the same, as they were given.
+
+        Raises:
+            InvalidRequest: no good image has a score, or a bad one is among them.
+            InvalidImage: a bad image cannot be judged; no threshold was chosen.
+            BackendError: as `ImageScores.calibrate`.
+        """
+        service = self._service
+        scored = [*self._score_all("bad", images.bad), *self._score_all("part", images.parts)]
+        if both := [image.path for image in scored if image.kind == "bad" and image.is_of_the_fit]:
+            raise InvalidRequest(f"{some(both)}: given as bad, and the same pixels are among the good images")
+        if failed := [image for image in scored if image.kind == "bad" and image.error]:
+            raise InvalidImage(
+                f"{len(failed)} of {count(len(images.bad), 'bad image')} cannot be judged, so no threshold was chosen: "
+                "mend them or leave them out"
+            )
+        found = ImageScores(
+            self._fitted,
+            service.settings.blur_sigma,
+            (RECOMMENDED_PERCENTILE,),
+            service.store.miniatures(self._fitted),
+        )
+        count_the_fit(found, self._shape)
+        for image in scored:
+            if image.kind == "bad" and image.map is not None and image.score is not None:
+                found.add("ng", image.map.pixels_sha256, image.path, (image.score,))
+        names = {image.sha256: image.name for image in self._own.images}
+        options = CalibrationOptions(
+            threshold=threshold, keep=tuple(names.get(self._sha256(path) or "", path) for path in keep)
+        )
+        chosen = found.calibrate(service, self._key, self._mm_per_px, options)
+        good = self._good(images.good)
+        judged = [self._judged(image, chosen) for image in (*good, *scored)]
+        return Inspection(
+            self._key, self._mm_per_px, self._shape, self._fitted, chosen, judged, self._suspicious(images.good)
+        )
+
+    def _score_all(self, kind: Kind, images: FoundImages) -> list[Judged]:
+        scored = []
+        with progress_bar(f"judge {kind}", len(images)) as bar:
+            for path in images.values():
+                image = self._score(kind, path)
+                if image.error:
+                    bar.write(on_a_terminal(image.error), file=sys.stderr)
+                scored.append(image)
+                bar.update()
+        return scored
+
+    def _score(self, kind: Kind, path: str) -> Judged:
+        settings = self._service.settings
+        named = NamedImage(path, partial(read_image, path, max_bytes(settings)))
+        try:
+            with self._service.inference_slot():
+                found = self._maps.of(named)
+            score = image_scores(
+                found.distances, found.image_hw, self._shape, settings.blur_sigma, (RECOMMENDED_PERCENTILE,)
+            )[0]
+        except (InvalidImage, TooLarge, InvalidShape) as exc:
+            return Judged(path, kind, error=str(exc))
+        own = self._own.of_pixels(found.pixels_sha256)
+        if own is None:
+            return Judged(path, kind, score, map=found)
+        return Judged(path, kind, own.score(RECOMMENDED_PERCENTILE), is_of_the_fit=True)
+
+    def _good(self, images: FoundImages) -> list[Judged]:
+        known = {path: self._own.of_file(self._sha256(path) or "") for path in images.values()}
+        return [
+            Judged(path, "good", None if image is None else image.score(RECOMMENDED_PERCENTILE))
+            for path, image in known.items()
+        ]
+
+    def _judged(self, image: Judged, chosen: ImageCalibration) -> Judged:
+        if image.score is None:
+            return image
+        threshold = chosen.calibration.threshold
+        regions = []
+        if image.map is not None:
+            distance_map = to_image_grid(image.map.distances, image.map.image_hw, self._service.settings.blur_sigma)
+            regions = find_regions(
+                distance_map,
+                build_mask(self._shape, image.map.image_hw),
+                threshold,
+                chosen.calibration.area_mm2_thr or 0,
+                self._mm_per_px,
+            )
+        return replace(image, verdict="ng" if image.score >= threshold else "ok", regions=regions)
+
+    def _suspicious(self, images: FoundImages) -> list[str]:
+        own = self._own.images
+        unlike = {own[image.index].sha256 for image in suspicious_images(own, RECOMMENDED_PERCENTILE)}
+        return [path for path in images.values() if self._sha256(path) in unlike]
+
+    def _sha256(self, path: str) -> str | None:
+        return image_sha256(path, max_bytes(self._service.settings))

@@ -1,0 +1,94 @@
+"""What an inspection found: a page, a table of results, and sentences that say what to do next."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from backend.commands.console import count, shown, some
+from backend.commands.inspection.inspection import Inspection, Judged
+from backend.common.errors import StorageError
+from backend.common.files import write_atomic
+from backend.common.program import PROGRAM
+from backend.scores.recommended_threshold import FEW_SCORES
+
+PAGE = "report.html"
+RESULTS = "results.csv"
+
+
+def write(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
+    """Write the results into a folder that is there, one line an image.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    buffer = io.StringIO()
+    lines = csv.writer(buffer, lineterminator="\n")
+    unit = "px" if areas_in_pixels else "mm2"
+    lines.writerow(["path", "given_as", "verdict", "score", "threshold", "n_regions", f"largest_area_{unit}", "error"])
+    for image in found.judged:
+        lines.writerow(
+            [
+                shown(image.path),
+                image.kind,
+                image.verdict or "",
+                "" if image.score is None else repr(image.score),
+                repr(found.threshold),
+                "" if image.map is None else len(image.regions),
+                image.regions[0].area_mm2 if image.regions else "",
+                shown(image.error or ""),
+            ]
+        )
+    path = folder / RESULTS
+    try:
+        write_atomic({path: buffer.getvalue().encode()})
+    except OSError as exc:
+        raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc
+
+
+def summary(found: Inspection) -> list[str]:
+    """What was found, one sentence a line."""
+    calibration = found.calibration.calibration
+    lines = [f"threshold {found.threshold:.4g}: a part is NG if its score reaches it"]
+    if calibration.why:
+        lines.append(calibration.why)
+    for images, what, wrongly in ((found.of("good"), "good image", "NG"), (found.of("bad"), "bad image", "OK")):
+        wrong = [image for image in images if image.is_wrong]
+        if images:
+            named = f" ({some([image.path for image in wrong])})" if wrong else ""
+            judged = [image for image in images if image.verdict]
+            lines.append(f"{len(wrong)} of {count(len(judged), what)} would be {wrongly}{named}")
+    if parts := found.of("part"):
+        lines.append(f"{count(len(parts), 'part')}: {_verdicts(parts)}")
+    return lines
+
+
+def next_steps(found: Inspection) -> list[str]:
+    """What a person can do now, the most important first."""
+    steps = []
+    good, bad = found.of("good"), found.of("bad")
+    if found.suspicious:
+        steps.append(
+            f"look at {count(len(found.suspicious), 'good image')} that stand out ({some(found.suspicious)}): remove "
+            "what is defective from the folder, name what is good with --keep, and run the command again"
+        )
+    if len(good) < FEW_SCORES:
+        steps.append(f"add good images: {len(good)} are few, {FEW_SCORES} or more tell how good parts scatter")
+    if not bad:
+        steps.append("give some bad images with --ng: without them nobody knows how many would pass")
+    if any(image.is_wrong for image in bad):
+        steps.append("look at the bad images that would be OK: is the defect visible in the image?")
+    steps.append(
+        f"`{PROGRAM} serve` judges new parts over HTTP (role {found.key.role_id}, ROI {found.key.roi_id}); give more "
+        "folders to this command to judge them here"
+    )
+    return steps
+
+
+def _verdicts(parts: Sequence[Judged]) -> str:
+    numbers = {
+        "OK": sum(part.verdict == "ok" for part in parts),
+        "NG": sum(part.verdict == "ng" for part in parts),
+        "not judged": sum(part.verdict is None for part in parts),
+    }
+    return ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
