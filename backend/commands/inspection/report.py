@@ -68,9 +68,14 @@ def next_steps(found: Inspection) -> list[str]:
     steps = []
     good, bad = found.of("good"), found.of("bad")
     if found.suspicious:
+        stand = (
+            "1 good image stands out"
+            if len(found.suspicious) == 1
+            else f"{len(found.suspicious)} good images stand out"
+        )
         steps.append(
-            f"look at {count(len(found.suspicious), 'good image')} that stand out ({some(found.suspicious)}): remove "
-            "what is defective from the folder, name what is good with --keep, and run the command again"
+            f"{stand}: look at {some(found.suspicious)}; remove what is defective from the folder, name what is good "
+            "with --keep, and run the command again"
         )
     if len(good) < FEW_SCORES:
         steps.append(f"add good images: {len(good)} are few, {FEW_SCORES} or more tell how good parts scatter")
