@@ -97,7 +97,9 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     fitted = inspection.fit_once(service, key, images.good, fields.mm_per_px, shape)
     inspector = inspection.Inspector(service, key, fitted, fields.mm_per_px, shape, out / "maps")
     found = inspector.inspect(images, fields.threshold_options(), options.keep)
-    report.write(found, out, areas_in_pixels=options.mm_per_px is None)
+    in_pixels = options.mm_per_px is None
+    report.write_results(found, out, areas_in_pixels=in_pixels)
+    report.write_page(service, found, out, areas_in_pixels=in_pixels)
     for line in report.summary(found):
         say(line)
     say(f"wrote {out / report.PAGE} and {out / report.RESULTS}")

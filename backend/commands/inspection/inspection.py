@@ -52,6 +52,7 @@ class Judged:
         map: None for images of the fit and for those that failed.
         error: why it could not be judged.
         is_of_the_fit: whether it was given as bad or as a part, and is a good image of the fit.
+        number: of a good image among those of the fit.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Judged:
     map: ImageMap | None = None
     error: str | None = None
     is_of_the_fit: bool = False
+    number: int | None = None
 
     @property
     def is_wrong(self) -> bool:
@@ -80,7 +82,8 @@ class Inspection:
         fitted: the model.
         calibration: the threshold, and the images that decided about it.
         judged: good images, bad images, parts, each in the order given.
-        suspicious: good images that stand out, by path.
+        standing_out: paths of good images that score far above the others, or did not count for the threshold.
+        lowering: paths of bad images that lowered the threshold.
     """
 
     key: RoiKey
@@ -89,7 +92,8 @@ class Inspection:
     fitted: FittedRoi
     calibration: ImageCalibration
     judged: list[Judged]
-    suspicious: list[str]
+    standing_out: list[str]
+    lowering: list[str]
 
     def of(self, kind: Kind) -> list[Judged]:
         """The images that were given as one kind."""
@@ -218,7 +222,14 @@ class Inspector:
         good = self._good(images.good)
         judged = [self._judged(image, chosen) for image in (*good, *scored)]
         return Inspection(
-            self._key, self._mm_per_px, self._shape, self._fitted, chosen, judged, self._suspicious(images.good)
+            self._key,
+            self._mm_per_px,
+            self._shape,
+            self._fitted,
+            chosen,
+            judged,
+            self._standing_out(good, chosen),
+            [image.filename for image in chosen.lowered_by],
         )
 
     def _score_all(self, kind: Kind, images: FoundImages) -> list[Judged]:
@@ -249,11 +260,13 @@ class Inspector:
         return Judged(path, kind, own.score(RECOMMENDED_PERCENTILE), is_of_the_fit=True)
 
     def _good(self, images: FoundImages) -> list[Judged]:
-        known = {path: self._own.of_file(self._sha256(path) or "") for path in images.values()}
-        return [
-            Judged(path, "good", None if image is None else image.score(RECOMMENDED_PERCENTILE))
-            for path, image in known.items()
-        ]
+        numbers = {image.sha256: number for number, image in enumerate(self._own.images)}
+        found = []
+        for path in images.values():
+            number = numbers.get(self._sha256(path) or "")
+            score = None if number is None else self._own.images[number].score(RECOMMENDED_PERCENTILE)
+            found.append(Judged(path, "good", score, number=number))
+        return found
 
     def _judged(self, image: Judged, chosen: ImageCalibration) -> Judged:
         if image.score is None:
@@ -271,10 +284,11 @@ class Inspector:
             )
         return replace(image, verdict="ng" if image.score >= threshold else "ok", regions=regions)
 
-    def _suspicious(self, images: FoundImages) -> list[str]:
+    def _standing_out(self, good: Sequence[Judged], chosen: ImageCalibration) -> list[str]:
         own = self._own.images
-        unlike = {own[image.index].sha256 for image in suspicious_images(own, RECOMMENDED_PERCENTILE)}
-        return [path for path in images.values() if self._sha256(path) in unlike]
+        numbers = {image.index for image in suspicious_images(own, RECOMMENDED_PERCENTILE)}
+        unusual = {image.score for image in chosen.unusual}
+        return [image.path for image in good if image.number in numbers or image.score in unusual]
 
     def _sha256(self, path: str) -> str | None:
         return image_sha256(path, max_bytes(self._service.settings))

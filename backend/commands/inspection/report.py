@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.commands.console import count, shown, some
-from backend.commands.inspection.inspection import Inspection, Judged
+from backend.commands.inspection.inspection import Inspection, Judged, Kind
+from backend.commands.inspection.page import as_html
 from backend.common.errors import StorageError
 from backend.common.files import write_atomic
 from backend.common.program import PROGRAM
 from backend.scores.recommended_threshold import FEW_SCORES
+from backend.service.inspection import InspectionService
 
 PAGE = "report.html"
 RESULTS = "results.csv"
 
 
-def write(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
+def write_results(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
     """Write the results into a folder that is there, one line an image.
 
     Raises:
@@ -39,9 +41,26 @@ def write(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
                 shown(image.error or ""),
             ]
         )
-    path = folder / RESULTS
+    _write(folder / RESULTS, buffer.getvalue())
+
+
+def write_page(service: InspectionService, found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
+    """Write the page into a folder that is there.
+
+    Raises:
+        InvalidImage, TooLarge: see `as_html`.
+        StorageError: it cannot be written.
+    """
+    kinds: tuple[tuple[Kind, str], ...] = (("good", "good image"), ("bad", "bad image"), ("part", "part"))
+    numbers = [count(len(found.of(kind)), name) for kind, name in kinds if found.of(kind)]
+    scale = "areas in pixels" if areas_in_pixels else f"{found.mm_per_px:g} mm per pixel"
+    facts = f"{', '.join(numbers)} · {scale} · profile {found.fitted.profile}"
+    _write(folder / PAGE, as_html(service, found, facts, next_steps(found)))
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        write_atomic({path: buffer.getvalue().encode()})
+        write_atomic({path: shown(text).encode()})
     except OSError as exc:
         raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc
 
@@ -67,14 +86,14 @@ def next_steps(found: Inspection) -> list[str]:
     """What a person can do now, the most important first."""
     steps = []
     good, bad = found.of("good"), found.of("bad")
-    if found.suspicious:
+    if found.standing_out:
         stand = (
             "1 good image stands out"
-            if len(found.suspicious) == 1
-            else f"{len(found.suspicious)} good images stand out"
+            if len(found.standing_out) == 1
+            else f"{len(found.standing_out)} good images stand out"
         )
         steps.append(
-            f"{stand}: look at {some(found.suspicious)}; remove what is defective from the folder, name what is good "
+            f"{stand}: look at {some(found.standing_out)}; remove what is defective from the folder, name what is good "
             "with --keep, and run the command again"
         )
     if len(good) < FEW_SCORES:

@@ -49,6 +49,7 @@ def draw(
     threshold: float | None,
     blur_sigma: float,
     truth: Mask | None = None,
+    mask: Mask | None = None,
 ) -> Pictures:
     """Draw an image, no side longer than 256 pixels.
 
@@ -59,6 +60,7 @@ def draw(
         threshold: regions are what reaches it; None draws none.
         blur_sigma: Gaussian sigma on the distance map, in pixels of the image.
         truth: bool [H, W], pixels that are defective; None where nobody knows.
+        mask: bool [H, W], pixels that are judged; None is every pixel.
     """
     image_hw = (image.shape[0], image.shape[1])
     shrunk = min(1.0, _LONGEST_SIDE / max(image_hw))
@@ -67,7 +69,8 @@ def draw(
     grey = cv2.cvtColor(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     distance_map = to_image_grid(distances, image_hw, blur_sigma)
     # Each place as one pixel of the map has it: a mean of several could lie on the other side of the threshold.
-    places = cv2.resize(distance_map, (width, height), interpolation=cv2.INTER_NEAREST)
+    judged = distance_map if mask is None else np.where(mask, distance_map, np.float32(scale.low))
+    places = cv2.resize(judged, (width, height), interpolation=cv2.INTER_NEAREST)
     heatmap = _over(np.asarray(grey, np.uint8), np.asarray(places, np.float32), scale)
     pale = cv2.addWeighted(small, 0.75, np.full_like(small, 255), 0.25, 0)
     if truth is not None:
@@ -77,7 +80,7 @@ def draw(
         stretch = np.array((width, height)) / image_hw[::-1]
         outlines = [
             np.rint((np.array(region.contour) + 0.5) * stretch - 0.5).astype(np.int32)
-            for region in find_regions(distance_map, None, threshold, 0, 1)
+            for region in find_regions(distance_map, mask, threshold, 0, 1)
         ]
         cv2.polylines(pale, outlines, isClosed=True, color=_REGION, thickness=2, lineType=cv2.LINE_AA)
     return Pictures(_jpeg(small), _jpeg(heatmap), _jpeg(np.asarray(pale, np.uint8)), width, height)
