@@ -116,7 +116,7 @@ def test_curl_examples_are_the_same_on_every_page() -> None:
 
 _ACTIVATE = ". .venv/bin/activate"
 _ACTIVATE_ON_WINDOWS = r".venv\Scripts\Activate.ps1"
-_COMMAND = re.compile(r"roi-anomaly (?:serve|weights|fit|calibrate|infer|evaluate|versions|rollback|migrate)\b")
+_COMMAND = re.compile(r"roi-anomaly (?:serve|weights|inspect|fit|calibrate|infer|evaluate|versions|rollback|migrate)\b")
 _OF_THE_ENVIRONMENT = re.compile(rf"(?<![/ ])(?:{_COMMAND.pattern}|python -m (?:benchmarks|demo|harness|soak)\b)")
 
 
@@ -173,6 +173,6 @@ def _command_lines() -> list[str]:
 
 def test_every_command_line_of_the_pages_is_one_that_the_parser_takes() -> None:
     lines = _command_lines()
-    assert {shlex.split(line)[1] for line in lines} >= {"fit", "calibrate", "infer", "evaluate", "migrate"}
+    assert {shlex.split(line)[1] for line in lines} >= {"inspect", "fit", "calibrate", "infer", "evaluate", "migrate"}
     for line in lines:
         _parser().parse_args(shlex.split(line, comments=True)[1:])

@@ -1,7 +1,11 @@
 """``inspect``: one command from folders to verdicts."""
 
+import base64
 import csv
 import json
+import re
+import shlex
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from backend.commands.inspection.inspection import Inspector
 from tests.commands.inspection.conftest import part
 
+ROOT = Path(__file__).parents[3]
 ALL = ("inspect", "widget/good", "parts", "--ng", "bad")
 
 
@@ -189,3 +194,39 @@ def test_areas_are_in_mm2_where_the_scale_is_given(run, folders):
     run(*ALL, "--mm-per-px", "0.5", "--out", "scaled")
     in_mm2 = float(results(folders, "scaled")["parts/2.png"]["largest_area_mm2"])
     assert in_mm2 == pytest.approx(in_pixels * 0.25)
+
+
+def test_the_page_has_scores_pictures_and_what_to_do_next(run, folders):
+    run(*ALL)
+    page = (folders / "inspection-widget" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Inspection of widget</h1>" in page
+    assert page.count('data-kind="defective"') == 3
+    assert page.count('data-kind="part"') == 2
+    assert "What to do next" in page
+    assert not re.search(r"(?:src|href)=.(?!data:|#)", page)
+
+
+@pytest.mark.usefixtures("with_an_unusual_image")
+def test_the_page_shows_the_good_image_that_stands_out_with_its_map(run, folders):
+    run(*ALL)
+    page = (folders / "inspection-widget" / "report.html").read_text(encoding="utf-8")
+    standing_out = page[page.index("Training images that stand out") : page.index("<h3>Images</h3>")]
+    assert standing_out.count("<figure") == 1
+    image, heatmap, _ = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", standing_out)
+    grey, coloured = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR) for text in (image, heatmap)
+    )
+    assert np.ptp(grey.astype(int), axis=2).max() < 12  # the part has no colour of its own
+    assert np.ptp(coloured.astype(int), axis=2)[20:60, 30:80].max() > 40
+
+
+def test_the_command_of_the_readme_works_as_it_is_written(run, folders):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^roi-anomaly (inspect .*)$", readme, re.MULTILINE)
+    (folders / "hazelnut").mkdir()
+    for old, new in (("widget/good", "hazelnut/good"), ("parts", "hazelnut/parts"), ("bad", "hazelnut/bad")):
+        (folders / old).rename(folders / new)
+    status, _, err = run(*shlex.split(line))
+    assert status == 0, err
+    assert (folders / "inspection-hazelnut" / "report.html").exists()
+    assert len(results(folders, "inspection-hazelnut")) == 15
