@@ -32,6 +32,7 @@ from backend.service.doubts import about_inference, joined
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge
+from backend.service.pictures import NO_PICTURES
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
@@ -220,7 +221,7 @@ def _case(
     content = image.read()
     once = NamedImage(image.name, lambda: content, image.uploaded_as)
     with service.inference_slot():
-        result = judge(service, fitted, once, Scoring(scale, shape), with_heatmap=False, with_identity=True)
+        result = judge(service, fitted, once, Scoring(scale, shape), wanted=NO_PICTURES, with_identity=True)
     known = OwnImages(fitted.metadata, service.settings.blur_sigma)
     own = known.of_file(hashlib.sha256(content).hexdigest()) or known.of_pixels(result.pixels_sha256 or "")
     identity = own.identity if own else result.pixels_sha256
@@ -288,7 +289,7 @@ def _appended(service: InspectionService, case: _Case, inputs: CalibrationInputs
         grown = replace(case.fitted, memory=memory, memory_id=identity, metadata=metadata, calibration=after)
         with service.inference_slot():  # before anything is stored: it may be refused
             scoring = Scoring(case.mm_per_px, case.shape)
-            score = judge(service, grown, case.image, scoring, with_heatmap=False).inference.score
+            score = judge(service, grown, case.image, scoring, wanted=NO_PICTURES).inference.score
         if not dry_run:
             judged_by = replace(
                 instead_of, calibration=case.fitted.calibration, calibrated=case.fitted.calibrated
