@@ -21,7 +21,7 @@ BOTH = Wanted("threshold", overlay=True)
 def drawn(wanted, calibration, state="applied"):
     heatmap = to_heatmap(MAP, None, *np.percentile(MAP, (1, 99)))
     regions = find_regions(MAP, None, calibration.region_threshold, 0, 0.1) if calibration else []
-    inference = Inference(0.7, regions, (), heatmap, MAP, np.zeros((1, 1), np.float32))
+    inference = Inference(0.7, regions, (), heatmap, MAP, np.zeros((1, 1), np.float32), MAP)
     return draw_pictures(wanted, inference, IMAGE, None, calibration, state)
 
 
