@@ -43,10 +43,11 @@ def test_the_manual_lists_no_setting_that_does_not_exist() -> None:
 def test_the_manual_lists_every_column_of_a_record(tmp_path: Path) -> None:
     table = COMMAND_LINE.split("| column | |")[1].split("\n\n")[0]
     names = (name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0]))
-    conditions = Conditions(None, "none", 99, None, 1, None, 1, "", "", "")
-    record = Record("1.png", None, conditions, ms=1, heatmap="m.png", overlay="o.png")
+    by_regions = Conditions(None, "none", 99, None, 1, None, 1, "", "", "", decide_by="region")
+    record = Record("1.png", None, by_regions, ms=1, heatmap="m.png", overlay="o.png")
     for file in (tmp_path / "r.jsonl", tmp_path / "r.csv"):
         with RecordFile.opened(file, restart=False) as records:
+            records.require(by_regions)
             records.append(record)
     header = (tmp_path / "r.csv").read_text().splitlines()[0]
     assert set(names) == set(json.loads((tmp_path / "r.jsonl").read_text())) | set(header.split(","))

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from backend.api.schemas.calibration import CalibrateFields
 from backend.bank.copies import Look
 from backend.bit_depth import BitDepth
+from backend.calib import DecideBy
 from backend.commands.arguments import (
     IMAGES,
     RECORDS,
@@ -37,6 +38,7 @@ from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape, requested_shape
 from backend.service.image_calibration import CalibrationOptions, Deciding, ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
+from backend.service.region_scores import FitRegions
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
 
@@ -101,6 +103,16 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--threshold", metavar="T", help="take this threshold, and print what it promises")
     parser.add_argument(
+        "--decide-by",
+        choices=get_args(DecideBy),
+        default="score",
+        help="what makes a part NG: its score; a region of --area-mm2-thr or more at or above a pixel threshold, which "
+        "is chosen as the score's is; or either",
+    )
+    parser.add_argument(
+        "--pixel-threshold", metavar="T", help="take this pixel threshold; with --decide-by region or either"
+    )
+    parser.add_argument(
         "--escape-cost",
         metavar="C",
         help="choose the threshold at which a part costs least: what an escaped defective part costs, in rejected good "
@@ -124,6 +136,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         target_false_reject_rate=options.target_false_reject_rate,
         rule=options.rule,
         threshold=options.threshold,
+        decide_by=options.decide_by,
+        pixel_threshold=options.pixel_threshold,
         escape_cost=options.escape_cost,
         defect_rate=options.defect_rate,
     )
@@ -192,8 +206,17 @@ def calibrate(
         raise InvalidRequest("--choose-percentile needs images of defective parts: give them with --ng")
     if choose and (scores is not None or fields.score_percentile is not None):
         raise InvalidRequest("--choose-percentile cannot be given with --scores or --score-percentile")
+    if scores is not None and fields.decide_by != "score":
+        raise InvalidRequest(f"--decide-by {fields.decide_by} cannot be given with --scores, which keeps no regions")
     options = CalibrationOptions(
-        fields.score_percentile, fields.area_mm2_thr, fields.threshold_options(), choose, tuple(keep), tuple(not_good)
+        fields.score_percentile,
+        fields.area_mm2_thr,
+        fields.threshold_options(),
+        choose,
+        tuple(keep),
+        tuple(not_good),
+        fields.decide_by,
+        fields.pixel_threshold,
     )
     options.check(set(ok.values()) if ok else None, len(ng))
     with open_records(scores, restart=restart, excel=excel) as records:
@@ -207,9 +230,11 @@ def calibrate(
         service.store.check_savable(key)
         fitted = service.fitted(key, with_calibration=False)
         percentiles = options.percentiles(fitted.profile, settings.score_percentile)
-        scoring = replace(scoring, percentile=percentiles[0], percentiles=percentiles[1:])
+        regions = FitRegions.of(service, fitted, options, fields.mm_per_px)
+        area = None if regions is None else regions.area_mm2
+        scoring = replace(scoring, percentile=percentiles[0], percentiles=percentiles[1:], region_mm2=area)
         scorer = Scorer(service, key, scoring, with_identity=True)
-        found = ImageScores(fitted, settings.blur_sigma, percentiles, service.store.miniatures(fitted))
+        found = ImageScores(fitted, settings.blur_sigma, percentiles, service.store.miniatures(fitted), regions)
         if not ok:
             count_the_fit(found, shape)
         classes: tuple[tuple[Label, FoundImages], ...] = (("ok", ok), ("ng", ng))
@@ -244,6 +269,7 @@ def _told(done: ImageCalibration) -> dict[str, Any]:
         **done.calibration.as_dict(),
         **({"unusual": _images_told(done.unusual)} if done.unusual else {}),
         **({"lowered_by": _images_told(done.lowered_by)} if done.lowered_by else {}),
+        **({"pixel_unusual": _images_told(done.pixel_unusual)} if done.pixel_unusual else {}),
         **({"warning": done.warning} if done.warning else {}),
         **({"percentile_choice": asdict(done.choice)} if done.choice else {}),
     }

@@ -6,9 +6,11 @@ from backend.bank.images import BankImage
 from backend.commands.console import count, progress_bar, say
 from backend.commands.image_files import image_sha256
 from backend.common.errors import InvalidRequest
+from backend.common.profiles import RECOMMENDED
 from backend.disk.datasets import Label
 from backend.roi_mask import Shape
 from backend.service.image_calibration import ImageScores
+from backend.service.region_scores import no_map_of
 
 
 def count_the_fit(found: ImageScores, shape: Shape | None) -> None:
@@ -33,6 +35,10 @@ def count_the_fit(found: ImageScores, shape: Shape | None) -> None:
 
 def _why_none(found: ImageScores, shape: Shape | None) -> str:
     images = found.own.images
+    if found.regions is not None and images:
+        return (
+            f"the memory bank keeps no distance maps of its images by the others, as one of profile={RECOMMENDED} does"
+        )
     if not images:
         return "an earlier version fitted the ROI, and kept none"
     scored = [image for image in images if image.scores]
@@ -60,15 +66,17 @@ def count_known(
         The others, which the network has to see.
 
     Raises:
-        InvalidRequest: see `check_not_both`.
+        InvalidRequest: see `check_not_both` and `no_map_of`.
     """
-    if not any(found.known(image, shape) for image in found.own.images):
+    if found.regions is None and not any(found.known(image, shape) for image in found.own.images):
         return list(images)
     rest = []
     with progress_bar("check", len(images)) as bar:
         for image in images:
             own = _of_the_fit(found, image, max_bytes)
             scores = None if own is None else found.known(own, shape)
+            if own is not None and scores is None and found.regions is not None:
+                raise no_map_of(own)
             if own is None or scores is None:
                 rest.append(image)
             else:

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ class Conditions:
         blur_sigma: Gaussian sigma on the distance map, in pixels.
         memory_id: identity of the memory bank.
         role_id, roi_id: the ROI.
+        decide_by, pixel_threshold: of the calibration, where regions decide; columns only then.
     """
 
     threshold: float | None
@@ -54,6 +55,8 @@ class Conditions:
     memory_id: str
     role_id: str
     roi_id: str
+    decide_by: Literal["region", "either"] | None = None
+    pixel_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class Record:
         ms: milliseconds from reading the image to its heatmap.
         score, decision, regions: as in the reply of ``/infer``; None where the image failed.
         error: why it failed.
-        scores: at the further percentiles that were asked for; no column.
+        scores: at the further percentiles that were asked for, and of regions; no column.
         pixels_sha256: identity of its pixels, where that was asked for; no column.
         heatmap, overlay: where they are, if not where the name of the image says; in JSON lines alone.
+        why: it is OK or NG, in words; a column only where regions decide.
     """
 
     path: str
@@ -84,12 +88,14 @@ class Record:
     pixels_sha256: str | None = None
     heatmap: str | None = None
     overlay: str | None = None
+    why: str | None = None
 
     def as_json(self) -> bytes:
         """One line of JSON, in ASCII; path and error as `shown`."""
         paths = {"heatmap": self.heatmap, "overlay": self.overlay}
         elsewhere = {name: shown(path) for name, path in paths.items() if path is not None}
-        return json.dumps({**self._shared(), "regions": self.regions, **elsewhere}, allow_nan=False).encode() + b"\n"
+        values = {**self._shared(), "regions": self.regions, **elsewhere, **self._of_regions()}
+        return json.dumps(values, allow_nan=False).encode() + b"\n"
 
     def as_csv(self, excel: Excel | None = None) -> bytes:
         """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold.
@@ -103,18 +109,24 @@ class Record:
             else [region["area_mm2"] for region in self.regions]
         )
         summary = [None] * 3 if areas is None else [len(areas), max(areas, default=0.0), math.fsum(areas)]
-        return _csv_line((*self._shared().values(), *summary), excel)
+        return _csv_line((*self._shared().values(), *summary, *self._of_regions().values()), excel)
 
     def _shared(self) -> dict[str, Any]:
         return {
             "path": shown(self.path),
             "score": self.score,
             "decision": self.decision,
-            **asdict(self.conditions),
+            **{name: value for name, value in asdict(self.conditions).items() if name not in _REGION_COLUMNS},
             "sha256": self.sha256,
             "ms": self.ms,
             "error": None if self.error is None else shown(self.error),
         }
+
+    def _of_regions(self) -> dict[str, Any]:
+        decide_by, pixel_threshold = self.conditions.decide_by, self.conditions.pixel_threshold
+        return (
+            {} if decide_by is None else dict(zip(_REGION_COLUMNS, (decide_by, pixel_threshold, self.why), strict=True))
+        )
 
 
 def _cell(value: Any) -> str:
@@ -131,14 +143,19 @@ def _csv_line(values: Iterable[Any], excel: Excel | None = None) -> bytes:
     return buffer.getvalue().encode()
 
 
-_CONDITIONS = [field.name for field in fields(Conditions)]
-_DECISIVE = ["memory_id", *(name for name in _CONDITIONS if name != "memory_id")]  # it explains the others
+_REGION_COLUMNS = ["decide_by", "pixel_threshold", "why"]
+_EVERY_CONDITION = [field.name for field in fields(Conditions)]
+_DECISIVE = ["memory_id", *(name for name in _EVERY_CONDITION if name != "memory_id")]  # it explains the others
+_CONDITIONS = [name for name in _EVERY_CONDITION if name not in _REGION_COLUMNS]
 _COLUMNS = ["path", "score", "decision", *_CONDITIONS, "sha256", "ms", "error"]
 _SUMMARY = ["n_regions", "largest_area_mm2", "total_area_mm2"]
 _CSV_COLUMNS = [*_COLUMNS, *_SUMMARY]
 _ELSEWHERE: tuple[list[str], ...] = ([], ["heatmap"], ["overlay"], ["heatmap", "overlay"])
-_JSON_COLUMNS = [[*_COLUMNS, "regions", *elsewhere] for elsewhere in _ELSEWHERE]
+_JSON_COLUMNS = [
+    [*_COLUMNS, "regions", *elsewhere, *of_regions] for elsewhere in _ELSEWHERE for of_regions in ([], _REGION_COLUMNS)
+]
 _NUMBERS = {"score", "threshold", "score_percentile", "area_mm2_thr", "mm_per_px", "blur_sigma", "ms", *_SUMMARY}
+_NUMBERS |= {"pixel_threshold"}
 
 
 def _read_json(line: bytes) -> Row:
@@ -149,15 +166,15 @@ def _read_json(line: bytes) -> Row:
     return row
 
 
-def _read_csv(line: bytes) -> Row:
+def _read_csv(columns: Sequence[str], line: bytes) -> Row:
     # Earlier versions wrote the bytes of file names as they are.
     (cells,) = csv.reader(io.StringIO(line.decode("utf-8", "surrogateescape"), newline=""), strict=True)
-    return dict(zip(_CSV_COLUMNS, cells, strict=True))
+    return dict(zip(columns, cells, strict=True))
 
 
-def _read_excel(excel: Excel, line: bytes) -> Row:
+def _read_excel(excel: Excel, columns: Sequence[str], line: bytes) -> Row:
     (cells,) = csv.reader(io.StringIO(line.decode(), newline=""), delimiter=excel.delimiter, strict=True)
-    row = dict(zip(_CSV_COLUMNS, cells, strict=True))
+    row = dict(zip(columns, cells, strict=True))
     return {name: excel.number(cell) if name in _NUMBERS else excel.text(cell) for name, cell in row.items()}
 
 
@@ -184,16 +201,18 @@ def _is_whole_csv(line: bytes) -> bool:
     return line.count(b'"') % 2 == 0  # a newline between quotes belongs to a path or an error
 
 
-def _csv_format(excel: Excel | None) -> _Format:
+def _csv_format(excel: Excel | None, by_regions: bool) -> _Format:
+    columns = [*_CSV_COLUMNS, *(_REGION_COLUMNS if by_regions else [])]
     if excel is None:
-        header = _csv_line(_CSV_COLUMNS)
-        return _Format(header, header, Record.as_csv, _read_csv, _is_whole_csv)
-    header = excel.beginning + _csv_line(_CSV_COLUMNS, excel)
-    return _Format(header, header, partial(Record.as_csv, excel=excel), partial(_read_excel, excel), _is_whole_csv)
+        header = _csv_line(columns)
+        return _Format(header, header, Record.as_csv, partial(_read_csv, columns), _is_whole_csv)
+    header = excel.beginning + _csv_line(columns, excel)
+    read = partial(_read_excel, excel, columns)
+    return _Format(header, header, partial(Record.as_csv, excel=excel), read, _is_whole_csv)
 
 
-_FORMATS = {
-    ".jsonl": lambda _excel: _Format(b"", b'{"path": ', Record.as_json, _read_json, lambda _line: True),
+_FORMATS: dict[str, Callable[[Excel | None, bool], _Format]] = {
+    ".jsonl": lambda _excel, _by_regions: _Format(b"", b'{"path": ', Record.as_json, _read_json, lambda _line: True),
     ".csv": _csv_format,
 }
 
@@ -211,16 +230,19 @@ class RecordFile:
         self.path = path
         self.restart = restart
         self.rows: dict[str, Row] = {}
+        self._excel = excel
         self._format = _format_of(path, excel)
-        self._is_for_excel = excel is not None
         self._lines: dict[str, bytes] = {}
         self._is_ready = False
         content = b"" if restart or not path.exists() else path.read_bytes()
+        by_regions = _format_of(path, excel, by_regions=True)
+        if content.startswith(by_regions.beginning):
+            self._format = by_regions
         for number, line in enumerate(self._whole_records(content), 1):
             try:
                 row = self._format.read(line)
             except (ValueError, TypeError, RecursionError, csv.Error) as exc:
-                which = "with these options of --excel" if self._is_for_excel else "by this command"
+                which = "with these options of --excel" if excel is not None else "by this command"
                 raise InvalidRequest(f"{path}: record {number} was not made {which}; {_INSTEAD}") from exc
             path_shown = shown(row["path"])  # earlier versions wrote halves of characters
             self.rows[path_shown] = row
@@ -255,7 +277,7 @@ class RecordFile:
                 lock.release()
 
     def require(self, conditions: Conditions) -> None:
-        """Refuse to mix.
+        """Refuse to mix, and have the columns of these conditions.
 
         Raises:
             InvalidRequest: a record was made under other conditions; the message names the difference.
@@ -263,11 +285,13 @@ class RecordFile:
         now = {name: _cell(value) for name, value in asdict(conditions).items()}
         for row in self.rows.values():
             for name in _DECISIVE:
-                if (found := _cell(row[name])) != now[name]:
+                if (found := _cell(row.get(name))) != now[name]:
                     difference = f"with {name} {found or 'none'} instead of {now[name] or 'none'}"
                     if name == "memory_id":
                         difference = "against another memory bank; the ROI was fitted anew since"
                     raise InvalidRequest(f"{self.path} holds records that were made {difference}: {_INSTEAD}")
+        if not self.rows:
+            self._format = _format_of(self.path, self._excel, by_regions=conditions.decide_by is not None)
 
     def drop(self, path: str) -> None:
         """Forget the record of an image before the first `append`, so that another can take its place."""
@@ -315,13 +339,13 @@ class RecordFile:
                 record = b""
 
 
-def _format_of(path: Path, excel: Excel | None) -> _Format:
+def _format_of(path: Path, excel: Excel | None, *, by_regions: bool = False) -> _Format:
     if not path.parent.is_dir():
         raise InvalidRequest(f"{path}: no such folder")
     if path.exists() and not path.is_file():
         raise InvalidRequest(f"{path} is no regular file; give a file that ends in {' or '.join(_FORMATS)}")
     try:
-        return _FORMATS[path.suffix.lower()](excel)
+        return _FORMATS[path.suffix.lower()](excel, by_regions)
     except KeyError as exc:
         hint = ", with --excel to open it in Excel" if path.suffix.lower().startswith(".xls") else ""
         raise InvalidRequest(f"{path}: the extension names the format; use {' or '.join(_FORMATS)}{hint}") from exc

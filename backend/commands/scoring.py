@@ -91,6 +91,8 @@ class Scorer:
             memory_id=fitted.memory_id,
             role_id=self.key.role_id,
             roi_id=self.key.roi_id,
+            decide_by=calibration.decide_by if calibration else None,
+            pixel_threshold=calibration.pixel_threshold if calibration else None,
         )
 
     def calibration(self) -> tuple[Calibration | None, CalibrationState]:
@@ -144,8 +146,9 @@ class Scorer:
                 score=result.inference.score,
                 decision=result.decision,
                 regions=regions,
-                scores=result.inference.scores,
+                scores=result.scores,
                 pixels_sha256=result.pixels_sha256,
+                why=result.why,
             ),
             Encoded(*map(base64.b64decode, (result.heatmap_png_base64, result.overlay_png_base64 or ""))),
         )

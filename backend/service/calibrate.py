@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
 from backend import calib
 from backend.calib import CONTRACT_RULE, Calibration, ThresholdOptions
@@ -10,6 +11,7 @@ from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.calibration_inputs import MOST_SCORES, CalibrationInputs, ScoredImage
+from backend.region_calibration import RegionScores, calibrate_by_regions
 from backend.scores.recommended_threshold import position_name
 from backend.service.inspection import InspectionService
 
@@ -30,6 +32,7 @@ def calibrate(
     ok_names: Sequence[str] | None = None,
     ng_names: Sequence[str] | None = None,
     images: tuple[Sequence[ScoredImage], Sequence[ScoredImage]] | None = None,
+    regions: RegionScores | None = None,
 ) -> Calibration:
     """Choose the ROI's threshold from image scores and store it, with the scores, so that feedback can add to them.
 
@@ -44,9 +47,11 @@ def calibrate(
         memory_id: the memory bank that the scores came from; None takes the stored one on trust.
         options, n_candidates, ok_are_fresh, ok_names, ng_names: as for `calib.calibrate`.
         images: the OK and the NG scores with what is known of their images; None where that is nothing.
+        regions: region scores of the same parts, where regions decide; see `calibrate_by_regions`.
 
     Raises:
-        InvalidRequest: the ids are too long for a file name, or see `ThresholdOptions.check`.
+        InvalidRequest: the ids are too long for a file name, or see `ThresholdOptions.check` and
+            `check_ways`.
         Conflict: the recipe is locked to another `mm_per_px`, or the ROI has another memory bank than `memory_id`
             by now.
         IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
@@ -59,7 +64,8 @@ def calibrate(
         memory_id = memory_id or fitted.memory_id
         if fitted.profile == RECOMMENDED:  # whose scores are of its own percentile, whatever a client calls them
             score_percentile = RECOMMENDED_PERCENTILE
-    calibration = calib.calibrate(
+    choose = calib.calibrate if regions is None else partial(calibrate_by_regions, regions=regions)
+    calibration = choose(
         ok_scores,
         ng_scores,
         mm_per_px=mm_per_px,
@@ -74,7 +80,8 @@ def calibrate(
         ng_names=ng_names,
     )
     inputs = None
-    if len(ok_scores) + len(ng_scores) <= MOST_SCORES:
+    # Feedback would calibrate by scores alone what regions decide.
+    if regions is None and len(ok_scores) + len(ng_scores) <= MOST_SCORES:
         ok, ng = images or (map(ScoredImage, ok_scores), map(ScoredImage, ng_scores))
         inputs = CalibrationInputs(tuple(ok), tuple(ng), options, 1 if n_candidates == 1 else 6, ok_are_fresh)
     service.store.save_calibration(key, calibration, inputs)

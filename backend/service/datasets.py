@@ -33,6 +33,7 @@ from backend.service.image_calibration import CalibrationOptions, ImageCalibrati
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge
 from backend.service.pictures import Wanted
+from backend.service.region_scores import FitRegions
 from backend.service.results import FitResult, InferResult
 from backend.service.scoring import Scoring
 from backend.service.stored_scores import Scored, StoredScorer
@@ -172,7 +173,8 @@ def calibrate_stored(
     fitted = service.fitted(key)
     samples = _samples_to_calibrate(service, key, options, require_ng=require_ng)
     percentiles = options.percentiles(fitted.profile, service.settings.score_percentile)
-    scores = ImageScores(fitted, service.settings.blur_sigma, percentiles, service.store.miniatures(fitted))
+    regions = FitRegions.of(service, fitted, options, mm_per_px=1.0)  # images have scales of their own
+    scores = ImageScores(fitted, service.settings.blur_sigma, percentiles, service.store.miniatures(fitted), regions)
     scorer = StoredScorer.of(service, key, fitted, scores, percentiles)
     doubts: list[str] = []
     scales: list[float] = []
@@ -203,6 +205,7 @@ def calibrate_stored(
         warning=joined([done.warning, doubts[0] + more if doubts else None]),
         unusual=[replace(image, uploaded_as=came_as["ok", image.filename]) for image in done.unusual],
         lowered_by=[replace(image, uploaded_as=came_as["ng", image.filename]) for image in done.lowered_by],
+        pixel_unusual=[replace(image, uploaded_as=came_as["ok", image.filename]) for image in done.pixel_unusual],
     )
     return DatasetCalibration(**vars(done), fitted=fitted, failed=failed)
 
@@ -231,6 +234,7 @@ def infer_stored(
     default_mm_per_px: float | None,
     wanted: Wanted,
     on_judged: Callable[[Judged[InferResult]], None],
+    with_why: bool = False,
 ) -> FittedRoi:
     """Judge the stored images, each as `infer` would.
 
@@ -241,6 +245,7 @@ def infer_stored(
         default_mm_per_px: as for `calibrate_stored`.
         wanted: pictures of each; overlays as long as all of them together take no more than 256 MiB.
         on_judged: called with each image as soon as it is judged; results are not kept, since runs are long.
+        with_why: see `Scoring`.
 
     Returns:
         The model that all of them were compared with.
@@ -257,7 +262,8 @@ def infer_stored(
         nonlocal room
         has_room = room > 0
         pictures = wanted if has_room else replace(wanted, overlay=False)
-        result = judge(service, fitted, image, Scoring(mm_per_px, shape), wanted=pictures)
+        scoring = Scoring(mm_per_px, shape, with_why=with_why)
+        result = judge(service, fitted, image, scoring, wanted=pictures)
         room -= len(result.overlay_png_base64 or "")
         return result if pictures == wanted else replace(result, warning=joined([result.warning, _NO_ROOM]))
 

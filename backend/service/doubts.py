@@ -156,6 +156,10 @@ def about_calibration(
             if sent_percentile in (None, percentile)
             else f"score_percentile {sent_percentile:g} has no effect: the model is of profile={RECOMMENDED}, whose "
             f"score is p{percentile:g}",
+            "area_mm2_thr is 0, so that a single pixel at or above the pixel threshold rejects a part: send the "
+            "smallest area that matters"
+            if calibration.decide_by is not None and area == 0
+            else None,
             None
             if area is None or scale is None
             else about_area(area, "area_mm2_thr" if sent_area else "AREA_MM2_THR", scale, sizes),

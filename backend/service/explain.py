@@ -19,6 +19,7 @@ from backend.infer import Finding
 from backend.roi_mask import Shape, build_mask
 from backend.service.doubts import joined
 from backend.service.inspection import InspectionService
+from backend.service.judge import said
 from backend.service.pictures import NO_PICTURES, Wanted, draw_pictures
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
@@ -54,6 +55,7 @@ def explain(
     point: tuple[int, int] | None,
     with_pictures: bool,
     wanted: Wanted = NO_PICTURES,
+    with_why: bool = False,
 ) -> Explanation:
     """Judge an image and say what its worst places were compared with.
 
@@ -63,6 +65,7 @@ def explain(
         point: (x, y) in pixels of the image that is asked about; None asks about the regions, or the worst place.
         with_pictures: draw each place beside the good patch that comes nearest.
         wanted: pictures of the whole image.
+        with_why: see `Scoring`.
 
     Raises:
         InvalidRequest: the place is outside the image.
@@ -77,7 +80,9 @@ def explain(
             height, width = pixels.shape[:2]
             if point is not None and not (point[0] < width and point[1] < height):
                 raise InvalidRequest(f"x, y: ({point[0]}, {point[1]}) is outside the image of {width}x{height} pixels")
-            inference, calibration = service.run_engine(fitted, pixels, Scoring(mm_per_px, shape))
+            scoring = Scoring(mm_per_px, shape, with_why=with_why)
+            inference, calibration = service.run_engine(fitted, pixels, scoring)
+            why = said(service, fitted, inference, calibration, scoring)
             found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), point)
             panels = [panel_of_place(reason, pixels) for reason in found] if with_pictures else []
             whole = draw_pictures(wanted, inference, pixels, shape, calibration, fitted.calibration_state)
@@ -98,6 +103,7 @@ def explain(
         fitted.calibration_state,
         joined([warning, whole.warning]),
         overlay_png_base64=whole.overlay,
+        why=why,
     )
     return Explanation(result, found, pictures)
 

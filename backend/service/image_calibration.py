@@ -7,18 +7,20 @@ from types import MappingProxyType
 from backend.bank.building import look_id
 from backend.bank.copies import Look, Miniature, copies_of_known, near_copies
 from backend.bank.images import BankImage, OwnImages
-from backend.calib import CONTRACT_RULE, SEEN_IN_THE_FIT, Calibration, ThresholdOptions
+from backend.calib import CONTRACT_RULE, SEEN_IN_THE_FIT, Calibration, DecideBy, ThresholdOptions
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
 from backend.common.roi_key import RoiKey
 from backend.disk.calibration_inputs import ScoredImage
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
+from backend.region_calibration import RegionScores, check_ways
 from backend.roi_mask import Shape
 from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.service.calibrate import calibrate
 from backend.service.doubts import about_calibration, joined
 from backend.service.inspection import InspectionService
+from backend.service.region_scores import FitRegions, no_map_of
 from backend.utils import named_with
 
 _MOST_NAMED = 5
@@ -51,6 +53,7 @@ class ImageCalibration:
         choice: the percentile that was chosen, where that was asked for.
         unusual: OK images that did not count, as they stand out.
         lowered_by: NG images that lowered the threshold.
+        pixel_unusual: OK images that did not count for the pixel threshold, as their region scores stand out.
     """
 
     calibration: Calibration
@@ -58,6 +61,7 @@ class ImageCalibration:
     choice: PercentileChoice | None
     unusual: list[Deciding]
     lowered_by: list[Deciding]
+    pixel_unusual: list[Deciding]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class CalibrationOptions:
         threshold: how the threshold is chosen, without `keep` and `not_good`.
         choose: choose the percentile by `choose_percentile`, from one inference of each image.
         keep, not_good: names of OK images, see `ThresholdOptions`.
+        decide_by: what decides about a part, see `Calibration`.
+        pixel_threshold: see `RegionScores`.
     """
 
     score_percentile: float | None = None
@@ -78,6 +84,8 @@ class CalibrationOptions:
     choose: bool = False
     keep: tuple[str, ...] = ()
     not_good: tuple[str, ...] = ()
+    decide_by: DecideBy = "score"
+    pixel_threshold: float | None = None
 
     def check(self, ok_names: Collection[str] | None, n_ng: int) -> None:
         """Refuse at once what would be refused after all images were scored.
@@ -87,9 +95,15 @@ class CalibrationOptions:
             n_ng: NG images.
 
         Raises:
-            InvalidRequest: see `ThresholdOptions.check_way`; `keep` by another rule, or the name of no OK image.
+            InvalidRequest: see `ThresholdOptions.check_way` and `check_ways`; `keep` by another rule, or the name of no
+                OK image; a percentile is to be chosen where regions decide.
         """
         self.threshold.check_way(n_ng)
+        check_ways(self.decide_by, self.pixel_threshold, self.threshold)
+        if self.choose and self.decide_by != "score":
+            raise InvalidRequest(
+                f"choose_percentile and decide_by={self.decide_by} exclude each other: send one of them"
+            )
         if self.keep and self.threshold.rule != "recommended":
             raise InvalidRequest("keep needs rule=recommended: by other rules every OK image counts")
         for member, names in (("keep", self.keep), ("not_good", self.not_good)):
@@ -131,6 +145,8 @@ class ImageScores:
         blur_sigma: as of inferences now.
         percentiles: each gives a score of every image.
         miniatures: of the images of the fit, by their number; see `Look`. Earlier versions kept none.
+        regions: scores images of the fit by their regions, too: each image then has that score after those of the
+            percentiles. None: by no regions.
 
     Attributes:
         own: the images of the fit.
@@ -142,7 +158,9 @@ class ImageScores:
         blur_sigma: float,
         percentiles: Sequence[float],
         miniatures: Mapping[int, Miniature],
+        regions: FitRegions | None = None,
     ) -> None:
+        self.regions = regions
         self.own = OwnImages(fitted.metadata, blur_sigma)
         self._looks = {
             look_id(image): Look(look_id(image), miniatures[number])
@@ -157,15 +175,31 @@ class ImageScores:
         self._names: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}
         self._identities: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}  # copies have names of their own
 
-    def by_the_others(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
-        """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself."""
-        found = self.known(image, shape)
+    def by_the_others(
+        self, image: BankImage, shape: Shape | None, mm_per_px: float | None = None
+    ) -> tuple[float, ...] | None:
+        """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself.
+
+        Raises:
+            InvalidRequest: regions decide, and its region score is not known; see `FitRegions.scores`.
+        """
+        found = self.known(image, shape, mm_per_px)
+        if found is None and self.regions is not None:
+            raise no_map_of(image)
         if found is None:
             self._own_by_the_bank = True
         return found
 
-    def known(self, image: BankImage, shape: Shape | None) -> tuple[float, ...] | None:
-        """What an image of the fit scores by the memory bank of the others; None where that is not known."""
+    def known(self, image: BankImage, shape: Shape | None, mm_per_px: float | None = None) -> tuple[float, ...] | None:
+        """What an image of the fit scores by the memory bank of the others; None where that is not known.
+
+        Args:
+            image: the image.
+            shape: mask within which it is scored.
+            mm_per_px: as for `FitRegions.scores`.
+        """
+        if self.regions is not None:
+            return self.regions.scores(image, shape, self._percentiles, mm_per_px)
         return image.scores_within(shape, self._percentiles)
 
     def add_the_fit(self, shape: Shape | None) -> int:
@@ -176,7 +210,7 @@ class ImageScores:
         return len(scored)
 
     def add(self, label: Label, identity: str, name: str, scores: Sequence[float]) -> None:
-        """Count an image, one score for each percentile."""
+        """Count an image, one score for each percentile, and that of its regions where they decide."""
         self._scores[label].setdefault(identity, tuple(scores))
         self._names[label].setdefault(identity, name)
         self._identities[label][name] = identity
@@ -262,6 +296,7 @@ class ImageScores:
             ok_names=self.names("ok"),
             ng_names=self.names("ng"),
             images=(self._images("ok", percentile, came_as), self._images("ng", percentile, came_as)),
+            regions=self._region_scores(options),
         )
         doubts = about_calibration(
             key,
@@ -279,7 +314,17 @@ class ImageScores:
             choice,
             self._deciding("ok", by_percentile["ok"][percentile], calibration.unusual),
             self._deciding("ng", by_percentile["ng"][percentile], calibration.lowered_by),
+            self._deciding("ok", self._of_regions("ok"), calibration.pixel_unusual),
         )
+
+    def _region_scores(self, options: CalibrationOptions) -> RegionScores | None:
+        if options.decide_by == "score":
+            return None
+        scores = self._of_regions("ok"), self._of_regions("ng")
+        return RegionScores(options.decide_by, *scores, options.pixel_threshold)
+
+    def _of_regions(self, label: Label) -> list[float]:
+        return [] if self.regions is None else [scores[-1] for scores in self._scores[label].values()]
 
     def _deciding(self, label: Label, scores: Sequence[float], positions: Sequence[int] | None) -> list[Deciding]:
         names = self.names(label)
@@ -354,7 +399,7 @@ class ImageScores:
     def _by_percentile(self, label: Label) -> dict[float, list[float]]:
         found: dict[float, list[float]] = {percentile: [] for percentile in self._percentiles}
         for scores in self._scores[label].values():
-            for percentile, score in zip(self._percentiles, scores, strict=True):
+            for percentile, score in zip(self._percentiles, scores, strict=self.regions is None):
                 found[percentile].append(score)
         return found
 

@@ -184,7 +184,7 @@ class InspectionService:
             fitted.memory,
             mm_per_px=scoring.mm_per_px,
             shape=scoring.shape,
-            threshold=calibration.threshold if calibration else None,
+            threshold=calibration.region_threshold if calibration else None,
             score_percentile=percentile,
             percentiles=scoring.percentiles,
             area_mm2_thr=area_mm2_thr,

@@ -6,15 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.bit_depth import BitDepth
+from backend.calib import Calibration
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate
 from backend.disk.fitted import FittedRoi
-from backend.infer import Finding
+from backend.infer import Finding, Inference
 from backend.service.doubts import about_inference, joined
 from backend.service.inspection import InspectionService
 from backend.service.pictures import CONTRACT_PICTURES, Wanted, draw_pictures
+from backend.service.region_scores import region_score_of
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
+from backend.service.why import why_of
 from backend.utils import NamedImage, pixels_sha256
 
 
@@ -107,6 +110,7 @@ def judge_pixels(
 
     Raises:
         InvalidShape: see `build_mask`.
+        InvalidRequest: see `region_score_of`.
     """
     inference, calibration = service.run_engine(fitted, pixels, scoring)
     state = fitted.calibration_state if scoring.percentile is None else "none"
@@ -114,6 +118,9 @@ def judge_pixels(
     SCORES.observe(inference.score)
     # The maps are as large as the image: they end here.
     finding = Finding(inference.score, inference.regions, inference.scores)
+    region = None
+    if scoring.region_mm2 is not None:
+        region = region_score_of(inference.distance_map, scoring.shape, scoring.region_mm2, scoring.mm_per_px)
     return InferResult(
         finding,
         (pixels.shape[0], pixels.shape[1]),
@@ -123,4 +130,26 @@ def judge_pixels(
         state,
         warning=pictures.warning,
         overlay_png_base64=pictures.overlay,
+        region_score=region,
+        why=said(service, fitted, inference, calibration, scoring),
     )
+
+
+def said(
+    service: InspectionService,
+    fitted: FittedRoi,
+    inference: Inference,
+    calibration: Calibration | None,
+    scoring: Scoring,
+) -> str | None:
+    """Why an image is OK or NG; None where nobody asks.
+
+    Args:
+        service, fitted, scoring: as for `judge`.
+        inference, calibration: what `run_engine` gave.
+    """
+    if not scoring.with_why and (calibration is None or calibration.decide_by is None):
+        return None
+    percentile, area = service.score_percentile_of(fitted.profile), service.settings.area_mm2_thr
+    state = fitted.calibration_state if scoring.percentile is None else "none"
+    return why_of(inference, calibration, state, scoring, percentile=percentile, area_mm2=area)

@@ -62,6 +62,8 @@ class InferResult:
         warning: what is doubtful about the image.
         overlay_png_base64: the overlay, where it was asked for and can be had.
         pixels_sha256: identity of the image, where that was asked for.
+        region_score: of the image, where that was asked for.
+        why: it is OK or NG, in words, where that was asked for or regions decide.
     """
 
     inference: Finding
@@ -73,10 +75,18 @@ class InferResult:
     warning: str | None = None
     pixels_sha256: str | None = None
     overlay_png_base64: str | None = None
+    region_score: float | None = None
+    why: str | None = None
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """What was asked for beside the score: further percentiles, and the region score."""
+        return (*self.inference.scores, *(() if self.region_score is None else (self.region_score,)))
 
     @property
     def decision(self) -> Literal["ok", "ng"] | None:
-        """``"ng"`` when the score reaches the threshold, else ``"ok"``; None without a calibration."""
+        """``"ng"`` when the calibration's `is_defective` says so, else ``"ok"``; None without a calibration."""
         if self.calibration is None:
             return None
-        return "ng" if self.inference.score >= self.calibration.threshold else "ok"
+        found = self.inference
+        return "ng" if self.calibration.is_defective(found.score, len(found.regions)) else "ok"

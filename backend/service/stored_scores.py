@@ -18,7 +18,7 @@ from backend.service.inspection import InspectionService
 from backend.service.judge import judge_pixels
 from backend.service.pictures import NO_PICTURES
 from backend.service.scoring import Scoring
-from backend.utils import NamedImage
+from backend.utils import NamedImage, mm2_to_px2
 
 
 class Scored(NamedTuple):
@@ -26,7 +26,7 @@ class Scored(NamedTuple):
 
     Attributes:
         identity: what it counts as.
-        scores: one for each percentile.
+        scores: one for each percentile, and that of its regions where they decide.
         is_honest: whether they are by the memory bank of the others.
         warning: what is doubtful about its bit depth.
         look: what it is compared with the images of the fit by; None where it is one of them, or was compared.
@@ -91,7 +91,8 @@ class StoredScorer:
         sha256 = hashlib.sha256(content).hexdigest()
         own, pixels = self.scores.own.of_file(sha256), self.cache.pixels_of(sha256)
         depth = BitDepth.of(self.fitted.metadata)
-        known = self._known(own, sha256, pixels, shape) if own or pixels else None
+        where = (shape, mm_per_px)
+        known = self._known(own, sha256, pixels, *where) if own or pixels else None
         if known and self._is_compared(known, pixels):
             near_copy_of = None if known.is_honest or pixels is None else self.cache.original_of(pixels)
             return known._replace(warning=self._unsettled(known, content, depth), near_copy_of=near_copy_of or None)
@@ -102,17 +103,19 @@ class StoredScorer:
             if pixels is None:
                 pixels = look.pixels_sha256
                 self.cache.put_pixels(sha256, pixels)
-                known = self._known(own, sha256, pixels, shape)
+                known = self._known(own, sha256, pixels, *where)
             own = own or self.scores.own.of_pixels(pixels)
             to_compare = look if own is None and self.scores.knows_looks else None
             if known:
                 return known._replace(warning=self._unsettled(known, content, depth), look=to_compare)
-            scoring = Scoring(mm_per_px, shape, self.percentiles[0], self.percentiles[1:])
-            finding = judge_pixels(self.service, self.fitted, decoded, scoring, NO_PICTURES).inference
+            area = self._area_mm2
+            scoring = Scoring(mm_per_px, shape, self.percentiles[0], self.percentiles[1:], area)
+            result = judge_pixels(self.service, self.fitted, decoded, scoring, NO_PICTURES)
             del decoded
-        found = (finding.score, *finding.scores)
+        found = (result.inference.score, *result.scores)
+        limit = () if area is None else (mm2_to_px2(area, mm_per_px),)
         if warning in (None, NOT_SETTLED):  # else it is looked at, and doubted, again
-            self.cache.put(pixels, shape, found)
+            self.cache.put(pixels, shape, (*found, *limit))
         return Scored(own.identity if own else pixels, found, warning=warning, look=to_compare)
 
     def _is_compared(self, known: Scored, pixels: str | None) -> bool:
@@ -139,20 +142,36 @@ class StoredScorer:
     def _unsettled(known: Scored, content: bytes, depth: BitDepth | None) -> str | None:
         return NOT_SETTLED if not known.is_honest and unsettled(content, depth) else None
 
-    def _known(self, own: BankImage | None, sha256: str, pixels: str | None, shape: Shape | None) -> Scored | None:
+    @property
+    def _area_mm2(self) -> float | None:
+        return None if self.scores.regions is None else self.scores.regions.area_mm2
+
+    def _cached(self, digest: str, shape: Shape | None, mm_per_px: float) -> tuple[float, ...] | None:
+        """What was scored before. Behind the scores may stand that of regions, and their least area in pixels."""
+        found, n = self.cache.get(digest, shape), len(self.percentiles)
+        if found is None or len(found) not in (n, n + 2):
+            return None
+        if self._area_mm2 is None:
+            return found[:n]
+        return found[: n + 1] if found[n + 1 :] == (mm2_to_px2(self._area_mm2, mm_per_px),) else None
+
+    def _known(
+        self, own: BankImage | None, sha256: str, pixels: str | None, shape: Shape | None, mm_per_px: float
+    ) -> Scored | None:
         """What is known of an image without the network.
 
         Args:
             own: the image of the fit that has this file.
             sha256, pixels: hashes of its file, and of its pixels if they are known.
             shape: mask within which it is scored.
+            mm_per_px: millimetres per pixel of it.
         """
         if own is None and pixels is not None:
             own = self.scores.own.of_pixels(pixels)
-        if own is not None and (honest := self.scores.by_the_others(own, shape)):
+        if own is not None and (honest := self.scores.by_the_others(own, shape, mm_per_px)):
             return Scored(own.identity, honest, is_honest=True)
         for digest in (pixels, sha256):
-            found = None if digest is None else self.cache.get(digest, shape)
-            if found is not None and len(found) == len(self.percentiles):
+            found = None if digest is None else self._cached(digest, shape, mm_per_px)
+            if found is not None:
                 return Scored(own.identity if own else pixels or sha256, found)
         return None

@@ -87,6 +87,7 @@ def test_a_power_cut_that_left_zeros_at_the_end_loses_only_the_last_record(tmp_p
         ({"blur_sigma": 0.0}, "blur_sigma"),
         ({"role_id": "Master2"}, "role_id"),
         ({"roi_id": ""}, "roi_id"),
+        ({"decide_by": "region", "pixel_threshold": 0.4}, "decide_by none instead of region"),
     ],
 )
 def test_records_of_other_conditions_are_refused_with_the_difference(tmp_path, name, change, says):
@@ -101,7 +102,8 @@ def test_records_of_other_conditions_are_refused_with_the_difference(tmp_path, n
 
 def test_every_condition_is_compared():
     compared = {"memory_id", "threshold", "calibration", "score_percentile", "area_mm2_thr", "mm_per_px", "shape"}
-    assert {field.name for field in dataclasses.fields(Conditions)} == compared | {"blur_sigma", "role_id", "roi_id"}
+    compared |= {"blur_sigma", "role_id", "roi_id", "decide_by", "pixel_threshold"}
+    assert {field.name for field in dataclasses.fields(Conditions)} == compared
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -37,7 +37,7 @@ from backend.api.schemas.datasets import (
     UploadReply,
     sample_classes,
 )
-from backend.api.schemas.inspection import UPLOADED_AS, region_reply
+from backend.api.schemas.inspection import UPLOADED_AS, region_reply, told_of
 from backend.common.telemetry import annotate
 from backend.service.datasets import Judged, about_metas, calibrate_stored, infer_stored
 from backend.service.doubts import joined
@@ -144,6 +144,8 @@ def calibrate_dataset(
         body.choose_percentile,
         tuple(body.keep),
         tuple(body.not_good),
+        body.decide_by,
+        body.pixel_threshold,
     )
     done = calibrate_stored(service, key, options, default_mm_per_px=body.default_mm_per_px, require_ng=body.require_ng)
     percentile = done.calibration.score_percentile
@@ -152,6 +154,7 @@ def calibrate_dataset(
         "score_percentile": percentile if isinstance(percentile, int) else None,
         "unusual": [UnusualReply(**vars(image)) for image in done.unusual] or None,
         "lowered_by": [UnusualReply(**vars(image)) for image in done.lowered_by] or None,
+        "pixel_unusual": [UnusualReply(**vars(image)) for image in done.pixel_unusual] or None,
     }
     failed = [
         FailedSampleReply(
@@ -206,6 +209,7 @@ def infer_dataset(
             default_mm_per_px=body.default_mm_per_px,
             wanted=body.wanted,
             on_judged=write,
+            with_why=body.why,
         )
         summary = InferDatasetReply(
             **ids_of(key, request_id),
@@ -334,6 +338,7 @@ def _item(judged: Judged[InferResult]) -> ItemReply:
         score=result.inference.score,
         threshold=result.calibration.threshold if result.calibration else None,
         decision=result.decision,
+        **told_of(result),
         regions=regions,
         n_regions=len(regions),
         heatmap_png_base64=result.heatmap_png_base64 or None,

@@ -26,10 +26,12 @@ from backend.api.schemas.inspection import (
     ReasonReply,
     SuspiciousReply,
     region_reply,
+    told_of,
 )
 from backend.calib import recommended_for
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import CONTRACT
+from backend.common.program import PROGRAM
 from backend.roi_mask import requested_shape
 from backend.service.calibrate import calibrate
 from backend.service.datasets import fit_stored
@@ -114,6 +116,7 @@ async def calibrate_ng(
     """Choose and store the ROI's threshold from scores that `/infer` gave."""
     body = await read_json(request, CalibrateRequest)
     key = roi_key(body, recipe)
+    _check_decided_by_scores(body)
     ok_scores, ng_scores = body.ok_scores, body.ng_scores or []
     options = replace(body.threshold_options(), keep=tuple(body.keep), not_good=tuple(body.not_good))
     calibration = await run_in_threadpool(
@@ -153,6 +156,15 @@ async def calibrate_ng(
     )
 
 
+def _check_decided_by_scores(body: CalibrateRequest) -> None:
+    if body.decide_by != "score" or body.pixel_threshold is not None:
+        asked = f"decide_by={body.decide_by}" if body.decide_by != "score" else "pixel_threshold"
+        raise InvalidRequest(
+            f"{asked} needs images, and /calibrate_ng gets scores alone: use /calibrate_dataset, or in a shell "
+            f"`{PROGRAM} calibrate` with --decide-by"
+        )
+
+
 def _named_by_position(positions: Sequence[int] | None, scores: Sequence[float]) -> list[UnusualReply] | None:
     named = [
         UnusualReply(position=position, score=scores[position], filename=None, uploaded_as=None)
@@ -176,7 +188,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         key = roi_key(fields, recipe)
         image = only_image_of(form)
         shape, shape_doubt = requested_shape(fields.shape)
-        scoring = Scoring(fields.mm_per_px, shape)
+        scoring = Scoring(fields.mm_per_px, shape, with_why=fields.why)
         result = await run_in_threadpool(partial(infer_image, service, key, image, scoring, wanted=fields.wanted))
     if not fields.trial:
         service.drift.record(key, result.fitted, result.inference.score)
@@ -184,6 +196,7 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         score=result.inference.score,
         threshold=result.calibration.threshold if result.calibration else None,
         decision=result.decision,
+        **told_of(result),
         calibration=result.calibration_state,
         heatmap_png_base64=result.heatmap_png_base64 or None,
         overlay_png_base64=result.overlay_png_base64,
@@ -221,6 +234,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
                 point=fields.point,
                 with_pictures=fields.pictures,
                 wanted=fields.wanted,
+                with_why=fields.why,
             )
         )
     reasons = [
@@ -246,6 +260,7 @@ async def explain(request: Request, service: Service, request_id: RequestId, rec
         score=found.result.inference.score,
         threshold=found.result.calibration.threshold if found.result.calibration else None,
         decision=found.result.decision,
+        **told_of(found.result),
         calibration=found.result.calibration_state,
         heatmap_png_base64=found.result.heatmap_png_base64 or None,
         overlay_png_base64=found.result.overlay_png_base64,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
 
 from backend.api.schemas.common import ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none, json_number
-from backend.calib import RuleName, ThresholdOptions
+from backend.calib import DecideBy, RuleName, ThresholdOptions
 
 Score = Annotated[FiniteFloat, Field(strict=True, ge=-1e6, le=1e6)]
 # One bad score is named, and not a million of them.
@@ -24,6 +24,11 @@ RULE = (
     "contract: p99 of OK, or its midpoint with p5 of NG; recommended: the limit that about 2.5 % of good parts exceed, "
     "by the OK scores that do not stand out, lowered where NG scores lie below it"
 )
+DECIDE_BY = (
+    "what makes a part NG. score: its score reaches the threshold; region: a region of area_mm2_thr or more stands at "
+    "or above a pixel threshold, which is chosen from the same images; either: one of the two"
+)
+PIXEL_THRESHOLD = "take this pixel threshold; with decide_by=region or decide_by=either"
 MANUAL = "take this threshold, and say what it promises"
 ESCAPE_COST = "choose the threshold at which a part costs least: what an escaped defective part costs, in rejected "
 ESCAPE_COST += "good parts; with defect_rate, and at least 10 NG images"
@@ -67,6 +72,8 @@ class CalibrateFields(RoiFields):
     threshold: ManualThreshold | None = Field(None, description=MANUAL, examples=[None])
     escape_cost: EscapeCost | None = Field(None, description=ESCAPE_COST, examples=[None])
     defect_rate: DefectRate | None = Field(None, description=DEFECT_RATE, examples=[None])
+    decide_by: DecideBy = Field("score", description=DECIDE_BY, examples=["score"])
+    pixel_threshold: ManualThreshold | None = Field(None, description=PIXEL_THRESHOLD, examples=[None])
 
     def threshold_options(self) -> ThresholdOptions:
         """How the threshold is chosen, but for `keep` and `not_good`."""
@@ -96,7 +103,7 @@ class CalibrateRequest(CalibrateFields, TellsUnknown):
 
     @field_validator(
         *("mm_per_px", "area_mm2_thr", "score_percentile", "target_false_reject_rate"),
-        *("threshold", "escape_cost", "defect_rate"),
+        *("threshold", "pixel_threshold", "escape_cost", "defect_rate"),
         mode="before",
     )
     @classmethod
@@ -241,6 +248,17 @@ class CalibrationNumbers(RoiReply):
     )
     threshold_of_ok: float | None = Field(None, description="what the OK images alone would give", examples=[None])
     promise: PromiseReply | None = None
+    decide_by: Literal["region", "either"] | None = Field(
+        None, description="what decides; left out where the score does", examples=[None]
+    )
+    pixel_threshold: float | None = Field(
+        None, description="map values at or above it are defects; with decide_by", examples=[None]
+    )
+    pixel_why: str | None = Field(None, description="as why, of pixel_threshold", examples=[None])
+    pixel_unusual: list[UnusualReply] | None = Field(
+        None, description="as unusual, of pixel_threshold; score is that of their regions"
+    )
+    pixel_overlap: bool | None = Field(None, description="as overlap, of regions", examples=[None])
     model: ModelReply | None = Field(None, description="the stored model that it was made for; left out before a fit")
 
 

@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool, field_validator
 
 from backend.api.schemas.calibration import (
+    DECIDE_BY,
     DEFECT_RATE,
     ESCAPE_COST,
     KEEP,
     MANUAL,
     NOT_GOOD,
+    PIXEL_THRESHOLD,
     RULE,
     TARGET_RATE,
     CalibrationNumbers,
@@ -39,11 +41,14 @@ from backend.api.schemas.inspection import (
     WANTED_HEATMAP,
     WANTED_OVERLAY,
     WARNING,
+    DecidedBy,
+    PixelThreshold,
     RegionReply,
     UploadedAs,
     WantedHeatmap,
+    Why,
 )
-from backend.calib import RuleName
+from backend.calib import DecideBy, RuleName
 from backend.common.errors import ErrorCode
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import LABELS, DatasetStore
@@ -130,6 +135,10 @@ class CalibrateDatasetRequest(_DatasetRequest, TellsUnknown):
     threshold: Annotated[ManualThreshold | None, JsonNumber] = Field(None, description=MANUAL, examples=[None])
     escape_cost: Annotated[EscapeCost | None, JsonNumber] = Field(None, description=ESCAPE_COST, examples=[None])
     defect_rate: Annotated[DefectRate | None, JsonNumber] = Field(None, description=DEFECT_RATE, examples=[None])
+    decide_by: DecideBy = Field("score", description=DECIDE_BY, examples=["score"])
+    pixel_threshold: Annotated[ManualThreshold | None, JsonNumber] = Field(
+        None, description=PIXEL_THRESHOLD, examples=[None]
+    )
     keep: Names = Field([], description=f"{KEEP}; names of stored OK images", examples=[[]])
     not_good: Names = Field([], description=f"{NOT_GOOD}; names of stored OK images", examples=[[]])
     choose_percentile: Annotated[StrictBool, BeforeValidator(lambda value: False if value is None else value)] = Field(
@@ -147,6 +156,7 @@ class InferDatasetRequest(_DatasetRequest, TellsUnknown):
         None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
     )
     include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
+    why: StrictBool = Field(False, description="say in words why each part is OK or NG", examples=[False])
     heatmap: WantedHeatmap = Field(None, description=f"with include_heatmap: {WANTED_HEATMAP}", examples=[None])
     overlay: StrictBool = Field(
         False, description=f"{WANTED_OVERLAY}; of a reply they take about 256 MiB at most", examples=[False]
@@ -306,6 +316,9 @@ class ItemReply(Reply):
     score: float | None = Field(None, examples=[0.61])
     threshold: float | None = Field(None, examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(None, examples=["ng"])
+    decide_by: DecidedBy = None
+    pixel_threshold: PixelThreshold = None
+    why: Why = None
     regions: list[RegionReply]
     n_regions: int = Field(examples=[0])
     heatmap_png_base64: str | None = Field(None, description="with include_heatmap", examples=[HEATMAP_EXAMPLE])

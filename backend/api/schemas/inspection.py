@@ -8,6 +8,7 @@ from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, 
 from backend.common.profiles import ProfileName
 from backend.infer import Region
 from backend.service.pictures import HeatmapName, Wanted
+from backend.service.results import InferResult
 
 WARNING = "what was asked for and can hardly be meant, or had no effect"
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -87,8 +88,13 @@ class InferFields(RoiFields, TellsUnknown):
 
     heatmap: WantedHeatmap = Field(None, description=WANTED_HEATMAP, examples=[None])
     overlay: bool = Field(False, description=WANTED_OVERLAY, examples=[False])
+    why: bool = Field(
+        False,
+        description="say in words why the part is OK or NG; where regions decide, that is said anyway",
+        examples=[False],
+    )
 
-    @field_validator("trial", "overlay", mode="before")
+    @field_validator("trial", "overlay", "why", mode="before")
     @classmethod
     def _empty_is_no(cls, value: Any) -> Any:
         return False if isinstance(value, str) and not value.strip() else value
@@ -185,9 +191,36 @@ class RegionReply(Reply):
     )
 
 
+def told_of(result: InferResult) -> dict[str, Any]:
+    """What replies say of a decision beside it, by name: where regions decide, or why was asked for."""
+    calibration = result.calibration
+    return {
+        "decide_by": calibration.decide_by if calibration else None,
+        "pixel_threshold": calibration.pixel_threshold if calibration else None,
+        "why": result.why,
+    }
+
+
 def region_reply(region: Region) -> RegionReply:
     """A region, as clients read it."""
     return RegionReply(bbox=[region.x, region.y, region.w, region.h], **vars(region))
+
+
+DecidedBy = Annotated[
+    Literal["region", "either"] | None,
+    Field(description="what decides, as it was calibrated; left out where the score does", examples=[None]),
+]
+PixelThreshold = Annotated[
+    float | None,
+    Field(description="regions are found at it; left out where the score decides: at threshold then", examples=[None]),
+]
+Why = Annotated[
+    str | None,
+    Field(
+        description="why the part is OK or NG; left out where it was not asked for and the score decides",
+        examples=["The score 0.61 reaches the threshold 0.55. 1 region reaches it: it has 10 mm²."],
+    ),
+]
 
 
 class InferReply(RoiReply):
@@ -196,8 +229,13 @@ class InferReply(RoiReply):
     score: float = Field(description="percentile of the masked distance map, 0..2", examples=[0.61])
     threshold: float | None = Field(None, description="left out before calibration", examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(
-        None, description="ng when score >= threshold; left out before calibration", examples=["ng"]
+        None,
+        description="ng when score >= threshold, or as decide_by says; left out before calibration",
+        examples=["ng"],
     )
+    decide_by: DecidedBy = None
+    pixel_threshold: PixelThreshold = None
+    why: Why = None
     calibration: Literal["none", "applied", "stale"] = Field(
         description="stale: there is one, made for an earlier fit or another BLUR_SIGMA; it is not applied",
         examples=["applied"],
@@ -250,6 +288,9 @@ class ExplainReply(RoiReply):
     score: float = Field(examples=[0.61])
     threshold: float | None = Field(None, examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(None, examples=["ng"])
+    decide_by: DecidedBy = None
+    pixel_threshold: PixelThreshold = None
+    why: Why = None
     calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
     heatmap_png_base64: str | None = Field(None, description="with heatmap, as of /infer", examples=[None])
     overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])

@@ -1,0 +1,123 @@
+"""Region scores for a calibration: of images of the fit by their honest distance maps, of others by the bank itself."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from backend.bank.images import BankImage, recorded_images
+from backend.calib import DecideBy
+from backend.common.arrays import DistanceMap
+from backend.common.errors import InvalidRequest
+from backend.common.profiles import RECOMMENDED
+from backend.disk.fitted import FittedRoi
+from backend.infer import image_scores, region_score, to_image_grid
+from backend.roi_mask import Shape, build_mask
+from backend.service.inspection import InspectionService
+from backend.utils import named_with
+
+
+def region_score_of(distance_map: DistanceMap, shape: Shape | None, area_mm2: float, mm_per_px: float) -> float:
+    """The region score of an image, see `infer.region_score`.
+
+    Args:
+        distance_map: float32 [H, W], of the image's size.
+        shape: mask in pixels of the image; None is the whole image.
+        area_mm2: least area of a region, in mm².
+        mm_per_px: millimetres per pixel of the image.
+
+    Raises:
+        InvalidRequest: no region of that area fits into the mask.
+        InvalidShape: see `build_mask`.
+    """
+    height, width = distance_map.shape
+    found = region_score(distance_map, build_mask(shape, (height, width)), area_mm2, mm_per_px)
+    if found is None:
+        raise InvalidRequest(
+            f"area_mm2_thr {area_mm2:g} mm² is larger than the ROI ({width} × {height} pixels of {mm_per_px:g} mm, "
+            "less what is masked): no region would ever reject a part; send a smaller area_mm2_thr, or check mm_per_px"
+        )
+    return found
+
+
+class CalibrationRegions(Protocol):
+    """What a calibration says of regions."""
+
+    @property
+    def decide_by(self) -> DecideBy:
+        """See `Calibration`."""
+        ...
+
+    @property
+    def area_mm2_thr(self) -> float | None:
+        """Least area of a region, in mm²; None takes the configured one."""
+        ...
+
+
+class FitRegions:
+    """Scores the images of a fit by their regions, by the bank of the others.
+
+    Args:
+        service: whose model and settings it has.
+        fitted: the model.
+        area_mm2: least area of a region, in mm².
+        mm_per_px: millimetres per pixel, where an image has none of its own.
+    """
+
+    def __init__(self, service: InspectionService, fitted: FittedRoi, area_mm2: float, mm_per_px: float) -> None:
+        self.area_mm2 = area_mm2
+        self._mm_per_px = mm_per_px
+        self._blur_sigma = service.settings.blur_sigma
+        self._hold_pixels = service.hold_pixels
+        images, maps = recorded_images(fitted.metadata), service.store.honest_maps(fitted)
+        self._maps = {image.sha256: maps[number] for number, image in enumerate(images) if number in maps}
+        self._known: dict[tuple[str, str | None, float], tuple[float, ...]] = {}
+
+    @classmethod
+    def of(
+        cls, service: InspectionService, fitted: FittedRoi, options: CalibrationRegions, mm_per_px: float
+    ) -> "FitRegions | None":
+        """For a calibration; None where regions do not decide."""
+        if options.decide_by == "score":
+            return None
+        area = service.settings.area_mm2_thr if options.area_mm2_thr is None else options.area_mm2_thr
+        return cls(service, fitted, area, mm_per_px)
+
+    def scores(
+        self, image: BankImage, shape: Shape | None, percentiles: Sequence[float], mm_per_px: float | None
+    ) -> tuple[float, ...] | None:
+        """What an image scores by the bank of the others: at each percentile, and by its regions.
+
+        Args:
+            image: of the memory bank.
+            shape: mask within which it is scored, in its pixels.
+            percentiles: of the map.
+            mm_per_px: millimetres per pixel of the image; None takes those of all.
+
+        Returns:
+            None where its map is not kept.
+
+        Raises:
+            InvalidRequest, InvalidShape: see `region_score_of`.
+        """
+        distances = self._maps.get(image.sha256)
+        if distances is None:
+            return None
+        scale = self._mm_per_px if mm_per_px is None else mm_per_px
+        name = (image.sha256, None if shape is None else shape.model_dump_json(), scale)
+        if name not in self._known:
+            image_hw = (image.height, image.width)
+            with self._hold_pixels(image.height * image.width):
+                scores = image.scores_within(shape, percentiles)
+                if scores is None:  # the fit had another mask
+                    scores = tuple(image_scores(distances, image_hw, shape, self._blur_sigma, percentiles))
+                distance_map = to_image_grid(distances, image_hw, self._blur_sigma)
+                self._known[name] = (*scores, region_score_of(distance_map, shape, self.area_mm2, scale))
+        return self._known[name]
+
+
+def no_map_of(image: BankImage) -> InvalidRequest:
+    """That an image of the fit has no region score that could be used."""
+    return InvalidRequest(
+        f"{named_with(image.name, image.uploaded_as)} was in the fit, and the memory bank keeps no distance map of it "
+        f"by the others; by the bank itself its regions score too low. Fit anew with profile={RECOMMENDED}, which "
+        "keeps these maps, or calibrate decisions by regions on images that were not in the fit"
+    )
