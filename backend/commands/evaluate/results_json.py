@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from backend import __version__
-from backend.commands.evaluate.decisions import Decision
+from backend.commands.evaluate.decisions import Decision, drawn_ng
 from backend.commands.evaluate.metrics import CONFIDENCE, MAX_FPR, RESAMPLES, SEED, Rate
 from backend.commands.evaluate.results import CategoryResult, Evaluation, Group, mean_decisions, means
 from backend.common.profiles import coreset_rate_of, score_percentile_of
@@ -73,6 +73,9 @@ def _category_json(result: CategoryResult) -> dict[str, Any]:
         **({"good_against_training": {**vars(shift), "matters": shift.matters}} if shift else {}),
         "false_rejects": _rate_json(result.false_rejects),
         "groups": [_group_json(group) for group in result.groups],
+        "ng_images": {
+            str(n_ng): _drawn(result, n_ng) for n_ng in sorted({one.n_ng for one in result.decisions}) if n_ng
+        },
         "few_shot": [
             {
                 "shots": run.shots,
@@ -96,6 +99,12 @@ def _category_json(result: CategoryResult) -> dict[str, Any]:
             for case in result.cases
         ],
     }
+
+
+def _drawn(result: CategoryResult, n_ng: int) -> list[str]:
+    """Names of the defective test images that rules are given."""
+    defective = [case.image.name for case in result.cases if case.image.is_defective]
+    return [defective[place] for place in drawn_ng(len(defective), n_ng)]
 
 
 def _group_json(group: Group) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _DRAWN = (
     "decisions: by each rule, with good images only and with NG images, which are drawn from the defective test images "
     "and not counted; the best threshold in hindsight is known to nobody beforehand"
 )
+_PAIRS = "with few training images: false rejects / escapes with good images only, the mean over the draws"
 _BRACKETS = (
     "in brackets: 95 % confidence intervals of image AUROC; 95 % bootstrap intervals of the other measures, where "
     "every type has 5 images or more"
@@ -53,8 +54,11 @@ def as_text(evaluation: Evaluation) -> str:
         tables.append(_aligned(("", *MEASURES.values()), [*rows, ("mean", *mean)]))
         if of_categories := mean_decision_rows(evaluation):
             tables.append(_aligned(*_split(of_categories)))
-    has_decisions = any(result.decisions for result in evaluation.results)
-    return "\n\n".join([*tables, *([_DRAWN] if has_decisions else []), _BRACKETS])
+    if any(result.decisions for result in evaluation.results):
+        tables.append(_DRAWN)
+    if evaluation.shots:
+        tables.append(_PAIRS)
+    return "\n\n".join([*tables, _BRACKETS])
 
 
 def facts(result: CategoryResult) -> str:

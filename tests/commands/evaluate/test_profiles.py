@@ -2,9 +2,10 @@
 
 import json
 
+import cv2
 import pytest
 
-from backend.calib import ThresholdOptions
+from backend.calib import ThresholdOptions, choose_threshold
 from backend.commands.evaluate import evaluation
 from backend.common.config import Settings
 from backend.common.profiles import RECOMMENDED
@@ -153,3 +154,23 @@ def test_decisions_are_in_the_json_the_table_and_the_page(run, tmp_path):
         assert f'data-to="{threshold}"' in page
     assert decisions[0]["threshold"] == category["threshold"]
     assert json.dumps(decisions[0]["false_rejects"]) == json.dumps(category["false_rejects"])
+
+
+def test_ng_images_that_are_drawn_are_named_and_not_counted(run, part, tmp_path):
+    for number in (0, 1):
+        image = cv2.imread(str(part / f"test/a/{number}.png"))
+        cv2.imwrite(str(part / f"test/b/{number + 1}.png"), cv2.flip(image, 1))
+    run("part")
+    (category,) = results(tmp_path / "evaluation-part")["categories"]
+    defective = {image["name"]: image["score"] for image in category["images"] if image["defect"] != "good"}
+    drawn = category["ng_images"]["3"]
+    assert list(category["ng_images"]) == ["3"], "10 are more than there are"
+    assert len(set(drawn) & set(defective)) == 3
+    given = [defective[name] for name in drawn]
+    left = [score for name, score in defective.items() if name not in drawn]
+    decisions = {(one["rule"], one["n_ng"]): one for one in category["groups"][0]["decisions"]}
+    for rule, choose in (("contract", choose_threshold), ("recommended", lambda ok, ng: recommend(ok, ng).threshold)):
+        one = decisions[rule, 3]
+        assert one["threshold"] == choose(category["ok_scores"], given)
+        assert one["escapes"]["total"] == len(left) == 2
+        assert one["escapes"]["count"] == sum(score < one["threshold"] for score in left)
