@@ -22,15 +22,17 @@ from backend.common.errors import IncompatibleMemory, InvalidRequest, StaleModel
 from backend.common.files import delete, write_atomic
 from backend.common.roi_key import RoiKey
 from backend.disk import history, versions
-from backend.disk.calibration_file import (
-    calibration_bytes,
-    parse_calibration,
-    read_calibration,
-    read_calibration_bytes,
-)
-from backend.disk.calibration_inputs import CalibrationInputs, read_inputs, with_inputs
+from backend.disk.calibration_file import calibration_bytes, read_calibration
+from backend.disk.calibration_inputs import CalibrationInputs, with_inputs
 from backend.disk.candidates import candidates
-from backend.disk.fitted import FittedRoi, JudgedBy, calibrated_as, calibration_for
+from backend.disk.fitted import (
+    FittedRoi,
+    JudgedBy,
+    calibrated_as,
+    calibration_for,
+    inputs_of,
+    refuse_if_calibrated_since,
+)
 from backend.disk.honest_maps import HonestMaps, read_honest_maps
 from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, ModelFiles, current_files
 from backend.disk.locking import writing
@@ -47,7 +49,7 @@ from backend.disk.memory_file import (
 )
 from backend.disk.name_clashes import refuse_clashes
 from backend.disk.path_lengths import refuse_long_paths
-from backend.disk.rollback import finish_restore, next_calibration, restore_model, write_next_calibration
+from backend.disk.rollback import finish_restore, restore_model, write_next_calibration
 from backend.disk.stale import StaleCalibrations
 from backend.disk.versions import Change, Version, VersionFacts
 from backend.patchcore import FaissIndex
@@ -210,7 +212,7 @@ class ModelStore:
                 if now != (instead_of.memory_id, instead_of.metadata):
                     raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: append again")
                 if calibration is not None and found is not None:
-                    self._refuse_if_calibrated_since(key, found, instead_of)
+                    refuse_if_calibrated_since(self._root, key, found[0], instead_of, self._blur_sigma)
             if calibration is not None and instead_of is not None and identity == instead_of.memory_id:
                 # The bank judges as before: what decides is the calibration alone.
                 write_atomic(with_inputs(files.calibration, calibration_bytes(calibration), inputs))
@@ -309,43 +311,12 @@ class ModelStore:
                     f"{key} was fitted anew since it was scored; nothing was stored: score and calibrate again"
                 )
             if instead_of is not None and found is not None:
-                self._refuse_if_calibrated_since(key, found, instead_of)
+                refuse_if_calibrated_since(self._root, key, found[0], instead_of, self._blur_sigma)
             write_atomic(with_inputs(files.calibration, content, inputs))
 
-    def _refuse_if_calibrated_since(
-        self, key: RoiKey, found: tuple[ModelFiles, StoredMemory], fitted: FittedRoi
-    ) -> None:
-        """See that the calibration of a model is still the one that it was read with; the caller holds the lock.
-
-        Raises:
-            StaleModel: it is not.
-        """
-        files, loaded = found
-        now, _, whose = calibration_for(self._root, key, files, loaded.memory_id, self._blur_sigma)
-        if (now, whose) != (fitted.calibration, fitted.calibrated):
-            raise StaleModel(f"{key} was calibrated anew meanwhile; nothing was stored: send it again")
-
     def calibration_inputs(self, fitted: FittedRoi) -> CalibrationInputs | None:
-        """What the calibration of a model was made from.
-
-        Returns:
-            None where that was not kept: by an earlier version, or of too many scores.
-
-        Raises:
-            StaleModel: it was calibrated anew since it was read.
-            StorageError: the file cannot be read.
-        """
-        files = current_files(self._root, fitted.calibrated)
-        for path in (next_calibration(files.memory), files.calibration):
-            content = read_calibration_bytes(path)
-            if content is not None and parse_calibration(content) == fitted.calibration:
-                try:
-                    return read_inputs(files.calibration, content)
-                except OSError as exc:
-                    raise StorageError(f"the scores of the calibration cannot be read ({exc.strerror})") from exc
-        if fitted.layout != "current":
-            return None
-        raise StaleModel(f"{fitted.key} was calibrated anew meanwhile: send it again")
+        """What the calibration of a model was made from; returns and raises as `inputs_of`."""
+        return inputs_of(self._root, fitted)
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
         """What the ROI's own model was before its last changes, each with its calibration; the newest first.

@@ -1,16 +1,19 @@
 """A model as it was found on disk, and the calibration that belongs to it."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from backend.block_memory import Memory
 from backend.calib import Calibration
+from backend.common.errors import DamagedCalibration, StaleModel, StorageError
 from backend.common.profiles import ProfileName, profile_of
 from backend.common.roi_key import RoiKey
-from backend.disk.calibration_file import read_calibration
+from backend.disk.calibration_file import parse_calibration, read_calibration, read_calibration_bytes
+from backend.disk.calibration_inputs import CalibrationInputs, read_inputs
 from backend.disk.layout import Layout, ModelFiles, current_files
-from backend.disk.rollback import read_next_calibration
+from backend.disk.rollback import next_calibration, read_next_calibration
 
 CalibrationState = Literal["none", "applied", "stale"]
 
@@ -109,3 +112,53 @@ def calibration_for(
     if beside is not None and beside.memory_id is None:
         return beside, "applied", files.key
     return None, "none" if all(calibration is None for calibration in ours) else "stale", files.key
+
+
+def refuse_if_calibrated_since(
+    root: Path, key: RoiKey, files: ModelFiles, fitted: FittedRoi, blur_sigma: float | None
+) -> None:
+    """See that the calibration of a model is still the one that it was read with; the caller holds the lock.
+
+    Args:
+        root, key, files, blur_sigma: as for `calibration_for`.
+        fitted: the model as it was read; it has the same memory bank now.
+
+    Raises:
+        StaleModel: it is not.
+        StorageError: as `calibration_for`.
+    """
+    now, _, whose = calibration_for(root, key, files, fitted.memory_id, blur_sigma)
+    if (now, whose) != (fitted.calibration, fitted.calibrated):
+        raise StaleModel(f"{key} was calibrated anew meanwhile; nothing was stored: send it again")
+
+
+def inputs_of(root: Path, fitted: FittedRoi) -> CalibrationInputs | None:
+    """What the calibration of a model was made from.
+
+    Args:
+        root: the models folder.
+        fitted: the model, with its calibration.
+
+    Returns:
+        None where that was not kept: by an earlier version, or of too many scores.
+
+    Raises:
+        StaleModel: it was calibrated anew since it was read.
+        StorageError: the file cannot be read.
+    """
+    files = current_files(root, fitted.calibrated)
+    for path in (next_calibration(files.memory), files.calibration):
+        with contextlib.suppress(DamagedCalibration):  # the other one is what it was read from
+            content = read_calibration_bytes(path)
+            if content is not None and parse_calibration(content) == fitted.calibration:
+                return _read_inputs(files.calibration, content)
+    if fitted.layout != "current":
+        return None
+    raise StaleModel(f"{fitted.key} was calibrated anew meanwhile: send it again")
+
+
+def _read_inputs(calibration: Path, content: bytes) -> CalibrationInputs | None:
+    try:
+        return read_inputs(calibration, content)
+    except OSError as exc:
+        raise StorageError(f"the scores of the calibration cannot be read ({exc.strerror})") from exc
