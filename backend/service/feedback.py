@@ -203,6 +203,11 @@ def _case(
     if calibration is None:
         state = "has no calibration" if fitted.calibration_state == "none" else "has a calibration of another model"
         raise Conflict(f"{key} {state}, and feedback calibrates again by the rule of the last one: calibrate first")
+    if calibration.decide_by is not None:
+        raise Conflict(
+            f"regions decide about parts of {key}, and feedback calibrates image scores alone: calibrate again with "
+            "the image among the others (/calibrate_dataset)"
+        )
     inputs = service.store.calibration_inputs(fitted)
     if inputs is None or None in (calibration.score_percentile, calibration.area_mm2_thr, calibration.mm_per_px):
         raise Conflict(
