@@ -1,6 +1,7 @@
 """A person's verdict on one image: what joins, what is calibrated again, what is said of it, and what is refused."""
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -268,6 +269,14 @@ def test_a_calibration_whose_scores_are_not_stored_is_refused(service, parts, sc
     refused(service, "are not stored.*calibrate once more", parts[9], verdict)
     calibrate(service, KEY, [0.3] * 10_001, [], mm_per_px=0.2)
     refused(service, "more than 10000 scores", parts[9], verdict)
+
+
+@pytest.mark.parametrize("verdict", ["good", "bad"])
+def test_a_roi_whose_regions_decide_is_refused(service, parts, scores, verdict):
+    fitted = service.fitted(KEY)
+    by_regions = replace(fitted.calibration, decide_by="region", pixel_threshold=0.7)
+    service.store.save_calibration(KEY, by_regions, service.store.calibration_inputs(fitted))
+    refused(service, "regions decide about parts", parts[9], verdict)
 
 
 def test_an_image_of_another_scale_is_refused(service, parts, scores):
