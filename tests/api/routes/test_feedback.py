@@ -111,3 +111,23 @@ def test_a_key_that_may_only_infer_gives_no_feedback(models):
     reply = keyed.post("/feedback", headers={"X-API-Key": INFER})
     check_refusal(reply, 403, "POST /feedback needs a key that may do everything")
     assert keyed.post("/feedback", headers={"X-API-Key": FULL}).status_code == 422
+
+
+def test_the_examples_of_the_document_are_what_the_service_says(client, models):
+    """Each refusal that is provoked stands among the examples of its status, word for word."""
+    responses = client.get("/openapi.json").json()["paths"]["/feedback"]["post"]["responses"]
+
+    def check_example(reply):
+        examples = responses[str(reply.status_code)]["content"]["application/json"]["examples"].values()
+        said = reply.json()
+        assert (said["error"], said["code"]) in {(each["value"]["error"], each["value"]["code"]) for each in examples}
+
+    check_example(send(client, PICTURES[0]))
+    check_example(send(client, PICTURES[0], "perhaps"))
+    fit = client.post("/fit_ok", data={**IDS, "mm_per_px": 0.2}, files={"images": ("0.png", PICTURES[0], "image/png")})
+    assert fit.status_code == 200
+    check_example(send(client, PICTURES[1]))
+    assert client.post("/calibrate_ng", json={**IDS, "mm_per_px": 0.2, "ok_scores": [0.4]}).status_code == 200
+    (scores,) = (models / "Master1" / "Pattern").glob("*.scores.json")
+    scores.unlink()
+    check_example(send(client, PICTURES[1]))
