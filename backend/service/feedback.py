@@ -35,7 +35,7 @@ from backend.service.judge import judge
 from backend.service.pictures import NO_PICTURES
 from backend.service.results import InferResult
 from backend.service.scoring import Scoring
-from backend.utils import NamedImage
+from backend.utils import NamedImage, named_with
 
 Verdict = Literal["good", "bad"]
 
@@ -240,7 +240,7 @@ def _good(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
     if case.own is None:
         change = _appended(service, case, case.inputs.with_good(case.scored), dry_run)
         return replace(change, doubts=[*doubts, *change.doubts])
-    doubts.append(f"{case.name} is in the memory bank, as {shown_name(case.own.name)}: nothing is added to it")
+    doubts.append(f"{case.name} is in the memory bank, as {_title(case.own)}: nothing is added to it")
     is_counted = position_of(case.inputs.ok, case.scored) is not None
     inputs = case.inputs.with_good(case.scored) if is_counted else case.inputs
     return _calibrated(service, case, inputs, dry_run, doubts)
@@ -249,7 +249,7 @@ def _good(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
 def _bad(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
     if case.own is not None:
         raise Conflict(
-            f"{case.name} is in the memory bank as a good image, {shown_name(case.own.name)}: roll back to a version "
+            f"{case.name} is in the memory bank as a good image, {_title(case.own)}: roll back to a version "
             "before it joined (/versions lists them), or fit anew without it"
         )
     was_good = position_of(case.inputs.good, case.scored) is not None
@@ -261,6 +261,10 @@ def _bad(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
         else None,
     ]
     return _calibrated(service, case, case.inputs.with_defective(case.scored), dry_run, doubts)
+
+
+def _title(own: BankImage) -> str:
+    return named_with(own.name, own.uploaded_as)
 
 
 def _calibrated(
