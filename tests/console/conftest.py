@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.console.page_server import PageServer
+from harness.pages import PageServer
 
+PAGES = Path(__file__).parent / "pages"
+"""What the browsers are shown."""
 _PAGE_S = 180
 _STOP_S = 20
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

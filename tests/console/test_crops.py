@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.console.conftest import Visit, visit_in_firefox
-from tests.console.page_server import pages
+from harness.pages import pages
+from tests.console.conftest import PAGES, Visit, visit_in_firefox
 from tests.console.pictures import HEIGHT, WIDTH, accepted, deep_png, refused, saved_grey_corner
 from tests.console.reference_crop import Roi, crop, decode, turn_of
 
@@ -77,7 +77,7 @@ def files() -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def found(visit: Visit) -> tuple[dict[Case, Result], dict[str, Any]]:
     """By picture and ROI what the browser cut, and its self-test."""
-    with pages() as server:
+    with pages(PAGES) as server:
         server.files = files()
         asked = list(cases())
         server.cases = [{"file": file, "roi": dataclasses.asdict(roi)} for file, roi in asked]
@@ -178,7 +178,7 @@ def test_this_browser_passes_the_test_of_itself(found):
 
 
 def test_no_picture_is_opened_where_the_browser_adds_noise_to_pixels():
-    with pages() as server:
+    with pages(PAGES) as server:
         server.files = files()
         server.cases = [{"file": "rgb.png", "roi": dataclasses.asdict(roi)} for roi in (WHOLE, TILTED)]
         visit_in_firefox(server, "/pages/compare.html", privacy__resistFingerprinting=True)

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.console.page_server import PageServer, pages
+from harness.pages import PageServer, pages
+from tests.console.conftest import PAGES
 from tests.console.pictures import bgr
 from tests.console.reference_crop import decode
 
@@ -97,7 +98,7 @@ class Editor:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PageServer]:
-    with pages() as server:
+    with pages(PAGES) as server:
         server.files["picture"] = cv2.imencode(".png", cv2.resize(bgr(), (WIDTH, HEIGHT)))[1].tobytes()
         yield server
 

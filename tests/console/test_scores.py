@@ -12,9 +12,9 @@ from PIL import Image
 
 from backend.network.weights import Weights
 from harness.forms import Form
+from harness.pages import pages
 from harness.server import serving
-from tests.console.conftest import Visit
-from tests.console.page_server import pages
+from tests.console.conftest import PAGES, Visit
 from tests.console.pictures import saved, swapped_profile
 from tests.console.reference_crop import Roi, crop, decode
 
@@ -41,7 +41,7 @@ def test_the_crop_of_the_console_scores_as_numpys_to_the_last_digit(
     pictures = {f"{number}.jpg": saved(part, "JPEG", quality=92) for number, part in enumerate(parts)}
     pictures["profile.png"] = saved(parts[0], "PNG", icc_profile=swapped_profile())
     asked = [(file, roi) for file in pictures for roi in ROIS]
-    with pages() as server:
+    with pages(PAGES) as server:
         server.files.update(pictures)
         server.cases = [{"file": file, "roi": dataclasses.asdict(roi)} for file, roi in asked]
         visit(server, "/pages/compare.html")

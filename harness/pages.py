@@ -1,4 +1,7 @@
-"""Serves backend/web and pages that use it, under the console's own policy; keeps what they post."""
+"""Pages that use backend/web, served under the console's own policy, and what they post.
+
+For tests and measurements of the console in a real browser; no service is needed.
+"""
 
 import contextlib
 import json
@@ -8,8 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-WEB = Path(__file__).parents[2] / "backend" / "web"
-PAGES = Path(__file__).parent / "pages"
+_WEB = Path(__file__).parents[1] / "backend" / "web"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -24,9 +26,10 @@ _TYPES = {
 
 
 class PageServer(ThreadingHTTPServer):
-    """A server of one test.
+    """A server of backend/web at ``/``, and of more pages at ``/pages/``.
 
     Attributes:
+        folder: of the pages.
         files: by name, what ``/files/name`` gives.
         cases: what ``/cases`` gives.
         results: by name, what was posted to ``/results/name``: its head, its body.
@@ -35,16 +38,17 @@ class PageServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, policy: str):
+    def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.policy = policy
+        self.folder = folder
         self.files: dict[str, bytes] = {}
-        self.cases: list[dict[str, Any]] = []
+        self.cases: list[Any] = []
         self.results: dict[str, tuple[dict[str, Any], bytes]] = {}
         self.done = threading.Event()
 
     @property
     def address(self) -> str:
+        """``http://host:port``."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -52,18 +56,21 @@ class _Handler(BaseHTTPRequestHandler):
     server: PageServer
 
     def do_GET(self) -> None:
+        """A file, a page, or the cases."""
         path = self.path.split("?")[0]
         if path == "/cases":
             return self._reply(json.dumps(self.server.cases).encode(), "application/json")
         if path.startswith("/files/"):
             return self._reply(self.server.files[path.removeprefix("/files/")], "application/octet-stream")
-        root = PAGES.parent if path.startswith("/pages/") else WEB
-        file = (root / path.lstrip("/")).resolve()
+        of_pages = path.startswith("/pages/")
+        root = self.server.folder if of_pages else _WEB
+        file = (root / path.removeprefix("/pages/" if of_pages else "/")).resolve()
         if not file.is_relative_to(root) or not file.is_file():
             return self.send_error(404)
         return self._reply(file.read_bytes(), _TYPES[file.suffix])
 
     def do_POST(self) -> None:
+        """A result."""
         name = self.path.removeprefix("/results/")
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.results[name] = (json.loads(self.headers.get("X-Head", "{}")), body)
@@ -75,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", self.server.policy)
+        self.send_header("Content-Security-Policy", POLICY)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         self.wfile.write(body)
@@ -85,9 +92,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def pages(policy: str = POLICY) -> Iterator[PageServer]:
-    """A server that listens until the block ends."""
-    with PageServer(policy) as server:
+def pages(folder: Path) -> Iterator[PageServer]:
+    """A server that listens until the block ends.
+
+    Args:
+        folder: pages of its own.
+    """
+    with PageServer(folder) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
