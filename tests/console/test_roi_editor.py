@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.pages import PageServer, pages
-from tests.console.conftest import PAGES
+from tests.console.conftest import PAGES, Visit
 from tests.console.pictures import bgr
 from tests.console.reference_crop import decode
 
@@ -412,3 +412,15 @@ def test_a_picture_of_64_megapixels_is_shown_reduced_and_sharp_where_zoomed(open
     column, row = map(int, editor.on_picture(600, 250))
     x, y = editor.on_page(column + 0.5, row + 0.5)
     assert editor.pixel_at(int(x), int(y))[0, 0].tolist() == [large[row, column]] * 3
+
+
+def test_keys_numbers_and_pixels_are_the_same_in_every_browser(visit: Visit):
+    picture = cv2.resize(bgr(), (WIDTH, HEIGHT))
+    with pages(PAGES) as server:
+        server.files["picture"] = cv2.imencode(".png", picture)[1].tobytes()
+        visit(server, "/pages/editor-alone.html")
+        rois = json.loads(server.results["rois"][1])
+        pixel = json.loads(server.results["pixel"][1])
+    changed = [[roi["cx"], roi["h"], roi["angle_deg"]] for roi in rois]
+    assert changed == [[390, 60, 0], [390, 60, 0.1], [390, 60, 0], [390, 60, 0.1], [390, 80, 0.1]]
+    assert pixel["rgb"] == picture[pixel["row"], pixel["column"], ::-1].tolist()
