@@ -153,7 +153,7 @@ class TestDragging:
         editor.drag(corner, by)
         assert editor.roi == RECT | changed
 
-    def test_a_handle_of_a_turned_rect_leaves_the_far_corner_where_it_was(self, open_editor):
+    def test_a_handle_of_a_turned_rect_leaves_the_far_corner(self, open_editor):
         turned = RECT | {"angle_deg": 30}
         editor = open_editor(turned)
         cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
@@ -401,7 +401,7 @@ class TestTheView:
         )
 
 
-def test_a_picture_of_64_megapixels_is_shown_reduced_and_sharp_where_zoomed(open_editor, server):
+def test_64_megapixels_are_shown_reduced_and_sharp_where_zoomed(open_editor, server):
     rows = np.arange(8000, dtype=np.uint8)[:, None] * np.uint8(3)
     large = rows + np.arange(8000, dtype=np.uint8)[None] * np.uint8(5)
     server.files["large"] = cv2.imencode(".png", large, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
