@@ -63,6 +63,7 @@ def _pngs(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "grey-gamma.png", with_chunk(saved(grey, "PNG"), b"gAMA", struct.pack(">I", 100_000))
     yield "profile.png", saved(picture, "PNG", icc_profile=swapped_profile())
     yield "hdr.png", with_chunk(rgb, b"cICP", bytes([9, 16, 0, 1]))
+    yield "interlaced.png", interlaced_png(bgr())
     yield "turned.png", saved(picture, "PNG", exif=exif(6))
 
 
@@ -112,11 +113,23 @@ def accepted() -> dict[str, bytes]:
     return dict([*_pngs(picture), *_jpegs(picture), *_others(picture)])
 
 
-def _png_of(rows: bytes) -> bytes:
+def _png_of(rows: bytes, size: tuple[int, int] = (WIDTH, HEIGHT), interlaced: int = 0) -> bytes:
     """A PNG that is whole by its chunks, with a zlib stream that somebody else made."""
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, interlaced)
     chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def interlaced_png(picture: np.ndarray) -> bytes:
+    """In the seven passes of Adam7.
+
+    Args:
+        picture: uint8 [H, W, 3], BGR.
+    """
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [picture[top::down, left::across, ::-1] for left, top, across, down in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    return _png_of(zlib.compress(rows), picture.shape[1::-1], interlaced=1)
 
 
 def _damaged_pngs() -> dict[str, bytes]:
@@ -153,6 +166,9 @@ def refused() -> dict[str, tuple[str, bytes]]:
         "cmyk.jpg": ("colours", saved(picture.convert("CMYK"), "JPEG")),
         "picture.gif": ("format", saved(picture.quantize(50), "GIF")),
         "picture.tif": ("format", saved(picture, "TIFF")),
+        "huge.png": ("too_large", _png_of(b"", (8001, 8000))),
+        "deep.jpg": ("colours", whole["JPEG"].replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")),
+        "arithmetic.jpg": ("format", whole["JPEG"].replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11")),
         "text.png": ("format", b"This is a text."),
         "empty.png": ("format", b""),
         "header.png": ("unreadable", whole["PNG"][:20]),

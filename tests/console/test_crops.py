@@ -11,7 +11,7 @@ import pytest
 
 from harness.pages import pages
 from tests.console.conftest import PAGES, Visit, visit_in_firefox
-from tests.console.pictures import HEIGHT, WIDTH, accepted, deep_png, refused, saved_grey_corner
+from tests.console.pictures import HEIGHT, WIDTH, accepted, bgr, deep_png, interlaced_png, refused, saved_grey_corner
 from tests.console.reference_crop import Roi, crop, decode, turn_of
 
 WHOLE = Roi("rect", WIDTH / 2, HEIGHT / 2, w=WIDTH, h=HEIGHT)
@@ -52,10 +52,16 @@ INVALID = {
     "no radius": Roi("circle", 90, 70),
     "a ring that is none": Roi("annulus", 90, 70, r=20, r_inner=20),
 }
+TINY = Roi("rect", 1, 1.5, w=1, h=2, angle_deg=90)
 EVERY_ROI = ("rgb.png", "420.jpg")
 
 Case = tuple[str, Roi]
 Result = tuple[dict[str, Any], bytes]
+
+
+def tiny() -> bytes:
+    """Two pixels by three, of which some passes of Adam7 are empty."""
+    return interlaced_png(bgr()[:3, :2])
 
 
 def cases() -> Iterator[Case]:
@@ -65,13 +71,20 @@ def cases() -> Iterator[Case]:
                 yield file, roi
     yield from (("rgb.png", roi) for roi in [*OUTSIDE.values(), *INVALID.values()])
     yield from ((file, TILTED) for file in refused())
+    yield "tiny.png", TINY
     yield from (("deep.png", roi) for roi in (WHOLE, TILTED))
 
 
 @cache
 def files() -> dict[str, bytes]:
     refusals = {name: content for name, (_, content) in refused().items()}
-    return {**accepted(), **refusals, "deep.png": deep_png(), "grey-corner.jpg": saved_grey_corner()}
+    return {
+        **accepted(),
+        **refusals,
+        "deep.png": deep_png(),
+        "grey-corner.jpg": saved_grey_corner(),
+        "tiny.png": tiny(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +125,12 @@ def test_crops_of_every_roi_have_its_size_and_shape(crops, name):
     for file in EVERY_ROI:
         head, _ = crops[file, ROIS[name]]
         assert head["shape"] == ROIS[name].shape
+
+
+def test_a_picture_of_six_pixels_is_cut(crops):
+    head, content = crops["tiny.png", TINY]
+    assert "message" not in head
+    assert np.array_equal(decode(content), crop(bgr()[:3, :2], TINY))
 
 
 def test_a_crop_is_what_is_seen_and_not_a_mean_of_it():
