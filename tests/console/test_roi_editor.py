@@ -81,6 +81,12 @@ class Editor:
         self.page.mouse.move(to_x, to_y)
         self.page.mouse.up(button=button)
 
+    def turn(self, roi: dict[str, Any], degrees: float) -> None:
+        """Drag the upper handle of a rect at 0° around its centre."""
+        arm = roi["h"] / 2 + 34 / self.scale
+        by = (arm * np.sin(np.radians(degrees)), arm * (1 - np.cos(np.radians(degrees))))
+        self.drag((roi["cx"], roi["cy"] - arm), by)
+
     def press(self, *keys: str) -> None:
         for key in keys:
             self.stage.press(key)
@@ -174,11 +180,17 @@ class TestDragging:
 
     def test_the_upper_handle_turns_it_clockwise(self, open_editor):
         editor = open_editor(RECT)
-        knob_y = 200 - 34 / editor.scale
-        arm = 300 - knob_y
-        editor.drag((400, knob_y), (arm * np.sin(np.radians(20)), arm * (1 - np.cos(np.radians(20)))))
+        editor.turn(RECT, 20)
         assert editor.roi["angle_deg"] == pytest.approx(20, abs=0.15)
         assert editor.roi | {"angle_deg": 0} == RECT
+
+    def test_what_is_turned_at_an_edge_moves_away_from_it(self, open_editor):
+        at_the_edge = RECT | {"cx": 150}
+        editor = open_editor(at_the_edge)
+        editor.turn(at_the_edge, 20)
+        assert editor.roi["angle_deg"] == pytest.approx(20, abs=0.15)
+        half = 150 * np.cos(np.radians(20)) + 100 * np.sin(np.radians(20))
+        assert editor.roi["cx"] == pytest.approx(half, abs=0.5)
 
     def test_radii_are_dragged(self, open_editor):
         editor = open_editor(ANNULUS)

@@ -173,6 +173,8 @@ export function dragged(start, handle, from, to, picture, coarse = false) {
     const turned = Math.atan2(to.y - start.cy, to.x - start.cx) - Math.atan2(from.y - start.cy, from.x - start.cx);
     const angle = start.angle_deg + (turned * 180) / Math.PI;
     next = { ...start, angle_deg: coarse ? rounded(angle, 15) : angle };
+    const pushed = pushedInside(next, picture);
+    if (beyond(pushed, picture) === 0) return pushed;
   } else if (handle === "r") {
     next = { ...start, r: Math.max(start.r + alongX, start.kind === "annulus" ? start.r_inner + 1 : 0) };
   } else if (handle === "r_inner") {
