@@ -178,8 +178,7 @@ class Calibration:
     def warning(self) -> str | None:
         """What a user has to know about the threshold; None when there is nothing."""
         if self.decide_by == "region":
-            is_told = self.pixel_overlap and self.rule != "recommended"
-            return REGIONS_OVERLAP if is_told else None
+            return REGIONS_OVERLAP if self.pixel_overlap and self.rule != "recommended" else None
         if self.overlap and self.rule != "recommended":  # by which unusual scores do not count; `why` says the rest
             return (
                 f"OK and NG scores overlap (p99_ok {self.p99_ok:.4g}, p5_ng {self.p5_ng:.4g}): no threshold separates "
