@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.stats import mannwhitneyu
 from tqdm import tqdm
 
-from backend.bank.building import build_bank
+from backend.bank.building import Bank, build_bank
 from backend.calib import choose_threshold
 from backend.common.config import load_settings
 from backend.common.logs import configure_logging
@@ -130,6 +130,24 @@ def embed(service: InspectionService, paths: Sequence[Path], *, with_defects: bo
     return Embedded(np.stack(tokens), sizes)
 
 
+def bank_of(
+    service: InspectionService, profile: ProfileName, good: Embedded, train: npt.NDArray[np.int64]
+) -> tuple[Bank, int]:
+    """The memory bank of some good images, and the length of the embeddings that it compares."""
+    dim = service.features.dim if profile == CONTRACT else good.tokens.shape[2]
+    bank = build_bank(
+        np.ascontiguousarray(good.tokens[train][:, :, -dim:]).reshape(-1, dim),
+        [str(number) for number in train],
+        service.features.token_hw,
+        coreset_rate_of(profile, service.settings.coreset_rate),
+        None,
+        contextlib.nullcontext,
+        lambda *_: None,
+        n_blocks=len(RECOMMENDED_BLOCKS) if profile == RECOMMENDED else 1,
+    )
+    return bank, dim
+
+
 def scored(
     service: InspectionService,
     profile: ProfileName,
@@ -142,18 +160,8 @@ def scored(
 ) -> Scored:
     """Fit the first images of an order, and score the others."""
     settings, token_hw = service.settings, service.features.token_hw
-    dim = service.features.dim if profile == CONTRACT else good.tokens.shape[2]
     train, fresh = order[:n_train], order[n_train:]
-    bank = build_bank(
-        np.ascontiguousarray(good.tokens[train][:, :, -dim:]).reshape(-1, dim),
-        [str(number) for number in train],
-        token_hw,
-        coreset_rate_of(profile, settings.coreset_rate),
-        None,
-        contextlib.nullcontext,
-        lambda *_: None,
-        n_blocks=len(RECOMMENDED_BLOCKS) if profile == RECOMMENDED else 1,
-    )
+    bank, dim = bank_of(service, profile, good, train)
     if bank.held_out is None or bank.held_out.distances is None:
         raise SystemExit("so large a fit has no honest scores: give --most-train")
     percentile = score_percentile_of(profile, settings.score_percentile)
