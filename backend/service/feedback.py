@@ -205,8 +205,8 @@ def _case(
         raise Conflict(f"{key} {state}, and feedback calibrates again by the rule of the last one: calibrate first")
     if calibration.decide_by is not None:
         raise Conflict(
-            f"regions decide about parts of {key}, and feedback calibrates image scores alone: calibrate again with "
-            "the image among the others (/calibrate_dataset)"
+            f"regions decide about {key} (decide_by={calibration.decide_by}), and feedback weighs image scores alone: "
+            "store the image with /datasets/ok/upload or /datasets/ng/upload, then calibrate with /calibrate_dataset"
         )
     inputs = service.store.calibration_inputs(fitted)
     if inputs is None or None in (calibration.score_percentile, calibration.area_mm2_thr, calibration.mm_per_px):

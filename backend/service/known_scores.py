@@ -136,8 +136,8 @@ class _Book:
             return KnownScore(sample, honest[0], honest=True, in_fit=True)
         for scorer, place in self._scorers:
             for digest in (*pixels, *([file] if file else [])):
-                scores = scorer.cache.get(digest, shape)
-                if scores is None or len(scores) != len(scorer.percentiles):
+                scores = scorer.kept(digest, shape)
+                if scores is None:
                     continue
                 if own is not None:
                     return KnownScore(sample, scores[place], honest=False, in_fit=True)

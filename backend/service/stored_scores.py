@@ -146,14 +146,19 @@ class StoredScorer:
     def _area_mm2(self) -> float | None:
         return None if self.scores.regions is None else self.scores.regions.area_mm2
 
-    def _cached(self, digest: str, shape: Shape | None, mm_per_px: float) -> tuple[float, ...] | None:
-        """What was scored before. Behind the scores may stand that of regions, and their least area in pixels."""
+    def kept(self, digest: str, shape: Shape | None) -> tuple[float, ...] | None:
+        """What an image scored before at the percentiles, by the hash of its pixels or its file; None if nothing."""
         found, n = self.cache.get(digest, shape), len(self.percentiles)
-        if found is None or len(found) not in (n, n + 2):
-            return None
-        if self._area_mm2 is None:
-            return found[:n]
-        return found[: n + 1] if found[n + 1 :] == (mm2_to_px2(self._area_mm2, mm_per_px),) else None
+        # Behind them stand, where regions decided, the score of these and their least area in pixels.
+        return found[:n] if found is not None and len(found) in (n, n + 2) else None
+
+    def _cached(self, digest: str, shape: Shape | None, mm_per_px: float) -> tuple[float, ...] | None:
+        """As `kept`, and where regions decide with the score of those of the same least area."""
+        scores = self.kept(digest, shape)
+        if scores is None or self._area_mm2 is None:
+            return scores
+        region = (self.cache.get(digest, shape) or ())[len(scores) :]
+        return (*scores, region[0]) if region[1:] == (mm2_to_px2(self._area_mm2, mm_per_px),) else None
 
     def _known(
         self, own: BankImage | None, sha256: str, pixels: str | None, shape: Shape | None, mm_per_px: float

@@ -9,7 +9,7 @@ import pytest
 from backend.bank.images import recorded_images
 from backend.calib import ThresholdOptions, choose_threshold
 from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.errors import InvalidRequest
+from backend.common.errors import Conflict, InvalidRequest
 from backend.common.profiles import RECOMMENDED_BLOCKS
 from backend.features import DinoV2Features
 from backend.infer import find_regions, image_scores, region_score, to_image_grid
@@ -18,9 +18,11 @@ from backend.roi_mask import build_mask, parse_shape
 from backend.service import stored_scores
 from backend.service.datasets import calibrate_stored, fit_stored, infer_stored
 from backend.service.explain import explain
+from backend.service.feedback import give_feedback
 from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
+from backend.service.known_scores import known_scores
 from backend.service.pictures import NO_PICTURES, picture_threshold
 from backend.service.roll_back import roll_back
 from backend.service.scoring import Scoring
@@ -232,3 +234,18 @@ def test_that_a_single_pixel_decides_is_told(fitted):
     assert "a single pixel at or above the pixel threshold rejects a part" in done.warning
     assert done.calibration.pixel_threshold <= max(honest_map(fitted, number).max() for number in range(3))
     assert calibrate(fitted, "score", area_mm2_thr=0.0).warning is None
+
+
+def test_feedback_says_that_regions_decide(fitted, pngs):
+    calibrate(fitted, "either")
+    before = snapshot(fitted.settings.models_dir)
+    with pytest.raises(Conflict, match=r"regions decide about .* \(decide_by=either\), and feedback weighs"):
+        give_feedback(fitted, IN_RECIPE, NamedImage("x.png", lambda: pngs[4]), "good")
+    assert snapshot(fitted.settings.models_dir) == before
+
+
+def test_scores_that_regions_were_calibrated_with_are_known(fitted, pngs):
+    store(fitted, "ng", pngs[4:5])
+    calibrate(fitted, "region", require_ng=True)
+    (known,) = known_scores(fitted, IN_RECIPE, ["ng"], 0, 10).images
+    assert known.score == judged(fitted, pngs[4]).inference.score
