@@ -276,7 +276,7 @@ def test_a_roi_whose_regions_decide_is_refused(service, parts, scores, verdict):
     fitted = service.fitted(KEY)
     by_regions = replace(fitted.calibration, decide_by="region", pixel_threshold=0.7)
     service.store.save_calibration(KEY, by_regions, service.store.calibration_inputs(fitted))
-    refused(service, "regions decide about parts", parts[9], verdict)
+    refused(service, "regions decide about", parts[9], verdict)
 
 
 def test_an_image_of_another_scale_is_refused(service, parts, scores):
