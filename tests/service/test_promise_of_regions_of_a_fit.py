@@ -9,7 +9,7 @@ from scipy import stats
 from backend.bank.building import build_bank
 from backend.calib import ThresholdOptions
 from backend.region_calibration import RegionScores, calibrate_by_regions
-from tests.service.test_promise_of_a_fit import N_FRESH, REPETITIONS, SPREAD, TOKEN_HW, parts, scores
+from tests.service.simulated_parts import N_FRESH, REPETITIONS, SPREAD, TOKEN_HW, parts, scores
 
 
 def region_scores(distances):
