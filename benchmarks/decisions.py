@@ -162,7 +162,7 @@ def scored(
     settings, token_hw = service.settings, service.features.token_hw
     train, fresh = order[:n_train], order[n_train:]
     bank, dim = bank_of(service, profile, good, train)
-    if bank.held_out is None or bank.held_out.distances is None:
+    if bank.held_out.distances is None or bank.held_out.positions is not None:
         raise SystemExit("so large a fit has no honest scores: give --most-train")
     percentile = score_percentile_of(profile, settings.score_percentile)
 

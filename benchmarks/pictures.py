@@ -91,7 +91,7 @@ class Model:
             lambda *_: None,
             n_blocks=len(RECOMMENDED_BLOCKS) if profile == RECOMMENDED else 1,
         )
-        if bank.held_out is None or bank.held_out.distances is None:
+        if bank.held_out.distances is None or bank.held_out.positions is not None:
             raise SystemExit("so large a fit has no honest scores: give --most-train")
         percentiles = [score_percentile_of(profile, settings.score_percentile)]
         honest = [

@@ -8,7 +8,16 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
+from backend.bank.leave_one_out import (
+    MOST_PRODUCTS,
+    NO_COSINE,
+    PRODUCTS_AT_ONCE,
+    HeldOut,
+    hold_out,
+    last_distance,
+    owners,
+)
+from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.block_memory import BlockMemory, Landings, block_parts, build_banks
 from backend.common.arrays import Embeddings
 from backend.common.telemetry import OnProgress
@@ -18,12 +27,8 @@ Turn = Callable[[], AbstractContextManager[object]]
 Distances = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-# Products of a block of patches with a bank: 16 MiB.
-_PRODUCTS_AT_ONCE = 1 << 22
 # Two ways to the same distance differ by less; a patch that a bank of the others would gain is nearer by more.
 _SAME_DISTANCE = np.float32(1e-3)
-# No cosine: farther than any point of the sphere.
-_NONE = np.float32(-2)
 _MOST_DISTANCE = np.float32(2.001)
 
 
@@ -48,14 +53,15 @@ class _OfBlock:
 
     Attributes:
         bank, landings, covering_radius: see `BlockMemory` and `BlockBase`.
-        held_out: see `hold_out`; None where that would have taken too long.
-        distances: float32 [n_images, patches per image], honest ones less excess radii; None where there are none.
+        held_out: see `hold_out`; of a sample of the images where all would have taken too long.
+        distances: float32 [n_images, patches per image], honest ones less excess radii, of the images of `held_out`;
+            None where there are none.
     """
 
     bank: PatchCoreMemory
     landings: Landings
     covering_radius: float
-    held_out: HeldOut | None
+    held_out: HeldOut
     distances: Distances | None
 
 
@@ -69,7 +75,7 @@ def build_block_bank(
     base: BlockBase | None,
     turn: Turn,
     on_progress: OnProgress,
-) -> tuple[BlockMemory, list[float], HeldOut | None]:
+) -> tuple[BlockMemory, list[float], HeldOut]:
     """Select a memory bank for each block, and compare each image with those of the others.
 
     Args:
@@ -84,7 +90,7 @@ def build_block_bank(
         on_progress: called with the step, how much of it is done, and of how much.
 
     Returns:
-        The banks, their covering radii, and what the fit tells about its images.
+        The banks, their covering radii, and what the fit tells about its images, or about a sample of a large fit's.
 
     Raises:
         Conflict: the images are too unlike those of the base.
@@ -102,25 +108,24 @@ def build_block_bank(
     found = []
     for number, (part, bank) in enumerate(zip(block_parts(embeddings, n_blocks), banks, strict=True)):
         landed = Landings.none(0) if base is None else base.memory.landings[number]
-        of_block = _of_block(part, n_blocks, np.array(own), bank, owners(bank, [*before, *own]), landed, turn)
-        if base is not None:
-            of_block = replace(of_block, covering_radius=base.covering_radii[number])
+        bound = None if base is None else base.covering_radii[number]
+        owner = owners(bank, [*before, *own])
+        of_block = _of_block(part, n_blocks, np.array(own), bank, owner, landed, bound, turn)
+        if bound is not None:
+            of_block = replace(of_block, covering_radius=bound)
         found.append(of_block)
         on_progress("score", number + 1, n_blocks)
     memory = BlockMemory(banks, tuple(of_block.landings for of_block in found))
     return memory, [of_block.covering_radius for of_block in found], _held_out(found)
 
 
-def _held_out(found: Sequence[_OfBlock]) -> HeldOut | None:
+def _held_out(found: Sequence[_OfBlock]) -> HeldOut:
     """What all blocks together tell about the images; of patches that no other covers, what the last one tells."""
     last = found[-1].held_out
-    if last is None or any(of_block.held_out is None for of_block in found):
-        return None
     distances = [of_block.distances for of_block in found if of_block.distances is not None]
     if len(distances) < len(found):
-        return HeldOut(last.covering_radius, None, last.n_unique)
-    mean = np.asarray(np.mean(distances, axis=0), np.float32)
-    return HeldOut(last.covering_radius, mean, last.n_unique)
+        return last
+    return replace(last, distances=np.asarray(np.mean(distances, axis=0), np.float32))
 
 
 def _of_block(
@@ -130,9 +135,10 @@ def _of_block(
     bank: PatchCoreMemory,
     owner: Rows,
     landed: Landings,
+    bound: float | None,
     turn: Turn,
 ) -> _OfBlock:
-    """What a fit makes of a block; `landed` is what had landed on its bank before this fit."""
+    """What a fit makes of a block; `landed` is what had landed on its bank before, `bound` of the covering radius."""
     per_image, n_bank = len(embeddings) // len(images), len(bank.embeddings)
     products = len(embeddings) * n_bank * n_blocks
     has_others = len(np.unique(images)) > 1 or bool(np.any(owner < 0))
@@ -141,53 +147,59 @@ def _of_block(
         return _OfBlock(bank, landed.plus(Landings.none(n_bank)), held_out.covering_radius, held_out, None)
     # Where all would take too long, patches at even distances tell enough of where patches land.
     step = -(-products // MOST_PRODUCTS)
-    rows, distances = _land_on_others(embeddings, images, bank.embeddings, owner, step, turn)
+    image = np.repeat(images, per_image)
+    rows, distances = _land_on_others(embeddings[::step], image[::step], bank.embeddings, owner, turn)
     # Where a bank has embeddings of one image alone, its patches have no other image to land on.
     has_landed = distances <= _MOST_DISTANCE
     landings = landed.plus(Landings.of(rows[has_landed], distances[has_landed], n_bank))
     if step > 1:
-        return _OfBlock(bank, landings, last_distance(bank, len(embeddings)), None, None)
-    held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
+        radius = last_distance(bank, len(embeddings)) if bound is None else bound
+        sample = choose_sample(images, per_image, n_bank, n_blocks)
+        held_out = hold_out_sample(embeddings, images, bank.embeddings, owner, sample, radius, turn=turn)
+    else:
+        held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
     assert held_out.distances is not None, "there are others"
-    image = np.repeat(images, per_image)
+    positions = held_out.scored_positions
     honest = held_out.distances.copy()
-    for number in np.unique(images):
-        is_own = (image == number) & has_landed
+    for number in np.unique(images[positions]):
+        is_own = (image[::step] == number) & has_landed
         radii = landings.without(Landings.of(rows[is_own], distances[is_own], n_bank)).excess_radii()
-        for copy in np.flatnonzero(images == number):
-            patches = slice(copy * per_image, (copy + 1) * per_image)
+        for row in np.flatnonzero(images[positions] == number):
+            patches = slice(positions[row] * per_image, (positions[row] + 1) * per_image)
+            own_rows, own_distances = rows[patches], distances[patches]
+            if step > 1:
+                own_rows, own_distances = _land_on_others(
+                    embeddings[patches], image[patches], bank.embeddings, owner, turn
+                )
             # A patch that the bank of the others would gain has nothing that landed on it.
-            is_gained = honest[copy] < distances[patches] - _SAME_DISTANCE
-            honest[copy] -= np.where(is_gained, np.float32(0), radii[rows[patches]])
+            is_gained = honest[row] < own_distances - _SAME_DISTANCE
+            honest[row] -= np.where(is_gained, np.float32(0), radii[own_rows])
     return _OfBlock(bank, landings, held_out.covering_radius, held_out, honest)
 
 
 def _land_on_others(
-    embeddings: Embeddings, images: Rows, bank: Embeddings, owner: Rows, step: int, turn: Turn
+    embeddings: Embeddings, image: Rows, bank: Embeddings, owner: Rows, turn: Turn
 ) -> tuple[Rows, Distances]:
     """Where patches land among the embeddings that are not of their own image.
 
     Args:
         embeddings: float32 [N, D], L2-normalised.
-        images: int64 [n_images], number of each.
+        image: int64 [N], number of the image of each.
         bank: float32 [M, D], L2-normalised.
         owner: int64 [M], number of the image that each comes from, -1 for another fit's.
-        step: every which patch is taken.
         turn: see `k_center_greedy`.
 
     Returns:
-        rows: int64 [N / step], of the nearest embedding of another image.
-        distances: float32 [N / step], to it; above 2 where no embedding is of another image.
+        rows: int64 [N], of the nearest embedding of another image.
+        distances: float32 [N], to it; above 2 where no embedding is of another image.
     """
-    per_image = len(embeddings) // len(images)
-    taken = np.arange(0, len(embeddings), step)
-    rows, cosine = np.empty(len(taken), np.int64), np.empty(len(taken), np.float32)
-    at_once = max(1, _PRODUCTS_AT_ONCE // len(bank))
-    for start in range(0, len(taken), at_once):
+    rows, cosine = np.empty(len(embeddings), np.int64), np.empty(len(embeddings), np.float32)
+    at_once = max(1, PRODUCTS_AT_ONCE // len(bank))
+    for start in range(0, len(embeddings), at_once):
         with turn():
             piece = slice(start, start + at_once)
-            products = embeddings[taken[piece]] @ bank.T
-            products[images[taken[piece] // per_image][:, None] == owner] = _NONE
+            products = np.ascontiguousarray(embeddings[piece]) @ bank.T
+            products[image[piece][:, None] == owner] = NO_COSINE
             rows[piece] = products.argmax(axis=1)
             cosine[piece] = np.take_along_axis(products, rows[piece][:, None], axis=1)[:, 0]
     return rows, distance_of_cosine(cosine)

@@ -14,6 +14,7 @@ from backend.bank.block_bank import BlockBase, build_block_bank
 from backend.bank.copies import Miniature
 from backend.bank.images import BankImage, as_metadata, comparable_images
 from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
+from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.bank.memory_limits import check_bank
 from backend.block_memory import BlockMemory, Memory
 from backend.common.arrays import DistanceMap, Embeddings
@@ -22,8 +23,6 @@ from backend.common.telemetry import OnProgress
 from backend.patchcore import PatchCoreMemory
 
 Turn = Callable[[], AbstractContextManager[object]]
-
-_NOT_SCORED, _TOO_LARGE = "fit.images_not_scored", "so large a memory bank would take more than a minute"
 
 log: Any = structlog.get_logger(__name__)
 
@@ -122,23 +121,25 @@ class Bank:
 
     Attributes:
         memory: the bank.
-        covering_radii: see `Base`; where there is no `held_out`, upper bounds.
-        held_out: what the fit tells about its own images; None where that would have taken too long.
+        covering_radii: see `Base`; where `held_out` is of a sample, upper bounds.
+        held_out: what the fit tells about its own images; about a sample of them where all would have taken too long.
     """
 
     memory: Memory
     covering_radii: list[float]
-    held_out: HeldOut | None
+    held_out: HeldOut
 
     @property
-    def honest_maps(self) -> list[DistanceMap]:
-        """Distances of each image of the fit by the bank of the others, float32 [rows, columns] of the token grid.
+    def honest_maps(self) -> dict[int, DistanceMap]:
+        """Distances of images of the fit by the bank of the others, float32 [rows, columns] of the token grid.
 
-        None of a bank of one block: the contract's files stay as they are. None where they are not known.
+        By the position of the image. None of a bank of one block: the contract's files stay as they are. None where
+        they are not known.
         """
-        if not isinstance(self.memory, BlockMemory) or self.held_out is None or self.held_out.distances is None:
-            return []
-        return list(self.held_out.distances.reshape(-1, *self.memory.token_hw))
+        if not isinstance(self.memory, BlockMemory) or self.held_out.distances is None:
+            return {}
+        maps = self.held_out.distances.reshape(-1, *self.memory.token_hw)
+        return dict(zip(self.held_out.scored_positions.tolist(), maps, strict=True))
 
 
 def build_bank(
@@ -179,9 +180,7 @@ def build_bank(
         )
         if base is not None:
             check_bank(len(blocks.embeddings), embeddings.shape[1])
-        if held is None:
-            log.warning(_NOT_SCORED, reason=_TOO_LARGE)
-        return Bank(blocks, radii, held)
+        return _told(Bank(blocks, radii, held), len(own))
     if base is None:
         memory = PatchCoreMemory.build(
             embeddings,
@@ -193,18 +192,21 @@ def build_bank(
         )
     else:
         memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
-    if len(embeddings) * len(memory.embeddings) > MOST_PRODUCTS:
-        log.warning(_NOT_SCORED, reason=_TOO_LARGE)
-        return Bank(memory, base.covering_radii if base else [last_distance(memory, len(embeddings))], None)
-    held_out = hold_out(
-        embeddings,
-        np.array(own),
-        memory.embeddings,
-        owners(memory, [*before, *own]),
-        lambda done, total: on_progress("score", done, total),
-        turn,
-    )
-    return Bank(memory, base.covering_radii if base else [held_out.covering_radius], held_out)
+    images, owner, score = np.array(own), owners(memory, [*before, *own]), partial(on_progress, "score")
+    per_image, n_bank = token_hw[0] * token_hw[1], len(memory.embeddings)
+    if len(embeddings) * n_bank > MOST_PRODUCTS:
+        radius = base.covering_radii[0] if base else last_distance(memory, len(embeddings))
+        sample = choose_sample(images, per_image, n_bank)
+        held_out = hold_out_sample(embeddings, images, memory.embeddings, owner, sample, radius, score, turn)
+    else:
+        held_out = hold_out(embeddings, images, memory.embeddings, owner, score, turn)
+    return _told(Bank(memory, base.covering_radii if base else [held_out.covering_radius], held_out), len(own))
+
+
+def _told(bank: Bank, n_images: int) -> Bank:
+    if bank.held_out.positions is not None:
+        log.warning("fit.sample_scored", n_scored=len(bank.held_out.positions), n_images=n_images)
+    return bank
 
 
 def _block_base(base: Base | None) -> BlockBase | None:
@@ -239,13 +241,31 @@ def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool
     """
     if not with_scores:
         return "the mask of a stored image cannot be used (fit.images_not_scored in the log names it)"
-    if bank.held_out is None:
-        size = len(bank.memory.embeddings)
-        return f"comparing {n_embeddings} embeddings with a bank of {size} would take more than a minute"
+    if bank.held_out.positions is not None:
+        return (
+            f"comparing {n_embeddings} embeddings with a bank of {len(bank.memory.embeddings)} would take more than a "
+            f"minute, so a random sample of {len(bank.held_out.positions)} of the {n_images} images was scored "
+            "(ok_scores_sample); calibrations from images of the fit use these scores"
+        )
     if bank.held_out.distances is None:
         one = "1 image has" if n_images == 1 else f"{n_images} copies of one image have"
         return f"{one} no others to be compared with: send different ones, 2 at least"
     return None
+
+
+def of_an_earlier_fit(n_unscored: int, n_images: int, *, is_sample: bool) -> str:
+    """Why not all images have a score by the memory bank of the others, where none of them is new.
+
+    Args:
+        n_unscored: how many have none.
+        n_images: of how many.
+        is_sample: whether an earlier fit scored a sample of them.
+    """
+    known = ": ok_scores_sample has the scores that are known" if is_sample else ""
+    return (
+        f"{n_unscored} of {n_images} images are of an earlier fit, which scored them within another mask, with another "
+        f"SCORE_PERCENTILE or BLUR_SIGMA, or not at all{known}"
+    )
 
 
 def bank_metadata(

@@ -22,7 +22,7 @@ SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 THUMBNAIL_SIDE = 384
 _THUMBNAIL_QUALITY = 85
 _LONGEST_NAME = 200
-_OF_NEWER_BANKS = ("pixels_sha256", "copy_of", "uploaded_as")
+_OF_NEWER_BANKS = ("pixels_sha256", "copy_of", "uploaded_as", "sampled")
 
 
 _Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -40,11 +40,13 @@ class BankImage:
             that is not known.
         shape: mask within which it was scored, as JSON; None is the whole image.
         scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
-            were no others, or the bank is so large that it would take long.
+            were no others, or it was not in the sample.
         pixels_sha256: of the pixels, see `utils.pixels_sha256`; None in banks of versions that did not keep it.
         copy_of: `pixels_sha256` of the image of the fit that it counts as, being nearly the same; None if it counts
             itself.
         uploaded_as: of a stored image the name that it came with, if that was known.
+        sampled: whether the image was in the sample that was scored, where the fit was too large to score all; None
+            where it was not.
     """
 
     name: str
@@ -57,6 +59,7 @@ class BankImage:
     pixels_sha256: str | None = None
     copy_of: str | None = None
     uploaded_as: str | None = None
+    sampled: bool | None = None
 
     @property
     def identity(self) -> str:
@@ -78,8 +81,8 @@ class BankImage:
 
 
 @dataclass(frozen=True)
-class SuspiciousImage:
-    """An image that may be defective.
+class ScoredImage:
+    """An image of a fit, and its score.
 
     Attributes:
         index: its position in the fit.
@@ -94,6 +97,10 @@ class SuspiciousImage:
     uploaded_as: str | None = None
 
 
+class SuspiciousImage(ScoredImage):
+    """An image that may be defective, as it scores far above the others."""
+
+
 _images = TypeAdapter(list[BankImage])
 
 
@@ -104,7 +111,7 @@ def remembered(
     image_hw: tuple[int, int],
     shape: Shape | None,
     number: int,
-    held_out: HeldOut | None,
+    held_out: HeldOut,
     token_hw: tuple[int, int],
     *,
     blur_sigma: float,
@@ -120,27 +127,27 @@ def remembered(
         image_hw: its size (rows, columns).
         shape: mask within which it is scored, in its pixels; None is the whole image.
         number: its position in the fit.
-        held_out: what the fit tells about its images; None where it was not asked.
+        held_out: what the fit tells about its images, or about a sample of them.
         token_hw: token grid (rows, columns).
         blur_sigma: as of inferences.
-        percentiles: each gives a score.
+        percentiles: each gives a score; none score no image.
         copy_of, uploaded_as: see `BankImage`.
     """
-    scores = {}
-    if percentiles and held_out is not None and held_out.distances is not None:
-        found = image_scores(held_out.distances[number].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
+    scores, row = {}, held_out.row_of(number)
+    if percentiles and held_out.distances is not None and row is not None:
+        found = image_scores(held_out.distances[row].reshape(token_hw), image_hw, shape, blur_sigma, percentiles)
         scores = {_key(percent): round(score, 6) for percent, score in zip(percentiles, found, strict=True)}
-    n_unique = None if held_out is None else int(held_out.n_unique[number])
     return BankImage(
         shown_name(PurePath(name).name),
         sha256,
         *image_hw,
-        n_unique,
+        None if row is None else int(held_out.n_unique[row]),
         _mask(shape),
         scores,
         pixels_sha256,
         copy_of,
         shown_name(uploaded_as) if uploaded_as else None,
+        row is not None if percentiles and held_out.positions is not None else None,
     )
 
 
@@ -259,6 +266,21 @@ class OwnImages:
         if self._by_file:
             return not recognised
         return False if self._fitted_from_stored_images else None
+
+
+def scored_images(images: Sequence[BankImage], masks: Sequence[Shape | None], percentile: float) -> list[ScoredImage]:
+    """Those images whose score by the bank of the others is known.
+
+    Args:
+        images: of a bank.
+        masks: within which each is asked about.
+        percentile: of the scores.
+    """
+    return [
+        ScoredImage(number, image.name, score, image.uploaded_as)
+        for number, (image, mask) in enumerate(zip(images, masks, strict=True))
+        if image.has_mask(mask) and (score := image.score(percentile)) is not None
+    ]
 
 
 def suspicious_images(

@@ -23,12 +23,12 @@ Cosines = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 # Products of a block of patches with the bank: 16 MiB, some 25 ms on two cores, which is how long inferences wait.
-_PRODUCTS_AT_ONCE = 1 << 22
+PRODUCTS_AT_ONCE = 1 << 22
 # Patches times bank. Ten thousand million take a minute on two cores, and clients of a fit wait for two; a coreset of
-# 2 % reaches it at 700 images of 32 x 32 patches, a bank of every patch at 98.
+# 2 % reaches it at 700 images of 32 x 32 patches, a bank of every patch at 98. Of larger fits a sample is scored.
 MOST_PRODUCTS = 10**10
 # No cosine: farther than any point of the sphere.
-_NONE = np.float32(-2)
+NO_COSINE = np.float32(-2)
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,26 @@ class HeldOut:
         distances: float32 [n_images, patches per image], of each patch to the bank of the other images, 0..2; None
             where there are no others.
         n_unique: int64 [n_images], how many patches of the image the bank of the others does not cover as closely.
+        positions: int64 [n_images], rising, of the images that all this is of, where it is of a sample of the fit's
+            (see `hold_out_sample`); None where it is of all.
     """
 
     covering_radius: float
     distances: npt.NDArray[np.float32] | None
     n_unique: Rows
+    positions: Rows | None = None
+
+    @property
+    def scored_positions(self) -> Rows:
+        """int64 [n_images], of the images that all this is of."""
+        return np.arange(len(self.n_unique)) if self.positions is None else self.positions
+
+    def row_of(self, position: int) -> int | None:
+        """Where in `distances` and `n_unique` an image of the fit stands; None where it is not in the sample."""
+        if self.positions is None:
+            return position
+        row = int(np.searchsorted(self.positions, position))
+        return row if row < len(self.positions) and self.positions[row] == position else None
 
 
 class _Nearest(NamedTuple):
@@ -121,7 +136,7 @@ def _nearest_by_image(
         np.empty(len(embeddings), np.float32),
         np.empty(len(embeddings), np.float32),
     )
-    step = max(1, _PRODUCTS_AT_ONCE // len(bank))
+    step = max(1, PRODUCTS_AT_ONCE // len(bank))
     for start in range(0, len(embeddings), step):
         with turn():
             rows = slice(start, start + step)
@@ -129,7 +144,7 @@ def _nearest_by_image(
             best = of_image.argmax(axis=1)[:, None]
             nearest.owner[rows] = images[best[:, 0]]
             nearest.cosine[rows] = np.take_along_axis(of_image, best, axis=1)[:, 0]
-            np.put_along_axis(of_image, best, _NONE, axis=1)
+            np.put_along_axis(of_image, best, NO_COSINE, axis=1)
             nearest.other[rows] = of_image.max(axis=1)
     return nearest
 

@@ -322,6 +322,9 @@ def _count(
         if own is None:
             found.add(label, pixels, image, scores)
             return look if found.knows_looks else None
+    if found.sample.stands_for(own, shape):
+        found.sample.leave_out(label, own)
+        return None
     check_not_both(found, label, image, own)
     found.add(label, own.identity, image, found.by_the_others(own, shape) or scores)
     return None

@@ -85,12 +85,12 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     )
     fitted = fit(settings, fields, options.images, any_folder=options.any_folder)
     _say_summary(fitted, "appended" if options.append else "fitted on")
-    scores = fitted.pop("ok_scores", {})
     state = fitted.pop("calibration")
-    if scores:
-        fitted["ok_scores_summary"] = _summary(scores)
-        if options.all_scores:
-            fitted["ok_scores"] = scores
+    for name in ("ok_scores", "ok_scores_sample"):
+        if scores := fitted.pop(name, None):
+            fitted[f"{name}_summary"] = _summary(scores)
+            if options.all_scores:
+                fitted[name] = scores
     print_line(json.dumps(fitted))
     if state != "applied":
         before = ": the threshold was chosen for the model before" if state == "stale" else ""
@@ -106,10 +106,11 @@ def _say_summary(fitted: Mapping[str, Any], did: str) -> None:
     """Say what was built, and name the first of the images that are doubtful."""
     bank = f"{fitted['coreset_size']} of {fitted['n_embeddings']} patch embeddings"
     say(f"{did} {count(fitted['n_images'], 'image')}: the memory bank keeps {bank}")
-    if scores := fitted.get("ok_scores"):
+    if scores := fitted.get("ok_scores") or fitted.get("ok_scores_sample"):
         summary = _summary(scores)
+        they = "they score" if "ok_scores" in fitted else f"{summary['n']} of them, drawn at random, score"
         say(
-            f"by the memory bank of the others they score {summary['min']:.3f} to {summary['max']:.3f}, "
+            f"by the memory bank of the others {they} {summary['min']:.3f} to {summary['max']:.3f}, "
             f"median {summary['median']:.3f}"
         )
     if names := fitted["suspicious"]:
@@ -166,6 +167,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
         raise
     names = [shown(image) for image in images.values()]
+    sample = {names[image.index]: image.score for image in result.ok_scores_sample or ()}
     about_score = about_percentile(service.score_percentile_of(result.profile), "SCORE_PERCENTILE")
     warning = joined([result.warning, result.unscored, about_score, doubt])
     return {
@@ -175,6 +177,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         **({"profile": result.profile} if result.profile != CONTRACT else {}),
         "token_shape": list(result.token_hw),
         **({} if result.ok_scores is None else {"ok_scores": dict(zip(names, result.ok_scores, strict=True))}),
+        **({"ok_scores_sample": sample} if sample else {}),
         "suspicious": [names[image.index] for image in result.suspicious],
         **({"warning": warning} if warning else {}),
         "calibration": result.calibration_state,

@@ -43,7 +43,9 @@ def _why_none(found: ImageScores, shape: Shape | None) -> str:
         return "an earlier version fitted the ROI, and kept none"
     scored = [image for image in images if image.scores]
     if not scored:
-        return "the fit made none: of one image, of too many, or with another BLUR_SIGMA than now"
+        return (
+            "the fit made none: of one image, of too many for an earlier version, or with another BLUR_SIGMA than now"
+        )
     masked = [image for image in scored if image.has_mask(shape)]
     if not masked:
         return f"they were made with the mask {scored[0].shape or 'of the whole image'}, see --shape"
@@ -63,27 +65,30 @@ def count_known(
         max_bytes: of a file.
 
     Returns:
-        The others, which the network has to see.
+        The others, which the network has to see; without those that the sample of their fit stands for.
 
     Raises:
         InvalidRequest: see `check_not_both` and `no_map_of`.
     """
     if found.regions is None and not any(found.known(image, shape) for image in found.own.images):
         return list(images)
-    rest = []
+    rest, n_known = [], 0
     with progress_bar("check", len(images)) as bar:
         for image in images:
             own = _of_the_fit(found, image, max_bytes)
             scores = None if own is None else found.known(own, shape)
-            if own is not None and scores is None and found.regions is not None:
-                raise no_map_of(own)
-            if own is None or scores is None:
-                rest.append(image)
-            else:
+            if own is not None and scores is not None:
                 check_not_both(found, label, image, own)
                 found.add(label, own.identity, image, scores)
+                n_known += 1
+            elif own is not None and found.sample.stands_for(own, shape):
+                found.sample.leave_out(label, own)
+            elif own is not None and found.regions is not None:
+                raise no_map_of(own)
+            else:
+                rest.append(image)
             bar.update()
-    if n_known := len(images) - len(rest):
+    if n_known:
         say(
             f"--{label}: {n_known} of {count(len(images), 'image')} in the fit, scored by the memory bank of the others"
         )

@@ -187,6 +187,9 @@ def calibrate_stored(
         if judged.result is None or judged.mm_per_px is None:
             failed.append(judged)
             return
+        if judged.result.left_out is not None:
+            scores.sample.leave_out(judged.sample.label, judged.result.left_out)
+            return
         image = (judged.sample.label, judged.result.identity)
         if image not in scores:
             counted[judged.sample.label, judged.sample.title] = judged.result
@@ -195,7 +198,8 @@ def calibrate_stored(
 
     _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, scorer.score, keep)
     if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
-        raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {failed[0].error}")
+        why = failed[0].error if failed else scores.sample.about()
+        raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {why}")
     scorer.keep_near_copies(counted)
     came_as = {(sample.label, sample.name): sample.uploaded_as for sample in samples}
     done = scores.calibrate(service, key, scales[0], options, came_as)

@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 import structlog
 
-from backend.bank.building import Bank, Base, bank_metadata, build_bank, look_id, why_unscored
+from backend.bank.building import Bank, Base, bank_metadata, build_bank, look_id, of_an_earlier_fit, why_unscored
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import Copies, Look, Miniature, copies_warning, near_copies
 from backend.bank.embedding import Embedded, FitImages, embed_all
-from backend.bank.images import SCORE_PERCENTILES, BankImage, remembered, shown_name, suspicious_images, thumbnail
+from backend.bank.images import (
+    SCORE_PERCENTILES,
+    BankImage,
+    remembered,
+    scored_images,
+    shown_name,
+    suspicious_images,
+    thumbnail,
+)
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
 from backend.common.errors import Conflict, InvalidRequest
@@ -43,7 +51,7 @@ class _Learned:
         images: what it remembers of them.
         thumbnails: a small picture of each; empty bytes where none is kept.
         miniatures: of each; see `Look`.
-        unscored: why none of them has a score by the memory bank of the others, if so.
+        unscored: why not all of them have a score by the memory bank of the others, if so.
         warning: that some are near copies.
     """
 
@@ -322,7 +330,7 @@ def _store(
     first = len(base.images) if base else 0
     miniatures |= enumerate(learned.miniatures, start=first)
     maps = dict(service.store.honest_maps(before)) if before else {}
-    maps |= enumerate(learned.bank.honest_maps, start=first)
+    maps |= {first + position: found for position, found in learned.bank.honest_maps.items()}
     is_written, memory = partial(service.store.file_identity, key), learned.bank.memory
     locked, save_memory = (mm_per_px, service.store.save_memory) if save is None else (None, save)
     with stage("store"), service.recipes.locking_scale(key.recipe_id, locked, is_written):
@@ -367,7 +375,7 @@ def _result(
         n_embeddings: their patch embeddings.
         coreset_size: how many of those the memory bank holds.
         memory_id: its identity.
-        unscored: why those that are new have no score.
+        unscored: why those that are new do not all have a score.
     """
     state, percentile = calibration_state(service, key), service.score_percentile_of(profile)
     annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
@@ -378,25 +386,20 @@ def _result(
     if suspicious:
         names = [image.filename for image in suspicious]
         log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
-    known = [
-        score
-        for image, mask in zip(fitted, sent.masks, strict=True)
-        if image.has_mask(mask) and (score := image.score(percentile)) is not None
-    ]
+    known = scored_images(fitted, sent.masks, percentile)
     complete = len(known) == len(fitted)
+    is_sample = not complete and any(fitted[image.index].sampled for image in known)
     if not complete and unscored is None:
-        unscored = (
-            f"{len(fitted) - len(known)} of {len(fitted)} images are of an earlier fit, which scored them within "
-            "another mask, with another SCORE_PERCENTILE or BLUR_SIGMA, or not at all"
-        )
+        unscored = of_an_earlier_fit(len(fitted) - len(known), len(fitted), is_sample=is_sample)
     return FitResult(
         n_embeddings,
         coreset_size,
         memory_id,
         service.features.token_hw,
         state,
-        known if complete else None,
+        [image.score for image in known] if complete else None,
         suspicious,
         None if complete else f"no ok_scores: {unscored}",
         profile=profile,
+        ok_scores_sample=known if is_sample else None,
     )

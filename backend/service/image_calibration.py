@@ -19,6 +19,7 @@ from backend.roi_mask import Shape
 from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
 from backend.service.calibrate import calibrate
 from backend.service.doubts import about_calibration, joined
+from backend.service.fit_sample import FitSample
 from backend.service.inspection import InspectionService
 from backend.service.region_scores import FitRegions, no_map_of
 from backend.utils import named_with
@@ -136,9 +137,10 @@ class CalibrationOptions:
 class ImageScores:
     """The scores of images that a calibration is made from.
 
-    An image that was in the fit counts with its score by the memory bank of the others. Copies of an image count once:
-    those that have the same pixels, whatever their files, and near copies that the fit was asked to group. One that
-    looks nearly the same as an image of the fit counts with its score by the whole bank, and is named.
+    An image that was in the fit counts with its score by the memory bank of the others. Where the fit was too large to
+    score all of its images, the random sample that was scored counts, and the others do not. Copies of an image count
+    once: those that have the same pixels, whatever their files, and near copies that the fit was asked to group. One
+    that looks nearly the same as an image of the fit counts with its score by the whole bank, and is named.
 
     Args:
         fitted: the model that the images are scored by.
@@ -150,6 +152,7 @@ class ImageScores:
 
     Attributes:
         own: the images of the fit.
+        sample: those of them that were scored, where the fit was too large to score all.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class ImageScores:
         self._fitted = fitted
         self._percentiles = tuple(percentiles)
         self._own_by_the_bank = False
+        self.sample = FitSample(self.own.images, percentiles, regions)
         self._scores: dict[Label, dict[str, tuple[float, ...]]] = {"ok": {}, "ng": {}}
         self._names: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}
         self._identities: dict[Label, dict[str, str]] = {"ok": {}, "ng": {}}  # copies have names of their own
@@ -184,9 +188,9 @@ class ImageScores:
             InvalidRequest: regions decide, and its region score is not known; see `FitRegions.scores`.
         """
         found = self.known(image, shape, mm_per_px)
-        if found is None and self.regions is not None:
-            raise no_map_of(image)
-        if found is None:
+        if found is None and not self.sample.stands_for(image, shape):
+            if self.regions is not None:
+                raise no_map_of(image)
             self._own_by_the_bank = True
         return found
 
@@ -204,6 +208,9 @@ class ImageScores:
 
     def add_the_fit(self, shape: Shape | None) -> int:
         """Count every image of the fit as a good one, and give how many are scored by the memory bank of the others."""
+        for image in self.own.images:
+            if self.sample.stands_for(image, shape):
+                self.sample.leave_out("ok", image)
         scored = [(image, scores) for image in self.own.images if (scores := self.known(image, shape)) is not None]
         for image, scores in scored:
             self.add("ok", image.identity, image.name, scores)
@@ -272,8 +279,13 @@ class ImageScores:
             came_as: of stored images the name that they came with, by their class and name.
 
         Raises:
+            InvalidRequest: no OK image counts, as all are of the fit and none of its sample.
             BackendError: as the function `calibrate`.
         """
+        if not self.count("ok") and (left_out := self.sample.about()):
+            raise InvalidRequest(
+                f"no OK image counts: {left_out}; give images that were not in the fit, or all that were"
+            )
         by_percentile = {label: self._by_percentile(label) for label in self._scores}
         choice = choose_percentile(by_percentile["ok"], by_percentile["ng"]) if options.choose else None
         percentile = choice.chosen if choice else self._percentiles[0]
@@ -307,7 +319,8 @@ class ImageScores:
             sent_percentile=options.score_percentile,
         )
         seen = SEEN_IN_THE_FIT if are_fresh is False else None
-        warning = joined([calibration.warning, seen, within_the_fit, self._about_near_copies(), doubts])
+        copies = (within_the_fit, self._about_near_copies())
+        warning = joined([calibration.warning, seen, self.sample.about(), *copies, doubts])
         return ImageCalibration(
             calibration,
             warning,

@@ -81,6 +81,10 @@ class FitRegions:
         area = service.settings.area_mm2_thr if options.area_mm2_thr is None else options.area_mm2_thr
         return cls(service, fitted, area, mm_per_px)
 
+    def has_map(self, image: BankImage) -> bool:
+        """Whether the honest distance map of an image is kept."""
+        return image.sha256 in self._maps
+
     def scores(
         self, image: BankImage, shape: Shape | None, percentiles: Sequence[float], mm_per_px: float | None
     ) -> tuple[float, ...] | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from backend.bank.images import SuspiciousImage
+from backend.bank.images import ScoredImage, SuspiciousImage
 from backend.calib import Calibration
 from backend.common.profiles import CONTRACT, ProfileName
 from backend.disk.fitted import CalibrationState, FittedRoi
@@ -22,6 +22,7 @@ class FitResult:
         calibration_state: what became of the calibration.
         ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
             so many that it would take more than a minute.
+        ok_scores_sample: the images of a random sample, with such scores, where there are too many for all; else None.
         suspicious: those among them that score far above the others.
         unscored: why there are no `ok_scores`.
         warning: what is doubtful about the images, and what their scores cannot promise.
@@ -38,6 +39,7 @@ class FitResult:
     unscored: str | None = None
     warning: str | None = None
     profile: ProfileName = CONTRACT
+    ok_scores_sample: list[ScoredImage] | None = None
 
 
 @dataclass(frozen=True)

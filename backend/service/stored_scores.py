@@ -31,6 +31,7 @@ class Scored(NamedTuple):
         warning: what is doubtful about its bit depth.
         look: what it is compared with the images of the fit by; None where it is one of them, or was compared.
         near_copy_of: what `ImageScores.originals_of` gave when it was.
+        left_out: the image of the fit that it is, where that does not count, see `FitSample`; it has no scores then.
     """
 
     identity: str
@@ -39,6 +40,7 @@ class Scored(NamedTuple):
     warning: str | None = None
     look: Look | None = None
     near_copy_of: str | None = None
+    left_out: BankImage | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ class StoredScorer:
             own = self.scores.own.of_pixels(pixels)
         if own is not None and (honest := self.scores.by_the_others(own, shape, mm_per_px)):
             return Scored(own.identity, honest, is_honest=True)
+        if own is not None and self.scores.sample.stands_for(own, shape):
+            return Scored(own.identity, (), is_honest=True, left_out=own)
         for digest in (pixels, sha256):
             found = None if digest is None else self._cached(digest, shape, mm_per_px)
             if found is not None:

@@ -122,13 +122,15 @@ class TestAppend:
 
     @pytest.mark.parametrize("rate", [0.02, 1.0])
     def test_radius_is_bounded_for_unscored_images_and_append_still_works(self, service, parts, monkeypatch, rate):
-        """Too many images are not scored: the covering radius is then an upper bound, and more can be appended."""
+        """Of too many images a sample is scored: the covering radius is an upper bound, and more can be appended."""
         service = InspectionService(
             service.settings.model_copy(update={"coreset_rate": rate}), service.features, service.store
         )
         fit(service, KEY, parts[:4], mm_per_px=0.2)
         exact = service.fitted(KEY).metadata["covering_radius"]
         monkeypatch.setattr("backend.bank.building.MOST_PRODUCTS", 0)
+        monkeypatch.setattr("backend.bank.leave_one_out_sample.MOST_PRODUCTS", 0)
+        monkeypatch.setattr("backend.bank.leave_one_out_sample.LEAST_SAMPLED", 2)
         assert fit(service, KEY, parts[:4], mm_per_px=0.2).ok_scores is None
         bound = service.fitted(KEY).metadata["covering_radius"]
         if rate < 1:

@@ -24,6 +24,7 @@ from backend.api.schemas.inspection import (
     InferFields,
     InferReply,
     ReasonReply,
+    ScoredReply,
     SuspiciousReply,
     region_reply,
     told_of,
@@ -88,6 +89,11 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
         profile=result.profile if result.profile != CONTRACT else None,
         token_shape=list(result.token_hw),
         ok_scores=result.ok_scores,
+        ok_scores_sample=(
+            None
+            if result.ok_scores_sample is None
+            else [ScoredReply(**vars(image)) for image in result.ok_scores_sample]
+        ),
         suspicious=[SuspiciousReply(**vars(image)) for image in result.suspicious],
         warning=joined(
             [

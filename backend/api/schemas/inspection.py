@@ -151,6 +151,15 @@ class SuspiciousReply(Reply):
     score: float = Field(examples=[0.93])
 
 
+class ScoredReply(Reply):
+    """An image of a fit, and its score by a memory bank of the others."""
+
+    index: int = Field(description="position among the images of the fit, from 0", examples=[17])
+    filename: str = Field(examples=["part18.png"])
+    uploaded_as: UploadedAs = None
+    score: float = Field(examples=[0.43])
+
+
 class FitReply(RoiReply):
     """What a fit built."""
 
@@ -169,6 +178,12 @@ class FitReply(RoiReply):
         description="score of each image by a memory bank of the others, in the order they were sent: what fresh good "
         "parts score; left out where there are no others, or they are so many that it would take more than a minute",
         examples=[[0.43, 0.41, 0.47]],
+    )
+    ok_scores_sample: list[ScoredReply] | None = Field(
+        None,
+        description="instead of ok_scores, where there are too many images to score all: a random sample of them, each "
+        "with its score by a memory bank of the others",
+        examples=[None],
     )
     suspicious: list[SuspiciousReply] = Field(
         description="images that score far above the others: look at them before you trust the model", examples=[[]]

@@ -35,6 +35,7 @@ from backend.commands.evaluate.results import (
     FewShotRun,
     Group,
     TrainCase,
+    sample_remarks,
     trained_remarks,
 )
 from backend.commands.image_files import read_image
@@ -184,6 +185,7 @@ class _CategoryEvaluation:
         return CategoryResult(
             category.with_remarks(
                 *trained_remarks(cases),
+                *sample_remarks(len(train_cases), len(category.train)),
                 *near_copy_remarks(category.train, self.train_looks, names, self.looks),
                 *([shift.in_words("good test parts", "training images")] if shift and shift.matters else []),
             ),
@@ -214,13 +216,14 @@ class _CategoryEvaluation:
         )
 
     def _train_cases(self, bank: Bank, numbers: Sequence[int]) -> list[TrainCase]:
-        """What training images score by the memory bank of the others; none where a fit does not tell."""
-        held_out = bank.held_out.distances if bank.held_out else None
-        if held_out is None:
+        """What training images score by the memory bank of the others, or a sample of them; none where there is one."""
+        held_out = bank.held_out
+        if held_out.distances is None:
             return []
+        numbers = [number for place, number in enumerate(numbers) if held_out.row_of(place) is not None]
         scored: dict[str, float] = {}
         cases = []
-        for number, distances in zip(numbers, held_out, strict=True):
+        for number, distances in zip(numbers, held_out.distances, strict=True):
             path, identity = self.category.train[number], self.train_looks[number].pixels_sha256
             grid, hw = distances.reshape(self.features.token_hw), self.sizes[path]
             score = image_scores(grid, hw, None, self.settings.blur_sigma, (self.way.percentile,))[0]

@@ -82,6 +82,16 @@ class Case:
         return self.is_rejected is False and self.image.is_defective
 
 
+def sample_remarks(n_scored: int, n_train: int) -> list[str]:
+    """That the threshold rests on a sample of the training images, where they are too many to score all."""
+    if n_scored in (0, n_train):
+        return []
+    return [
+        f"the threshold rests on a random sample of {n_scored} of the {n_train} training images: to score all would "
+        "take more than a minute"
+    ]
+
+
 def trained_remarks(cases: Sequence[Case]) -> list[str]:
     """That test images are training images, which makes the results too good; nothing where none is."""
     trained = [f"test/{case.image.name} is {case.trained_as}" for case in cases if case.trained_as]
@@ -138,8 +148,8 @@ class CategoryResult:
     Attributes:
         category: which.
         n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
-        train: the training images, each by the memory bank of the others; empty where there are no others, or so many
-            that it would take more than a minute.
+        train: the training images, each by the memory bank of the others; a random sample where there are so
+            many that all would take more than a minute; empty where there are no others.
         threshold: from their scores, or the one that was named; None where there is neither.
         calibration: how it was chosen, and what it promises; None without scores of training images.
         shift: the good test images beside the training images; None without scores of these.
