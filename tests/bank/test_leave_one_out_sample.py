@@ -10,10 +10,10 @@ from backend.bank.building import build_bank
 from backend.bank.leave_one_out import hold_out
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.patchcore import PatchCoreMemory, l2_normalize
-from tests.bank.test_block_bank import GRID, N_BLOCKS, PER_IMAGE, parts_of
 from tests.factories import unit_rows
 
 PATCHES = 16
+GRID, PER_IMAGE, DIM, N_BLOCKS = (3, 3), 9, 6, 2
 
 
 def fitted(images, rate, seed=0, dim=8):
@@ -129,6 +129,13 @@ class TestChoice:
         assert len(choose_sample(np.repeat(np.arange(20), 50), 1024, 20480)) == 20
 
 
+def parts_of(n_images, seed):
+    """Tokens of parts that are alike, of two blocks: float32 [n_images * 9, 12]."""
+    places = np.random.default_rng(0).normal(size=(PER_IMAGE, N_BLOCKS * DIM))
+    noise = 0.3 * np.random.default_rng(seed).normal(size=(n_images, PER_IMAGE, N_BLOCKS * DIM))
+    return (places + noise).reshape(-1, N_BLOCKS * DIM).astype(np.float32)
+
+
 def several_blocks(monkeypatch, embeddings, n_images, least):
     """A bank of two blocks, of a fit that is twice too large."""
     n_bank = len(build(embeddings.copy(), n_images).memory.embeddings)
@@ -153,7 +160,7 @@ def test_sampled_distances_of_several_blocks_are_less_the_excess_radii(monkeypat
     assert len(found.positions) == 3
     expected = np.zeros((3, PER_IMAGE))
     for number, memory in enumerate(bank.memory.banks):
-        part = l2_normalize(embeddings[:, number * 6 : (number + 1) * 6])
+        part = l2_normalize(embeddings[:, number * DIM : (number + 1) * DIM])
         owner = memory.patches // PER_IMAGE
         radius = bank.covering_radii[number]
         exact = hold_out_sample(part, np.arange(n_images), memory.embeddings, owner, found.positions, radius)

@@ -169,7 +169,7 @@ def test_a_calibration_without_an_image_of_the_sample_is_refused(service, images
 
 
 @pytest.mark.slow
-def test_within_another_mask_than_the_samples_the_bank_itself_scores_and_warns(service, images, too_large):
+def test_within_another_mask_the_bank_itself_scores_and_the_reply_warns(service, images, too_large):
     """No score of the sample can be used then, so that it stands for nothing."""
     fit(service, IN_RECIPE, [image_named(f"{n}.png", i) for n, i in enumerate(images)], mm_per_px=0.2)
     circle = Circle(kind="circle", cx=48, cy=48, r=30).model_dump_json()
