@@ -6,6 +6,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``footprint``: server (start and memory), size
 - ``datasets``: 10,000 stored images; a whole data set beside single calls
 - ``bank``: honest scores, suspicions, appended images, on folders in MVTec layout
+- ``sampled_scores``: scores of a sample of a large fit's images, on folders in MVTec layout
 - ``drift``: false alarms and delays, on folders in MVTec layout
 - ``thresholds``: what thresholds promise, on data sets of yours
 - ``profiles``: what the recommended profile costs, on a folder in MVTec layout

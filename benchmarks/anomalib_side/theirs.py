@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import sys
 import time
 from importlib.metadata import version
@@ -32,10 +33,14 @@ _declared = _declare_missing_torchvision_operators()  # lives as long as its ope
 
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as backend/network/openvino_library.py
 
-from anomalib.data.utils import read_image  # noqa: E402  (after the operators it needs)
+from anomalib.data import ImageBatch  # noqa: E402  (after the operators it needs)
+from anomalib.data.utils import Split, read_image  # noqa: E402
+from anomalib.data.utils.synthetic import make_synthetic_dataset  # noqa: E402
 from anomalib.deploy import OpenVINOInferencer  # noqa: E402
+from anomalib.metrics import F1AdaptiveThreshold  # noqa: E402
 from anomalib.models.components import KCenterGreedy  # noqa: E402
 from anomalib.models.image import AnomalyDINO, Patchcore  # noqa: E402
+from pandas import DataFrame  # noqa: E402
 
 
 class Theirs:
@@ -86,6 +91,30 @@ class Theirs:
         with torch.inference_mode():
             prediction = self._model(read_image(image, as_tensor=True)[None])
         return {"score": float(prediction.pred_score)}
+
+    def threshold(self, scores: list[float], labels: list[int]) -> dict[str, Any]:
+        """What its post-processor sets after a validation epoch with these scores; 1 labels a defective image."""
+        metric = F1AdaptiveThreshold(fields=["pred_score", "gt_label"], strict=False)
+        metric.update(
+            ImageBatch(
+                image=torch.zeros(len(scores), 3, 1, 1),
+                pred_score=torch.tensor(scores),
+                gt_label=torch.tensor(labels, dtype=torch.bool),
+            )
+        )
+        return {"threshold": float(metric.compute())}
+
+    def synthesize(self, images: list[str], folder: str, seed: int) -> dict[str, Any]:
+        """Give half of good images synthetic defects, as ``ValSplitMode.SYNTHETIC`` does; images and their labels."""
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        good = {"label": "normal", "label_index": 0, "mask_path": "", "split": Split.TRAIN}
+        folders = [Path(folder) / name for name in ("abnormal", "ground_truth")]
+        for place in folders:
+            place.mkdir(parents=True)
+        made = make_synthetic_dataset(DataFrame([{"image_path": image, **good} for image in images]), *folders)
+        return {"images": made.image_path.tolist(), "labels": made.label_index.tolist()}
 
     def export(self) -> dict[str, Any]:
         """Write the fitted model for OpenVINO."""
