@@ -10,6 +10,7 @@ from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import RECOMMENDED_BLOCKS, RECOMMENDED_PERCENTILE
 from backend.features import DinoV2Features
+from backend.infer import image_scores
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.roi_mask import Circle
 from backend.service import stored_scores
@@ -89,17 +90,34 @@ def test_a_fit_that_scores_all_images_says_nothing_of_a_sample(service, named):
     assert not any("sampled" in image for image in service.fitted(KEY).metadata["images"])
 
 
+@pytest.fixture
+def of_blocks(features, weights, tmp_path):
+    """A service that has the recommended profile, too."""
+    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
+    blocks = DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
+    settings = Settings(models_dir=tmp_path, min_ok_samples=2)
+    return InspectionService(settings, features, ModelStore(tmp_path), recommended=blocks)
+
+
 @pytest.mark.slow
-def test_the_recommended_profile_scores_a_sample_too(features, weights, named, tmp_path, too_large):
-    blocks = DinoV2Features(
-        OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS), DEFAULT_MODEL, weights.sha256, 112
-    )
-    service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path), recommended=blocks)
-    large = fit(service, KEY, named, mm_per_px=0.2, profile="recommended")
+def test_the_recommended_profile_scores_a_sample_and_keeps_its_maps(of_blocks, named, too_large):
+    large = fit(of_blocks, KEY, named, mm_per_px=0.2, profile="recommended")
     assert len(large.ok_scores_sample) == N_SAMPLED
-    images = recorded_images(service.fitted(KEY).metadata)
-    scores = [image.score(RECOMMENDED_PERCENTILE) for image in images if image.sampled]
-    assert scores == [image.score for image in large.ok_scores_sample]
+    fitted = of_blocks.fitted(KEY)
+    maps = of_blocks.store.honest_maps(fitted)
+    assert list(maps) == [image.index for image in large.ok_scores_sample]
+    for image in large.ok_scores_sample:
+        score = image_scores(maps[image.index], (96, 96), None, 1.0, [RECOMMENDED_PERCENTILE])[0]
+        assert image.score == pytest.approx(score, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_decisions_by_regions_rest_on_the_sample_too(of_blocks, images, too_large):
+    store(of_blocks, "ok", [encoded(image) for image in images])
+    fit_stored(of_blocks, IN_RECIPE, mm_per_px=0.2, keep_all=False, profile="recommended")
+    done = calibrate(of_blocks, decide_by="region", area_mm2_thr=1.0)
+    assert done.calibration.n_ok == N_SAMPLED
+    assert "4 images of the fit do not count" in done.warning
 
 
 @pytest.mark.slow
