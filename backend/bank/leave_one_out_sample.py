@@ -19,7 +19,7 @@ from backend.patchcore import ROUNDING, distance_of_cosine, greedy_cover
 # The p99 of fewer scores says hardly more than the largest of them; this many take some 6 % of the network's time.
 LEAST_SAMPLED = 30
 # Products for an image of the sample, in those of its patches with the bank: its own, those of all patches with its
-# picks, and those of patches near its picks with the rest of the bank. Measured: 3 to 4.5, docs/accuracy.md.
+# picks, and those of patches near its picks with the rest of the bank. Measured: 2 to 3.5, docs/accuracy.md.
 _TIMES_ITS_OWN = 4
 # Rows of the bank that patches are compared with before those that are covered are left out.
 _BANK_ROWS = 512
