@@ -140,7 +140,7 @@ def rows_of(
             order = np.random.default_rng(number).permutation(len(good.tokens))
             train, fresh = order[:n_train], order[n_train:]
             bank, dim = bank_of(service, profile, good, train)
-            if bank.held_out is None or bank.held_out.distances is None:
+            if bank.held_out.distances is None or bank.held_out.positions is not None:
                 raise SystemExit("so large a fit has no honest scores: give --most-train")
             held_out = zip(bank.held_out.distances, train, strict=True)
             honest = np.array([scores_of(service, profile, of, good.sizes[n]) for of, n in held_out])
