@@ -29,6 +29,7 @@ from backend.api.routes import (
     drift,
     feedback,
     gui_layouts,
+    history,
     inspection,
     rois,
     state,
@@ -53,6 +54,7 @@ _ROUTERS = (  # as /docs shows them
     state.router,
     rois.router,
     drift.router,
+    history.router,
     gui_layouts.router,
     versions.router,
 )

@@ -10,6 +10,7 @@ from backend.api.paths import OPEN_PATHS, route_path
 from backend.api.schemas.common import RoiIds
 from backend.api.schemas.datasets import SampleName
 from backend.api.schemas.gui_layouts import PictureName
+from backend.api.schemas.history import HistoryQuery, JudgementNumber
 from backend.api.schemas.rois import RoisQuery
 from backend.api.schemas.stored_scores import ScoresQuery
 from backend.common.config import Settings
@@ -77,7 +78,9 @@ HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
 
 
 _QUERY_NAMES = dict.fromkeys(
-    name for query in (SampleName, PictureName, RoisQuery, ScoresQuery) for name in query.model_fields
+    name
+    for query in (SampleName, PictureName, RoisQuery, ScoresQuery, HistoryQuery, JudgementNumber)
+    for name in query.model_fields
 )
 
 

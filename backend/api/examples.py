@@ -133,6 +133,7 @@ _NAME_TAKEN: Example = (
     "Conflict",
     "the ng images have one that is called part7.png; nothing was moved: delete one",
 )
+_NO_JUDGEMENT: Example = ("JudgementNotFound", f"no judgement 7 of {_ROI} is kept; /history names those that are")
 _NO_LAYOUT: Example = ("LayoutNotFound", "no layout is stored for recipe 'line 1': PUT one with If-None-Match: *")
 _NO_PICTURE: Example = ("PictureNotFound", "recipe 'line 1' has no picture 'anchor 1'; /layout/pictures names them")
 _OTHER_LAYOUT: Example = (
@@ -359,6 +360,8 @@ _ERRORS["scores"] = {
     **_ERRORS["bank"],
     409: _error("The stored memory is of another kind, or several roles have images of this ROI", _REFIT),
 }
+_ERRORS["history"] = _ERRORS["read"]
+_ERRORS["judgement"] = {**_ERRORS["read"], 404: _error("It is not kept, or not any more", _NO_JUDGEMENT)}
 _ERRORS["move"] = {
     **_ERRORS["sample"],
     400: _error("The body cannot be parsed", _JSON, _LAST),

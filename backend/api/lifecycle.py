@@ -116,6 +116,7 @@ class Lifecycle:
                         await task
                 if self.service is not None:
                     await run_in_threadpool(self.service.drift.close)
+                    await run_in_threadpool(self.service.history.close)
 
     async def _load(self) -> None:
         while self.service is None:

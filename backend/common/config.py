@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     keep_versions: int = Field(
         KEEP_VERSIONS, ge=0, le=1000, description="how many earlier models of a ROI are kept to roll back to; 0 is none"
     )
+    history: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="how many judgements of /infer are kept of each ROI, with thumbnails; 0 is none",
+    )
     min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
 
     max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")

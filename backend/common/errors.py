@@ -20,6 +20,7 @@
     ├── MemoryNotFound              400  not_fitted              the ROI was never fitted
     ├── SampleNotFound              404  image_not_found         no such image is stored
     ├── VersionNotFound             404  version_not_found       no such earlier model is kept
+    ├── JudgementNotFound           404  judgement_not_found     no such judgement is kept
     ├── LayoutNotFound              404  layout_not_found        the recipe has no layout
     ├── PictureNotFound             404  picture_not_found       the recipe has no such picture
     ├── Conflict                    409  conflict                what is asked for contradicts what is stored
@@ -50,6 +51,7 @@ ErrorCode = Literal[
     "internal_error",
     "invalid_request",
     "invalid_shape",
+    "judgement_not_found",
     "layout_changed",
     "layout_not_found",
     "malformed_request",
@@ -217,6 +219,13 @@ class VersionNotFound(BackendError):
 
     status = 404
     code = "version_not_found"
+
+
+class JudgementNotFound(BackendError):
+    """No such judgement of the ROI is kept."""
+
+    status = 404
+    code = "judgement_not_found"
 
 
 class LayoutNotFound(BackendError):

@@ -27,6 +27,7 @@ SCORES = Histogram(
 FITTED_ROIS = Gauge("fitted_rois", "ROIs with a memory bank", multiprocess_mode="livemostrecent")
 DRIFTING_ROIS = Gauge("drifting_rois", "ROIs whose production drifted", multiprocess_mode="livemostrecent")
 DRIFT_DETECTED = Counter("drift_detected_total", "Drifts that began: higher, lower, rejects", ["direction"])
+HISTORY_LOST = Counter("history_lost_total", "Judgements that could not be kept: see HISTORY")
 QUEUE_DEPTH = Gauge("queue_depth", "Requests running or waiting for the network", multiprocess_mode="livesum")
 QUEUE_REJECTED = Counter("queue_rejected_total", "Requests answered 503 because the queue was full")
 

@@ -31,6 +31,7 @@ from backend.infer import Inference, InferenceEngine
 from backend.network.loading import open_features
 from backend.network.queueing import NetworkQueue
 from backend.service.drift import DriftLog
+from backend.service.judgement_log import JudgementLog
 from backend.service.pixel_budget import PixelBudget
 from backend.service.results import RoiState
 from backend.service.scoring import Scoring
@@ -74,6 +75,7 @@ class InspectionService:
         self.file_hashes = FileHashes()
         self.runs = RunBoard(settings.models_dir)
         self.drift = DriftLog(settings.models_dir, store, settings.drift_reject_rate)
+        self.history = JudgementLog(settings.models_dir, settings.history)
         self.reason = reason
         batch = features.runtime.batch
         self.queue = NetworkQueue(

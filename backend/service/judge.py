@@ -13,6 +13,7 @@ from backend.disk.fitted import FittedRoi
 from backend.infer import Finding, Inference
 from backend.service.doubts import about_inference, joined
 from backend.service.inspection import InspectionService
+from backend.service.judgement_log import thumbnail_of
 from backend.service.pictures import CONTRACT_PICTURES, Wanted, draw_pictures
 from backend.service.region_scores import region_score_of
 from backend.service.results import InferResult
@@ -28,6 +29,7 @@ def infer(
     scoring: Scoring,
     *,
     with_identity: bool = False,
+    with_thumbnail: bool = False,
     wanted: Wanted = CONTRACT_PICTURES,
 ) -> InferResult:
     """Score one image against the ROI's memory bank, by the ROI's own calibration.
@@ -38,6 +40,7 @@ def infer(
         image: the canonical ROI image.
         scoring: how it is scored.
         with_identity: also give the identity of its pixels.
+        with_thumbnail: also give a thumbnail.
         wanted: its pictures.
 
     Raises:
@@ -51,7 +54,8 @@ def infer(
     service.recipes.check(key.recipe_id, scoring.mm_per_px)
     fitted = service.fitted(key)
     with service.inference_slot():
-        result = judge(service, fitted, image, scoring, with_identity=with_identity, wanted=wanted)
+        options = {"with_identity": with_identity, "with_thumbnail": with_thumbnail}
+        result = judge(service, fitted, image, scoring, wanted=wanted, **options)
     annotate(
         n_images=1,
         device=service.features.runtime.device,
@@ -76,13 +80,14 @@ def judge(
     *,
     wanted: Wanted = CONTRACT_PICTURES,
     with_identity: bool = False,
+    with_thumbnail: bool = False,
 ) -> InferResult:
     """Score one image against a model; the caller holds an `inference_slot`.
 
     Args:
         service: who judges.
         fitted: what `InspectionService.fitted` gave.
-        image, scoring, with_identity, wanted: as for `infer`.
+        image, scoring, with_identity, with_thumbnail, wanted: as for `infer`.
 
     Raises:
         InvalidImage, InvalidShape: see `bit_depth.decode`, `build_mask`.
@@ -91,8 +96,9 @@ def judge(
         pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
         result = judge_pixels(service, fitted, pixels, scoring, wanted)
         identity = pixels_sha256(pixels) if with_identity else None
+        small = thumbnail_of(pixels) if with_thumbnail else None
         del pixels
-    return replace(result, warning=joined([warning, result.warning]), pixels_sha256=identity)
+    return replace(result, warning=joined([warning, result.warning]), pixels_sha256=identity, thumbnail=small)
 
 
 def judge_pixels(

@@ -66,6 +66,7 @@ class InferResult:
         pixels_sha256: identity of the image, where that was asked for.
         region_score: of the image, where that was asked for.
         why: it is OK or NG, in words, where that was asked for or regions decide.
+        thumbnail: small JPEG of the image, where that was asked for.
     """
 
     inference: Finding
@@ -76,6 +77,7 @@ class InferResult:
     calibration_state: CalibrationState
     warning: str | None = None
     pixels_sha256: str | None = None
+    thumbnail: bytes | None = None
     overlay_png_base64: str | None = None
     region_score: float | None = None
     why: str | None = None

@@ -17,7 +17,7 @@ ROI = {"role_id": "Master1", "roi_id": "Pattern"}
 
 @pytest.fixture
 def client(small_features, tmp_path):
-    service = service_with(small_features, tmp_path / "models")
+    service = service_with(small_features, tmp_path / "models", history=10)
     with TestClient(create_app(Settings(models_dir=tmp_path / "models"), service)) as client:
         yield client
 
@@ -84,6 +84,7 @@ def test_the_examples_of_docs_work_one_after_the_other(client, document):
         reply = sent(client, path, method, operation, number)
         assert reply.is_success, (method, path, reply.text)
         replies[method, path] = reply
+        client.app.state.lifecycle.service.history.flush()
         if reply.headers["content-type"] == "application/json" and path != "/datasets/meta":
             body = reply.json()
             if {"role_id", "roi_id"} <= body.keys():

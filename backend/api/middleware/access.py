@@ -19,6 +19,7 @@ from backend.common.errors import BackendError, Forbidden, TooManyRequests, Unau
 from backend.common.telemetry import annotate
 
 _READING = frozenset({"GET", "HEAD"})
+_FOR_FULL_KEYS = frozenset({"/history", "/history/thumbnail"})  # pictures of parts, and who inspected what when
 _INFERENCE = frozenset({"/infer", "/infer_dataset", "/explain"})
 _BURST_S = 5.0
 _MAX_CLIENTS = 10_000
@@ -143,7 +144,8 @@ class Gate:
 def _check_right(key: ApiKey | None, method: str, path: str) -> None:
     if key is None:
         raise Unauthorized("this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY")
-    if key.right != "full" and method not in _READING and not (method == "POST" and path in _INFERENCE):
+    may_infer = method == "POST" and path in _INFERENCE
+    if key.right != "full" and (path in _FOR_FULL_KEYS or not (method in _READING or may_infer)):
         raise Forbidden(f"{method} {path} needs a key that may do everything; this one may only read and infer")
 
 

@@ -40,6 +40,7 @@ from backend.service.doubts import about_calibration, about_percentile, about_sc
 from backend.service.explain import explain as explain_image
 from backend.service.fit import fit
 from backend.service.judge import infer as infer_image
+from backend.service.judgement_log import judgement_of
 from backend.service.scoring import Scoring
 
 _MAX_FILES = 8  # one is right; some more get the sentence that says so
@@ -195,9 +196,13 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         image = only_image_of(form)
         shape, shape_doubt = requested_shape(fields.shape)
         scoring = Scoring(fields.mm_per_px, shape, with_why=fields.why)
-        result = await run_in_threadpool(partial(infer_image, service, key, image, scoring, wanted=fields.wanted))
+        is_kept = service.history.most > 0 and not fields.trial
+        judged = partial(infer_image, service, key, image, scoring, wanted=fields.wanted, with_thumbnail=is_kept)
+        result = await run_in_threadpool(judged)
     if not fields.trial:
         service.drift.record(key, result.fitted, result.inference.score)
+    if result.thumbnail is not None:
+        service.history.record(key, judgement_of(result, fields.mm_per_px, request_id), result.thumbnail)
     return InferReply(
         score=result.inference.score,
         threshold=result.calibration.threshold if result.calibration else None,

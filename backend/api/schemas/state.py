@@ -34,6 +34,7 @@ class LimitsReply(Reply):
     max_queue: int = Field(description="most inferences that run or wait", examples=[32])
     max_fits: int = Field(description="most fits that run or wait", examples=[4])
     min_ok_samples: int = Field(description="fewest stored OK images that a fit from them takes", examples=[10])
+    history: int = Field(description="judgements that are kept of each ROI; 0 is none", examples=[0])
     rate_limit_per_s: float = Field(description="requests per second of one client; 0 is no limit", examples=[0.0])
     max_layout_bytes: int = Field(description="of /layout", examples=[1048576])
     max_picture_bytes: int = Field(description="of a picture of /layout/picture", examples=[4194304])

@@ -1,0 +1,62 @@
+"""What requests for kept judgements say, and what they get back."""
+
+from datetime import datetime, timezone
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from backend.api.schemas.common import MEMORY_ID, Reply, RoiIds, RoiReply, empty_is_none
+from backend.api.schemas.datasets import Label
+
+_MOST = (1 << 63) - 1
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+
+
+def _with_plus(value: Any) -> Any:
+    """A query in which nobody encoded the plus of ``+00:00`` has a blank there."""
+    return value.replace(" ", "+") if isinstance(value, str) and "T" in value else empty_is_none(value)
+
+
+_Time = Annotated[Annotated[datetime, AfterValidator(_in_utc)] | None, BeforeValidator(_with_plus)]
+
+
+class HistoryQuery(RoiIds):
+    """Query of ``GET /history``."""
+
+    decision: Annotated[Label | None, BeforeValidator(empty_is_none)] = Field(
+        None, description="left out: any, and those without a threshold", examples=[None]
+    )
+    since_utc: _Time = Field(None, description="not before this time, ISO 8601; UTC unless it says", examples=[None])
+    until_utc: _Time = Field(None, description="before this time", examples=[None])
+    before: int | None = Field(None, ge=1, le=_MOST, description="of smaller numbers: next of a reply", examples=[None])
+    limit: int = Field(100, ge=1, le=1000, description="how many to list at most", examples=[100])
+
+
+class JudgementNumber(RoiIds):
+    """Query of what is about one kept judgement."""
+
+    number: int = Field(ge=1, le=_MOST, description="of the judgement, as /history tells it", examples=[1])
+
+
+class JudgementReply(Reply):
+    """What one inference found."""
+
+    number: int = Field(description="greater than that of any that was kept before", examples=[48222])
+    at_utc: str = Field(examples=["2026-11-23T02:10:24.123456+00:00"])
+    score: float = Field(examples=[0.6121])
+    threshold: float | None = Field(None, description="left out without one", examples=[0.5512])
+    decision: Literal["ok", "ng"] | None = Field(None, description="left out without a threshold", examples=["ng"])
+    mm_per_px: float = Field(examples=[0.2])
+    memory_id: str = MEMORY_ID
+    request_id: str | None = Field(None, examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class HistoryReply(RoiReply):
+    """Kept judgements of a ROI, the newest first."""
+
+    keeps: int = Field(description="how many are kept: HISTORY", examples=[1000])
+    judgements: list[JudgementReply]
+    next: int | None = Field(None, description="send it as before for older ones; left out where there are none")

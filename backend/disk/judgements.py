@@ -1,0 +1,247 @@
+"""What inferences found, kept for people to look through: an SQLite database for each ROI, shared by all processes.
+
+SQLite gives what is wanted of these files: a transaction is there whole or not at all, whatever stops a process or the
+machine, and processes that write at once wait for one another. No connection outlives a call, so that none is carried
+over into a worker that is forked.
+"""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from backend.common.errors import StorageError
+from backend.common.files import delete, make_folder, replace
+from backend.common.roi_key import RoiKey
+
+_FOLDER = ".history"  # no id becomes a hidden folder
+_SUFFIX = ".sqlite"
+_DAMAGED = ".damaged"
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps beside a database
+_MAX_FILES = 1000
+_PATIENCE_S = 5.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS judgements (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL, score REAL NOT NULL, threshold REAL, decision TEXT, mm_per_px REAL NOT NULL,
+    memory_id TEXT NOT NULL, request_id TEXT, thumbnail BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_decision ON judgements (decision, number);
+"""
+
+log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one inference found.
+
+    Attributes:
+        at: when, in seconds since 1970.
+        score: of the image, 0..2.
+        threshold: that was applied; None without one.
+        decision: ``"ok"`` or ``"ng"``; None without a threshold.
+        mm_per_px: millimetres per pixel of the image.
+        memory_id: identity of the memory bank that it was compared with.
+        request_id: of the request.
+    """
+
+    at: float
+    score: float
+    threshold: float | None
+    decision: Literal["ok", "ng"] | None
+    mm_per_px: float
+    memory_id: str
+    request_id: str | None
+
+
+@dataclass(frozen=True)
+class KeptJudgement(Judgement):
+    """A judgement that is kept.
+
+    Attributes:
+        number: greater than that of any that was kept before it.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
+class JudgementQuery:
+    """Which judgements are asked for.
+
+    Attributes:
+        decision: None asks for any.
+        before: of smaller numbers; None begins with the newest.
+        since, until: not before, and before these times, in seconds since 1970.
+        limit: how many at most.
+    """
+
+    decision: str | None = None
+    before: int | None = None
+    since: float | None = None
+    until: float | None = None
+    limit: int = 100
+
+
+_MEMBERS = ", ".join(field.name for field in fields(Judgement))
+_COLUMNS = f"{_MEMBERS}, number"
+
+
+class JudgementFiles:
+    """The databases below one models folder.
+
+    Args:
+        root: the models folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / _FOLDER
+
+    def path(self, key: RoiKey) -> Path:
+        """The database of a ROI."""
+        digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
+        return self._folder / f"{digest[:32]}{_SUFFIX}"
+
+    def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
+        """Keep judgements with their thumbnails, and let the oldest go.
+
+        A damaged database is moved aside, and another one begun.
+
+        Args:
+            key: the ROI.
+            judgements: in the order in which they were made.
+            most: how many stay.
+
+        Raises:
+            StorageError: they cannot be written; what was kept before is as it was.
+        """
+        path = self.path(key)
+        grows = not path.exists()
+        try:
+            self._add(path, judgements, most)
+        except StorageError as exc:
+            if not _is_damaged(exc.__cause__):
+                raise
+            log.warning("history.set_aside", reason=str(exc), file=f"{path.name}{_DAMAGED}")
+            _set_aside(path)
+            self._add(path, judgements, most)
+        if grows:
+            self._prune()
+
+    def list(self, key: RoiKey, wanted: JudgementQuery) -> "list[KeptJudgement]":
+        """Kept judgements of a ROI, the newest first.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        path = self.path(key)
+        if not path.exists():
+            return []
+        conditions = {
+            "decision = ?": wanted.decision,
+            "number < ?": wanted.before,
+            "at >= ?": wanted.since,
+            "at < ?": wanted.until,
+        }
+        asked = {condition: value for condition, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(asked)}" if asked else ""
+        query = f"SELECT {_COLUMNS} FROM judgements {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  (names of ours)
+        with _opened(path) as database:
+            if _is_empty(database):
+                return []
+            rows = database.execute(query, (*asked.values(), wanted.limit)).fetchall()
+        return [KeptJudgement(*row) for row in rows]
+
+    def thumbnail(self, key: RoiKey, number: int) -> bytes | None:
+        """The thumbnail of a kept judgement, a JPEG; None if it is not kept.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        path = self.path(key)
+        if not path.exists():
+            return None
+        with _opened(path) as database:
+            if _is_empty(database):
+                return None
+            row = database.execute("SELECT thumbnail FROM judgements WHERE number = ?", (number,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _add(self, path: Path, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
+        try:
+            make_folder(path.parent)
+        except OSError as exc:
+            raise StorageError(f"the history cannot be stored ({exc.strerror}); check the models folder") from exc
+        values = [(*astuple(judgement), thumbnail) for judgement, thumbnail in judgements[-most:]]
+        places = ", ".join("?" * len(values[0]))
+        insert = f"INSERT INTO judgements ({_MEMBERS}, thumbnail) VALUES ({places})"  # noqa: S608  (names of ours)
+        with _opened(path) as database:
+            database.executescript(_SCHEMA)
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(insert, values)
+            database.execute(
+                "DELETE FROM judgements WHERE number <= "
+                "(SELECT number FROM judgements ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                (most,),
+            )
+            database.execute("COMMIT")
+
+    def _prune(self) -> None:
+        """Keep the databases that were written last."""
+        files = sorted(self._folder.glob(f"*{_SUFFIX}"), key=_written_at)
+        for path in files[: max(0, len(files) - _MAX_FILES)]:
+            with contextlib.suppress(OSError):  # the next new one tries again
+                _delete(path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection; what is not committed inside is undone, and nothing of it outlives the block.
+
+    Raises:
+        StorageError: the database cannot be opened, read or written.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)) as database:
+            yield database
+    except sqlite3.Error as exc:
+        raise StorageError(f"the history cannot be stored or read ({exc}); check the models folder") from exc
+
+
+def _is_damaged(cause: BaseException | None) -> bool:
+    """Whether SQLite says that a file is malformed or none of its own: for full disks and locks it has other types."""
+    return type(cause) is sqlite3.DatabaseError
+
+
+def _is_empty(database: sqlite3.Connection) -> bool:
+    """Whether a database was begun by a process that died before it stored anything."""
+    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'judgements'").fetchone() is None
+
+
+def _set_aside(path: Path) -> None:
+    try:
+        for suffix in _BESIDE:
+            delete(path.with_name(path.name + suffix))
+        replace(path, path.with_name(path.name + _DAMAGED))
+    except OSError as exc:
+        raise StorageError(f"the damaged history cannot be moved aside ({exc.strerror})") from exc
+
+
+def _written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where nobody can tell."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", *_BESIDE, _DAMAGED):
+        delete(path.with_name(path.name + suffix))
