@@ -121,6 +121,16 @@ def test_scores_are_those_of_the_percentile_that_judges(client, parts, options):
     assert asked(client)["score_percentile"] == options.get("score_percentile", 99)
 
 
+def test_scores_are_known_where_regions_decide(client, parts):
+    upload(client, "ok", *parts[:5])
+    (bad,) = upload(client, "ng", parts[5])
+    fit(client, *parts[:4])
+    calibrate(client, decide_by="either")
+    body = asked(client)
+    assert by_name(body)[bad]["score"] == inferred(client)[bad]
+    assert (body["decide_by"], body["n_unknown"]) == ("either", 0)
+
+
 def test_image_of_the_fit_with_another_mask_has_no_honest_score(client, parts):
     mask = '{"shape_json": "{\\"kind\\":\\"rect\\",\\"x\\":0,\\"y\\":0,\\"w\\":50,\\"h\\":50}", "mm_per_px": 0.2}'
     files = [("images", ("0.png", parts[0]))]

@@ -47,6 +47,7 @@ def stored_scores(
         **ids_of(key, request_id),
         calibration=fitted.calibration_state,
         threshold=fitted.calibration.threshold if fitted.calibration else None,
+        decide_by=fitted.calibration.decide_by if fitted.calibration else None,
         score_percentile=found.percentile,
         images=images,
         n_total=found.n_total,

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from backend.api.schemas.common import ModelReply, Reply, RoiIds, RoiReply, empty_is_none
 from backend.api.schemas.datasets import Label
-from backend.api.schemas.inspection import UploadedAs
+from backend.api.schemas.inspection import DecidedBy, UploadedAs
 from backend.common.errors import ErrorCode
 
 
@@ -46,6 +46,7 @@ class ScoresReply(RoiReply):
 
     calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
     threshold: float | None = Field(None, description="that /infer applies; left out without one", examples=[0.5512])
+    decide_by: DecidedBy = None
     score_percentile: float = Field(description="of the distance map, that is the score", examples=[99.0])
     images: list[KnownScoreReply]
     n_total: int = Field(description="stored images, with those that are not in this reply", examples=[1])
