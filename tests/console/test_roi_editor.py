@@ -223,6 +223,19 @@ class TestDragging:
         assert editor.roi == RECT
         assert editor.action("undo").is_disabled()
 
+    def test_a_drag_that_the_browser_ends_changes_nothing(self, open_editor):
+        editor = open_editor(RECT)
+        x, y = editor.on_page(400, 300)
+        editor.page.mouse.move(x, y)
+        editor.page.mouse.down()
+        editor.page.mouse.move(x + 50, y + 20)
+        editor.stage.evaluate("(stage) => stage.releasePointerCapture(1)")
+        editor.page.mouse.move(x + 400, y + 900)
+        editor.page.mouse.up()
+        assert editor.roi == RECT
+        editor.drag((400, 300), (37, -21))
+        assert editor.roi == RECT | {"cx": 437, "cy": 279}
+
     def test_a_finger_drags_and_two_zoom(self, open_editor):
         editor = open_editor(RECT, viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2)
         touch = editor.page.context.new_cdp_session(editor.page)

@@ -129,7 +129,7 @@ export class RoiEditor extends HTMLElement {
     const { stage } = this;
     stage.addEventListener("pointerdown", (event) => this.pressed(event));
     stage.addEventListener("pointermove", (event) => this.movedTo(event));
-    for (const name of /** @type {const} */ (["pointerup", "pointercancel"])) stage.addEventListener(name, (event) => this.released(event));
+    for (const name of /** @type {const} */ (["pointerup", "pointercancel", "lostpointercapture"])) stage.addEventListener(name, (event) => this.released(event));
     stage.addEventListener("wheel", (event) => {
       event.preventDefault();
       const { x, y } = this.onStage(event);
@@ -205,7 +205,7 @@ export class RoiEditor extends HTMLElement {
     this.pointers.delete(event.pointerId);
     const { drag } = this;
     if (!drag || drag.pointer !== event.pointerId) return;
-    if (event.type === "pointercancel") this.cancelDrag();
+    if (event.type !== "pointerup") this.cancelDrag();
     else if (drag.kind === "edit") this.remember(drag.start);
     this.endDrag();
   }
