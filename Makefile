@@ -23,10 +23,10 @@ demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a pic
 	@$(RUN) -m demo
 
 test: $(VENV)/.dev ## all tests, and what of backend/ they run
-	$(RUN) -m pytest --cov
+	$(RUN) -m pytest --cov --ignore tests/console
 
 test-unit: $(VENV)/.dev ## the quick tests, in under two minutes: no server processes, nothing marked slow
-	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak
+	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
 check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .

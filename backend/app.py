@@ -25,6 +25,7 @@ from backend.api.middleware.hosts import Cors, ForeignPages, LoopbackHosts, Trus
 from backend.api.middleware.request_log import RequestTelemetry
 from backend.api.openapi import TAGS, declare_keys, show_examples
 from backend.api.routes import (
+    console,
     datasets,
     drift,
     feedback,
@@ -100,6 +101,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     error_handlers.install(app, settings)
     for router in _ROUTERS:
         app.include_router(router, dependencies=[Depends(refuse_ambiguous)])
+    app.include_router(console.router)
     show_examples(app)
     if keys:
         declare_keys(app)

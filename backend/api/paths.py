@@ -1,5 +1,6 @@
-"""Where a request goes, as the routes see it, and which of these places show the documentation."""
+"""Where a request goes, as the routes see it, and which of these places show the documentation or the console."""
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -15,3 +16,16 @@ def route_path(scope: Scope) -> str:
 def is_documentation(path: str) -> bool:
     """Whether a page of the documentation, what leads to it, or what it is made of, is at `path`."""
     return path in ("/", "/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")
+
+
+def asks_for_page(scope: Scope) -> bool:
+    """Whether a request wants a web page, as browsers do that open an address."""
+    return "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def is_console(scope: Scope) -> bool:
+    """Whether a request is for the page of the console or one of its files, which hold nothing of anybody's."""
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    path = route_path(scope)
+    return path.startswith("/console/") or (path == "/" and asks_for_page(scope))

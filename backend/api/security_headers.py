@@ -1,4 +1,4 @@
-"""What replies tell browsers: not to sniff, frame or store them, and what pages of the documentation may load."""
+"""What replies tell browsers: not to sniff, frame or store them, and what pages may load."""
 
 _OF_ALL = [
     (b"x-content-type-options", b"nosniff"),
@@ -20,5 +20,16 @@ OF_PAGES = [
         b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         b"img-src 'self' data: blob:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
         b"frame-ancestors 'none'",
+    ),
+]
+# Nothing inline, and no text becomes HTML or script. The one policy lets the console start its own worker: under
+# `trusted-types 'none'` Chromium constructs no worker at all.
+OF_CONSOLE = [
+    *_OF_ALL,
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        b"worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        b"require-trusted-types-for 'script'; trusted-types console-worker",
     ),
 ]

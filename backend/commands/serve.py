@@ -141,7 +141,8 @@ def what_next(host: str, port: int) -> str:
     Ready at http://localhost:8000. Next:
       curl http://localhost:8000/health     is it well?
       make demo                             fit, calibrate and inspect real images
-    Open http://localhost:8000/docs in a browser: every endpoint, with examples to try.
+      http://localhost:8000/docs            every endpoint, with examples to try
+    Open http://localhost:8000 in a browser: from a folder of pictures to verdicts.
     <BLANKLINE>
     """
     name = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104
@@ -153,5 +154,6 @@ def what_next(host: str, port: int) -> str:
         f"\nReady at {address}. Next:\n"
         f"  {f'{curl} {address}/health':<38}is it well?\n"
         + (f"  {demo:<38}fit, calibrate and inspect real images\n" if demo else "")
-        + f"Open {address}/docs in a browser: every endpoint, with examples to try.\n"
+        + f"  {f'{address}/docs':<38}every endpoint, with examples to try\n"
+        + f"Open {address} in a browser: from a folder of pictures to verdicts.\n"
     )

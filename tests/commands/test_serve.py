@@ -41,7 +41,7 @@ def test_what_to_try_next_names_a_port_that_is_not_the_default(monkeypatch):
 def test_what_to_try_next_on_windows_is_what_windows_has(monkeypatch):
     monkeypatch.setattr(serve.sys, "platform", "win32")
     lines = serve.what_next("127.0.0.1", 8000).strip().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "make" not in " ".join(lines)
     assert lines[1].startswith("  curl.exe http://127.0.0.1:8000/health ")
-    assert lines[-1].startswith("Open http://127.0.0.1:8000/docs in a browser")
+    assert lines[-1].startswith("Open http://127.0.0.1:8000 in a browser")

@@ -143,7 +143,7 @@ def test_server_without_weights_says_why_and_serves_once_they_appear(
     assert text.count("start.failed") == 1, "said once, not at every try"
     started, _, after = text.partition("Ready at ")
     assert "Application startup complete" in started
-    assert f"\nOpen http://127.0.0.1:{port}/docs in a browser: " in after
+    assert f"\nOpen http://127.0.0.1:{port} in a browser: " in after
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

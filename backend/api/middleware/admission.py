@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.lifecycle import Lifecycle
 from backend.api.middleware.bodies import has_body
-from backend.api.paths import is_documentation, route_path
+from backend.api.paths import is_console, is_documentation, route_path
 from backend.common.error_text import error_reply
 from backend.common.errors import NotReady
 from backend.common.telemetry import annotate
@@ -30,7 +30,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] == "OPTIONS" or _is_always_served(route_path(scope)):
+        if scope["type"] != "http" or scope["method"] == "OPTIONS" or _is_always_served(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -60,5 +60,6 @@ class Admission:
             self._lifecycle.in_flight -= 1
 
 
-def _is_always_served(path: str) -> bool:
-    return path in _ALWAYS_SERVED or is_documentation(path)
+def _is_always_served(scope: Scope) -> bool:
+    path = route_path(scope)
+    return path in _ALWAYS_SERVED or is_documentation(path) or is_console(scope)

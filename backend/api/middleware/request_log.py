@@ -12,13 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.api.paths import is_documentation, route_path
-from backend.api.security_headers import CACHE, OF_PAGES, OF_REPLIES
+from backend.api.paths import is_console, is_documentation, route_path
+from backend.api.security_headers import CACHE, OF_CONSOLE, OF_PAGES, OF_REPLIES
 from backend.common.error_text import error_reply
 from backend.common.telemetry import REQUEST_SECONDS, REQUESTS, RequestRecord, recording
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label is not the client's word
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_QUIET = frozenset({"/health", "/metrics", "/console/{path:path}"})
 log: Any = structlog.get_logger(__name__)
 
 
@@ -42,7 +43,7 @@ class RequestTelemetry:
         given = Headers(scope=scope).get("x-request-id", "")
         record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()))
         scope.setdefault("state", {})["request_id"] = record.request_id
-        status, path = 0, route_path(scope)
+        status, security = 0, _security_headers(scope)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -50,9 +51,9 @@ class RequestTelemetry:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = record.request_id
-                of_path = OF_PAGES if is_documentation(path) else OF_REPLIES
                 # A route that says how long its reply may be kept knows better.
-                headers.raw.extend(header for header in of_path if header[0] != CACHE or "cache-control" not in headers)
+                says_how_long = "cache-control" in headers
+                headers.raw.extend(header for header in security if header[0] != CACHE or not says_how_long)
             await send(message)
 
         start = time.perf_counter()
@@ -77,7 +78,7 @@ class RequestTelemetry:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         REQUESTS.labels(method, endpoint, str(status)).inc()
         REQUEST_SECONDS.labels(endpoint).observe(seconds)
-        quiet = endpoint in ("/health", "/metrics") and status < 400
+        quiet = endpoint in _QUIET and status < 400
         (log.debug if quiet else log.info)(
             "request",
             request_id=record.request_id,
@@ -89,3 +90,9 @@ class RequestTelemetry:
             **record.fields,
             **{f"{name}_ms": round(value, 1) for name, value in record.timings_ms.items()},
         )
+
+
+def _security_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    if is_console(scope):
+        return OF_CONSOLE
+    return OF_PAGES if is_documentation(route_path(scope)) else OF_REPLIES

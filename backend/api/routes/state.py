@@ -4,7 +4,6 @@ import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from backend import __version__
@@ -42,12 +41,6 @@ from backend.service.bank_report import bank_report
 from backend.service.gui_layouts import MAX_LAYOUT_BYTES, MAX_PICTURE_BYTES, MAX_PICTURES
 
 router = APIRouter()
-
-
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-async def start_page() -> RedirectResponse:
-    """The way to the documentation. It is relative, and so also right below a path that a proxy adds."""
-    return RedirectResponse("docs", headers={"Cache-Control": "no-store"})
 
 
 @router.head("/health", include_in_schema=False)

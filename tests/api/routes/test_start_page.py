@@ -1,5 +1,6 @@
-"""`/`, which is what a person opens first."""
+"""`/`, which is what a person opens first: the console in a browser, the way to the documentation for all others."""
 
+import re
 from urllib.parse import urljoin
 
 import pytest
@@ -43,6 +44,53 @@ def test_below_a_root_path_the_start_page_leads_to_the_documentation_there():
         location = client.get("/line-1/").headers["location"]
         assert urljoin("http://inspection/line-1/", location) == "http://inspection/line-1/docs"
         assert client.get("/line-1/docs").status_code == 200
+
+
+PAGE = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_browsers_get_the_console_in_every_state_and_without_a_key(method):
+    with opened(api_keys=KEY, rate_limit_per_s=1e-6) as client:
+        for _ in range(3):
+            reply = client.request(method, "/", headers=PAGE)
+            assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert (reply.headers["vary"], reply.headers["cache-control"]) == ("Accept", "no-cache")
+        assert client.get("/health").json()["status"] != "ok"
+
+
+def test_all_that_the_page_and_its_modules_load_is_served(tmp_path):
+    with opened(root_path="/line-1", api_keys=KEY) as client:
+        page = client.get("/line-1/", headers=PAGE).text
+        wanted = [urljoin("/line-1/", link) for link in re.findall(r'(?:href|src)="(console/[^"]+)"', page)]
+        seen = set()
+        while wanted:
+            path = wanted.pop()
+            if path in seen:
+                continue
+            seen.add(path)
+            reply = client.get(path)
+            assert reply.status_code == 200, path
+            if path.endswith(".js"):
+                assert reply.headers["content-type"] == "text/javascript; charset=utf-8"
+                links = re.findall(r'(?:from |^import |import\(|new URL\()"(\.[^"]+\.js)"', reply.text, re.MULTILINE)
+                wanted += [urljoin(path, link) for link in links]
+    assert {"/line-1/console/main.js", "/line-1/console/console.css", "/line-1/console/screens/line.js"} <= seen
+
+
+def test_files_of_the_console_are_kept_until_they_change():
+    with opened() as client:
+        first = client.get("/console/main.js")
+        again = client.get("/console/main.js", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        assert client.get("/console/main.js", headers={"If-None-Match": '"other"'}).content == first.content
+
+
+@pytest.mark.parametrize("path", ["", "index.html", "nothing.js", "%2e%2e/app.py", "__init__.py", "/etc/passwd"])
+def test_what_is_no_file_of_the_console_is_an_unknown_path(path):
+    with opened() as client:
+        reply = client.get(f"/console/{path}")
+        assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
 
 
 def test_where_there_are_keys_the_start_page_asks_for_one_as_the_docs_do():

@@ -1,0 +1,59 @@
+"""The routes of the web console: its page at ``/``, for browsers, and its files."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+
+from backend.api.paths import asks_for_page
+from backend.web import SUFFIXES, console_files
+
+_PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def _read() -> dict[str, _File]:
+    return {
+        path: _File(content, SUFFIXES[PurePosixPath(path).suffix], f'"{sha256(content).hexdigest()[:32]}"')
+        for path, content in console_files().items()
+    }
+
+
+# In memory: some hundred kB, and no path of a request ever becomes one of the disk.
+_FILES = _read()
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def start_page(request: Request) -> Response:
+    """The console for browsers; for all others the way to the documentation, as before there was a console."""
+    if asks_for_page(request.scope):
+        return _reply(request, _FILES[_PAGE], {"Vary": "Accept"})
+    # Relative, and so also right below a path that a proxy adds.
+    return RedirectResponse("docs", headers={"Cache-Control": "no-store", "Vary": "Accept"})
+
+
+@router.api_route("/console/{path:path}", methods=["GET", "HEAD"])
+async def console_file(request: Request, path: str) -> Response:
+    """A file of the console."""
+    file = _FILES.get(path)
+    if file is None or path == _PAGE:
+        raise HTTPException(404)
+    return _reply(request, file, {})
+
+
+def _reply(request: Request, file: _File, headers: dict[str, str]) -> Response:
+    headers = {**headers, "ETag": file.etag, "Cache-Control": "no-cache"}  # kept, and asked for before each use
+    if request.headers.get("if-none-match") == file.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)

@@ -1,0 +1,180 @@
+// @ts-check
+/** The service over HTTP: keys, retries, and every refusal as an `ApiError` in the service's own words. */
+import { t } from "./texts.js";
+
+const KEY = "roi-anomaly-key";
+const MOST_TRIES = 6;
+const LONGEST_WAIT_S = 30;
+/** Where the service is: also right below a path that a proxy adds. */
+const BASE = new URL("../", import.meta.url);
+
+/** @typedef {{role_id: string, roi_id: string, recipe_id: string, model_key: string}} RoiKey */
+/**
+ * @typedef {object} Call
+ * @property {string} [method]
+ * @property {Record<string, string | number | boolean | undefined>} [query]
+ * @property {unknown} [json] body
+ * @property {FormData} [form] body
+ * @property {Record<string, string>} [headers]
+ * @property {AbortSignal} [signal]
+ * @property {number} [timeoutMs] none: as long as it takes
+ * @property {boolean} [quiet] neither ask for a key nor try again: for what is asked every second
+ */
+
+export class ApiError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status 0 where the service did not answer
+   * @param {string} code of the service, or `unreachable`, `timeout`
+   * @param {any} [reply]
+   */
+  constructor(message, status, code, reply) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+    this.code = code;
+    this.reply = reply;
+  }
+}
+
+/** What the rest of the console wants to know of its requests. */
+export const hooks = {
+  /** Ask a person for a key. @type {(reason: string) => Promise<boolean>} resolves to whether there is a new one */
+  askForKey: async (_reason) => false,
+  /** The service asked to wait. @type {(seconds: number, error: string) => void} */
+  onWait: (_seconds, _error) => {},
+};
+
+/** @returns {string} the key of this tab, or nothing */
+export function currentKey() {
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+/** @param {string} key empty forgets it */
+export function useKey(key) {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+/** @returns {string} an id for a request, by which `/runs` and the log name it */
+export function newId() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * The ids of a ROI as form fields, with others.
+ * @param {RoiKey} roi
+ * @param {Record<string, string | number | boolean | undefined | null>} [fields]
+ */
+export function formOf(roi, fields = {}) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries({ ...idsOf(roi), ...fields })) {
+    if (value !== undefined && value !== null) form.append(name, String(value));
+  }
+  return form;
+}
+
+/** @param {RoiKey} roi @returns {RoiKey} the ids alone */
+export function idsOf({ role_id, roi_id, recipe_id, model_key }) {
+  return { role_id, roi_id, recipe_id, model_key };
+}
+
+/**
+ * @param {string} path without a slash before it
+ * @param {Call} [call]
+ * @returns {Promise<any>} the reply's JSON
+ * @throws {ApiError}
+ */
+export async function call(path, call = {}) {
+  const reply = await send(path, call);
+  return reply.status === 204 ? null : reply.json();
+}
+
+/**
+ * @param {string} path
+ * @param {Call} [call]
+ * @returns {Promise<Blob>}
+ */
+export async function fetchBlob(path, call = {}) {
+  return (await send(path, call)).blob();
+}
+
+/**
+ * @param {string} path
+ * @param {Call} call
+ * @returns {Promise<Response>} one that succeeded
+ */
+export async function send(path, call) {
+  for (let attempt = 1; ; attempt++) {
+    const key = currentKey();
+    const reply = await sendOnce(path, call);
+    if (reply.ok) return reply;
+    const error = await refusal(reply);
+    if (call.quiet) throw error;
+    if (reply.status === 401 && (currentKey() !== key || (await hooks.askForKey(error.message)))) continue;
+    if ((reply.status !== 503 && reply.status !== 429) || attempt >= MOST_TRIES) throw error;
+    const wait_s = Math.min(Number(reply.headers.get("Retry-After")) || 1, LONGEST_WAIT_S);
+    hooks.onWait(wait_s, error.message);
+    await pause(wait_s * 1000, call.signal);
+  }
+}
+
+/** @param {string} path @param {Call} call */
+async function sendOnce(path, { method, query = {}, json, form, headers = {}, signal, timeoutMs }) {
+  const url = new URL(path, BASE);
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value));
+  const key = currentKey();
+  const signals = [signal, timeoutMs ? AbortSignal.timeout(timeoutMs) : undefined].filter((one) => one !== undefined);
+  try {
+    return await fetch(url, {
+      method: method ?? (json !== undefined || form ? "POST" : "GET"),
+      headers: {
+        ...(key ? { "X-API-Key": key } : {}),
+        ...(json !== undefined ? { "Content-Type": "application/json" } : {}),
+        ...headers,
+      },
+      body: form ?? (json !== undefined ? JSON.stringify(json) : undefined),
+      signal: signals.length ? AbortSignal.any(signals) : undefined,
+      credentials: "omit",
+      redirect: "error",
+      referrerPolicy: "no-referrer",
+    });
+  } catch (problem) {
+    if (signal?.aborted) throw problem;
+    if (problem instanceof DOMException && problem.name === "TimeoutError")
+      throw new ApiError(t("api.timeout"), 0, "timeout");
+    throw new ApiError(t("api.unreachable"), 0, "unreachable");
+  }
+}
+
+/** @param {Response} reply */
+async function refusal(reply) {
+  const text = await reply.text();
+  try {
+    const body = JSON.parse(text);
+    return new ApiError(String(body.error), reply.status, String(body.code ?? ""), body);
+  } catch {
+    return new ApiError(t("api.strange", { status: reply.status }), reply.status, "");
+  }
+}
+
+/**
+ * Wait, unless the signal ends it.
+ * @param {number} ms
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
+ */
+export function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", end);
+      resolve();
+    }, ms);
+    if (signal?.aborted) end();
+    else signal?.addEventListener("abort", end, { once: true });
+  });
+}

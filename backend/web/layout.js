@@ -1,0 +1,78 @@
+// @ts-check
+/** Where the ROIs of a recipe lie in the picture: the layout, which the service keeps for every station. */
+import { ApiError, send } from "./api.js";
+
+/** @typedef {import("./pixels/roi.js").Roi} Roi */
+/**
+ * @typedef {object} LayoutRoi
+ * @property {string} role_id
+ * @property {string} roi_id
+ * @property {string} model_key
+ * @property {string} name for people
+ * @property {number} mm_per_px
+ * @property {Roi | null} roi centre in pixels of the picture; null: not drawn yet
+ * @property {{width: number, height: number} | null} picture size of the pictures in which it was drawn
+ */
+/** @typedef {{format: string, version: number, rois: LayoutRoi[]}} Layout */
+
+const FORMAT = "roi-anomaly-console";
+
+/** Another station changed the same ROI meanwhile. */
+export class LayoutConflict extends Error {
+  /** @param {LayoutRoi | null} theirs null: it was deleted */
+  constructor(theirs) {
+    super("the layout was changed elsewhere");
+    this.name = "LayoutConflict";
+    this.theirs = theirs;
+  }
+}
+
+/**
+ * @param {string} recipe
+ * @returns {Promise<{content: Layout, etag: string | null}>} an empty one where there is none
+ */
+export async function loadLayout(recipe) {
+  try {
+    const reply = await send("layout", { query: { recipe_id: recipe } });
+    const content = await reply.json();
+    const etag = reply.headers.get("ETag");
+    return { content: content.format === FORMAT ? content : { ...content, format: FORMAT, version: 1, rois: [] }, etag };
+  } catch (problem) {
+    if (!(problem instanceof ApiError && problem.status === 404)) throw problem;
+    return { content: { format: FORMAT, version: 1, rois: [] }, etag: null };
+  }
+}
+
+/**
+ * Store one ROI of a layout, whatever happened to the others meanwhile.
+ * @param {string} recipe
+ * @param {LayoutRoi} mine
+ * @param {LayoutRoi | null} base what it was before the change; null: new
+ * @throws {LayoutConflict} somebody else changed this very ROI since
+ */
+export async function saveRoi(recipe, mine, base) {
+  for (;;) {
+    const { content, etag } = await loadLayout(recipe);
+    const at = content.rois.findIndex((roi) => isSame(roi, mine));
+    const theirs = at < 0 ? null : content.rois[at];
+    if (JSON.stringify(theirs) !== JSON.stringify(base) && JSON.stringify(theirs) !== JSON.stringify(mine))
+      throw new LayoutConflict(theirs);
+    const rois = at < 0 ? [...content.rois, mine] : content.rois.with(at, mine);
+    try {
+      await send("layout", {
+        method: "PUT",
+        query: { recipe_id: recipe },
+        json: { ...content, rois },
+        headers: etag ? { "If-Match": etag } : { "If-None-Match": "*" },
+      });
+      return;
+    } catch (problem) {
+      if (!(problem instanceof ApiError && problem.status === 412)) throw problem; // 412: look again, and merge
+    }
+  }
+}
+
+/** @param {LayoutRoi} a @param {LayoutRoi} b */
+function isSame(a, b) {
+  return a.role_id === b.role_id && a.roi_id === b.roi_id && a.model_key === b.model_key;
+}

@@ -1,0 +1,239 @@
+// @ts-check
+/** The frame: bar, navigation, messages, the dialog for the key; and in its middle the screen that the address names. */
+import { call, currentKey, hooks, useKey } from "./api.js";
+import { fill, h, icon } from "./dom.js";
+import { Heartbeat, lamp } from "./heartbeat.js";
+import { listRois } from "./rois.js";
+import { hashOf, routeOf, roiText, SCREENS } from "./router.js";
+import { Store } from "./store.js";
+import { t } from "./texts.js";
+
+/** @typedef {import("./router.js").Route} Route */
+/** @typedef {import("./router.js").ScreenName} ScreenName */
+/** @typedef {import("./api.js").RoiKey} RoiKey */
+/** @typedef {import("./rois.js").RoiFacts} RoiFacts */
+/** @typedef {"unknown" | "none" | "infer" | "full"} Access  none: the service has keys, and this tab has none of them */
+/** @typedef {{access: Access, rois: RoiFacts[] | null, limits: Record<string, number>}} Session */
+/** @typedef {{node: Element, close?: () => void}} Screen */
+/**
+ * What a screen may use.
+ * @typedef {object} App
+ * @property {Store<Session>} session
+ * @property {Heartbeat} heartbeat
+ * @property {(kind: "error" | "warning" | "done", text: string) => void} say
+ * @property {(screen: ScreenName, roi: RoiKey | null) => void} go
+ * @property {() => Promise<RoiFacts[]>} refresh the list of ROIs, from the service
+ * @property {(roi: RoiKey) => RoiFacts | null} facts of a ROI in that list
+ */
+
+const SHOWN_MS = { error: 20000, warning: 20000, done: 5000 };
+/** @type {Record<ScreenName, () => Promise<{default: (app: App, roi: RoiKey | null) => Screen}>>} */
+const LOADERS = {
+  line: () => import("./screens/line.js"),
+  roi: () => import("./screens/roi.js"),
+  samples: () => import("./screens/samples.js"),
+  threshold: () => import("./screens/threshold.js"),
+  inspect: () => import("./screens/inspect.js"),
+  health: () => import("./screens/health.js"),
+};
+
+const session = new Store(/** @type {Session} */ ({ access: "unknown", rois: null, limits: {} }));
+const heartbeat = new Heartbeat();
+const messages = h("div.messages", { role: "status", "aria-live": "polite" });
+const navigation = h("nav.navigation", { "aria-label": t("nav.label") });
+const main = h("main.main", { id: "main", tabindex: "-1" });
+const title = h("span.bar-roi");
+
+/** @type {App} */
+const app = {
+  session,
+  heartbeat,
+  say(kind, text) {
+    if ([...messages.children].some((shown) => shown.dataset.text === text)) return;
+    const message = h(`div.message.${kind}`, { "data-text": text, role: kind === "error" ? "alert" : null }, h("p", {}, text));
+    message.append(
+      h("button.icon-button", { "aria-label": t("message.close"), onclick: () => message.remove() }, icon("cross")),
+    );
+    messages.append(message);
+    setTimeout(() => message.remove(), SHOWN_MS[kind]);
+  },
+  go(screen, roi) {
+    location.hash = hashOf(screen, roi);
+  },
+  async refresh() {
+    const rois = await listRois();
+    session.set({ rois });
+    return rois;
+  },
+  facts(roi) {
+    return session.value.rois?.find((known) => roiText(known) === roiText(roi)) ?? null;
+  },
+};
+
+/** @type {Screen | null} */
+let shown = null;
+let opened = 0;
+
+async function open() {
+  const route = routeOf(location.hash);
+  const number = ++opened;
+  showNavigation(route);
+  const screen = await LOADERS[route.screen]();
+  if (number !== opened) return; // another one was asked for meanwhile
+  shown?.close?.();
+  shown = screen.default(app, route.roi);
+  fill(main, shown.node);
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
+/** @param {Route} route */
+function showNavigation(route) {
+  const name = route.roi ? (app.facts(route.roi)?.name ?? route.roi.roi_id) : "";
+  fill(title, name ? [h("span.bar-sep", { "aria-hidden": "true" }, "/"), name] : null);
+  document.title = name ? t("app.title_of", { name }) : t("app.title");
+  fill(
+    navigation,
+    SCREENS.map((screen) => {
+      const current = screen === route.screen;
+      const content = [icon(screen), h("span", {}, t(`nav.${screen}`))];
+      if (screen !== "line" && !route.roi)
+        return h("span.nav-link.off", { "aria-disabled": "true", title: t("nav.choose_first") }, content);
+      const roi = screen === "line" ? null : route.roi;
+      return h("a.nav-link", { href: hashOf(screen, roi), "aria-current": current ? "page" : null }, content);
+    }),
+  );
+}
+
+/** @type {Promise<boolean> | null} */
+let asking = null;
+
+/**
+ * One dialog for however many requests were refused.
+ * @param {string} reason
+ * @returns {Promise<boolean>} whether there is a key to try
+ */
+function askForKey(reason) {
+  asking ??= new Promise((resolve) => {
+    const input = h("input", {
+      type: "password", name: "key", autocomplete: "off", spellcheck: "false", required: true, id: "key-input",
+    });
+    let given = false;
+    const dialog = h(
+      "dialog.dialog",
+      { "aria-labelledby": "key-title", onclose: end },
+      h(
+        "form",
+        { onsubmit: take },
+        h("h2", { id: "key-title" }, icon("key"), t("key.title")),
+        h("p", {}, reason),
+        h("label.field", { for: "key-input" }, h("span", {}, t("key.label")), input),
+        h("p.hint", {}, t("key.hint")),
+        h("div.row.end", {}, h("button", { onclick: () => dialog.close() }, t("key.without")), h("button.primary", { type: "submit" }, t("key.use"))),
+      ),
+    );
+    /** @param {Event} event */
+    function take(event) {
+      event.preventDefault();
+      given = true;
+      useKey(input.value.trim());
+      dialog.close();
+    }
+    function end() {
+      dialog.remove();
+      asking = null;
+      resolve(given);
+      if (given) void learnAccess();
+    }
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+  return asking;
+}
+
+/** What this tab may do. */
+async function learnAccess() {
+  try {
+    const health = await call("health", { quiet: true, timeoutMs: 5000 });
+    session.set({ access: accessOf(health), limits: health.limits ?? {} });
+  } catch {
+    session.set({ access: "unknown" }); // the lamp says that the service does not answer; asked again when it does
+  }
+}
+
+/** @param {any} health @returns {Access} */
+function accessOf(health) {
+  if (health.access) return health.access;
+  return health.status === "ok" && !health.weights_sha256 ? "none" : "unknown";
+}
+
+/** @param {Session} value */
+function accessText({ access }) {
+  if (access === "infer") return t("access.infer");
+  if (access === "none") return t("access.none");
+  return currentKey() ? t("access.full") : t("access.open");
+}
+
+function frame() {
+  const access = h("span.access");
+  session.watch((value) => fill(access, value.access === "unknown" ? null : accessText(value)));
+  const keyButton = h("button.icon-button", { "aria-label": t("key.change"), title: t("key.change"), onclick: changeKey }, icon("key"));
+  document.body.append(
+    h("a.skip", { href: "#main", onclick: skip }, t("nav.skip")),
+    h(
+      "header.bar",
+      {},
+      h("a.brand", { href: "#/line" }, h("img", { src: "console/icon.svg", alt: "", width: 28, height: 28 }), h("span", {}, t("app.name"))),
+      title,
+      h("span.spacer"),
+      access,
+      keyButton,
+      h("a.icon-button", { href: "docs", target: "_blank", rel: "noreferrer", "aria-label": t("nav.docs"), title: t("nav.docs") }, icon("book")),
+      lamp(heartbeat),
+    ),
+    navigation,
+    main,
+    messages,
+  );
+}
+
+/** @param {Event} event */
+function skip(event) {
+  event.preventDefault(); // the address names the screen
+  main.focus();
+}
+
+async function changeKey() {
+  if (await askForKey(t("key.change_reason"))) await reopen();
+}
+
+async function reopen() {
+  try {
+    await app.refresh();
+  } catch (problem) {
+    app.say("error", problem instanceof Error ? problem.message : String(problem));
+  }
+  await open();
+}
+
+function start() {
+  hooks.askForKey = askForKey;
+  hooks.onWait = (seconds, error) => app.say("warning", t("api.waits", { error, seconds }));
+  addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    if (event.reason?.name !== "AbortError") app.say("error", event.reason?.message ?? String(event.reason));
+  });
+  addEventListener("hashchange", () => void open());
+  frame();
+  session.watch(() => showNavigation(routeOf(location.hash)));
+  let wasThere = false;
+  heartbeat.state.watch(({ status }) => {
+    const isThere = status === "ok";
+    if (isThere && !wasThere) void learnAccess();
+    wasThere = isThere;
+  });
+  heartbeat.start();
+  void open();
+}
+
+start();

@@ -1,0 +1,85 @@
+// @ts-check
+/** The ROIs that there are, from the service and from the layouts, and what is to be done next about each. */
+import { call } from "./api.js";
+import { loadLayout } from "./layout.js";
+import { roiText } from "./router.js";
+
+/** @typedef {import("./api.js").RoiKey} RoiKey */
+/** @typedef {import("./layout.js").LayoutRoi} LayoutRoi */
+/** @typedef {"draw" | "label" | "fit" | "refit" | "threshold" | "drift" | "inspect"} Step */
+/**
+ * @typedef {RoiKey & {
+ *   name: string, drawn: LayoutRoi | null, fitted: boolean, calibration: "none" | "applied" | "stale",
+ *   refit: boolean, threshold: number | null, n_ok: number, n_ng: number, drifts: boolean, memory_id: string | null,
+ *   mm_per_px: number | null
+ * }} RoiFacts
+ */
+
+const LEAST_GOOD = 10;
+
+/** @returns {Promise<RoiFacts[]>} by recipe and name */
+export async function listRois() {
+  const known = await call("rois").catch((problem) => {
+    if (problem.status !== 404) throw problem;
+    return { rois: [] };
+  });
+  /** @type {Map<string, RoiFacts>} */
+  const found = new Map(known.rois.map((/** @type {any} */ roi) => [roiText(roi), factsOf(roi)]));
+  const recipes = new Set(["default", ...known.rois.map((/** @type {RoiKey} */ roi) => roi.recipe_id), ...(known.recipes ?? [])]);
+  for (const recipe of recipes) {
+    const { content } = await loadLayout(recipe);
+    for (const drawn of content.rois) {
+      const key = { recipe_id: recipe, role_id: drawn.role_id, roi_id: drawn.roi_id, model_key: drawn.model_key };
+      const facts = found.get(roiText(key)) ?? factsOf(key);
+      found.set(roiText(key), { ...facts, name: drawn.name, drawn, mm_per_px: drawn.mm_per_px });
+    }
+  }
+  return [...found.values()].sort((a, b) => a.recipe_id.localeCompare(b.recipe_id) || a.name.localeCompare(b.name));
+}
+
+/** @param {any} roi an entry of `/rois`, or the ids of a ROI that the service has nothing of @returns {RoiFacts} */
+function factsOf(roi) {
+  return {
+    role_id: roi.role_id,
+    roi_id: roi.roi_id,
+    recipe_id: roi.recipe_id,
+    model_key: roi.model_key,
+    name: roi.roi_id,
+    drawn: null,
+    fitted: roi.memory_fitted ?? false,
+    refit: roi.status === "refit_needed",
+    calibration: roi.calibration ?? "none",
+    threshold: roi.threshold ?? null,
+    memory_id: roi.memory_id ?? null,
+    n_ok: roi.n_ok ?? 0,
+    n_ng: roi.n_ng ?? 0,
+    drifts: roi.drift === "drift",
+    mm_per_px: roi.mm_per_px ?? null,
+  };
+}
+
+/**
+ * What to do next about a ROI.
+ * @param {RoiFacts} roi
+ * @returns {Step}
+ */
+export function nextStep(roi) {
+  if (roi.refit) return "refit";
+  if (roi.fitted) {
+    if (roi.calibration !== "applied") return "threshold";
+    return roi.drifts ? "drift" : "inspect";
+  }
+  if (roi.n_ok >= LEAST_GOOD) return "fit";
+  return roi.drawn || roi.n_ok ? "label" : "draw";
+}
+
+/** The screen on which a step is done. @type {Record<Step, import("./router.js").ScreenName>} */
+export const SCREEN_OF = {
+  draw: "roi",
+  label: "samples",
+  fit: "samples",
+  refit: "samples",
+  threshold: "threshold",
+  drift: "health",
+  inspect: "inspect",
+};

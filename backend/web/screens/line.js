@@ -1,0 +1,175 @@
+// @ts-check
+/** Line: a card for each ROI with its state and what to do next; the way to a new one. */
+import { call, fetchBlob, idsOf } from "../api.js";
+import { fill, h, icon } from "../dom.js";
+import { hashOf } from "../router.js";
+import { nextStep, SCREEN_OF } from "../rois.js";
+import { score, t } from "../texts.js";
+
+/** @typedef {import("../main.js").App} App */
+/** @typedef {import("../rois.js").RoiFacts} RoiFacts */
+
+const DEFAULT_RECIPE = "default";
+const ROLE = "Inspection";
+/** What a recipe and a ROI may be called: as the service has it, without what cannot be seen. */
+const NAME_PATTERN = "[^\\u0000-\\u001f\\u007f]{1,60}";
+
+/** @param {App} app @returns {import("../main.js").Screen} */
+export default function line(app) {
+  const list = h("div.cards");
+  const note = h("p.muted", { role: "status" }, t("line.loading"));
+  const picker = h("select", { id: "recipe", onchange: show });
+  const create = h("button.primary", { onclick: () => openForm() }, icon("plus"), t("line.new"));
+  const place = h("div");
+  const node = h(
+    "section.screen",
+    {},
+    h(
+      "header.screen-head",
+      {},
+      h("h1", {}, t("line.title")),
+      h("label.inline", { for: "recipe" }, h("span", {}, t("line.recipe")), picker),
+      h("span.spacer"),
+      create,
+    ),
+    place,
+    note,
+    list,
+  );
+
+  /** @type {string[]} */
+  const urls = [];
+  const all = "";
+  let chosen = sessionStorage.getItem("recipe") ?? all;
+
+  function show() {
+    if (picker.options.length) chosen = picker.value;
+    sessionStorage.setItem("recipe", chosen);
+    const { rois, access } = app.session.value;
+    create.hidden = access === "infer" || access === "none";
+    if (!rois) return;
+    const recipes = [...new Set(rois.map((roi) => roi.recipe_id))];
+    if (!recipes.includes(chosen)) chosen = all;
+    fill(picker, h("option", { value: all }, t("line.all_recipes")), recipes.map((name) => h("option", { value: name }, name)));
+    picker.value = chosen;
+    const shown = rois.filter((roi) => chosen === all || roi.recipe_id === chosen);
+    fill(note, shown.length ? t("line.count", { n: shown.length }) : t(create.hidden ? "line.empty_infer" : "line.empty"));
+    fill(list, shown.map((roi) => card(roi, urls)));
+  }
+
+  function openForm() {
+    const close = () => {
+      fill(place);
+      create.disabled = false;
+      create.focus();
+    };
+    create.disabled = true;
+    const form = newRoi(app, chosen || DEFAULT_RECIPE, close);
+    fill(place, form);
+    form.querySelector("input").focus();
+  }
+
+  const unwatch = app.session.watch(show);
+  app.refresh().catch((problem) => {
+    fill(note, problem.message);
+  });
+  return {
+    node,
+    close() {
+      unwatch();
+      for (const url of urls) URL.revokeObjectURL(url);
+    },
+  };
+}
+
+/** @param {RoiFacts} roi @param {string[]} urls */
+function card(roi, urls) {
+  const step = nextStep(roi);
+  const picture = h("div.card-picture", { "aria-hidden": "true" }, icon("roi"));
+  void showPicture(picture, roi, urls);
+  const facts = [
+    t("card.pictures", { good: roi.n_ok, bad: roi.n_ng }),
+    roi.threshold === null ? null : t("card.threshold", { threshold: score(roi.threshold) }),
+  ];
+  return h(
+    "article.card",
+    { "data-roi": roi.roi_id },
+    picture,
+    h(
+      "div.card-body",
+      {},
+      h("h2", {}, h("a", { href: hashOf(SCREEN_OF[step], roi) }, roi.name)),
+      h("p.muted", {}, t("card.ids", { recipe: roi.recipe_id, role: roi.role_id, roi: roi.roi_id })),
+      h("p", {}, h(`span.badge.${badgeOf(step)}`, {}, t(`card.state.${step}`))),
+      h("p.muted", {}, facts.filter(Boolean).join(" · ")),
+    ),
+    h("a.button.primary", { href: hashOf(SCREEN_OF[step], roi) }, t(`card.next.${step}`)),
+  );
+}
+
+/** @param {import("../rois.js").Step} step */
+function badgeOf(step) {
+  return step === "inspect" ? "good" : step === "drift" || step === "refit" || step === "threshold" ? "warn" : "plain";
+}
+
+/**
+ * The newest good picture of a ROI.
+ * @param {any} place
+ * @param {RoiFacts} roi
+ * @param {string[]} urls to be revoked
+ */
+async function showPicture(place, roi, urls) {
+  if (!roi.n_ok) return;
+  const { classes } = await call("datasets/list", { query: idsOf(roi) });
+  const filename = classes.ok.files.at(-1);
+  if (!filename) return; // deleted since
+  const blob = await fetchBlob("datasets/file", { query: { ...idsOf(roi), label: "ok", filename, size: 256 } });
+  const url = URL.createObjectURL(blob);
+  urls.push(url);
+  fill(place, h("img", { src: url, alt: "" }));
+}
+
+/**
+ * The form that begins the journey.
+ * @param {App} app
+ * @param {string} recipe
+ * @param {() => void} close
+ */
+function newRoi(app, recipe, close) {
+  const name = h("input", { id: "new-name", required: true, pattern: NAME_PATTERN, maxlength: 60, autocomplete: "off", value: t("new.name_default") });
+  const where = h("input", { id: "new-recipe", required: true, pattern: NAME_PATTERN, maxlength: 60, autocomplete: "off", value: recipe });
+  return h(
+    "form.panel",
+    {
+      /** @param {Event} event */
+      onsubmit(event) {
+        event.preventDefault();
+        begin(app, where.value.trim() || DEFAULT_RECIPE, name.value.trim());
+      },
+    },
+    h("h2", {}, t("new.title")),
+    h("p.muted", {}, t("new.intro")),
+    h(
+      "div.row",
+      {},
+      h("label.field", { for: "new-name" }, h("span", {}, t("new.name")), name),
+      h("label.field", { for: "new-recipe" }, h("span", {}, t("new.recipe")), where),
+      h("button.primary", { type: "submit" }, t("new.begin")),
+      h("button", { onclick: close }, t("cancel")),
+    ),
+  );
+}
+
+/** @param {App} app @param {string} recipe @param {string} name */
+function begin(app, recipe, name) {
+  if (recipe.toLowerCase() === "last") {
+    app.say("error", t("new.reserved"));
+    return;
+  }
+  const taken = new Set((app.session.value.rois ?? []).filter((roi) => roi.recipe_id === recipe).map((roi) => roi.roi_id));
+  let number = 1;
+  while (taken.has(`inspection-${number}`)) number++;
+  const roi_id = `inspection-${number}`;
+  sessionStorage.setItem(`name of ${recipe}/${roi_id}`, name);
+  app.go("roi", { recipe_id: recipe, role_id: ROLE, roi_id, model_key: roi_id });
+}

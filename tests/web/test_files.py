@@ -1,0 +1,60 @@
+"""What the console consists of: its own files, small enough, in the wheel, and no text outside the catalogue."""
+
+import gzip
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from backend import web
+from backend.web import console_files
+
+FILES = console_files()
+ROOT = Path(web.__file__).parents[2]
+MOST_BYTES = 150_000
+
+
+def scripts():
+    return {path: content.decode() for path, content in FILES.items() if path.endswith(".js")}
+
+
+def test_the_console_is_small_enough_to_be_loaded_over_a_poor_line():
+    assert sum(len(gzip.compress(content)) for content in FILES.values()) < MOST_BYTES
+
+
+def test_every_script_is_checked_for_types():
+    assert {path for path, text in scripts().items() if not text.startswith("// @ts-check\n")} == set()
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_text_becomes_html():
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3\.org/)"
+    )
+    found = {path: forbidden.findall(content.decode()) for path, content in FILES.items()}
+    assert {path: words for path, words in found.items() if words} == {}
+
+
+def test_every_text_that_is_asked_for_is_in_the_catalogue_and_no_other():
+    catalogue = set(re.findall(r'^  "?([\w.]+)"?: ["{]', FILES["texts/en.js"].decode(), re.MULTILINE))
+    code = "".join(text for path, text in scripts().items() if not path.startswith("texts/"))
+    named = set(re.findall(r'\bt\([^"`()]*"([\w.]+)"', code)) | set(re.findall(r'[?:] "([\w]+\.[\w.]+)"', code))
+    stems = set(re.findall(r"\bt\(`([\w.]+)\$\{", code))
+    assert {key for key in named if key not in catalogue} == set()
+    assert {stem for stem in stems if not any(key.startswith(stem) for key in catalogue)} == set()
+    assert {key for key in catalogue if key not in named and not key.startswith(tuple(stems))} == set()
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_every_file_of_the_console(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    copy = tmp_path / "copy"
+    for name in ("pyproject.toml", "README.md", "backend"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).symlink_to(ROOT / name)
+    subprocess.run([*build, "-w", str(tmp_path), str(copy)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name.removeprefix("backend/web/") for name in zipfile.ZipFile(wheel).namelist() if "/web/" in name}
+    assert packed >= set(FILES)
