@@ -11,11 +11,12 @@ import { roiText } from "./router.js";
  * @typedef {RoiKey & {
  *   name: string, drawn: LayoutRoi | null, fitted: boolean, calibration: "none" | "applied" | "stale",
  *   refit: boolean, threshold: number | null, n_ok: number, n_ng: number, drifts: boolean, memory_id: string | null,
- *   mm_per_px: number | null
+ *   mm_per_px: number | null, problem: string | null
  * }} RoiFacts
  */
 
-const LEAST_GOOD = 10;
+/** What a fit takes where the service does not say otherwise. */
+export const LEAST_GOOD = 10;
 
 /** @returns {Promise<RoiFacts[]>} by recipe and name */
 export async function listRois() {
@@ -31,7 +32,7 @@ export async function listRois() {
     for (const drawn of content.rois) {
       const key = { recipe_id: recipe, role_id: drawn.role_id, roi_id: drawn.roi_id, model_key: drawn.model_key };
       const facts = found.get(roiText(key)) ?? factsOf(key);
-      found.set(roiText(key), { ...facts, name: drawn.name, drawn, mm_per_px: drawn.mm_per_px });
+      found.set(roiText(key), { ...facts, name: drawn.name, drawn, mm_per_px: facts.mm_per_px ?? drawn.mm_per_px });
     }
   }
   return [...found.values()].sort((a, b) => a.recipe_id.localeCompare(b.recipe_id) || a.name.localeCompare(b.name));
@@ -46,13 +47,14 @@ function factsOf(roi) {
     model_key: roi.model_key,
     name: roi.roi_id,
     drawn: null,
-    fitted: roi.memory_fitted ?? false,
+    fitted: roi.fitted ?? false,
     refit: roi.status === "refit_needed",
+    problem: roi.error ?? roi.reason ?? null,
     calibration: roi.calibration ?? "none",
     threshold: roi.threshold ?? null,
-    memory_id: roi.memory_id ?? null,
-    n_ok: roi.n_ok ?? 0,
-    n_ng: roi.n_ng ?? 0,
+    memory_id: roi.model?.memory_id ?? null,
+    n_ok: roi.n_images?.ok ?? 0,
+    n_ng: roi.n_images?.ng ?? 0,
     drifts: roi.drift === "drift",
     mm_per_px: roi.mm_per_px ?? null,
   };
@@ -70,7 +72,7 @@ export function nextStep(roi) {
     return roi.drifts ? "drift" : "inspect";
   }
   if (roi.n_ok >= LEAST_GOOD) return "fit";
-  return roi.drawn || roi.n_ok ? "label" : "draw";
+  return roi.drawn?.roi || roi.n_ok ? "label" : "draw";
 }
 
 /** The screen on which a step is done. @type {Record<Step, import("./router.js").ScreenName>} */

@@ -1,8 +1,278 @@
 // @ts-check
-import { h } from "../dom.js";
-import { t } from "../texts.js";
+/** Samples: good or bad by click or key, suspicious ones first; and the fit. */
+import { fill, h, icon } from "../dom.js";
+import { FitPanel } from "../fit.js";
+import { loadLayout } from "../layout.js";
+import { selfTest } from "../pixels/picture.js";
+import { Samples } from "../samples.js";
+import { score, t } from "../texts.js";
 
-/** @returns {import("../main.js").Screen} */
-export default function screen() {
-  return { node: h("section.screen", {}, h("h1", {}, t("nav.samples"))) };
+/** @typedef {import("../main.js").App} App */
+/** @typedef {import("../api.js").RoiKey} RoiKey */
+/** @typedef {import("../samples.js").Sample} Sample */
+/** @typedef {import("../samples.js").Label} Label */
+/** @typedef {"all" | "suspicious" | "open" | "ok" | "ng"} Filter */
+
+const FILTERS = /** @type {Filter[]} */ (["all", "suspicious", "open", "ok", "ng"]);
+/** @type {Record<string, Label | null>} */
+const LABEL_KEYS = { o: "ok", n: "ng", u: null };
+
+/**
+ * @param {App} app
+ * @param {RoiKey | null} key
+ * @returns {import("../main.js").Screen}
+ */
+export default function samplesScreen(app, key) {
+  if (!key) throw new Error("no ROI");
+  const screen = new SamplesScreen(app, key);
+  void screen.open();
+  return screen;
 }
+
+class SamplesScreen {
+  /** @param {App} app @param {RoiKey} key */
+  constructor(app, key) {
+    this.app = app;
+    this.key = key;
+    this.samples = new Samples(key, () => this.update());
+    /** @type {Filter} */
+    this.filter = "all";
+    this.closed = false;
+    /** @type {Map<string, any>} */
+    this.cells = new Map();
+    this.notices = h("div.notices");
+    this.counts = h("div.row.middle");
+    this.storing = h("p.muted", { role: "status" }, t("line.loading"));
+    this.folders = h("div.folders");
+    this.grid = h("div.samples", { role: "list", "aria-label": t("samples.title"), onkeydown: (/** @type {KeyboardEvent} */ event) => this.onKey(event) });
+    this.fit = new FitPanel(app, key, {
+      count: () => this.samples.count("ok"),
+      pending: () => this.samples.pending.length,
+      onFitted: () => void this.refresh(),
+    });
+    this.node = h(
+      "section.screen",
+      {},
+      h("header.screen-head", {}, h("h1", {}, t("samples.title")), this.counts, h("span.spacer"), this.storing),
+      this.notices,
+      this.fit.node,
+      this.folders,
+      h("p.hint", {}, t("samples.keys")),
+      this.grid,
+    );
+    this.watcher = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target } of entries) if (isIntersecting) void this.showPicture(/** @type {HTMLElement} */ (target));
+    }, { rootMargin: "400px" });
+    // What could not be stored while the service was away is stored when it is back.
+    this.unwatch = app.heartbeat.state.watch(({ status }) => {
+      if (status === "ok" && this.samples.stopped) void this.samples.store();
+    });
+  }
+
+  get mayChange() {
+    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
+  }
+
+  async open() {
+    const [test, { content }] = await Promise.all([selfTest(), loadLayout(this.key.recipe_id), this.app.refresh()]);
+    if (!test.ok) fill(this.notices, h("div.notice.bad", { role: "alert" }, t("roi.self_test", { reason: test.reason ?? "" })));
+    const drawn = content.rois.find((roi) => roi.role_id === this.key.role_id && roi.roi_id === this.key.roi_id && roi.model_key === this.key.model_key);
+    await this.samples.load(drawn ?? null, this.app.facts(this.key)?.fitted ?? false);
+    if (this.closed) return;
+    this.samples.sort();
+    this.build();
+    if (test.ok && this.mayChange) void this.samples.store();
+    void this.fit.open();
+  }
+
+  /** After a fit: what is suspicious now stands first. */
+  async refresh() {
+    if (this.app.facts(this.key)?.fitted) await this.samples.rank();
+    this.samples.sort();
+    if (!this.closed) this.build();
+  }
+
+  build() {
+    this.watcher.disconnect();
+    this.cells.clear();
+    fill(this.grid, this.samples.list.map((sample) => this.cell(sample)));
+    this.update();
+    const [first] = this.shown();
+    if (first) this.cells.get(first.id).tabIndex = 0;
+  }
+
+  /** A row for each folder in which something is to be decided. */
+  updateFolders() {
+    /** @type {Map<string, number>} */
+    const folders = new Map();
+    for (const { folder, kept, label } of this.samples.list) if (kept && label === null) folders.set(folder, (folders.get(folder) ?? 0) + 1);
+    const text = JSON.stringify([...folders]);
+    if (this.folders.dataset.shown === text) return; // a button that has the focus stays
+    this.folders.dataset.shown = text;
+    fill(this.folders, this.mayChange ? [...folders].map(([folder, n]) => this.folderRow(folder, n)) : null);
+  }
+
+  /** Label all undecided pictures of a folder at once. @param {string} folder @param {number} n */
+  folderRow(folder, n) {
+    const label = (/** @type {Label} */ as) => () => {
+      void this.samples.label(this.samples.list.filter((sample) => sample.folder === folder && sample.kept && sample.label === null), as);
+    };
+    return h(
+      "div.folder-row",
+      {},
+      icon("folder"),
+      h("span", {}, t("samples.folder", { folder: folder || t("samples.no_folder"), n })),
+      h("button.is-good", { onclick: label("ok") }, icon("check"), t("samples.rest_good")),
+      h("button.is-bad", { onclick: label("ng") }, icon("cross"), t("samples.rest_bad")),
+    );
+  }
+
+  /** @param {Sample} sample */
+  cell(sample) {
+    const image = h("div.sample-picture", { "data-id": sample.id });
+    const mark = h("span.sample-mark", { "aria-hidden": "true" });
+    const facts = h("p.sample-facts");
+    const good = h("button.is-good", { tabindex: -1, onclick: () => this.toggle(sample, "ok") }, icon("check"), t("samples.good"));
+    const bad = h("button.is-bad", { tabindex: -1, onclick: () => this.toggle(sample, "ng") }, icon("cross"), t("samples.bad"));
+    const cell = h(
+      "div.sample",
+      { role: "listitem", tabindex: -1, "data-id": sample.id, "data-name": sample.name },
+      image,
+      mark,
+      h("p.sample-name", { title: sample.folder ? `${sample.folder}/${sample.name}` : sample.name }, sample.name),
+      facts,
+      this.mayChange ? h("div.sample-buttons", {}, good, bad) : null,
+    );
+    Object.assign(cell, { good, bad, facts, mark });
+    this.cells.set(sample.id, cell);
+    this.watcher.observe(image);
+    return cell;
+  }
+
+  /** @param {HTMLElement} place */
+  async showPicture(place) {
+    this.watcher.unobserve(place);
+    const sample = this.samples.list.find(({ id }) => id === place.dataset.id);
+    if (!sample) return;
+    try {
+      const url = await this.samples.urlOf(sample);
+      fill(place, h("img", { src: url, alt: "", draggable: "false" }));
+    } catch (problem) {
+      if (!this.closed) fill(place, h("p.muted", {}, problem instanceof Error ? problem.message : String(problem)));
+    }
+  }
+
+  shown() {
+    return this.samples.list.filter((sample) => this.isShown(sample));
+  }
+
+  /** @param {Sample} sample */
+  isShown({ label, suspicious }) {
+    if (this.filter === "suspicious") return suspicious;
+    if (this.filter === "open") return label === null;
+    return this.filter === "all" || label === this.filter;
+  }
+
+  update() {
+    const { list } = this.samples;
+    const n = {
+      all: list.length,
+      suspicious: list.filter((sample) => sample.suspicious).length,
+      open: this.samples.count(null),
+      ok: this.samples.count("ok"),
+      ng: this.samples.count("ng"),
+    };
+    fill(
+      this.counts,
+      FILTERS.filter((filter) => n[filter] || filter === "all").map((filter) =>
+        h("button.chip", { "aria-pressed": String(filter === this.filter), onclick: () => this.choose(filter) }, t(`samples.filter.${filter}`, { n: n[filter] })),
+      ),
+    );
+    for (const sample of list) this.updateCell(sample);
+    const { pending, stopped } = this.samples;
+    fill(
+      this.storing,
+      stopped
+        ? [t("samples.stopped", { n: pending.length, reason: stopped.message }), " ", h("button", { onclick: () => void this.samples.store() }, t("samples.again"))]
+        : pending.length
+          ? t("samples.storing", { n: pending.length })
+          : list.length
+            ? t("samples.stored")
+            : t("samples.empty"),
+    );
+    this.updateFolders();
+    this.fit.update();
+  }
+
+  /** @param {Sample} sample */
+  updateCell(sample) {
+    const cell = this.cells.get(sample.id);
+    if (!cell) return;
+    const { label, suspicious, problem, kept } = sample;
+    cell.hidden = !this.isShown(sample);
+    cell.dataset.label = label ?? "";
+    cell.classList.toggle("suspicious", suspicious);
+    cell.good.setAttribute("aria-pressed", String(label === "ok"));
+    cell.bad.setAttribute("aria-pressed", String(label === "ng"));
+    fill(cell.mark, label === "ok" ? icon("check") : label === "ng" ? icon("cross") : null);
+    fill(
+      cell.facts,
+      suspicious ? h("span.badge.warn", {}, t("samples.suspicious")) : null,
+      kept?.duplicateOf ? h("span.badge.warn", {}, t("samples.duplicate", { name: kept.duplicateOf })) : null,
+      problem ? h("span.badge.bad", { title: problem }, t("samples.refused", { reason: problem })) : null,
+      !problem && this.samples.isPending(sample) ? h("span.muted", {}, t("samples.pending")) : null,
+      sample.score !== null && label === "ok" ? h("span.muted.num", {}, t("samples.score", { score: score(sample.score) })) : null,
+    );
+    cell.setAttribute("aria-label", t(`samples.cell.${label ?? "open"}`, { name: sample.name }));
+  }
+
+  /** @param {Filter} filter */
+  choose(filter) {
+    this.filter = filter;
+    this.update();
+  }
+
+  /** @param {Sample} sample @param {Label} label */
+  toggle(sample, label) {
+    void this.samples.label([sample], sample.label === label ? null : label);
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const cell = /** @type {HTMLElement | null} */ (/** @type {HTMLElement} */ (event.target).closest(".sample"));
+    const shown = this.shown();
+    const at = shown.findIndex(({ id }) => id === cell?.dataset.id);
+    if (at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
+    const label = LABEL_KEYS[event.key.toLowerCase()];
+    const columns = Math.max(1, shown.findIndex(({ id }) => this.cells.get(id).offsetTop > this.cells.get(shown[0].id).offsetTop));
+    const steps = /** @type {Record<string, number>} */ ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns });
+    if (label !== undefined) {
+      if (!this.mayChange) return;
+      void this.samples.label([shown[at]], label);
+      this.focus(shown[at + 1] ?? shown[at]);
+    } else if (steps[event.key]) this.focus(shown[at + steps[event.key]]);
+    else if (event.key === "Home") this.focus(shown[0]);
+    else if (event.key === "End") this.focus(shown[shown.length - 1]);
+    else return;
+    event.preventDefault();
+  }
+
+  /** @param {Sample | undefined} sample */
+  focus(sample) {
+    if (!sample) return;
+    for (const cell of this.cells.values()) cell.tabIndex = -1;
+    const cell = this.cells.get(sample.id);
+    cell.tabIndex = 0;
+    cell.focus({ preventScroll: true });
+    cell.scrollIntoView({ block: "nearest" });
+  }
+
+  close() {
+    this.closed = true;
+    this.unwatch();
+    this.watcher.disconnect();
+    this.fit.close();
+    this.samples.close();
+  }
+}
+

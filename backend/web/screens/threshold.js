@@ -1,8 +1,298 @@
 // @ts-check
-import { h } from "../dom.js";
-import { t } from "../texts.js";
+/** Threshold: the scores of good and bad pictures, the line between them, and what it promises. */
+import { call, idsOf, newId } from "../api.js";
+import { fill, h, icon } from "../dom.js";
+import "../histogram.js";
+import { hashOf } from "../router.js";
+import { watchRun } from "../runs.js";
+import { score, t } from "../texts.js";
+import { Thumbnails } from "../thumbnails.js";
 
-/** @returns {import("../main.js").Screen} */
-export default function screen() {
-  return { node: h("section.screen", {}, h("h1", {}, t("nav.threshold"))) };
+/** @typedef {import("../main.js").App} App */
+/** @typedef {import("../api.js").RoiKey} RoiKey */
+/** @typedef {{label: "ok" | "ng", filename: string, name: string, score: number, counts: boolean}} Scored */
+
+const NEAREST = 6;
+
+/**
+ * @param {App} app
+ * @param {RoiKey | null} key
+ * @returns {import("../main.js").Screen}
+ */
+export default function thresholdScreen(app, key) {
+  if (!key) throw new Error("no ROI");
+  const screen = new ThresholdScreen(app, key);
+  void screen.open();
+  return screen;
+}
+
+class ThresholdScreen {
+  /** @param {App} app @param {RoiKey} key */
+  constructor(app, key) {
+    this.app = app;
+    this.key = key;
+    this.closed = false;
+    this.thumbnails = new Thumbnails(key);
+    /** @type {Scored[]} */
+    this.scored = [];
+    /** @type {any} the stored calibration; null: none applies */
+    this.calibration = null;
+    this.busy = false;
+    /** @type {Set<string>} unusual pictures of which somebody said that they are good */
+    this.kept = new Set();
+
+    this.notices = h("div.notices");
+    this.status = h("span.muted", { role: "status" }, t("line.loading"));
+    this.bar = h("progress", { hidden: true, "aria-label": t("threshold.progress") });
+    this.histogram = /** @type {any} */ (document.createElement("score-histogram"));
+    this.histogram.addEventListener("threshold-change", (/** @type {CustomEvent<number>} */ event) => this.show(event.detail));
+    this.field = h("input", {
+      type: "number", step: "any", id: "threshold-field", inputmode: "decimal",
+      oninput: () => {
+        if (Number.isFinite(this.field.valueAsNumber)) this.show(this.field.valueAsNumber, true);
+      },
+    });
+    this.sentence = h("p.sentence", { "aria-live": "polite" });
+    this.stored = h("div.stored");
+    this.save = h("button.primary", { onclick: () => void this.calibrate({ threshold: this.histogram.threshold }) }, t("threshold.save"));
+    this.recommend = h("button", { onclick: () => void this.calibrate({ rule: "recommended" }) }, t("threshold.recommend"));
+    this.next = h("a.button.primary", { href: hashOf("inspect", key), hidden: true }, t("threshold.next"), icon("right"));
+    this.below = h("div.near");
+    this.above = h("div.near");
+    this.work = h(
+      "div.threshold-work",
+      { hidden: true },
+      h(
+        "div.panel",
+        {},
+        this.histogram,
+        this.sentence,
+        h("div.row", {}, h("label.field", { for: "threshold-field" }, h("span", {}, t("threshold.field")), this.field), this.save, this.recommend, h("span.spacer"), this.next),
+        this.stored,
+      ),
+      h(
+        "div.near-sides",
+        {},
+        h("div.panel", {}, h("h2", {}, t("threshold.below")), this.below),
+        h("div.panel", {}, h("h2", {}, t("threshold.above")), this.above),
+      ),
+    );
+    this.node = h("section.screen", {}, h("header.screen-head", {}, h("h1", {}, t("threshold.title")), this.status), this.notices, this.bar, this.work);
+  }
+
+  get mayChange() {
+    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
+  }
+
+  async open() {
+    await this.app.refresh();
+    if (this.closed) return;
+    if (this.app.facts(this.key)?.fitted) {
+      await this.load();
+      return;
+    }
+    fill(this.status);
+    fill(this.notices, h("div.notice", {}, t("threshold.not_fitted"), h("a.button", { href: hashOf("samples", this.key) }, t("nav.samples"))));
+  }
+
+  async load() {
+    const [known, manifest] = await Promise.all([call("datasets/scores", { query: idsOf(this.key) }), call("manifest", { query: idsOf(this.key) })]);
+    if (this.closed) return;
+    this.calibration = manifest.calib;
+    this.scored = known.images.filter((/** @type {any} */ image) => image.known).map(scoredOf);
+    this.build(known);
+  }
+
+  /** @param {any} known the reply of `/datasets/scores` */
+  build(known) {
+    const counted = this.scored.filter((one) => one.counts);
+    const good = counted.filter((one) => one.label === "ok");
+    const bad = counted.filter((one) => one.label === "ng");
+    this.work.hidden = good.length === 0;
+    this.save.hidden = this.recommend.hidden = !this.mayChange;
+    this.field.disabled = !this.mayChange;
+    this.next.hidden = this.calibration === null;
+    fill(this.status, t("threshold.counts", { good: good.length, bad: bad.length }));
+    this.showNotices(known, good.length);
+    this.histogram.disabled = !this.mayChange;
+    this.histogram.threshold = this.calibration?.threshold ?? suggested(good, bad);
+    this.histogram.scores = { good: good.map((one) => one.score), bad: bad.map((one) => one.score) };
+    this.show(this.histogram.threshold);
+    this.showStored();
+  }
+
+  /** @param {any} known @param {number} n_good */
+  showNotices(known, n_good) {
+    const notices = [];
+    const choose = (/** @type {string} */ text) =>
+      this.mayChange ? h("button.primary", { disabled: this.busy, onclick: () => void this.calibrate({ rule: "recommended" }) }, text) : null;
+    if (known.calibration === "stale") notices.push(h("div.notice", {}, h("p", {}, t("threshold.stale")), choose(t("threshold.choose"))));
+    else if (this.calibration === null) notices.push(h("div.notice", {}, h("p", {}, t("threshold.none")), choose(t("threshold.choose"))));
+    else if (known.n_unknown) notices.push(h("div.notice", {}, h("p", {}, t("threshold.unknown", { n: known.n_unknown })), choose(t("threshold.score_them"))));
+    if (!n_good) notices.push(h("div.notice", {}, t("threshold.no_scores")));
+    const dishonest = this.scored.filter((one) => !one.counts).length;
+    if (dishonest) notices.push(h("p.hint", {}, t("threshold.dishonest", { n: dishonest })));
+    fill(this.notices, notices);
+  }
+
+  /** @param {number} value @param {boolean} [typed] */
+  show(value, typed = false) {
+    if (typed) this.histogram.threshold = value;
+    else this.field.value = String(Number(value.toFixed(6)));
+    const counted = this.scored.filter((one) => one.counts);
+    const good = counted.filter((one) => one.label === "ok");
+    const bad = counted.filter((one) => one.label === "ng");
+    const rejected = good.filter((one) => one.score >= value).length;
+    const escaped = bad.filter((one) => one.score < value).length;
+    const parts = [t("threshold.rejected", { threshold: score(value), count: rejected, n: good.length })];
+    if (bad.length) parts.push(t("threshold.escaped", { count: escaped, n: bad.length }));
+    else parts.push(t("threshold.no_bad"));
+    fill(this.sentence, parts.join(" "));
+    this.histogram.tell(parts.join(" "));
+    const isStored = this.calibration !== null && Math.abs(this.calibration.threshold - value) < 5e-7;
+    this.save.disabled = this.busy || isStored;
+    this.save.classList.toggle("primary", !isStored);
+    this.showNearest(value);
+  }
+
+  /** @param {number} value */
+  showNearest(value) {
+    const order = [...this.scored].sort((a, b) => a.score - b.score);
+    const at = order.findIndex((one) => one.score >= value);
+    const split = at < 0 ? order.length : at;
+    this.fillSide(this.below, order.slice(Math.max(0, split - NEAREST), split).reverse());
+    this.fillSide(this.above, order.slice(split, split + NEAREST));
+  }
+
+  /** @param {any} side @param {Scored[]} pictures the nearest first */
+  fillSide(side, pictures) {
+    const names = pictures.map((one) => one.filename).join();
+    if (side.dataset.names === names) return; // most drags change nothing here
+    side.dataset.names = names;
+    fill(
+      side,
+      pictures.map((one) =>
+        h(
+          `figure.near-one.${one.label}`,
+          {},
+          this.thumbnails.picture(one.label, one.filename),
+          h(
+            "figcaption",
+            {},
+            h(`span.badge.${one.label === "ok" ? "good" : "bad"}`, {}, icon(one.label === "ok" ? "check" : "cross"), t(one.label === "ok" ? "samples.good" : "samples.bad")),
+            h("span.num", {}, score(one.score)),
+            h("span.muted.near-name", { title: one.name }, one.name),
+          ),
+        ),
+      ),
+      pictures.length ? null : h("p.muted", {}, t("threshold.none_here")),
+    );
+  }
+
+  showStored() {
+    const { calibration } = this;
+    if (!calibration) {
+      fill(this.stored);
+      return;
+    }
+    const rule = calibration.rule === "manual" ? "manual" : calibration.rule === "recommended" ? "recommended" : "other";
+    fill(
+      this.stored,
+      h("p", {}, h("strong", {}, t("threshold.stored", { threshold: score(calibration.threshold) })), " ", t(`threshold.rule.${rule}`)),
+      calibration.promise?.text ? h("p", {}, t("threshold.promise", { promise: calibration.promise.text })) : null,
+      calibration.why ? h("p.muted", {}, t("threshold.why", { why: calibration.why })) : null,
+      this.mayChange ? this.unusual().map((one) => this.unusualRow(one)) : null,
+    );
+  }
+
+  /** Good pictures that the rule left out; their positions are those of the list of stored images. @returns {Scored[]} */
+  unusual() {
+    const { unusual, n_ok } = this.calibration;
+    const good = this.scored.filter((one) => one.label === "ok");
+    return good.length === n_ok ? (unusual ?? []).map((/** @type {number} */ position) => good[position]) : [];
+  }
+
+  /** @param {Scored} one */
+  unusualRow(one) {
+    const values = { name: one.name, score: score(one.score), with_it: score(this.calibration.threshold_with_unusual) };
+    return h(
+      "div.notice",
+      {},
+      h("div.unusual-picture", {}, this.thumbnails.picture("ok", one.filename)),
+      h("p", {}, t("threshold.unusual", values)),
+      h("button", { onclick: () => void this.keep(one) }, t("threshold.keep")),
+      h("button", { onclick: () => void this.move(one) }, t("threshold.not_good")),
+    );
+  }
+
+  /** It is good, unusual or not. @param {Scored} one */
+  async keep({ filename }) {
+    this.kept.add(filename);
+    await this.calibrate({ rule: "recommended", keep: [...this.kept] });
+  }
+
+  /** @param {Scored} one */
+  async move({ filename, name }) {
+    await call("datasets/move", { json: { ...idsOf(this.key), label: "ok", filename, to: "ng" } });
+    this.app.say("warning", t("threshold.moved", { name }));
+    await this.open();
+  }
+
+  /** @param {{rule: "recommended", keep?: string[]} | {threshold: number}} choice */
+  async calibrate(choice) {
+    if (this.busy) return;
+    this.busy = true;
+    this.save.disabled = this.recommend.disabled = true;
+    for (const button of this.notices.querySelectorAll("button")) button.disabled = true;
+    this.bar.hidden = false;
+    this.bar.removeAttribute("value");
+    const id = newId();
+    const scale = this.app.facts(this.key)?.mm_per_px ?? undefined;
+    try {
+      const calibrating = call("calibrate_dataset", {
+        json: { ...idsOf(this.key), ...choice, require_ng: false, default_mm_per_px: scale },
+        headers: { "X-Request-Id": id },
+      });
+      void watchRun("calibrate_dataset", this.key, id, (run) => this.showRun(run), () => this.busy && !this.closed);
+      const reply = await calibrating;
+      if (reply.warning) this.app.say("warning", reply.warning);
+      if (reply.n_errors) this.app.say("error", t("threshold.failed", { n: reply.n_errors, reason: reply.errors[0].error }));
+      this.app.say("done", t("threshold.saved", { threshold: score(reply.threshold) }));
+    } finally {
+      this.busy = false;
+      this.bar.hidden = true;
+      this.recommend.disabled = false;
+      if (!this.closed) await this.open();
+    }
+  }
+
+  /** @param {import("../runs.js").Run} run */
+  showRun(run) {
+    this.bar.max = run.total || 1;
+    this.bar.value = run.done;
+    const left = run.left_s === undefined ? "" : t("fit.left", { n: run.left_s });
+    fill(this.status, `${t("threshold.scoring", { done: run.done, total: run.total })} ${left}`);
+  }
+
+  close() {
+    this.closed = true;
+    this.thumbnails.close();
+  }
+}
+
+/** @param {any} image @returns {Scored} */
+function scoredOf(image) {
+  // A good picture counts where the bank that scored it has not seen it: else it scores too low, and promises too much.
+  const counts = image.label === "ng" || image.honest === true;
+  return { label: image.label, filename: image.filename, name: image.uploaded_as ?? image.filename, score: image.score, counts };
+}
+
+/**
+ * Where the line begins before there is a threshold: just above the good ones.
+ * @param {Scored[]} good
+ * @param {Scored[]} bad
+ */
+function suggested(good, bad) {
+  const scores = (good.length ? good : bad).map((one) => one.score);
+  return scores.length ? Math.max(...scores) * 1.02 : 0;
 }

@@ -1,0 +1,129 @@
+// @ts-check
+/** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
+import { call, formOf, newId } from "./api.js";
+import { fill, h, icon } from "./dom.js";
+import { LEAST_GOOD } from "./rois.js";
+import { hashOf } from "./router.js";
+import { findRun, watchRun } from "./runs.js";
+import { t } from "./texts.js";
+
+/** @typedef {import("./main.js").App} App */
+/** @typedef {import("./api.js").RoiKey} RoiKey */
+
+const STEPS = /** @type {const} */ (["wait", "extract", "coreset", "score"]);
+
+export class FitPanel {
+  /**
+   * @param {App} app
+   * @param {RoiKey} key
+   * @param {{count: () => number, pending: () => number, onFitted: () => void}} samples good ones, and those not yet stored
+   */
+  constructor(app, key, samples) {
+    this.app = app;
+    this.key = key;
+    this.samples = samples;
+    /** @type {AbortController | null} a fit that was asked for here */
+    this.running = null;
+    this.watching = false;
+    this.closed = false;
+    this.text = h("p", { role: "status" });
+    this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
+    this.button = h("button.primary", { onclick: () => void this.fit() }, "");
+    this.cancel = h("button", { hidden: true, onclick: () => this.running?.abort() }, t("cancel"));
+    this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t("fit.next"), icon("right"));
+    this.node = h("div.panel.fit", {}, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
+  }
+
+  get mayChange() {
+    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
+  }
+
+  /** A fit may be under way since before this page was loaded. */
+  async open() {
+    const run = await findRun("fit", this.key, null);
+    if (run && !this.running && !this.closed) {
+      await this.watch(null);
+      await this.app.refresh();
+      this.samples.onFitted();
+    }
+    this.update();
+  }
+
+  update() {
+    if (this.running || this.watching) return;
+    const good = this.samples.count();
+    const pending = this.samples.pending();
+    const least = this.app.session.value.limits.min_ok_samples ?? LEAST_GOOD;
+    const facts = this.app.facts(this.key);
+    const enough = good >= least;
+    this.bar.hidden = this.cancel.hidden = true;
+    this.button.hidden = !this.mayChange;
+    this.button.disabled = !enough || pending > 0;
+    this.next.hidden = !facts?.fitted;
+    this.button.classList.toggle("primary", !facts?.fitted);
+    fill(this.button, t(facts?.fitted ? "fit.again" : "fit.fit", { n: good }));
+    fill(this.text, this.told(good, least, pending, facts));
+  }
+
+  /** @param {number} good @param {number} least @param {number} pending @param {import("./rois.js").RoiFacts | null} facts */
+  told(good, least, pending, facts) {
+    if (facts?.fitted) return t(facts.calibration === "applied" ? "fit.fitted_calibrated" : "fit.fitted");
+    if (good < least) return t("fit.too_few", { n: least - good, least });
+    return pending ? t("fit.wait_for_storing") : t("fit.ready", { n: good });
+  }
+
+  async fit() {
+    const id = newId();
+    const running = new AbortController();
+    this.running = running;
+    this.button.hidden = this.next.hidden = true;
+    this.cancel.hidden = false;
+    this.bar.hidden = false;
+    this.bar.removeAttribute("value");
+    fill(this.text, t("fit.step.wait"));
+    const scale = this.app.facts(this.key)?.mm_per_px ?? 1;
+    const form = formOf(this.key, { mm_per_px: scale, use_dataset: true, profile: "recommended" });
+    try {
+      const fitting = call("fit_ok", { form, headers: { "X-Request-Id": id }, signal: running.signal });
+      void this.watch(id);
+      const reply = await fitting;
+      this.app.say("done", t("fit.done", { n: this.samples.count() }));
+      if (reply.warning) this.app.say("warning", reply.warning);
+    } catch (problem) {
+      if (running.signal.aborted) this.app.say("warning", t("fit.cancelled"));
+      else this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+    } finally {
+      this.running = null;
+    }
+    if (this.closed) return;
+    await this.app.refresh();
+    this.samples.onFitted();
+    this.update();
+  }
+
+  /** Show how far a fit is until it ends. @param {string | null} id of the request; null: any of this ROI */
+  async watch(id) {
+    this.watching = id === null;
+    try {
+      await watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && (id === null || this.running !== null));
+    } finally {
+      this.watching = false;
+    }
+  }
+
+  /** @param {import("./runs.js").Run} run */
+  show(run) {
+    this.bar.hidden = false;
+    this.button.hidden = true;
+    this.bar.max = run.total || 1;
+    if (run.step === "wait") this.bar.removeAttribute("value");
+    else this.bar.value = run.done;
+    const step = STEPS.find((name) => name === run.step) ?? "wait";
+    const left = run.left_s === undefined ? "" : t("fit.left", { n: run.left_s });
+    fill(this.text, `${t(`fit.step.${step}`, { done: run.done, total: run.total })} ${left}`);
+  }
+
+  close() {
+    this.closed = true; // a fit goes on without anybody watching
+  }
+}

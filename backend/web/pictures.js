@@ -1,0 +1,150 @@
+// @ts-check
+/** The pictures of a ROI in this browser: opened when they are needed, looked at in small, cut exactly. */
+import { newId } from "./api.js";
+import { forgetPictures, keepPictures, keptPictures } from "./keep.js";
+import { cutRoi, openPicture, viewOf } from "./pixels/picture.js";
+import { roiText } from "./router.js";
+
+/** @typedef {import("./pixels/roi.js").Roi} Roi */
+/** @typedef {import("./pixels/picture.js").Picture} Picture */
+/** @typedef {import("./keep.js").KeptPicture} KeptPicture */
+/** @typedef {import("./ingest.js").Found} Found */
+/** @typedef {{added: KeptPicture[], known: number, refused: {name: string, reason: string}[]}} Added */
+
+const SMALL_PIXELS = 480;
+const WRITTEN_AT_ONCE = 12;
+
+export class PictureSet {
+  /** @param {import("./api.js").RoiKey} roi */
+  constructor(roi) {
+    this.roi = roiText(roi);
+    /** @type {KeptPicture[]} */
+    this.list = [];
+    /** @type {Map<string, Promise<Picture>>} */
+    this.opened = new Map();
+    /** @type {Map<string, Promise<ImageBitmap>>} */
+    this.small = new Map();
+  }
+
+  /** Read what this browser keeps. */
+  async load() {
+    this.list = await keptPictures(this.roi);
+    return this.list;
+  }
+
+  /**
+   * Keep files as pictures of the ROI; those that are there already are passed over.
+   * @param {Found[]} found
+   * @param {(done: number, total: number) => void} onProgress
+   * @returns {Promise<Added>}
+   */
+  async add(found, onProgress) {
+    /** @type {Added} */
+    const result = { added: [], known: 0, refused: [] };
+    const known = new Set(this.list.map(({ folder, name, blob }) => `${folder}/${name}/${blob.size}`));
+    let order = Math.max(0, ...this.list.map((picture) => picture.order));
+    /** @type {KeptPicture[]} */
+    let batch = [];
+    for (const [index, { file, folder }] of found.entries()) {
+      onProgress(index, found.length);
+      if (known.has(`${folder}/${file.name}/${file.size}`)) {
+        result.known++;
+        continue;
+      }
+      try {
+        // A copy: the file on the disk may be changed, moved or deleted while the browser still refers to it.
+        const blob = new Blob([await file.arrayBuffer()], { type: file.type });
+        const { width, height } = await openPicture(blob, { name: file.name });
+        const id = newId();
+        batch.push({ id, roi: this.roi, name: file.name, folder, order: ++order, blob, width, height, label: null, stored: null, duplicateOf: null });
+      } catch (problem) {
+        result.refused.push({ name: file.name, reason: problem instanceof Error ? problem.message : String(problem) });
+      }
+      if (batch.length >= WRITTEN_AT_ONCE) await this.write(batch.splice(0), result);
+    }
+    await this.write(batch, result);
+    return result;
+  }
+
+  /** @param {KeptPicture[]} batch @param {Added} result */
+  async write(batch, result) {
+    if (!batch.length) return;
+    await keepPictures(batch);
+    this.list.push(...batch);
+    result.added.push(...batch);
+  }
+
+  /**
+   * Change what is known of a picture; it is on the disk when this is done.
+   * @param {KeptPicture} picture
+   * @param {Partial<KeptPicture>} change
+   */
+  async change(picture, change) {
+    Object.assign(picture, change);
+    await keepPictures([picture]);
+  }
+
+  /** @param {KeptPicture[]} pictures */
+  async forget(pictures) {
+    const ids = new Set(pictures.map(({ id }) => id));
+    await forgetPictures([...ids]);
+    this.list = this.list.filter(({ id }) => !ids.has(id));
+  }
+
+  /** @param {KeptPicture} kept @returns {Promise<Picture>} */
+  open(kept) {
+    const found = this.opened.get(kept.id) ?? openPicture(kept.blob, { name: kept.name });
+    this.opened.set(kept.id, found);
+    return found;
+  }
+
+  /** @param {KeptPicture} kept @returns {Promise<ImageBitmap>} the whole picture, small: to look at, never to be judged */
+  smallOf(kept) {
+    const found = this.small.get(kept.id) ?? this.shrink(kept);
+    this.small.set(kept.id, found);
+    return found;
+  }
+
+  /** @param {KeptPicture} kept */
+  async shrink(kept) {
+    const picture = await this.open(kept);
+    const scale = Math.min(1, SMALL_PIXELS / Math.max(picture.width, picture.height));
+    const box = { x: 0, y: 0, width: picture.width, height: picture.height };
+    return viewOf(picture, box, Math.max(1, Math.round(box.width * scale)), Math.max(1, Math.round(box.height * scale)));
+  }
+
+  /** @param {KeptPicture} kept @param {Roi} roi */
+  async cut(kept, roi) {
+    return cutRoi(await this.open(kept), roi);
+  }
+
+  /** Give the small pictures back. */
+  close() {
+    for (const bitmap of this.small.values()) bitmap.then((found) => found.close(), () => undefined);
+    this.small.clear();
+    this.opened.clear();
+  }
+}
+
+/**
+ * The size that most pictures have.
+ * @param {{width: number, height: number}[]} pictures
+ * @returns {{width: number, height: number} | null}
+ */
+export function usualSize(pictures) {
+  /** @type {Map<string, {n: number, width: number, height: number}>} */
+  const sizes = new Map();
+  for (const { width, height } of pictures) {
+    const text = `${width}x${height}`;
+    const size = sizes.get(text) ?? { n: 0, width, height };
+    size.n++;
+    sizes.set(text, size);
+  }
+  const [first] = [...sizes.values()].sort((a, b) => b.n - a.n);
+  return first ? { width: first.width, height: first.height } : null;
+}
+
+/** @param {Roi} roi @returns {string} how something was cut, to tell whether it must be cut again */
+export function cutText({ kind, cx, cy, w, h, r, r_inner, angle_deg }) {
+  return JSON.stringify(kind === "rect" ? [kind, cx, cy, w, h, angle_deg] : [kind, cx, cy, r, r_inner, angle_deg]);
+}
