@@ -15,9 +15,12 @@ const SMALL_PIXELS = 480;
 const WRITTEN_AT_ONCE = 12;
 
 export class PictureSet {
-  /** @param {import("./api.js").RoiKey} roi */
-  constructor(roi) {
-    this.roi = roiText(roi);
+  /**
+   * @param {import("./api.js").RoiKey} roi
+   * @param {string} [shelf] pictures for another purpose than to be samples
+   */
+  constructor(roi, shelf = "") {
+    this.roi = roiText(roi) + shelf;
     /** @type {KeptPicture[]} */
     this.list = [];
     /** @type {Map<string, Promise<Picture>>} */

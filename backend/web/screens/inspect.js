@@ -1,8 +1,357 @@
 // @ts-check
-import { h } from "../dom.js";
-import { t } from "../texts.js";
+/** Inspect: pictures in, verdicts out, one after the other; and why. */
+import { ApiError, call, formOf } from "../api.js";
+import { fill, h, icon } from "../dom.js";
+import { ExplainPanel } from "../explain.js";
+import { fittedOn } from "../geometry.js";
+import { Guard } from "../guard.js";
+import { HeatView } from "../heat.js";
+import { dropZone } from "../ingest.js";
+import { loadLayout } from "../layout.js";
+import { selfTest, shapeOf } from "../pixels/picture.js";
+import { wholeOf } from "../pixels/roi-edit.js";
+import { PictureSet } from "../pictures.js";
+import { score, t } from "../texts.js";
+import { shapeOfWord, verdictOf, verdictPanel } from "../verdict.js";
 
-/** @returns {import("../main.js").Screen} */
-export default function screen() {
-  return { node: h("section.screen", {}, h("h1", {}, t("nav.inspect"))) };
+/** @typedef {import("../main.js").App} App */
+/** @typedef {import("../api.js").RoiKey} RoiKey */
+/** @typedef {import("../keep.js").KeptPicture} KeptPicture */
+/** @typedef {import("../verdict.js").Word} Word */
+/** @typedef {{kept: KeptPicture, crop: {blob: Blob, width: number, height: number} | null, reply: any, problem: string | null, cell: any}} Part */
+
+const SHELF = " inspect";
+const PATIENCE_MS = 30000;
+const RETRY_MS = 1000;
+
+/**
+ * @param {App} app
+ * @param {RoiKey | null} key
+ * @returns {import("../main.js").Screen}
+ */
+export default function inspectScreen(app, key) {
+  if (!key) throw new Error("no ROI");
+  const screen = new InspectScreen(app, key);
+  void screen.open();
+  return screen;
 }
+
+class InspectScreen {
+  /** @param {App} app @param {RoiKey} key */
+  constructor(app, key) {
+    this.app = app;
+    this.key = key;
+    this.set = new PictureSet(key, SHELF);
+    this.guard = new Guard(key, () => this.update());
+    this.unrely = app.heartbeat.rely();
+    this.abort = new AbortController();
+    /** @type {Part[]} */
+    this.parts = [];
+    /** @type {Part | null} on the screen */
+    this.current = null;
+    /** @type {Part | null} in flight: one at a time */
+    this.judging = null;
+    this.paused = false;
+    /** @type {string | null} why nothing is judged here */
+    this.blocked = t("verdict.opening");
+    /** @type {import("../layout.js").LayoutRoi | null} */
+    this.drawn = null;
+    /** @type {string | null} the model whose fit was compared with the ROI */
+    this.comparedWith = null;
+    this.moved = false;
+
+    this.verdict = verdictPanel();
+    this.view = new HeatView((x, y) => void this.explain.ask(x, y));
+    this.explain = new ExplainPanel(app, this.view, () => this.questionAbout(this.current));
+    this.name = h("p.inspect-name", { "aria-live": "off" });
+    this.pause = h("button", { onclick: () => this.setPaused(!this.paused), "aria-keyshortcuts": "P" });
+    this.heat = h("input", { type: "checkbox", id: "heat", checked: true, "aria-keyshortcuts": "H", onchange: () => { this.view.visible = this.heat.checked; } });
+    this.counts = h("input", { type: "checkbox", id: "counts" });
+    this.why = h("button", { onclick: () => void this.explain.ask(), "aria-keyshortcuts": "W" }, t("explain.why"));
+    this.tally = h("p.num", { role: "status" });
+    this.strip = h("div.parts", { role: "list", "aria-label": t("inspect.parts") });
+    this.clear = h("button", { onclick: () => void this.forget() }, icon("trash"), t("inspect.clear"));
+    this.notices = h("div.notices");
+    this.node = h(
+      "section.screen.inspect",
+      {},
+      h("h1.sr", {}, t("inspect.title")),
+      this.notices,
+      h("div.inspect-stage", {}, this.verdict.node, h("div.inspect-picture", {}, this.view.node, this.name)),
+      h(
+        "div.row.middle",
+        {},
+        h("button", { onclick: () => this.step(-1), "aria-label": t("inspect.previous") }, icon("left")),
+        h("button", { onclick: () => this.step(1), "aria-label": t("inspect.following") }, icon("right")),
+        this.pause,
+        this.why,
+        h("label.inline", { for: "heat" }, this.heat, t("inspect.heat")),
+        h("label.inline", { for: "counts", title: t("inspect.counts_hint") }, this.counts, t("inspect.counts")),
+        h("button", { onclick: () => void document.documentElement.requestFullscreen() }, t("inspect.full")),
+        h("span.spacer"),
+        this.tally,
+        this.clear,
+      ),
+      this.explain.node,
+      this.strip,
+      dropZone((found) => void this.add(found), { text: t("inspect.drop"), compact: true }),
+      h("p.hint", {}, t("inspect.keys")),
+    );
+    document.addEventListener("keydown", this.onKey);
+  }
+
+  async open() {
+    this.guard.start();
+    this.setPaused(false);
+    this.update();
+    const [test] = await Promise.all([selfTest(), this.loadDrawn(), this.app.refresh(), this.set.load()]);
+    if (this.abort.signal.aborted) return;
+    this.blocked = test.ok ? null : t("roi.self_test", { reason: test.reason ?? "" });
+    for (const kept of this.set.list) this.addPart(kept);
+    this.current = this.parts[0] ?? null;
+    this.update();
+    void this.work();
+  }
+
+  /** Judge what is waiting, one after the other, for as long as the screen is open. */
+  async work() {
+    while (!this.abort.signal.aborted) {
+      const next = this.nextPart();
+      if (!next || this.guard.doubt() || this.blocked || !(await this.isSamePlace())) {
+        await this.rest(RETRY_MS);
+        continue;
+      }
+      if (!this.paused) this.current = next;
+      await this.judge(next);
+    }
+  }
+
+  /** @param {number} ms or until something changes */
+  rest(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.wake = () => {
+        clearTimeout(timer);
+        resolve(null);
+      };
+    });
+  }
+
+  /** What is on the screen first, if it has no verdict that holds. @returns {Part | undefined} */
+  nextPart() {
+    const { current } = this;
+    if (current && current.problem === null && !(current.reply && this.guard.confirms(current.reply)) && this.couldBeConfirmed(current)) return current;
+    return this.paused ? undefined : this.parts.find((part) => part.problem === null && !part.reply);
+  }
+
+  /** Without a threshold a part is judged once, and not again and again. @param {Part} part */
+  couldBeConfirmed({ reply }) {
+    const { served } = this.guard;
+    if (!reply) return true;
+    return served !== null && (served.calibration === "applied" || reply.calibration === "applied");
+  }
+
+  /** Whether the model was fitted on the place that the ROI shows. */
+  async isSamePlace() {
+    const memory_id = this.guard.served?.memory_id ?? null;
+    if (memory_id === null || this.comparedWith === memory_id) return !this.moved;
+    try {
+      await this.loadDrawn(); // another station may have moved the ROI, and fitted on it
+      const place = this.drawn?.roi ? await fittedOn(this.key, this.drawn.roi) : "same";
+      this.comparedWith = memory_id;
+      this.moved = place === "other";
+      fill(this.notices, place === "unknown" ? h("div.notice", {}, t("inspect.place_unknown")) : null);
+      this.update();
+      return !this.moved;
+    } catch (problem) {
+      if (!(problem instanceof ApiError)) throw problem;
+      return false; // asked again in a second
+    }
+  }
+
+  async loadDrawn() {
+    const { content } = await loadLayout(this.key.recipe_id);
+    const { role_id, roi_id, model_key } = this.key;
+    const drawn = content.rois.find((roi) => roi.role_id === role_id && roi.roi_id === roi_id && roi.model_key === model_key) ?? null;
+    if (JSON.stringify(drawn) !== JSON.stringify(this.drawn)) for (const part of this.parts) part.crop = null;
+    this.drawn = drawn;
+  }
+
+  /** @param {Part} part */
+  async judge(part) {
+    this.judging = part;
+    part.reply = null;
+    this.update();
+    try {
+      part.crop ??= await this.cut(part.kept);
+      if (part === this.current) void this.view.show(part.crop.blob, null);
+      const reply = await call("infer", { form: this.formOf(part), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      part.reply = reply;
+      if (reply.warning) fill(this.notices, h("div.notice", {}, h("p", {}, reply.warning)));
+    } catch (problem) {
+      if (this.abort.signal.aborted) return;
+      if (!(problem instanceof ApiError && problem.status === 0)) part.problem = problem instanceof Error ? problem.message : String(problem);
+    } finally {
+      this.judging = null;
+    }
+    this.update();
+    if (part === this.current) this.showPicture();
+  }
+
+  /** @param {Part} part */
+  formOf(part) {
+    const { drawn } = this;
+    const shape = drawn?.roi ? shapeOf(drawn.roi) : null;
+    const scale = this.app.facts(this.key)?.mm_per_px ?? drawn?.mm_per_px ?? 1;
+    const form = formOf(this.key, { mm_per_px: scale, heatmap: "threshold", trial: !this.counts.checked, shape: shape && JSON.stringify(shape) });
+    if (part.crop) form.append("image", part.crop.blob, part.kept.name);
+    return form;
+  }
+
+  /** @param {KeptPicture} kept */
+  async cut(kept) {
+    const { drawn } = this;
+    if (!drawn?.roi) return this.set.cut(kept, wholeOf(kept)); // of a ROI that nobody drew here, pictures are the ROI
+    if (drawn.picture && (kept.width !== drawn.picture.width || kept.height !== drawn.picture.height)) {
+      const { width, height } = drawn.picture;
+      throw new Error(t("inspect.other_size", { name: kept.name, width: kept.width, height: kept.height, usual_width: width, usual_height: height }));
+    }
+    return this.set.cut(kept, drawn.roi);
+  }
+
+  /** What is asked about a part. @param {Part | null} part @returns {FormData | null} null: it has no verdict */
+  questionAbout(part) {
+    return part?.reply && part.crop ? this.formOf(part) : null;
+  }
+
+  /** What was answered about a part, whatever happened since. @param {Part} part @returns {Word} */
+  wordOf({ problem, reply }) {
+    return verdictOf({ blocked: null, doubt: null, hasPicture: true, judging: false, problem, reply, confirmed: true }).word;
+  }
+
+  /** What may be believed about a part now. @param {Part | null} part @returns {import("../verdict.js").Verdict} */
+  verdictOn(part) {
+    return verdictOf({
+      blocked: this.blocked ?? (this.moved ? t("verdict.moved") : null),
+      doubt: this.guard.doubt(),
+      hasPicture: part !== null,
+      judging: part !== null && this.judging === part,
+      problem: part?.problem ?? null,
+      reply: part?.reply ?? null,
+      confirmed: part?.reply ? this.guard.confirms(part.reply) : false,
+    });
+  }
+
+  update() {
+    if (this.abort.signal.aborted) return;
+    const { current } = this;
+    const verdict = this.verdictOn(current);
+    const reply = verdict.word === "none" ? null : current?.reply;
+    this.verdict.show(verdict, reply ? t("inspect.score", { score: score(reply.score), threshold: score(reply.threshold) }) : "");
+    fill(this.name, current ? current.kept.name : null);
+    this.why.disabled = !current?.reply;
+    const n = { ok: 0, ng: 0, none: 0 };
+    for (const part of this.parts) {
+      const word = this.wordOf(part);
+      n[word]++;
+      if (part.cell.dataset.word !== word) {
+        part.cell.dataset.word = word;
+        fill(part.cell.firstChild, shapeOfWord(word));
+        part.cell.setAttribute("aria-label", t("inspect.part", { name: part.kept.name, word: t(`verdict.word.${word}`) }));
+      }
+      part.cell.setAttribute("aria-current", String(part === current));
+    }
+    fill(this.tally, this.parts.length ? t("inspect.tally", n) : "");
+    this.clear.hidden = this.parts.length === 0;
+    this.wake?.();
+  }
+
+  showPicture() {
+    const { current } = this;
+    this.explain.close();
+    void this.view.show(current?.crop?.blob ?? null, current?.reply ?? null);
+  }
+
+  /** @param {KeptPicture} kept */
+  addPart(kept) {
+    /** @type {Part} */
+    const part = { kept, crop: null, reply: null, problem: null, cell: null };
+    part.cell = h("button.part", { onclick: () => this.choose(part) }, h("span.part-sign", {}), h("span.part-name", {}, kept.name));
+    this.parts.push(part);
+    this.strip.append(h("div", { role: "listitem" }, part.cell));
+  }
+
+  /** @param {Part} part */
+  choose(part) {
+    this.setPaused(true);
+    this.current = part;
+    this.update();
+    this.showPicture();
+    part.cell.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  /** @param {number} by */
+  step(by) {
+    const at = this.current ? this.parts.indexOf(this.current) : -1;
+    const part = this.parts[at + by];
+    if (part) this.choose(part);
+  }
+
+  /** @param {boolean} paused */
+  setPaused(paused) {
+    this.paused = paused;
+    fill(this.pause, icon(paused ? "play" : "pause"), t(paused ? "inspect.go_on" : "inspect.pause"));
+    this.wake?.();
+  }
+
+  /** @param {import("../ingest.js").Found[]} found */
+  async add(found) {
+    if (!found.length) {
+      this.app.say("warning", t("drop.nothing"));
+      return;
+    }
+    const { added, known, refused } = await this.set.add(found, () => undefined);
+    for (const { name, reason } of refused) this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
+    if (known) this.app.say("warning", t("drop.known", { n: known }));
+    for (const kept of added) this.addPart(kept);
+    this.setPaused(false);
+    this.update();
+  }
+
+  async forget() {
+    await this.set.forget(this.set.list);
+    this.parts = [];
+    this.current = null;
+    fill(this.strip);
+    this.showPicture();
+    this.update();
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey = (event) => {
+    const target = /** @type {HTMLElement} */ (event.target);
+    if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input, select, textarea, dialog *")) return;
+    /** @type {Record<string, () => void>} */
+    const actions = {
+      ArrowLeft: () => this.step(-1),
+      ArrowRight: () => this.step(1),
+      p: () => this.setPaused(!this.paused),
+      w: () => void this.explain.ask(),
+      h: () => this.heat.click(),
+    };
+    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  };
+
+  close() {
+    this.abort.abort();
+    this.guard.close();
+    this.unrely();
+    this.wake?.();
+    this.set.close();
+    document.removeEventListener("keydown", this.onKey);
+  }
+}
+

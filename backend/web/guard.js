@@ -1,0 +1,123 @@
+// @ts-check
+/**
+ * Whether a verdict may still be believed: the service answers, and it is the same model with the same threshold.
+ *
+ * A verdict outlives the last sign of life by less than two seconds. The time of a sign is when it was asked for, not when the
+ * answer came, so that a slow answer makes nothing look fresher than it is.
+ */
+import { ApiError, call, idsOf, pause } from "./api.js";
+import { roiText } from "./router.js";
+
+/** @typedef {import("./api.js").RoiKey} RoiKey */
+/** @typedef {{memory_id: string | null, calibration: string, threshold: number | null}} Served */
+
+const LIFE_EVERY_MS = 600;
+const LIFE_PATIENCE_MS = 900;
+const LIFE_LASTS_MS = 1800;
+const FACTS_EVERY_MS = 1500;
+const FACTS_LAST_MS = 8000;
+const LOOK_EVERY_MS = 150;
+
+export class Guard {
+  /**
+   * @param {RoiKey} key
+   * @param {() => void} onChange
+   */
+  constructor(key, onChange) {
+    this.key = key;
+    this.onChange = onChange;
+    this.alive_at = -Infinity;
+    this.known_at = -Infinity;
+    /** @type {Served | null} */
+    this.served = null;
+    /** @type {string | null} */
+    this.status = null;
+    this.abort = new AbortController();
+    this.said = "";
+  }
+
+  start() {
+    void this.repeat(LIFE_EVERY_MS, () => this.askLife());
+    void this.repeat(FACTS_EVERY_MS, () => this.askFacts());
+    this.timer = setInterval(() => this.look(), LOOK_EVERY_MS);
+    document.addEventListener("visibilitychange", this.seen);
+  }
+
+  /** Timers of a hidden tab are slowed: what is known is old when it is seen again. */
+  seen = () => this.look();
+
+  /** @param {number} every_ms @param {() => Promise<void>} work */
+  async repeat(every_ms, work) {
+    while (!this.abort.signal.aborted) {
+      const begun = performance.now();
+      await work();
+      this.look();
+      try {
+        await pause(Math.max(50, every_ms - (performance.now() - begun)), this.abort.signal);
+      } catch {
+        return; // closed
+      }
+    }
+  }
+
+  async askLife() {
+    const asked_at = performance.now();
+    try {
+      const health = await call("health", { quiet: true, timeoutMs: LIFE_PATIENCE_MS, signal: this.abort.signal });
+      this.status = health.status;
+      if (health.status === "ok") this.alive_at = asked_at;
+    } catch {
+      this.status = null; // no answer, for whatever reason
+    }
+  }
+
+  async askFacts() {
+    const asked_at = performance.now();
+    const options = { quiet: true, timeoutMs: FACTS_EVERY_MS * 2, signal: this.abort.signal };
+    try {
+      const { rois } = await call("rois", { ...options, query: { recipe_id: this.key.recipe_id, limit: 1000 } });
+      const own = rois.find((/** @type {RoiKey} */ roi) => roiText(roi) === roiText(this.key));
+      const found = own ?? (await call("state", { ...options, query: idsOf(this.key) }));
+      this.served = {
+        memory_id: found.model?.memory_id ?? null,
+        calibration: found.calibration ?? "none",
+        threshold: own ? (own.threshold ?? null) : null,
+      };
+      this.known_at = asked_at;
+    } catch (problem) {
+      if (problem instanceof ApiError && (problem.status === 401 || problem.status === 403)) this.known_at = -Infinity;
+    }
+  }
+
+  /** Tell when what is to be believed has changed. */
+  look() {
+    const said = JSON.stringify([this.doubt(), this.served]);
+    if (said === this.said || this.abort.signal.aborted) return;
+    this.said = said;
+    this.onChange();
+  }
+
+  /** @returns {"away" | "starting" | "unknown" | null} why nothing may be believed now */
+  doubt() {
+    const now = performance.now();
+    if (now - this.alive_at > LIFE_LASTS_MS || this.status === null) return "away";
+    if (this.status !== "ok") return "starting";
+    return now - this.known_at > FACTS_LAST_MS ? "unknown" : null;
+  }
+
+  /**
+   * Whether a reply is of what is served now.
+   * @param {any} reply of `/infer`
+   */
+  confirms(reply) {
+    const { served } = this;
+    if (!served || served.calibration !== "applied" || served.memory_id !== (reply.model.memory_id ?? null)) return false;
+    return served.threshold === null || served.threshold === reply.threshold;
+  }
+
+  close() {
+    this.abort.abort();
+    clearInterval(this.timer);
+    document.removeEventListener("visibilitychange", this.seen);
+  }
+}

@@ -1,0 +1,103 @@
+// @ts-check
+/**
+ * What was found, over the picture: heat from the threshold on, and the outlines of regions with their areas.
+ *
+ * Grey 128 of the heatmap is the threshold (`heatmap=threshold` of `/infer`). What lies below stays as it is: a good part looks
+ * as it does in the picture.
+ */
+import { fill, h, s } from "./dom.js";
+import { number, t } from "./texts.js";
+
+const THRESHOLD_GREY = 128;
+const NEAR = [86, 180, 233];
+const FAR = [150, 40, 210];
+/** Grey from which the colour does not change any more: one and a half times the threshold. */
+const FULL_GREY = 192;
+const LABELLED = 8;
+
+export class HeatView {
+  /** @param {(x: number, y: number) => void} onPoint a click, in pixels of the crop */
+  constructor(onPoint) {
+    this.picture = h("canvas", { class: "heat-layer" });
+    this.heat = h("canvas", { class: "heat-layer heat-colours" });
+    this.drawing = s("svg", { class: "heat-layer", "aria-hidden": "true" });
+    this.node = h("div.heat", { hidden: true }, this.picture, this.heat, this.drawing);
+    this.node.addEventListener("click", (/** @type {MouseEvent} */ event) => {
+      const { left, top, width, height } = this.picture.getBoundingClientRect();
+      const [x, y] = [((event.clientX - left) / width) * this.picture.width, ((event.clientY - top) / height) * this.picture.height];
+      if (x >= 0 && y >= 0 && x < this.picture.width && y < this.picture.height) onPoint(Math.floor(x), Math.floor(y));
+    });
+    this.asked = 0;
+  }
+
+  /** @param {Blob | null} crop @param {any} reply of `/infer`; null: not judged (yet) */
+  async show(crop, reply) {
+    const number = ++this.asked;
+    const [picture, grey] = await Promise.all([crop ? createImageBitmap(crop) : null, reply?.heatmap_png_base64 ? decoded(reply.heatmap_png_base64) : null]);
+    if (number !== this.asked) return; // another one was shown meanwhile
+    this.node.hidden = picture === null;
+    if (!picture) return;
+    const { width, height } = picture;
+    for (const canvas of [this.picture, this.heat]) Object.assign(canvas, { width, height });
+    this.node.style.aspectRatio = `${width} / ${height}`;
+    this.node.style.setProperty("--ratio", String(width / height));
+    this.picture.getContext("2d").drawImage(picture, 0, 0);
+    if (grey) colour(this.heat, grey);
+    this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    fill(this.drawing, reply ? regionsOf(reply.regions, width) : null);
+  }
+
+  /** @param {boolean} visible */
+  set visible(visible) {
+    this.node.classList.toggle("bare", !visible);
+  }
+
+  /** Mark the place that is asked about. @param {{x: number, y: number} | null} place */
+  mark(place) {
+    this.drawing.querySelector(".heat-place")?.remove();
+    if (!place) return;
+    const r = this.picture.width / 40;
+    this.drawing.append(
+      s("g", { class: "heat-place", transform: `translate(${place.x} ${place.y})` }, s("circle", { r, class: "halo" }), s("circle", { r })),
+    );
+  }
+}
+
+/** @param {string} base64 */
+async function decoded(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+}
+
+/** @param {HTMLCanvasElement} canvas @param {ImageBitmap} grey */
+function colour(canvas, grey) {
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
+  context.drawImage(grey, 0, 0, canvas.width, canvas.height);
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = image;
+  for (let at = 0; at < data.length; at += 4) {
+    const value = data[at];
+    const share = Math.min(1, Math.max(0, (value - THRESHOLD_GREY) / (FULL_GREY - THRESHOLD_GREY)));
+    for (let channel = 0; channel < 3; channel++) data[at + channel] = NEAR[channel] + share * (FAR[channel] - NEAR[channel]);
+    data[at + 3] = value < THRESHOLD_GREY ? 0 : 110 + share * 90;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** @param {any[]} regions @param {number} width */
+function regionsOf(regions, width) {
+  const drawn = regions.map(({ contour }) => {
+    const d = `M${contour.map((/** @type {number[]} */ [x, y]) => `${x + 0.5} ${y + 0.5}`).join("L")}Z`;
+    return [s("path", { d, class: "halo" }), s("path", { d })];
+  });
+  const size = Math.max(8, width / 28);
+  const labels = [...regions]
+    .sort((a, b) => b.area_px - a.area_px)
+    .slice(0, LABELLED)
+    .map(({ x, y, w, area_mm2 }) => {
+      const right = x + w > width * 0.7;
+      const place = { x: right ? x - size / 4 : x + w + size / 4, y: y + size, "font-size": size, "text-anchor": right ? "end" : "start" };
+      return s("text", place, t("inspect.area", { area: number(area_mm2) }));
+    });
+  return [drawn, labels];
+}
