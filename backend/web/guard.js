@@ -71,6 +71,11 @@ export class Guard {
     }
   }
 
+  /** Look at once: what is served was changed from here. */
+  ask() {
+    void this.askFacts().then(() => this.look());
+  }
+
   async askFacts() {
     const asked_at = performance.now();
     const options = { quiet: true, timeoutMs: FACTS_EVERY_MS * 2, signal: this.abort.signal };

@@ -30,8 +30,12 @@ export class HeatView {
     this.asked = 0;
   }
 
-  /** @param {Blob | null} crop @param {any} reply of `/infer`; null: not judged (yet) */
-  async show(crop, reply) {
+  /**
+   * @param {Blob | null} crop
+   * @param {any} reply of `/infer`; null: not judged (yet)
+   * @param {boolean} hasScale whether areas are known in mm²
+   */
+  async show(crop, reply, hasScale) {
     const number = ++this.asked;
     const [picture, grey] = await Promise.all([crop ? createImageBitmap(crop) : null, reply?.heatmap_png_base64 ? decoded(reply.heatmap_png_base64) : null]);
     if (number !== this.asked) return; // another one was shown meanwhile
@@ -44,7 +48,7 @@ export class HeatView {
     this.picture.getContext("2d").drawImage(picture, 0, 0);
     if (grey) colour(this.heat, grey);
     this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    fill(this.drawing, reply ? regionsOf(reply.regions, width) : null);
+    fill(this.drawing, reply ? regionsOf(reply.regions, width, hasScale) : null);
   }
 
   /** @param {boolean} visible */
@@ -84,20 +88,26 @@ function colour(canvas, grey) {
   context.putImageData(image, 0, 0);
 }
 
-/** @param {any[]} regions @param {number} width */
-function regionsOf(regions, width) {
+/** @param {any[]} regions @param {number} width of the picture @param {boolean} hasScale */
+function regionsOf(regions, width, hasScale) {
   const drawn = regions.map(({ contour }) => {
     const d = `M${contour.map((/** @type {number[]} */ [x, y]) => `${x + 0.5} ${y + 0.5}`).join("L")}Z`;
     return [s("path", { d, class: "halo" }), s("path", { d })];
   });
   const size = Math.max(8, width / 28);
-  const labels = [...regions]
-    .sort((a, b) => b.area_px - a.area_px)
-    .slice(0, LABELLED)
-    .map(({ x, y, w, area_mm2 }) => {
-      const right = x + w > width * 0.7;
-      const place = { x: right ? x - size / 4 : x + w + size / 4, y: y + size, "font-size": size, "text-anchor": right ? "end" : "start" };
-      return s("text", place, t("inspect.area", { area: number(area_mm2) }));
-    });
+  /** @type {{left: number, right: number, y: number}[]} */
+  const taken = [];
+  const labels = [];
+  for (const { x, y, w, area_px, area_mm2 } of [...regions].sort((a, b) => b.area_px - a.area_px).slice(0, LABELLED)) {
+    const text = hasScale ? t("inspect.area", { area: number(area_mm2) }) : t("inspect.area_px", { area: number(area_px) });
+    const isLeft = x + w > width * 0.7;
+    const length = text.length * size * 0.62;
+    const at = isLeft ? x - size / 4 : x + w + size / 4;
+    const box = { left: isLeft ? at - length : at, right: isLeft ? at : at + length, y: y + size };
+    // The largest regions keep their labels; a label that would cover another is left out.
+    if (taken.some((other) => box.left < other.right && other.left < box.right && Math.abs(box.y - other.y) < size * 1.1)) continue;
+    taken.push(box);
+    labels.push(s("text", { x: at, y: box.y, "font-size": size, "text-anchor": isLeft ? "end" : "start" }, text));
+  }
   return [drawn, labels];
 }

@@ -3,6 +3,7 @@
 import { ApiError, call, formOf } from "../api.js";
 import { fill, h, icon } from "../dom.js";
 import { ExplainPanel } from "../explain.js";
+import { FeedbackPanel } from "../feedback.js";
 import { fittedOn } from "../geometry.js";
 import { Guard } from "../guard.js";
 import { HeatView } from "../heat.js";
@@ -63,6 +64,7 @@ class InspectScreen {
     this.verdict = verdictPanel();
     this.view = new HeatView((x, y) => void this.explain.ask(x, y));
     this.explain = new ExplainPanel(app, this.view, () => this.questionAbout(this.current));
+    this.feedback = new FeedbackPanel(app, () => this.questionAbout(this.current), () => this.guard.ask());
     this.name = h("p.inspect-name", { "aria-live": "off" });
     this.pause = h("button", { onclick: () => this.setPaused(!this.paused), "aria-keyshortcuts": "P" });
     this.heat = h("input", { type: "checkbox", id: "heat", checked: true, "aria-keyshortcuts": "H", onchange: () => { this.view.visible = this.heat.checked; } });
@@ -85,14 +87,14 @@ class InspectScreen {
         h("button", { onclick: () => this.step(1), "aria-label": t("inspect.following") }, icon("right")),
         this.pause,
         this.why,
+        this.feedback.buttons,
         h("label.inline", { for: "heat" }, this.heat, t("inspect.heat")),
         h("label.inline", { for: "counts", title: t("inspect.counts_hint") }, this.counts, t("inspect.counts")),
         h("button", { onclick: () => void document.documentElement.requestFullscreen() }, t("inspect.full")),
-        h("span.spacer"),
-        this.tally,
-        this.clear,
       ),
+      this.feedback.node,
       this.explain.node,
+      h("div.row.middle", {}, this.tally, h("span.spacer"), this.clear),
       this.strip,
       dropZone((found) => void this.add(found), { text: t("inspect.drop"), compact: true }),
       h("p.hint", {}, t("inspect.keys")),
@@ -184,7 +186,7 @@ class InspectScreen {
     this.update();
     try {
       part.crop ??= await this.cut(part.kept);
-      if (part === this.current) void this.view.show(part.crop.blob, null);
+      if (part === this.current) void this.view.show(part.crop.blob, null, false);
       const reply = await call("infer", { form: this.formOf(part), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
       part.reply = reply;
       if (reply.warning) fill(this.notices, h("div.notice", {}, h("p", {}, reply.warning)));
@@ -198,12 +200,16 @@ class InspectScreen {
     if (part === this.current) this.showPicture();
   }
 
+  /** Millimetres per pixel; 1 where nobody measured. */
+  get scale() {
+    return this.app.facts(this.key)?.mm_per_px ?? this.drawn?.mm_per_px ?? 1;
+  }
+
   /** @param {Part} part */
   formOf(part) {
     const { drawn } = this;
     const shape = drawn?.roi ? shapeOf(drawn.roi) : null;
-    const scale = this.app.facts(this.key)?.mm_per_px ?? drawn?.mm_per_px ?? 1;
-    const form = formOf(this.key, { mm_per_px: scale, heatmap: "threshold", trial: !this.counts.checked, shape: shape && JSON.stringify(shape) });
+    const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", trial: !this.counts.checked, shape: shape && JSON.stringify(shape) });
     if (part.crop) form.append("image", part.crop.blob, part.kept.name);
     return form;
   }
@@ -250,6 +256,8 @@ class InspectScreen {
     this.verdict.show(verdict, reply ? t("inspect.score", { score: score(reply.score), threshold: score(reply.threshold) }) : "");
     fill(this.name, current ? current.kept.name : null);
     this.why.disabled = !current?.reply;
+    this.feedback.hidden = this.app.session.value.access !== "full";
+    this.feedback.disabled = verdict.word === "none";
     const n = { ok: 0, ng: 0, none: 0 };
     for (const part of this.parts) {
       const word = this.wordOf(part);
@@ -269,7 +277,8 @@ class InspectScreen {
   showPicture() {
     const { current } = this;
     this.explain.close();
-    void this.view.show(current?.crop?.blob ?? null, current?.reply ?? null);
+    this.feedback.close();
+    void this.view.show(current?.crop?.blob ?? null, current?.reply ?? null, this.scale !== 1);
   }
 
   /** @param {KeptPicture} kept */

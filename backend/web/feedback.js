@@ -1,0 +1,107 @@
+// @ts-check
+/** What a person says about a part: first what it would change, then, if they still want to, the change. */
+import { call } from "./api.js";
+import { fill, h, icon } from "./dom.js";
+import { score, t } from "./texts.js";
+
+export class FeedbackPanel {
+  /**
+   * @param {import("./main.js").App} app
+   * @param {() => FormData | null} question about the part on the screen; null: it has no verdict
+   * @param {() => void} onChanged the model or its threshold changed
+   */
+  constructor(app, question, onChanged) {
+    this.app = app;
+    this.question = question;
+    this.onChanged = onChanged;
+    this.asked = 0;
+    this.good = h("button.is-good", { onclick: () => void this.ask("good") }, icon("check"), t("feedback.good"));
+    this.bad = h("button.is-bad", { onclick: () => void this.ask("bad") }, icon("cross"), t("feedback.bad"));
+    this.buttons = h("div.row.middle", {}, this.good, this.bad);
+    this.content = h("div.feedback");
+    this.node = h("section.panel", { hidden: true, "aria-live": "polite" }, this.content);
+  }
+
+  /** @param {boolean} hidden */
+  set hidden(hidden) {
+    this.buttons.hidden = hidden;
+  }
+
+  /** @param {boolean} disabled */
+  set disabled(disabled) {
+    this.good.disabled = this.bad.disabled = disabled;
+  }
+
+  /** @param {"good" | "bad"} verdict */
+  async ask(verdict) {
+    const number = ++this.asked;
+    this.node.hidden = false;
+    fill(this.content, h("p.muted", {}, t("feedback.asking")));
+    const reply = await this.send(verdict, true);
+    if (!reply || number !== this.asked) return;
+    const yes = h("button.primary", { onclick: () => void this.learn(verdict, yes) }, t(verdict === "good" ? "feedback.learn_good" : "feedback.learn_bad"));
+    fill(
+      this.content,
+      h("h2", {}, t(verdict === "good" ? "feedback.title_good" : "feedback.title_bad")),
+      reply.changed ? comparison(reply) : null,
+      h("p", {}, reply.text),
+      reply.warning ? h("div.notice", {}, h("p", {}, reply.warning)) : null,
+      h("div.row", {}, reply.changed ? yes : null, h("button", { onclick: () => this.close() }, t(reply.changed ? "cancel" : "feedback.close"))),
+    );
+    (reply.changed ? yes : this.content.querySelector("button")).focus({ preventScroll: true });
+  }
+
+  /** @param {"good" | "bad"} verdict @param {any} button */
+  async learn(verdict, button) {
+    button.disabled = true;
+    const reply = await this.send(verdict, false);
+    if (!reply) return;
+    this.close();
+    this.app.say("done", t("feedback.learned", { threshold: score(reply.after.threshold) }));
+    this.onChanged();
+  }
+
+  /** @param {"good" | "bad"} verdict @param {boolean} dry_run */
+  async send(verdict, dry_run) {
+    const form = this.question();
+    if (!form) {
+      this.close();
+      return null;
+    }
+    for (const name of ["heatmap", "trial"]) form.delete(name); // of /infer alone
+    form.append("verdict", verdict);
+    form.append("dry_run", String(dry_run));
+    try {
+      return await call("feedback", { form });
+    } catch (problem) {
+      this.close();
+      this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+      return null;
+    }
+  }
+
+  close() {
+    this.asked++;
+    this.node.hidden = true;
+    fill(this.content);
+  }
+}
+
+/** @param {any} reply of `/feedback` */
+function comparison({ before, after }) {
+  const row = (/** @type {string} */ name, /** @type {any} */ known) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      h("td.num", {}, score(known.threshold)),
+      h("td.num", {}, t("feedback.of", { count: known.n_rejected, n: known.n_ok })),
+      h("td.num", {}, t("feedback.of", { count: known.n_escaped, n: known.n_ng })),
+    );
+  return h(
+    "table",
+    {},
+    h("thead", {}, h("tr", {}, h("td"), [t("threshold.field"), t("feedback.rejected"), t("feedback.escaped")].map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, row(t("feedback.before"), before), row(t("feedback.after"), after)),
+  );
+}
