@@ -1,15 +1,17 @@
 // @ts-check
 /** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
-import { call, formOf, newId } from "./api.js";
+import { ApiError, call, formOf, newId, pause } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 import { LEAST_GOOD } from "./rois.js";
-import { hashOf } from "./router.js";
-import { findRun, watchRun } from "./runs.js";
+import { hashOf, roiText } from "./router.js";
+import { ASK_EVERY_MS, findRun, watchRun } from "./runs.js";
 import { t } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 
+/** A run that is not listed by then is over, or was never begun. */
+const LISTED_WITHIN_MS = 20000;
 const STEPS = /** @type {const} */ (["wait", "extract", "coreset", "score"]);
 
 export class FitPanel {
@@ -26,6 +28,7 @@ export class FitPanel {
     this.running = null;
     this.watching = false;
     this.closed = false;
+    this.askedKey = `fit of ${roiText(key)}`;
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { onclick: () => void this.fit() }, "");
@@ -38,15 +41,39 @@ export class FitPanel {
     return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
   }
 
-  /** A fit may be under way since before this page was loaded. */
+  /** A fit may be under way since before this page was loaded; the service lists it only once it has looked at its pictures. */
   async open() {
-    const run = await findRun("fit", this.key, null);
-    if (run && !this.running && !this.closed) {
-      await this.watch(null);
-      await this.app.refresh();
-      this.samples.onFitted();
+    const asked = this.asked();
+    let seen = false;
+    const begun = performance.now();
+    while (!this.closed && !this.running) {
+      const run = await findRun("fit", this.key, null);
+      if (this.closed || this.running) return;
+      this.watching = Boolean(run) || asked !== null;
+      if (run) {
+        seen = true;
+        this.show(run);
+      } else if (run === null && (seen || !asked || performance.now() - begun > LISTED_WITHIN_MS || (await this.isOver(asked)))) break;
+      else this.showWaiting();
+      await pause(ASK_EVERY_MS);
     }
+    localStorage.removeItem(this.askedKey);
+    this.watching = false;
+    await this.app.refresh();
+    if ((seen || asked) && !this.closed) this.samples.onFitted();
     this.update();
+  }
+
+  /** A fit that was asked for in this browser and did not answer yet. @returns {{before: string | null} | null} */
+  asked() {
+    const asked = localStorage.getItem(this.askedKey);
+    return asked ? JSON.parse(asked) : null;
+  }
+
+  /** @param {{before: string | null}} asked */
+  async isOver({ before }) {
+    await this.app.refresh();
+    return (this.app.facts(this.key)?.memory_id ?? null) !== before;
   }
 
   update() {
@@ -76,45 +103,46 @@ export class FitPanel {
     const id = newId();
     const running = new AbortController();
     this.running = running;
-    this.button.hidden = this.next.hidden = true;
+    this.showWaiting();
     this.cancel.hidden = false;
-    this.bar.hidden = false;
-    this.bar.removeAttribute("value");
-    fill(this.text, t("fit.step.wait"));
+    localStorage.setItem(this.askedKey, JSON.stringify({ before: this.app.facts(this.key)?.memory_id ?? null }));
     const scale = this.app.facts(this.key)?.mm_per_px ?? 1;
     const form = formOf(this.key, { mm_per_px: scale, use_dataset: true, profile: "recommended" });
     try {
       const fitting = call("fit_ok", { form, headers: { "X-Request-Id": id }, signal: running.signal });
-      void this.watch(id);
+      void watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && this.running !== null);
       const reply = await fitting;
       this.app.say("done", t("fit.done", { n: this.samples.count() }));
       if (reply.warning) this.app.say("warning", reply.warning);
     } catch (problem) {
+      if (problem instanceof ApiError && problem.status === 0 && !running.signal.aborted) {
+        // The line broke, or the page is being left: the fit goes on all the same.
+        this.running = null;
+        if (!this.closed) void this.open();
+        return;
+      }
       if (running.signal.aborted) this.app.say("warning", t("fit.cancelled"));
       else this.app.say("error", problem instanceof Error ? problem.message : String(problem));
-    } finally {
-      this.running = null;
     }
+    this.running = null;
+    localStorage.removeItem(this.askedKey);
     if (this.closed) return;
     await this.app.refresh();
     this.samples.onFitted();
     this.update();
   }
 
-  /** Show how far a fit is until it ends. @param {string | null} id of the request; null: any of this ROI */
-  async watch(id) {
-    this.watching = id === null;
-    try {
-      await watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && (id === null || this.running !== null));
-    } finally {
-      this.watching = false;
-    }
+  showWaiting() {
+    this.button.hidden = this.next.hidden = true;
+    this.bar.hidden = false;
+    this.bar.removeAttribute("value");
+    fill(this.text, t("fit.step.wait"));
   }
 
   /** @param {import("./runs.js").Run} run */
   show(run) {
     this.bar.hidden = false;
-    this.button.hidden = true;
+    this.button.hidden = this.next.hidden = true;
     this.bar.max = run.total || 1;
     if (run.step === "wait") this.bar.removeAttribute("value");
     else this.bar.value = run.done;

@@ -6,20 +6,20 @@ import { roiText } from "./router.js";
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 /** @typedef {{kind: string, step: string, done: number, total: number, left_s?: number, request_id?: string} & RoiKey} Run */
 
-const ASK_EVERY_MS = 500;
+export const ASK_EVERY_MS = 500;
 
 /**
  * @param {string} kind
  * @param {RoiKey} key
  * @param {string | null} id of the request; null: any
- * @returns {Promise<Run | null>}
+ * @returns {Promise<Run | null | undefined>} null: there is none; undefined: the service did not say
  */
 export async function findRun(kind, key, id) {
   try {
     const { runs } = await call("runs", { quiet: true, timeoutMs: 3000 });
     return runs.find((/** @type {Run} */ run) => run.kind === kind && (id ? run.request_id === id : roiText(run) === roiText(key))) ?? null;
   } catch (problem) {
-    if (problem instanceof ApiError) return null; // the work itself tells what is wrong
+    if (problem instanceof ApiError) return undefined; // the work itself tells what is wrong
     throw problem;
   }
 }
@@ -28,7 +28,7 @@ export async function findRun(kind, key, id) {
  * Tell how far a run is until it ends.
  * @param {string} kind
  * @param {RoiKey} key
- * @param {string | null} id
+ * @param {string} id
  * @param {(run: Run) => void} onRun
  * @param {() => boolean} goesOn
  */
@@ -36,7 +36,6 @@ export async function watchRun(kind, key, id, onRun, goesOn) {
   while (goesOn()) {
     const run = await findRun(kind, key, id);
     if (run) onRun(run);
-    else if (id === null) return;
     await pause(ASK_EVERY_MS);
   }
 }

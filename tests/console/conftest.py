@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from harness.pages import PageServer
+from harness.server import Server, serving
+from tests.console.line import Parts, prepare
 
 PAGES = Path(__file__).parent / "pages"
 """What the browsers are shown."""
@@ -77,3 +79,26 @@ def visit_in_firefox(server: PageServer, path: str, **preferences: bool) -> None
         finally:
             process.terminate()
             process.wait(_STOP_S)
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """Real parts as files."""
+    return Parts(tmp_path_factory.mktemp("line"))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, parts: Parts) -> Path:
+    """A models folder with a ROI that is fitted and calibrated on `parts`; its tests only read it."""
+    folder = tmp_path_factory.mktemp("models")
+    with serving(folder=folder) as server:
+        prepare(server, parts)
+    return folder / "models"
+
+
+@pytest.fixture
+def judging(models: Path, tmp_path: Path) -> Iterator[Server]:
+    """A service on a copy of `models`."""
+    shutil.copytree(models, tmp_path / "models")
+    with serving(folder=tmp_path) as server:
+        yield server
