@@ -6,7 +6,7 @@ ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 COMMAND := $(VENV)/bin/roi-anomaly
 
-.PHONY: help serve install demo test test-unit check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve install demo test test-unit test-console check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,10 @@ test: $(VENV)/.dev ## all tests, and what of backend/ they run
 test-unit: $(VENV)/.dev ## the quick tests, in under two minutes: no server processes, nothing marked slow
 	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
+test-console: $(VENV)/.dev ## the console in a real browser before the real service, in four minutes (apt-get install chromium)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
+	$(RUN) -m pytest tests/console
+
 check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -35,6 +39,7 @@ check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/mypy --platform win32
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
+	@if command -v tsc >/dev/null; then tsc -p backend/web/jsconfig.json; else echo "tsc is not installed: types of backend/web are not checked"; fi
 
 format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .

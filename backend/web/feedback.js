@@ -98,10 +98,10 @@ function comparison({ before, after }) {
       h("td.num", {}, t("feedback.of", { count: known.n_rejected, n: known.n_ok })),
       h("td.num", {}, t("feedback.of", { count: known.n_escaped, n: known.n_ng })),
     );
-  return h(
+  return h("div.scrolls", {}, h(
     "table",
     {},
     h("thead", {}, h("tr", {}, h("td"), [t("threshold.field"), t("feedback.rejected"), t("feedback.escaped")].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, row(t("feedback.before"), before), row(t("feedback.after"), after)),
-  );
+  ));
 }

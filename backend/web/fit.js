@@ -31,7 +31,7 @@ export class FitPanel {
     this.askedKey = `fit of ${roiText(key)}`;
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
-    this.button = h("button.primary", { onclick: () => void this.fit() }, "");
+    this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
     this.cancel = h("button", { hidden: true, onclick: () => this.running?.abort() }, t("cancel"));
     this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t("fit.next"), icon("right"));
     this.node = h("div.panel.fit", {}, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
@@ -59,7 +59,7 @@ export class FitPanel {
     }
     localStorage.removeItem(this.askedKey);
     this.watching = false;
-    await this.app.refresh();
+    await this.app.refresh(this.key.recipe_id);
     if ((seen || asked) && !this.closed) this.samples.onFitted();
     this.update();
   }
@@ -72,7 +72,7 @@ export class FitPanel {
 
   /** @param {{before: string | null}} asked */
   async isOver({ before }) {
-    await this.app.refresh();
+    await this.app.refresh(this.key.recipe_id);
     return (this.app.facts(this.key)?.memory_id ?? null) !== before;
   }
 
@@ -127,7 +127,7 @@ export class FitPanel {
     this.running = null;
     localStorage.removeItem(this.askedKey);
     if (this.closed) return;
-    await this.app.refresh();
+    await this.app.refresh(this.key.recipe_id);
     this.samples.onFitted();
     this.update();
   }

@@ -9,8 +9,9 @@
 import { fill, s } from "./dom.js";
 import { number, score, t } from "./texts.js";
 
-const SIZE = { width: 1000, height: 340, left: 20, right: 20, axis: 170, most: 130 };
-const BINS = 48;
+/** CSS pixels; the width is that of the element. */
+const SIZE = { height: 320, side: 18, axis: 165, most: 125 };
+const BIN_WIDTH = 20;
 /** Up to so many in a bin, each score is a cell of its own. */
 const CELLS = 26;
 const STEPS = 400;
@@ -36,19 +37,38 @@ export class ScoreHistogram extends HTMLElement {
       s("path", { class: "hist-knob", d: "M-16 4h32v18l-16 12-16-12z" }),
       s("path", { class: "hist-arrows", d: "M-5 9l-5 5 5 5M5 9l5 5-5 5" }),
     );
-    this.svg = s("svg", { viewBox: `0 0 ${SIZE.width} ${SIZE.height}`, role: "group", "aria-label": t("threshold.histogram") });
+    this.axis = s("line", { class: "hist-axis", x1: SIZE.side, y1: SIZE.axis, y2: SIZE.axis });
+    this.width = 800;
+    this.sizes = new ResizeObserver(() => this.resized());
+    this.svg = s("svg", { role: "group", "aria-label": t("threshold.histogram") });
     this.dragging = -1;
   }
 
+  get inner() {
+    return this.width - 2 * SIZE.side;
+  }
+
+  resized() {
+    if (!this.clientWidth || this.clientWidth === this.width) return;
+    this.width = this.clientWidth;
+    this.draw();
+    this.place();
+  }
+
+  disconnectedCallback() {
+    this.sizes.disconnect();
+  }
+
   connectedCallback() {
+    this.sizes.observe(this);
     if (this.firstChild) return;
-    const legend = (/** @type {string} */ text, /** @type {number} */ y) => s("text", { class: "hist-side", x: SIZE.left, y }, text);
+    const legend = (/** @type {string} */ text, /** @type {number} */ y) => s("text", { class: "hist-side", x: SIZE.side, y }, text);
     this.svg.append(
       s("defs", {}, s("pattern", { id: "hist-hatch", width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
         s("rect", { width: 8, height: 8, class: "hist-hatch-ground" }), s("line", { x1: 0, x2: 0, y1: 0, y2: 8, class: "hist-hatch-line" }))),
       this.ticks,
       this.bars,
-      s("line", { class: "hist-axis", x1: SIZE.left, x2: SIZE.width - SIZE.right, y1: SIZE.axis, y2: SIZE.axis }),
+      this.axis,
       legend(t("threshold.good_above"), 16),
       legend(t("threshold.bad_below"), SIZE.height - 34),
       this.handle,
@@ -99,19 +119,22 @@ export class ScoreHistogram extends HTMLElement {
   /** @param {number} value */
   x(value) {
     const [low, high] = this.range;
-    return SIZE.left + ((value - low) / (high - low)) * (SIZE.width - SIZE.left - SIZE.right);
+    return SIZE.side + ((value - low) / (high - low)) * this.inner;
   }
 
   draw() {
     const [low, high] = this.range;
+    this.svg.setAttribute("viewBox", `0 0 ${this.width} ${SIZE.height}`);
+    this.axis.setAttribute("x2", String(this.width - SIZE.side));
+    const n_bins = Math.max(12, Math.round(this.inner / BIN_WIDTH));
     const count = (/** @type {number[]} */ values) => {
-      const bins = new Array(BINS).fill(0);
-      for (const value of values) bins[Math.min(BINS - 1, Math.max(0, Math.floor(((value - low) / (high - low)) * BINS)))]++;
+      const bins = new Array(n_bins).fill(0);
+      for (const value of values) bins[Math.min(n_bins - 1, Math.max(0, Math.floor(((value - low) / (high - low)) * n_bins)))]++;
       return bins;
     };
     const [good, bad] = [count(this.shown.good), count(this.shown.bad)];
     const most = Math.max(1, ...good, ...bad);
-    const width = (SIZE.width - SIZE.left - SIZE.right) / BINS;
+    const width = this.inner / n_bins;
     const unit = Math.min(16, SIZE.most / most);
     const bars = [];
     for (const [bins, name, sign] of /** @type {[number[], string, number][]} */ ([[good, "good", -1], [bad, "bad", 1]])) {
@@ -120,13 +143,13 @@ export class ScoreHistogram extends HTMLElement {
         const height = n / Math.max(1, cells) * unit;
         for (let cell = 0; cell < cells; cell++) {
           const y = sign < 0 ? SIZE.axis - (cell + 1) * height : SIZE.axis + cell * height;
-          bars.push(s("rect", { class: `hist-${name}`, x: SIZE.left + bin * width + 1, y: y + 1, width: width - 2, height: Math.max(1, height - 2) }));
+          bars.push(s("rect", { class: `hist-${name}`, x: SIZE.side + bin * width + 1, y: y + 1, width: width - 2, height: Math.max(1, height - 2) }));
         }
       }
     }
     fill(this.bars, bars);
     const ticks = [];
-    const step = niceStep((high - low) / 6);
+    const step = niceStep((high - low) / Math.max(2, this.inner / 110));
     for (let value = Math.ceil(low / step) * step; value <= high; value += step) {
       ticks.push(s("line", { x1: this.x(value), x2: this.x(value), y1: 40, y2: SIZE.height - 26 }));
       ticks.push(s("text", { x: this.x(value), y: SIZE.height - 6, "text-anchor": "middle" }, number(Number(value.toPrecision(6)))));
@@ -155,9 +178,9 @@ export class ScoreHistogram extends HTMLElement {
   /** @param {PointerEvent} event @returns {number} a score */
   at(event) {
     const { left, width } = this.svg.getBoundingClientRect();
-    const x = ((event.clientX - left) / width) * SIZE.width;
+    const x = ((event.clientX - left) / width) * this.width;
     const [low, high] = this.range;
-    return low + ((x - SIZE.left) / (SIZE.width - SIZE.left - SIZE.right)) * (high - low);
+    return low + ((x - SIZE.side) / this.inner) * (high - low);
   }
 
   /** @param {KeyboardEvent} event */

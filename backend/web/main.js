@@ -22,7 +22,7 @@ import { t } from "./texts.js";
  * @property {Heartbeat} heartbeat
  * @property {(kind: "error" | "warning" | "done", text: string) => void} say
  * @property {(screen: ScreenName, roi: RoiKey | null) => void} go
- * @property {() => Promise<RoiFacts[]>} refresh the list of ROIs, from the service
+ * @property {(recipe?: string) => Promise<RoiFacts[]>} refresh the list of ROIs, or those of a recipe, from the service
  * @property {(roi: RoiKey) => RoiFacts | null} facts of a ROI in that list
  */
 
@@ -60,10 +60,11 @@ const app = {
   go(screen, roi) {
     location.hash = hashOf(screen, roi);
   },
-  async refresh() {
-    const rois = await listRois();
-    session.set({ rois });
-    return rois;
+  async refresh(recipe) {
+    const fresh = await listRois(recipe);
+    const others = (session.value.rois ?? []).filter((roi) => recipe !== undefined && roi.recipe_id.toLowerCase() !== recipe.toLowerCase());
+    session.set({ rois: [...others, ...fresh] });
+    return fresh;
   },
   facts(roi) {
     return session.value.rois?.find((known) => roiText(known) === roiText(roi)) ?? null;
@@ -157,7 +158,7 @@ async function learnAccess() {
     const health = await call("health", { quiet: true, timeoutMs: 5000 });
     session.set({ access: accessOf(health), limits: health.limits ?? {} });
   } catch {
-    session.set({ access: "unknown" }); // the lamp says that the service does not answer; asked again when it does
+    return; // the lamp says that the service does not answer; asked again when it does
   }
 }
 
@@ -225,15 +226,21 @@ function start() {
   });
   addEventListener("hashchange", () => void open());
   frame();
-  session.watch(() => showNavigation(routeOf(location.hash)));
+  let { access } = session.value;
+  session.watch((value) => {
+    showNavigation(routeOf(location.hash));
+    if (value.access === access) return;
+    access = value.access;
+    if (opened) void open(); // screens show what may be done
+  });
   let wasThere = false;
   heartbeat.state.watch(({ status }) => {
     const isThere = status === "ok";
-    if (isThere && !wasThere) void learnAccess();
+    if (isThere && !wasThere && opened) void learnAccess();
     wasThere = isThere;
   });
   heartbeat.start();
-  void open();
+  void learnAccess().then(open);
 }
 
 start();

@@ -23,16 +23,18 @@ export class PictureSet {
     this.roi = roiText(roi) + shelf;
     /** @type {KeptPicture[]} */
     this.list = [];
+    /** @type {Promise<KeptPicture[]> | null} */
+    this.loaded = null;
     /** @type {Map<string, Promise<Picture>>} */
     this.opened = new Map();
     /** @type {Map<string, Promise<ImageBitmap>>} */
     this.small = new Map();
   }
 
-  /** Read what this browser keeps. */
-  async load() {
-    this.list = await keptPictures(this.roi);
-    return this.list;
+  /** Read what this browser keeps. @returns {Promise<KeptPicture[]>} */
+  load() {
+    this.loaded ??= keptPictures(this.roi).then((list) => (this.list = list));
+    return this.loaded;
   }
 
   /**
@@ -44,6 +46,7 @@ export class PictureSet {
   async add(found, onProgress) {
     /** @type {Added} */
     const result = { added: [], known: 0, refused: [] };
+    await this.load();
     const known = new Set(this.list.map(({ folder, name, blob }) => `${folder}/${name}/${blob.size}`));
     let order = Math.max(0, ...this.list.map((picture) => picture.order));
     /** @type {KeptPicture[]} */

@@ -11,28 +11,28 @@ import { roiText } from "./router.js";
  * @typedef {RoiKey & {
  *   name: string, drawn: LayoutRoi | null, fitted: boolean, calibration: "none" | "applied" | "stale",
  *   refit: boolean, threshold: number | null, n_ok: number, n_ng: number, drifts: boolean, memory_id: string | null,
- *   mm_per_px: number | null, problem: string | null
+ *   mm_per_px: number | null, locked: number | null, problem: string | null
  * }} RoiFacts
  */
 
 /** What a fit takes where the service does not say otherwise. */
 export const LEAST_GOOD = 10;
 
-/** @returns {Promise<RoiFacts[]>} by recipe and name */
-export async function listRois() {
-  const known = await call("rois").catch((problem) => {
-    if (problem.status !== 404) throw problem;
-    return { rois: [] };
-  });
+/**
+ * @param {string} [recipe] only its own
+ * @returns {Promise<RoiFacts[]>} by recipe and name
+ */
+export async function listRois(recipe) {
+  const known = await call("rois", { query: { limit: 1000, recipe_id: recipe } });
   /** @type {Map<string, RoiFacts>} */
   const found = new Map(known.rois.map((/** @type {any} */ roi) => [roiText(roi), factsOf(roi)]));
-  const recipes = new Set(["default", ...known.rois.map((/** @type {RoiKey} */ roi) => roi.recipe_id), ...(known.recipes ?? [])]);
-  for (const recipe of recipes) {
-    const { content } = await loadLayout(recipe);
-    for (const drawn of content.rois) {
-      const key = { recipe_id: recipe, role_id: drawn.role_id, roi_id: drawn.roi_id, model_key: drawn.model_key };
+  const recipes = recipe === undefined ? known.recipes : [recipe];
+  for (const recipe_id of recipes) {
+    const { content } = await loadLayout(recipe_id);
+    for (const { role_id, roi_id, model_key, ...drawn } of content.rois) {
+      const key = { recipe_id, role_id, roi_id, model_key };
       const facts = found.get(roiText(key)) ?? factsOf(key);
-      found.set(roiText(key), { ...facts, name: drawn.name, drawn, mm_per_px: facts.mm_per_px ?? drawn.mm_per_px });
+      found.set(roiText(key), { ...facts, name: drawn.name, drawn: { role_id, roi_id, model_key, ...drawn }, mm_per_px: facts.mm_per_px ?? drawn.mm_per_px });
     }
   }
   return [...found.values()].sort((a, b) => a.recipe_id.localeCompare(b.recipe_id) || a.name.localeCompare(b.name));
@@ -57,7 +57,18 @@ function factsOf(roi) {
     n_ng: roi.n_images?.ng ?? 0,
     drifts: roi.drift === "drift",
     mm_per_px: roi.mm_per_px ?? null,
+    locked: roi.mm_per_px ?? null,
   };
+}
+
+/**
+ * Millimetres per pixel that a recipe is bound to by what is stored of any of its ROIs.
+ * @param {RoiFacts[] | null} rois
+ * @param {string} recipe
+ * @returns {number | null}
+ */
+export function lockedScale(rois, recipe) {
+  return rois?.find((roi) => roi.recipe_id.toLowerCase() === recipe.toLowerCase() && roi.locked !== null)?.locked ?? null;
 }
 
 /**

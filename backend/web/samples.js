@@ -230,7 +230,9 @@ export class Samples {
       const twin = this.list.find((other) => other !== sample && other.filename === image.duplicate_of);
       sample.filename = filename;
       const kept = /** @type {KeptPicture} */ (sample.kept);
-      await this.set.change(kept, { stored: { label, filename, cut }, duplicateOf: twin ? twin.name : null });
+      await this.set.change(kept, { stored: { label, filename, cut }, duplicateOf: twin?.kept ? twin.name : null });
+      // Stored by an upload whose answer was lost, by a reload for example: it is this very picture.
+      if (twin && !twin.kept) this.list = this.list.filter((other) => other !== twin);
     }
   }
 

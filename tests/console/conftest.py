@@ -5,14 +5,16 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backend.network.weights import Weights
 from harness.pages import PageServer
 from harness.server import Server, serving
-from tests.console.line import Parts, prepare
+from tests.console.line import FULL, INFER, Parts, Serve, prepare
 
 PAGES = Path(__file__).parent / "pages"
 """What the browsers are shown."""
@@ -88,17 +90,30 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, parts: Parts) -> Path:
+def serve(weights: Weights) -> Serve:
+    """Starts a service in a process of its own, on the real weights."""
+    return partial(serving, WEIGHTS=str(weights.path), DEVICE="cpu")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, serve: Serve, parts: Parts) -> Path:
     """A models folder with a ROI that is fitted and calibrated on `parts`; its tests only read it."""
     folder = tmp_path_factory.mktemp("models")
-    with serving(folder=folder) as server:
+    with serve(folder=folder) as server:
         prepare(server, parts)
     return folder / "models"
 
 
 @pytest.fixture
-def judging(models: Path, tmp_path: Path) -> Iterator[Server]:
+def judging(models: Path, serve: Serve, tmp_path: Path) -> Iterator[Server]:
     """A service on a copy of `models`."""
     shutil.copytree(models, tmp_path / "models")
-    with serving(folder=tmp_path) as server:
+    with serve(folder=tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def locked(models: Path, serve: Serve) -> Iterator[Server]:
+    """A service on `models` that has keys: `FULL` and `INFER`."""
+    with serve(MODELS_DIR=str(models), API_KEYS=FULL, INFER_KEYS=INFER) as server:
         yield server

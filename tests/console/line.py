@@ -1,7 +1,8 @@
 """A service with real parts, and a browser before it that notices everything that goes wrong on a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from harness.server import Server
 from tests.factories import SHARED
 
 HAZELNUT = SHARED / "data" / "hazelnut"
+FULL, INFER = "full-key-of-the-tests", "infer-key-of-the-tests"
 ROI = {"recipe_id": "default", "role_id": "Inspection", "roi_id": "inspection-1", "model_key": "inspection-1"}
 # What a page says where the service was asked for a layout and there is none yet.
 NO_LAYOUT_YET = "404 /layout"
+Serve = Callable[..., AbstractContextManager[Server]]
+"""Starts a service; takes `folder` and settings, as `harness.server.serving` does."""
+
 _TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy ${event.violatedDirective} ${event.blockedURI}`);
 });"""

@@ -7,17 +7,16 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.server import serving
-from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched
+from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Serve, Watched
 
 _FIT_MS = 120_000
 _STORE_MS = 30_000
 _JUDGE_MS = 60_000
 
 
-def test_a_folder_becomes_verdicts_and_no_reload_loses_anything(chromium: Any, tmp_path: Path) -> None:
+def test_a_folder_becomes_verdicts_and_no_reload_loses_anything(chromium: Any, serve: Serve, tmp_path: Path) -> None:
     parts = Parts(tmp_path)
-    with serving(folder=tmp_path) as server:
+    with serve(folder=tmp_path) as server:
         watched = Watched(chromium, server)
         page = watched.page
         page.goto(server.address)
@@ -76,8 +75,10 @@ def _mark(page: Page, parts: Parts) -> None:
     second = page.locator(".sample:focus")
     second_name = second.get_attribute("data-name") or ""
     page.keyboard.press("n" if any(file.name == second_name for file in parts.bad) else "o")
-    page.reload()
-    expect(page.locator(f'.sample[data-name="{name}"]')).to_have_attribute("data-label", "ng" if is_bad else "ok")
+    page.reload()  # an upload may be on its way: it is neither lost nor stored twice
+    again = page.locator(f'.sample[data-name="{name}"]')
+    expect(again).to_have_count(1, timeout=_STORE_MS)
+    expect(again).to_have_attribute("data-label", "ng" if is_bad else "ok")
     for folder, all_of_it in (("parts/good", "All good"), ("parts/bad", "All bad")):
         row = page.locator(".folder-row", has_text=folder)
         if row.count():

@@ -89,7 +89,7 @@ class HealthScreen {
   /** @param {object} how */
   async reset(how) {
     this.showDrift(await call("drift/reset", { json: { ...idsOf(this.key), ...how } }));
-    await this.app.refresh();
+    await this.app.refresh(this.key.recipe_id);
   }
 
   async loadModels() {
@@ -134,7 +134,7 @@ class HealthScreen {
   async rollBack(version) {
     const reply = await call("rollback", { json: { ...idsOf(this.key), version } });
     this.app.say(reply.calibration === "applied" ? "done" : "warning", t(reply.calibration === "applied" ? "health.rolled_back" : "health.rolled_back_uncalibrated", { n: version }));
-    await this.app.refresh();
+    await this.app.refresh(this.key.recipe_id);
     await this.load();
   }
 
@@ -148,10 +148,10 @@ class HealthScreen {
 function summary(reference, recent) {
   const row = (/** @type {string} */ name, /** @type {any} */ one) =>
     h("tr", {}, h("th", { scope: "row" }, name), h("td.num", {}, one.n), [one.p5, one.p50, one.p95].map((value) => h("td.num", {}, score(value))));
-  return h(
+  return h("div.scrolls", {}, h(
     "table",
     {},
     h("thead", {}, h("tr", {}, [t("health.column.scores"), t("health.column.n"), "5 %", "50 %", "95 %"].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, row(t("health.reference"), reference), recent ? row(t("health.recent"), recent) : null),
-  );
+  ));
 }

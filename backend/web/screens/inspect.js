@@ -60,6 +60,11 @@ class InspectScreen {
     /** @type {string | null} the model whose fit was compared with the ROI */
     this.comparedWith = null;
     this.moved = false;
+    /** @type {(value: null) => void} */
+    this.isOpen = () => undefined;
+    this.opened = new Promise((resolve) => {
+      this.isOpen = resolve;
+    });
 
     this.verdict = verdictPanel();
     this.view = new HeatView((x, y) => void this.explain.ask(x, y));
@@ -106,11 +111,12 @@ class InspectScreen {
     this.guard.start();
     this.setPaused(false);
     this.update();
-    const [test] = await Promise.all([selfTest(), this.loadDrawn(), this.app.refresh(), this.set.load()]);
+    const [test] = await Promise.all([selfTest(), this.loadDrawn(), this.app.refresh(this.key.recipe_id), this.set.load()]);
     if (this.abort.signal.aborted) return;
     this.blocked = test.ok ? null : t("roi.self_test", { reason: test.reason ?? "" });
     for (const kept of this.set.list) this.addPart(kept);
     this.current = this.parts[0] ?? null;
+    this.isOpen(null);
     this.update();
     void this.work();
   }
@@ -319,6 +325,7 @@ class InspectScreen {
       this.app.say("warning", t("drop.nothing"));
       return;
     }
+    await this.opened; // what was kept from before stands first, once
     const { added, known, refused } = await this.set.add(found, () => undefined);
     for (const { name, reason } of refused) this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
     if (known) this.app.say("warning", t("drop.known", { n: known }));

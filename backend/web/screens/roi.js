@@ -7,6 +7,7 @@ import { selfTest } from "../pixels/picture.js";
 import "../pixels/roi-editor.js";
 import { beyond } from "../pixels/roi.js";
 import { cutText, PictureSet, usualSize } from "../pictures.js";
+import { lockedScale } from "../rois.js";
 import { hashOf, roiText } from "../router.js";
 import { number, t } from "../texts.js";
 import { cropStrip } from "./strip.js";
@@ -102,7 +103,7 @@ class RoiScreen {
       fill(this.notices, h("div.notice.bad", { role: "alert" }, t("roi.self_test", { reason: test.reason ?? "" })));
       return;
     }
-    await Promise.all([this.set.load(), this.loadLayout()]);
+    await Promise.all([this.set.load(), this.loadLayout(), this.app.refresh(this.key.recipe_id)]);
     if (this.closed) return;
     this.show();
   }
@@ -111,8 +112,6 @@ class RoiScreen {
     const { content } = await loadLayout(this.key.recipe_id);
     this.base = content.rois.find((roi) => roi.role_id === this.key.role_id && roi.roi_id === this.key.roi_id && roi.model_key === this.key.model_key) ?? null;
     this.mine = this.base ?? fresh(this.key);
-    const locked = this.app.facts(this.key)?.mm_per_px;
-    if (!this.base && locked) this.mine = { ...this.mine, mm_per_px: locked };
     const draft = localStorage.getItem(this.draftKey);
     if (!draft) return;
     const { base, mine } = JSON.parse(draft);
@@ -121,30 +120,32 @@ class RoiScreen {
     this.saveSoon();
   }
 
+  /** All ROIs of a recipe have one scale. */
+  takeLockedScale() {
+    const locked = lockedScale(this.app.session.value.rois, this.key.recipe_id);
+    this.scale.disabled = locked !== null || !this.mayChange;
+    if (locked === null) return;
+    fill(this.scaleHint, t("roi.scale_locked", { recipe: this.key.recipe_id }));
+    if (this.mine.mm_per_px !== locked) this.edit({ mm_per_px: locked });
+  }
+
   get mayChange() {
     return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
   }
 
   show() {
     const { list } = this.set;
-    const locked = this.app.facts(this.key)?.mm_per_px ?? null;
+    this.takeLockedScale();
     this.drop.hidden = list.length > 0;
     this.work.hidden = this.stripPanel.hidden = list.length === 0;
     if (this.name.value.trim() !== this.mine.name) this.name.value = this.mine.name;
     this.scale.value = String(this.mine.mm_per_px);
-    this.scale.disabled = locked !== null && this.isStored();
-    if (this.scale.disabled) fill(this.scaleHint, t("roi.scale_locked", { recipe: this.key.recipe_id }));
-    for (const control of [this.name, ...(this.mayChange ? [] : [this.scale])]) control.disabled ||= !this.mayChange;
+    this.name.disabled = !this.mayChange;
     fill(this.stripTitle, t("roi.strip", { n: list.length }));
     this.strip.update();
     if (this.mine.roi) this.strip.show(this.mine.roi);
     this.showNotices();
     if (list.length && !this.chosen) void this.choose(this.firstFitting());
-  }
-
-  isStored() {
-    const facts = this.app.facts(this.key);
-    return (facts?.n_ok ?? 0) + (facts?.n_ng ?? 0) > 0 || Boolean(facts?.fitted);
   }
 
   firstFitting() {
@@ -220,7 +221,7 @@ class RoiScreen {
       localStorage.removeItem(this.draftKey);
       fill(this.status, t("roi.saved"));
     } else this.saveSoon();
-    void this.app.refresh();
+    void this.app.refresh(this.key.recipe_id);
   }
 
   /** @param {LayoutRoi | null} theirs */

@@ -74,7 +74,7 @@ class SamplesScreen {
   }
 
   async open() {
-    const [test, { content }] = await Promise.all([selfTest(), loadLayout(this.key.recipe_id), this.app.refresh()]);
+    const [test, { content }] = await Promise.all([selfTest(), loadLayout(this.key.recipe_id), this.app.refresh(this.key.recipe_id)]);
     if (!test.ok) fill(this.notices, h("div.notice.bad", { role: "alert" }, t("roi.self_test", { reason: test.reason ?? "" })));
     const drawn = content.rois.find((roi) => roi.role_id === this.key.role_id && roi.roi_id === this.key.roi_id && roi.model_key === this.key.model_key);
     await this.samples.load(drawn ?? null, this.app.facts(this.key)?.fitted ?? false);
@@ -188,6 +188,12 @@ class SamplesScreen {
         h("button.chip", { "aria-pressed": String(filter === this.filter), onclick: () => this.choose(filter) }, t(`samples.filter.${filter}`, { n: n[filter] })),
       ),
     );
+    const ids = new Set(list.map(({ id }) => id));
+    for (const [id, cell] of this.cells) {
+      if (ids.has(id)) continue;
+      cell.remove();
+      this.cells.delete(id);
+    }
     for (const sample of list) this.updateCell(sample);
     const { pending, stopped } = this.samples;
     fill(

@@ -85,7 +85,7 @@ class ThresholdScreen {
   }
 
   async open() {
-    await this.app.refresh();
+    await this.app.refresh(this.key.recipe_id);
     if (this.closed) return;
     if (this.app.facts(this.key)?.fitted) {
       await this.load();

@@ -251,7 +251,7 @@ export default {
   "health.verdict.none": "not watched: no threshold applies",
   "health.since": "Since {when}, part {part}.",
   "health.parts": { one: "{n} part was judged, {rejected} rejected.", other: "{n} parts were judged, {rejected} rejected." },
-  "health.column.scores": "Scores of parts that are not rejected",
+  "health.column.scores": "Scores below the threshold",
   "health.column.n": "parts",
   "health.reference": "at the calibration",
   "health.recent": "lately",

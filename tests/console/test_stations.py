@@ -1,0 +1,91 @@
+"""Several stations before one service, and a service below a path of a proxy."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+from playwright.sync_api import expect
+
+from harness.server import Server
+from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done
+
+_PREFIX = "/line-1"
+_LOAD_MS = 30_000
+
+
+def drawing(chromium: Any, address: Server | str, parts: Parts) -> Watched:
+    """A station on which the ROI is the whole picture."""
+    watched = Watched(chromium, address)
+    watched.open("roi")
+    watched.page.locator("input[type=file][accept]").first.set_input_files(parts.good[:2])
+    expect(watched.page.get_by_label("Width (px)")).to_be_visible(timeout=_LOAD_MS)
+    expect(watched.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
+    return watched
+
+
+def test_of_two_stations_that_move_a_roi_the_second_is_asked(chromium: Any, judging: Server, parts: Parts) -> None:
+    first = drawing(chromium, judging, parts)
+    second = drawing(chromium, judging, parts)
+    for station, width in ((first, "300"), (second, "260")):
+        field = station.page.get_by_label("Width (px)")
+        field.fill(width)
+        field.press("Enter")
+        if station is first:
+            expect(station.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
+    expect(second.page.get_by_role("alert")).to_contain_text("Another station changed this ROI")
+    second.page.reload()  # nothing is lost
+    expect(second.page.get_by_label("Width (px)")).to_have_value("260", timeout=_LOAD_MS)
+    second.page.get_by_role("button", name="Mine, as shown").click()
+    expect(second.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
+    with judging.client() as client:
+        layout = done(client.get("/layout", params={"recipe_id": ROI["recipe_id"]}))
+    assert [roi["roi"]["w"] for roi in layout["rois"]] == [260]
+    first.close(NO_LAYOUT_YET)
+    second.close(NO_LAYOUT_YET, "412 /layout")
+
+
+@contextlib.contextmanager
+def proxied(server: Server) -> Iterator[str]:
+    """The address of `server` below a path of a proxy, which takes the path off."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            if not self.path.startswith(_PREFIX + "/"):
+                return self.send_error(404)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+            with server.client() as client:
+                reply = client.request(self.command, self.path.removeprefix(_PREFIX), headers=headers, content=body)
+            self.send_response(reply.status_code)
+            for name, value in reply.headers.items():
+                if name not in ("connection", "transfer-encoding", "date", "server"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(reply.content)
+            return None
+
+        do_GET = do_POST = do_PUT = forward  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_port}{_PREFIX}"
+        proxy.shutdown()
+
+
+def test_below_a_path_of_a_proxy_all_is_asked_below_it(chromium: Any, judging: Server, parts: Parts) -> None:
+    with proxied(judging) as address:
+        watched = drawing(chromium, address, parts)
+        asked: list[str] = []
+        watched.page.on("request", lambda request: asked.append(httpx.URL(request.url).path))
+        watched.page.get_by_role("link", name="ROI inspection").click()
+        expect(watched.page.get_by_text("1 ROI")).to_be_visible()
+        expect(watched.page.locator(".card-picture img")).to_be_visible(timeout=_LOAD_MS)
+        assert asked
+        assert [path for path in asked if not path.startswith(_PREFIX + "/")] == []
+        watched.close(f"404 {_PREFIX}/layout")
