@@ -68,7 +68,7 @@ export class FeedbackPanel {
       this.close();
       return null;
     }
-    for (const name of ["heatmap", "trial"]) form.delete(name); // of /infer alone
+    for (const name of ["heatmap", "trial", "why"]) form.delete(name); // of /infer alone
     form.append("verdict", verdict);
     form.append("dry_run", String(dry_run));
     try {

@@ -95,8 +95,8 @@ export class FitPanel {
   /** @param {number} good @param {number} least @param {number} pending @param {import("./rois.js").RoiFacts | null} facts */
   told(good, least, pending, facts) {
     if (facts?.fitted) return t(facts.calibration === "applied" ? "fit.fitted_calibrated" : "fit.fitted");
-    if (good < least) return t("fit.too_few", { n: least - good, least });
-    return pending ? t("fit.wait_for_storing") : t("fit.ready", { n: good });
+    if (pending) return t("fit.wait_for_storing");
+    return good < least ? t("fit.too_few", { n: least - good, least }) : t("fit.ready", { n: good });
   }
 
   async fit() {

@@ -9,7 +9,7 @@ import { ApiError, call, idsOf, pause } from "./api.js";
 import { roiText } from "./router.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
-/** @typedef {{memory_id: string | null, calibration: string, threshold: number | null}} Served */
+/** @typedef {{memory_id: string | null, calibration: string, threshold: number | null, pixel_threshold?: number}} Served */
 
 const LIFE_EVERY_MS = 600;
 const LIFE_PATIENCE_MS = 900;
@@ -34,6 +34,8 @@ export class Guard {
     this.status = null;
     this.abort = new AbortController();
     this.said = "";
+    /** Whether regions decide, too, so that their threshold must be watched. */
+    this.pixels = false;
   }
 
   start() {
@@ -87,6 +89,7 @@ export class Guard {
         memory_id: found.model?.memory_id ?? null,
         calibration: found.calibration ?? "none",
         threshold: own ? (own.threshold ?? null) : null,
+        pixel_threshold: this.pixels ? (await call("manifest", { ...options, query: idsOf(this.key) })).calib?.pixel_threshold : undefined,
       };
       this.known_at = asked_at;
     } catch (problem) {
@@ -117,6 +120,7 @@ export class Guard {
   confirms(reply) {
     const { served } = this;
     if (!served || served.calibration !== "applied" || served.memory_id !== (reply.model.memory_id ?? null)) return false;
+    if (this.pixels && served.pixel_threshold !== reply.pixel_threshold) return false;
     return served.threshold === null || served.threshold === reply.threshold;
   }
 

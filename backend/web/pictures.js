@@ -3,7 +3,9 @@
 import { newId } from "./api.js";
 import { forgetPictures, keepPictures, keptPictures } from "./keep.js";
 import { cutRoi, openPicture, viewOf } from "./pixels/picture.js";
+import { wholeOf } from "./pixels/roi-edit.js";
 import { roiText } from "./router.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./pixels/roi.js").Roi} Roi */
 /** @typedef {import("./pixels/picture.js").Picture} Picture */
@@ -119,8 +121,17 @@ export class PictureSet {
     return viewOf(picture, box, Math.max(1, Math.round(box.width * scale)), Math.max(1, Math.round(box.height * scale)));
   }
 
-  /** @param {KeptPicture} kept @param {Roi} roi */
-  async cut(kept, roi) {
+  /**
+   * The crop of a ROI, exactly as it is judged.
+   * @param {KeptPicture} kept
+   * @param {import("./layout.js").LayoutRoi | null} drawn null, or without a ROI: pictures are the ROI
+   * @throws the picture is of another size than those in which the ROI was drawn, or cannot be cut
+   */
+  async cut(kept, drawn) {
+    if (!drawn?.roi) return cutRoi(await this.open(kept), wholeOf(kept));
+    const { roi, picture } = drawn;
+    if (picture && (kept.width !== picture.width || kept.height !== picture.height))
+      throw new Error(t("inspect.other_size", { name: kept.name, width: kept.width, height: kept.height, usual_width: picture.width, usual_height: picture.height }));
     return cutRoi(await this.open(kept), roi);
   }
 

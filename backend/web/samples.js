@@ -99,7 +99,12 @@ export class Samples {
   }
 
   get pending() {
-    return this.list.filter((sample) => this.isPending(sample));
+    return this.list.filter((sample) => sample.problem === null && this.isPending(sample));
+  }
+
+  /** Good ones that a fit takes. */
+  get fitting() {
+    return new Set(this.list.filter(({ label, filename }) => label === "ok" && filename !== null).map(({ filename }) => filename)).size;
   }
 
   get cut() {
@@ -143,9 +148,10 @@ export class Samples {
     try {
       for (;;) {
         await this.takeBack();
-        const [first] = this.pending.filter((sample) => sample.problem === null);
+        const { pending } = this;
+        const [first] = pending;
         if (!first) break;
-        const batch = this.pending.filter((sample) => sample.problem === null && sample.label === first.label).slice(0, AT_ONCE);
+        const batch = pending.filter((sample) => sample.label === first.label).slice(0, AT_ONCE);
         await this.upload(batch);
         this.onChange();
       }
@@ -202,7 +208,7 @@ export class Samples {
     for (const sample of batch) {
       const kept = /** @type {KeptPicture} */ (sample.kept);
       try {
-        const crop = await this.set.cut(kept, drawn.roi);
+        const crop = await this.set.cut(kept, drawn);
         form.append("images", crop.blob, kept.name);
         const meta = { filename: kept.name, mm_per_px: drawn.mm_per_px, source_path: kept.folder ? `${kept.folder}/${kept.name}` : kept.name, console_cut: cut };
         form.append("metas", new Blob([JSON.stringify(shape ? { ...meta, shape_json: JSON.stringify(shape) } : meta)], { type: "application/json" }));
@@ -246,7 +252,7 @@ export class Samples {
 
   /** @param {Sample} sample @returns {Promise<Blob>} */
   async cropOf({ kept, label, filename }) {
-    if (kept && this.drawn?.roi) return (await this.set.cut(kept, this.drawn.roi)).blob;
+    if (kept && this.drawn?.roi) return (await this.set.cut(kept, this.drawn)).blob;
     return fetchBlob("datasets/file", { query: { ...idsOf(this.key), label: label ?? "ok", filename: filename ?? "", size: 256 }, signal: this.abort.signal });
   }
 

@@ -26,6 +26,7 @@ def test_a_folder_becomes_verdicts_and_no_reload_loses_anything(chromium: Any, s
         _fit(page)
         threshold = _choose_threshold(page)
         _inspect(page, parts)
+        _move(page)
         _roll_back(page, threshold)
         watched.close(NO_LAYOUT_YET)
 
@@ -149,6 +150,17 @@ def _inspect(page: Page, parts: Parts) -> None:
     page.reload()
     expect(page.locator(".part")).to_have_count(len(parts.fresh), timeout=_STORE_MS)
     expect(page.locator(".verdict")).not_to_have_attribute("data-word", "none", timeout=_JUDGE_MS)
+
+
+def _move(page: Page) -> None:
+    page.get_by_role("navigation").get_by_role("link", name="ROI").click()
+    width = page.get_by_label("Width (px)")
+    width.fill("270")
+    width.press("Enter")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_STORE_MS)
+    page.get_by_role("navigation").get_by_role("link", name="Inspect").click()
+    expect(page.locator(".verdict")).to_contain_text("changed since the fit", timeout=_JUDGE_MS)
+    expect(page.locator(".verdict")).to_have_attribute("data-word", "none")
 
 
 def _roll_back(page: Page, threshold: str) -> None:

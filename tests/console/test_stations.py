@@ -1,7 +1,9 @@
 """Several stations before one service, and a service below a path of a proxy."""
 
 import contextlib
+import itertools
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -82,10 +84,34 @@ def test_below_a_path_of_a_proxy_all_is_asked_below_it(chromium: Any, judging: S
     with proxied(judging) as address:
         watched = drawing(chromium, address, parts)
         asked: list[str] = []
-        watched.page.on("request", lambda request: asked.append(httpx.URL(request.url).path))
+        watched.page.on("request", lambda request: asked.append(request.url))
         watched.page.get_by_role("link", name="ROI inspection").click()
         expect(watched.page.get_by_text("1 ROI")).to_be_visible()
         expect(watched.page.locator(".card-picture img")).to_be_visible(timeout=_LOAD_MS)
-        assert asked
-        assert [path for path in asked if not path.startswith(_PREFIX + "/")] == []
+        paths = [httpx.URL(url).path for url in asked if not url.startswith("blob:")]
+        assert paths
+        assert [path for path in paths if not path.startswith(_PREFIX + "/")] == []
         watched.close(f"404 {_PREFIX}/layout")
+
+
+def test_a_busy_service_is_asked_again_when_it_says(chromium: Any, judging: Server) -> None:
+    watched = Watched(chromium, judging)
+    page = watched.page
+    refused: list[float] = []
+    asked: list[float] = []
+
+    def refuse_twice(route: Any) -> None:
+        asked.append(time.monotonic())
+        if len(refused) == 2:
+            return route.continue_()
+        refused.append(asked[-1])
+        status, code = (503, "busy") if len(refused) == 1 else (429, "too_many_requests")
+        error = {"error": f"refused as {code}", "trace": "", "code": code}
+        return route.fulfill(status=status, json=error, headers={"Retry-After": "2"})
+
+    page.route("**/rois?*", refuse_twice)
+    page.goto(judging.address)
+    expect(page.get_by_text("refused as busy (again in 2 s)")).to_be_visible()
+    expect(page.get_by_text("1 ROI")).to_be_visible(timeout=_LOAD_MS)
+    assert [round(later - before, 1) >= 2 for before, later in itertools.pairwise(asked)] == [True, True]
+    watched.close(NO_LAYOUT_YET, "503 /rois", "429 /rois")

@@ -10,7 +10,6 @@ import { HeatView } from "../heat.js";
 import { dropZone } from "../ingest.js";
 import { loadLayout } from "../layout.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
-import { wholeOf } from "../pixels/roi-edit.js";
 import { PictureSet } from "../pictures.js";
 import { score, t } from "../texts.js";
 import { shapeOfWord, verdictOf, verdictPanel } from "../verdict.js";
@@ -191,10 +190,11 @@ class InspectScreen {
     part.reply = null;
     this.update();
     try {
-      part.crop ??= await this.cut(part.kept);
+      part.crop ??= await this.set.cut(part.kept, this.drawn);
       if (part === this.current) void this.view.show(part.crop.blob, null, false);
       const reply = await call("infer", { form: this.formOf(part), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
       part.reply = reply;
+      this.guard.pixels ||= reply.decide_by !== undefined;
       if (reply.warning) fill(this.notices, h("div.notice", {}, h("p", {}, reply.warning)));
     } catch (problem) {
       if (this.abort.signal.aborted) return;
@@ -215,20 +215,9 @@ class InspectScreen {
   formOf(part) {
     const { drawn } = this;
     const shape = drawn?.roi ? shapeOf(drawn.roi) : null;
-    const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", trial: !this.counts.checked, shape: shape && JSON.stringify(shape) });
+    const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", why: true, trial: !this.counts.checked, shape: shape && JSON.stringify(shape) });
     if (part.crop) form.append("image", part.crop.blob, part.kept.name);
     return form;
-  }
-
-  /** @param {KeptPicture} kept */
-  async cut(kept) {
-    const { drawn } = this;
-    if (!drawn?.roi) return this.set.cut(kept, wholeOf(kept)); // of a ROI that nobody drew here, pictures are the ROI
-    if (drawn.picture && (kept.width !== drawn.picture.width || kept.height !== drawn.picture.height)) {
-      const { width, height } = drawn.picture;
-      throw new Error(t("inspect.other_size", { name: kept.name, width: kept.width, height: kept.height, usual_width: width, usual_height: height }));
-    }
-    return this.set.cut(kept, drawn.roi);
   }
 
   /** What is asked about a part. @param {Part | null} part @returns {FormData | null} null: it has no verdict */
@@ -259,7 +248,7 @@ class InspectScreen {
     const { current } = this;
     const verdict = this.verdictOn(current);
     const reply = verdict.word === "none" ? null : current?.reply;
-    this.verdict.show(verdict, reply ? t("inspect.score", { score: score(reply.score), threshold: score(reply.threshold) }) : "");
+    this.verdict.show(verdict, reply ? (reply.why ?? t("inspect.score", { score: score(reply.score), threshold: score(reply.threshold) })) : "");
     fill(this.name, current ? current.kept.name : null);
     this.why.disabled = !current?.reply;
     this.feedback.hidden = this.app.session.value.access !== "full";

@@ -46,7 +46,7 @@ class SamplesScreen {
     this.folders = h("div.folders");
     this.grid = h("div.samples", { role: "list", "aria-label": t("samples.title"), onkeydown: (/** @type {KeyboardEvent} */ event) => this.onKey(event) });
     this.fit = new FitPanel(app, key, {
-      count: () => this.samples.count("ok"),
+      count: () => this.samples.fitting,
       pending: () => this.samples.pending.length,
       onFitted: () => void this.refresh(),
     });

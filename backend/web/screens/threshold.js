@@ -109,12 +109,14 @@ class ThresholdScreen {
     const good = counted.filter((one) => one.label === "ok");
     const bad = counted.filter((one) => one.label === "ng");
     this.work.hidden = good.length === 0;
-    this.save.hidden = this.recommend.hidden = !this.mayChange;
-    this.field.disabled = !this.mayChange;
+    // Where regions decide, too, the line of the scores is not the whole decision, and is not set here alone.
+    const isFixed = !this.mayChange || Boolean(this.calibration?.decide_by);
+    this.save.hidden = this.field.disabled = isFixed;
+    this.recommend.hidden = !this.mayChange;
     this.next.hidden = this.calibration === null;
     fill(this.status, t("threshold.counts", { good: good.length, bad: bad.length }));
     this.showNotices(known, good.length);
-    this.histogram.disabled = !this.mayChange;
+    this.histogram.disabled = isFixed;
     this.histogram.threshold = this.calibration?.threshold ?? suggested(good, bad);
     this.histogram.scores = { good: good.map((one) => one.score), bad: bad.map((one) => one.score) };
     this.show(this.histogram.threshold);
@@ -126,6 +128,7 @@ class ThresholdScreen {
     const notices = [];
     const choose = (/** @type {string} */ text) =>
       this.mayChange ? h("button.primary", { disabled: this.busy, onclick: () => void this.calibrate({ rule: "recommended" }) }, text) : null;
+    if (this.calibration?.decide_by) notices.push(h("div.notice", {}, t("threshold.by_regions")));
     if (known.calibration === "stale") notices.push(h("div.notice", {}, h("p", {}, t("threshold.stale")), choose(t("threshold.choose"))));
     else if (this.calibration === null) notices.push(h("div.notice", {}, h("p", {}, t("threshold.none")), choose(t("threshold.choose"))));
     else if (known.n_unknown) notices.push(h("div.notice", {}, h("p", {}, t("threshold.unknown", { n: known.n_unknown })), choose(t("threshold.score_them"))));
@@ -250,7 +253,7 @@ class ThresholdScreen {
     const scale = this.app.facts(this.key)?.mm_per_px ?? undefined;
     try {
       const calibrating = call("calibrate_dataset", {
-        json: { ...idsOf(this.key), ...choice, require_ng: false, default_mm_per_px: scale },
+        json: { ...idsOf(this.key), ...choice, decide_by: this.calibration?.decide_by, require_ng: false, default_mm_per_px: scale },
         headers: { "X-Request-Id": id },
       });
       void watchRun("calibrate_dataset", this.key, id, (run) => this.showRun(run), () => this.busy && !this.closed);

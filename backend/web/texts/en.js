@@ -181,6 +181,7 @@ export default {
     one: "{n} good picture is shown below and not counted: the model has seen it, so its score is too low.",
     other: "{n} good pictures are shown below and not counted: the model has seen them, so their scores are too low.",
   },
+  "threshold.by_regions": "This ROI is decided by regions, too. The line shows the scores alone; the recommended rule sets both.",
   "threshold.counts": "{good} good and {bad} bad pictures have scores",
   "threshold.rejected": { one: "At {threshold}, {count} of {n} good picture is rejected.", other: "At {threshold}, {count} of {n} good pictures are rejected." },
   "threshold.escaped": { one: "{count} of {n} bad picture passes.", other: "{count} of {n} bad pictures pass." },
