@@ -16,6 +16,7 @@ document.body.append(editor);
 editor.picture = await openPicture(await (await fetch("/files/picture")).blob());
 const stage = editor.querySelector(".roi-stage");
 await ready(stage);
+rois.push(editor.roi); // nobody set one
 
 for (const options of [{ key: "ArrowLeft", shiftKey: true }, { key: "]" }, { key: "z", ctrlKey: true }, { key: "y", ctrlKey: true }]) {
   if (options.key === "ArrowLeft") editor.roi = { ...editor.roi, w: 100, h: 60 };
