@@ -113,11 +113,19 @@ class RoiScreen {
     this.base = content.rois.find((roi) => roi.role_id === this.key.role_id && roi.roi_id === this.key.roi_id && roi.model_key === this.key.model_key) ?? null;
     this.mine = this.base ?? fresh(this.key);
     const draft = localStorage.getItem(this.draftKey);
-    if (!draft) return;
+    if (!draft) {
+      this.showSaved();
+      return;
+    }
     const { base, mine } = JSON.parse(draft);
     this.mine = mine; // what was drawn here and did not reach the service goes on from where it was
     this.base = base;
     this.saveSoon();
+  }
+
+  /** That the service has it as it is here, where that is so. */
+  showSaved() {
+    if (!localStorage.getItem(this.draftKey)) fill(this.status, this.base ? t("roi.saved") : null);
   }
 
   /** All ROIs of a recipe have one scale. */
@@ -219,7 +227,7 @@ class RoiScreen {
     this.base = sent;
     if (this.mine === sent) {
       localStorage.removeItem(this.draftKey);
-      fill(this.status, t("roi.saved"));
+      this.showSaved();
     } else this.saveSoon();
     void this.app.refresh(this.key.recipe_id);
   }
@@ -278,7 +286,7 @@ class RoiScreen {
       return;
     }
     const { added, known, refused } = await this.set.add(found, (done, total) => fill(this.status, t("drop.reading", { done: done + 1, total })));
-    fill(this.status);
+    this.showSaved();
     if (added.length) this.app.say("done", t("drop.added", { n: added.length }));
     if (known) this.app.say("warning", t("drop.known", { n: known }));
     for (const { name, reason } of refused.slice(0, MOST_NAMED)) this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
