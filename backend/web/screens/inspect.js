@@ -248,7 +248,7 @@ class InspectScreen {
     const { current } = this;
     const verdict = this.verdictOn(current);
     const reply = verdict.word === "none" ? null : current?.reply;
-    this.verdict.show(verdict, reply ? (reply.why ?? t("inspect.score", { score: score(reply.score), threshold: score(reply.threshold) })) : "");
+    this.verdict.show(verdict, reply ? this.told(reply) : "");
     fill(this.name, current ? current.kept.name : null);
     this.why.disabled = !current?.reply;
     this.feedback.hidden = this.app.session.value.access !== "full";
@@ -267,6 +267,12 @@ class InspectScreen {
     fill(this.tally, this.parts.length ? t("inspect.tally", n) : "");
     this.clear.hidden = this.parts.length === 0;
     this.wake?.();
+  }
+
+  /** What a verdict rests on. The service's words have areas in mm², which nobody knows without a scale. @param {any} reply */
+  told(reply) {
+    if (reply.why && (this.scale !== 1 || reply.decide_by)) return reply.why;
+    return t("inspect.score", { score: score(reply.score), threshold: score(reply.threshold) });
   }
 
   showPicture() {
