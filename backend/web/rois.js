@@ -9,7 +9,7 @@ import { roiText } from "./router.js";
 /** @typedef {"draw" | "label" | "fit" | "refit" | "threshold" | "drift" | "inspect"} Step */
 /**
  * @typedef {RoiKey & {
- *   name: string, drawn: LayoutRoi | null, fitted: boolean, calibration: "none" | "applied" | "stale",
+ *   name: string, drawn: LayoutRoi | null, fitted: boolean, borrowed: boolean, calibration: "none" | "applied" | "stale",
  *   refit: boolean, threshold: number | null, n_ok: number, n_ng: number, drifts: boolean, memory_id: string | null,
  *   mm_per_px: number | null, locked: number | null, problem: string | null
  * }} RoiFacts
@@ -31,11 +31,21 @@ export async function listRois(recipe) {
     const { content } = await loadLayout(recipe_id);
     for (const { role_id, roi_id, model_key, ...drawn } of content.rois) {
       const key = { recipe_id, role_id, roi_id, model_key };
-      const facts = found.get(roiText(key)) ?? factsOf(key);
+      const facts = ownOf(found.get(roiText(key)) ?? factsOf(key));
       found.set(roiText(key), { ...facts, name: drawn.name, drawn: { role_id, roi_id, model_key, ...drawn }, mm_per_px: facts.mm_per_px ?? drawn.mm_per_px });
     }
   }
   return [...found.values()].sort((a, b) => a.recipe_id.localeCompare(b.recipe_id) || a.name.localeCompare(b.name));
+}
+
+/**
+ * A recipe without a model of its own is served the default recipe's. That one knows another product: a ROI that was drawn here
+ * is not fitted by it.
+ * @param {RoiFacts} facts
+ * @returns {RoiFacts}
+ */
+function ownOf(facts) {
+  return facts.borrowed ? { ...facts, fitted: false, refit: false, calibration: "none", threshold: null, memory_id: null, drifts: false } : facts;
 }
 
 /** @param {any} roi an entry of `/rois`, or the ids of a ROI that the service has nothing of @returns {RoiFacts} */
@@ -48,6 +58,7 @@ function factsOf(roi) {
     name: roi.roi_id,
     drawn: null,
     fitted: roi.fitted ?? false,
+    borrowed: roi.model !== undefined && roi.model.recipe_id !== roi.recipe_id,
     refit: roi.status === "refit_needed",
     problem: roi.error ?? roi.reason ?? null,
     calibration: roi.calibration ?? "none",

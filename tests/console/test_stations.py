@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,10 +19,10 @@ _PREFIX = "/line-1"
 _LOAD_MS = 30_000
 
 
-def drawing(chromium: Any, address: Server | str, parts: Parts) -> Watched:
+def drawing(chromium: Any, address: Server | str, parts: Parts, roi: dict[str, str] = ROI) -> Watched:
     """A station on which the ROI is the whole picture."""
     watched = Watched(chromium, address)
-    watched.open("roi")
+    watched.open("roi", roi)
     watched.page.locator("input[type=file][accept]").first.set_input_files(parts.good[:2])
     expect(watched.page.get_by_label("Width (px)")).to_be_visible(timeout=_LOAD_MS)
     expect(watched.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
@@ -115,3 +116,20 @@ def test_a_busy_service_is_asked_again_when_it_says(chromium: Any, judging: Serv
     expect(page.get_by_text("1 ROI")).to_be_visible(timeout=_LOAD_MS)
     assert [round(later - before, 1) >= 2 for before, later in itertools.pairwise(asked)] == [True, True]
     watched.close(NO_LAYOUT_YET, "503 /rois", "429 /rois")
+
+
+def test_a_new_roi_is_never_judged_by_the_model_of_another(chromium: Any, judging: Server, parts: Parts) -> None:
+    watched = drawing(chromium, judging, parts, ROI | {"recipe_id": "other"})  # is served the default recipe's model
+    page = watched.page
+    page.get_by_role("navigation").get_by_role("link", name="Inspect").click()
+    page.locator("input[type=file][accept]").first.set_input_files(parts.fresh[:1])
+    expect(page.locator(".part")).to_have_count(1, timeout=_LOAD_MS)
+    expect(page.locator(".verdict")).to_contain_text("knows another place", timeout=_LOAD_MS)
+    expect(page.locator(".verdict")).to_have_attribute("data-word", "none")
+    page.get_by_role("navigation").get_by_role("link", name="Line").click()
+    expect(page.locator(".card", has_text="other ·")).to_contain_text("needs good pictures")
+    page.get_by_role("button", name="New ROI").click()
+    page.get_by_label("Recipe", exact=True).and_(page.locator("input")).fill("third")
+    page.get_by_role("button", name="Begin").click()
+    expect(page).to_have_url(re.compile("recipe=third&role=Inspection&roi=inspection-2"))
+    watched.close(NO_LAYOUT_YET, "404 /datasets/meta")

@@ -166,7 +166,8 @@ function begin(app, recipe, name) {
     app.say("error", t("new.reserved"));
     return;
   }
-  const taken = new Set((app.session.value.rois ?? []).filter((roi) => roi.recipe_id === recipe).map((roi) => roi.roi_id));
+  // New in every recipe: else a recipe without a model of its own would be served that of the default recipe.
+  const taken = new Set((app.session.value.rois ?? []).map((roi) => roi.roi_id));
   let number = 1;
   while (taken.has(`inspection-${number}`)) number++;
   const roi_id = `inspection-${number}`;
