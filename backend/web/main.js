@@ -224,6 +224,8 @@ function start() {
     event.preventDefault();
     if (event.reason?.name !== "AbortError") app.say("error", event.reason?.message ?? String(event.reason));
   });
+  // A file that is dropped beside a place for it must not take the page away.
+  for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
   addEventListener("hashchange", () => void open());
   frame();
   let { access } = session.value;

@@ -242,18 +242,23 @@ export class Samples {
     }
   }
 
-  /** @param {Sample} sample @returns {Promise<string>} address of its crop, exactly as it is or will be stored */
-  urlOf(sample) {
-    const found = this.urls.get(sample.id) ?? this.cropOf(sample).then((blob) => URL.createObjectURL(blob));
-    this.urls.set(sample.id, found);
-    found.catch(() => this.urls.delete(sample.id));
+  /**
+   * @param {Sample} sample
+   * @param {boolean} [isLarge] in its own size also where only the service has it
+   * @returns {Promise<string>} address of its crop, exactly as it is or will be stored
+   */
+  urlOf(sample, isLarge = false) {
+    const key = isLarge && !sample.kept ? `${sample.id} large` : sample.id;
+    const found = this.urls.get(key) ?? this.cropOf(sample, isLarge).then((blob) => URL.createObjectURL(blob));
+    this.urls.set(key, found);
+    found.catch(() => this.urls.delete(key));
     return found;
   }
 
-  /** @param {Sample} sample @returns {Promise<Blob>} */
-  async cropOf({ kept, label, filename }) {
+  /** @param {Sample} sample @param {boolean} isLarge @returns {Promise<Blob>} */
+  async cropOf({ kept, label, filename }, isLarge) {
     if (kept && this.drawn?.roi) return (await this.set.cut(kept, this.drawn)).blob;
-    return fetchBlob("datasets/file", { query: { ...idsOf(this.key), label: label ?? "ok", filename: filename ?? "", size: 256 }, signal: this.abort.signal });
+    return fetchBlob("datasets/file", { query: { ...idsOf(this.key), label: label ?? "ok", filename: filename ?? "", size: isLarge ? undefined : 256 }, signal: this.abort.signal });
   }
 
   close() {

@@ -76,6 +76,12 @@ def _mark(page: Page, parts: Parts) -> None:
     second = page.locator(".sample:focus")
     second_name = second.get_attribute("data-name") or ""
     page.keyboard.press("n" if any(file.name == second_name for file in parts.bad) else "o")
+    page.keyboard.press("Enter")
+    large = page.get_by_role("dialog")
+    expect(large.locator("img")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    expect(large).to_be_hidden()
     page.reload()  # an upload may be on its way: it is neither lost nor stored twice
     again = page.locator(f'.sample[data-name="{name}"]')
     expect(again).to_have_count(1, timeout=_STORE_MS)

@@ -6,6 +6,7 @@ import { loadLayout } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
 import { Samples } from "../samples.js";
 import { score, t } from "../texts.js";
+import { closeUp } from "./closeup.js";
 
 /** @typedef {import("../main.js").App} App */
 /** @typedef {import("../api.js").RoiKey} RoiKey */
@@ -97,8 +98,23 @@ class SamplesScreen {
     this.cells.clear();
     fill(this.grid, this.samples.list.map((sample) => this.cell(sample)));
     this.update();
-    const [first] = this.shown();
-    if (first) this.cells.get(first.id).tabIndex = 0;
+    this.beginAt(this.shown()[0]);
+  }
+
+  /** Where the tabulator enters the grid. @param {Sample | undefined} sample */
+  beginAt(sample) {
+    for (const cell of this.cells.values()) cell.tabIndex = -1;
+    if (sample) this.cells.get(sample.id).tabIndex = 0;
+  }
+
+  /** @param {Sample} sample */
+  enlarge(sample) {
+    closeUp(sample, {
+      urlOf: (one) => this.samples.urlOf(one, true),
+      next: (one, by) => this.shown()[this.shown().indexOf(one) + by],
+      label: this.mayChange ? (one, label) => void this.samples.label([one], label) : null,
+      onClose: (one) => this.focus(one),
+    });
   }
 
   /** A row for each folder in which something is to be decided. */
@@ -129,7 +145,7 @@ class SamplesScreen {
 
   /** @param {Sample} sample */
   cell(sample) {
-    const image = h("div.sample-picture", { "data-id": sample.id });
+    const image = h("div.sample-picture", { "data-id": sample.id, onclick: () => this.enlarge(sample) });
     const mark = h("span.sample-mark", { "aria-hidden": "true" });
     const facts = h("p.sample-facts");
     const good = h("button.is-good", { tabindex: -1, onclick: () => this.toggle(sample, "ok") }, icon("check"), t("samples.good"));
@@ -236,6 +252,7 @@ class SamplesScreen {
   choose(filter) {
     this.filter = filter;
     this.update();
+    this.beginAt(this.shown()[0]);
   }
 
   /** @param {Sample} sample @param {Label} label */
@@ -257,6 +274,7 @@ class SamplesScreen {
       void this.samples.label([shown[at]], label);
       this.focus(shown[at + 1] ?? shown[at]);
     } else if (steps[event.key]) this.focus(shown[at + steps[event.key]]);
+    else if (event.key === "Enter" && event.target === cell) this.enlarge(shown[at]);
     else if (event.key === "Home") this.focus(shown[0]);
     else if (event.key === "End") this.focus(shown[shown.length - 1]);
     else return;
@@ -266,9 +284,9 @@ class SamplesScreen {
   /** @param {Sample | undefined} sample */
   focus(sample) {
     if (!sample) return;
-    for (const cell of this.cells.values()) cell.tabIndex = -1;
     const cell = this.cells.get(sample.id);
-    cell.tabIndex = 0;
+    if (!cell) return;
+    this.beginAt(sample);
     cell.focus({ preventScroll: true });
     cell.scrollIntoView({ block: "nearest" });
   }
