@@ -122,6 +122,7 @@ def test_a_new_roi_is_never_judged_by_the_model_of_another(chromium: Any, judgin
     watched = drawing(chromium, judging, parts, ROI | {"recipe_id": "other"})  # is served the default recipe's model
     page = watched.page
     page.get_by_role("navigation").get_by_role("link", name="Inspect").click()
+    expect(page.locator(".verdict")).to_be_visible()
     page.locator("input[type=file][accept]").first.set_input_files(parts.fresh[:1])
     expect(page.locator(".part")).to_have_count(1, timeout=_LOAD_MS)
     expect(page.locator(".verdict")).to_contain_text("knows another place", timeout=_LOAD_MS)
