@@ -66,14 +66,17 @@ class CalibrationInputs:
 
     def with_good(self, image: ScoredImage) -> "CalibrationInputs":
         """The same with an image that a person says is good; one that is counted keeps its score and its place."""
-        ng = tuple(other for other in self.ng if not _is_same(other, image))
         position = position_of(self.ok, image)
         ok = self.ok if position is not None else (*self.ok, image)
         place = len(ok) - 1 if position is None else position
         keep = {*self.options.keep, place} if self.options.rule == "recommended" else self.options.keep
         not_good = set(self.options.not_good) - {place}
         options = replace(self.options, keep=tuple(sorted(keep)), not_good=tuple(sorted(not_good)))
-        return replace(self, ok=ok, ng=ng, options=options)
+        return replace(self.without_defective(image), ok=ok, options=options)
+
+    def without_defective(self, image: ScoredImage) -> "CalibrationInputs":
+        """The same without an image among the defective ones."""
+        return replace(self, ng=tuple(other for other in self.ng if not _is_same(other, image)))
 
     def with_defective(self, image: ScoredImage) -> "CalibrationInputs":
         """The same with an image that a person says is defective; one that is counted so keeps its score."""

@@ -236,13 +236,15 @@ def _case(
 
 def _good(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
     was_ng = position_of(case.inputs.ng, case.scored) is not None
-    doubts = [f"{case.name} counted as defective until now; it counts as good" if was_ng else None]
+    is_counted = position_of(case.inputs.ok, case.scored) is not None
+    counts = "it counts as good" if case.own is None or is_counted else "it no longer does"
+    doubts = [f"{case.name} counted as defective until now; {counts}" if was_ng else None]
     if case.own is None:
         change = _appended(service, case, case.inputs.with_good(case.scored), dry_run)
         return replace(change, doubts=[*doubts, *change.doubts])
     doubts.append(f"{case.name} is in the memory bank, as {_title(case.own)}: nothing is added to it")
-    is_counted = position_of(case.inputs.ok, case.scored) is not None
-    inputs = case.inputs.with_good(case.scored) if is_counted else case.inputs
+    # One that is not counted stays out of the good scores: the bank has seen it, so it scores too low.
+    inputs = case.inputs.with_good(case.scored) if is_counted else case.inputs.without_defective(case.scored)
     return _calibrated(service, case, inputs, dry_run, doubts)
 
 

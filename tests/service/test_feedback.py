@@ -333,3 +333,18 @@ def test_statistics_of_production_begin_anew_with_the_good_scores(service, parts
     assert begun == []
     told = give_feedback(service, KEY, parts[9], "good")
     assert begun == [(KEY, [*scores[0], told.score])]
+
+
+def test_an_image_of_the_bank_that_counted_as_defective_no_longer_does(service, pictures):
+    """It joins no good images: the bank has seen it, so it has no honest score to join them with."""
+    contents = [encoded(picture) for picture in pictures]
+    fit(service, IN_RECIPE, [NamedImage(f"{n}.png", lambda c=c: c) for n, c in enumerate(contents[:8])], mm_per_px=0.2)
+    store(service, "ok", contents[8:11])
+    store(service, "ng", [contents[0], encoded(with_a_defect(pictures[0], 24))])
+    calibrate_stored(service, IN_RECIPE, CalibrationOptions(), default_mm_per_px=0.2, require_ng=True)
+    before = service.fitted(IN_RECIPE)
+    told = give_feedback(service, IN_RECIPE, NamedImage("part.png", lambda: contents[0]), "good")
+    assert told.changed
+    assert "counted as defective until now" in told.warning
+    after = service.fitted(IN_RECIPE)
+    assert (after.memory_id, after.calibration.n_ok, after.calibration.n_ng) == (before.memory_id, 3, 1)
