@@ -82,7 +82,8 @@ class Inspection:
         fitted: the model.
         calibration: the threshold, and the images that decided about it.
         judged: good images, bad images, parts, each in the order given.
-        standing_out: paths of good images that score far above the others, or did not count for the threshold.
+        standing_out: paths of good images that score far above the others, or did not count for the threshold; those
+            that were kept are not among them.
         lowering: paths of bad images that lowered the threshold.
     """
 
@@ -215,9 +216,8 @@ class Inspector:
             if image.kind == "bad" and image.map is not None and image.score is not None:
                 found.add("ng", image.map.pixels_sha256, image.path, (image.score,))
         names = {image.sha256: image.name for image in self._own.images}
-        options = CalibrationOptions(
-            threshold=threshold, keep=tuple(names.get(self._sha256(path) or "", path) for path in keep)
-        )
+        kept = tuple(names.get(self._sha256(path) or "", path) for path in keep)
+        options = CalibrationOptions(threshold=threshold, keep=kept)
         chosen = found.calibrate(service, self._key, self._mm_per_px, options)
         good = self._good(images.good)
         judged = [self._judged(image, chosen) for image in (*good, *scored)]
@@ -228,7 +228,7 @@ class Inspector:
             self._fitted,
             chosen,
             judged,
-            self._standing_out(good, chosen),
+            self._standing_out(good, chosen, kept),
             [image.filename for image in chosen.lowered_by],
         )
 
@@ -284,9 +284,10 @@ class Inspector:
             )
         return replace(image, verdict="ng" if image.score >= threshold else "ok", regions=regions)
 
-    def _standing_out(self, good: Sequence[Judged], chosen: ImageCalibration) -> list[str]:
+    def _standing_out(self, good: Sequence[Judged], chosen: ImageCalibration, kept: Sequence[str]) -> list[str]:
         own = self._own.images
-        numbers = {image.index for image in suspicious_images(own, RECOMMENDED_PERCENTILE)}
+        suspicious = suspicious_images(own, RECOMMENDED_PERCENTILE)
+        numbers = {image.index for image in suspicious if own[image.index].name not in kept}
         unusual = {image.score for image in chosen.unusual}
         return [image.path for image in good if image.number in numbers or image.score in unusual]
 

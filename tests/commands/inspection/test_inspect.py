@@ -160,6 +160,7 @@ def test_an_unusual_good_image_is_named_and_can_be_kept(run, folders):
     status, _, err = run(*ALL, "--keep", "widget/good/odd.png")
     assert status == 0, err
     assert float(results(folders)["parts/1.png"]["threshold"]) > without
+    assert "stands out" not in err, "nobody is asked to look at it again"
 
 
 def test_a_threshold_by_hand_is_taken(run, folders):
