@@ -179,7 +179,8 @@ class ModelStore:
     ) -> str:
         """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
 
-        With a calibration both change in one step: a reader or a crash sees the old two or the new two.
+        With a calibration both change in one step: a reader or a crash sees the old two or the new two. Where the
+        embeddings stay as they were, a crash may leave the old metadata beside the new calibration.
 
         Args:
             key: the ROI.
@@ -213,32 +214,34 @@ class ModelStore:
                     raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: append again")
                 if calibration is not None and found is not None:
                     refuse_if_calibrated_since(self._root, key, found[0], instead_of, self._blur_sigma)
+            before: dict[Path, bytes] = {}
             if calibration is not None and instead_of is not None and identity == instead_of.memory_id:
                 # The bank judges as before: what decides is the calibration alone.
-                write_atomic(with_inputs(files.calibration, calibration_bytes(calibration), inputs))
+                before = with_inputs(files.calibration, calibration_bytes(calibration), inputs)
                 calibration = None
             if calibration is None:
-                self._write_memory(files, memory, content)
+                self._write_memory(files, memory, content, before)
             else:
                 write_next_calibration(files, calibration_bytes(calibration), inputs)
                 try:
-                    self._write_memory(files, memory, content)
+                    self._write_memory(files, memory, content, {})
                 finally:
                     finish_restore(files)
             history.set_aside_if_damaged(files.calibration)
         return identity
 
-    def _write_memory(self, files: ModelFiles, memory: Memory, content: bytes) -> None:
+    def _write_memory(self, files: ModelFiles, memory: Memory, content: bytes, before: dict[Path, bytes]) -> None:
+        """Write a memory bank; `before` are files of its folder that are replaced just before it."""
         index = files.memory.with_name(INDEX_FILE)
         if isinstance(memory.index, FaissIndex):
             try:
-                write_atomic({index: memory.index.serialized(), files.memory: content})
+                write_atomic({**before, index: memory.index.serialized(), files.memory: content})
             except OSError:
                 self._cache.forget(files.memory)  # so that the next load compares the index with the memory
                 raise
         else:
             delete(index)
-            write_atomic({files.memory: content})
+            write_atomic({**before, files.memory: content})
 
     def file_identity(self, key: RoiKey) -> FileIdentity | None:
         """Another value for each file that the ROI's own memory bank is written to; None where there is none.

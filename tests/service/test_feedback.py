@@ -1,5 +1,7 @@
 """A person's verdict on one image: what joins, what is calibrated again, what is said of it, and what is refused."""
 
+import errno
+import os
 import re
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 
 from backend.bank.images import recorded_images
 from backend.calib import ThresholdOptions
-from backend.common.errors import Conflict, ScaleLocked, StaleModel
+from backend.common.errors import Conflict, ScaleLocked, StaleModel, StorageError
 from backend.common.roi_key import RoiKey
 from backend.scores.recommended_threshold import recommend
 from backend.service.calibrate import calibrate
@@ -215,6 +217,24 @@ def test_a_good_image_that_the_bank_covers_counts_all_the_same(service, parts, s
     assert "looks nearly the same" in told.warning
     assert "The memory bank covers it already" in told.text
     assert not give_feedback(service, KEY, covered, "good").changed
+
+
+def test_a_full_disk_keeps_bank_and_calibration_of_a_covered_image(service, parts, scores, monkeypatch):
+    """Its bank keeps its embeddings; there is room for a calibration, and none for the file of the bank."""
+    before, fsync = files_of(service), os.fsync
+
+    def sync(descriptor):
+        if os.fstat(descriptor).st_size > 16384:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    covered = NamedImage("again.png", lambda: with_one_pixel_changed(parts[0].read()))
+    with pytest.raises(StorageError, match="No space left"):
+        give_feedback(service, KEY, covered, "good")
+    after = files_of(service)
+    assert {name: after.get(name) for name in before} == before
+    assert service.fitted(KEY).calibration.n_ok == 8
 
 
 def test_the_last_word_on_an_image_counts(service, parts, scores):
