@@ -9,7 +9,8 @@ backends are read and never written. What is in a file, `memory_file` and `calib
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from backend.common.roi_key import RoiKey
 from backend.disk import history, versions
 from backend.disk.calibration_file import calibration_bytes, read_calibration
 from backend.disk.calibration_inputs import CalibrationInputs, with_inputs
-from backend.disk.candidates import candidates
+from backend.disk.candidates import candidates, find_model
 from backend.disk.fitted import (
     FittedRoi,
     JudgedBy,
@@ -440,25 +441,7 @@ class ModelStore:
                 history.tidy(files, history.served(files)[1], self._keep_versions, spare)
 
     def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[ModelFiles, StoredMemory] | None:
-        of_no_version = None
-        for files in candidates(self._root, key):
-            loaded = self._cache.read(files.memory, repair=repair)
-            if loaded is None:
-                continue
-            if files.layout == "L0" and loaded.version is not None:  # this service's, of the id that its folder encodes
-                continue
-            if files.layout != "current":
-                return files, loaded
-            if loaded.version is None:  # not written by this service: the oldest layout, which all others go before
-                of_no_version = of_no_version or (replace(files, layout="L0"), loaded)
-                continue
-            if (owner := loaded.owner) not in (None, files.key):
-                raise IncompatibleMemory(
-                    f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
-                    "renamed, or the ids differ in upper and lower case only"
-                )
-            return files, loaded
-        return of_no_version
+        return find_model(self._root, key, partial(self._cache.read, repair=repair))
 
     def _is_found(self, key: RoiKey, files: ModelFiles, memory_id: str) -> bool:
         """Whether a model that was found is found still."""

@@ -1,10 +1,12 @@
-"""Where the model of a ROI may lie, in the order in which it is looked for."""
+"""Where the model of a ROI may lie, in the order in which it is looked for, and which one the ROI is served."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
+from backend.common.errors import IncompatibleMemory
 from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, roles
 from backend.disk.layout import (
     CALIBRATION_FILE,
@@ -17,6 +19,52 @@ from backend.disk.layout import (
     recipe_folder,
 )
 from backend.disk.older_layouts import older_of_recipe, older_without_recipes
+
+
+class _File(Protocol):
+    """What a file says of its model; see `StoredMemory`."""
+
+    @property
+    def version(self) -> int | None: ...
+
+    @property
+    def owner(self) -> RoiKey | None: ...
+
+
+_Found = TypeVar("_Found", bound=_File)
+
+
+def find_model(root: Path, key: RoiKey, read: Callable[[Path], _Found | None]) -> tuple[ModelFiles, _Found] | None:
+    """The model that a ROI is served, and where it is; None if the ROI was never fitted.
+
+    Args:
+        root: the models folder.
+        key: the ROI.
+        read: what a file holds; None where there is no file.
+
+    Raises:
+        InvalidRequest: see `folder_name`.
+        IncompatibleMemory: it was fitted for another ROI.
+    """
+    of_no_version = None
+    for files in candidates(root, key):
+        found = read(files.memory)
+        if found is None:
+            continue
+        if files.layout == "L0" and found.version is not None:  # this service's, of the id that its folder encodes
+            continue
+        if files.layout != "current":
+            return files, found
+        if found.version is None:  # not written by this service: the oldest layout, which all others go before
+            of_no_version = of_no_version or (replace(files, layout="L0"), found)
+            continue
+        if (owner := found.owner) not in (None, files.key):
+            raise IncompatibleMemory(
+                f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
+                "renamed, or the ids differ in upper and lower case only"
+            )
+        return files, found
+    return of_no_version
 
 
 def candidates(root: Path, key: RoiKey, *, older: bool = True) -> Iterator[ModelFiles]:

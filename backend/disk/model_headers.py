@@ -5,10 +5,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backend.common.errors import IncompatibleMemory, StorageError
+from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk.calibration_file import read_calibration
-from backend.disk.candidates import candidates
+from backend.disk.candidates import find_model
 from backend.disk.fitted import CalibrationState, JudgedBy, calibrated_as, calibration_for
 from backend.disk.layout import ModelFiles, current_files
 from backend.disk.memory_cache import FileIdentity, identity_of
@@ -51,28 +51,10 @@ class ModelHeaders:
         Raises:
             InvalidRequest: the ids are too long for a file name.
             IncompatibleMemory: it was fitted for another ROI.
-            StorageError: its file is damaged as far as its header tells, or cannot be read.
+            StorageError: its file is damaged as far as its header tells, cannot be read, or is of a newer version.
         """
-        of_no_version = None
-        for files in candidates(self._root, key):
-            header = self._read(files.memory)
-            if header is None or (files.layout == "L0" and header.version is not None):
-                continue
-            if files.layout != "current":
-                return FoundHeader(files, header)
-            if header.version is None:
-                of_no_version = of_no_version or FoundHeader(replace(files, layout="L0"), header)
-                continue
-            if header.version > FORMAT_VERSION:
-                raise StorageError(
-                    f"the stored memory has format version {header.version}, newer than this service: update or refit"
-                )
-            if (owner := header.owner) not in (None, files.key):
-                raise IncompatibleMemory(
-                    f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or renamed"
-                )
-            return FoundHeader(files, header)
-        return of_no_version
+        found = find_model(self._root, key, self._read)
+        return None if found is None else FoundHeader(*found)
 
     def judged_by(self, key: RoiKey, found: FoundHeader) -> tuple[JudgedBy, CalibrationState] | None:
         """What a ROI is judged by, and the state of its calibration.
@@ -100,6 +82,14 @@ class ModelHeaders:
         return JudgedBy("", beside, files.key), "applied" if beside else "none"
 
     def _read(self, path: Path) -> Header | None:
+        header = self._kept_or_read(path)
+        if header is not None and header.version is not None and header.version > FORMAT_VERSION:
+            raise StorageError(
+                f"the stored memory has format version {header.version}, newer than this service: update or refit"
+            )
+        return header
+
+    def _kept_or_read(self, path: Path) -> Header | None:
         try:
             identity = identity_of(path.stat())
         except OSError:  # as a rule there is none; where there is, reading it says what is wrong
