@@ -43,6 +43,7 @@ function board(section, atRest) {
       if (kind !== "train") told.push(`${count} of ${total} ${WORDS[kind][count === 1 ? 0 : 1]} (${percent(count, total)}${sure})`);
     }
     const mark = facts.marks.find(([, value]) => value === threshold);
+    if (!told.length) return; // images of the fit alone: nothing is decided about them
     let text = `At ${threshold.toFixed(4)}${mark ? ` (${mark[0]})` : ""}, ${told.join(", and ")}.`;
     const types = Object.entries(facts.types);
     if (types.length > 1) {
@@ -105,7 +106,9 @@ function board(section, atRest) {
 
 /** The cards, sorted and filtered. */
 function gallery(section) {
-  const holder = section.querySelector("[data-gallery]"), cards = [...holder.children];
+  const holder = section.querySelector("[data-gallery]");
+  if (!holder) { board(section, () => {}); return; } // no image has a card
+  const cards = [...holder.children];
   const sort = section.querySelector("[data-sort]"), filter = section.querySelector("[data-filter]");
   const current = board(section, () => update());
   const far = (card) => Math.abs(card.dataset.score - current());

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.commands.report.sections import html, section
+from tests.commands.report.sections import IMAGES, html, section
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium")]
@@ -108,3 +108,9 @@ def test_a_number_that_is_typed_is_taken(after):
 def test_the_filter_shows_escapes_alone(after):
     chosen = 'const filter = document.querySelector("[data-filter]"); filter.value = "escape"; filter.onchange();'
     assert after(chosen)["cards"] == [["bent/0.png", "escape"], ["hole/0.png", "escape"]]
+
+
+def test_images_of_the_fit_alone_have_a_line_and_no_sentence(after):
+    found = after('document.querySelectorAll("[data-to]")[1].click();', html(section(images=IMAGES[:4], cards=[])))
+    assert (found["field"], found["counts"], found["cards"]) == ("0.4000", {"train": "1 of 4 · 25.0 %"}, [])
+    assert found["sentence"] == ""
