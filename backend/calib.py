@@ -19,8 +19,8 @@ DecideBy = Literal["score", "region", "either"]
 LEAST_NG_FOR_COST = 10
 
 REGIONS_OVERLAP = (
-    "OK and NG parts overlap: a region of an OK one stands as high as that of an NG one, so no pixel threshold "
-    "separates them; expect false rejects, escapes or both"
+    "OK and NG parts overlap: the regions of an OK part reach as high a level as those of an NG part, so no pixel "
+    "threshold separates them; expect false rejects, escapes or both"
 )
 
 SEEN_IN_THE_FIT = (

@@ -42,7 +42,7 @@ def check_ways(decide_by: str, pixel_threshold: float | None, options: Threshold
     by_hand = pixel_threshold is not None
     if decide_by == "score":
         if by_hand:
-            raise InvalidRequest("pixel_threshold needs decide_by=region or decide_by=either: by the score it has none")
+            raise InvalidRequest("pixel_threshold needs decide_by=region or decide_by=either: decide_by=score has none")
         return
     if by_hand and replace(options, threshold=None) != replace(CONTRACT_RULE, not_good=options.not_good):
         raise InvalidRequest(

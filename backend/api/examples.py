@@ -143,7 +143,7 @@ _OTHER_LAYOUT: Example = (
 )
 _NO_CONDITION: Example = (
     "ConditionMissing",
-    "it is not said which layout shall be replaced: send the header If-Match with the ETag of GET /layout, or "
+    "the request does not say which layout it replaces: send the header If-Match with the ETag of GET /layout, or "
     "If-None-Match: * for the first one",
 )
 _LAYOUT_BYTES: Example = ("HTTPException", "the request is larger than 1048576 bytes; send less")

@@ -27,7 +27,7 @@
     │   ├── ScaleLocked             409  scale_locked            another mm_per_px than the recipe is locked to
     │   └── StaleModel              409  stale_model             the model was replaced meanwhile: do it again
     ├── LayoutChanged               412  layout_changed          the layout is another than the one that was read
-    ├── ConditionMissing            428  condition_missing       it is not said which layout shall be replaced
+    ├── ConditionMissing            428  condition_missing       the request does not say which layout it replaces
     ├── IncompatibleMemory          409  refit_needed            the memory bank holds features of another kind
     ├── NonFiniteEmbeddings         500  network_overflow        the network overflowed
     ├── Busy                        503  busy                    the compute queue is full: retry

@@ -60,7 +60,8 @@ class Feedback:
         fitted: the model afterwards, in a dry run as it would be.
         calibration: the one afterwards.
         before, after: the known images by the two calibrations.
-        n_rejected_if_caught: how many known good images the highest threshold rejects that rejects this image.
+        n_rejected_if_caught: how many known good images score as high as this image, or higher: any threshold that
+            rejects it rejects them, too.
         text: what it means, in sentences.
         warning: what is doubtful about it.
     """

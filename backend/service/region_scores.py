@@ -122,6 +122,6 @@ def no_map_of(image: BankImage) -> InvalidRequest:
     """That an image of the fit has no region score that could be used."""
     return InvalidRequest(
         f"{named_with(image.name, image.uploaded_as)} was in the fit, and the memory bank keeps no distance map of it "
-        f"by the others; by the bank itself its regions score too low. Fit anew with profile={RECOMMENDED}, which "
+        f"by the others; by the whole bank its regions would score too low. Fit anew with profile={RECOMMENDED}, which "
         "keeps these maps, or calibrate decisions by regions on images that were not in the fit"
     )

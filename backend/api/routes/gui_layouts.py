@@ -168,8 +168,8 @@ def _condition(recipe_id: str, if_match: str | None, if_none_match: str | None) 
     is_first = if_none_match is not None and if_none_match.strip() == "*"
     if if_match is None and not is_first:
         raise ConditionMissing(
-            "it is not said which layout shall be replaced: send the header If-Match with the ETag of GET /layout, or "
-            "If-None-Match: * for the first one"
+            "the request does not say which layout it replaces: send the header If-Match with the ETag of GET /layout, "
+            "or If-None-Match: * for the first one"
         )
 
     def check(tag: str | None) -> None:

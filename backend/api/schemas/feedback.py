@@ -98,7 +98,9 @@ class FeedbackReply(RoiReply):
     before: KnownReply = Field(description="the known images by the calibration before")
     after: KnownReply = Field(description="by the one after; honest scores of older images stay as they were")
     n_rejected_if_caught: int = Field(
-        description="known good images that the highest threshold rejects which rejects this image", examples=[1]
+        description="known good images that score as high as this image, or higher: a threshold that rejects it "
+        "rejects them, too",
+        examples=[1],
     )
     n_added: int = Field(description="embeddings that the memory bank gains", examples=[9])
     coreset_size: int = Field(description="embeddings in the memory bank afterwards", examples=[706])

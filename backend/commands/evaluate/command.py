@@ -77,7 +77,7 @@ def add_to(commands: Commands) -> None:
         "--rule",
         choices=get_args(RuleName),
         help="what chooses the threshold of the regions, of the line on the page and of the pictures shown first; "
-        "default: the rule that is called as the profile",
+        "default: the rule that has the name of the profile",
     )
     threshold.add_argument("--threshold", metavar="T", type=_score, help="take this threshold for them")
     parser.add_argument(

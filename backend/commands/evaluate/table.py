@@ -22,7 +22,7 @@ _CHOSEN: dict[ChosenBy, str] = {
 _DECISIONS = ("threshold by", "NG images", "threshold", "false rejects", "escapes", "mean error")
 _DRAWN = (
     "decisions: by each rule, with good images only and with NG images, which are drawn from the defective test images "
-    "and not counted; the best threshold in hindsight is known to nobody beforehand"
+    "and not counted; the best threshold in hindsight is known only after the test"
 )
 _PAIRS = "with few training images: false rejects / escapes with good images only, the mean over the draws"
 _BRACKETS = (

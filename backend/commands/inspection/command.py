@@ -22,9 +22,8 @@ ROLE = "inspect"
 _OF_ANY_SET = frozenset(("train", "training", "images", "image", "data", "bilder", "imagenes", "imágenes"))
 
 _TEXT = f"""
-Five words are enough: the good images teach what a good part looks like; the bad images, if there are some, show
-defects; the threshold is the score from which on a part is bad; every image gets a verdict, OK or NG; all of it is
-kept under a name.
+Five words are enough. Good images teach what a good part looks like. Bad images, if there are some, show defects. A
+part is bad if its score reaches the threshold. Every image gets a verdict, OK or NG. The model is kept under a name.
 {IMAGES}
 Fits with the recommended profile, chooses the threshold by the recommended rule from the scores that good images have
 by the memory bank of the others, judges every image, and writes report.html, which opens offline, and results.csv. The
