@@ -9,7 +9,6 @@ beside the inference, on a mosaic of solar cells of which 3 % is at or above the
 """
 
 import argparse
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,19 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from backend.bank.building import build_bank
 from backend.block_memory import Memory
 from backend.calib import Calibration, choose_threshold
 from backend.common.config import load_settings
 from backend.common.logs import configure_logging
-from backend.common.profiles import (
-    CONTRACT,
-    RECOMMENDED,
-    RECOMMENDED_BLOCKS,
-    ProfileName,
-    coreset_rate_of,
-    score_percentile_of,
-)
+from backend.common.profiles import CONTRACT, RECOMMENDED, ProfileName, score_percentile_of
 from backend.infer import (
     THRESHOLD_GREY,
     InferenceEngine,
@@ -47,7 +38,7 @@ from backend.service.inspection import InspectionService
 from backend.service.overlay import draw_overlay
 from backend.service.pictures import Wanted, draw_pictures
 from backend.utils import decode_image, percentile
-from benchmarks.decisions import Embedded, embed, recommended_threshold
+from benchmarks.decisions import Embedded, bank_of, embed, recommended_threshold
 from benchmarks.splits import Split, open_split
 from harness.images import solar_cells
 from harness.measuring import interleaved, print_table
@@ -80,17 +71,7 @@ class Model:
             SystemExit: there are none.
         """
         settings, token_hw = service.settings, service.features.token_hw
-        dim = service.features.dim if profile == CONTRACT else train.tokens.shape[2]
-        bank = build_bank(
-            np.ascontiguousarray(train.tokens[:, :, -dim:]).reshape(-1, dim),
-            [str(number) for number in range(len(train.sizes))],
-            token_hw,
-            coreset_rate_of(profile, settings.coreset_rate),
-            None,
-            contextlib.nullcontext,
-            lambda *_: None,
-            n_blocks=len(RECOMMENDED_BLOCKS) if profile == RECOMMENDED else 1,
-        )
+        bank, dim = bank_of(service, profile, train, np.arange(len(train.sizes)))
         if bank.held_out.distances is None or bank.held_out.positions is not None:
             raise SystemExit("so large a fit has no honest scores: give --most-train")
         percentiles = [score_percentile_of(profile, settings.score_percentile)]
