@@ -1,10 +1,9 @@
-"""A real example of every error and of the replies that vary, for ``/docs``."""
+"""A real example of every error, for ``/docs``."""
 
 from typing import Any
 
 from backend.api.paths import OPEN_PATHS
 from backend.api.schemas.common import ErrorReply
-from backend.api.schemas.inspection import HEATMAP_EXAMPLE
 from backend.common import errors
 from backend.common.errors import CODE_OF_STATUS, Busy, ErrorCode, MemoryNotFound, TooManyRequests
 from backend.common.image_headers import ACCEPTED
@@ -129,10 +128,7 @@ _OTHER_SCALE: Example = (
 )
 _NO_NUMBER: Example = ("InvalidRequest", "version: must be at least 1")
 _NO_SAMPLE: Example = ("SampleNotFound", f"{_ROI} has no ok image 'part7.png'; /datasets/list names them")
-_NAME_TAKEN: Example = (
-    "Conflict",
-    "the ng images have one that is called part7.png; nothing was moved: delete one",
-)
+_NAME_TAKEN: Example = ("Conflict", "the ng images have one that is called part7.png; nothing was moved: delete one")
 _NO_JUDGEMENT: Example = ("JudgementNotFound", f"no judgement 7 of {_ROI} is kept; /history names those that are")
 _NO_LAYOUT: Example = ("LayoutNotFound", "no layout is stored for recipe 'line 1': PUT one with If-None-Match: *")
 _NO_PICTURE: Example = ("PictureNotFound", "recipe 'line 1' has no picture 'anchor 1'; /layout/pictures names them")
@@ -212,9 +208,7 @@ _FULL_KEY: Responses = {
 _INFER_KEY: Responses = {**_ANY_KEY, 403: _error("A page of another origin asks", _FOREIGN)}
 _ERRORS: dict[str, Responses] = {
     "/health": {500: _error("Unexpected", _UNEXPECTED)},
-    "state": {500: _error("Unexpected", _UNEXPECTED)},
     "/ready": {500: _error("Unexpected", _UNEXPECTED), 503: _error("Not ready; see Retry-After", _STARTING)},
-    "/runs": {500: _error("Unexpected", _UNEXPECTED), 503: _error("Not ready; see Retry-After", _STARTING)},
     "read": {
         400: _error("A recipe that no client may name", _LAST),
         422: _error("A field is missing or out of range", _QUERY),
@@ -355,6 +349,7 @@ _ERRORS["/drift/reset"] = {
     500: _error("The statistics could not be stored, or something unexpected", _DISK, _UNEXPECTED),
     503: _error("Not ready; see Retry-After", _STARTING),
 }
+_ERRORS |= {"state": _ERRORS["/health"], "/runs": _ERRORS["/ready"]}
 _ERRORS |= {"delete": _ERRORS["sample"], "clear": _ERRORS["read"]}
 _ERRORS["scores"] = {
     **_ERRORS["bank"],
@@ -380,7 +375,7 @@ _ERRORS["put layout"] = {
     413: _error("Too large", _LAYOUT_BYTES),
     415: _COMPRESSED_BODY,
     422: _error("The body is no object", _NO_OBJECT, _KIND_OF_JSON),
-    428: _error("It is not said which layout shall be replaced", _NO_CONDITION),
+    428: _error("The request does not say which layout it replaces", _NO_CONDITION),
     500: _error("The layout could not be stored, or something unexpected", _DISK, _UNEXPECTED),
 }
 _ERRORS["picture"] = {**_ERRORS["read"], 404: _error("The recipe has no such picture", _NO_PICTURE)}
@@ -402,55 +397,4 @@ _RIGHTS = {
 }
 ERRORS: dict[str, Responses] = {
     name: dict(sorted({**of_name, **_RIGHTS.get(name, _FULL_KEY)}.items())) for name, of_name in _ERRORS.items()
-}
-
-_INFERENCE = {
-    "role_id": "Master1",
-    "roi_id": "Pattern",
-    "recipe_id": "default",
-    "model_key": "Pattern",
-    "score": 0.6121,
-    "heatmap_png_base64": HEATMAP_EXAMPLE,
-    "token_shape": [32, 32],
-    "model": {
-        "role_id": "Master1",
-        "recipe_id": "default",
-        "model_key": "Pattern",
-        "layout": "current",
-        "memory_id": "9f86d081884c7d659a2feaa0c55ad015",
-    },
-    "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
-}
-_REGION = {
-    "bbox": [41, 100, 23, 17],
-    "x": 41,
-    "y": 100,
-    "w": 23,
-    "h": 17,
-    "area_px": 250.0,
-    "area_mm2": 10.0,
-    "contour": [[41, 100], [41, 116], [63, 116], [63, 100]],
-}
-INFER_EXAMPLES: dict[str, Any] = {
-    "calibrated": {
-        "value": {
-            **_INFERENCE,
-            "threshold": 0.5512,
-            "decision": "ng",
-            "calibration": "applied",
-            "regions": [_REGION],
-        }
-    },
-    "before calibration": {"value": {**_INFERENCE, "calibration": "none", "regions": []}},
-}
-
-
-METRICS_EXAMPLE: Responses = {
-    200: {"content": {"text/plain": {"example": 'requests_total{endpoint="/infer",method="POST",status="200"} 42.0\n'}}}
-}
-METADATA_EXAMPLE: Responses = {
-    200: {
-        "description": "as they were sent",
-        "content": {"application/json": {"example": {"filename": "part7.png", "label": "ok", "mm_per_px": 0.2}}},
-    }
 }

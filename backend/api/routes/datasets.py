@@ -12,9 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, roi_key
-from backend.api.examples import ERRORS, METADATA_EXAMPLE
+from backend.api.examples import ERRORS
 from backend.api.forms import complete_form, images_of, metas_of, read_fields
 from backend.api.openapi import multipart
+from backend.api.reply_examples import METADATA_EXAMPLE
 from backend.api.schemas.calibration import PercentileChoiceReply, UnusualReply, threshold_options
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import (

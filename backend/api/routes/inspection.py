@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from backend.api.dependencies import HeaderRecipe, RequestId, Service, ids_of, roi_key
-from backend.api.examples import ERRORS, INFER_EXAMPLES
+from backend.api.examples import ERRORS
 from backend.api.forms import complete_form, images_of, only_image_of, read_fields
 from backend.api.json_body import read_json
 from backend.api.openapi import json_body, multipart
+from backend.api.reply_examples import INFER_EXAMPLES
 from backend.api.schemas.calibration import CalibrateReply, CalibrateRequest, RecommendedReply, UnusualReply
 from backend.api.schemas.common import model_reply
 from backend.api.schemas.inspection import (

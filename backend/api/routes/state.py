@@ -18,7 +18,8 @@ from backend.api.dependencies import (
     ids_of,
     roi_key,
 )
-from backend.api.examples import ERRORS, METRICS_EXAMPLE
+from backend.api.examples import ERRORS
+from backend.api.reply_examples import METRICS_EXAMPLE
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import sample_classes
 from backend.api.schemas.state import (
