@@ -16,10 +16,10 @@ from backend.commands.evaluate.layouts import find_categories
 from backend.common.config import Settings
 from backend.common.errors import DamagedMemory, InvalidImage, InvalidRequest
 from backend.common.roi_key import RoiKey
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored, fit_stored, infer_stored
 from backend.service.explain import explain
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.pictures import NO_PICTURES

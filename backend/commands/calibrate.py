@@ -36,7 +36,8 @@ from backend.common.errors import IncompatibleMemory, InvalidImage, InvalidReque
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
 from backend.roi_mask import Shape, requested_shape
-from backend.service.image_calibration import CalibrationOptions, Deciding, ImageCalibration, ImageScores
+from backend.service.calibration_options import CalibrationOptions
+from backend.service.image_calibration import Deciding, ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.region_scores import FitRegions
 from backend.service.scoring import Scoring

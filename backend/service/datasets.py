@@ -27,9 +27,10 @@ from backend.disk.datasets import Label, Sample
 from backend.disk.fitted import FittedRoi
 from backend.disk.recipes import same_scale
 from backend.roi_mask import Shape, build_mask, parse_shape, requested_shape
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.doubts import joined
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
+from backend.service.image_calibration import ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.judge import judge
 from backend.service.pictures import Wanted

@@ -1,23 +1,23 @@
 """Images → scores → calibration, for stored images and for folders alike."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from backend.bank.building import look_id
 from backend.bank.copies import Look, Miniature, copies_of_known, near_copies
 from backend.bank.images import BankImage, OwnImages
-from backend.calib import CONTRACT_RULE, SEEN_IN_THE_FIT, Calibration, DecideBy, ThresholdOptions
+from backend.calib import SEEN_IN_THE_FIT, Calibration, ThresholdOptions
 from backend.common.errors import InvalidRequest
-from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
 from backend.common.roi_key import RoiKey
 from backend.disk.calibration_inputs import ScoredImage
 from backend.disk.datasets import Label
 from backend.disk.fitted import FittedRoi
-from backend.region_calibration import RegionScores, check_ways
+from backend.region_calibration import RegionScores
 from backend.roi_mask import Shape
-from backend.scores.percentile_choice import CANDIDATES, PercentileChoice, choose_percentile
+from backend.scores.percentile_choice import PercentileChoice, choose_percentile
 from backend.service.calibrate import calibrate
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.doubts import about_calibration, joined
 from backend.service.fit_sample import FitSample
 from backend.service.inspection import InspectionService
@@ -63,75 +63,6 @@ class ImageCalibration:
     unusual: list[Deciding]
     lowered_by: list[Deciding]
     pixel_unusual: list[Deciding]
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """What a calibration from images is asked for, beside the images.
-
-    Attributes:
-        score_percentile: percentile that is the score; None takes the configured one.
-        area_mm2_thr: as for `calibrate`.
-        threshold: how the threshold is chosen, without `keep` and `not_good`.
-        choose: choose the percentile by `choose_percentile`, from one inference of each image.
-        keep, not_good: names of OK images, see `ThresholdOptions`.
-        decide_by: what decides about a part, see `Calibration`.
-        pixel_threshold: see `RegionScores`.
-    """
-
-    score_percentile: float | None = None
-    area_mm2_thr: float | None = None
-    threshold: ThresholdOptions = CONTRACT_RULE
-    choose: bool = False
-    keep: tuple[str, ...] = ()
-    not_good: tuple[str, ...] = ()
-    decide_by: DecideBy = "score"
-    pixel_threshold: float | None = None
-
-    def check(self, ok_names: Collection[str] | None, n_ng: int) -> None:
-        """Refuse at once what would be refused after all images were scored.
-
-        Args:
-            ok_names: of the images that are to be scored as OK; None where they are not known yet.
-            n_ng: NG images.
-
-        Raises:
-            InvalidRequest: see `ThresholdOptions.check_way` and `check_ways`; `keep` by another rule, or the name of no
-                OK image; a percentile is to be chosen where regions decide.
-        """
-        self.threshold.check_way(n_ng)
-        check_ways(self.decide_by, self.pixel_threshold, self.threshold)
-        if self.choose and self.decide_by != "score":
-            raise InvalidRequest(
-                f"choose_percentile and decide_by={self.decide_by} exclude each other: send one of them"
-            )
-        if self.keep and self.threshold.rule != "recommended":
-            raise InvalidRequest("keep needs rule=recommended: by other rules every OK image counts")
-        for member, names in (("keep", self.keep), ("not_good", self.not_good)):
-            unknown = [] if ok_names is None else [name for name in names if name not in ok_names]
-            if unknown:
-                raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image has this name")
-
-    def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
-        """The percentiles that images are scored at, in percent; several where the best of them is to be chosen.
-
-        Args:
-            profile: of the memory bank; the recommended one has a percentile of its own.
-            configured: ``SCORE_PERCENTILE``.
-
-        Raises:
-            InvalidRequest: a percentile is to be chosen, but the profile has a fixed one.
-        """
-        if profile == RECOMMENDED:
-            if self.choose:
-                raise InvalidRequest(
-                    f"choose_percentile is for profile={CONTRACT}: the score of profile={RECOMMENDED} is "
-                    f"p{RECOMMENDED_PERCENTILE:g}"
-                )
-            return (RECOMMENDED_PERCENTILE,)
-        if self.choose:
-            return CANDIDATES
-        return (configured if self.score_percentile is None else self.score_percentile,)
 
 
 class ImageScores:

@@ -15,9 +15,9 @@ from backend.calib import SEEN_IN_THE_FIT
 from backend.disk.datasets import NewSample
 from backend.roi_mask import Circle
 from backend.service import bank_report
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored, fit_stored
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 from tests.factories import KEY, service_with

@@ -16,10 +16,10 @@ from backend.infer import find_regions, image_scores, region_score, to_image_gri
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.roi_mask import build_mask, parse_shape
 from backend.service import stored_scores
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored, fit_stored, infer_stored
 from backend.service.explain import explain
 from backend.service.feedback import give_feedback
-from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.known_scores import known_scores

@@ -15,10 +15,10 @@ from backend.common.errors import Conflict, ScaleLocked, StaleModel, StorageErro
 from backend.common.roi_key import RoiKey
 from backend.scores.recommended_threshold import recommend
 from backend.service.calibrate import calibrate
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored
 from backend.service.feedback import give_feedback
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions
 from backend.service.judge import infer
 from backend.service.roll_back import roll_back
 from backend.service.scoring import Scoring

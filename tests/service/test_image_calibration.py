@@ -10,9 +10,9 @@ from backend.common.config import Settings
 from backend.common.errors import Busy, Conflict, InvalidRequest, MemoryNotFound
 from backend.patchcore import PatchCoreMemory
 from backend.service import stored_scores
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored, fit_stored
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage

@@ -6,9 +6,9 @@ import pytest
 from backend.disk.datasets import NewSample
 from backend.disk.score_cache import ScoreCache
 from backend.service import stored_scores
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored, fit_stored
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions
 from backend.utils import NamedImage
 from tests.factories import KEY, service_with, smooth_parts
 

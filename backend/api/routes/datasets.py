@@ -40,9 +40,9 @@ from backend.api.schemas.datasets import (
 )
 from backend.api.schemas.inspection import UPLOADED_AS, region_reply, told_of
 from backend.common.telemetry import annotate
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import Judged, about_metas, calibrate_stored, infer_stored
 from backend.service.doubts import joined
-from backend.service.image_calibration import CalibrationOptions
 from backend.service.results import InferResult
 from backend.service.thumbnails import thumbnail_identity, thumbnail_of
 from backend.service.uploads import store_images

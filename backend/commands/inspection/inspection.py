@@ -30,8 +30,9 @@ from backend.disk.fitted import FittedRoi
 from backend.disk.layout import checkpoint_folder
 from backend.infer import Region, find_regions, image_scores, to_image_grid
 from backend.roi_mask import Shape, build_mask
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.fit import fit
-from backend.service.image_calibration import CalibrationOptions, ImageCalibration, ImageScores
+from backend.service.image_calibration import ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 

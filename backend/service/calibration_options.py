@@ -1,0 +1,79 @@
+"""What a calibration from images is asked for, checked before any image costs time."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from backend.calib import CONTRACT_RULE, DecideBy, ThresholdOptions
+from backend.common.errors import InvalidRequest
+from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
+from backend.region_calibration import check_ways
+from backend.scores.percentile_choice import CANDIDATES
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What a calibration from images is asked for, beside the images.
+
+    Attributes:
+        score_percentile: percentile that is the score; None takes the configured one.
+        area_mm2_thr: as for `calibrate`.
+        threshold: how the threshold is chosen, without `keep` and `not_good`.
+        choose: choose the percentile by `choose_percentile`, from one inference of each image.
+        keep, not_good: names of OK images, see `ThresholdOptions`.
+        decide_by: what decides about a part, see `Calibration`.
+        pixel_threshold: see `RegionScores`.
+    """
+
+    score_percentile: float | None = None
+    area_mm2_thr: float | None = None
+    threshold: ThresholdOptions = CONTRACT_RULE
+    choose: bool = False
+    keep: tuple[str, ...] = ()
+    not_good: tuple[str, ...] = ()
+    decide_by: DecideBy = "score"
+    pixel_threshold: float | None = None
+
+    def check(self, ok_names: Collection[str] | None, n_ng: int) -> None:
+        """Refuse at once what would be refused after all images were scored.
+
+        Args:
+            ok_names: of the images that are to be scored as OK; None where they are not known yet.
+            n_ng: NG images.
+
+        Raises:
+            InvalidRequest: see `ThresholdOptions.check_way` and `check_ways`; `keep` by another rule, or the name of no
+                OK image; a percentile is to be chosen where regions decide.
+        """
+        self.threshold.check_way(n_ng)
+        check_ways(self.decide_by, self.pixel_threshold, self.threshold)
+        if self.choose and self.decide_by != "score":
+            raise InvalidRequest(
+                f"choose_percentile and decide_by={self.decide_by} exclude each other: send one of them"
+            )
+        if self.keep and self.threshold.rule != "recommended":
+            raise InvalidRequest("keep needs rule=recommended: by other rules every OK image counts")
+        for member, names in (("keep", self.keep), ("not_good", self.not_good)):
+            unknown = [] if ok_names is None else [name for name in names if name not in ok_names]
+            if unknown:
+                raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image has this name")
+
+    def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
+        """The percentiles that images are scored at, in percent; several where the best of them is to be chosen.
+
+        Args:
+            profile: of the memory bank; the recommended one has a percentile of its own.
+            configured: ``SCORE_PERCENTILE``.
+
+        Raises:
+            InvalidRequest: a percentile is to be chosen, but the profile has a fixed one.
+        """
+        if profile == RECOMMENDED:
+            if self.choose:
+                raise InvalidRequest(
+                    f"choose_percentile is for profile={CONTRACT}: the score of profile={RECOMMENDED} is "
+                    f"p{RECOMMENDED_PERCENTILE:g}"
+                )
+            return (RECOMMENDED_PERCENTILE,)
+        if self.choose:
+            return CANDIDATES
+        return (configured if self.score_percentile is None else self.score_percentile,)
