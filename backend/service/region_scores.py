@@ -1,16 +1,15 @@
 """Region scores for a calibration: of images of the fit by their honest distance maps, of others by the bank itself."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from backend.bank.images import BankImage, recorded_images
-from backend.calib import DecideBy
 from backend.common.arrays import DistanceMap
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import RECOMMENDED
 from backend.disk.fitted import FittedRoi
 from backend.infer import image_scores, region_score, to_image_grid
 from backend.roi_mask import Shape, build_mask
+from backend.service.calibration_options import CalibrationOptions
 from backend.service.inspection import InspectionService
 from backend.utils import named_with
 
@@ -38,20 +37,6 @@ def region_score_of(distance_map: DistanceMap, shape: Shape | None, area_mm2: fl
     return found
 
 
-class CalibrationRegions(Protocol):
-    """What a calibration says of regions."""
-
-    @property
-    def decide_by(self) -> DecideBy:
-        """See `Calibration`."""
-        ...
-
-    @property
-    def area_mm2_thr(self) -> float | None:
-        """Least area of a region, in mm²; None takes the configured one."""
-        ...
-
-
 class FitRegions:
     """Scores the images of a fit by their regions, by the bank of the others.
 
@@ -73,7 +58,7 @@ class FitRegions:
 
     @classmethod
     def of(
-        cls, service: InspectionService, fitted: FittedRoi, options: CalibrationRegions, mm_per_px: float
+        cls, service: InspectionService, fitted: FittedRoi, options: CalibrationOptions, mm_per_px: float
     ) -> "FitRegions | None":
         """For a calibration; None where regions do not decide."""
         if options.decide_by == "score":
