@@ -35,6 +35,7 @@ from backend.commands.evaluate.results import (
     FewShotRun,
     Group,
     TrainCase,
+    fresh_scores,
     sample_remarks,
     trained_remarks,
 )
@@ -180,7 +181,7 @@ class _CategoryEvaluation:
             cases = self._score_all(bank.memory, threshold, histograms, spill)
             few_shot = self._few_shots(train, spill, cases, shots, n_seeds) if spill else []
         good = [case for case in cases if not case.image.is_defective]
-        shift = self._shift(distinct, [case.score for case in good], calibration)
+        shift = self._shift(distinct, fresh_scores(cases, self.looks), calibration)
         names = [image.name for image in category.test]
         return CategoryResult(
             category.with_remarks(
@@ -237,11 +238,11 @@ class _CategoryEvaluation:
         ]
 
     @staticmethod
-    def _shift(ok_scores: Sequence[float], good: Sequence[float], calibration: Calibration | None) -> Shift | None:
+    def _shift(ok_scores: Sequence[float], fresh: Sequence[float], calibration: Calibration | None) -> Shift | None:
         promise = calibration.promise if calibration else None
-        if calibration is None or promise is None or promise.false_reject_rate_at_most is None:
+        if not fresh or calibration is None or promise is None or promise.false_reject_rate_at_most is None:
             return None
-        return Shift.of(ok_scores, good, calibration.threshold, promise.false_reject_rate_at_most)
+        return Shift.of(ok_scores, fresh, calibration.threshold, promise.false_reject_rate_at_most)
 
     def _decide(self, ok_scores: Sequence[float], scores: Sequence[float]) -> list[Decision]:
         """See `decide`, of scores of all test images."""

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backend.bank.copies import Look
 from backend.bit_depth import BitDepth
 from backend.calib import Calibration
 from backend.commands.evaluate.dataset import Category, TestImage
@@ -92,6 +93,20 @@ def sample_remarks(n_scored: int, n_train: int) -> list[str]:
     ]
 
 
+def fresh_scores(cases: Sequence[Case], looks: Sequence[Look]) -> list[float]:
+    """Scores of the good test images that are no training images; copies count once.
+
+    Args:
+        cases: the test images.
+        looks: of each.
+    """
+    scores: dict[str, float] = {}
+    for case, look in zip(cases, looks, strict=True):
+        if not case.image.is_defective and case.trained_as is None:
+            scores.setdefault(look.pixels_sha256, case.score)
+    return list(scores.values())
+
+
 def trained_remarks(cases: Sequence[Case]) -> list[str]:
     """That test images are training images, which makes the results too good; nothing where none is."""
     trained = [f"test/{case.image.name} is {case.trained_as}" for case in cases if case.trained_as]
@@ -152,7 +167,8 @@ class CategoryResult:
             many that all would take more than a minute; empty where there are no others.
         threshold: from their scores, or the one that was named; None where there is neither.
         calibration: how it was chosen, and what it promises; None without scores of training images.
-        shift: the good test images beside the training images; None without scores of these.
+        shift: the good test images that are no training images, copies counted once, beside the training images; None
+            without scores of either.
         groups: all defects, then each type.
         false_rejects: good test images at or above the threshold; None without one.
         cases: the test images, in order.

@@ -1,5 +1,7 @@
 """Good test parts of another lamp are named, in every result; those of the same one are not."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -55,6 +57,18 @@ def test_parts_of_the_same_lamp_are_not(run, lit, tmp_path):
     (found,) = results(tmp_path / "evaluation-lit")["categories"]
     assert not found["good_against_training"]["matters"]
     assert "score higher than the training images" not in out
+
+
+def test_copies_and_training_images_are_no_further_parts(run, lit, tmp_path):
+    lit(0.5)
+    run("lit")
+    before = results(tmp_path / "evaluation-lit")["categories"][0]["good_against_training"]
+    for source, name in (("test/good/0.png", "copy.png"), ("train/good/0.png", "trained.png")):
+        shutil.copy(tmp_path / "lit" / source, tmp_path / "lit/test/good" / name)
+    run("lit")
+    (found,) = results(tmp_path / "evaluation-lit")["categories"]
+    assert found["n_good"] == before["n"] + 2 == 12
+    assert found["good_against_training"] == before
 
 
 def test_suspicious_training_images_are_named_and_shown(run, lit, tmp_path):
