@@ -8,7 +8,7 @@ backends are read and never written. What is in a file, `memory_file` and `calib
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from backend.block_memory import Memory
 from backend.calib import Calibration
 from backend.common.config import KEEP_VERSIONS
 from backend.common.errors import IncompatibleMemory, InvalidRequest, StaleModel, StorageError
-from backend.common.files import delete, write_atomic
+from backend.common.files import write_atomic
 from backend.common.roi_key import RoiKey
-from backend.disk import history, versions
+from backend.disk import history
 from backend.disk.calibration_file import calibration_bytes, read_calibration
 from backend.disk.calibration_inputs import CalibrationInputs, with_inputs
 from backend.disk.candidates import candidates, find_model
@@ -35,8 +35,7 @@ from backend.disk.fitted import (
     refuse_if_calibrated_since,
 )
 from backend.disk.honest_maps import HonestMaps, read_honest_maps
-from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, ModelFiles, current_files
-from backend.disk.locking import writing
+from backend.disk.layout import CALIBRATION_FILE, ModelFiles, current_files
 from backend.disk.memory_cache import FileIdentity, MemoryCache, identity_of
 from backend.disk.memory_file import (
     Miniatures,
@@ -48,15 +47,12 @@ from backend.disk.memory_file import (
     summarise,
     written_memory_id,
 )
+from backend.disk.model_writer import ModelWriter
 from backend.disk.name_clashes import refuse_clashes
 from backend.disk.path_lengths import refuse_long_paths
-from backend.disk.rollback import finish_restore, restore_model, write_next_calibration
+from backend.disk.rollback import restore_model
 from backend.disk.stale import StaleCalibrations
-from backend.disk.versions import Change, Version, VersionFacts
-from backend.patchcore import FaissIndex
-from backend.utils import utc_now
-
-_CURRENT_MEMORIES = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
+from backend.disk.versions import Change, Version
 
 log: Any = structlog.get_logger(__name__)
 
@@ -73,9 +69,9 @@ class ModelStore:
 
     def __init__(self, root: Path, keep_versions: int = KEEP_VERSIONS, blur_sigma: float | None = None) -> None:
         self._root = root
-        self._keep_versions = keep_versions
         self._blur_sigma = blur_sigma
         self._cache = MemoryCache()
+        self._writer = ModelWriter(root, keep_versions, self._cache)
         self._stale = StaleCalibrations(root, blur_sigma)
 
     def memory_id(self, key: RoiKey) -> str | None:
@@ -206,7 +202,7 @@ class ModelStore:
         told = {**ids, **metadata, "memory_id": identity}
         content = memory_bytes(memory, told, thumbnails, miniatures or {}, honest_maps or {})
         change: Change = "fit" if instead_of is None else "append" if calibration is None else "feedback"
-        with self._replacing(files, change):
+        with self._writer.replacing(files, change):
             if instead_of is not None:
                 found = self._find(key, repair=False)
                 # One that was appended to may have the same bank, and know of more images.
@@ -215,34 +211,11 @@ class ModelStore:
                     raise StaleModel(f"{key} was fitted anew meanwhile; nothing was stored: append again")
                 if calibration is not None and found is not None:
                     refuse_if_calibrated_since(self._root, key, found[0], instead_of, self._blur_sigma)
-            before: dict[Path, bytes] = {}
-            if calibration is not None and instead_of is not None and identity == instead_of.memory_id:
-                # The bank judges as before: what decides is the calibration alone.
-                before = with_inputs(files.calibration, calibration_bytes(calibration), inputs)
-                calibration = None
-            if calibration is None:
-                self._write_memory(files, memory, content, before)
-            else:
-                write_next_calibration(files, calibration_bytes(calibration), inputs)
-                try:
-                    self._write_memory(files, memory, content, {})
-                finally:
-                    finish_restore(files)
+            encoded = None if calibration is None else calibration_bytes(calibration)
+            is_same_bank = instead_of is not None and identity == instead_of.memory_id
+            self._writer.write(files, memory, content, encoded, inputs, is_same_bank=is_same_bank)
             history.set_aside_if_damaged(files.calibration)
         return identity
-
-    def _write_memory(self, files: ModelFiles, memory: Memory, content: bytes, before: dict[Path, bytes]) -> None:
-        """Write a memory bank; `before` are files of its folder that are replaced just before it."""
-        index = files.memory.with_name(INDEX_FILE)
-        if isinstance(memory.index, FaissIndex):
-            try:
-                write_atomic({**before, index: memory.index.serialized(), files.memory: content})
-            except OSError:
-                self._cache.forget(files.memory)  # so that the next load compares the index with the memory
-                raise
-        else:
-            delete(index)
-            write_atomic({**before, files.memory: content})
 
     def file_identity(self, key: RoiKey) -> FileIdentity | None:
         """Another value for each file that the ROI's own memory bank is written to; None where there is none.
@@ -307,7 +280,7 @@ class ModelStore:
         found = self._find(key)
         files = current_files(self._root, calibrated_as(key, found[0].key) if found else key)
         content = calibration_bytes(calibration)
-        with self._replacing(files, "calibrate" if instead_of is None else "feedback"):
+        with self._writer.replacing(files, "calibrate" if instead_of is None else "feedback"):
             # Asked again under the lock: an older calibration must not replace that of a newer fit.
             found = self._find(key, repair=False)
             if (found[1].memory_id if found else None) != calibration.memory_id:
@@ -367,7 +340,7 @@ class ModelStore:
         kept = [chosen, *(history.replaced(files)[1:] if version is None else [])]
         # Read before anything changes: a change leaves this one and the last few, whatever becomes of it.
         number = history.first_readable(kept, files.key, self._blur_sigma).number
-        with self._replacing(files, "rollback", spare=number):
+        with self._writer.replacing(files, "rollback", spare=number):
             chosen = history.choose(key, files, number, self._find)
             fitted = history.read_version(chosen, files.key, self._blur_sigma)
             if accept is not None:
@@ -408,37 +381,9 @@ class ModelStore:
 
     def count_fitted(self) -> int:
         """How many memory banks are stored, in this layout and the older ones."""
-        patterns = (*_CURRENT_MEMORIES, "recipes/*/*/*__*.npz", "*.npz")
+        current = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
+        patterns = (*current, "recipes/*/*/*__*.npz", "*.npz")
         return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
-
-    @contextlib.contextmanager
-    def _replacing(self, files: ModelFiles, change: Change, spare: int | None = None) -> Iterator[None]:
-        """Hold the lock of a model's folder, and keep the model as a version if it is another one in the end.
-
-        Args:
-            files: of the model.
-            change: what is about to happen to it.
-            spare: a version that stays, however many there are.
-
-        Raises:
-            InvalidRequest: its ids make too long a path, or the file system takes them for another ROI's; nothing was
-                written.
-            StorageError: see `writing`; the model could not be kept either, and then is not changed.
-        """
-        folder = files.memory.parent
-        refuse_long_paths(folder)
-        refuse_clashes(self._root, folder)
-        with writing(folder, "model"):
-            refuse_clashes(self._root, folder)  # again: another may have made it
-            finish_restore(files)
-            facts, served = history.served(files)
-            history.tidy(files, served, self._keep_versions, spare)
-            if served and self._keep_versions:
-                versions.keep(folder, served, VersionFacts(utc_now().isoformat(), change, **facts))
-            try:
-                yield
-            finally:
-                history.tidy(files, history.served(files)[1], self._keep_versions, spare)
 
     def _find(self, key: RoiKey, *, repair: bool = True) -> tuple[ModelFiles, StoredMemory] | None:
         return find_model(self._root, key, partial(self._cache.read, repair=repair))
