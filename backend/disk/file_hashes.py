@@ -37,9 +37,8 @@ class FileHashes:
         """
         if (known := self.known(path)) is not None:
             return known
-        identity = identity_of(
-            path.stat()
-        )  # before: of a file that is replaced meanwhile, the hash is not kept for long
+        # Before it is read: of a file that is replaced meanwhile, the hash is not used again.
+        identity = identity_of(path.stat())
         digest = hashlib.sha256(read_whole(path)).hexdigest()
         with self._lock:
             self._kept[str(path)] = identity, digest

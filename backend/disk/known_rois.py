@@ -104,14 +104,8 @@ def _name_of(recipe: Path) -> str | None:
     for file in (RECIPE_FILE, NAME_FILE):
         try:
             name = json.loads(read_small(recipe / file, MAX_JSON_FILE_BYTES))["recipe_id"]
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            RecursionError,
-        ):  # not there, or damaged: the other may say it
-            continue
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue  # not there, or damaged: the other may say it
         if isinstance(name, str) and name:
             return name
     return None
