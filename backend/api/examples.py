@@ -389,9 +389,8 @@ _ERRORS["put picture"] = {
     422: _error("The name is missing or too long, or no picture was sent", _QUERY, _KIND_OF_PICTURE),
     500: _error("The picture could not be stored, or something unexpected", _DISK, _UNEXPECTED),
 }
-_NO_KEY_NEEDED: Responses = {}
-_RIGHTS = {
-    **dict.fromkeys(OPEN_PATHS, _NO_KEY_NEEDED),
+_RIGHTS: dict[str, Responses] = {
+    **{path: {} for path in OPEN_PATHS},
     **dict.fromkeys(("state", "/runs", "read", "bank", "sample", "scores", "layout", "picture"), _ANY_KEY),
     **dict.fromkeys(("/infer", "/infer_dataset"), _INFER_KEY),
 }

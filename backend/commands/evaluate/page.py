@@ -176,8 +176,7 @@ def facts_of(evaluation: Evaluation, result: CategoryResult) -> list[str]:
     """What the threshold of the decisions rests on."""
     counts = f"{len(result.category.train)} training and {len(result.cases)} test images."
     if result.calibration is None:
-        return [f"{counts} The training images have no scores: fewer than two of them differ, or they are so many that "
-                "scoring them would take more than a minute."]  # fmt: skip
+        return [f"{counts} The training images have no scores: it takes two of them that differ."]
     if evaluation.rule == "manual":
         basis = "It was named."
     elif evaluation.rule == "contract":

@@ -64,7 +64,7 @@ def as_text(evaluation: Evaluation) -> str:
 def facts(result: CategoryResult) -> str:
     """The threshold and what it does, speed and size, in a sentence or two."""
     if result.threshold is None or result.false_rejects is None or result.groups[0].escapes is None:
-        judged = "no threshold, as the training images have no scores: too few of them, or too many"
+        judged = "no threshold, as the training images have no scores: it takes two of them that differ"
     else:
         judged = (
             f"threshold {result.threshold:.4f}: {share(result.false_rejects)} false rejects, "
