@@ -1,7 +1,7 @@
 """Images of good parts → the stored memory bank of a ROI."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from backend.bank.building import Bank, Base, bank_metadata, build_bank, look_id, of_an_earlier_fit, why_unscored
+from backend.bank.building import Bank, Base, bank_metadata, build_bank, look_id, why_unscored
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import Copies, Look, Miniature, copies_warning, near_copies
 from backend.bank.embedding import Embedded, FitImages, embed_all
@@ -18,9 +18,7 @@ from backend.bank.images import (
     SCORE_PERCENTILES,
     BankImage,
     remembered,
-    scored_images,
     shown_name,
-    suspicious_images,
     thumbnail,
 )
 from backend.bank.memory_limits import check_memory
@@ -33,8 +31,8 @@ from backend.disk.fitted import FittedRoi
 from backend.disk.progress import Run
 from backend.features import DinoV2Features
 from backend.roi_mask import Shape
-from backend.service.calibration_state import calibration_state
 from backend.service.doubts import joined
+from backend.service.fit_result import fit_result
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
 from backend.utils import NamedImage, named_with
@@ -136,7 +134,7 @@ def fit(
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
                 as_before = (base.images, base.n_embeddings, size, before.memory_id)
-                return replace(_result(service, key, chosen, sent, pixels, *as_before, None), warning=warning)
+                return replace(fit_result(service, key, chosen, sent, pixels, *as_before, None), warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
             learned = learn(service, features, new.only(embedded.numbers), embedded, depth, rate, base, run)
         every = [*(base.images if base else []), *learned.images]
@@ -149,7 +147,7 @@ def fit(
         kept.remove()
     size = len(learned.bank.memory.embeddings)
     counts = (metadata["n_embeddings"], size)
-    result = _result(service, key, chosen, sent, pixels, every, *counts, memory_id, learned.unscored)
+    result = fit_result(service, key, chosen, sent, pixels, every, *counts, memory_id, learned.unscored)
     return replace(result, warning=joined([warning, learned.warning]))
 
 
@@ -349,57 +347,3 @@ def _thumbnail(service: InspectionService, image: NamedImage, depth: BitDepth | 
     with service.pixels_of(image):
         pixels, _ = service.decode(image, depth)
         return thumbnail(pixels)
-
-
-def _result(
-    service: InspectionService,
-    key: RoiKey,
-    profile: ProfileName,
-    sent: FitImages,
-    pixels: Mapping[str, str],
-    images: Sequence[BankImage],
-    n_embeddings: int,
-    coreset_size: int,
-    memory_id: str,
-    unscored: str | None,
-) -> FitResult:
-    """What a fit replies.
-
-    Args:
-        service: who fitted.
-        key: the ROI.
-        profile: of the memory bank.
-        sent: the images that were sent; what one scored within another mask is no score of it.
-        pixels: hash of the pixels of those whose files are new, by the hash of the file.
-        images: all that the memory bank was built from.
-        n_embeddings: their patch embeddings.
-        coreset_size: how many of those the memory bank holds.
-        memory_id: its identity.
-        unscored: why those that are new do not all have a score.
-    """
-    state, percentile = calibration_state(service, key), service.score_percentile_of(profile)
-    annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
-    by_file = {image.sha256: image for image in images}
-    by_pixels = {image.pixels_sha256: image for image in images}
-    fitted = [by_file.get(digest) or by_pixels[pixels[digest]] for digest in sent.headers.digests]
-    suspicious = suspicious_images(fitted, percentile, images)
-    if suspicious:
-        names = [image.filename for image in suspicious]
-        log.warning("fit.suspicious_images", images=names, hint="they score far above the others: defective?")
-    known = scored_images(fitted, sent.masks, percentile)
-    complete = len(known) == len(fitted)
-    is_sample = not complete and any(fitted[image.index].sampled for image in known)
-    if not complete and unscored is None:
-        unscored = of_an_earlier_fit(len(fitted) - len(known), len(fitted), is_sample=is_sample)
-    return FitResult(
-        n_embeddings,
-        coreset_size,
-        memory_id,
-        service.features.token_hw,
-        state,
-        [image.score for image in known] if complete else None,
-        suspicious,
-        None if complete else f"no ok_scores: {unscored}",
-        profile=profile,
-        ok_scores_sample=known if is_sample else None,
-    )
