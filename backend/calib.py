@@ -126,8 +126,7 @@ class Calibration:
         decide_by: ``"region"`` where a part is defective if a region of `area_mm2_thr` or more stands at or above
             `pixel_threshold`, ``"either"`` where it is defective by its score, too; None by the score alone.
         pixel_threshold: map values at or above it are defects, where `decide_by` is not None.
-        pixel_why, pixel_unusual: as `why` and `unusual`, of `pixel_threshold`.
-        pixel_overlap: as `overlap`, of region scores.
+        pixel_why, pixel_unusual, pixel_overlap: as `why`, `unusual` and `overlap`, of region scores.
     """
 
     threshold: float
