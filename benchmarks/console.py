@@ -1,4 +1,4 @@
-"""What the console's pixel path costs in this machine's browsers: open a picture, warp a ROI, cut it and encode it.
+"""What the console's pixel path costs in browsers: open a picture, warp a ROI, cut it and encode it.
 
 ``python -m benchmarks.console`` measures the browsers that are installed; ``--browser PROGRAM …`` names others.
 """

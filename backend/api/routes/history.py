@@ -22,7 +22,7 @@ router = APIRouter()
 def history(
     wanted: Annotated[HistoryQuery, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> HistoryReply:
-    """The judgements of `/infer` that are kept, the newest first; up to two seconds old."""
+    """The kept judgements of `/infer`, the newest first; each appears at most two seconds after it was made."""
     key = roi_key(wanted, recipe)
     since, until = (None if time is None else time.timestamp() for time in (wanted.since_utc, wanted.until_utc))
     found = service.history.list(
