@@ -83,8 +83,7 @@ def leftovers(root: Path) -> list[str]:
     orphans = [
         path for suffix in SUFFIXES for path in root.rglob(f"*{suffix}.json") if not path.with_suffix("").exists()
     ]
-    begun = [path for path in (root / ".runs").glob("*.part") if path.stat().st_size]
-    runs = [*(root / ".runs").glob("*.json"), *begun]
+    runs = [path for path in (root / ".runs").glob("*") if path.suffix != ".part" or path.stat().st_size]
     waiting = [*root.rglob("recipe.json.*"), *root.rglob(".calib.next.json")]
     found = [*root.rglob(f"{TEMPORARY_PREFIX}*"), *orphans, *runs, *waiting, *root.glob(".fit-*")]
     return sorted(path.relative_to(root).as_posix() for path in found)

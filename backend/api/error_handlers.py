@@ -40,6 +40,7 @@ _HOW_TO_SEND = {
     "/infer_dataset": SEND_JSON,
     "/drift/reset": SEND_JSON,
     "/rollback": SEND_JSON,
+    "/runs/cancel": SEND_JSON,
     "/datasets/move": SEND_JSON,
     "/layout": SEND_JSON,
     "/layout/picture": "send the bytes of a PNG or JPEG with Content-Type: image/png or image/jpeg",

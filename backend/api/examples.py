@@ -92,6 +92,21 @@ _MEANWHILE: Example = (
     "StaleModel",
     f"{_ROI} was calibrated anew meanwhile; nothing was stored: send it again",
 )
+_CANCELLED: Example = (
+    "RunCancelled",
+    "the run was cancelled (POST /runs/cancel) at step extract, 17 of 34: no model and no calibration was stored; "
+    "those that were there stay as they were",
+)
+_NO_RUN: Example = (
+    "RunNotFound",
+    "no run '5f0c1d2e3b4a59687766554433221100' is under way: it has ended, or there was none; /runs lists all",
+)
+_RUN_STORES: Example = (
+    "RunStoring",
+    f"the fit of {_ROI} stores its result and cannot be cancelled any more; /rollback takes a fit or a calibration "
+    "back",
+)
+_NO_RUN_ID: Example = ("InvalidRequest", "run_id: it is missing")
 _VERDICT: Example = ("InvalidRequest", "verdict: must be 'good' or 'bad'")
 _MANY: Example = (
     "Conflict",
@@ -250,7 +265,10 @@ _ERRORS: dict[str, Responses] = {
             _NOT_FITTED,
         ),
         409: _error(
-            "The recipe is locked to another scale, or there is nothing that can be appended to", _LOCKED, _APPEND
+            "The recipe is locked to another scale, there is nothing that can be appended to, or it was cancelled",
+            _LOCKED,
+            _APPEND,
+            _CANCELLED,
         ),
         408: _TOO_SLOW,
         413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
@@ -264,11 +282,13 @@ _ERRORS: dict[str, Responses] = {
     "/feedback": {
         400: _error("Not fitted, a broken image or an incomplete upload", _NOT_FITTED, _DAMAGED, _EMPTY, _CUT, _LAST),
         409: _error(
-            "There is no calibration that can be made again, or something was changed meanwhile; nothing was changed",
+            "There is no calibration that can be made again, something was changed meanwhile, or it was cancelled; "
+            "nothing was changed",
             _NO_SCORES,
             _NOT_CALIBRATED,
             _MEANWHILE,
             _LOCKED,
+            _CANCELLED,
         ),
         408: _TOO_SLOW,
         413: _error("Too large", _PIXELS, _FILE_BYTES, _BODY),
@@ -304,7 +324,12 @@ _ERRORS: dict[str, Responses] = {
     },
     "/calibrate_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
-        409: _error("The stored memory is of another kind, or was replaced meanwhile", _REFIT, _ANEW),
+        409: _error(
+            "The stored memory is of another kind, was replaced meanwhile, or it was cancelled",
+            _REFIT,
+            _ANEW,
+            _CANCELLED,
+        ),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_JSON),
         415: _COMPRESSED_BODY,
@@ -330,7 +355,7 @@ _ERRORS: dict[str, Responses] = {
     },
     "/infer_dataset": {
         400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),
-        409: _error("The stored memory is of another kind", _REFIT),
+        409: _error("The stored memory is of another kind, or it was cancelled", _REFIT, _CANCELLED),
         408: _TOO_SLOW,
         413: _error("Too large", _BODY_OF_JSON),
         415: _COMPRESSED_BODY,
@@ -338,6 +363,17 @@ _ERRORS: dict[str, Responses] = {
         500: _error("Stored files are damaged, or something unexpected", _FILE, _UNEXPECTED),
         503: _error("The queue is full, or not ready; see Retry-After", _BUSY, _STARTING),
     },
+}
+_ERRORS["/runs/cancel"] = {
+    400: _error("The body cannot be parsed", _JSON),
+    404: _error("No such run is under way", _NO_RUN),
+    408: _TOO_SLOW,
+    409: _error("It stores its result", _RUN_STORES),
+    413: _error("Too large", _BODY_OF_JSON),
+    415: _COMPRESSED_BODY,
+    422: _error("A field is missing", _NO_RUN_ID, _KIND_OF_JSON),
+    500: _error("Stored files cannot be written, or something unexpected", _UNEXPECTED),
+    503: _error("Not ready; see Retry-After", _STARTING),
 }
 _ERRORS["/drift/reset"] = {
     400: _error("Not fitted, or the body cannot be parsed", _NOT_FITTED, _JSON, _LAST),

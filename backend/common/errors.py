@@ -23,9 +23,12 @@
     ├── JudgementNotFound           404  judgement_not_found     no such judgement is kept
     ├── LayoutNotFound              404  layout_not_found        the recipe has no layout
     ├── PictureNotFound             404  picture_not_found       the recipe has no such picture
+    ├── RunNotFound                 404  run_not_found           no such run is under way
     ├── Conflict                    409  conflict                what is asked for contradicts what is stored
     │   ├── ScaleLocked             409  scale_locked            another mm_per_px than the recipe is locked to
     │   └── StaleModel              409  stale_model             the model was replaced meanwhile: do it again
+    ├── RunCancelled                409  run_cancelled           somebody cancelled it: no result was stored
+    ├── RunStoring                  409  run_storing             it stores its result: too late to cancel it
     ├── LayoutChanged               412  layout_changed          the layout is another than the one that was read
     ├── ConditionMissing            428  condition_missing       the request does not say which layout it replaces
     ├── IncompatibleMemory          409  refit_needed            the memory bank holds features of another kind
@@ -64,6 +67,9 @@ ErrorCode = Literal[
     "picture_not_found",
     "refit_needed",
     "reserved_recipe",
+    "run_cancelled",
+    "run_not_found",
+    "run_storing",
     "scale_locked",
     "stale_model",
     "storage_failed",
@@ -240,6 +246,27 @@ class PictureNotFound(BackendError):
 
     status = 404
     code = "picture_not_found"
+
+
+class RunNotFound(BackendError):
+    """No such run is under way."""
+
+    status = 404
+    code = "run_not_found"
+
+
+class RunCancelled(BackendError):
+    """Somebody cancelled the run; no model and no calibration was stored."""
+
+    status = 409
+    code = "run_cancelled"
+
+
+class RunStoring(BackendError):
+    """The run stores its result, so it cannot be cancelled any more."""
+
+    status = 409
+    code = "run_storing"
 
 
 class LayoutChanged(BackendError):

@@ -1,4 +1,8 @@
-"""Long work and how far it is: in the log, and for everybody who asks, whichever process does it."""
+"""Long work and how far it is, for everybody who asks, whichever process does it; and how anybody cancels it.
+
+A run and whoever cancels it agree by a file, which is renamed once, by the first of them: ``.open`` becomes
+``.cancelled`` or ``.storing``. So a run that was cancelled stores nothing, and none that stores counts as cancelled.
+"""
 
 import contextlib
 import json
@@ -12,6 +16,8 @@ from typing import Any
 import psutil
 import structlog
 
+from backend.common.error_text import quoted
+from backend.common.errors import RunCancelled, RunNotFound, RunStoring, StorageError
 from backend.common.files import MAX_JSON_FILE_BYTES, delete, read_small, replace
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, current_request_id
@@ -21,8 +27,9 @@ _LOG_EVERY_S = 5.0
 _SHOW_EVERY_S = 0.5
 _FORGET_AFTER_S = 3600.0
 _PRIVATE = ("host", "pid", "process_started")
-_IDS = ("role_id", "roi_id", "recipe_id", "model_key", "request_id")
+_IDS = ("run_id", "role_id", "roi_id", "recipe_id", "model_key", "request_id")
 _FOLDER = ".runs"  # no id becomes a hidden folder
+_OPEN, _CANCELLED, _STORING = _STATES = (".open", ".cancelled", ".storing")
 
 log: Any = structlog.get_logger(__name__)
 
@@ -40,19 +47,30 @@ class Run:
         self._path = path
         self._record = record
         self._on_progress = on_progress
-        self._step, self._step_since = "", time.monotonic()
+        self._step, self._step_since = "wait", time.monotonic()
+        self._done, self._total = 0, int(record["n_images"])
         self._logged = time.monotonic()
         self._shown = 0.0
         self._shows = True
+        self._may_be_cancelled = True
         self.n_errors = 0
 
+    def begin(self) -> None:
+        """Show that it waits, and from now on let anybody cancel it."""
+        self.show({"step": self._step, "done": self._done, "total": self._total}, first=True)
+
     def report(self, step: str, done: int, total: int) -> None:
-        """Tell how far a step is: ``"extract"``, ``"coreset"``, ``"score"``."""
+        """Tell how far a step is: ``"extract"``, ``"coreset"``, ``"score"``.
+
+        Raises:
+            RunCancelled: see `raise_if_cancelled`.
+        """
         if self._on_progress is not None:
             self._on_progress(step, done, total)
         now = time.monotonic()
         if step != self._step:
             self._step, self._step_since = step, now
+        self._done, self._total = done, total
         progress = {"step": step, "done": done, "total": total}
         if done:
             progress["left_s"] = round((now - self._step_since) / done * (total - done))
@@ -63,20 +81,66 @@ class Run:
         if now - self._shown >= _SHOW_EVERY_S:
             self._shown = now
             self.show(progress)
+        self.raise_if_cancelled()
 
-    def show(self, progress: dict[str, Any]) -> None:
-        """Let other processes see it."""
+    def raise_if_cancelled(self) -> None:
+        """End the work if somebody cancelled it.
+
+        Raises:
+            RunCancelled: somebody did; the message says how far it was.
+        """
+        is_cancelled = False
+        if self._may_be_cancelled:
+            with contextlib.suppress(OSError):  # a disk that fails must not end the work
+                is_cancelled = self._file(_CANCELLED).exists()
+        if is_cancelled:
+            raise RunCancelled(
+                f"the run was cancelled (POST /runs/cancel) at step {self._step}, {self._done} of {self._total}: "
+                "no model and no calibration was stored; those that were there stay as they were"
+            )
+
+    def conclude(self) -> None:
+        """From now on nobody can cancel it, so its result may be stored.
+
+        Raises:
+            RunCancelled: somebody did before.
+        """
+        try:
+            if self._may_be_cancelled:
+                replace(self._file(_OPEN), self._file(_STORING))
+        except OSError:  # it was cancelled, or nobody can cancel it: its files were removed, or the disk is read-only
+            self.raise_if_cancelled()
+        self._may_be_cancelled = False
+
+    def end(self) -> None:
+        """Show it no more."""
+        with contextlib.suppress(OSError):  # whoever lists sees that this process has ended, in the end
+            _forget(self._path)
+
+    def show(self, progress: dict[str, Any], *, first: bool = False) -> None:
+        """Let other processes see it; the first time, also let them cancel it."""
         if not self._shows:
             return
         content = {**self._record, **progress, "n_errors": self.n_errors}
         temporary = self._path.with_suffix(".part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if first:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(content), encoding="utf-8")
+            if first:  # a process that is killed now has left its record, by which both files are cleared
+                self._file(_OPEN).touch()
             replace(temporary, self._path)
         except OSError as exc:  # a disk that is full or read-only must not end the work, nor be asked again
             self._shows = False
             log.warning("run.not_shown", reason=str(exc.strerror))
+
+    def log_cancelled(self) -> None:
+        """Log that it was cancelled, and how far it was."""
+        whose = {name: self._record[name] for name in ("kind", *_IDS) if name in self._record}
+        log.info("run.cancelled", **whose, step=self._step, done=self._done, total=self._total)
+
+    def _file(self, state: str) -> Path:
+        return self._path.with_suffix(state)
 
 
 class RunBoard:
@@ -98,9 +162,13 @@ class RunBoard:
             key: whose it is.
             n_images: how many images it is about.
             on_progress: see `Run`.
+
+        Raises:
+            RunCancelled: somebody cancelled it, see `cancel`; what is done inside ends by it, too.
         """
-        process = psutil.Process()
+        process, run_id = psutil.Process(), uuid.uuid4().hex
         record = {
+            "run_id": run_id,
             "kind": kind,
             "role_id": key.role_id,
             "roi_id": key.roi_id,
@@ -113,29 +181,67 @@ class RunBoard:
             "process_started": process.create_time(),
             "n_images": n_images,
         }
-        path = self._folder / f"{uuid.uuid4().hex}.json"
+        path = self._folder / f"{run_id}.json"
         run = Run(path, {name: value for name, value in record.items() if value is not None}, on_progress)
-        run.show({"step": "wait", "done": 0, "total": n_images})
+        run.begin()
         try:
             yield run
+            run.conclude()
+        except RunCancelled:
+            run.log_cancelled()
+            raise
         finally:
-            with contextlib.suppress(OSError):  # whoever lists sees that this process has ended, in the end
-                delete(path)
+            run.end()
+
+    def cancel(self, run_id: str) -> dict[str, Any]:
+        """Cancel a run of any process; it ends where it next tells how far it is, and stores nothing.
+
+        Args:
+            run_id: as `running` tells it.
+
+        Returns:
+            The run as `running` tells it. One that was cancelled before and has not ended yet is told once more.
+
+        Raises:
+            RunNotFound: it has ended, or there was none.
+            RunStoring: it stores its result.
+            StorageError: the file by which it is told cannot be written.
+        """
+        found = next((run for run in self.running() if run_id and run.get("run_id") == run_id), None)
+        if found is None:
+            raise _not_found(run_id)
+        path = self._folder / f"{run_id}{_OPEN}"
+        try:
+            replace(path, path.with_suffix(_CANCELLED))
+        except FileNotFoundError as exc:
+            if path.with_suffix(_STORING).exists():
+                raise RunStoring(
+                    f"the {found['kind']} of role {found['role_id']!r}, roi {found['roi_id']!r} stores its result and "
+                    "cannot be cancelled any more; /rollback takes a fit or a calibration back"
+                ) from exc
+            if not path.with_suffix(_CANCELLED).exists():
+                raise _not_found(run_id) from exc
+        except OSError as exc:
+            raise StorageError(f"the run cannot be cancelled ({exc.strerror}); check the models folder") from exc
+        return found
 
     def running(self) -> list[dict[str, Any]]:
         """What is under way, the oldest first; what a killed process left is cleared."""
         found: list[tuple[str, dict[str, Any]]] = []
-        for torn in self._folder.glob("*.part"):
+        for left in self._folder.glob("*"):
             with contextlib.suppress(OSError):
-                if _is_old(torn):
-                    torn.unlink()
+                is_lone = left.suffix in _STATES and not left.with_suffix(".json").exists()
+                if (is_lone or left.suffix == ".part") and _is_old(left):
+                    left.unlink()
         for path in [*self._folder.glob("*.json"), *self._folder.glob("*.part")]:
             try:
                 record = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
                 if _has_ended(record, path):
-                    path.unlink(missing_ok=True)
+                    _forget(path)
                 elif path.suffix == ".json":
                     shown = {name: value for name, value in record.items() if name not in _PRIVATE}
+                    if shown.get("run_id") != path.stem:  # of an earlier version, which nobody can cancel
+                        shown.pop("run_id", None)
                     found.append((str(record["started_at_utc"]), shown))
             except (
                 OSError,
@@ -147,6 +253,16 @@ class RunBoard:
             ):  # it ended just now, or is no file of ours
                 continue
         return [shown for _, shown in sorted(found, key=lambda run: run[0])]
+
+
+def _not_found(run_id: str) -> RunNotFound:
+    return RunNotFound(f"no run {quoted(run_id)} is under way: it has ended, or there was none; /runs lists all")
+
+
+def _forget(path: Path) -> None:
+    """Delete what shows a run: ``.open`` before what it may become, and last the record, which says whose it is."""
+    for file in (*(path.with_suffix(state) for state in _STATES), path):
+        delete(file)
 
 
 def _has_ended(record: dict[str, Any], path: Path) -> bool:

@@ -17,6 +17,7 @@ from backend.common.telemetry import QUEUE_DEPTH, QUEUE_REJECTED, observe_stage,
 _INFERENCES_PER_FIT_TURN = 8
 _RETRY_INFERENCE_AFTER_S = 2
 _RETRY_FIT_AFTER_S = 15
+_LOOK_UP_EVERY_S = 0.5
 
 
 Forward = Callable[[Pixels], Embeddings]
@@ -102,8 +103,10 @@ class NetworkQueue:
                 self._admitted -= 1
 
     @contextlib.contextmanager
-    def fit(self) -> Iterator[Callable[[], None]]:
+    def fit(self) -> Iterator[Callable[..., None]]:
         """Hold one of the places for fits; what it gives waits until the fits before are done.
+
+        It takes a function, which it calls twice a second while it waits: what that raises ends the wait.
 
         Raises:
             Busy: every place is taken.
@@ -115,9 +118,14 @@ class NetworkQueue:
                 raise Busy(f"{self._max_fits} fits", _RETRY_FIT_AFTER_S)
             self._fits.append(ticket)
 
-        def wait_for_those_before() -> None:
-            with stage("queue"), self._changed:
-                self._changed.wait_for(lambda: self._fits[0] is ticket)
+        def comes_next() -> bool:
+            with self._changed:
+                return self._changed.wait_for(lambda: self._fits[0] is ticket, _LOOK_UP_EVERY_S)
+
+        def wait_for_those_before(meanwhile: Callable[[], None] = lambda: None) -> None:
+            with stage("queue"):
+                while not comes_next():
+                    meanwhile()
 
         QUEUE_DEPTH.inc()
         try:

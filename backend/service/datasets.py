@@ -1,7 +1,8 @@
 """The use cases over stored images: fit, calibrate and infer a ROI from its data set. No HTTP."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate
 from backend.disk.datasets import Label, Sample
 from backend.disk.fitted import FittedRoi
+from backend.disk.progress import Run
 from backend.disk.recipes import same_scale
 from backend.roi_mask import Shape, build_mask, parse_shape, requested_shape
 from backend.service.calibration_options import CalibrationOptions
@@ -169,6 +171,7 @@ def calibrate_stored(
         InvalidRequest: a percentile is given and shall be chosen; no OK image, or no NG image where they are required,
             is stored or could be scored.
         Conflict: the ROI was fitted anew meanwhile; nothing was calibrated.
+        RunCancelled: somebody cancelled it; nothing was calibrated. The scores that were made are remembered.
         BackendError: as `infer` and `calibrate`.
     """
     fitted = service.fitted(key)
@@ -197,13 +200,15 @@ def calibrate_stored(
             scales.append(judged.mm_per_px)
         scores.add(*image, judged.sample.name, judged.result.scores)
 
-    _judge_all(service, key, "calibrate_dataset", samples, default_mm_per_px, scorer.score, keep)
-    if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
-        why = failed[0].error if failed else scores.sample.about()
-        raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {why}")
-    scorer.keep_near_copies(counted)
     came_as = {(sample.label, sample.name): sample.uploaded_as for sample in samples}
-    done = scores.calibrate(service, key, scales[0], options, came_as)
+    with _judging(service, key, "calibrate_dataset", len(samples)) as run:
+        _judge_all(service, key, run, samples, default_mm_per_px, scorer.score, keep)
+        if not scores.count("ok") or ((require_ng or options.choose) and not scores.count("ng")):
+            why = failed[0].error if failed else scores.sample.about()
+            raise InvalidRequest(f"too few images could be scored, so nothing was calibrated: {why}")
+        scorer.keep_near_copies(counted)
+        run.conclude()
+        done = scores.calibrate(service, key, scales[0], options, came_as)
     more = f" (and {len(doubts) - 1} more like it)" if len(doubts) > 1 else ""
     done = replace(
         done,
@@ -256,6 +261,7 @@ def infer_stored(
         The model that all of them were compared with.
 
     Raises:
+        RunCancelled: somebody cancelled it.
         BackendError: as `infer`, where it is not about one image.
     """
     fitted = service.fitted(key)
@@ -272,38 +278,45 @@ def infer_stored(
         room -= len(result.overlay_png_base64 or "")
         return result if pictures == wanted else replace(result, warning=joined([result.warning, _NO_ROOM]))
 
-    _judge_all(service, key, "infer_dataset", samples, default_mm_per_px, judge_sample, on_judged)
+    with _judging(service, key, "infer_dataset", len(samples)) as run:
+        _judge_all(service, key, run, samples, default_mm_per_px, judge_sample, on_judged)
     return fitted
+
+
+@contextlib.contextmanager
+def _judging(service: InspectionService, key: RoiKey, kind: str, n_images: int) -> Iterator[Run]:
+    """A run in the place of one inference."""
+    with service.inference_slot(), service.runs.run(kind, key, n_images) as run:
+        yield run
 
 
 def _judge_all(
     service: InspectionService,
     key: RoiKey,
-    kind: str,
+    run: Run,
     samples: Sequence[Sample],
     default_mm_per_px: float | None,
     judge: Callable[[NamedImage, float, Shape | None], Result],
     on_judged: Callable[[Judged[Result]], None],
 ) -> None:
-    """Judge all samples, in order, in the place of one inference; what is wrong with one of them is its error."""
+    """Judge all samples, in order; what is wrong with one of them is its error."""
     locked = service.recipes.mm_per_px(key.recipe_id)
-    with service.inference_slot(), service.runs.run(kind, key, len(samples)) as run:
-        for number, sample in enumerate(samples, start=1):
-            mm_per_px = None
-            try:
-                metadata = sample.metadata()
-                mm_per_px = scale_of(metadata) or locked or default_mm_per_px
-                if mm_per_px is None:
-                    raise InvalidRequest(f"{sample.title}: no mm_per_px is known; send default_mm_per_px")
-                if locked is not None and not same_scale(locked, mm_per_px):
-                    raise ScaleLocked(f"{sample.title}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
-                result = judge(_named(sample), mm_per_px, shape_of(metadata))
-                judged = Judged(sample, mm_per_px, result)
-            except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:
-                run.n_errors += 1
-                judged = Judged(sample, mm_per_px, error=str(exc), code=exc.code)
-            on_judged(judged)
-            run.report("score", number, len(samples))
+    for number, sample in enumerate(samples, start=1):
+        mm_per_px = None
+        try:
+            metadata = sample.metadata()
+            mm_per_px = scale_of(metadata) or locked or default_mm_per_px
+            if mm_per_px is None:
+                raise InvalidRequest(f"{sample.title}: no mm_per_px is known; send default_mm_per_px")
+            if locked is not None and not same_scale(locked, mm_per_px):
+                raise ScaleLocked(f"{sample.title}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
+            result = judge(_named(sample), mm_per_px, shape_of(metadata))
+            judged = Judged(sample, mm_per_px, result)
+        except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:
+            run.n_errors += 1
+            judged = Judged(sample, mm_per_px, error=str(exc), code=exc.code)
+        on_judged(judged)
+        run.report("score", number, len(samples))
     annotate(n_images=len(samples), n_errors=run.n_errors)
 
 

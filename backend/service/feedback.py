@@ -5,6 +5,7 @@ ones. Then the ROI is calibrated again by the rule that it was calibrated by. Se
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -158,6 +159,7 @@ def give_feedback(
         Conflict: the ROI is not calibrated, or the scores of its calibration are not known; the image is of another
             scale; it is said to be bad and in the memory bank; see also `fit`.
         StaleModel: the ROI was fitted or calibrated anew meanwhile; nothing was stored.
+        RunCancelled: see `fit`.
     """
     case = _case(service, key, image, mm_per_px, shape)
     change = (_good if verdict == "good" else _bad)(service, case, dry_run)
@@ -292,6 +294,7 @@ def _appended(service: InspectionService, case: _Case, inputs: CalibrationInputs
         metadata: dict[str, Any],
         *,
         instead_of: FittedRoi,
+        conclude: Callable[[], None],
         **beside: Any,
     ) -> str:
         if instead_of.memory_id != case.fitted.memory_id:
@@ -303,6 +306,7 @@ def _appended(service: InspectionService, case: _Case, inputs: CalibrationInputs
             scoring = Scoring(case.mm_per_px, case.shape)
             score = judge(service, grown, case.image, scoring, wanted=NO_PICTURES).inference.score
         if not dry_run:
+            conclude()
             judged_by = replace(
                 instead_of, calibration=case.fitted.calibration, calibrated=case.fitted.calibrated
             )  # the fit has read it without

@@ -98,7 +98,8 @@ def fit(
         checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
             where it was; removed when the fit is done.
         profile: of the memory bank; None is that of the bank that it appends to, else the configured one.
-        save: stores the model in place of `ModelStore.save_memory`, and takes the same; the scale is not locked then.
+        save: stores the model in place of `ModelStore.save_memory`, and takes the same, and `conclude`, which it calls
+            before it stores anything; the scale is not locked then.
 
     Raises:
         InvalidRequest: no image, images that do not agree in their bit depth, ids that the file system cannot hold, or
@@ -110,6 +111,7 @@ def fit(
         Conflict: the recipe is locked to another `mm_per_px`; what there is cannot be appended to, or was replaced
             meanwhile.
         Busy: the queue is full.
+        RunCancelled: somebody cancelled it; nothing is replaced.
         StorageError: the model cannot be written.
     """
     chosen = _check_request(service, key, images, mm_per_px, profile, keep_all=keep_all, append=append)
@@ -120,13 +122,13 @@ def fit(
         with stage("decode"):  # what a header can tell, it tells before any image costs time
             sent = FitImages.read(images, shapes or [None] * len(images), service.limits)
         with service.runs.run("fit", key, len(images), on_progress) as run:
-            wait_for_those_before()
+            wait_for_those_before(run.raise_if_cancelled)
             # Only now: those before may have appended to it.
             before, base = _base(service, key) if append else (None, None)
             if before is not None and before.profile != chosen:
                 raise Conflict(f"{key} was fitted with profile={before.profile} meanwhile: append once more")
             new = sent if base is None else sent.without_files_of(base.images)
-            depth, warning = _depth(service, new, before)
+            depth, warning = _depth(service, new, before, run)
             bits = depth.bits if depth else FULL
             kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits)
             embedded = _embed(service, features, new, depth, rate, base, kept, run)
@@ -137,11 +139,11 @@ def fit(
                 return replace(fit_result(service, key, chosen, sent, pixels, *as_before, None), warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
             learned = learn(service, features, new.only(embedded.numbers), embedded, depth, rate, base, run)
-        every = [*(base.images if base else []), *learned.images]
-        metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
-        metadata |= depth.as_metadata() if depth else {}
-        metadata |= {"profile": chosen} if chosen != CONTRACT else {}
-        memory_id = _store(service, key, learned, base, metadata, before, mm_per_px, save)
+            every = [*(base.images if base else []), *learned.images]
+            metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
+            metadata |= depth.as_metadata() if depth else {}
+            metadata |= {"profile": chosen} if chosen != CONTRACT else {}
+            memory_id = _store(service, key, learned, base, metadata, before, mm_per_px, save, run)
     service.drift.forget(key)
     if kept is not None:
         kept.remove()
@@ -187,14 +189,21 @@ def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
     return fitted, base
 
 
-def _depth(service: InspectionService, new: FitImages, before: FittedRoi | None) -> tuple[BitDepth | None, str | None]:
+def _depth(
+    service: InspectionService, new: FitImages, before: FittedRoi | None, run: Run
+) -> tuple[BitDepth | None, str | None]:
     """How 16-bit images are read, as `settle` finds it or the model before has it, and what is doubtful about that."""
     recorded = None if before is None else BitDepth.of(before.metadata)
     if before is not None and recorded is None:
         is_unsettled = any(unsettled(image.read(), None) for image in new.images)
         return None, NOT_SETTLED if is_unsettled else None
+
+    def pixels_of(image: NamedImage) -> contextlib.AbstractContextManager[None]:
+        run.raise_if_cancelled()
+        return service.pixels_of(image)
+
     with stage("decode"):
-        return settle(new.images, service.limits, service.pixels_of, recorded), None
+        return settle(new.images, service.limits, pixels_of, recorded), None
 
 
 def _embed(
@@ -247,7 +256,7 @@ def _learn(
 ) -> _Learned:
     """Select the memory bank, and score each image by the bank of the others."""
     headers, n_blocks = new.headers, features.dim // service.features.dim
-    turn = partial(_coreset_turn, service)
+    turn = partial(_coreset_turn, service, run)
     looks = [embedded.looks[number] for number in embedded.numbers]
     own = [look.pixels_sha256 for look in looks]
     known = base.known() if base else []
@@ -262,6 +271,7 @@ def _learn(
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
+        run.raise_if_cancelled()
         image_hw = headers.sizes[number]
         with stage("score"), service.hold_pixels(image_hw[0] * image_hw[1]):
             images.append(
@@ -280,7 +290,7 @@ def _learn(
                     uploaded_as=image.uploaded_as,
                 )
             )
-    pictures = [_thumbnail(service, image, depth) if with_thumbnails else b"" for image in new.images]
+    pictures = [_thumbnail(service, image, depth, run) if with_thumbnails else b"" for image in new.images]
     names = [f"{named_with(image.name, image.uploaded_as)} (in the memory bank)" for image, _ in known]
     names += [shown_name(image.title) for image in new.images]
     warning = copies_warning(names, copies, grouped=group_copies)
@@ -321,6 +331,7 @@ def _store(
     before: FittedRoi | None,
     mm_per_px: float,
     save: Callable[..., str] | None,
+    run: Run,
 ) -> str:
     """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
     thumbnails = [*(base.thumbnails if base else []), *learned.thumbnails]
@@ -330,7 +341,10 @@ def _store(
     maps = dict(service.store.honest_maps(before)) if before else {}
     maps |= {first + position: found for position, found in learned.bank.honest_maps.items()}
     is_written, memory = partial(service.store.file_identity, key), learned.bank.memory
-    locked, save_memory = (mm_per_px, service.store.save_memory) if save is None else (None, save)
+    if save is None:
+        run.conclude()
+    locked = mm_per_px if save is None else None
+    save_memory = service.store.save_memory if save is None else partial(save, conclude=run.conclude)
     with stage("store"), service.recipes.locking_scale(key.recipe_id, locked, is_written):
         return save_memory(
             key, memory, metadata, thumbnails=thumbnails, miniatures=miniatures, honest_maps=maps, instead_of=before
@@ -338,12 +352,14 @@ def _store(
 
 
 @contextlib.contextmanager
-def _coreset_turn(service: InspectionService) -> Iterator[None]:
+def _coreset_turn(service: InspectionService, run: Run) -> Iterator[None]:
+    run.raise_if_cancelled()
     with service.queue.fit_turn(), stage("coreset"):
         yield
 
 
-def _thumbnail(service: InspectionService, image: NamedImage, depth: BitDepth | None) -> bytes:
+def _thumbnail(service: InspectionService, image: NamedImage, depth: BitDepth | None, run: Run) -> bytes:
+    run.raise_if_cancelled()
     with service.pixels_of(image):
         pixels, _ = service.decode(image, depth)
         return thumbnail(pixels)

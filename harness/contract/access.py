@@ -36,6 +36,7 @@ def _changes(gui: Gui) -> None:
     gui.multipart("/datasets/ok/upload", image_parts(crops(0)))
     gui.chunked_json("/calibrate_dataset", "{}")
     gui.chunked_json("/rollback", "{}")
+    gui.chunked_json("/runs/cancel", "{}")
     gui.chunked_json("/drift/reset", "{}")
     gui.send("DELETE", "/datasets/clear?role_id=a&roi_id=b&label=ok")
     gui.send("POST", "/nowhere", b"")

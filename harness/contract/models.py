@@ -15,7 +15,7 @@ from harness.gui import Gui, Reply
 _ROI = {"role_id": "Model", "roi_id": "Pattern"}
 _IDS = ("Model", "Pattern")
 _LAMP = {"role_id": "Lamp", "roi_id": "Pattern"}
-_HOW_FAR = frozenset({"step", "done", "total", "left_s"})
+_VARIES = frozenset({"run_id", "step", "done", "total", "left_s"})
 _WRITES_WITHIN_S = 4.0  # the statistics of production are written every two seconds
 
 
@@ -134,7 +134,7 @@ MODELS: dict[str, Step] = {
 
 
 def _runs_during_a_fit(client: Client) -> None:
-    """What `/runs` says while a fit runs, which is asked until there is something; how far it is, is left out."""
+    """What `/runs` says while a fit runs, which is asked until there is something; what varies is left out."""
     poll = Gui(client.host, client.port, POLL)
     runs: list[dict[str, Any]] = []
     with ThreadPoolExecutor(1) as pool:
@@ -142,7 +142,7 @@ def _runs_during_a_fit(client: Client) -> None:
         while not (runs or fit.done()):
             reply = poll.get("/runs")
             runs = reply.json["runs"]
-    shown = {"runs": [{name: value for name, value in run.items() if name not in _HOW_FAR} for run in runs]}
+    shown = {"runs": [{name: value for name, value in run.items() if name not in _VARIES} for run in runs]}
     client.exchanges.append(Exchange("GET", "/runs", replace(reply, content=json.dumps(shown).encode())))
 
 

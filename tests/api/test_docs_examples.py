@@ -82,6 +82,9 @@ def test_the_examples_of_docs_work_one_after_the_other(client, document):
     replies = {}
     for number, (path, method, operation) in enumerate(operations(document)):
         reply = sent(client, path, method, operation, number)
+        if path == "/runs/cancel":  # nothing is under way
+            assert (reply.status_code, reply.json()["code"]) == (404, "run_not_found")
+            continue
         assert reply.is_success, (method, path, reply.text)
         replies[method, path] = reply
         client.app.state.lifecycle.service.history.flush()

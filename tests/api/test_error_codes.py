@@ -173,7 +173,7 @@ def test_every_example_of_the_document_has_a_code_that_its_schema_lists(calling)
                     by_status.setdefault(int(status), set()).add(example["value"]["code"])
     assert {"too_large"} == by_status[413]
     assert {"too_slow"} == by_status[408]
-    assert by_status[409] == {"conflict", "refit_needed", "scale_locked", "stale_model"}
+    assert by_status[409] == {"conflict", "refit_needed", "run_cancelled", "run_storing", "scale_locked", "stale_model"}
     assert by_status[401] | by_status[429] == {"unauthorized", "too_many_requests"}
     assert by_status[403] == {"forbidden", "origin_not_allowed"}
     assert "internal_error" not in set().union(*(codes for status, codes in by_status.items() if status != 500))

@@ -24,6 +24,7 @@ def test_work_is_shown_from_its_start_to_its_end(tmp_path, monkeypatch):
     with recording(RequestRecord("request-7")), RunBoard(tmp_path).run("fit", KEY, 20) as run:
         (waiting,) = others.running()
         assert {name: waiting[name] for name in waiting if name != "started_at_utc"} == {
+            "run_id": next((tmp_path / ".runs").glob("*.json")).stem,
             "kind": "fit",
             "role_id": "Master1",
             "roi_id": "Pattern",

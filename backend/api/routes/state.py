@@ -25,6 +25,8 @@ from backend.api.schemas.datasets import sample_classes
 from backend.api.schemas.state import (
     BankEntryReply,
     BankReply,
+    CancelRunReply,
+    CancelRunRequest,
     HealthReply,
     LimitsReply,
     ManifestDatasets,
@@ -37,7 +39,7 @@ from backend.api.schemas.state import (
 )
 from backend.common.config import Settings
 from backend.common.roi_key import DEFAULT_RECIPE
-from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, render_metrics
+from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, render_metrics
 from backend.service.bank_report import bank_report
 from backend.service.gui_layouts import MAX_LAYOUT_BYTES, MAX_PICTURE_BYTES, MAX_PICTURES
 
@@ -178,6 +180,20 @@ def runs(service: Service, request_id: RequestId) -> RunsReply:
         with contextlib.suppress(ValidationError):  # another version of the service may show other things
             shown.append(RunReply.model_validate(record))
     return RunsReply(runs=shown, request_id=request_id)
+
+
+@router.post(
+    "/runs/cancel",
+    summary="Cancel long work that is under way.",
+    response_model_exclude_none=True,
+    tags=["state"],
+    responses=ERRORS["/runs/cancel"],
+)
+def cancel_run(body: CancelRunRequest, service: Service, request_id: RequestId) -> CancelRunReply:
+    """Cancel a run in whichever process: it ends at its next image or block, and stores no result."""
+    run = service.runs.cancel(body.run_id)
+    annotate(**{name: run[name] for name in ("run_id", "kind", "role_id", "roi_id")})
+    return CancelRunReply.model_validate({**run, "cancelled": True, "warning": body.doubts, "request_id": request_id})
 
 
 @router.get(

@@ -1,10 +1,10 @@
 """What is told about the service, about a ROI, and about long work that is under way."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from backend.api.schemas.common import ModelReply, Reply, RoiReply
+from backend.api.schemas.common import KnownOnly, ModelReply, Reply, RoiReply
 from backend.api.schemas.datasets import SampleClasses
 from backend.api.schemas.inspection import UploadedAs
 
@@ -137,9 +137,17 @@ class BankReply(RoiReply):
     model: ModelReply
 
 
+_RUN_ID = "5f0c1d2e3b4a59687766554433221100"
+
+
 class RunReply(Reply):
     """Long work that is under way."""
 
+    run_id: str | None = Field(
+        None,
+        description="for /runs/cancel; left out where an earlier version of the service runs it",
+        examples=[_RUN_ID],
+    )
     kind: Literal["fit", "calibrate_dataset", "infer_dataset"] = Field(examples=["fit"])
     role_id: str = Field(examples=["Master1"])
     roi_id: str = Field(examples=["Pattern"])
@@ -160,3 +168,26 @@ class RunsReply(Reply):
 
     runs: list[RunReply]
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
+
+
+class CancelRunRequest(KnownOnly):
+    """Body of ``POST /runs/cancel``."""
+
+    run_id: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="of the run, from /runs", examples=[_RUN_ID]
+    )
+
+
+class CancelRunReply(RoiReply):
+    """The run that was cancelled, and whose it was."""
+
+    cancelled: Literal[True] = Field(
+        description="it stores no model and no calibration, and ends at most one image or one coreset block later",
+        examples=[True],
+    )
+    run_id: str = Field(examples=[_RUN_ID])
+    kind: str = Field(description="as in /runs", examples=["fit"])
+    step: str = Field(description="how far it was, when it last told: as in /runs", examples=["extract"])
+    done: int = Field(examples=[17])
+    total: int = Field(examples=[34])
+    warning: str | None = Field(None, description="members of the request that have no effect")
