@@ -26,13 +26,15 @@ export class FitPanel {
     this.samples = samples;
     /** @type {AbortController | null} a fit that was asked for here */
     this.running = null;
+    /** @type {string | undefined} the id of the run, once the service lists it */
+    this.runId = undefined;
     this.watching = false;
     this.closed = false;
     this.askedKey = `fit of ${roiText(key)}`;
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
-    this.cancel = h("button", { hidden: true, onclick: () => this.running?.abort() }, t("cancel"));
+    this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
     this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t("fit.next"), icon("right"));
     this.node = h("div.panel.fit", {}, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
   }
@@ -103,6 +105,7 @@ export class FitPanel {
     const id = newId();
     const running = new AbortController();
     this.running = running;
+    this.runId = undefined;
     this.showWaiting();
     this.cancel.hidden = false;
     localStorage.setItem(this.askedKey, JSON.stringify({ before: this.app.facts(this.key)?.memory_id ?? null }));
@@ -122,6 +125,7 @@ export class FitPanel {
         return;
       }
       if (running.signal.aborted) this.app.say("warning", t("fit.cancelled"));
+      else if (problem instanceof ApiError && problem.code === "run_cancelled") this.app.say("done", t("fit.stopped"));
       else this.app.say("error", problem instanceof Error ? problem.message : String(problem));
     }
     this.running = null;
@@ -130,6 +134,16 @@ export class FitPanel {
     await this.app.refresh(this.key.recipe_id);
     this.samples.onFitted();
     this.update();
+  }
+
+  /** Where the service does not list the fit yet, there is only the request to give up. */
+  async giveUp() {
+    if (!this.runId) return this.running?.abort();
+    try {
+      await call("runs/cancel", { json: { run_id: this.runId } });
+    } catch (problem) {
+      this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+    }
   }
 
   showWaiting() {
@@ -141,6 +155,8 @@ export class FitPanel {
 
   /** @param {import("./runs.js").Run} run */
   show(run) {
+    this.runId = run.run_id;
+    this.cancel.hidden = !this.mayChange || !(this.runId || this.running);
     this.bar.hidden = false;
     this.button.hidden = this.next.hidden = true;
     this.bar.max = run.total || 1;

@@ -4,7 +4,7 @@ import { ApiError, call, pause } from "./api.js";
 import { roiText } from "./router.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
-/** @typedef {{kind: string, step: string, done: number, total: number, left_s?: number, request_id?: string} & RoiKey} Run */
+/** @typedef {{run_id?: string, kind: string, step: string, done: number, total: number, left_s?: number, request_id?: string} & RoiKey} Run */
 
 export const ASK_EVERY_MS = 500;
 

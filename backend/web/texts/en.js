@@ -161,6 +161,7 @@ export default {
   "fit.left": { one: "About {n} s left.", other: "About {n} s left." },
   "fit.done": { one: "Fitted on {n} good picture.", other: "Fitted on {n} good pictures." },
   "fit.cancelled": "You gave up waiting. The service may still finish the fit that it has begun; Health lists the model before it.",
+  "fit.stopped": "The fit was cancelled. Nothing was stored; the model before it stays.",
   "threshold.title": "Threshold",
   "threshold.progress": "How far the scoring is",
   "threshold.line": "Threshold",
