@@ -3,7 +3,8 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -128,8 +129,20 @@ def natural_numbers(text: str) -> list[int]:
     return sorted({natural_number(item) for item in text.split(",")})
 
 
-def fields_of(model: type[Fields], options: argparse.Namespace, **others: Any) -> Fields:
+def fields_of(
+    model: type[Fields],
+    options: argparse.Namespace,
+    *,
+    arguments: Mapping[str, str] = MappingProxyType(_ARGUMENTS),
+    **others: Any,
+) -> Fields:
     """The fields as over HTTP, by the same rules.
+
+    Args:
+        model: of the fields.
+        options: as they were parsed.
+        arguments: how messages call fields that are given otherwise than as ``--field-name``.
+        others: further fields, and those that `options` call otherwise.
 
     Raises:
         InvalidRequest: one of them is out of range; the message names the argument.
@@ -144,8 +157,8 @@ def fields_of(model: type[Fields], options: argparse.Namespace, **others: Any) -
         return model.model_validate(values)
     except ValidationError as exc:
         names = [str(item["loc"][0]) for item in exc.errors()]
-        arguments = [_ARGUMENTS.get(name, f"--{name.replace('_', '-')}") for name in names]
-        problems = zip(arguments, exc.errors(), strict=True)
+        named = [arguments.get(name, f"--{name.replace('_', '-')}") for name in names]
+        problems = zip(named, exc.errors(), strict=True)
         raise InvalidRequest("; ".join(f"{argument}: {problem_in_words(item)}" for argument, item in problems)) from exc
 
 

@@ -13,24 +13,29 @@ from backend.service.image_calibration import ImageScores
 from backend.service.region_scores import no_map_of
 
 
-def count_the_fit(found: ImageScores, shape: Shape | None) -> None:
+def count_the_fit(
+    found: ImageScores,
+    shape: Shape | None,
+    given: str = "--ok",
+    otherwise: str = "give images of good parts with --ok",
+) -> None:
     """Count the images of the fit as good ones, and say how many.
 
     Args:
         found: gets their scores.
         shape: mask within which inferences are scored.
+        given: what the line that says how many begins with.
+        otherwise: what to do where none has a score.
 
     Raises:
         InvalidRequest: none of them has a score that can be used; the message says why.
     """
     n_scored = found.add_the_fit(shape)
     if not n_scored:
-        raise InvalidRequest(
-            f"no scores of the fit can be used ({_why_none(found, shape)}): give images of good parts with --ok"
-        )
+        raise InvalidRequest(f"no scores of the fit can be used ({_why_none(found, shape)}): {otherwise}")
     n_images = len(found.own.images)
     without = f"; {n_images - n_scored} of {n_images} have none" if n_scored < n_images else ""
-    say(f"--ok: {count(n_scored, 'image')} of the fit, each scored by the memory bank of the others{without}")
+    say(f"{given}: {count(n_scored, 'image')} of the fit, each scored by the memory bank of the others{without}")
 
 
 def _why_none(found: ImageScores, shape: Shape | None) -> str:

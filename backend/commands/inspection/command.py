@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.api.schemas.calibration import CalibrateFields
 from backend.commands.arguments import IMAGES, Commands, add_any_folder, add_command, add_shape, fields_of, key_of
-from backend.commands.console import count, say
+from backend.commands.console import count, say, shown
 from backend.commands.folder_names import kind_of
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import find_images
@@ -69,15 +69,16 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     from backend.commands.inspection import inspection, report
     from backend.service.inspection import InspectionService
 
-    name = options.name or name_of(options.good)
+    name = options.name or shown(name_of(options.good))
     fields = fields_of(
         CalibrateFields,
         options,
+        arguments={"roi_id": "--name"},
         role_id=ROLE,
         roi_id=name,
-        mm_per_px=options.mm_per_px or 1,
+        mm_per_px=1 if options.mm_per_px is None else options.mm_per_px,
         threshold=options.threshold,
-        rule="contract" if options.threshold else "recommended",
+        rule="recommended" if options.threshold is None else "contract",
     )
     shape, doubt = requested_shape(options.shape)
     if doubt:
@@ -87,6 +88,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         raise TooLarge(
             f"{count(len(images.good), 'good image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
         )
+    if len(images.good) < 2:
+        raise InvalidRequest(f"{options.good} gives 1 good image, and {inspection.NEEDED}")
     out = options.out or Path(f"inspection-{name}")
     try:  # before minutes are spent
         out.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     in_pixels = options.mm_per_px is None
     report.write_results(found, out, areas_in_pixels=in_pixels)
     report.write_page(service, found, out, areas_in_pixels=in_pixels)
+    for doubt in found.doubts:
+        say(f"warning: {doubt}")
     for line in report.summary(found):
         say(line)
     say(f"wrote {out / report.PAGE} and {out / report.RESULTS}")

@@ -31,6 +31,7 @@ from backend.disk.layout import checkpoint_folder
 from backend.infer import Region, find_regions, image_scores, to_image_grid
 from backend.roi_mask import Shape, build_mask
 from backend.service.calibration_options import CalibrationOptions
+from backend.service.doubts import about_inference, joined
 from backend.service.fit import fit
 from backend.service.image_calibration import ImageCalibration, ImageScores
 from backend.service.inspection import InspectionService
@@ -38,6 +39,8 @@ from backend.utils import NamedImage
 
 Kind = Literal["good", "bad", "part"]
 Verdict = Literal["ok", "ng"]
+
+NEEDED = "a threshold needs two different ones at least, each scored by the memory bank of the others: add good images"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Judged:
         verdict: None where there is no score.
         regions: at or above the threshold, by falling area; empty for images of the fit, of which no map is kept.
         map: None for images of the fit and for those that failed.
+        warning: what is doubtful about its score.
         error: why it could not be judged.
         is_of_the_fit: whether it was given as bad or as a part, and is a good image of the fit.
         number: of a good image among those of the fit.
@@ -62,6 +66,7 @@ class Judged:
     verdict: Verdict | None = None
     regions: list[Region] = field(default_factory=list)
     map: ImageMap | None = None
+    warning: str | None = None
     error: str | None = None
     is_of_the_fit: bool = False
     number: int | None = None
@@ -86,6 +91,7 @@ class Inspection:
         standing_out: paths of good images that score far above the others, or did not count for the threshold; those
             that were kept are not among them.
         lowering: paths of bad images that lowered the threshold.
+        doubts: what is doubtful about the threshold and about scores, a sentence each.
     """
 
     key: RoiKey
@@ -96,6 +102,7 @@ class Inspection:
     judged: list[Judged]
     standing_out: list[str]
     lowering: list[str]
+    doubts: list[str]
 
     def of(self, kind: Kind) -> list[Judged]:
         """The images that were given as one kind."""
@@ -151,6 +158,8 @@ def _is_of(
     """Whether a model was fitted on these images, at this scale, within this mask."""
     images = OwnImages(fitted.metadata, service.settings.blur_sigma).images
     is_alike = fitted.profile == RECOMMENDED and fitted.metadata.get("mm_per_px") == mm_per_px
+    if is_alike and len(images) > 1 and all(not image.scores for image in images):
+        return False  # made with another BLUR_SIGMA
     if not is_alike or not all(image.has_mask(shape) for image in images):
         return False
     return Counter(image.sha256 for image in images) == Counter(
@@ -212,7 +221,7 @@ class Inspector:
             (RECOMMENDED_PERCENTILE,),
             service.store.miniatures(self._fitted),
         )
-        count_the_fit(found, self._shape)
+        count_the_fit(found, self._shape, "good images", NEEDED)
         for image in scored:
             if image.kind == "bad" and image.map is not None and image.score is not None:
                 found.add("ng", image.map.pixels_sha256, image.path, (image.score,))
@@ -231,6 +240,7 @@ class Inspector:
             judged,
             self._standing_out(good, chosen, kept),
             [image.filename for image in chosen.lowered_by],
+            [*([chosen.warning] if chosen.warning else []), *_about_images(judged)],
         )
 
     def _score_all(self, kind: Kind, images: FoundImages) -> list[Judged]:
@@ -273,8 +283,9 @@ class Inspector:
         if image.score is None:
             return image
         threshold = chosen.calibration.threshold
-        regions = []
+        regions, warning = [], None
         if image.map is not None:
+            warning = self._about(image.map, chosen)
             distance_map = to_image_grid(image.map.distances, image.map.image_hw, self._service.settings.blur_sigma)
             regions = find_regions(
                 distance_map,
@@ -283,7 +294,14 @@ class Inspector:
                 chosen.calibration.area_mm2_thr or 0,
                 self._mm_per_px,
             )
-        return replace(image, verdict="ng" if image.score >= threshold else "ok", regions=regions)
+        return replace(image, verdict="ng" if image.score >= threshold else "ok", regions=regions, warning=warning)
+
+    def _about(self, found: ImageMap, chosen: ImageCalibration) -> str | None:
+        """What `infer` warns of, too."""
+        doubts = about_inference(
+            found.image_hw, self._mm_per_px, self._fitted, chosen.calibration, self._service.settings
+        )
+        return joined([found.warning, doubts])
 
     def _standing_out(self, good: Sequence[Judged], chosen: ImageCalibration, kept: Sequence[str]) -> list[str]:
         own = self._own.images
@@ -294,3 +312,12 @@ class Inspector:
 
     def _sha256(self, path: str) -> str | None:
         return image_sha256(path, max_bytes(self._service.settings))
+
+
+def _about_images(judged: Sequence[Judged]) -> list[str]:
+    """What is doubtful about images, each doubt with the first image that it is about."""
+    first: dict[str, str] = {}
+    for image in judged:
+        if image.warning is not None:
+            first.setdefault(image.warning, image.path)
+    return [f"{path}: {warning}" for warning, path in first.items()]

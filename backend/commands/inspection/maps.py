@@ -18,7 +18,7 @@ from backend.disk.fitted import FittedRoi
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
-_MEMBERS = ("distances", "image_hw", "pixels_sha256")
+_MEMBERS = ("distances", "image_hw", "pixels_sha256", "warning")
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class ImageMap:
         distances: float32 [rows, columns] of the token grid.
         image_hw: its size (rows, columns) in pixels.
         pixels_sha256: identity of its pixels.
+        warning: what is doubtful about how its pixels were read.
     """
 
     distances: DistanceMap
     image_hw: tuple[int, int]
     pixels_sha256: str
+    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,13 @@ class Maps:
         service, memory = self.service, self.fitted.memory
         features = service.features_of(self.fitted.profile)
         with service.pixels_of(image):
-            pixels, _ = service.decode(image, BitDepth.of(self.fitted.metadata))
+            pixels, warning = service.decode(image, BitDepth.of(self.fitted.metadata))
             tokens, token_hw = features.extract(pixels, partial(service.queue.infer, forward=features.runtime.forward))
             made = ImageMap(
                 memory.distances(tokens).reshape(token_hw),
                 (pixels.shape[0], pixels.shape[1]),
                 Look.of(pixels).pixels_sha256,
+                warning,
             )
         buffer = io.BytesIO()
         np.savez(
@@ -80,6 +83,7 @@ class Maps:
             distances=made.distances,
             image_hw=np.array(made.image_hw),
             pixels_sha256=np.array(made.pixels_sha256),
+            warning=np.array(made.warning or ""),
         )
         try:
             make_folder(self.folder)
@@ -93,9 +97,9 @@ def _read(path: Path, token_hw: tuple[int, int]) -> ImageMap | None:
     """A map of an earlier run; None where there is none, or the file is damaged and is made anew."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            distances, image_hw, pixels_sha256 = (file[name] for name in _MEMBERS)
+            distances, image_hw, pixels_sha256, warning = (file[name] for name in _MEMBERS)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if distances.shape != token_hw or distances.dtype != np.float32 or image_hw.shape != (2,):
         return None
-    return ImageMap(distances, (int(image_hw[0]), int(image_hw[1])), str(pixels_sha256))
+    return ImageMap(distances, (int(image_hw[0]), int(image_hw[1])), str(pixels_sha256), str(warning) or None)

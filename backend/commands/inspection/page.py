@@ -104,7 +104,7 @@ def _marks(found: Inspection, judged: Sequence[Judged]) -> list[Mark]:
 
 
 def _remarks(found: Inspection) -> list[str]:
-    remarks = [found.calibration.warning] if found.calibration.warning else []
+    remarks = list(found.doubts)
     if failed := [image.path for image in found.judged if image.error]:
         remarks.append(f"{count(len(failed), 'image')} could not be judged: {some(failed)}")
     return remarks

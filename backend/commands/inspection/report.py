@@ -27,7 +27,9 @@ def write_results(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> 
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")
     unit = "px" if areas_in_pixels else "mm2"
-    lines.writerow(["path", "given_as", "verdict", "score", "threshold", "n_regions", f"largest_area_{unit}", "error"])
+    lines.writerow(
+        ["path", "given_as", "verdict", "score", "threshold", "n_regions", f"largest_area_{unit}", "warning", "error"]
+    )
     for image in found.judged:
         lines.writerow(
             [
@@ -38,6 +40,7 @@ def write_results(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> 
                 repr(found.threshold),
                 "" if image.map is None else len(image.regions),
                 image.regions[0].area_mm2 if image.regions else "",
+                shown(image.warning or ""),
                 shown(image.error or ""),
             ]
         )
