@@ -154,6 +154,7 @@ def _section(evaluation: Evaluation, plan: _Plan, on_progress: Callable[[], obje
         [card(train[case.path], case.path, case.distances, ()) for case in plan.suspicious],
         [card(image, case.image.path, case.distances, case.image.masks) for image, case in cases],
         scale,
+        any(case.image.masks for _, case in cases),
     )
 
 

@@ -17,7 +17,7 @@ from backend.commands.scoring import max_bytes
 from backend.common.arrays import DistanceMap
 from backend.roi_mask import build_mask
 from backend.service.inspection import InspectionService
-from backend.utils import NamedImage
+from backend.utils import NamedImage, mm2_to_px2
 
 # Some 25 KB each: a page that a browser opens at once.
 _MOST_PICTURES = 300
@@ -55,6 +55,7 @@ def _section(service: InspectionService, found: Inspection) -> Section:
     maps |= {image.path: honest.get(image.number or 0, nothing) for image in standing_out}
     scale = scale_of(list(maps.values()) or [nothing], found.threshold)
     depth = BitDepth.of(found.fitted.metadata)
+    least_area_px = mm2_to_px2(found.calibration.calibration.area_mm2_thr or 0, found.mm_per_px)
 
     def card(image: Judged, distances: DistanceMap) -> Card:
         named = NamedImage(image.path, lambda: read_image(image.path, max_bytes(service.settings)))
@@ -62,7 +63,10 @@ def _section(service: InspectionService, found: Inspection) -> Section:
             pixels, _ = service.decode(named, depth)
             mask = build_mask(found.shape, (pixels.shape[0], pixels.shape[1]))
             blur = service.settings.blur_sigma
-            return Card(shown[image.path], draw(pixels, distances, scale, found.threshold, blur, mask=mask))
+            return Card(
+                shown[image.path],
+                draw(pixels, distances, scale, found.threshold, blur, mask=mask, least_area_px=least_area_px),
+            )
 
     with progress_bar("report", len(standing_out) + len(chosen)) as bar:
         cards = {}

@@ -108,6 +108,7 @@ class Section:
         suspicious: images of the fit that stand out, the highest score first.
         cards: other images with pictures, in the order of `telling`.
         scale: of the heatmaps.
+        has_truth: whether pictures show what is known to be defective.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Section:
     suspicious: Sequence[Card]
     cards: Sequence[Card]
     scale: Scale
+    has_truth: bool = False
 
     @property
     def n_shown_of(self) -> int:

@@ -50,6 +50,7 @@ def draw(
     blur_sigma: float,
     truth: Mask | None = None,
     mask: Mask | None = None,
+    least_area_px: float = 0,
 ) -> Pictures:
     """Draw an image, no side longer than 256 pixels.
 
@@ -61,6 +62,7 @@ def draw(
         blur_sigma: Gaussian sigma on the distance map, in pixels of the image.
         truth: bool [H, W], pixels that are defective; None where nobody knows.
         mask: bool [H, W], pixels that are judged; None is every pixel.
+        least_area_px: regions smaller than this are not drawn, in pixels of the image.
     """
     image_hw = (image.shape[0], image.shape[1])
     shrunk = min(1.0, _LONGEST_SIDE / max(image_hw))
@@ -80,7 +82,7 @@ def draw(
         stretch = np.array((width, height)) / image_hw[::-1]
         outlines = [
             np.rint((np.array(region.contour) + 0.5) * stretch - 0.5).astype(np.int32)
-            for region in find_regions(distance_map, mask, threshold, 0, 1)
+            for region in find_regions(distance_map, mask, threshold, least_area_px, 1)
         ]
         cv2.polylines(pale, outlines, isClosed=True, color=_REGION, thickness=2, lineType=cv2.LINE_AA)
     return Pictures(_jpeg(small), _jpeg(heatmap), _jpeg(np.asarray(pale, np.uint8)), width, height)

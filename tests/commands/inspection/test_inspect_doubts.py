@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.commands.inspection import page
 from tests.commands.inspection.conftest import part
 
 ALL = ("inspect", "widget/good", "parts", "--ng", "bad")
@@ -117,3 +118,18 @@ def test_results_keep_a_verdict_beside_a_warning(run, folders):
     assert found["parts/tiny.png"]["verdict"] in ("ok", "ng")
     assert "1 × 1 pixels" in found["parts/tiny.png"]["warning"]
     assert not found["parts/1.png"]["warning"]
+
+
+def test_the_page_draws_the_regions_that_it_counts(run, folders, monkeypatch):
+    drawn = []
+
+    def draw(*args, least_area_px, **options):
+        drawn.append(least_area_px)
+        return real(*args, least_area_px=least_area_px, **options)
+
+    real = page.draw
+    monkeypatch.setattr(page, "draw", draw)
+    monkeypatch.setenv("AREA_MM2_THR", "3")
+    assert run(*ALL, "--mm-per-px", "0.5")[0] == 0
+    assert set(drawn) == {12}
+    assert "ground truth" not in page_of(folders)
