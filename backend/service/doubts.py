@@ -11,6 +11,7 @@ from backend.disk.fitted import FittedRoi
 
 MOST_DISTANCE = 2.0
 """Of two embeddings, which lie on the unit sphere."""
+_MOST_NAMED = 5
 _FAR = 2.0
 """How far outside the range of the fit a size or an aspect ratio is told, as a factor."""
 
@@ -146,7 +147,11 @@ def about_calibration(
     fit_scores = recorded_scores(fitted.metadata, percentile, calibration.blur_sigma) if fitted else []
     return joined(
         [
-            None if calibration.overlap else about_threshold(calibration.threshold, fit_scores),
+            _about_pixel_threshold(calibration)
+            if calibration.decide_by is not None
+            else None
+            if calibration.overlap
+            else about_threshold(calibration.threshold, fit_scores),
             None
             if fitted
             else f"nothing is fitted for {key}, and a calibration holds for the model that it was made "
@@ -164,6 +169,36 @@ def about_calibration(
             if area is None or scale is None
             else about_area(area, "area_mm2_thr" if sent_area else "AREA_MM2_THR", scale, sizes),
         ]
+    )
+
+
+def about_defective_in_the_fit(names: Sequence[str]) -> str | None:
+    """NG images are in the memory bank as good ones, so that parts like them are accepted.
+
+    Args:
+        names: of these images.
+
+    >>> about_defective_in_the_fit([])
+    """
+    if not names:
+        return None
+    images = "1 NG image is" if len(names) == 1 else f"{len(names)} NG images are"
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return (
+        f"{images} in the memory bank as good ({', '.join(names[:_MOST_NAMED])}{more}), so that /infer accepts such "
+        "parts, whatever the promise says of NG ones: fit anew without what is defective, and count what is good as OK"
+    )
+
+
+def _about_pixel_threshold(calibration: Calibration) -> str | None:
+    """Thresholds that were set by hand reject most good images, where regions decide."""
+    n_rejected = calibration.promise.n_rejected if calibration.promise else None
+    if calibration.rule != "manual" or n_rejected is None or 2 * n_rejected <= (calibration.n_ok or 0):
+        return None
+    both = f" and the threshold {calibration.threshold:.4g}" if calibration.decide_by == "either" else ""
+    return (
+        f"{n_rejected} of {calibration.n_ok} OK images are rejected at the pixel threshold "
+        f"{calibration.pixel_threshold:.4g}{both}: good parts like them are rejected; send a higher one"
     )
 
 

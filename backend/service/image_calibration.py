@@ -18,7 +18,7 @@ from backend.roi_mask import Shape
 from backend.scores.percentile_choice import PercentileChoice, choose_percentile
 from backend.service.calibrate import calibrate
 from backend.service.calibration_options import CalibrationOptions
-from backend.service.doubts import about_calibration, joined
+from backend.service.doubts import about_calibration, about_defective_in_the_fit, joined
 from backend.service.fit_sample import FitSample
 from backend.service.inspection import InspectionService
 from backend.service.region_scores import FitRegions, no_map_of
@@ -250,7 +250,9 @@ class ImageScores:
             sent_percentile=options.score_percentile,
         )
         seen = SEEN_IN_THE_FIT if are_fresh is False else None
-        copies = (within_the_fit, self._about_near_copies())
+        fitted = {image.identity for image in self.own.images}
+        both = about_defective_in_the_fit([name for image, name in self._names["ng"].items() if image in fitted])
+        copies = (both, within_the_fit, self._about_near_copies())
         warning = joined([calibration.warning, seen, self.sample.about(), *copies, doubts])
         return ImageCalibration(
             calibration,
