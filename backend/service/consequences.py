@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
 from statistics import median
 
 from backend.calib import Calibration
@@ -11,6 +12,7 @@ from backend.scores.recommended_threshold import position_name
 from backend.utils import named_with
 
 _MOST_NAMED = 5
+_FEWEST_DIGITS, _MOST_DIGITS = 4, 17  # the latter tell any two floats apart
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,15 @@ class Known:
 
 def about_threshold(before: Known, after: Known) -> str:
     """What becomes of the threshold and of known images."""
+    limit = _shown_threshold(after, before)
     moved = (
-        f"The threshold stays at {after.threshold:.4g}"
+        f"The threshold stays at {limit}"
         if before.threshold == after.threshold
-        else f"The threshold goes from {before.threshold:.4g} to {after.threshold:.4g}"
+        else f"The threshold goes from {told_apart(before.threshold, after.threshold)} to {limit}"
     )
     escaped = "no defective image is known"
     if after.n_ng:
-        named = f": {named_images(after.escaped)}" if after.escaped else ""
+        named = f": {named_images(after.escaped, after.threshold)}" if after.escaped else ""
         was = f"{len(before.escaped)} of {before.n_ng}" if before.n_ng else "none was known"
         escaped = f"of defective images {len(after.escaped)} of {after.n_ng} escape (before: {was}){named}"
     return (
@@ -75,7 +78,17 @@ def about_catching(score: float, known: Known) -> str:
     n, n_good = known.n_rejected_at(score), len(known.good)
     if n:
         return f"No threshold can catch it without rejecting {n} of {n_good} good images."
-    return f"A threshold of {score:.4g} catches it and rejects none of {n_good} good images."
+    return f"A threshold of {_catching(score, known)} catches it and rejects none of {n_good} good images."
+
+
+def _catching(score: float, known: Known) -> str:
+    """A short threshold that rejects a score, and no good image that it does not have to."""
+    n_rejected = known.n_rejected_at(score)
+    for digits in range(_FEWEST_DIGITS, _MOST_DIGITS + 1):
+        below = Decimal(repr(float(score))).quantize(Decimal(10) ** -digits, ROUND_FLOOR)
+        if known.n_rejected_at(float(below)) == n_rejected:
+            return f"{below.normalize():f}"
+    return repr(score)
 
 
 def about_new_escapes(before: Known, after: Known) -> str | None:
@@ -85,8 +98,8 @@ def about_new_escapes(before: Known, after: Known) -> str | None:
         return None
     images = "1 defective image that was" if len(new) == 1 else f"{len(new)} defective images that were"
     return (
-        f"the threshold rises from {before.threshold:.4g} to {after.threshold:.4g}, and {images} rejected would "
-        f"escape: {named_images(new)}"
+        f"the threshold rises from {told_apart(before.threshold, after.threshold)} to "
+        f"{_shown_threshold(after, before)}, and {images} rejected would escape: {named_images(new, after.threshold)}"
     )
 
 
@@ -100,10 +113,30 @@ def about_unlike_others(score: float, others: Sequence[float]) -> str | None:
     )
 
 
-def named_images(images: Sequence[tuple[int, ScoredImage]]) -> str:
-    """The first of some images by name, else by their position, with their scores."""
+def told_apart(value: float, *others: float) -> str:
+    """A number with four digits, or with as many more as tell it apart from others that are not equal to it.
+
+    >>> told_apart(0.985703, 0.985711), told_apart(0.985711, 0.985703), told_apart(0.5, 0.5)
+    ('0.9857', '0.98571', '0.5')
+    """
+    others = tuple(other for other in others if other != value)
+    digits = _FEWEST_DIGITS
+    while digits < _MOST_DIGITS and f"{value:.{digits}g}" in [f"{other:.{digits}g}" for other in others]:
+        digits += 1
+    return f"{value:.{digits}g}"
+
+
+def _shown_threshold(known: Known, before: Known) -> str:
+    """A threshold, told apart from the one before and from what escapes it."""
+    escaped = (image.score for _, image in known.escaped[:_MOST_NAMED])
+    return told_apart(known.threshold, before.threshold, *escaped)
+
+
+def named_images(images: Sequence[tuple[int, ScoredImage]], threshold: float) -> str:
+    """The first of some images by name, else by their position, with their scores, told apart from a threshold."""
     named = [
-        f"{named_with(image.name, image.uploaded_as) if image.name else position_name(position)} ({image.score:.4g})"
+        f"{named_with(image.name, image.uploaded_as) if image.name else position_name(position)} "
+        f"({told_apart(image.score, threshold)})"
         for position, image in images[:_MOST_NAMED]
     ]
     more = len(images) - len(named)

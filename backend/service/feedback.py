@@ -28,6 +28,7 @@ from backend.service.consequences import (
     about_new_escapes,
     about_threshold,
     about_unlike_others,
+    told_apart,
 )
 from backend.service.doubts import about_inference, joined
 from backend.service.fit import fit
@@ -327,22 +328,24 @@ def _appended(service: InspectionService, case: _Case, inputs: CalibrationInputs
 def _doubts(case: _Case, told: Feedback, change: _Change) -> list[str | None]:
     """What is doubtful about a change."""
     before, threshold, score = told.before.threshold, told.after.threshold, told.score
+    old = f"{told_apart(score, before)}, {{}} {told_apart(before, score)}"  # what it was judged by
+    new, limit = told_apart(score, threshold), told_apart(threshold, score)
     pointless = missed = unlike = None
     if told.verdict == "good":
         others = [image.score for image in change.inputs.good if image.identity != case.scored.identity]
         unlike = about_unlike_others(score, others)
         if told.decision == "ok":
-            pointless = f"the image was not rejected ({score:.4g}, below {before:.4g}), so this is of little use"
+            pointless = f"the image was not rejected ({old.format('below')}), so this is of little use"
         if score >= threshold:
             missed = (
-                f"parts like it may still be rejected: by the memory bank without it, it scores {score:.4g}, and the "
-                f"threshold is {threshold:.4g}"
+                f"parts like it may still be rejected: by the memory bank without it, it scores {new}, and the "
+                f"threshold is {limit}"
             )
     else:
         if told.decision == "ng":
-            pointless = f"the image was rejected ({score:.4g}, at or above {before:.4g}), so this is of little use"
+            pointless = f"the image was rejected ({old.format('at or above')}), so this is of little use"
         if score < threshold:
-            missed = f"parts like it still escape: it scores {score:.4g}, below {threshold:.4g}"
+            missed = f"parts like it still escape: it scores {new}, below {limit}"
     stays = None
     if case.inputs.options.threshold is not None:
         stays = "the threshold was set by hand and stays: calibrate by a rule, and feedback moves it"
@@ -358,8 +361,8 @@ def _about_image(service: InspectionService, case: _Case) -> str | None:
 def _text(case: _Case, told: Feedback) -> str:
     """What a verdict means, in sentences."""
     is_rejected = told.decision == "ng"
-    judged = f"{case.name} scores {told.score:.4g} and is {'rejected' if is_rejected else 'accepted'} at "
-    sentences = [f"{judged}{told.before.threshold:.4g}."]
+    score, limit = told_apart(told.score, told.before.threshold), told_apart(told.before.threshold, told.score)
+    sentences = [f"{case.name} scores {score} and is {'rejected' if is_rejected else 'accepted'} at {limit}."]
     if not told.changed:
         return " ".join([*sentences, "Nothing changes."])
     if told.verdict == "bad" and not is_rejected:

@@ -69,4 +69,4 @@ def test_an_image_far_above_most_good_ones_is_doubted():
 
 def test_images_without_a_name_are_named_by_position():
     images = [(3, ScoredImage(0.5)), (4, ScoredImage(0.6, "2026.png", "part7.png"))]
-    assert named_images(images) == "position 3 (0.5), 2026.png (uploaded as part7.png) (0.6)"
+    assert named_images(images, 0.7) == "position 3 (0.5), 2026.png (uploaded as part7.png) (0.6)"
