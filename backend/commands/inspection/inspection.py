@@ -1,5 +1,6 @@
 """Good images, bad images and new parts → a model, a threshold and a verdict for every image."""
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from backend.common.errors import (
     TooLarge,
 )
 from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
+from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
 from backend.disk.layout import checkpoint_folder
@@ -127,6 +129,11 @@ def fit_once(
     if stored is not None and _is_of(service, stored, paths, mm_per_px, shape):
         say(f"the model of {key} was fitted on the same images: it is used again")
         return stored
+    if stored is not None:
+        say(
+            f"the model of {key} is of other images, or of another scale, mask, profile or BLUR_SIGMA: it is replaced. "
+            f"`{PROGRAM} versions {key.role_id} {shlex.quote(key.roi_id)}` will list it, to roll back to"
+        )
     try:
         with step_bars() as on_progress:
             fit(

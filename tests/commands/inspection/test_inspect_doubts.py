@@ -133,3 +133,14 @@ def test_the_page_draws_the_regions_that_it_counts(run, folders, monkeypatch):
     assert run(*ALL, "--mm-per-px", "0.5")[0] == 0
     assert set(drawn) == {12}
     assert "ground truth" not in page_of(folders)
+
+
+def test_a_model_of_other_images_is_said_to_be_replaced(run, folders):
+    _, _, err = run(*ALL)
+    assert "it is replaced" not in err
+    (folders / "widget" / "good" / "10.png").unlink()
+    _, _, err = run(*ALL)
+    assert "it is replaced" in err
+    assert "versions inspect widget` will list it" in err
+    _, out, _ = run("versions", "inspect", "widget")
+    assert '"n_images": 10' in out
