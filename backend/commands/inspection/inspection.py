@@ -235,7 +235,13 @@ class Inspector:
         names = {image.sha256: image.name for image in self._own.images}
         kept = tuple(names.get(self._sha256(path) or "", path) for path in keep)
         options = CalibrationOptions(threshold=threshold, keep=kept)
+        before = service.fitted(self._key).calibration
         chosen = found.calibrate(service, self._key, self._mm_per_px, options)
+        if before is not None and (before.threshold, before.decide_by) != (chosen.calibration.threshold, None):
+            say(
+                f"the threshold was {before.threshold:.4g} before: this run has chosen it anew, by the images that it "
+                f"was given. `{PROGRAM} versions` lists what was replaced"
+            )
         good = self._good(images.good)
         judged = [self._judged(image, chosen) for image in (*good, *scored)]
         return Inspection(

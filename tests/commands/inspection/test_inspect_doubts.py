@@ -144,3 +144,11 @@ def test_a_model_of_other_images_is_said_to_be_replaced(run, folders):
     assert "versions inspect widget` will list it" in err
     _, out, _ = run("versions", "inspect", "widget")
     assert '"n_images": 10' in out
+
+
+def test_a_threshold_that_somebody_else_chose_is_said_to_be_replaced(run, folders):
+    run(*ALL)
+    assert "this run has chosen it anew" not in run(*ALL)[2]
+    run("calibrate", "inspect", "widget", "--mm-per-px", 1, "--threshold", 0.123456)
+    _, _, err = run(*ALL)
+    assert "the threshold was 0.1235 before: this run has chosen it anew" in err
