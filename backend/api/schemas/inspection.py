@@ -176,7 +176,7 @@ class FitReply(RoiReply):
     ok_scores: list[float] | None = Field(
         None,
         description="score of each image by a memory bank of the others, in the order they were sent: what fresh good "
-        "parts score; left out where there are no others, or they are so many that it would take more than a minute",
+        "parts score; left out where there are no others, and where only a sample is scored (`ok_scores_sample`)",
         examples=[[0.43, 0.41, 0.47]],
     )
     ok_scores_sample: list[ScoredReply] | None = Field(

@@ -209,12 +209,6 @@ def test_append_with_another_mask_tells_why_there_are_no_scores(client):
     assert "1 of 2 images are of an earlier fit, which scored them within another mask" in reply["warning"]
 
 
-def test_a_bank_too_large_to_compare_is_told(client, monkeypatch):
-    monkeypatch.setattr("backend.bank.building.MOST_PRODUCTS", 10)
-    reply = fit(client, [image(seed=1), image(seed=2)])
-    assert "comparing 128 embeddings with a bank of 3 would take more than a minute" in reply["warning"]
-
-
 def test_an_unknown_field_of_a_fit_is_named(client):
     reply = fit(client, [image(seed=1), image(seed=2)], memoryfit="true")
     assert reply["warning"] == "unknown and without effect: 'memoryfit' (is memory_fit meant?)"
