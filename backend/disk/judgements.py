@@ -30,7 +30,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS judgements (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL, score REAL NOT NULL, threshold REAL, decision TEXT, mm_per_px REAL NOT NULL,
-    memory_id TEXT NOT NULL, request_id TEXT, thumbnail BLOB NOT NULL
+    memory_id TEXT NOT NULL, request_id TEXT, decide_by TEXT, pixel_threshold REAL, thumbnail BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_decision ON judgements (decision, number);
 """
@@ -50,6 +50,8 @@ class Judgement:
         mm_per_px: millimetres per pixel of the image.
         memory_id: identity of the memory bank that it was compared with.
         request_id: of the request.
+        decide_by: ``"region"`` or ``"either"``; None where the score decides.
+        pixel_threshold: that regions were found at; None where the score decides.
     """
 
     at: float
@@ -59,6 +61,8 @@ class Judgement:
     mm_per_px: float
     memory_id: str
     request_id: str | None
+    decide_by: Literal["region", "either"] | None = None
+    pixel_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class KeptJudgement(Judgement):
         number: greater than that of any that was kept before it.
     """
 
-    number: int
+    number: int = 0
 
 
 @dataclass(frozen=True)

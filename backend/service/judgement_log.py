@@ -199,6 +199,15 @@ def judgement_of(result: InferResult, mm_per_px: float, request_id: str) -> Judg
         mm_per_px: millimetres per pixel of its image.
         request_id: of its request.
     """
-    threshold = result.calibration.threshold if result.calibration else None
-    score, memory_id = result.inference.score, result.fitted.memory_id
-    return Judgement(time.time(), score, threshold, result.decision, mm_per_px, memory_id, request_id)
+    calibration = result.calibration
+    return Judgement(
+        at=time.time(),
+        score=result.inference.score,
+        threshold=calibration.threshold if calibration else None,
+        decision=result.decision,
+        mm_per_px=mm_per_px,
+        memory_id=result.fitted.memory_id,
+        request_id=request_id,
+        decide_by=calibration.decide_by if calibration else None,
+        pixel_threshold=calibration.pixel_threshold if calibration else None,
+    )

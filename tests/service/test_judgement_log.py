@@ -1,16 +1,19 @@
 """Keeping judgements: what waits, what a failing disk costs, and what a thumbnail looks like."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from backend.calib import Calibration
 from backend.common.errors import JudgementNotFound, StorageError
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import HISTORY_LOST
 from backend.disk.judgements import Judgement
 from backend.service import judgement_log
-from backend.service.judgement_log import JudgementLog, thumbnail_of
+from backend.service.judgement_log import JudgementLog, judgement_of, thumbnail_of
 from tests.factories import KEY, smooth_parts
 
 
@@ -124,3 +127,19 @@ def test_a_thumbnail_is_a_jpeg_of_256_pixels_at_most(size):
     assert len(content) < 40_000
     shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert max(shown.shape[:2]) == min(256, max(size))
+
+
+@pytest.mark.parametrize("decided", [{}, {"decide_by": "either", "pixel_threshold": 0.7}])
+def test_what_decided_is_kept_with_a_judgement(log, decided):
+    calibration = Calibration(threshold=0.6, **decided)
+    result = SimpleNamespace(
+        calibration=calibration,
+        decision="ng",
+        inference=SimpleNamespace(score=0.5),
+        fitted=SimpleNamespace(memory_id="9f86"),
+    )
+    log.record(KEY, judgement_of(result, 0.2, "request"), b"picture")
+    log.flush()
+    (kept,) = log.list(KEY)
+    assert (kept.score, kept.threshold, kept.decision) == (0.5, 0.6, "ng")
+    assert (kept.decide_by, kept.pixel_threshold) == (decided.get("decide_by"), decided.get("pixel_threshold"))

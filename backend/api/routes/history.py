@@ -39,6 +39,8 @@ def history(
                 score=one.score,
                 threshold=one.threshold,
                 decision=one.decision,
+                decide_by=one.decide_by,
+                pixel_threshold=one.pixel_threshold,
                 mm_per_px=one.mm_per_px,
                 memory_id=one.memory_id,
                 request_id=one.request_id,

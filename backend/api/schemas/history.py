@@ -49,6 +49,10 @@ class JudgementReply(Reply):
     score: float = Field(examples=[0.6121])
     threshold: float | None = Field(None, description="left out without one", examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(None, description="left out without a threshold", examples=["ng"])
+    decide_by: Literal["region", "either"] | None = Field(
+        None, description="what decided; left out where the score does", examples=[None]
+    )
+    pixel_threshold: float | None = Field(None, description="left out where the score decides", examples=[None])
     mm_per_px: float = Field(examples=[0.2])
     memory_id: str = MEMORY_ID
     request_id: str | None = Field(None, examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
