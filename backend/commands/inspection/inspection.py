@@ -231,7 +231,10 @@ class Inspector:
         count_the_fit(found, self._shape, "good images", NEEDED)
         for image in scored:
             if image.kind == "bad" and image.map is not None and image.score is not None:
-                found.add("ng", image.map.pixels_sha256, image.path, (image.score,))
+                found.add("ng", image.map.look.pixels_sha256, image.path, (image.score,))
+                (original,) = found.originals_of([image.map.look])
+                if original is not None:
+                    found.add_near_copy("ng", image.path, original)
         names = {image.sha256: image.name for image in self._own.images}
         kept = tuple(names.get(self._sha256(path) or "", path) for path in keep)
         options = CalibrationOptions(threshold=threshold, keep=kept)
@@ -278,7 +281,7 @@ class Inspector:
             )[0]
         except (InvalidImage, TooLarge, InvalidShape) as exc:
             return Judged(path, kind, error=str(exc))
-        own = self._own.of_pixels(found.pixels_sha256)
+        own = self._own.of_pixels(found.look.pixels_sha256)
         if own is None:
             return Judged(path, kind, score, map=found)
         return Judged(path, kind, own.score(RECOMMENDED_PERCENTILE), is_of_the_fit=True)

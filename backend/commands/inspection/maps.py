@@ -18,7 +18,7 @@ from backend.disk.fitted import FittedRoi
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
-_MEMBERS = ("distances", "image_hw", "pixels_sha256", "warning")
+_MEMBERS = ("distances", "image_hw", "pixels_sha256", "miniature", "warning")
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class ImageMap:
     Attributes:
         distances: float32 [rows, columns] of the token grid.
         image_hw: its size (rows, columns) in pixels.
-        pixels_sha256: identity of its pixels.
+        look: identity of its pixels, and what near copies are found by.
         warning: what is doubtful about how its pixels were read.
     """
 
     distances: DistanceMap
     image_hw: tuple[int, int]
-    pixels_sha256: str
+    look: Look
     warning: str | None
 
 
@@ -74,7 +74,7 @@ class Maps:
             made = ImageMap(
                 memory.distances(tokens).reshape(token_hw),
                 (pixels.shape[0], pixels.shape[1]),
-                Look.of(pixels).pixels_sha256,
+                Look.of(pixels),
                 warning,
             )
         buffer = io.BytesIO()
@@ -82,7 +82,8 @@ class Maps:
             buffer,
             distances=made.distances,
             image_hw=np.array(made.image_hw),
-            pixels_sha256=np.array(made.pixels_sha256),
+            pixels_sha256=np.array(made.look.pixels_sha256),
+            miniature=made.look.miniature,
             warning=np.array(made.warning or ""),
         )
         try:
@@ -97,9 +98,10 @@ def _read(path: Path, token_hw: tuple[int, int]) -> ImageMap | None:
     """A map of an earlier run; None where there is none, or the file is damaged and is made anew."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            distances, image_hw, pixels_sha256, warning = (file[name] for name in _MEMBERS)
+            distances, image_hw, pixels_sha256, miniature, warning = (file[name] for name in _MEMBERS)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if distances.shape != token_hw or distances.dtype != np.float32 or image_hw.shape != (2,):
         return None
-    return ImageMap(distances, (int(image_hw[0]), int(image_hw[1])), str(pixels_sha256), str(warning) or None)
+    look = Look(str(pixels_sha256), miniature)
+    return ImageMap(distances, (int(image_hw[0]), int(image_hw[1])), look, str(warning) or None)

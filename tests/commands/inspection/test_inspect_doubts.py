@@ -152,3 +152,10 @@ def test_a_threshold_that_somebody_else_chose_is_said_to_be_replaced(run, folder
     run("calibrate", "inspect", "widget", "--mm-per-px", 1, "--threshold", 0.123456)
     _, _, err = run(*ALL)
     assert "the threshold was 0.1235 before: this run has chosen it anew" in err
+
+
+def test_a_bad_image_that_looks_like_a_good_one_is_warned_about(run, folders):
+    cv2.imwrite("bad/copy.jpg", cv2.imread("widget/good/3.png"), [cv2.IMWRITE_JPEG_QUALITY, 98])
+    for _ in range(2):
+        _, _, err = run(*ALL)
+        assert "warning: 1 image looks nearly the same as one of the fit (bad/copy.jpg and 3.png)" in err
