@@ -20,7 +20,8 @@ def judged(level_of, score, calibration, state="applied", shape=None):
     regions = []
     if calibration is not None:
         regions = find_regions(distance_map, None, calibration.region_threshold, calibration.area_mm2_thr, 1.0)
-    inference = Inference(score, regions, (), np.zeros((20, 20), np.uint8), distance_map, np.zeros((1, 1), np.float32))
+    heatmap, embeddings = np.zeros((20, 20), np.uint8), np.zeros((1, 1), np.float32)
+    inference = Inference(score, regions, (), heatmap, distance_map, embeddings, distance_map)
     scoring = Scoring(1.0, parse_shape(shape), with_why=True)
     return why_of(inference, calibration, state, scoring, percentile=99, area_mm2=1.0)
 
