@@ -4,7 +4,7 @@ import { call, currentKey, hooks, useKey } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 import { Heartbeat, lamp } from "./heartbeat.js";
 import { listRois } from "./rois.js";
-import { hashOf, routeOf, roiText, SCREENS } from "./router.js";
+import { hashOf, nameKey, routeOf, roiText, SCREENS } from "./router.js";
 import { Store } from "./store.js";
 import { t } from "./texts.js";
 
@@ -90,7 +90,7 @@ async function open() {
 
 /** @param {Route} route */
 function showNavigation(route) {
-  const name = route.roi ? (app.facts(route.roi)?.name ?? route.roi.roi_id) : "";
+  const name = route.roi ? (app.facts(route.roi)?.name ?? sessionStorage.getItem(nameKey(route.roi)) ?? route.roi.roi_id) : "";
   fill(title, name ? [h("span.bar-sep", { "aria-hidden": "true" }, "/"), name] : null);
   document.title = name ? t("app.title_of", { name }) : t("app.title");
   fill(

@@ -34,6 +34,14 @@ export function hashOf(screen, roi) {
   return `#/${screen}?${named}`;
 }
 
+/**
+ * Where the name of a ROI is kept that nothing is stored of yet.
+ * @param {RoiKey} roi
+ */
+export function nameKey({ recipe_id, roi_id }) {
+  return `name of ${recipe_id}/${roi_id}`;
+}
+
 /** @param {RoiKey} roi @returns {string} one text for one ROI */
 export function roiText({ recipe_id, role_id, roi_id, model_key }) {
   return [recipe_id.toLowerCase(), role_id, roi_id, model_key].map(encodeURIComponent).join("/");

@@ -2,7 +2,7 @@
 /** Line: a card for each ROI with its state and what to do next; the way to a new one. */
 import { call, fetchBlob, idsOf } from "../api.js";
 import { fill, h, icon } from "../dom.js";
-import { hashOf } from "../router.js";
+import { hashOf, nameKey } from "../router.js";
 import { nextStep, SCREEN_OF } from "../rois.js";
 import { score, t } from "../texts.js";
 
@@ -171,6 +171,7 @@ function begin(app, recipe, name) {
   let number = 1;
   while (taken.has(`inspection-${number}`)) number++;
   const roi_id = `inspection-${number}`;
-  sessionStorage.setItem(`name of ${recipe}/${roi_id}`, name);
-  app.go("roi", { recipe_id: recipe, role_id: ROLE, roi_id, model_key: roi_id });
+  const roi = { recipe_id: recipe, role_id: ROLE, roi_id, model_key: roi_id };
+  sessionStorage.setItem(nameKey(roi), name);
+  app.go("roi", roi);
 }

@@ -8,7 +8,7 @@ import "../pixels/roi-editor.js";
 import { beyond } from "../pixels/roi.js";
 import { cutText, PictureSet, usualSize } from "../pictures.js";
 import { lockedScale } from "../rois.js";
-import { hashOf, roiText } from "../router.js";
+import { hashOf, nameKey, roiText } from "../router.js";
 import { number, t } from "../texts.js";
 import { cropStrip } from "./strip.js";
 
@@ -304,7 +304,8 @@ class RoiScreen {
 }
 
 /** @param {RoiKey} key @returns {LayoutRoi} */
-function fresh({ recipe_id, role_id, roi_id, model_key }) {
-  const name = sessionStorage.getItem(`name of ${recipe_id}/${roi_id}`) ?? roi_id;
+function fresh(key) {
+  const { role_id, roi_id, model_key } = key;
+  const name = sessionStorage.getItem(nameKey(key)) ?? roi_id;
   return { role_id, roi_id, model_key, name, mm_per_px: 1, roi: null, picture: null };
 }
