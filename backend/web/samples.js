@@ -123,21 +123,25 @@ export class Samples {
   async label(samples, label) {
     for (const sample of samples) {
       if (sample.label === label) continue;
-      const { kept } = sample;
-      sample.label = label;
-      sample.problem = null;
-      if (label !== "ok") sample.suspicious = false;
+      const { kept, label: before, suspicious } = sample;
+      if (!kept && label === null) continue; // the service knows good and bad alone
+      Object.assign(sample, { label, problem: null, suspicious: suspicious && label === "ok" });
       if (kept) await this.set.change(kept, { label });
-      else if (sample.filename) await this.move(sample, label);
+      else await this.move(sample, /** @type {Label} */ (before), /** @type {Label} */ (label));
     }
     this.onChange();
     void this.store();
   }
 
-  /** An image that only the service has. @param {Sample} sample @param {Label | null} label */
-  async move(sample, label) {
-    const from = label === "ok" ? "ng" : "ok";
-    await call("datasets/move", { json: { ...idsOf(this.key), label: from, filename: sample.filename, to: label ?? from } });
+  /** An image that only the service has. @param {Sample} sample @param {Label} label @param {Label} to */
+  async move(sample, label, to) {
+    try {
+      await call("datasets/move", { json: { ...idsOf(this.key), label, filename: sample.filename, to } });
+    } catch (problem) {
+      sample.label = label;
+      this.onChange();
+      throw problem;
+    }
   }
 
   /** Bring to the service what it lacks; one at a time, however often it is called. */

@@ -4,6 +4,7 @@ import { fill, h, icon } from "../dom.js";
 import { FitPanel } from "../fit.js";
 import { loadLayout } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
+import { hashOf } from "../router.js";
 import { Samples } from "../samples.js";
 import { score, t } from "../texts.js";
 import { closeUp } from "./closeup.js";
@@ -82,8 +83,18 @@ class SamplesScreen {
     if (this.closed) return;
     this.samples.sort();
     this.build();
+    if (test.ok) this.showWay();
     if (test.ok && this.mayChange) void this.samples.store();
     void this.fit.open();
+  }
+
+  /** To what must come before. */
+  showWay() {
+    const { drawn, list } = this.samples;
+    const way = (/** @type {string} */ text, /** @type {string} */ next) =>
+      h("div.notice", {}, h("p", {}, text), this.mayChange ? h("a.button.primary", { href: hashOf("roi", this.key) }, next, icon("right")) : null);
+    if (!list.length) fill(this.notices, way(t("samples.empty"), t("samples.add")));
+    else if (!drawn?.roi && list.some(({ kept }) => kept)) fill(this.notices, way(t("samples.draw_first"), t("samples.draw")));
   }
 
   /** After a fit: what is suspicious now stands first. */
@@ -112,7 +123,7 @@ class SamplesScreen {
     closeUp(sample, {
       urlOf: (one) => this.samples.urlOf(one, true),
       next: (one, by) => this.shown()[this.shown().indexOf(one) + by],
-      label: this.mayChange ? (one, label) => void this.samples.label([one], label) : null,
+      label: this.mayChange ? (one, label) => this.mark(one, label) : null,
       onClose: (one) => this.focus(one),
     });
   }
@@ -219,8 +230,8 @@ class SamplesScreen {
         : pending.length
           ? t("samples.storing", { n: pending.length })
           : list.length
-            ? t("samples.stored")
-            : t("samples.empty"),
+            ? t(n.open === list.length ? "samples.undecided" : "samples.stored")
+            : null,
     );
     this.updateFolders();
     this.fit.update();
@@ -257,7 +268,13 @@ class SamplesScreen {
 
   /** @param {Sample} sample @param {Label} label */
   toggle(sample, label) {
-    void this.samples.label([sample], sample.label === label ? null : label);
+    this.mark(sample, sample.label === label ? null : label);
+  }
+
+  /** @param {Sample} sample @param {Label | null} label */
+  mark(sample, label) {
+    if (label === null && !sample.kept) this.app.say("warning", t("samples.only_service", { name: sample.name }));
+    else void this.samples.label([sample], label);
   }
 
   /** @param {KeyboardEvent} event */
@@ -271,7 +288,7 @@ class SamplesScreen {
     const steps = /** @type {Record<string, number>} */ ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns });
     if (label !== undefined) {
       if (!this.mayChange) return;
-      void this.samples.label([shown[at]], label);
+      this.mark(shown[at], label);
       this.focus(shown[at + 1] ?? shown[at]);
     } else if (steps[event.key]) this.focus(shown[at + steps[event.key]]);
     else if (event.key === "Enter" && event.target === cell) this.enlarge(shown[at]);
