@@ -286,7 +286,7 @@ class InspectScreen {
   addPart(kept) {
     /** @type {Part} */
     const part = { kept, crop: null, reply: null, problem: null, cell: null };
-    part.cell = h("button.part", { onclick: () => this.choose(part) }, h("span.part-sign", {}), h("span.part-name", {}, kept.name));
+    part.cell = h("button.part", { title: kept.name, onclick: () => this.choose(part) }, h("span.part-sign", {}), h("span.part-name", {}, kept.name));
     this.parts.push(part);
     this.strip.append(h("div", { role: "listitem" }, part.cell));
   }

@@ -35,6 +35,8 @@ class ThresholdScreen {
     this.thumbnails = new Thumbnails(key);
     /** @type {Scored[]} */
     this.scored = [];
+    /** Stored bad pictures, with a score or without. */
+    this.n_bad = 0;
     /** @type {any} the stored calibration; null: none applies */
     this.calibration = null;
     this.busy = false;
@@ -99,6 +101,7 @@ class ThresholdScreen {
     const [known, manifest] = await Promise.all([call("datasets/scores", { query: idsOf(this.key) }), call("manifest", { query: idsOf(this.key) })]);
     if (this.closed) return;
     this.calibration = manifest.calib;
+    this.n_bad = known.images.filter((/** @type {any} */ image) => image.label === "ng").length;
     this.scored = known.images.filter((/** @type {any} */ image) => image.known).map(scoredOf);
     this.build(known);
   }
@@ -149,7 +152,7 @@ class ThresholdScreen {
     const escaped = bad.filter((one) => one.score < value).length;
     const parts = [t("threshold.rejected", { threshold: score(value), count: rejected, n: good.length })];
     if (bad.length) parts.push(t("threshold.escaped", { count: escaped, n: bad.length }));
-    else parts.push(t("threshold.no_bad"));
+    else parts.push(this.n_bad ? t("threshold.bad_unscored", { n: this.n_bad }) : t("threshold.no_bad"));
     fill(this.sentence, parts.join(" "));
     this.histogram.tell(parts.join(" "));
     const isStored = this.calibration !== null && Math.abs(this.calibration.threshold - value) < 5e-7;
@@ -198,14 +201,23 @@ class ThresholdScreen {
       fill(this.stored);
       return;
     }
+    // Each picture that stands out has a row of its own, which says it by the name that people know.
+    const unusual = this.mayChange ? this.unusual() : [];
     const rule = calibration.rule === "manual" ? "manual" : calibration.rule === "recommended" ? "recommended" : "other";
     fill(
       this.stored,
       h("p", {}, h("strong", {}, t("threshold.stored", { threshold: score(calibration.threshold) })), " ", t(`threshold.rule.${rule}`)),
       calibration.promise?.text ? h("p", {}, t("threshold.promise", { promise: calibration.promise.text })) : null,
-      calibration.why ? h("p.muted", {}, t("threshold.why", { why: calibration.why })) : null,
-      this.mayChange ? this.unusual().map((one) => this.unusualRow(one)) : null,
+      calibration.why ? h("p.muted", {}, t("threshold.why", { why: this.reason(unusual.length > 0) })) : null,
+      unusual.map((one) => this.unusualRow(one, unusual.length)),
     );
+  }
+
+  /** The service's reason, with the names that people know. @param {boolean} named what stands out is told apart from it */
+  reason(named) {
+    let parts = this.calibration.why.split("; ");
+    if (named) parts = parts.filter((/** @type {string} */ part) => !/ stands? out and | in keep, /.test(part));
+    return this.scored.reduce((text, one) => text.replaceAll(one.filename, one.name), parts.join("; "));
   }
 
   /** Good pictures that the rule left out; their positions are those of the list of stored images. @returns {Scored[]} */
@@ -215,14 +227,14 @@ class ThresholdScreen {
     return good.length === n_ok ? (unusual ?? []).map((/** @type {number} */ position) => good[position]) : [];
   }
 
-  /** @param {Scored} one */
-  unusualRow(one) {
-    const values = { name: one.name, score: score(one.score), with_it: score(this.calibration.threshold_with_unusual) };
+  /** @param {Scored} one @param {number} n how many stand out */
+  unusualRow(one, n) {
+    const values = { n, name: one.name, score: score(one.score), with_it: score(this.calibration.threshold_with_unusual) };
     return h(
       "div.notice",
       {},
       h("div.unusual-picture", {}, this.thumbnails.picture("ok", one.filename)),
-      h("p", {}, t("threshold.unusual", values)),
+      h("p", {}, t(n > 1 ? "threshold.unusual_all" : "threshold.unusual", values)),
       h("button", { onclick: () => void this.keep(one) }, t("threshold.keep")),
       h("button", { onclick: () => void this.move(one) }, t("threshold.not_good")),
     );

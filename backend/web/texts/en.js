@@ -196,6 +196,11 @@ export default {
   "threshold.rejected": { one: "At {threshold}, {count} of {n} good picture is rejected.", other: "At {threshold}, {count} of {n} good pictures are rejected." },
   "threshold.escaped": { one: "{count} of {n} bad picture passes.", other: "{count} of {n} bad pictures pass." },
   "threshold.no_bad": "Without bad pictures nobody knows how many defects pass.",
+  "threshold.bad_unscored": {
+    one: "{n} bad picture has no score yet, so nobody knows whether it passes.",
+    other: "{n} bad pictures have no score yet, so nobody knows how many pass.",
+  },
+  "threshold.unusual_all": "{name} stands out with {score}, so it does not count. With all {n} that stand out, the threshold would be {with_it}.",
   "threshold.unusual": "{name} stands out with {score}, so it does not count. With it, the threshold would be {with_it}.",
   "threshold.keep": "It is good: count it",
   "threshold.not_good": "It is bad: move it",
