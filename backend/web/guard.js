@@ -9,7 +9,7 @@ import { ApiError, call, idsOf, pause } from "./api.js";
 import { roiText } from "./router.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
-/** @typedef {{memory_id: string | null, calibration: string, threshold: number | null, pixel_threshold?: number}} Served */
+/** @typedef {{fitted: boolean, memory_id: string | null, calibration: string, threshold: number | null, pixel_threshold?: number}} Served */
 
 const LIFE_EVERY_MS = 600;
 const LIFE_PATIENCE_MS = 900;
@@ -86,6 +86,7 @@ export class Guard {
       const own = rois.find((/** @type {RoiKey} */ roi) => roiText(roi) === roiText(this.key));
       const found = own ?? (await call("state", { ...options, query: idsOf(this.key) }));
       this.served = {
+        fitted: (own ? found.fitted : found.memory_fitted) ?? false,
         memory_id: found.model?.memory_id ?? null,
         calibration: found.calibration ?? "none",
         threshold: own ? (own.threshold ?? null) : null,
@@ -111,6 +112,14 @@ export class Guard {
     if (now - this.alive_at > LIFE_LASTS_MS || this.status === null) return "away";
     if (this.status !== "ok") return "starting";
     return now - this.known_at > FACTS_LAST_MS ? "unknown" : null;
+  }
+
+  /** @returns {"unfitted" | "stale" | "no_threshold" | null} what is missing for any verdict at all */
+  lack() {
+    if (!this.served) return null;
+    const { fitted, calibration } = this.served;
+    if (!fitted) return "unfitted";
+    return calibration === "applied" ? null : calibration === "stale" ? "stale" : "no_threshold";
   }
 
   /**

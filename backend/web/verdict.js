@@ -1,6 +1,7 @@
 // @ts-check
 /** The verdict about a part, and when there is none. A part is OK only where the service answered OK, and still would. */
-import { fill, h, s } from "./dom.js";
+import { fill, h, icon, s } from "./dom.js";
+import { hashOf } from "./router.js";
 import { t } from "./texts.js";
 
 /** @typedef {"ok" | "ng" | "none"} Word */
@@ -34,6 +35,16 @@ export function verdictOf({ blocked, doubt, hasPicture, judging, problem, reply,
   if (reply.decision === "ok") return { word: "ok", reason: "" };
   if (reply.decision === "ng") return { word: "ng", reason: "" };
   return none(t("verdict.no_decision"));
+}
+
+/**
+ * To the screen on which what is missing for any verdict is put right.
+ * @param {"unfitted" | "moved" | "stale" | "no_threshold"} lack
+ * @param {import("./api.js").RoiKey} roi
+ */
+export function wayFrom(lack, roi) {
+  const toFit = lack === "unfitted" || lack === "moved";
+  return h("a.button.primary", { href: hashOf(toFit ? "samples" : "threshold", roi) }, t(toFit ? "inspect.to_samples" : "inspect.to_threshold"), icon("right"));
 }
 
 /** @param {string} reason @returns {Verdict} */

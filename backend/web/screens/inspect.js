@@ -12,13 +12,13 @@ import { loadLayout } from "../layout.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
 import { score, t } from "../texts.js";
-import { shapeOfWord, verdictOf, verdictPanel } from "../verdict.js";
+import { shapeOfWord, verdictOf, verdictPanel, wayFrom } from "../verdict.js";
 
 /** @typedef {import("../main.js").App} App */
 /** @typedef {import("../api.js").RoiKey} RoiKey */
 /** @typedef {import("../keep.js").KeptPicture} KeptPicture */
 /** @typedef {import("../verdict.js").Word} Word */
-/** @typedef {{kept: KeptPicture, crop: {blob: Blob, width: number, height: number} | null, reply: any, problem: string | null, cell: any}} Part */
+/** @typedef {{kept: KeptPicture, crop: {blob: Blob, width: number, height: number} | null, reply: any, problem: string | null, counted: boolean, cell: any}} Part */
 
 const SHELF = " inspect";
 const PATIENCE_MS = 30000;
@@ -59,6 +59,7 @@ class InspectScreen {
     /** @type {string | null} the model whose fit was compared with the ROI */
     this.comparedWith = null;
     this.moved = false;
+    this.placeUnknown = false;
     /** @type {(value: null) => void} */
     this.isOpen = () => undefined;
     this.opened = new Promise((resolve) => {
@@ -78,12 +79,14 @@ class InspectScreen {
     this.strip = h("div.parts", { role: "list", "aria-label": t("inspect.parts") });
     this.clear = h("button", { onclick: () => void this.forget() }, icon("trash"), t("inspect.clear"));
     this.notices = h("div.notices");
+    this.way = h("div.row", { hidden: true });
     this.node = h(
       "section.screen.inspect",
       {},
       h("h1.sr", {}, t("inspect.title")),
       this.notices,
       h("div.inspect-stage", {}, this.verdict.node, h("div.inspect-picture", {}, this.view.node, this.name)),
+      this.way,
       h(
         "div.row.middle",
         {},
@@ -147,15 +150,15 @@ class InspectScreen {
   /** What is on the screen first, if it has no verdict that holds. @returns {Part | undefined} */
   nextPart() {
     const { current } = this;
-    if (current && current.problem === null && !(current.reply && this.guard.confirms(current.reply)) && this.couldBeConfirmed(current)) return current;
-    return this.paused ? undefined : this.parts.find((part) => part.problem === null && !part.reply);
+    if (current && this.needsVerdict(current)) return current;
+    return this.paused ? undefined : this.parts.find((part) => this.needsVerdict(part));
   }
 
   /** Without a threshold a part is judged once, and not again and again. @param {Part} part */
-  couldBeConfirmed({ reply }) {
+  needsVerdict({ problem, reply }) {
     const { served } = this.guard;
-    if (!reply) return true;
-    return served !== null && (served.calibration === "applied" || reply.calibration === "applied");
+    if (problem !== null || !reply) return problem === null;
+    return served !== null && !this.guard.confirms(reply) && (served.calibration === "applied" || reply.calibration === "applied");
   }
 
   /** Whether the model was fitted on the place that the ROI shows. */
@@ -167,7 +170,7 @@ class InspectScreen {
       const place = this.drawn?.roi ? await fittedOn(this.key, this.drawn.roi) : "same";
       this.comparedWith = memory_id;
       this.moved = place === "other";
-      fill(this.notices, place === "unknown" ? h("div.notice", {}, t("inspect.place_unknown")) : null);
+      this.placeUnknown = place === "unknown";
       this.update();
       return !this.moved;
     } catch (problem) {
@@ -192,10 +195,11 @@ class InspectScreen {
     try {
       part.crop ??= await this.set.cut(part.kept, this.drawn);
       if (part === this.current) void this.view.show(part.crop.blob, null, false);
-      const reply = await call("infer", { form: this.formOf(part), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      const form = this.formOf(part);
+      const reply = await call("infer", { form, signal: this.abort.signal, timeoutMs: PATIENCE_MS });
       part.reply = reply;
+      part.counted ||= form.get("trial") === "false";
       this.guard.pixels ||= reply.decide_by !== undefined;
-      if (reply.warning) fill(this.notices, h("div.notice", {}, h("p", {}, reply.warning)));
     } catch (problem) {
       if (this.abort.signal.aborted) return;
       if (!(problem instanceof ApiError && problem.status === 0)) part.problem = problem instanceof Error ? problem.message : String(problem);
@@ -215,7 +219,7 @@ class InspectScreen {
   formOf(part) {
     const { drawn } = this;
     const shape = drawn?.roi ? shapeOf(drawn.roi) : null;
-    const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", why: true, trial: !this.counts.checked, shape: shape && JSON.stringify(shape) });
+    const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", why: true, trial: part.counted || !this.counts.checked, shape: shape && JSON.stringify(shape) });
     if (part.crop) form.append("image", part.crop.blob, part.kept.name);
     return form;
   }
@@ -225,15 +229,37 @@ class InspectScreen {
     return part?.reply && part.crop ? this.formOf(part) : null;
   }
 
-  /** What was answered about a part, whatever happened since. @param {Part} part @returns {Word} */
+  /** What was answered about a part, unless another model or threshold is served by now. @param {Part} part @returns {Word} */
   wordOf({ problem, reply }) {
-    return verdictOf({ blocked: null, doubt: null, hasPicture: true, judging: false, problem, reply, confirmed: true }).word;
+    const confirmed = reply !== null && this.guard.confirms(reply);
+    return verdictOf({ blocked: null, doubt: null, hasPicture: true, judging: false, problem, reply, confirmed }).word;
+  }
+
+  /** About the model, and about the part on the screen. */
+  showNotices() {
+    const texts = [this.placeUnknown ? t("inspect.place_unknown") : null, this.current?.reply?.warning].filter(Boolean);
+    fill(this.notices, texts.map((text) => h("div.notice", {}, h("p", {}, text))));
+  }
+
+  /** What is missing for any verdict at all. */
+  lack() {
+    return this.moved ? "moved" : this.guard.lack();
+  }
+
+  /** To the screen on which that is put right. */
+  showWay() {
+    const lack = this.guard.doubt() || this.blocked ? null : this.lack();
+    if (this.way.dataset.shown === String(lack)) return; // a link that has the focus stays
+    this.way.dataset.shown = String(lack);
+    this.way.hidden = lack === null;
+    fill(this.way, lack && wayFrom(lack, this.key));
   }
 
   /** What may be believed about a part now. @param {Part | null} part @returns {import("../verdict.js").Verdict} */
   verdictOn(part) {
+    const lack = this.lack();
     return verdictOf({
-      blocked: this.blocked ?? (this.moved ? t("verdict.moved") : null),
+      blocked: this.blocked ?? (lack && t(`verdict.${lack}`)),
       doubt: this.guard.doubt(),
       hasPicture: part !== null,
       judging: part !== null && this.judging === part,
@@ -250,6 +276,8 @@ class InspectScreen {
     const reply = verdict.word === "none" ? null : current?.reply;
     this.verdict.show(verdict, reply ? this.told(reply) : "");
     fill(this.name, current ? current.kept.name : null);
+    this.showWay();
+    this.showNotices();
     this.why.disabled = !current?.reply;
     this.feedback.hidden = this.app.session.value.access !== "full";
     this.feedback.disabled = verdict.word === "none";
@@ -285,7 +313,7 @@ class InspectScreen {
   /** @param {KeptPicture} kept */
   addPart(kept) {
     /** @type {Part} */
-    const part = { kept, crop: null, reply: null, problem: null, cell: null };
+    const part = { kept, crop: null, reply: null, problem: null, counted: false, cell: null };
     part.cell = h("button.part", { title: kept.name, onclick: () => this.choose(part) }, h("span.part-sign", {}), h("span.part-name", {}, kept.name));
     this.parts.push(part);
     this.strip.append(h("div", { role: "listitem" }, part.cell));
