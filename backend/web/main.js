@@ -1,6 +1,6 @@
 // @ts-check
 /** The frame: bar, navigation, messages, the dialog for the key; and in its middle the screen that the address names. */
-import { call, currentKey, hooks, useKey } from "./api.js";
+import { ApiError, call, currentKey, hooks, useKey } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 import { Heartbeat, lamp } from "./heartbeat.js";
 import { listRois } from "./rois.js";
@@ -71,6 +71,8 @@ const app = {
   },
 };
 
+/** Whether the screen misses what the service did not answer: then it is opened again when the service is back. */
+let misses = false;
 /** @type {Screen | null} */
 let shown = null;
 let opened = 0;
@@ -82,6 +84,7 @@ async function open() {
   const screen = await LOADERS[route.screen]();
   if (number !== opened) return; // another one was asked for meanwhile
   shown?.close?.();
+  misses = false;
   shown = screen.default(app, route.roi);
   fill(main, shown.node);
   main.focus({ preventScroll: true });
@@ -217,11 +220,17 @@ async function reopen() {
   await open();
 }
 
+/** All screens, so that those open, too, that were not seen before the service stopped. */
+async function loadScreens() {
+  await Promise.allSettled(Object.values(LOADERS).map((load) => load())); // one that fails is asked for again when it is opened
+}
+
 function start() {
   hooks.askForKey = askForKey;
   hooks.onWait = (seconds, error) => app.say("warning", t("api.waits", { error, seconds }));
   addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
+    misses ||= event.reason instanceof ApiError && event.reason.status === 0;
     if (event.reason?.name !== "AbortError") app.say("error", event.reason?.message ?? String(event.reason));
   });
   // A file that is dropped beside a place for it must not take the page away.
@@ -239,10 +248,11 @@ function start() {
   heartbeat.state.watch(({ status }) => {
     const isThere = status === "ok";
     if (isThere && !wasThere && opened) void learnAccess();
+    if (isThere && misses) void open();
     wasThere = isThere;
   });
   heartbeat.start();
-  void learnAccess().then(open);
+  void learnAccess().then(open).then(loadScreens);
 }
 
 start();
