@@ -2,6 +2,7 @@
 /** Health: whether the parts still look as they did, and the models that were before, to serve one of them again. */
 import { call, idsOf } from "../api.js";
 import { fill, h, icon } from "../dom.js";
+import { hashOf } from "../router.js";
 import { moment, score, t } from "../texts.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -29,6 +30,7 @@ class HealthScreen {
     this.app = app;
     this.key = key;
     this.closed = false;
+    this.notices = h("div.notices");
     this.drift = h("div.panel");
     this.models = h("ol.timeline");
     this.note = h("p.muted", { role: "status" }, t("line.loading"));
@@ -36,6 +38,7 @@ class HealthScreen {
       "section.screen",
       {},
       h("header.screen-head", {}, h("h1", {}, t("health.title")), this.note),
+      this.notices,
       this.drift,
       h("div.panel", {}, h("h2", {}, t("health.models")), h("p.hint", {}, t("health.models_hint")), this.models),
     );
@@ -95,6 +98,7 @@ class HealthScreen {
   async loadModels() {
     const [{ versions }, state, manifest] = await Promise.all(["versions", "state", "manifest"].map((path) => call(path, { query: idsOf(this.key) })));
     if (this.closed) return;
+    this.showFitted(state.memory_fitted);
     const now = state.memory_fitted
       ? h(
           "li.version.now",
@@ -106,6 +110,12 @@ class HealthScreen {
       : h("li.version.now", {}, h("p", {}, t("health.not_fitted")));
     fill(this.models, now, versions.map((/** @type {any} */ version) => this.version(version)));
     if (!versions.length) this.models.append(h("li.version", {}, h("p.muted", {}, t("health.no_versions"))));
+  }
+
+  /** Nothing is watched before the first fit. @param {boolean} fitted */
+  showFitted(fitted) {
+    this.drift.hidden = !fitted;
+    fill(this.notices, fitted ? null : h("div.notice", {}, h("p", {}, t("health.unfitted")), h("a.button", { href: hashOf("samples", this.key) }, t("nav.samples"), icon("right"))));
   }
 
   /** @param {any} version of `/versions` */

@@ -11,6 +11,7 @@ import { score, t } from "../texts.js";
 
 const DEFAULT_RECIPE = "default";
 const ROLE = "Inspection";
+const STEPS = /** @type {const} */ (["roi", "samples", "threshold", "inspect"]);
 /** What a recipe and a ROI may be called: as the service has it, without what cannot be seen. */
 const NAME_PATTERN = "[^\\u0000-\\u001f\\u007f]{1,60}";
 
@@ -21,6 +22,11 @@ export default function line(app) {
   const picker = h("select", { id: "recipe", onchange: show });
   const create = h("button.primary", { onclick: () => openForm() }, icon("plus"), t("line.new"));
   const place = h("div");
+  const steps = h(
+    "ol.panel.steps",
+    { hidden: true },
+    STEPS.map((step) => h("li", {}, icon(step), h("strong", {}, t(`nav.${step}`)), h("span", {}, t(`line.step.${step}`)))),
+  );
   const node = h(
     "section.screen",
     {},
@@ -34,6 +40,7 @@ export default function line(app) {
     ),
     place,
     note,
+    steps,
     list,
   );
 
@@ -53,6 +60,7 @@ export default function line(app) {
     fill(picker, h("option", { value: all }, t("line.all_recipes")), recipes.map((name) => h("option", { value: name }, name)));
     picker.value = chosen;
     const shown = rois.filter((roi) => chosen === all || roi.recipe_id === chosen);
+    steps.hidden = rois.length > 0 || create.hidden;
     fill(note, shown.length ? t("line.count", { n: shown.length }) : t(create.hidden ? "line.empty_infer" : "line.empty"));
     fill(list, shown.map((roi) => card(roi, urls)));
   }
@@ -72,6 +80,7 @@ export default function line(app) {
   const unwatch = app.session.watch(show);
   app.refresh().catch((problem) => {
     fill(note, problem.message);
+    throw problem;
   });
   return {
     node,
