@@ -235,9 +235,9 @@ class InspectScreen {
     return verdictOf({ blocked: null, doubt: null, hasPicture: true, judging: false, problem, reply, confirmed }).word;
   }
 
-  /** About the model, and about the part on the screen. */
+  /** About the model, and about the part on the screen; what is missing for a verdict, the verdict says. */
   showNotices() {
-    const texts = [this.placeUnknown ? t("inspect.place_unknown") : null, this.current?.reply?.warning].filter(Boolean);
+    const texts = [this.placeUnknown && t("inspect.place_unknown"), !this.lack() && this.current?.reply?.warning].filter(Boolean);
     fill(this.notices, texts.map((text) => h("div.notice", {}, h("p", {}, text))));
   }
 
