@@ -256,7 +256,12 @@ export class RoiEditor extends HTMLElement {
 
   /** @param {Field} name @param {number} value */
   typed(name, value) {
-    if (this.shown && Number.isFinite(value)) this.change(this.inside({ ...this.shown, [name]: name === "angle_deg" ? angleWithin(value) : value }));
+    if (this.shown && Number.isFinite(value)) {
+      const wanted = name === "angle_deg" ? angleWithin(value) : value;
+      this.change(this.inside({ ...this.shown, [name]: wanted }));
+      if (Math.abs(this.shown[name] - wanted) > 0.5) this.say(this.texts.bounded, { field: this.texts[name], value: this.shown[name] });
+      else this.sayWhere();
+    }
     this.refresh(); // an empty field gets its number back
   }
 

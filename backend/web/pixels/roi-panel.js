@@ -37,6 +37,7 @@ export const LABELS = {
   measure_length: "Type how long the line is in millimetres; it has {pixels} pixels.",
   measured: "1 pixel is {mm_per_px} mm.",
   outside: "The ROI reaches {pixels} pixels beyond the picture.",
+  bounded: "The ROI ends at the edge of the picture: {field} is {value}. A smaller ROI can be moved.",
   now: "Centre {cx}, {cy}; {size} pixels; {angle_deg}°.",
 };
 
