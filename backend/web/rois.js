@@ -35,7 +35,7 @@ export async function listRois(recipe) {
       found.set(roiText(key), { ...facts, name: drawn.name, drawn: { role_id, roi_id, model_key, ...drawn }, mm_per_px: facts.mm_per_px ?? drawn.mm_per_px });
     }
   }
-  return [...found.values()].sort((a, b) => a.recipe_id.localeCompare(b.recipe_id) || a.name.localeCompare(b.name));
+  return [...found.values()].sort((a, b) => a.recipe_id.localeCompare(b.recipe_id) || a.name.localeCompare(b.name, [], { numeric: true }));
 }
 
 /**

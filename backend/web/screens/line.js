@@ -46,6 +46,17 @@ export default function line(app) {
 
   /** @type {string[]} */
   const urls = [];
+  /** @type {WeakMap<Element, RoiFacts>} */
+  const pictured = new WeakMap();
+  // A line may have hundreds of ROIs: only pictures that are seen are asked for.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      const roi = pictured.get(target);
+      if (!isIntersecting || !roi) continue;
+      watcher.unobserve(target);
+      void showPicture(target, roi, urls);
+    }
+  }, { rootMargin: "300px" });
   const all = "";
   let chosen = sessionStorage.getItem("recipe") ?? all;
 
@@ -62,7 +73,12 @@ export default function line(app) {
     const shown = rois.filter((roi) => chosen === all || roi.recipe_id === chosen);
     steps.hidden = rois.length > 0 || create.hidden;
     fill(note, shown.length ? t("line.count", { n: shown.length }) : t(create.hidden ? "line.empty_infer" : "line.empty"));
-    fill(list, shown.map((roi) => card(roi, urls)));
+    watcher.disconnect();
+    fill(list, shown.map((roi) => card(roi)));
+    for (const [at, picture] of [...list.querySelectorAll(".card-picture")].entries()) {
+      pictured.set(picture, shown[at]);
+      watcher.observe(picture);
+    }
   }
 
   function openForm() {
@@ -86,16 +102,16 @@ export default function line(app) {
     node,
     close() {
       unwatch();
+      watcher.disconnect();
       for (const url of urls) URL.revokeObjectURL(url);
     },
   };
 }
 
-/** @param {RoiFacts} roi @param {string[]} urls */
-function card(roi, urls) {
+/** @param {RoiFacts} roi */
+function card(roi) {
   const step = nextStep(roi);
   const picture = h("div.card-picture", { "aria-hidden": "true" }, icon("roi"));
-  void showPicture(picture, roi, urls);
   const facts = [
     t("card.pictures", { good: roi.n_ok, bad: roi.n_ng }),
     roi.threshold === null ? null : t("card.threshold", { threshold: score(roi.threshold) }),
