@@ -110,22 +110,27 @@ def test_cancelled_first_fit_of_a_recipe_leaves_it_without_a_scale(service, part
     assert service.store.load(IN_RECIPE) is None
 
 
-@pytest.mark.parametrize("step", ["near_copies", "build_bank", "remembered", "settle"])
+@pytest.mark.parametrize("step", ["settle", "near_copies", "build_bank", "remembered", "thumbnail"])
 def test_fit_ends_where_it_tells_nothing_about_its_progress_too(service, parts, monkeypatch, step):
-    told = []
+    told, calls = [], []
     call = getattr(fit_module, step)
 
     def cancelled_before(*arguments, **options):
         cancel_all(service)
         told.clear()
+        calls.append(step)
         return call(*arguments, **options)
 
     monkeypatch.setattr(fit_module, step, cancelled_before)
     deep = [image_named("deep.png", picture.astype(np.uint16) * 256) for picture in smooth_parts(2)]
     images = deep if step == "settle" else parts[:3]
-    fitting = partial(fit, service, KEY, images, mm_per_px=0.2, on_progress=lambda *progress: told.append(progress))
+
+    def on_progress(*progress):
+        told.append(progress)
+
+    fitting = partial(fit, service, KEY, images, mm_per_px=0.2, thumbnails=True, on_progress=on_progress)
     check_cancelled(service, fitting)
-    assert told == []
+    assert (told, calls) == ([], [step]), "neither another step nor another image"
 
 
 @pytest.mark.slow
