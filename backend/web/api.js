@@ -152,7 +152,8 @@ async function refusal(reply) {
   const text = await reply.text();
   try {
     const body = JSON.parse(text);
-    return new ApiError(String(body.error), reply.status, String(body.code ?? ""), body);
+    const error = reply.status === 401 ? t(currentKey() ? "key.unknown" : "key.needed") : String(body.error);
+    return new ApiError(error, reply.status, String(body.code ?? ""), body);
   } catch {
     return new ApiError(t("api.strange", { status: reply.status }), reply.status, "");
   }

@@ -71,7 +71,7 @@ def test_where_there_are_keys_the_page_asks_and_keeps_it_out_of_urls(chromium: A
     field = page.get_by_label("Key", exact=True)
     field.fill("a-key-that-nobody-knows")
     field.press("Enter")
-    expect(page.get_by_role("dialog")).to_contain_text("known API key")
+    expect(page.get_by_role("dialog")).to_contain_text("does not know this key")
     field = page.get_by_label("Key", exact=True)
     field.fill(FULL)
     field.press("Enter")

@@ -25,6 +25,8 @@ export default {
   "api.waits": "{error} (again in {seconds} s)",
 
   "key.title": "API key",
+  "key.needed": "The service has keys, and wants one that it knows.",
+  "key.unknown": "The service does not know this key.",
   "key.label": "Key",
   "key.hint": "The key stays in this tab and is gone when you close it.",
   "key.use": "Use this key",
