@@ -291,7 +291,10 @@ class RoiScreen {
     if (known) this.app.say("warning", t("drop.known", { n: known }));
     for (const { name, reason } of refused.slice(0, MOST_NAMED)) this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
     if (refused.length > MOST_NAMED) this.app.say("error", t("drop.more_refused", { n: refused.length - MOST_NAMED }));
-    if (!this.closed) this.show();
+    if (this.closed) return;
+    const isFirst = !this.drop.hidden;
+    this.show();
+    if (isFirst && added.length) this.editor.querySelector(".roi-stage")?.focus({ preventScroll: true });
   }
 
   close() {

@@ -52,6 +52,7 @@ class SamplesScreen {
       pending: () => this.samples.pending.length,
       onFitted: () => void this.refresh(),
     });
+    this.fit.node.tabIndex = -1; // where the focus goes when all is decided
     this.node = h(
       "section.screen",
       {},
@@ -136,7 +137,9 @@ class SamplesScreen {
     const text = JSON.stringify([...folders]);
     if (this.folders.dataset.shown === text) return; // a button that has the focus stays
     this.folders.dataset.shown = text;
+    const hadFocus = this.folders.contains(document.activeElement);
     fill(this.folders, this.mayChange ? [...folders].map(([folder, n]) => this.folderRow(folder, n)) : null);
+    if (hadFocus) (this.folders.querySelector("button") ?? this.fit.node).focus({ preventScroll: true });
   }
 
   /** Label all undecided pictures of a folder at once. @param {string} folder @param {number} n */
@@ -209,12 +212,14 @@ class SamplesScreen {
       ok: this.samples.count("ok"),
       ng: this.samples.count("ng"),
     };
+    const hadFocus = this.counts.contains(document.activeElement);
     fill(
       this.counts,
       FILTERS.filter((filter) => n[filter] || filter === "all").map((filter) =>
         h("button.chip", { "aria-pressed": String(filter === this.filter), onclick: () => this.choose(filter) }, t(`samples.filter.${filter}`, { n: n[filter] })),
       ),
     );
+    if (hadFocus) this.counts.querySelector("[aria-pressed=true]")?.focus({ preventScroll: true });
     const ids = new Set(list.map(({ id }) => id));
     for (const [id, cell] of this.cells) {
       if (ids.has(id)) continue;
