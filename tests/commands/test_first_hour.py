@@ -21,7 +21,7 @@ LONG = "x" * 300
     [
         (("fit", "A", "B", "parts", "--mm_per_px", "1"), "--mm_per_px is no option: is --mm-per-px meant?"),
         (("infer", "A", "B", "parts", "--mm-per-px", "1", "--output", "r.csv"), "--output is no option"),
-        (("infer", *ROI, "parts", "--heatmap=maps"), "--heatmap is no option: is --heatmaps meant?"),
+        (("infer", *ROI, "parts", "--heat-maps=maps"), "--heat-maps is no option: is --heatmaps meant?"),
         (("serve", "--port", "9000"), "but a setting: set the environment variable PORT"),
         (("fit", *ROI, "parts", "--models-dir=x"), "but a setting: set the environment variable MODELS_DIR"),
         (("fitt", *ROI), "'fitt' is no command: is 'fit' meant?"),
