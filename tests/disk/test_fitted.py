@@ -4,11 +4,10 @@ import time
 
 import pytest
 
-from backend import storage
 from backend.common.errors import Conflict
 from backend.common.roi_key import RoiKey
 from backend.disk import fitted as fitted_module
-from backend.disk import memory_cache
+from backend.disk import memory_cache, model_writer
 from backend.storage import ModelStore
 from tests.factories import (
     KEY,
@@ -57,15 +56,15 @@ def test_an_older_calibration_never_replaces_that_of_a_newer_fit(fitted_folder, 
 def test_fit_just_before_a_calibration_is_written_is_noticed_at_once(fitted_folder, tmp_path, monkeypatch):
     """Another fit comes between the load and the write of a calibration; the calibration is refused without waiting."""
     store = ModelStore(tmp_path)
-    older, writing = calibration_of(store.load(KEY)), storage.writing
+    older, writing = calibration_of(store.load(KEY)), model_writer.writing
 
     def after_another_fit(folder, what):
-        monkeypatch.setattr(storage, "writing", writing)
+        monkeypatch.setattr(model_writer, "writing", writing)
         ModelStore(tmp_path).save_memory(KEY, memory_of(2), {})
         (folder / "index.faiss").unlink()  # which a read would mend, if it did not wait for the lock that is held
         return writing(folder, what)
 
-    monkeypatch.setattr(storage, "writing", after_another_fit)
+    monkeypatch.setattr(model_writer, "writing", after_another_fit)
     start = time.monotonic()
     with pytest.raises(Conflict):
         store.save_calibration(KEY, older)

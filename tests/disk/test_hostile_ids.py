@@ -14,11 +14,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from backend import storage
 from backend.api.schemas.common import RoiIds
 from backend.calib import calibrate
 from backend.common.errors import BackendError, InvalidRequest, SampleNotFound
 from backend.common.roi_key import RoiKey, canonical_recipe
+from backend.disk import model_writer
 from backend.disk.candidates import candidates
 from backend.disk.datasets import DatasetStore, NewSample
 from backend.disk.layout import checkpoint_folder, current_files, dataset_folder, folder_name, recipe_folder
@@ -329,15 +329,15 @@ def test_of_two_that_are_one_to_the_file_system_the_first_to_write_has_it(
     tmp_path: Path, other_names: Callable[[Path, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = RoiKey("Master1", "Pattern"), RoiKey("MASTER1", "Pattern")
-    writing = storage.writing
+    writing = model_writer.writing
 
     def after_the_first(folder: Path, what: str) -> contextlib.AbstractContextManager[None]:
-        monkeypatch.setattr(storage, "writing", writing)
+        monkeypatch.setattr(model_writer, "writing", writing)
         ModelStore(tmp_path).save_memory(first, memory_of(1), {})
         other_names(tmp_path / "Master1", "MASTER1")
         return writing(folder, what)
 
-    monkeypatch.setattr(storage, "writing", after_the_first)
+    monkeypatch.setattr(model_writer, "writing", after_the_first)
     with pytest.raises(InvalidRequest, match=r"use other ids"):
         ModelStore(tmp_path).save_memory(second, memory_of(2), {})
     assert ModelStore(tmp_path).load(first) is not None
