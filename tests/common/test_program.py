@@ -47,5 +47,5 @@ def test_help_can_be_copied_as_it_is_printed(command, called):
     assert f"`{called} COMMAND --help`" in shown[0]
     assert f"usage: {called} infer " in shown[1]
     examples = re.findall(r"^  (.* Master1 .*)$", shown[1], re.MULTILINE)
-    assert len(examples) == 4
+    assert len(examples) == 5
     assert all(line.startswith(f"{called} infer Master1 Pattern ") for line in examples)
