@@ -28,7 +28,7 @@ test: $(VENV)/.dev ## all tests, and what of backend/ they run
 test-unit: $(VENV)/.dev ## the quick tests, in under two minutes: no server processes, nothing marked slow
 	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
-test-console: $(VENV)/.dev ## the console in a real browser before the real service, in four minutes (apt-get install chromium)
+test-console: $(VENV)/.dev ## the console in a real browser before the real service, in four minutes (apt-get install chromium firefox-esr)
 	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
 	$(RUN) -m pytest tests/console
 

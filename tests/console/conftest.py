@@ -30,7 +30,7 @@ Visit = Callable[[PageServer, str], None]
 def _program(names: tuple[str, ...]) -> str:
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        pytest.skip(f"none of {', '.join(names)} is installed")
+        pytest.fail(f"none of {', '.join(names)} is installed: apt-get install chromium firefox-esr")
     return found
 
 
