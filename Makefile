@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a pic
 test: $(VENV)/.dev ## all tests, and what of backend/ they run
 	$(RUN) -m pytest --cov --ignore tests/console
 
-test-unit: $(VENV)/.dev ## the quick tests, in under two minutes: no server processes, nothing marked slow
+test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
 	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
 test-console: $(VENV)/.dev ## the console in a real browser before the real service, in four minutes (apt-get install chromium firefox-esr)
