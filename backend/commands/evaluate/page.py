@@ -25,7 +25,16 @@ from backend.commands.evaluate.table import (
 )
 from backend.commands.image_files import read_image
 from backend.commands.report.charts import few_shots, roc
-from backend.commands.report.content import Card, Mark, ScoredImage, Section, fair_shares, telling
+from backend.commands.report.content import (
+    Card,
+    Decided,
+    Mark,
+    ScoredImage,
+    Section,
+    Words,
+    fair_shares,
+    telling,
+)
 from backend.commands.report.pictures import draw, scale_of
 from backend.commands.report.rendering import render
 from backend.common.arrays import DistanceMap
@@ -37,6 +46,11 @@ PAGE = "report.html"
 # Some 25 KB each: a page of 15 MB at most, that a browser opens at once.
 _MOST_PICTURES = 600
 _MOST_SUSPICIOUS = 60
+_WORDS = Words(
+    {"train": "training image", "good": "good part", "defective": "defective part"},
+    ng=Decided("rejected", "is rejected", "are rejected"),
+    ok=Decided("passed", "passes", "pass"),
+)
 # Stands for a byte of a file name that is not UTF-8; many readers refuse it in JSON.
 _HALF_OF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -146,6 +160,7 @@ def _section(evaluation: Evaluation, plan: _Plan, on_progress: Callable[[], obje
     cases = [(plan.test[place], result.cases[place]) for place in plan.shown]
     return Section(
         result.category.name,
+        _WORDS,
         [*train.values(), *plan.test],
         result.threshold,
         marks_of(evaluation, result),

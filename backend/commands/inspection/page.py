@@ -9,7 +9,7 @@ from backend.calib import choose_threshold
 from backend.commands.console import count, progress_bar, some
 from backend.commands.image_files import read_image
 from backend.commands.inspection.inspection import Inspection, Judged
-from backend.commands.report.content import Card, Mark, ScoredImage, Section, telling
+from backend.commands.report.content import Card, Decided, Mark, ScoredImage, Section, Words, telling
 from backend.commands.report.content import Kind as ShownKind
 from backend.commands.report.pictures import draw, scale_of
 from backend.commands.report.rendering import render
@@ -22,6 +22,11 @@ from backend.utils import NamedImage, mm2_to_px2
 # Some 25 KB each: a page that a browser opens at once.
 _MOST_PICTURES = 300
 _MOST_STANDING_OUT = 60
+_WORDS = Words(
+    {"train": "good image", "defective": "bad image", "part": "part"},
+    ng=Decided("NG", "is NG", "are NG"),
+    ok=Decided("OK", "is OK", "are OK"),
+)
 _KINDS: Mapping[str, ShownKind] = {"good": "train", "bad": "defective", "part": "part"}
 
 
@@ -75,6 +80,7 @@ def _section(service: InspectionService, found: Inspection) -> Section:
             bar.update()
     return Section(
         found.key.roi_id,
+        _WORDS,
         list(shown.values()),
         found.threshold,
         _marks(found, judged),

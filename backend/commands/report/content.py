@@ -1,11 +1,34 @@
 """What a page shows of scored images, whichever command found it: scores, thresholds, pictures and sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["train", "good", "defective", "part"]
 Verdict = Literal["false reject", "escape"]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a page calls a decision: by itself, said of one image, and of several."""
+
+    name: str
+    of_one: str
+    of_several: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a page calls images and decisions, as its command does.
+
+    Attributes:
+        kinds: one image of each kind that there may be; with an s they are several.
+        ng, ok: that the score reaches the threshold, and that it does not.
+    """
+
+    kinds: Mapping[Kind, str]
+    ng: Decided
+    ok: Decided
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,7 @@ class Section:
 
     Attributes:
         name: its heading.
+        words: what its images and decisions are called.
         images: every scored image.
         threshold: where the line stands at first, and at which regions are drawn; None where there is none.
         marks: thresholds to choose from; the first is that at which the line stands.
@@ -112,6 +136,7 @@ class Section:
     """
 
     name: str
+    words: Words
     images: Sequence[ScoredImage]
     threshold: float | None
     marks: Sequence[Mark]
@@ -126,6 +151,11 @@ class Section:
     def n_shown_of(self) -> int:
         """Images that could have a card: all but those of the fit."""
         return sum(image.kind != "train" for image in self.images)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """Of its images."""
+        return {image.kind for image in self.images}
 
     @property
     def labels(self) -> list[str]:

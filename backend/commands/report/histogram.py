@@ -1,27 +1,41 @@
-"""Scores of each kind of image over one axis, and the line that the page lets people move. Only numbers go in."""
+"""Scores of each kind of image over one axis, and the line that the page lets people move."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
-from markupsafe import Markup
 
+from backend.commands.console import count
 from backend.commands.report.charts import ticks
 from backend.commands.report.content import Kind, Section
 from backend.scores.promise import CONFIDENCE
 
-WIDTH = 900
-LEFT, RIGHT = 14, 14
-_TOP, _LANE, _GAP, _BOTTOM = 44, 64, 26, 40
+_LANE, _GAP, _BOTTOM = 64, 26, 40
 _N_BARS = 60
-_NAMES: dict[Kind, str] = {
-    "train": "training images, each by a memory bank of the others",
-    "good": "good parts",
-    "defective": "defective parts",
-    "part": "parts",
-}
+
+
+class Lane(NamedTuple):
+    """Scores of one kind of image.
+
+    Attributes:
+        kind: which.
+        title: how many there are, in words.
+        base: where the bars stand.
+        bars: a path of SVG.
+    """
+
+    kind: Kind
+    title: str
+    base: int
+    bars: str
+
+    @property
+    def top(self) -> int:
+        """Where the highest bar ends."""
+        return self.base - _LANE
 
 
 @dataclass(frozen=True)
@@ -30,16 +44,20 @@ class Histogram:
 
     Attributes:
         section: whose.
+        width, left, right, top: of the drawing and its margins, in its own units.
     """
 
     section: Section
+    width: ClassVar = 900
+    left: ClassVar = 14
+    right: ClassVar = 14
+    top: ClassVar = 44
 
     @cached_property
-    def lanes(self) -> dict[Kind, list[float]]:
-        """Scores by kind, from the top lane to the bottom one."""
-        found: dict[Kind, list[float]] = {
-            kind: [image.score for image in self.section.images if image.kind == kind] for kind in _NAMES
-        }
+    def scores(self) -> dict[Kind, list[float]]:
+        """By kind, from the top lane to the bottom one."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        found = {kind: [image.score for image in self.section.images if image.kind == kind] for kind in kinds}
         return {kind: scores for kind, scores in found.items() if scores}
 
     @cached_property
@@ -53,7 +71,7 @@ class Histogram:
     @property
     def height(self) -> int:
         """Of the drawing, in its own units."""
-        return _TOP + len(self.lanes) * (_LANE + _GAP) - _GAP + _BOTTOM
+        return self.top + len(self.scores) * (_LANE + _GAP) - _GAP + _BOTTOM
 
     @property
     def bottom(self) -> int:
@@ -63,36 +81,23 @@ class Histogram:
     def x(self, score: float) -> float:
         """Where a score lies."""
         low, high = self.range
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (score - low) / (high - low), 2)
+        return round(self.left + (self.width - self.left - self.right) * (score - low) / (high - low), 2)
 
-    def drawn(self, number: int) -> Markup:
-        """Axis, lanes and named thresholds; bars once in the colour of their kind, and once in that of a wrong one.
+    @property
+    def ticks(self) -> list[float]:
+        """Scores that the axis names."""
+        return ticks(*self.range)
 
-        Args:
-            number: of the section on the page, for what clips the wrong ones.
-        """
-        parts = [
-            f'<text x="{self.x(tick)}" y="{self.bottom + 16}" text-anchor="middle">{tick:g}</text>'
-            f'<line class="grid" x1="{self.x(tick)}" x2="{self.x(tick)}" y1="{_TOP}" y2="{self.bottom}"/>'
-            for tick in ticks(*self.range)
-        ]
-        parts += [
-            f'<line class="mark" x1="{self.x(mark.threshold)}" x2="{self.x(mark.threshold)}" y1="{_TOP}" '
-            f'y2="{self.bottom}"/>'
-            for mark in self.section.marks
-        ]
-        for place, (kind, scores) in enumerate(self.lanes.items()):
-            base = _TOP + place * (_LANE + _GAP) + _LANE
-            bars = self._bars(scores, base)
-            parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
-            parts.append(f'<path class="{kind}" d="{bars}"/>')
-            if kind in ("good", "defective") and self.section.threshold is not None:
-                side = "above" if kind == "good" else "below"
-                parts.append(f'<path class="wrong" clip-path="url(#{side}-{number})" d="{bars}"/>')
-            parts.append(f'<text class="lane" x="{LEFT}" y="{base - _LANE - 5}">{len(scores)} {_NAMES[kind]}</text>')
-        middle = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(f'<text x="{middle}" y="{self.height - 6}" text-anchor="middle">image score</text>')
-        return Markup("".join(parts))  # noqa: S704  (numbers, and words of ours)
+    @property
+    def lanes(self) -> list[Lane]:
+        """From top to bottom."""
+        found = []
+        for place, (kind, scores) in enumerate(self.scores.items()):
+            title = count(len(scores), self.section.words.kinds[kind])
+            by_others = ", each by a memory bank of the others" if kind == "train" else ""
+            base = self.top + place * (_LANE + _GAP) + _LANE
+            found.append(Lane(kind, title + by_others, base, self._bars(scores, base)))
+        return found
 
     def _bars(self, scores: Sequence[float], base: int) -> str:
         """The bars of a lane as one path; the highest fills the lane."""
@@ -106,23 +111,24 @@ class Histogram:
         )
 
     def as_json(self) -> str:
-        """What the page counts: scores by kind, labels of the defective ones, and bounds of every share.
+        """What the page counts, and in which words: scores by kind, types of defects, and bounds of every share.
 
         Bounds are exact 95 % confidence intervals in percent, by how many of the parts are counted.
         """
         defective = [image for image in self.section.images if image.kind == "defective"]
         return json.dumps(
             {
-                "scores": {kind: sorted(scores) for kind, scores in self.lanes.items()},
+                "scores": {kind: sorted(scores) for kind, scores in self.scores.items()},
                 "types": {
                     label: sorted(image.score for image in defective if image.label == label)
                     for label in dict.fromkeys(image.label for image in defective)
                 },
                 "bounds": {
-                    kind: _bounds(len(self.lanes[kind])) for kind in ("good", "defective") if kind in self.lanes
+                    kind: _bounds(len(self.scores[kind])) for kind in ("good", "defective") if kind in self.scores
                 },
                 "range": self.range,
                 "marks": [[mark.name, mark.threshold] for mark in self.section.marks],
+                "words": asdict(self.section.words),
             }
         )
 

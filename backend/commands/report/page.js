@@ -1,11 +1,5 @@
 "use strict";
 const WIDTH = 900, LEFT = 14, RIGHT = 14; // as the histogram is drawn
-const WORDS = {
-  good: ["good parts is rejected", "good parts are rejected"],
-  defective: ["defective parts passes", "defective parts pass"],
-  part: ["parts is rejected", "parts are rejected"],
-};
-
 function counted(kind, scores, threshold) {
   let rejected = 0;
   for (const score of scores) rejected += score >= threshold;
@@ -25,7 +19,7 @@ function verdictOf(card, threshold) {
 /** The line, and what follows it; `atRest` is called where it has come to rest. */
 function board(section, atRest) {
   const facts = JSON.parse(section.dataset.board);
-  const [low, high] = facts.range;
+  const [low, high] = facts.range, { kinds, ng, ok } = facts.words;
   const svg = section.querySelector(".histogram"), line = svg.querySelector(".line");
   if (!line) return null;
   const field = section.querySelector("[data-threshold]"), sentence = section.querySelector("[data-sentence]");
@@ -40,7 +34,8 @@ function board(section, atRest) {
       more.textContent = ` of ${total} · ${percent(count, total)}`;
       cell.replaceChildren(String(count), more);
       const sure = bounds ? `, 95 % confidence: ${bounds[count][0]} to ${bounds[count][1]} %` : "";
-      if (kind !== "train") told.push(`${count} of ${total} ${WORDS[kind][count === 1 ? 0 : 1]} (${percent(count, total)}${sure})`);
+      const decided = kind === "defective" ? ok : ng, said = count === 1 ? decided.of_one : decided.of_several;
+      if (kind !== "train") told.push(`${count} of ${total} ${kinds[kind]}${total === 1 ? "" : "s"} ${said} (${percent(count, total)}${sure})`);
     }
     const mark = facts.marks.find(([, value]) => value === threshold);
     if (!told.length) return; // images of the fit alone: nothing is decided about them
@@ -48,7 +43,7 @@ function board(section, atRest) {
     const types = Object.entries(facts.types);
     if (types.length > 1) {
       const passing = types.map(([type, scores]) => [type, counted("defective", scores, threshold), scores.length]).filter((type) => type[1]);
-      if (passing.length) text += ` Of those that pass: ${passing.map(([type, count, total]) => `${type} ${count} of ${total}`).join(", ")}.`;
+      if (passing.length) text += ` Of those that ${ok.of_several}: ${passing.map(([type, count, total]) => `${type} ${count} of ${total}`).join(", ")}.`;
     }
     sentence.textContent = text;
   }
@@ -66,7 +61,7 @@ function board(section, atRest) {
       const verdict = verdictOf(card, threshold);
       card.dataset.verdict = verdict;
       card.classList.toggle("wrong", verdict !== "");
-      card.querySelector("[data-decision]").textContent = Number(card.dataset.score) >= threshold ? "rejected" : "passed";
+      card.querySelector("[data-decision]").textContent = (Number(card.dataset.score) >= threshold ? ng : ok).name;
       card.querySelector("em").textContent = verdict;
     }
     write();

@@ -211,7 +211,7 @@ def test_the_page_has_scores_pictures_and_what_to_do_next(run, folders):
 def test_the_page_shows_the_good_image_that_stands_out_with_its_map(run, folders):
     run(*ALL)
     page = (folders / "inspection-widget" / "report.html").read_text(encoding="utf-8")
-    standing_out = page[page.index("Training images that stand out") : page.index("<h3>Images</h3>")]
+    standing_out = page[page.index("Good images that stand out") : page.index("<h3>Images</h3>")]
     assert standing_out.count("<figure") == 1
     image, heatmap, _ = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", standing_out)
     grey, coloured = (

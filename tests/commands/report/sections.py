@@ -1,9 +1,14 @@
 """A section with a few scored images, as any command may show it."""
 
-from backend.commands.report.content import Card, Mark, Pictures, Scale, ScoredImage, Section
+from backend.commands.report.content import Card, Decided, Mark, Pictures, Scale, ScoredImage, Section, Words
 from backend.commands.report.rendering import render
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+WORDS = Words(
+    {"train": "training image", "good": "good part", "defective": "defective part"},
+    ng=Decided("rejected", "is rejected", "are rejected"),
+    ok=Decided("passed", "passes", "pass"),
+)
 IMAGES = [
     *(ScoredImage(f"train/{n}.png", "train", "train", score) for n, score in enumerate((0.2, 0.25, 0.3, 0.55))),
     *(ScoredImage(f"good/{n}.png", "good", "good", score) for n, score in enumerate((0.22, 0.31, 0.47, 0.52))),
@@ -21,6 +26,7 @@ def section(threshold=0.5, images=IMAGES, **changes):
     return Section(
         **{
             "name": "part",
+            "words": WORDS,
             "images": images,
             "threshold": threshold,
             "marks": marks,

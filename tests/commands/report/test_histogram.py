@@ -8,26 +8,26 @@ import pytest
 from scipy.stats import binomtest
 
 from backend.commands.report.histogram import Histogram
-from tests.commands.report.sections import IMAGES, section
+from tests.commands.report.sections import IMAGES, html, section
 
 
 def test_every_kind_of_image_has_a_lane_with_all_its_scores():
     found = Histogram(section())
-    assert list(found.lanes) == ["train", "good", "defective"]
-    assert {kind: sorted(scores) for kind, scores in found.lanes.items()} == {
-        kind: sorted(image.score for image in IMAGES if image.kind == kind) for kind in found.lanes
+    assert [lane.kind for lane in found.lanes] == list(found.scores) == ["train", "good", "defective"]
+    assert {kind: sorted(scores) for kind, scores in found.scores.items()} == {
+        kind: sorted(image.score for image in IMAGES if image.kind == kind) for kind in found.scores
     }
 
 
 def test_bars_stand_where_their_scores_lie():
     found = Histogram(section())
-    drawn = found.drawn(1)
-    (path,) = re.findall(r'<path class="good" d="([^"]*)"', drawn)
+    (path,) = [lane.bars for lane in found.lanes if lane.kind == "good"]
     bars = [(float(left), float(right)) for left, right in re.findall(r"M([\d.]+) .*?H([\d.]+)V", path)]
-    places = [found.x(score) for score in found.lanes["good"]]
+    places = [found.x(score) for score in found.scores["good"]]
     assert len(bars) == len(places)
     for (left, right), place in zip(bars, sorted(places), strict=True):
         assert left - 1 <= place <= right + 2
+    assert f'd="{path}"' in html(section())
 
 
 def test_what_the_page_counts_is_exact():
@@ -51,5 +51,7 @@ def test_thresholds_beyond_all_scores_are_on_the_axis():
 def test_a_single_score_has_an_axis():
     found = Histogram(section(threshold=None, images=[IMAGES[0]], suspicious=[], cards=[]))
     assert found.range[0] < IMAGES[0].score < found.range[1]
-    assert "wrong" not in found.drawn(1)
+    shown = html(found.section)
+    assert 'class="train"' in shown
+    assert 'class="wrong"' not in shown
     assert np.isfinite(found.x(IMAGES[0].score))
