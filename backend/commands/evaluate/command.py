@@ -10,6 +10,7 @@ from backend.calib import RuleName, ThresholdOptions
 from backend.commands.arguments import Commands, add_command, natural_number, natural_numbers, percentile
 from backend.commands.console import print_line, say
 from backend.commands.evaluate.dataset import Category
+from backend.commands.out_folder import out_folder
 from backend.common.config import Settings, load_settings
 from backend.common.errors import InvalidRequest
 from backend.common.profiles import PROFILES, ProfileName, score_percentile_of
@@ -125,28 +126,20 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     ):
         say(f"warning: --percentile {options.percentile:g} has no effect: the score of --profile {profile} is p{own:g}")
     out = options.out or Path(f"evaluation-{Path(dataset).resolve().name}")
-    is_new = not out.exists()
-    try:  # before minutes are spent
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
     try:
-        result = evaluation.evaluate(
-            settings,
-            dataset,
-            _categories(options),
-            shots=options.shots,
-            n_seeds=options.seeds,
-            profile=profile,
-            options=_threshold_options(options, profile),
-        )
-        page.write_results(result, out)
-    except BaseException as exc:
-        if is_new:
-            with contextlib.suppress(OSError):  # a file was put there meanwhile
-                out.rmdir()
-        if isinstance(exc, KeyboardInterrupt):
-            say("stopped; nothing was written")
+        with out_folder(out):
+            result = evaluation.evaluate(
+                settings,
+                dataset,
+                _categories(options),
+                shots=options.shots,
+                n_seeds=options.seeds,
+                profile=profile,
+                options=_threshold_options(options, profile),
+            )
+            page.write_results(result, out)
+    except KeyboardInterrupt:
+        say("stopped; nothing was written")
         raise
     print_line(table.as_text(result))
     try:

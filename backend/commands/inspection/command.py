@@ -13,6 +13,7 @@ from backend.commands.folder_names import kind_of
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
 from backend.commands.image_files import find_images
 from backend.commands.inspection.images import Images
+from backend.commands.out_folder import out_folder
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, TooLarge
 from backend.roi_mask import requested_shape
@@ -91,14 +92,12 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     if len(images.good) < 2:
         raise InvalidRequest(f"{options.good} gives 1 good image, and {inspection.NEEDED}")
     out = options.out or Path(f"inspection-{name}")
-    try:  # before minutes are spent
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise InvalidRequest(f"--out {out}: the folder cannot be made ({exc.strerror})") from exc
-    key, service = key_of(fields), InspectionService.open(settings)
-    fitted = inspection.fit_once(service, key, images.good, fields.mm_per_px, shape)
-    inspector = inspection.Inspector(service, key, fitted, fields.mm_per_px, shape, out / "maps")
-    found = inspector.inspect(images, fields.threshold_options(), options.keep)
+    key = key_of(fields)
+    with out_folder(out):
+        service = InspectionService.open(settings)
+        fitted = inspection.fit_once(service, key, images.good, fields.mm_per_px, shape)
+        inspector = inspection.Inspector(service, key, fitted, fields.mm_per_px, shape, out / "maps")
+        found = inspector.inspect(images, fields.threshold_options(), options.keep)
     in_pixels = options.mm_per_px is None
     report.write_results(found, out, areas_in_pixels=in_pixels)
     report.write_page(service, found, out, areas_in_pixels=in_pixels)
