@@ -17,9 +17,9 @@ class CalibrationOptions:
     Attributes:
         score_percentile: percentile that is the score; None takes the configured one.
         area_mm2_thr: as for `calibrate`.
-        threshold: how the threshold is chosen, without `keep` and `not_good`.
+        threshold: how the threshold is chosen.
         choose: choose the percentile by `choose_percentile`, from one inference of each image.
-        keep, not_good: names of OK images, see `ThresholdOptions`.
+        keep, not_good: names of OK images, beside those of `threshold` by their positions.
         decide_by: what decides about a part, see `Calibration`.
         pixel_threshold: see `RegionScores`.
     """

@@ -280,6 +280,10 @@ class ImageScores:
         """Of the images of a class, in the order in which they were counted."""
         return list(self._names[label].values())
 
+    def identities(self, label: Label) -> list[str]:
+        """Of the images of a class, in the order in which they were counted."""
+        return list(self._names[label])
+
     def _images(
         self, label: Label, percentile: float, came_as: Mapping[tuple[Label, str], str | None]
     ) -> list[ScoredImage]:
@@ -292,8 +296,8 @@ class ImageScores:
     def _threshold_options(self, options: CalibrationOptions) -> ThresholdOptions:
         return replace(
             options.threshold,
-            keep=self._positions("keep", options.keep),
-            not_good=self._positions("not_good", options.not_good),
+            keep=(*options.threshold.keep, *self._positions("keep", options.keep)),
+            not_good=(*options.threshold.not_good, *self._positions("not_good", options.not_good)),
         )
 
     def _positions(self, member: str, wanted: Sequence[str]) -> tuple[int, ...]:
@@ -301,7 +305,7 @@ class ImageScores:
         if unknown := [name for name in wanted if name not in known]:
             raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
         asked = {known[name] for name in wanted}
-        return tuple(position for position, identity in enumerate(self._names["ok"]) if identity in asked)
+        return tuple(position for position, identity in enumerate(self.identities("ok")) if identity in asked)
 
     def _about_copies_within_the_fit(self) -> str | None:
         """That images of the fit make each other's scores too low, of which one counts; grouped ones do not."""

@@ -63,13 +63,17 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     """Inspect, and say what was found and what to do next; the exit status is 1 if an image could not be judged.
 
     Raises:
-        InvalidRequest: folders, a name or a threshold that cannot be used.
+        InvalidRequest: folders, a name or a threshold that cannot be used; `keep` beside a threshold.
         BackendError: as `fit_once` and `Inspector.inspect`.
     """
     # What they need takes a second to import.
     from backend.commands.inspection import inspection, report
     from backend.service.inspection import InspectionService
 
+    if options.keep and options.threshold is not None:
+        raise InvalidRequest(
+            "--keep cannot be given with --threshold: no image decides about a threshold that is named"
+        )
     name = options.name or shown(name_of(options.good))
     fields = fields_of(
         CalibrateFields,

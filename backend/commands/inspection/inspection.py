@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,12 @@ class Inspection:
         """Scores at or above it are NG."""
         return self.calibration.calibration.threshold
 
+    @property
+    def why(self) -> str | None:
+        """What the threshold rests on, in words; None where it was named. The field `keep` is an option here."""
+        why = self.calibration.calibration.why
+        return None if why is None else why.replace("in keep,", "with --keep,")
+
 
 def fit_once(
     service: InspectionService, key: RoiKey, good: FoundImages, mm_per_px: float, shape: Shape | None
@@ -199,6 +205,7 @@ class Inspector:
         self._mm_per_px, self._shape = mm_per_px, shape
         self._maps = Maps(folder, service, fitted)
         self._own = OwnImages(fitted.metadata, service.settings.blur_sigma)
+        self._numbers = {image.sha256: number for number, image in enumerate(self._own.images)}
 
     def inspect(self, images: Images, threshold: ThresholdOptions, keep: Sequence[str]) -> Inspection:
         """Choose the threshold, and judge every image by it.
@@ -209,7 +216,7 @@ class Inspector:
             keep: good images that stand out and count all the same, as they were given.
 
         Raises:
-            InvalidRequest: no good image has a score, or a bad one is among them.
+            InvalidRequest: no good image has a score, or a bad one is among them; one of `keep` is no good image.
             InvalidImage: a bad image cannot be judged; no threshold was chosen.
             BackendError: as `ImageScores.calibrate`.
         """
@@ -235,9 +242,10 @@ class Inspector:
                 (original,) = found.originals_of([image.map.look])
                 if original is not None:
                     found.add_near_copy("ng", image.path, original)
-        names = {image.sha256: image.name for image in self._own.images}
-        kept = tuple(names.get(self._sha256(path) or "", path) for path in keep)
-        options = CalibrationOptions(threshold=threshold, keep=kept)
+        identities = found.identities("ok")
+        kept = {self._kept(path, identities) for path in keep}
+        positions = tuple(position for position, identity in enumerate(identities) if identity in kept)
+        options = CalibrationOptions(threshold=replace(threshold, keep=positions))
         before = service.fitted(self._key).calibration
         chosen = found.calibrate(service, self._key, self._mm_per_px, options)
         if before is not None and (before.threshold, before.decide_by) != (chosen.calibration.threshold, None):
@@ -254,7 +262,7 @@ class Inspector:
             self._fitted,
             chosen,
             judged,
-            self._standing_out(good, chosen, kept),
+            self._standing_out(good, [identities[image.position] for image in chosen.unusual], kept),
             [image.filename for image in chosen.lowered_by],
             [*([chosen.warning] if chosen.warning else []), *_about_images(judged)],
         )
@@ -286,11 +294,17 @@ class Inspector:
             return Judged(path, kind, score, map=found)
         return Judged(path, kind, own.score(RECOMMENDED_PERCENTILE), is_of_the_fit=True)
 
+    def _kept(self, path: str, identities: Sequence[str]) -> str:
+        """The identity of a good image that is kept; `identities` are of those that were scored."""
+        number = self._number_of(path)
+        if number is None or self._own.images[number].identity not in identities:
+            raise InvalidRequest(f"--keep {path}: it is none of the good images that were scored")
+        return self._own.images[number].identity
+
     def _good(self, images: FoundImages) -> list[Judged]:
-        numbers = {image.sha256: number for number, image in enumerate(self._own.images)}
         found = []
         for path in images.values():
-            number = numbers.get(self._sha256(path) or "")
+            number = self._number_of(path)
             score = None if number is None else self._own.images[number].score(RECOMMENDED_PERCENTILE)
             found.append(Judged(path, "good", score, number=number))
         return found
@@ -319,15 +333,22 @@ class Inspector:
         )
         return joined([found.warning, doubts])
 
-    def _standing_out(self, good: Sequence[Judged], chosen: ImageCalibration, kept: Sequence[str]) -> list[str]:
-        own = self._own.images
-        suspicious = suspicious_images(own, RECOMMENDED_PERCENTILE)
-        numbers = {image.index for image in suspicious if own[image.index].name not in kept}
-        unusual = {image.score for image in chosen.unusual}
-        return [image.path for image in good if image.number in numbers or image.score in unusual]
+    def _standing_out(self, good: Sequence[Judged], unusual: Collection[str], kept: Collection[str]) -> list[str]:
+        """The paths of `Inspection.standing_out`.
 
-    def _sha256(self, path: str) -> str | None:
-        return image_sha256(path, max_bytes(self._service.settings))
+        Args:
+            good: the good images.
+            unusual: identities of those that did not count.
+            kept: identities of those that were kept.
+        """
+        own = self._own.images
+        suspicious = {own[image.index].identity for image in suspicious_images(own, RECOMMENDED_PERCENTILE)}
+        stand_out = (suspicious - set(kept)) | set(unusual)
+        return [image.path for image in good if image.number is not None and own[image.number].identity in stand_out]
+
+    def _number_of(self, path: str) -> int | None:
+        """Of an image among those of the fit."""
+        return self._numbers.get(image_sha256(path, max_bytes(self._service.settings)) or "")
 
 
 def _about_images(judged: Sequence[Judged]) -> list[str]:

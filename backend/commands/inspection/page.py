@@ -105,7 +105,7 @@ def _marks(found: Inspection, judged: Sequence[Judged]) -> list[Mark]:
     """The threshold that was chosen, and others to compare it with."""
     calibration = found.calibration.calibration
     name = "recommended rule" if calibration.rule == "recommended" else "as named"
-    marks = [Mark(name, found.threshold, calibration.why or "")]
+    marks = [Mark(name, found.threshold, found.why or "")]
     if calibration.threshold_with_unusual is not None:
         marks.append(Mark("with the good images that stand out", calibration.threshold_with_unusual))
     good, bad = ([image.score for image in judged if image.kind == kind and image.score] for kind in ("good", "bad"))
@@ -122,5 +122,5 @@ def _remarks(found: Inspection) -> list[str]:
 
 def _facts(found: Inspection) -> list[str]:
     calibration = found.calibration.calibration
-    said = [calibration.why, calibration.promise.text if calibration.promise else None]
+    said = [found.why, calibration.promise.text if calibration.promise else None]
     return [f"{text[0].upper()}{text[1:]}." for text in said if text]

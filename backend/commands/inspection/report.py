@@ -70,10 +70,9 @@ def _write(path: Path, text: str) -> None:
 
 def summary(found: Inspection) -> list[str]:
     """What was found, one sentence a line."""
-    calibration = found.calibration.calibration
     lines = [f"threshold {found.threshold:.4g}: a part is NG if its score reaches it"]
-    if calibration.why:
-        lines.append(calibration.why)
+    if found.why:
+        lines.append(found.why)
     for images, what, wrongly in ((found.of("good"), "good image", "NG"), (found.of("bad"), "bad image", "OK")):
         wrong = [image for image in images if image.is_wrong]
         if images:
