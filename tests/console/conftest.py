@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from backend.network.weights import Weights
 from harness.pages import PageServer
@@ -37,8 +38,7 @@ def _program(names: tuple[str, ...]) -> str:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A playwright browser."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as running:
+    with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=_program(_CHROMIUM), args=["--no-sandbox"])
         yield browser
         browser.close()
