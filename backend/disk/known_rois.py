@@ -1,7 +1,6 @@
 """Every ROI that something is stored of below the models folder: names only, and no file of a model is opened."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +53,18 @@ def known_rois(root: Path) -> KnownRois:
         try:
             return folders_of_ids(folder)
         except OSError as exc:
-            problems.append(f"the folder {folder.name!r} cannot be read ({exc.strerror})")
+            problems.append(_unreadable(folder, exc))
             return []
 
     try:
-        names = {folder.name: _name_of(folder) for folder in recipe_folders(root)}
-        with_models = {key for folder in model_folders(root, listed) if (key := _key_of_model(root, folder, names))}
-        with_images = {key for folder in dataset_folders(root, listed) if (key := _key_of_images(root, folder, names))}
+        recipes = recipe_folders(root)
     except OSError as exc:
         problems.append(f"the folder of the recipes cannot be read ({exc.strerror})")
-        names, with_models, with_images = {}, set(), set()
+        recipes = []
+    names = {folder.name: _name_of(folder) for folder in recipes}
+    folders = [folder for folder in model_folders(root, recipes, listed) if _has_model(folder, problems)]
+    with_models = {key for folder in folders if (key := _key_of_model(root, folder, names))}
+    with_images = {key for folder in dataset_folders(recipes, listed) if (key := _key_of_images(root, folder, names))}
     n_nameless = sum(name is None for name in names.values())
     if n_nameless:
         problems.append(f"{_counted(n_nameless, 'recipe')} with a long name cannot be named: the name was not stored")
@@ -75,14 +76,24 @@ def known_rois(root: Path) -> KnownRois:
     models = {key.owner for key in (*with_models, *older)}
     covered = {(key.role_id, key.roi_id, key.recipe) for key in models}
     rois = models | {key.owner for key in with_images if (key.role_id, key.roi_id, key.recipe) not in covered}
-    recipes = {DEFAULT_RECIPE, *(name for name in names.values() if name), *(key.recipe for key in rois)}
+    recipe_ids = {DEFAULT_RECIPE, *(name for name in names.values() if name), *(key.recipe for key in rois)}
     ordered = sorted(rois, key=lambda key: (key.recipe, key.role_id, key.roi_id, key.model))
-    return KnownRois(ordered, sorted(recipes), problems)
+    return KnownRois(ordered, sorted(recipe_ids), problems)
+
+
+def _has_model(folder: Path, problems: list[str]) -> bool:
+    try:
+        return any((folder / name).exists() for name in (MEMORY_FILE, CALIBRATION_FILE))
+    except OSError as exc:
+        problems.append(_unreadable(folder, exc))
+        return False
+
+
+def _unreadable(folder: Path, exc: OSError) -> str:
+    return f"the folder {folder.name!r} cannot be read ({exc.strerror})"
 
 
 def _key_of_model(root: Path, folder: Path, names: dict[str, str | None]) -> RoiKey | None:
-    if not any(os.path.exists(folder / name) for name in (MEMORY_FILE, CALIBRATION_FILE)):  # noqa: PTH110  (quicker)
-        return None
     parts = folder.relative_to(root).parts
     if len(parts) == 2:
         return RoiKey(*map(unquote, parts))

@@ -109,29 +109,25 @@ def current_files(root: Path, key: RoiKey) -> ModelFiles:
     return ModelFiles("current", owner, folder / MEMORY_FILE, folder / CALIBRATION_FILE)
 
 
-def model_folders(root: Path, listed: Callable[[Path], Sequence[Path]] | None = None) -> Iterator[Path]:
+def model_folders(root: Path, recipes: Sequence[Path], listed: Callable[[Path], Sequence[Path]]) -> Iterator[Path]:
     """Folders that may hold a model of this service, or its calibration.
 
     Args:
         root: the models folder.
-        listed: gives the folders of ids in a folder; default `folders_of_ids`.
-
-    Raises:
-        OSError: a folder cannot be read.
+        recipes: its `recipe_folders`.
+        listed: gives the folders of ids in a folder, as `folders_of_ids` does.
     """
-    listed = listed or folders_of_ids
     for role in listed(root):
         yield from listed(role)
-    for recipe in recipe_folders(root):
+    for recipe in recipes:
         for role in listed(recipe / MODELS_FOLDER):
             for roi in listed(role):
                 yield from listed(roi)
 
 
-def dataset_folders(root: Path, listed: Callable[[Path], Sequence[Path]] | None = None) -> Iterator[Path]:
-    """Folders that may hold stored images of a ROI; arguments and errors as of `model_folders`."""
-    listed = listed or folders_of_ids
-    for recipe in recipe_folders(root):
+def dataset_folders(recipes: Sequence[Path], listed: Callable[[Path], Sequence[Path]]) -> Iterator[Path]:
+    """Folders that may hold stored images of a ROI; arguments as of `model_folders`."""
+    for recipe in recipes:
         for role in listed(recipe / _DATASETS_FOLDER):
             yield from listed(role)
 

@@ -26,7 +26,7 @@ def refuse_clashes(root: Path, folder: Path) -> None:
         try:
             if not (parent / name).exists():
                 return
-            is_its_own = name in os.listdir(parent)  # noqa: PTH208  (no Path for each of thousands)
+            is_its_own = name in os.listdir(parent)  # noqa: PTH208 - half the time of Path.iterdir, and lists are long
         except OSError:  # whoever opens it says why
             return
         if not is_its_own:

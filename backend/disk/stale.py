@@ -19,6 +19,7 @@ from backend.disk.layout import (
     folders_of_ids,
     key_of,
     model_folders,
+    recipe_folders,
 )
 from backend.disk.memory_cache import FileIdentity, identity_of
 from backend.disk.memory_file import written_memory_id
@@ -57,7 +58,7 @@ class StaleCalibrations:
         judged, self._judged = self._judged, {}
         self._folders = _FolderLists(self._folders)
         n_stale = 0
-        for folder in model_folders(self._root, self._folders):
+        for folder in model_folders(self._root, recipe_folders(self._root), self._folders):
             path = f"{folder}{os.sep}{CALIBRATION_FILE}"
             calibration = _identity(path)
             memory = _identity(f"{folder}{os.sep}{MEMORY_FILE}") if calibration else None

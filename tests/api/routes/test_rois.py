@@ -1,7 +1,9 @@
 """The list of all ROIs: ids as the API names them, and what there is for each, without reading a memory bank."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -271,6 +273,34 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_rest_is_listed(client, t
     body = listed(client)
     assert names(body) == [("Master1", "Pattern", "default", "Pattern")]
     assert "'Closed' cannot be read" in body["warning"]
+
+
+@pytest.mark.parametrize("folder", ["@recipes", "@recipes/line 2/models", "Master1/Closed"])
+def test_a_folder_that_nobody_may_enter_hides_only_its_own_rois(client, tmp_path, monkeypatch, folder):
+    of_folder = {
+        "@recipes": {("Master1", "Pattern", "line 1", "Pattern"), ("Master1", "Pattern", "line 2", "Pattern")},
+        "@recipes/line 2/models": {("Master1", "Pattern", "line 2", "Pattern")},
+        "Master1/Closed": {("Master1", "Closed", "default", "Closed")},
+    }[folder]
+    for number, key in enumerate((KEY, RoiKey("Master1", "Closed"), IN_RECIPE, replace(IN_RECIPE, recipe_id="line 2"))):
+        store_memory(tmp_path, number, key)
+    every = set(names(listed(client)))
+    closed = tmp_path / folder
+    scandir, stat = os.scandir, os.stat
+
+    def refusing(call, is_closed):
+        def called(path, *arguments, **options):
+            if is_closed(Path(os.fsdecode(path))):
+                raise PermissionError(13, "Permission denied")
+            return call(path, *arguments, **options)
+
+        return called
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir, lambda path: path == closed))
+    monkeypatch.setattr(os, "stat", refusing(stat, lambda path: path.parent == closed and folder == "Master1/Closed"))
+    body = listed(client)
+    assert set(names(body)) == every - of_folder
+    assert body["warning"].count("cannot be read (Permission denied)") == 1
 
 
 def test_no_embedding_is_read_and_no_header_twice(client, tmp_path, monkeypatch):
