@@ -34,16 +34,13 @@ from backend.disk.fitted import (
     inputs_of,
     refuse_if_calibrated_since,
 )
-from backend.disk.honest_maps import HonestMaps, read_honest_maps
+from backend.disk.image_arrays import HonestMaps, Miniatures, read_honest_maps, read_miniatures, read_thumbnails
 from backend.disk.layout import CALIBRATION_FILE, ModelFiles, current_files
 from backend.disk.memory_cache import FileIdentity, MemoryCache, identity_of
 from backend.disk.memory_file import (
-    Miniatures,
     StoredMemory,
     memory_bytes,
     memory_id,
-    read_miniatures,
-    read_thumbnails,
     summarise,
     written_memory_id,
 )

@@ -6,14 +6,12 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from backend.block_memory import BlockMemory, Memory
 from backend.common.errors import DamagedMemory, IncompatibleMemory, StorageError
@@ -21,7 +19,7 @@ from backend.common.files import open_to_read
 from backend.common.machine import free_memory
 from backend.common.roi_key import RoiKey
 from backend.disk.block_arrays import block_arrays, read_blocks
-from backend.disk.honest_maps import HonestMaps, honest_map_arrays
+from backend.disk.image_arrays import HonestMaps, Miniatures, image_arrays
 from backend.patchcore import PatchCoreMemory
 
 FORMAT_VERSION = 1
@@ -29,9 +27,6 @@ FORMAT_VERSION = 1
 _COPIES_OF_BANK = 4
 _MOST_COMPRESSED = 4
 _SMALL_PARTS_BYTES = 1 << 20
-_MINIATURE_SIDE = 64
-Miniatures = Mapping[int, npt.NDArray[np.uint8]]
-"""uint8 [64, 64] of images of a memory bank, by their number, to find copies of them."""
 _IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 
@@ -110,29 +105,21 @@ def memory_bytes(
     metadata: dict[str, Any],
     thumbnails: Sequence[bytes],
     miniatures: Miniatures,
-    honest_maps: HonestMaps = MappingProxyType({}),
+    honest_maps: HonestMaps,
 ) -> bytes:
     """The file of a memory bank.
 
     Args:
         memory: the memory bank.
         metadata: what is to be known about it; JSON values.
-        thumbnails: small encoded pictures of its images, in order; empty where there is none.
-        miniatures: of its images, uint8 [64, 64] each, by the number of the image.
-        honest_maps: of its images, see `honest_map_arrays`.
+        thumbnails, miniatures, honest_maps: of its images, see `image_arrays`.
     """
     extra: dict[str, Any] = {}
     if memory.patches is not None:
         extra["patches"] = memory.patches
-    if any(thumbnails):
-        extra["thumbnails"] = np.frombuffer(b"".join(thumbnails), np.uint8)
-        extra["thumbnail_ends"] = np.cumsum([len(thumbnail) for thumbnail in thumbnails])
-    if miniatures:
-        extra["miniatures"] = np.stack(list(miniatures.values()))
-        extra["miniature_images"] = np.array(list(miniatures), np.int64)
+    extra |= image_arrays(thumbnails, miniatures, honest_maps)
     if isinstance(memory, BlockMemory):
         extra |= block_arrays(memory)
-    extra |= honest_map_arrays(honest_maps)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -226,51 +213,6 @@ def _checked_patches(patches: Any, embeddings: Any, n_patches: int) -> Any:
     if patches.min() < -1 or patches.max() >= n_patches:
         raise ValueError("a patch of no image")
     return patches
-
-
-def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
-    """The thumbnails in a file, as `memory_bytes` takes them; nothing where none were kept, or there is no file.
-
-    Args:
-        path: the file.
-        memory_id: of the bank that they belong to; those of another one are not returned.
-
-    Raises:
-        StorageError: the file is damaged or cannot be read.
-    """
-    try:
-        with open_to_read(path) as file, np.load(file, allow_pickle=False) as arrays:
-            if "thumbnails" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
-                return []
-            parts = np.split(np.asarray(arrays["thumbnails"], np.uint8), arrays["thumbnail_ends"][:-1])
-    except FileNotFoundError:
-        return []
-    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
-        raise StorageError("the stored thumbnails are damaged: refit this ROI") from exc
-    return [part.tobytes() for part in parts]
-
-
-def read_miniatures(path: Path, memory_id: str) -> Miniatures:
-    """The miniatures in a file, as `memory_bytes` takes them; nothing where none were kept, or there is no file.
-
-    Args:
-        path, memory_id: as for `read_thumbnails`.
-
-    Raises:
-        StorageError: the file is damaged or cannot be read.
-    """
-    try:
-        with open_to_read(path) as file, np.load(file, allow_pickle=False) as arrays:
-            if "miniatures" not in arrays or json.loads(str(arrays["metadata"]))["memory_id"] != memory_id:
-                return {}
-            pictures, numbers = arrays["miniatures"], arrays["miniature_images"].tolist()
-            if pictures.dtype != np.uint8 or pictures.shape != (len(numbers), _MINIATURE_SIDE, _MINIATURE_SIDE):
-                raise ValueError("no miniatures")
-    except FileNotFoundError:
-        return {}
-    except Exception as exc:  # numpy and zipfile raise whatever the bytes lead them to
-        raise StorageError("the stored miniatures are damaged: refit this ROI") from exc
-    return dict(zip(numbers, pictures, strict=True))
 
 
 def written_memory_id(path: Path) -> str | None:
