@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,16 @@ CREATE TABLE IF NOT EXISTS judgements (
     memory_id TEXT NOT NULL, request_id TEXT, decide_by TEXT, pixel_threshold REAL, thumbnail BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_decision ON judgements (decision, number);
+"""
+# The columns are the members of `Judgement`, in their order.
+_INSERT = """
+INSERT INTO judgements
+    (at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, thumbnail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SELECT = """
+SELECT at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, number
+FROM judgements
 """
 
 log: Any = structlog.get_logger(__name__)
@@ -94,10 +104,6 @@ class JudgementQuery:
     limit: int = 100
 
 
-_MEMBERS = ", ".join(field.name for field in fields(Judgement))
-_COLUMNS = f"{_MEMBERS}, number"
-
-
 class JudgementFiles:
     """The databases below one models folder.
 
@@ -155,8 +161,8 @@ class JudgementFiles:
             "at < ?": wanted.until,
         }
         asked = {condition: value for condition, value in conditions.items() if value is not None}
-        where = f"WHERE {' AND '.join(asked)}" if asked else ""
-        query = f"SELECT {_COLUMNS} FROM judgements {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  (names of ours)
+        where = ["WHERE", " AND ".join(asked)] if asked else []
+        query = " ".join([_SELECT, *where, "ORDER BY number DESC LIMIT ?"])
         with _opened(path) as database:
             if _is_empty(database):
                 return []
@@ -184,12 +190,10 @@ class JudgementFiles:
         except OSError as exc:
             raise StorageError(f"the history cannot be stored ({exc.strerror}); check the models folder") from exc
         values = [(*astuple(judgement), thumbnail) for judgement, thumbnail in judgements[-most:]]
-        places = ", ".join("?" * len(values[0]))
-        insert = f"INSERT INTO judgements ({_MEMBERS}, thumbnail) VALUES ({places})"  # noqa: S608  (names of ours)
         with _opened(path) as database:
             database.executescript(_SCHEMA)
             database.execute("BEGIN IMMEDIATE")
-            database.executemany(insert, values)
+            database.executemany(_INSERT, values)
             database.execute(
                 "DELETE FROM judgements WHERE number <= "
                 "(SELECT number FROM judgements ORDER BY number DESC LIMIT 1 OFFSET ?)",
