@@ -73,10 +73,12 @@ class Version:
     folder: Path
 
     def holds(self, files: Sequence[Path]) -> bool:
-        """Whether its files are these, by name and content; files that do not judge are not compared."""
-        names = {path.name for path in self.folder.iterdir() if not is_of_inputs(path.name)} - {_FACTS_FILE}
-        judging = [file for file in files if not is_of_inputs(file.name)]
-        return names == {file.name for file in judging} and all(same(self.folder / file.name, file) for file in judging)
+        """Whether its files are these, by name and content; scores that it lacks are not missed: they judge nothing."""
+        names = {path.name for path in self.folder.iterdir()} - {_FACTS_FILE}
+        compared = [file for file in files if file.name in names or not is_of_inputs(file.name)]
+        return names == {file.name for file in compared} and all(
+            same(self.folder / file.name, file) for file in compared
+        )
 
 
 def kept(model: Path) -> list[Version]:

@@ -1,6 +1,7 @@
 """What a calibration was made from, as a file beside it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -115,7 +116,7 @@ def test_a_calibration_that_somebody_edited_has_no_scores(tmp_path):
     assert ModelStore(tmp_path).calibration_inputs(load(tmp_path)) is None
 
 
-def test_a_calibration_made_twice_is_no_version_whatever_images_are_called(tmp_path):
+def test_scores_added_to_a_calibration_that_stays_make_no_version(tmp_path):
     store_memory(tmp_path, 1)
     store, calibration = ModelStore(tmp_path), calibration_of(load(tmp_path), 0.4)
     store.save_calibration(KEY, calibration)
@@ -123,3 +124,18 @@ def test_a_calibration_made_twice_is_no_version_whatever_images_are_called(tmp_p
     store.save_calibration(KEY, calibration, INPUTS)
     assert len(store.versions(KEY)) == n_versions
     assert store.calibration_inputs(load(tmp_path)) == INPUTS
+
+
+def test_feedback_that_changes_no_number_is_taken_back_alone(tmp_path):
+    """A good image that did not stand out is kept from now on: the threshold stays, the next calibration may differ."""
+    store_memory(tmp_path, 1)
+    store = ModelStore(tmp_path)
+    at_first = replace(INPUTS, options=ThresholdOptions(rule="recommended"))
+    for threshold in (0.3, 0.4):
+        store.save_calibration(KEY, calibration_of(load(tmp_path), threshold), at_first)
+    before = load(tmp_path)
+    store.save_calibration(KEY, before.calibration, INPUTS, instead_of=before)
+    assert store.calibration_inputs(load(tmp_path)) == INPUTS
+    store.roll_back(KEY)
+    assert load(tmp_path).calibration.threshold == 0.4
+    assert store.calibration_inputs(load(tmp_path)) == at_first
