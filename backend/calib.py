@@ -378,7 +378,7 @@ def _recommended(
     ok_names: Sequence[str] | None,
     ng_names: Sequence[str] | None,
 ) -> Recommendation:
-    """As for `_choose`; positions of the recommendation are among the good scores."""
+    """As for `choose`; positions of the recommendation are among the good scores."""
     wanted = set(options.keep)
     return recommend(
         good,

@@ -12,8 +12,8 @@ import numpy as np
 
 from backend.calib import CONTRACT_RULE, Calibration, Chosen, ThresholdOptions, calibrate, choose, good_positions
 from backend.common.errors import InvalidRequest
-from backend.scores.promise import Promise, make_promise, make_promise_of_two
-from backend.scores.two_scores import cut_twice
+from backend.scores.promise import Promise, make_joint_promise, make_promise
+from backend.scores.two_scores import conformal_thresholds
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ def calibrate_by_regions(
     if both:
         good_pairs = [(ok_scores[position], regions.ok[position]) for position in positions]
         if options.target_false_reject_rate is not None:
-            cut = cut_twice(good_pairs, options.target_false_reject_rate)
+            cut = conformal_thresholds(good_pairs, options.target_false_reject_rate)
             threshold, n_cut = cut.first, cut.n_cut
             chosen = replace(chosen, threshold=cut.second)
     pixel_threshold = chosen.threshold if chosen.rule == "manual" else _up_to_float32(chosen.threshold)
     level = float(np.float32(pixel_threshold))  # as regions are found
     if both:
         of_score = {place for place, position in enumerate(positions) if position in (found.unusual or ())}
-        promise = make_promise_of_two(
+        promise = make_joint_promise(
             good_pairs,
             list(zip(ng_scores, regions.ng, strict=True)),
             (threshold, level),

@@ -21,7 +21,7 @@ counted:
 - It is the best of several candidates: each gets its share of the 5 % (Bonferroni).
 
 A part may also be judged by two scores, and be rejected where either reaches a threshold of its own: see
-`make_promise_of_two`.
+`make_joint_promise`.
 """
 
 import math
@@ -156,7 +156,7 @@ def make_promise(
     return Promise(confidence=CONFIDENCE, text=text, **known)
 
 
-def make_promise_of_two(
+def make_joint_promise(
     ok_pairs: Sequence[tuple[float, float]],
     ng_pairs: Sequence[tuple[float, float]],
     thresholds: tuple[float, float],
@@ -182,7 +182,7 @@ def make_promise_of_two(
         ng_pairs: of each defective part.
         thresholds: of the first score and of the second.
         n_cut: the thresholds lie at or above the last parts of two cuts, of so many good parts together, as
-            `cut_twice` makes them. None: they are any function of all scores.
+            `conformal_thresholds` makes them. None: they are any function of all scores.
         target: the false reject rate that the thresholds were chosen for, if any.
         ok_are_fresh: as for `make_promise`.
         unusual: positions of good parts that count as rejected, whatever they score.

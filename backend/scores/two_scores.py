@@ -7,20 +7,25 @@ from typing import NamedTuple
 
 
 class TwoThresholds(NamedTuple):
-    """Thresholds of the first score and of the second, and of how many good parts the cuts are that they rest on."""
+    """A threshold for each of two scores.
+
+    Attributes:
+        first, second: scores at or above it are rejected.
+        n_cut: how many good parts were cut off to find them, see `promise.make_joint_promise`.
+    """
 
     first: float
     second: float
     n_cut: int
 
 
-def cut_twice(pairs: Sequence[tuple[float, float]], rate: float) -> TwoThresholds:
+def conformal_thresholds(pairs: Sequence[tuple[float, float]], rate: float) -> TwoThresholds:
     """The thresholds of two scores that together reject the next good part with probability `rate` at most.
 
     As for one score, ``⌊(n + 1) · rate⌋`` of n parts may be cut off (see `calib.conformal_threshold`): half of them by
     the first score, and of those below the others by the second. Each threshold lies just above the last part of its
     cut. One part is cut by each score at least, and the next one is rejected with probability 2 / (n + 1) then.
-    `promise.make_promise_of_two` says why the probability is that of a single cut.
+    `promise.make_joint_promise` says why the probability is that of a single cut.
 
     Args:
         pairs: the two scores of each good part, at least one.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from backend.scores.promise import make_promise_of_two
-from backend.scores.two_scores import cut_twice
+from backend.scores.promise import make_joint_promise
+from backend.scores.two_scores import conformal_thresholds
 
 REPETITIONS = 1500
 # How the second of two scores goes with the first, both uniform on 0..1.
@@ -43,8 +43,8 @@ def bounds(n):
     """Upper bounds: of the false reject rate by how many of n good parts are rejected, of escapes by how many do."""
     parts = [(0.5, 0.5)] * n
     every = range(n + 1)
-    rejects = [make_promise_of_two([*parts[k:], *[(2, 0)] * k], [], (1, 1)).false_reject_rate_at_most for k in every]
-    escapes = [make_promise_of_two(parts, [*parts[k:], *[(0, 2)] * k], (1, 1)).escape_rate_at_most for k in every]
+    rejects = [make_joint_promise([*parts[k:], *[(2, 0)] * k], [], (1, 1)).false_reject_rate_at_most for k in every]
+    escapes = [make_joint_promise(parts, [*parts[k:], *[(0, 2)] * k], (1, 1)).escape_rate_at_most for k in every]
     return np.array(rejects), np.array(escapes)[::-1]
 
 
@@ -80,8 +80,8 @@ def test_cuts_reject_no_more_good_parts_than_they_were_asked_for(dependence, n, 
     """On average over calibrations at most the rate, and in 95 % of them no more than the bound."""
     rates, failed, n_missing = [], 0, max(0, math.ceil(2 / rate) - 1 - n)
     for pairs in draw(dependence, n, [n]):
-        chosen = cut_twice(pairs.tolist(), rate)
-        promise = make_promise_of_two(
+        chosen = conformal_thresholds(pairs.tolist(), rate)
+        promise = make_joint_promise(
             pairs.tolist(), [], (chosen.first, chosen.second), n_cut=chosen.n_cut, target=rate, ok_are_fresh=True
         )
         rates.append(1 - accepted(dependence, chosen.first, chosen.second))
@@ -96,22 +96,22 @@ def test_bound_of_cuts_fails_as_often_as_it_may():
     """It is no wider than it has to be: of independent scores it fails in about 5 % of calibrations."""
     n, failed = 60, 0
     for pairs in draw("independent", n, [7]):
-        chosen = cut_twice(pairs.tolist(), 0.1)
-        promise = make_promise_of_two(pairs.tolist(), [], chosen[:2], n_cut=chosen.n_cut)
+        chosen = conformal_thresholds(pairs.tolist(), 0.1)
+        promise = make_joint_promise(pairs.tolist(), [], chosen[:2], n_cut=chosen.n_cut)
         failed += 1 - accepted("independent", *chosen[:2]) > promise.false_reject_rate_at_most
     assert failed >= stats.binom.ppf(0.0001, REPETITIONS, 0.05)
 
 
 def test_either_score_rejects_and_both_let_escape():
     ok, ng = [(0.1, 0.9), (0.9, 0.1), (0.1, 0.1), (0.5, 0.5)], [(0.9, 0.9), (0.1, 0.1), (0.6, 0.1)]
-    promise = make_promise_of_two(ok, ng, (0.6, 0.6), ok_are_fresh=True, unusual={3})
+    promise = make_joint_promise(ok, ng, (0.6, 0.6), ok_are_fresh=True, unusual={3})
     assert (promise.n_rejected, promise.n_escaped) == (3, 1)
-    assert make_promise_of_two(ok, ng, (0.6, 0.6), ok_are_fresh=False).false_reject_rate_at_most is None
+    assert make_joint_promise(ok, ng, (0.6, 0.6), ok_are_fresh=False).false_reject_rate_at_most is None
 
 
 def test_so_many_good_parts_promise_one_percent():
     """As many as are needed promise it, and one fewer do not."""
-    needed = make_promise_of_two([(0, 0)] * 30, [], (1, 1)).n_ok_needed
-    assert make_promise_of_two([(0, 0)] * needed, [], (1, 1)).false_reject_rate_at_most <= 0.01
-    assert make_promise_of_two([(0, 0)] * (needed - 1), [], (1, 1)).false_reject_rate_at_most > 0.01
-    assert make_promise_of_two([(0, 0)] * 29 + [(2, 0)], [], (1, 1)).n_ok_needed is None
+    needed = make_joint_promise([(0, 0)] * 30, [], (1, 1)).n_ok_needed
+    assert make_joint_promise([(0, 0)] * needed, [], (1, 1)).false_reject_rate_at_most <= 0.01
+    assert make_joint_promise([(0, 0)] * (needed - 1), [], (1, 1)).false_reject_rate_at_most > 0.01
+    assert make_joint_promise([(0, 0)] * 29 + [(2, 0)], [], (1, 1)).n_ok_needed is None
