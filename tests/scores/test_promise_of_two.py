@@ -115,3 +115,28 @@ def test_so_many_good_parts_promise_one_percent():
     assert make_joint_promise([(0, 0)] * needed, [], (1, 1)).false_reject_rate_at_most <= 0.01
     assert make_joint_promise([(0, 0)] * (needed - 1), [], (1, 1)).false_reject_rate_at_most > 0.01
     assert make_joint_promise([(0, 0)] * 29 + [(2, 0)], [], (1, 1)).n_ok_needed is None
+
+
+@pytest.mark.parametrize(("n", "k"), [(12, 0), (40, 3), (300, 1)])
+def test_each_count_of_each_cut_has_its_share_of_the_confidence(n, k):
+    """Clopper and Pearson's bounds by the beta distribution, at 5 % shared by all counts and all cuts of a count."""
+    parts = [(0.5, 0.5)] * (n - k)
+    promise = make_joint_promise([*parts, *[(2, 0)] * k], [*[(0, 2)] * (n - k), *[(0.5, 0.5)] * k], (1, 1))
+    share = 0.05 * 6 / math.pi**2 / (k + 1) ** 2
+    rejects = stats.beta.ppf(1 - share / (k + 1), k + 2, n - k - 1)
+    escapes = stats.beta.ppf(1 - share / (n - k + 1), k + 1, n - k)
+    assert (promise.false_reject_rate_at_most, promise.escape_rate_at_most) == pytest.approx((rejects, escapes))
+
+
+@pytest.mark.parametrize("rate", [0.005, 0.008, 0.002])
+def test_so_many_good_parts_let_cuts_promise_one_percent(rate):
+    """The first number whose cuts, of two parts at least, the beta distribution bounds by 1 %."""
+
+    def bound(n):
+        n_cut = max(2, math.floor((n + 1) * rate + 1e-9))
+        return stats.beta.ppf(0.95, n_cut, n - n_cut + 1)
+
+    parts = [(float(n), -float(n)) for n in range(30)]
+    chosen = conformal_thresholds(parts, rate)
+    promise = make_joint_promise(parts, [], chosen[:2], n_cut=chosen.n_cut, target=rate)
+    assert promise.n_ok_needed == next(n for n in range(30, 100_000) if bound(n) <= 0.01)
