@@ -87,6 +87,9 @@ def test_cuts_reject_no_more_good_parts_than_they_were_asked_for(dependence, n, 
         rates.append(1 - accepted(dependence, chosen.first, chosen.second))
         failed += rates[-1] > promise.false_reject_rate_at_most
         assert (promise.n_ok_missing_for_target or 0) == n_missing
+        # The last part of each cut lies just below its threshold; that of the first may be rejected by the second.
+        assert chosen.n_cut - 2 <= promise.n_rejected < chosen.n_cut
+        assert np.count_nonzero(pairs[:, 0] >= chosen.first) == (chosen.n_cut + 1) // 2 - 1
     spread = 4 * np.std(rates) / math.sqrt(len(rates))
     assert np.mean(rates) <= (max(rate, 2 / (n + 1)) if n > 1 else 1) + spread
     assert failed <= most_failures()
