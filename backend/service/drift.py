@@ -1,17 +1,14 @@
 """Counting what is inspected, and what is known about it: a small file a ROI, see `drift_files`.
 
-``record`` costs an inference microseconds: scores wait in memory, and a thread adds them to the files every two
-seconds, under a lock, so that those of all workers add up. A process that is killed loses the last two seconds, and
-a machine that loses power what its disk had not written by itself; where the disk takes nothing the last 20,000 scores
-are kept and tried again, and inferences never know.
+``record`` costs an inference microseconds: scores are written behind, see `write_behind`, and under a lock, so that
+those of all workers add up. A machine that loses power loses what its disk had not written by itself. Where the disk
+takes nothing, the last 20,000 scores are kept and tried again, and inferences never know.
 """
 
 import contextlib
 import itertools
 import random
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +24,9 @@ from backend.common.telemetry import DRIFT_DETECTED
 from backend.disk.drift_files import DriftFiles, read_drift
 from backend.disk.fitted import FittedRoi, JudgedBy
 from backend.scores.drift_statistics import NOT_KNOWN, CalibrationScores, RoiDrift
+from backend.service.write_behind import WriteBehind
 from backend.storage import ModelStore
 
-_FLUSH_EVERY_S = 2.0
 _MAX_WAITING = 20_000
 # A change that came before so many scores were known is seen late or never: they are most of what it is compared with.
 _ENOUGH = 100
@@ -61,14 +58,12 @@ class _Part(NamedTuple):
 
     Attributes:
         key: the ROI that was asked for.
-        counted_for: the ROI whose statistics it belongs to.
         memory_id, calibration: what it was judged by.
         score: of the part.
         at: when it was inspected, in seconds since 1970.
     """
 
     key: RoiKey
-    counted_for: RoiKey
     memory_id: str
     calibration: Calibration | None
     score: float
@@ -92,13 +87,7 @@ class DriftLog:
         self._files = DriftFiles(root)
         self._store = store
         self.defective = defective
-        self._waiting: deque[_Part] = deque(maxlen=_MAX_WAITING)
-        self._queueing = threading.Lock()
-        self._flushing = threading.Lock()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closing = threading.Event()
-        self._fails = False
+        self._behind = WriteBehind("drift", self._write, _MAX_WAITING)
         self._lots = random.Random()  # noqa: S311 - they decide between equal scores, and nothing secret
         self._alarms: dict[Path, tuple[tuple[int, int, int], RoiDrift | None]] = {}
 
@@ -110,58 +99,16 @@ class DriftLog:
             fitted: the model it was compared with.
             score: of the part, by the ROI's own calibration.
         """
-        with self._queueing:
-            self._waiting.append(
-                _Part(key, fitted.calibrated.owner, fitted.memory_id, fitted.calibration, score, time.time())
-            )
-        if self._thread is None:
-            self._start()
+        part = _Part(key, fitted.memory_id, fitted.calibration, score, time.time())
+        self._behind.add(fitted.calibrated.owner, part)
 
     def flush(self) -> None:
         """Add what waits to the files; what they do not take waits on."""
-        with self._flushing:
-            with self._queueing:
-                parts = list(self._waiting)
-                self._waiting.clear()
-            by_roi: dict[RoiKey, list[_Part]] = {}
-            for part in parts:
-                by_roi.setdefault(part.counted_for, []).append(part)
-            if not by_roi:
-                return
-            failure: StorageError | None = None
-            waits_on = set()
-            for key, of_roi in by_roi.items():
-                try:
-                    # The lock of one ROI at a time, so that a calibration waits for one file and not for all.
-                    with self._files.writing_if_free(self._files.path(key)):
-                        self._add(key, of_roi)
-                except StorageError as exc:  # the others may still be written
-                    failure = exc
-                    waits_on.add(key)
-                except Exception:  # it would fail again, and statistics are never worth a service
-                    log.exception("drift.failed", role_id=key.role_id, roi_id=key.roi_id)
-            self._requeue([part for part in parts if part.counted_for in waits_on])
-            self._files.prune()
-            if failure is not None and not self._fails:
-                log.warning("drift.not_stored", reason=str(failure), hint="kept in memory and tried again")
-            self._fails = failure is not None
-
-    def _requeue(self, parts: Sequence[_Part]) -> None:
-        """Let parts wait on, before those that came meanwhile; where they are too many the oldest go."""
-        with self._queueing:
-            waiting = [*parts, *self._waiting]
-            self._waiting.clear()
-            self._waiting.extend(waiting)
+        self._behind.flush()
 
     def close(self) -> None:
         """Add what waits, and end the thread; it starts again with the next part."""
-        with self._starting:
-            thread, self._thread = self._thread, None
-            self._closing.set()
-            self._closing = threading.Event()
-        if thread is not None:
-            thread.join()
-        self.flush()
+        self._behind.close()
 
     def begin(self, key: RoiKey, calibration: Calibration, ok_scores: Sequence[float]) -> None:
         """Start anew with a calibration that was just stored; the log warns where that fails.
@@ -309,23 +256,11 @@ class DriftLog:
             if drift is not None and self._is_present(path, drift) is False:
                 delete(path)
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is not None:
-                return
-            thread = threading.Thread(target=self._run, args=(self._closing,), name="drift", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no thread left: the next part tries again
-                return
-            self._thread = thread
-
-    def _run(self, closing: threading.Event) -> None:
-        while not closing.wait(_FLUSH_EVERY_S):
-            try:
-                self.flush()
-            except Exception:  # statistics are never worth a service
-                log.exception("drift.failed")
+    def _write(self, key: RoiKey, parts: Sequence[_Part]) -> None:
+        # The lock of one ROI at a time, so that a calibration waits for one file and not for all.
+        with self._files.writing_if_free(self._files.path(key)):
+            self._add(key, parts)
+        self._files.prune()
 
     def _add(self, key: RoiKey, parts: Sequence[_Part]) -> None:
         drift = read_drift(self._files.path(key))

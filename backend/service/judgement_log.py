@@ -1,35 +1,28 @@
 """Keeping what inferences found, for people to look through later: the last judgements of each ROI, with thumbnails.
 
-``record`` costs an inference a thumbnail, and no write: judgements wait in memory, and a thread adds them to the files
-every two seconds. A process that is killed loses those. Where the disk takes nothing, the last 1000 wait and are tried
-again, older ones are lost and counted, and inferences never know.
+``record`` costs an inference a thumbnail, and no write, see `write_behind`. Where the disk takes nothing, the last 1000
+judgements wait and are tried again, older ones are lost and counted, and inferences never know.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import structlog
 
-from backend.common.errors import JudgementNotFound, StorageError
+from backend.common.errors import JudgementNotFound
 from backend.common.roi_key import RoiKey, roles
 from backend.common.telemetry import HISTORY_LOST
 from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery, KeptJudgement
 from backend.service.results import InferResult
+from backend.service.write_behind import WriteBehind
 
 THUMBNAIL_SIDE = 256
 _QUALITY = 80
-_FLUSH_EVERY_S = 2.0
 _MAX_WAITING = 1000  # some 15 MB
-
-log: Any = structlog.get_logger(__name__)
 
 
 def thumbnail_of(image: npt.NDArray[np.uint8]) -> bytes:
@@ -48,12 +41,6 @@ def thumbnail_of(image: npt.NDArray[np.uint8]) -> bytes:
     return encoded.tobytes()
 
 
-class _Waiting(NamedTuple):
-    key: RoiKey
-    judgement: Judgement
-    thumbnail: bytes
-
-
 class JudgementLog:
     """The judgements that are kept below one models folder. Safe to call from many threads.
 
@@ -65,13 +52,7 @@ class JudgementLog:
     def __init__(self, root: Path, most: int) -> None:
         self.most = most
         self._files = JudgementFiles(root)
-        self._waiting: deque[_Waiting] = deque()
-        self._queueing = threading.Lock()
-        self._flushing = threading.Lock()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closing = threading.Event()
-        self._fails = False
+        self._behind = WriteBehind("history", self._write, _MAX_WAITING, HISTORY_LOST.inc)
 
     def record(self, key: RoiKey, judgement: Judgement, thumbnail: bytes) -> None:
         """Keep a judgement.
@@ -81,35 +62,11 @@ class JudgementLog:
             judgement: of one image.
             thumbnail: of the image.
         """
-        with self._queueing:
-            self._waiting.append(_Waiting(key.owner, judgement, thumbnail))
-            self._let_go()
-        if self._thread is None:
-            self._start()
+        self._behind.add(key.owner, (judgement, thumbnail))
 
     def flush(self) -> None:
         """Add what waits to the files; what they do not take waits on."""
-        with self._flushing:
-            with self._queueing:
-                waiting = list(self._waiting)
-                self._waiting.clear()
-            by_roi: dict[RoiKey, list[_Waiting]] = {}
-            for one in waiting:
-                by_roi.setdefault(one.key, []).append(one)
-            if not by_roi:
-                return
-            failure: StorageError | None = None
-            waits_on: list[_Waiting] = []
-            for key, of_roi in by_roi.items():
-                try:
-                    self._files.add(key, [(one.judgement, one.thumbnail) for one in of_roi], self.most)
-                except StorageError as exc:  # the others may still be written
-                    failure = exc
-                    waits_on += of_roi
-            self._requeue(waits_on)
-            if failure is not None and not self._fails:
-                log.warning("history.not_stored", reason=str(failure), hint="kept in memory and tried again")
-            self._fails = failure is not None
+        self._behind.flush()
 
     def list(
         self,
@@ -146,49 +103,15 @@ class JudgementLog:
 
     def close(self) -> None:
         """Add what waits, and end the thread; it starts again with the next judgement."""
-        with self._starting:
-            thread, self._thread = self._thread, None
-            self._closing.set()
-            self._closing = threading.Event()
-        if thread is not None:
-            thread.join()
-        self.flush()
+        self._behind.close()
 
     def _kept_as(self, key: RoiKey) -> RoiKey:
         """The ROI under which judgements are kept: some clients turn its role when they infer, see `roles`."""
         turned = [replace(key, role_id=role_id).owner for role_id in (key.role_id, *roles(key))]
         return next((other for other in turned if self._files.path(other).exists()), turned[0])
 
-    def _requeue(self, waiting: Sequence[_Waiting]) -> None:
-        with self._queueing:
-            self._waiting.extendleft(reversed(waiting))
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Lose the oldest of what waits, where it is too much."""
-        lost = len(self._waiting) - _MAX_WAITING
-        for _ in range(lost):
-            self._waiting.popleft()
-        if lost > 0:
-            HISTORY_LOST.inc(lost)
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is not None:
-                return
-            thread = threading.Thread(target=self._run, args=(self._closing,), name="history", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no thread left: the next judgement tries again
-                return
-            self._thread = thread
-
-    def _run(self, closing: threading.Event) -> None:
-        while not closing.wait(_FLUSH_EVERY_S):
-            try:
-                self.flush()
-            except Exception:  # what was found is never worth a service
-                log.exception("history.failed")
+    def _write(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]]) -> None:
+        self._files.add(key, judgements, self.most)
 
 
 def judgement_of(result: InferResult, mm_per_px: float, request_id: str) -> Judgement:

@@ -17,7 +17,7 @@ from backend.calib import Calibration, calibrate
 from backend.common.roi_key import RoiKey
 from backend.disk import drift_files
 from backend.disk.fitted import FittedRoi
-from backend.service import drift
+from backend.service import write_behind
 from backend.service.drift import DriftLog
 from backend.storage import ModelStore
 from tests.factories import KEY, memory_of
@@ -91,10 +91,10 @@ def test_parts_are_counted_and_the_last_200_kept(root):
 
 
 def test_the_thread_adds_them_on_its_own(root, monkeypatch):
-    monkeypatch.setattr(drift, "_FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 0.01)
     log, found = opened(root), fitted(root)
     added = multiprocessing.Event()
-    monkeypatch.setattr(log, "flush", added.set)
+    monkeypatch.setattr(log._behind, "flush", added.set)
     log.record(KEY, found, 0.45)
     assert added.wait(30)
     log.close()
@@ -387,9 +387,9 @@ def test_parts_wait_where_no_thread_starts_and_the_next_part_tries_again(root, m
         log.record(KEY, found, 0.44)
         log.close()
     assert status(root).drift.n_parts == 1
-    monkeypatch.setattr(drift, "_FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 0.01)
     added = threading.Event()
-    monkeypatch.setattr(log, "flush", added.set)
+    monkeypatch.setattr(log._behind, "flush", added.set)
     log.record(KEY, found, 0.45)
     assert added.wait(30)
     log.close()
@@ -503,7 +503,7 @@ def test_only_the_last_20000_wait_where_nothing_can_be_stored(root, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     parts = np.linspace(0.3, 0.5, 20_500).tolist()
-    monkeypatch.setattr(drift, "_FLUSH_EVERY_S", 600)
+    monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 600)
     for part in parts[:20_300]:
         log.record(KEY, found, part)
     with monkeypatch.context() as patch:

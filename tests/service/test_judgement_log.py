@@ -1,5 +1,6 @@
 """Keeping judgements: what waits, what a failing disk costs, and what a thumbnail looks like."""
 
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -12,14 +13,14 @@ from backend.common.errors import JudgementNotFound, StorageError
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import HISTORY_LOST
 from backend.disk.judgements import Judgement
-from backend.service import judgement_log
+from backend.service import judgement_log, write_behind
 from backend.service.judgement_log import JudgementLog, judgement_of, thumbnail_of
 from tests.factories import KEY, smooth_parts
 
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):
-    monkeypatch.setattr(judgement_log, "_FLUSH_EVERY_S", 3600.0)
+    monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 3600.0)
     kept = JudgementLog(tmp_path, 5)
     yield kept
     kept.close()
@@ -45,12 +46,12 @@ def test_judgements_wait_for_the_next_flush_and_survive_a_restart(log, tmp_path)
 
 
 def test_the_thread_writes_without_being_asked(log, monkeypatch):
-    monkeypatch.setattr(judgement_log, "_FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 0.01)
     record(log, 1)
     for _ in range(500):
         if times(log):
             break
-        log._closing.wait(0.01)
+        time.sleep(0.01)
     assert times(log) == [1]
 
 
@@ -74,12 +75,14 @@ def test_a_disk_that_takes_nothing_keeps_judgements_waiting_in_order(log, monkey
     assert times(log) == [4, 3, 2, 1]
 
 
-def test_what_waits_too_long_is_lost_the_oldest_first_and_counted(log, monkeypatch):
+def test_what_waits_too_long_is_lost_the_oldest_first_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 3600.0)
     monkeypatch.setattr(judgement_log, "_MAX_WAITING", 3)
+    log = JudgementLog(tmp_path, 5)
     before = HISTORY_LOST._value.get()
     for at in range(5):
         record(log, at)
-    log.flush()
+    log.close()
     assert times(log) == [4, 3, 2]
     assert HISTORY_LOST._value.get() - before == 2
 
