@@ -18,11 +18,6 @@ DecideBy = Literal["score", "region", "either"]
 # Fewer NG scores say too little of how many parts escape.
 LEAST_NG_FOR_COST = 10
 
-REGIONS_OVERLAP = (
-    "OK and NG parts overlap: the regions of an OK part reach as high a level as those of an NG part, so no pixel "
-    "threshold separates them; expect false rejects, escapes or both"
-)
-
 SEEN_IN_THE_FIT = (
     "the model was fitted on some of the OK images, whose scores are lower than those of fresh parts: check the "
     "threshold on parts that were not in the fit"
@@ -176,14 +171,20 @@ class Calibration:
     @property
     def warning(self) -> str | None:
         """What a user has to know about the threshold; None when there is nothing."""
-        if self.decide_by == "region":
-            return REGIONS_OVERLAP if self.pixel_overlap and self.rule != "recommended" else None
-        if self.overlap and self.rule != "recommended":  # by which unusual scores do not count; `why` says the rest
-            return (
+        if self.rule == "recommended":  # by which unusual scores do not count; `why` says the rest
+            return None
+        told = []
+        if self.overlap and self.decide_by != "region":
+            told.append(
                 f"OK and NG scores overlap (p99_ok {self.p99_ok:.4g}, p5_ng {self.p5_ng:.4g}): no threshold separates "
                 "them; expect false rejects, escapes or both"
             )
-        return None
+        if self.pixel_overlap:
+            told.append(
+                "OK and NG parts overlap: the regions of an OK part reach as high a level as those of an NG part, so "
+                "no pixel threshold separates them; expect false rejects, escapes or both"
+            )
+        return "; ".join(told) or None
 
 
 def choose_threshold(ok_scores: Sequence[float], ng_scores: Sequence[float] = ()) -> float:

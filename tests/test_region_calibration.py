@@ -98,6 +98,26 @@ def test_overlapping_regions_are_told_where_they_decide():
     assert by_regions("region", with_ng=True, regions=regions, rule="recommended").warning is None
 
 
+def test_overlapping_scores_are_not_told_where_they_decide_nothing():
+    scores = [*OK[:-1], max(NG)]
+    found = calibrate_by_regions(scores, NG, RegionScores("region", OK_REGIONS, NG_REGIONS), **CONDITIONS)
+    assert found.overlap
+    assert found.warning is None
+
+
+@pytest.mark.parametrize("scores_overlap", [False, True])
+@pytest.mark.parametrize("regions_overlap", [False, True])
+def test_by_either_each_overlap_is_told(scores_overlap, regions_overlap):
+    scores = [*OK[:-1], max(NG)] if scores_overlap else OK
+    regions = [*OK_REGIONS[:-1], max(NG_REGIONS)] if regions_overlap else OK_REGIONS
+    found = calibrate_by_regions(scores, NG, RegionScores("either", regions, NG_REGIONS), **CONDITIONS)
+    told = found.warning or ""
+    assert ("OK and NG scores overlap" in told, "so no pixel threshold separates" in told) == (
+        scores_overlap,
+        regions_overlap,
+    )
+
+
 def test_the_cost_of_regions_is_weighed_by_their_scores():
     costs = {"escape_cost": 50.0, "defect_rate": 0.02}
     found = by_regions("region", with_ng=True, **costs)
