@@ -1,5 +1,6 @@
 """What becomes of known images when a threshold and the scores behind it change, in numbers and in words."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
@@ -12,6 +13,7 @@ from backend.scores.recommended_threshold import position_name
 from backend.utils import named_with
 
 _MOST_NAMED = 5
+_SAME = 1e-4  # runtimes differ by less about one image
 _FEWEST_DIGITS, _MOST_DIGITS = 4, 17  # the latter tell any two floats apart
 
 
@@ -110,6 +112,17 @@ def about_unlike_others(score: float, others: Sequence[float]) -> str | None:
     return (
         f"the image scores {score:.4g}, far above most of the other {len(others)} good images (median "
         f"{median(others):.4g}): look at it once more, it may be defective"
+    )
+
+
+def about_kept_score(kept: float, score: float) -> str | None:
+    """That an image which counted before keeps its score, though it scores another one now."""
+    if math.isclose(kept, score, rel_tol=_SAME):
+        return None
+    return (
+        f"the image still counts with its score of before, {told_apart(kept, score)}, and not with "
+        f"{told_apart(score, kept)}: its mask or the memory bank is another one now; calibrate anew to count the new "
+        "score"
     )
 
 

@@ -25,6 +25,7 @@ from backend.service.calibrate import calibrated_again
 from backend.service.consequences import (
     Known,
     about_catching,
+    about_kept_score,
     about_new_escapes,
     about_threshold,
     about_unlike_others,
@@ -240,13 +241,18 @@ def _case(
 
 def _good(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
     was_ng = position_of(case.inputs.ng, case.scored) is not None
-    is_counted = position_of(case.inputs.ok, case.scored) is not None
+    counted = position_of(case.inputs.ok, case.scored)
+    is_counted = counted is not None
+    kept = None if counted is None else case.inputs.ok[counted].score
     counts = "it counts as good" if case.own is None or is_counted else "it no longer does"
     doubts = [f"{case.name} counted as defective until now; {counts}" if was_ng else None]
     if case.own is None:
+        doubts.append(None if kept is None else about_kept_score(kept, case.scored.score))
         change = _appended(service, case, case.inputs.with_good(case.scored), dry_run)
         return replace(change, doubts=[*doubts, *change.doubts])
     doubts.append(f"{case.name} is in the memory bank, as {_title(case.own)}: nothing is added to it")
+    if kept is not None and not case.own.has_mask(case.shape):
+        doubts.append(f"it was fitted within another mask, and still counts with its score within that, {kept:.4g}")
     # One that is not counted stays out of the good scores: the bank has seen it, so it scores too low.
     inputs = case.inputs.with_good(case.scored) if is_counted else case.inputs.without_defective(case.scored)
     return _calibrated(service, case, inputs, dry_run, doubts)
@@ -259,12 +265,13 @@ def _bad(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
             "before it joined (/versions lists them), or fit anew without it"
         )
     was_good = position_of(case.inputs.good, case.scored) is not None
-    is_known = position_of(case.inputs.ng, case.scored) is not None
+    known = position_of(case.inputs.ng, case.scored)
     doubts = [
         f"{case.name} counted as good until now; it counts as defective" if was_good else None,
         f"{case.name} is among the defective images of the calibration: its score is not counted twice"
-        if is_known
+        if known is not None
         else None,
+        None if known is None else about_kept_score(case.inputs.ng[known].score, case.scored.score),
     ]
     return _calibrated(service, case, case.inputs.with_defective(case.scored), dry_run, doubts)
 
