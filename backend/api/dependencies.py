@@ -8,7 +8,7 @@ from backend.api.api_keys import Right
 from backend.api.lifecycle import Lifecycle
 from backend.api.paths import OPEN_PATHS, route_path
 from backend.api.schemas.common import RoiIds
-from backend.api.schemas.datasets import SampleName
+from backend.api.schemas.datasets import SampleFile
 from backend.api.schemas.gui_layouts import PictureName
 from backend.api.schemas.history import HistoryQuery, JudgementNumber
 from backend.api.schemas.rois import RoisQuery
@@ -79,7 +79,7 @@ HeaderRecipe = Annotated[str | None, Depends(recipe_of_header)]
 
 _QUERY_NAMES = dict.fromkeys(
     name
-    for query in (SampleName, PictureName, RoisQuery, ScoresQuery, HistoryQuery, JudgementNumber)
+    for query in (SampleFile, PictureName, RoisQuery, ScoresQuery, HistoryQuery, JudgementNumber)
     for name in query.model_fields
 )
 

@@ -53,6 +53,23 @@ def test_a_query_with_two_values_is_refused(client, method):
     assert client.get("/health?role_id=a&role_id=b").status_code == 200
 
 
+def test_every_parameter_of_every_query_is_refused_with_two_values(calling):
+    client = calling()
+    queries = [
+        (method, path, parameter["name"])
+        for path, operations in client.get("/openapi.json").json()["paths"].items()
+        for method, operation in operations.items()
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "query"
+    ]
+    assert {("get", "/datasets/file", "size"), ("get", "/history", "since_utc"), ("put", "/layout", "recipe_id")} <= {
+        *queries
+    }
+    for method, path, name in queries:
+        reply = client.request(method, f"{path}?{name}=1&{name}=2")
+        check_refusal(reply, 422, f"{name} was sent several times")
+
+
 @pytest.mark.parametrize(
     "text", ['{"a": 1, "a": 1.0}', '{"a": {"b": 1}, "c": {"b": 2}}', '{"a": [{"b": 1}, {"b": 2}]}', "no JSON", "7"]
 )
