@@ -36,7 +36,7 @@ _MAX_PREAMBLE_BYTES = 64 << 10
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 _CHARSET_FIELD = "_charset_"  # in which browsers tell the charset of a form: HTML, "constructing the entry list"
 # What clients declare for images: image/*, and application/octet-stream where they do not know better.
-_IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|(application|binary)/octet-stream)\s*(;.*)?", re.IGNORECASE)
+IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|(application|binary)/octet-stream)\s*(;.*)?", re.IGNORECASE)
 _DAMAGED = "the form cannot be read: the headers of a part are damaged or too long, or its lines do not end with CRLF"
 _NOT_AT_BEGIN = (
     "the first boundary of the form does not begin a line; send nothing before it, such as a byte order mark"
@@ -274,7 +274,7 @@ def image_of(value: UploadFile | str) -> NamedImage:
     if isinstance(value, str):
         raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
     name = _name_of(value)
-    if value.content_type and not _IMAGE_TYPE.fullmatch(value.content_type.strip()):
+    if value.content_type and not IMAGE_TYPE.fullmatch(value.content_type.strip()):
         raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a {ACCEPTED} image")
     file = value.file
 

@@ -13,6 +13,7 @@ from backend.api.middleware.bodies import MostBytes, has_body, keeping_request, 
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest, MalformedRequest, TooLarge, WrongBody
 from backend.common.json_members import refuse_repeated
+from backend.service.gui_layouts import MAX_LAYOUT_BYTES
 
 SEND_JSON = "send a JSON object in UTF-8, not compressed, with Content-Type: application/json"
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
@@ -25,6 +26,11 @@ Fields = TypeVar("Fields", bound=BaseModel)
 def max_json_bytes(settings: Settings) -> int:
     """The largest body of JSON."""
     return int(min(settings.max_json_mb, settings.max_request_mb) * 2**20)
+
+
+def max_layout_bytes(settings: Settings) -> int:
+    """The largest layout."""
+    return min(MAX_LAYOUT_BYTES, max_json_bytes(settings))
 
 
 def check_json_type(request: Request) -> None:

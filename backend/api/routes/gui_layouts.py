@@ -9,7 +9,8 @@ from starlette.concurrency import run_in_threadpool
 
 from backend.api.dependencies import HeaderRecipe, RequestId, Service, named_recipe
 from backend.api.examples import ERRORS
-from backend.api.json_body import max_json_bytes, read_json_object
+from backend.api.forms import IMAGE_TYPE
+from backend.api.json_body import max_layout_bytes, read_json_object
 from backend.api.middleware.bodies import MostBytes, received
 from backend.api.schemas.common import RecipeName
 from backend.api.schemas.gui_layouts import (
@@ -21,9 +22,8 @@ from backend.api.schemas.gui_layouts import (
 )
 from backend.common.errors import ConditionMissing, LayoutChanged, WrongBody
 from backend.common.roi_key import DEFAULT_RECIPE
-from backend.service.gui_layouts import MAX_LAYOUT_BYTES, MAX_PICTURE_BYTES, etag_of, media_type, store_picture
+from backend.service.gui_layouts import MAX_PICTURE_BYTES, etag_of, media_type, store_picture
 
-_IMAGE_TYPE = re.compile(r"(image/[\w.+-]+|(application|binary)/octet-stream)\s*(;.*)?", re.IGNORECASE)
 _ETAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*')  # proxies that compress replies make strong tags weak
 _ETAG_HEADER = {"ETag": {"description": "of the layout", "schema": {"type": "string"}}}
 _LAYOUT_EXAMPLE = {"inspections": [{"roi_id": "Pattern", "x": 120, "y": 80}]}
@@ -60,7 +60,7 @@ async def write_layout(
     """Replace the layout of a recipe by an object of JSON, unless it is another than the client has read."""
     named = named_recipe(wanted.recipe_id, recipe) or DEFAULT_RECIPE
     condition = _condition(named, if_match, if_none_match)
-    content = await read_json_object(request, min(MAX_LAYOUT_BYTES, max_json_bytes(service.settings)))
+    content = await read_json_object(request, max_layout_bytes(service.settings))
     tag = await run_in_threadpool(service.layouts.write, named, content, condition)
     response.headers["ETag"] = f'"{tag}"'
     return LayoutReply(recipe_id=named, request_id=request_id, etag=tag)
@@ -106,7 +106,7 @@ async def write_picture(
 ) -> PictureReply:
     """Store a PNG or JPEG under a name, in place of one that has it."""
     named = named_recipe(wanted.recipe_id, recipe) or DEFAULT_RECIPE
-    if not _IMAGE_TYPE.fullmatch(request.headers.get("content-type", "")):
+    if not IMAGE_TYPE.fullmatch(request.headers.get("content-type", "")):
         raise WrongBody(received(request.scope))
     request.state.most_bytes = MostBytes(MAX_PICTURE_BYTES, "send a smaller picture")
     content = await request.body()

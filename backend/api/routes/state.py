@@ -19,6 +19,7 @@ from backend.api.dependencies import (
     roi_key,
 )
 from backend.api.examples import ERRORS
+from backend.api.json_body import max_layout_bytes
 from backend.api.reply_examples import METRICS_EXAMPLE
 from backend.api.schemas.common import RoiIds, model_reply
 from backend.api.schemas.datasets import sample_classes
@@ -41,7 +42,7 @@ from backend.common.config import Settings
 from backend.common.roi_key import DEFAULT_RECIPE
 from backend.common.telemetry import DRIFTING_ROIS, FITTED_ROIS, annotate, render_metrics
 from backend.service.bank_report import bank_report
-from backend.service.gui_layouts import MAX_LAYOUT_BYTES, MAX_PICTURE_BYTES, MAX_PICTURES
+from backend.service.gui_layouts import MAX_PICTURE_BYTES, MAX_PICTURES
 
 router = APIRouter()
 
@@ -97,7 +98,7 @@ def _limits(settings: Settings) -> LimitsReply:
     names = LimitsReply.model_fields.keys() & type(settings).model_fields.keys()
     return LimitsReply(
         **{name: getattr(settings, name) for name in names},
-        max_layout_bytes=MAX_LAYOUT_BYTES,
+        max_layout_bytes=max_layout_bytes(settings),
         max_picture_bytes=MAX_PICTURE_BYTES,
         max_pictures=MAX_PICTURES,
     )

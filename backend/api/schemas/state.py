@@ -24,7 +24,7 @@ class MinimalHealthReply(Reply):
 
 
 class LimitsReply(Reply):
-    """How much requests may ask for; settings of the same names."""
+    """How much requests may ask for: by the settings of the same names, and of layouts."""
 
     max_file_mb: float = Field(description="largest uploaded file, in MiB", examples=[64.0])
     max_request_mb: float = Field(description="largest form with images, in MiB", examples=[2048.0])
@@ -36,9 +36,9 @@ class LimitsReply(Reply):
     min_ok_samples: int = Field(description="fewest stored OK images that a fit from them takes", examples=[10])
     history: int = Field(description="judgements that are kept of each ROI; 0 is none", examples=[0])
     rate_limit_per_s: float = Field(description="requests per second of one client; 0 is no limit", examples=[0.0])
-    max_layout_bytes: int = Field(description="of /layout", examples=[1048576])
-    max_picture_bytes: int = Field(description="of a picture of /layout/picture", examples=[4194304])
-    max_pictures: int = Field(description="pictures of a recipe", examples=[256])
+    max_layout_bytes: int = Field(description="largest body of /layout", examples=[1048576])
+    max_picture_bytes: int = Field(description="largest picture of /layout/picture", examples=[4194304])
+    max_pictures: int = Field(description="most pictures of a recipe", examples=[256])
 
 
 class HealthReply(MinimalHealthReply):

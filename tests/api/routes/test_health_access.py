@@ -50,6 +50,17 @@ def test_limits_are_those_of_the_settings(health):
     assert all(type(limits[name]) is int for name in ("max_files", "max_pixels", "max_pictures"))
 
 
+@pytest.mark.parametrize("setting", ["max_json_mb", "max_request_mb"])
+def test_the_limit_of_a_layout_is_the_one_that_is_applied(small_features, tmp_path, setting):
+    service = service_with(small_features, tmp_path, **{setting: 0.001})
+    client = TestClient(create_app(service.settings, service))
+    most = client.get("/health").json()["limits"]["max_layout_bytes"]
+    layout = b'{"a":"' + b"x" * (most - 8) + b'"}'
+    json = {"Content-Type": "application/json"}
+    assert client.put("/layout", content=layout, headers={**json, "If-None-Match": "*"}).status_code == 200
+    assert client.put("/layout", content=b" " + layout, headers={**json, "If-Match": "*"}).status_code == 413
+
+
 def test_a_service_that_is_starting_tells_access_and_limits_too(tmp_path):
     client = TestClient(create_app(Settings(models_dir=tmp_path, infer_keys=INFER)))
     body = client.get("/health", headers={"X-API-Key": INFER}).json()
