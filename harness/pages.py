@@ -1,4 +1,4 @@
-"""Pages that use backend/web, served under the console's own policy, and what they post.
+"""Pages that use backend/web, served with the console's own headers, and what they post.
 
 For tests and measurements of the console in a real browser; no service is needed.
 """
@@ -11,18 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-_WEB = Path(__file__).parents[1] / "backend" / "web"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types console-worker"
-)
-"""What the console's page has."""
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-}
+from backend import web
+from backend.api.security_headers import OF_CONSOLE
+
+_WEB = Path(web.__file__).parent
 
 
 class PageServer(ThreadingHTTPServer):
@@ -67,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         file = (root / path.removeprefix("/pages/" if of_pages else "/")).resolve()
         if not file.is_relative_to(root) or not file.is_file():
             return self.send_error(404)
-        return self._reply(file.read_bytes(), _TYPES[file.suffix])
+        return self._reply(file.read_bytes(), web.SUFFIXES[file.suffix])
 
     def do_POST(self) -> None:
         """A result."""
@@ -82,8 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in OF_CONSOLE:
+            self.send_header(name.decode(), value.decode())
         self.end_headers()
         self.wfile.write(body)
 
