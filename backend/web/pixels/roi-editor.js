@@ -8,8 +8,6 @@
  *     editor.addEventListener("roi-change", ({ detail }) => …);       // a Roi, after each change, also during a drag
  *     editor.addEventListener("scale-measured", ({ detail }) => …);   // {mm_per_px, pixels, mm}
  *
- * `labels` replaces texts, by the names in LABELS.
- *
  * @import {Picture} from "./picture.js"
  * @import {Roi} from "./roi.js"
  * @import {Handle, Point} from "./roi-edit.js"
@@ -18,9 +16,10 @@
 
 import { angleWithin, asFarAsInside, asKind, dragged, pushedInside, same, tidy, wholeOf } from "./roi-edit.js";
 import { Overlay } from "./roi-overlay.js";
-import { element, LABELS, Panel } from "./roi-panel.js";
+import { element, Panel } from "./roi-panel.js";
 import { View } from "./roi-view.js";
 import { beyond } from "./roi.js";
+import { t } from "../texts.js";
 
 const MOST_UNDONE = 200;
 const ARROWS = /** @type {Record<string, [number, number]>} */ ({
@@ -39,8 +38,6 @@ function linkStyle() {
 export class RoiEditor extends HTMLElement {
   constructor() {
     super();
-    /** @type {Record<string, string>} */
-    this.texts = { ...LABELS };
     /** @type {Roi|null} */
     this.shown = null;
     /** @type {Roi[]} */
@@ -99,17 +96,9 @@ export class RoiEditor extends HTMLElement {
     this.refresh();
   }
 
-  get labels() { return this.texts; }
-
-  /** @param {Partial<typeof LABELS>} labels */
-  set labels(labels) {
-    this.texts = { ...LABELS, ...labels };
-    if (this.firstChild) this.build();
-  }
-
   build() {
-    this.stage.setAttribute("aria-label", this.texts.stage);
-    this.panel = new Panel(this.texts, {
+    this.stage.setAttribute("aria-label", t("editor.stage"));
+    this.panel = new Panel({
       kind: (kind) => this.shown && this.change(this.inside(asKind(this.shown, kind))),
       number: (field, value) => this.typed(field, value),
       length: (mm) => this.finishMeasuring(mm),
@@ -259,7 +248,7 @@ export class RoiEditor extends HTMLElement {
     if (this.shown && Number.isFinite(value)) {
       const wanted = name === "angle_deg" ? angleWithin(value) : value;
       this.change(this.inside({ ...this.shown, [name]: wanted }));
-      if (Math.abs(this.shown[name] - wanted) > 0.5) this.say(this.texts.bounded, { field: this.texts[name], value: this.shown[name] });
+      if (Math.abs(this.shown[name] - wanted) > 0.5) this.say(t("editor.bounded", { field: t(`editor.field.${name}`), value: this.shown[name] }));
       else this.sayWhere();
     }
     this.refresh(); // an empty field gets its number back
@@ -318,7 +307,7 @@ export class RoiEditor extends HTMLElement {
     if (this.measuring) return this.stopMeasuring();
     this.measuring = [];
     this.stage.classList.add("measuring");
-    this.say(this.texts.measure_first);
+    this.say(t("editor.measure_first"));
     this.refresh();
   }
 
@@ -326,9 +315,9 @@ export class RoiEditor extends HTMLElement {
   measureAt(point) {
     if (!this.measuring || this.measuring.length === 2) this.measuring = [];
     this.measuring.push(point);
-    if (this.measuring.length === 1) this.say(this.texts.measure_second);
+    if (this.measuring.length === 1) this.say(t("editor.measure_second"));
     else {
-      this.say(this.texts.measure_length, { pixels: this.measuredPixels().toFixed(1) });
+      this.say(t("editor.measure_length", { pixels: this.measuredPixels().toFixed(1) }));
       this.refresh();
       this.panel?.length.focus({ preventScroll: true });
     }
@@ -343,10 +332,10 @@ export class RoiEditor extends HTMLElement {
   finishMeasuring(mm) {
     if (this.measuring?.length !== 2 || !(mm > 0)) return;
     const pixels = this.measuredPixels();
-    if (pixels < 1) return this.say(this.texts.measure_first);
+    if (pixels < 1) return this.say(t("editor.measure_first"));
     const mm_per_px = Number((mm / pixels).toPrecision(6));
     this.stopMeasuring();
-    this.say(this.texts.measured, { mm_per_px });
+    this.say(t("roi.scale_measured", { mm_per_px }));
     this.dispatchEvent(new CustomEvent("scale-measured", { detail: { mm_per_px, pixels, mm }, bubbles: true }));
   }
 
@@ -357,16 +346,16 @@ export class RoiEditor extends HTMLElement {
     this.refresh();
   }
 
-  /** @param {string} text @param {Record<string, string|number>} [values] */
-  say(text, values = {}) {
-    this.says.textContent = text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  /** @param {string} text */
+  say(text) {
+    this.says.textContent = text;
   }
 
   sayWhere() {
     const roi = this.shown;
     if (!roi) return;
     const size = roi.kind === "rect" ? `${roi.w}×${roi.h}` : `r ${roi.r}`;
-    this.say(this.texts.now, { cx: roi.cx, cy: roi.cy, size, angle_deg: roi.angle_deg });
+    this.say(t("editor.now", { cx: roi.cx, cy: roi.cy, size, angle_deg: roi.angle_deg }));
   }
 
   drawOverlay() {
@@ -387,7 +376,7 @@ export class RoiEditor extends HTMLElement {
       measured: this.measuring?.length === 2,
     });
     const outside = shown && this.picture ? beyond(shown, this.picture) : 0;
-    if (outside > 0) this.say(this.texts.outside, { pixels: Math.ceil(outside) });
+    if (outside > 0) this.say(t("editor.outside", { pixels: Math.ceil(outside) }));
   }
 }
 

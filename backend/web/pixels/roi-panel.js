@@ -11,42 +11,14 @@
  * @typedef {{roi: Roi|null, canUndo: boolean, canRedo: boolean, measuring: boolean, measured: boolean}} Shown
  */
 
-export const LABELS = {
-  stage: "ROI on the picture. Arrows move it by 1 pixel, with Shift by 10; [ and ] turn it by 0.1°; + and − zoom; drag with Space to move the picture.",
-  kind: "Kind",
-  rect: "Rectangle",
-  circle: "Circle",
-  annulus: "Ring",
-  cx: "Centre x (px)",
-  cy: "Centre y (px)",
-  w: "Width (px)",
-  h: "Height (px)",
-  r: "Radius (px)",
-  r_inner: "Inner radius (px)",
-  angle_deg: "Angle (°)",
-  whole: "Whole picture",
-  fit: "Show all",
-  closer: "Zoom in",
-  farther: "Zoom out",
-  undo: "Undo",
-  redo: "Redo",
-  measure: "Measure the scale",
-  length: "Length of the line (mm)",
-  measure_first: "Click on the first end of a length that you know.",
-  measure_second: "Click on its other end.",
-  measure_length: "Type how long the line is in millimetres; it has {pixels} pixels.",
-  measured: "1 pixel is {mm_per_px} mm.",
-  outside: "The ROI reaches {pixels} pixels beyond the picture.",
-  bounded: "The ROI ends at the edge of the picture: {field} is {value}. A smaller ROI can be moved.",
-  now: "Centre {cx}, {cy}; {size} pixels; {angle_deg}°.",
-};
+import { t } from "../texts.js";
 
 /** @type {Field[]} */
 const FIELDS = ["cx", "cy", "w", "h", "r", "r_inner", "angle_deg"];
 /** @type {Record<Roi["kind"], Field[]>} */
 const UNUSED = { rect: ["r", "r_inner"], circle: ["w", "h", "r_inner"], annulus: ["w", "h"] };
-/** @type {(keyof Actions & keyof typeof LABELS)[]} */
-const BUTTONS = ["whole", "undo", "redo", "farther", "closer", "fit", "measure"];
+const KINDS = /** @type {const} */ (["rect", "circle", "annulus"]);
+const BUTTONS = /** @type {const} */ (["whole", "undo", "redo", "farther", "closer", "fit", "measure"]);
 
 /**
  * @template {keyof HTMLElementTagNameMap} Name
@@ -63,14 +35,14 @@ export function element(name, attributes = {}, ...children) {
 }
 
 export class Panel {
-  /** @param {Record<string, string>} texts  as LABELS @param {Actions} actions */
-  constructor(texts, actions) {
-    const options = ["rect", "circle", "annulus"].map((kind) => element("option", { value: kind }, texts[kind]));
-    this.kinds = element("select", { "aria-label": texts.kind }, ...options);
+  /** @param {Actions} actions */
+  constructor(actions) {
+    const options = KINDS.map((kind) => element("option", { value: kind }, t(`editor.kind.${kind}`)));
+    this.kinds = element("select", { "aria-label": t("editor.kind") }, ...options);
     this.kinds.addEventListener("change", () => actions.kind(/** @type {Roi["kind"]} */ (this.kinds.value)));
     this.buttons = new Map(BUTTONS.map((name) => {
-      const button = element("button", { type: "button", "data-action": name }, texts[name]);
-      button.addEventListener("click", () => /** @type {() => void} */ (actions[name])());
+      const button = element("button", { type: "button", "data-action": name }, t(`editor.do.${name}`));
+      button.addEventListener("click", () => actions[name]());
       return [name, button];
     }));
     this.fields = new Map(FIELDS.map((name) => {
@@ -81,8 +53,8 @@ export class Panel {
     }));
     this.length = numberField("length", { step: "any", min: "0" });
     this.length.addEventListener("change", () => actions.length(this.length.valueAsNumber));
-    this.lengthLabel = element("label", {}, texts.length, this.length);
-    const labelled = [...this.fields].map(([name, input]) => element("label", {}, texts[name], input));
+    this.lengthLabel = element("label", {}, t("editor.length"), this.length);
+    const labelled = [...this.fields].map(([name, input]) => element("label", {}, t(`editor.field.${name}`), input));
     this.roots = [
       element("div", { class: "roi-tools" }, this.kinds, ...this.buttons.values()),
       element("div", { class: "roi-numbers" }, ...labelled, this.lengthLabel),
