@@ -2,7 +2,7 @@
 /** Why: the defect beside the good patch that comes nearest to it. */
 import { call } from "./api.js";
 import { fill, h, icon } from "./dom.js";
-import { score, t } from "./texts.js";
+import { messageOf, score, t } from "./texts.js";
 
 const MOST = 4;
 
@@ -45,7 +45,7 @@ export class ExplainPanel {
       if (number === this.asked) fill(this.content, reasons.slice(0, MOST).map((/** @type {any} */ reason) => this.reason(reason)));
     } catch (problem) {
       if (number === this.asked) this.close();
-      this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+      this.app.say("error", messageOf(problem));
     }
   }
 

@@ -2,7 +2,7 @@
 /** What a person says about a part: first what it would change, then, if they still want to, the change. */
 import { call } from "./api.js";
 import { fill, h, icon } from "./dom.js";
-import { score, t } from "./texts.js";
+import { messageOf, score, t } from "./texts.js";
 
 export class FeedbackPanel {
   /**
@@ -75,7 +75,7 @@ export class FeedbackPanel {
       return await call("feedback", { form });
     } catch (problem) {
       this.close();
-      this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+      this.app.say("error", messageOf(problem));
       return null;
     }
   }

@@ -5,7 +5,7 @@ import { fill, h, icon } from "./dom.js";
 import { LEAST_GOOD } from "./rois.js";
 import { hashOf, roiText } from "./router.js";
 import { ASK_EVERY_MS, findRun, watchRun } from "./runs.js";
-import { t } from "./texts.js";
+import { messageOf, t } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./api.js").RoiKey} RoiKey */
@@ -37,10 +37,6 @@ export class FitPanel {
     this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
     this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t("fit.next"), icon("right"));
     this.node = h("div.panel.fit", {}, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
-  }
-
-  get mayChange() {
-    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
   }
 
   /** A fit may be under way since before this page was loaded; the service lists it only once it has looked at its pictures. */
@@ -86,7 +82,7 @@ export class FitPanel {
     const facts = this.app.facts(this.key);
     const enough = good >= least;
     this.bar.hidden = this.cancel.hidden = true;
-    this.button.hidden = !this.mayChange;
+    this.button.hidden = !this.app.mayChange;
     this.button.disabled = !enough || pending > 0;
     this.next.hidden = !facts?.fitted;
     this.button.classList.toggle("primary", !facts?.fitted);
@@ -126,7 +122,7 @@ export class FitPanel {
       }
       if (running.signal.aborted) this.app.say("warning", t("fit.cancelled"));
       else if (problem instanceof ApiError && problem.code === "run_cancelled") this.app.say("done", t("fit.stopped"));
-      else this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+      else this.app.say("error", messageOf(problem));
     }
     this.running = null;
     localStorage.removeItem(this.askedKey);
@@ -142,7 +138,7 @@ export class FitPanel {
     try {
       await call("runs/cancel", { json: { run_id: this.runId } });
     } catch (problem) {
-      this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+      this.app.say("error", messageOf(problem));
     }
   }
 
@@ -156,7 +152,7 @@ export class FitPanel {
   /** @param {import("./runs.js").Run} run */
   show(run) {
     this.runId = run.run_id;
-    this.cancel.hidden = !this.mayChange || !(this.runId || this.running);
+    this.cancel.hidden = !this.app.mayChange || !(this.runId || this.running);
     this.bar.hidden = false;
     this.button.hidden = this.next.hidden = true;
     this.bar.max = run.total || 1;

@@ -43,6 +43,11 @@ export async function loadLayout(recipe) {
   }
 }
 
+/** @param {Layout} content @param {import("./api.js").RoiKey} key of the layout's recipe @returns {LayoutRoi | null} null: it is not in it */
+export function roiIn(content, key) {
+  return content.rois.find((roi) => isSame(roi, key)) ?? null;
+}
+
 /**
  * Store one ROI of a layout, whatever happened to the others meanwhile.
  * @param {string} recipe
@@ -72,7 +77,7 @@ export async function saveRoi(recipe, mine, base) {
   }
 }
 
-/** @param {LayoutRoi} a @param {LayoutRoi} b */
+/** @param {LayoutRoi} a @param {{role_id: string, roi_id: string, model_key: string}} b */
 function isSame(a, b) {
   return a.role_id === b.role_id && a.roi_id === b.roi_id && a.model_key === b.model_key;
 }

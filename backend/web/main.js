@@ -6,7 +6,7 @@ import { Heartbeat, lamp } from "./heartbeat.js";
 import { listRois } from "./rois.js";
 import { hashOf, nameKey, routeOf, roiText, SCREENS } from "./router.js";
 import { Store } from "./store.js";
-import { t } from "./texts.js";
+import { messageOf, t } from "./texts.js";
 
 /** @typedef {import("./router.js").Route} Route */
 /** @typedef {import("./router.js").ScreenName} ScreenName */
@@ -20,6 +20,7 @@ import { t } from "./texts.js";
  * @typedef {object} App
  * @property {Store<Session>} session
  * @property {Heartbeat} heartbeat
+ * @property {boolean} mayChange whether this tab may change what the service stores
  * @property {(kind: "error" | "warning" | "done", text: string) => void} say
  * @property {(screen: ScreenName, roi: RoiKey | null) => void} go
  * @property {(recipe?: string) => Promise<RoiFacts[]>} refresh the list of ROIs, or those of a recipe, from the service
@@ -48,6 +49,9 @@ const title = h("span.bar-roi");
 const app = {
   session,
   heartbeat,
+  get mayChange() {
+    return session.value.access !== "infer" && session.value.access !== "none";
+  },
   say(kind, text) {
     if ([...messages.children].some((shown) => shown.dataset.text === text)) return;
     const message = h(`div.message.${kind}`, { "data-text": text, role: kind === "error" ? "alert" : null }, h("p", {}, text));
@@ -215,7 +219,7 @@ async function reopen() {
   try {
     await app.refresh();
   } catch (problem) {
-    app.say("error", problem instanceof Error ? problem.message : String(problem));
+    app.say("error", messageOf(problem));
   }
   await open();
 }

@@ -5,7 +5,7 @@ import { forgetPictures, keepPictures, keptPictures } from "./keep.js";
 import { cutRoi, openPicture, viewOf } from "./pixels/picture.js";
 import { wholeOf } from "./pixels/roi-edit.js";
 import { roiText } from "./router.js";
-import { t } from "./texts.js";
+import { messageOf, t } from "./texts.js";
 
 /** @typedef {import("./pixels/roi.js").Roi} Roi */
 /** @typedef {import("./pixels/picture.js").Picture} Picture */
@@ -66,7 +66,7 @@ export class PictureSet {
         const id = newId();
         batch.push({ id, roi: this.roi, name: file.name, folder, order: ++order, blob, width, height, label: null, stored: null, duplicateOf: null });
       } catch (problem) {
-        result.refused.push({ name: file.name, reason: problem instanceof Error ? problem.message : String(problem) });
+        result.refused.push({ name: file.name, reason: messageOf(problem) });
       }
       if (batch.length >= WRITTEN_AT_ONCE) await this.write(batch.splice(0), result);
     }

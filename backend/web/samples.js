@@ -3,6 +3,7 @@
 import { ApiError, call, fetchBlob, formOf, idsOf, send } from "./api.js";
 import { PictureSet, cutText } from "./pictures.js";
 import { shapeOf } from "./pixels/picture.js";
+import { messageOf } from "./texts.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 /** @typedef {import("./keep.js").KeptPicture} KeptPicture */
@@ -218,7 +219,7 @@ export class Samples {
         form.append("metas", new Blob([JSON.stringify(shape ? { ...meta, shape_json: JSON.stringify(shape) } : meta)], { type: "application/json" }));
         sent.push(sample);
       } catch (problem) {
-        sample.problem = problem instanceof Error ? problem.message : String(problem);
+        sample.problem = messageOf(problem);
       }
     }
     if (!sent.length) return;

@@ -45,3 +45,8 @@ export function moment(utc) {
   const date = new Date(utc);
   return Number.isNaN(date.getTime()) ? utc : date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
+
+/** What an error says. @param {unknown} problem */
+export function messageOf(problem) {
+  return problem instanceof Error ? problem.message : String(problem);
+}

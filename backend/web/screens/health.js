@@ -47,10 +47,6 @@ class HealthScreen {
     }, ASK_EVERY_MS);
   }
 
-  get mayChange() {
-    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
-  }
-
   async load() {
     await Promise.all([this.loadDrift(), this.loadModels()]);
     fill(this.note);
@@ -76,7 +72,7 @@ class HealthScreen {
       found.since_utc ? h("p", {}, t("health.since", { when: moment(found.since_utc), part: found.since_part })) : null,
       h("p.muted", {}, t("health.parts", { n: found.n_parts, rejected: found.n_rejected ?? 0 })),
       found.reference ? summary(found.reference, found.recent) : null,
-      verdict === "drift" && this.mayChange ? this.resets() : null,
+      verdict === "drift" && this.app.mayChange ? this.resets() : null,
     );
   }
 
@@ -128,7 +124,7 @@ class HealthScreen {
       h("p", {}, h("strong", {}, t("health.version", { n: version.version })), " ", t("health.until", { when: moment(version.kept_at_utc), change: change ? t(`health.change.${change}`) : version.replaced_by })),
       h("p", {}, version.calibrated ? t("health.threshold", { threshold: score(version.threshold) }) : t("health.no_threshold")),
       h("p.muted.num", {}, t("health.facts", { n: version.n_images ?? "?", id: version.memory_id.slice(0, 8) })),
-      this.mayChange ? h("div.row", {}, back) : null,
+      this.app.mayChange ? h("div.row", {}, back) : null,
     );
   }
 

@@ -8,10 +8,10 @@ import { fittedOn } from "../geometry.js";
 import { Guard } from "../guard.js";
 import { HeatView } from "../heat.js";
 import { dropZone } from "../ingest.js";
-import { loadLayout } from "../layout.js";
+import { loadLayout, roiIn } from "../layout.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
-import { score, t } from "../texts.js";
+import { messageOf, score, t } from "../texts.js";
 import { shapeOfWord, verdictOf, verdictPanel, wayFrom } from "../verdict.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -181,8 +181,7 @@ class InspectScreen {
 
   async loadDrawn() {
     const { content } = await loadLayout(this.key.recipe_id);
-    const { role_id, roi_id, model_key } = this.key;
-    const drawn = content.rois.find((roi) => roi.role_id === role_id && roi.roi_id === roi_id && roi.model_key === model_key) ?? null;
+    const drawn = roiIn(content, this.key);
     if (JSON.stringify(drawn) !== JSON.stringify(this.drawn)) for (const part of this.parts) part.crop = null;
     this.drawn = drawn;
   }
@@ -202,7 +201,7 @@ class InspectScreen {
       this.guard.pixels ||= reply.decide_by !== undefined;
     } catch (problem) {
       if (this.abort.signal.aborted) return;
-      if (!(problem instanceof ApiError && problem.status === 0)) part.problem = problem instanceof Error ? problem.message : String(problem);
+      if (!(problem instanceof ApiError && problem.status === 0)) part.problem = messageOf(problem);
     } finally {
       this.judging = null;
     }
@@ -279,7 +278,7 @@ class InspectScreen {
     this.showWay();
     this.showNotices();
     this.why.disabled = !current?.reply;
-    this.feedback.hidden = this.app.session.value.access !== "full";
+    this.feedback.hidden = !this.app.mayChange;
     this.feedback.disabled = verdict.word === "none";
     const n = { ok: 0, ng: 0, none: 0 };
     for (const part of this.parts) {

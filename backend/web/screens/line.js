@@ -63,8 +63,8 @@ export default function line(app) {
   function show() {
     if (picker.options.length) chosen = picker.value;
     sessionStorage.setItem("recipe", chosen);
-    const { rois, access } = app.session.value;
-    create.hidden = access === "infer" || access === "none";
+    const { rois } = app.session.value;
+    create.hidden = !app.mayChange;
     if (!rois) return;
     const recipes = [...new Set(rois.map((roi) => roi.recipe_id))];
     if (!recipes.includes(chosen)) chosen = all;

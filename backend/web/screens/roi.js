@@ -2,14 +2,14 @@
 /** ROI: pictures in, a ROI drawn on one of them, its crop from all of them below. */
 import { fill, h, icon } from "../dom.js";
 import { dropZone } from "../ingest.js";
-import { LayoutConflict, loadLayout, saveRoi } from "../layout.js";
+import { LayoutConflict, loadLayout, roiIn, saveRoi } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
 import "../pixels/roi-editor.js";
 import { beyond } from "../pixels/roi.js";
 import { cutText, PictureSet, usualSize } from "../pictures.js";
 import { lockedScale } from "../rois.js";
 import { hashOf, nameKey, roiText } from "../router.js";
-import { number, t } from "../texts.js";
+import { messageOf, number, t } from "../texts.js";
 import { cropStrip } from "./strip.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -110,7 +110,7 @@ class RoiScreen {
 
   async loadLayout() {
     const { content } = await loadLayout(this.key.recipe_id);
-    this.base = content.rois.find((roi) => roi.role_id === this.key.role_id && roi.roi_id === this.key.roi_id && roi.model_key === this.key.model_key) ?? null;
+    this.base = roiIn(content, this.key);
     this.mine = this.base ?? fresh(this.key);
     const draft = localStorage.getItem(this.draftKey);
     if (!draft) {
@@ -131,14 +131,10 @@ class RoiScreen {
   /** All ROIs of a recipe have one scale. */
   takeLockedScale() {
     const locked = lockedScale(this.app.session.value.rois, this.key.recipe_id);
-    this.scale.disabled = locked !== null || !this.mayChange;
+    this.scale.disabled = locked !== null || !this.app.mayChange;
     if (locked === null) return;
     fill(this.scaleHint, t("roi.scale_locked", { recipe: this.key.recipe_id }));
     if (this.mine.mm_per_px !== locked) this.edit({ mm_per_px: locked });
-  }
-
-  get mayChange() {
-    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
   }
 
   show() {
@@ -148,7 +144,7 @@ class RoiScreen {
     this.work.hidden = this.stripPanel.hidden = list.length === 0;
     if (this.name.value.trim() !== this.mine.name) this.name.value = this.mine.name;
     this.scale.value = String(this.mine.mm_per_px);
-    this.name.disabled = !this.mayChange;
+    this.name.disabled = !this.app.mayChange;
     fill(this.stripTitle, t("roi.strip", { n: list.length }));
     this.strip.update();
     if (this.mine.roi) this.strip.show(this.mine.roi);
@@ -198,7 +194,7 @@ class RoiScreen {
   /** @param {Partial<LayoutRoi>} change */
   edit(change) {
     this.mine = { ...this.mine, ...change };
-    if (!this.mayChange) return;
+    if (!this.app.mayChange) return;
     localStorage.setItem(this.draftKey, JSON.stringify({ base: this.base, mine: this.mine }));
     this.showNotices();
     this.saveSoon();
@@ -220,7 +216,7 @@ class RoiScreen {
       if (problem instanceof LayoutConflict) this.showConflict(problem.theirs);
       else {
         fill(this.status, t("roi.not_saved"));
-        this.app.say("error", problem instanceof Error ? problem.message : String(problem));
+        this.app.say("error", messageOf(problem));
       }
       return;
     }

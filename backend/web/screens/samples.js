@@ -2,11 +2,11 @@
 /** Samples: good or bad by click or key, suspicious ones first; and the fit. */
 import { fill, h, icon } from "../dom.js";
 import { FitPanel } from "../fit.js";
-import { loadLayout } from "../layout.js";
+import { loadLayout, roiIn } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
 import { hashOf } from "../router.js";
 import { Samples } from "../samples.js";
-import { score, t } from "../texts.js";
+import { messageOf, score, t } from "../texts.js";
 import { closeUp } from "./closeup.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -72,20 +72,15 @@ class SamplesScreen {
     });
   }
 
-  get mayChange() {
-    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
-  }
-
   async open() {
     const [test, { content }] = await Promise.all([selfTest(), loadLayout(this.key.recipe_id), this.app.refresh(this.key.recipe_id)]);
     if (!test.ok) fill(this.notices, h("div.notice.bad", { role: "alert" }, t("roi.self_test", { reason: test.reason ?? "" })));
-    const drawn = content.rois.find((roi) => roi.role_id === this.key.role_id && roi.roi_id === this.key.roi_id && roi.model_key === this.key.model_key);
-    await this.samples.load(drawn ?? null, this.app.facts(this.key)?.fitted ?? false);
+    await this.samples.load(roiIn(content, this.key), this.app.facts(this.key)?.fitted ?? false);
     if (this.closed) return;
     this.samples.sort();
     this.build();
     if (test.ok) this.showWay();
-    if (test.ok && this.mayChange) void this.samples.store();
+    if (test.ok && this.app.mayChange) void this.samples.store();
     void this.fit.open();
   }
 
@@ -93,7 +88,7 @@ class SamplesScreen {
   showWay() {
     const { drawn, list } = this.samples;
     const way = (/** @type {string} */ text, /** @type {string} */ next) =>
-      h("div.notice", {}, h("p", {}, text), this.mayChange ? h("a.button.primary", { href: hashOf("roi", this.key) }, next, icon("right")) : null);
+      h("div.notice", {}, h("p", {}, text), this.app.mayChange ? h("a.button.primary", { href: hashOf("roi", this.key) }, next, icon("right")) : null);
     if (!list.length) fill(this.notices, way(t("samples.empty"), t("samples.add")));
     else if (!drawn?.roi && list.some(({ kept }) => kept)) fill(this.notices, way(t("samples.draw_first"), t("samples.draw")));
   }
@@ -124,7 +119,7 @@ class SamplesScreen {
     closeUp(sample, {
       urlOf: (one) => this.samples.urlOf(one, true),
       next: (one, by) => this.shown()[this.shown().indexOf(one) + by],
-      label: this.mayChange ? (one, label) => this.mark(one, label) : null,
+      label: this.app.mayChange ? (one, label) => this.mark(one, label) : null,
       onClose: (one) => this.focus(one),
     });
   }
@@ -138,7 +133,7 @@ class SamplesScreen {
     if (this.folders.dataset.shown === text) return; // a button that has the focus stays
     this.folders.dataset.shown = text;
     const hadFocus = this.folders.contains(document.activeElement);
-    fill(this.folders, this.mayChange ? [...folders].map(([folder, n]) => this.folderRow(folder, n)) : null);
+    fill(this.folders, this.app.mayChange ? [...folders].map(([folder, n]) => this.folderRow(folder, n)) : null);
     if (hadFocus) (this.folders.querySelector("button") ?? this.fit.node).focus({ preventScroll: true });
   }
 
@@ -171,7 +166,7 @@ class SamplesScreen {
       mark,
       h("p.sample-name", { title: sample.folder ? `${sample.folder}/${sample.name}` : sample.name }, sample.name),
       facts,
-      this.mayChange ? h("div.sample-buttons", {}, good, bad) : null,
+      this.app.mayChange ? h("div.sample-buttons", {}, good, bad) : null,
     );
     Object.assign(cell, { good, bad, facts, mark });
     this.cells.set(sample.id, cell);
@@ -188,7 +183,7 @@ class SamplesScreen {
       const url = await this.samples.urlOf(sample);
       fill(place, h("img", { src: url, alt: "", draggable: "false" }));
     } catch (problem) {
-      if (!this.closed) fill(place, h("p.muted", {}, problem instanceof Error ? problem.message : String(problem)));
+      if (!this.closed) fill(place, h("p.muted", {}, messageOf(problem)));
     }
   }
 
@@ -292,7 +287,7 @@ class SamplesScreen {
     const columns = Math.max(1, shown.findIndex(({ id }) => this.cells.get(id).offsetTop > this.cells.get(shown[0].id).offsetTop));
     const steps = /** @type {Record<string, number>} */ ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns });
     if (label !== undefined) {
-      if (!this.mayChange) return;
+      if (!this.app.mayChange) return;
       this.mark(shown[at], label);
       this.focus(shown[at + 1] ?? shown[at]);
     } else if (steps[event.key]) this.focus(shown[at + steps[event.key]]);

@@ -82,10 +82,6 @@ class ThresholdScreen {
     this.node = h("section.screen", {}, h("header.screen-head", {}, h("h1", {}, t("threshold.title")), this.status), this.notices, this.bar, this.work);
   }
 
-  get mayChange() {
-    return this.app.session.value.access !== "infer" && this.app.session.value.access !== "none";
-  }
-
   async open() {
     await this.app.refresh(this.key.recipe_id);
     if (this.closed) return;
@@ -113,9 +109,9 @@ class ThresholdScreen {
     const bad = counted.filter((one) => one.label === "ng");
     this.work.hidden = good.length === 0;
     // Where regions decide, too, the line of the scores is not the whole decision, and is not set here alone.
-    const isFixed = !this.mayChange || Boolean(this.calibration?.decide_by);
+    const isFixed = !this.app.mayChange || Boolean(this.calibration?.decide_by);
     this.save.hidden = this.field.disabled = isFixed;
-    this.recommend.hidden = !this.mayChange;
+    this.recommend.hidden = !this.app.mayChange;
     this.next.hidden = this.calibration === null;
     fill(this.status, t("threshold.counts", { good: good.length, bad: bad.length }));
     this.showNotices(known, good.length);
@@ -130,7 +126,7 @@ class ThresholdScreen {
   showNotices(known, n_good) {
     const notices = [];
     const choose = (/** @type {string} */ text) =>
-      this.mayChange ? h("button.primary", { disabled: this.busy, onclick: () => void this.calibrate({ rule: "recommended" }) }, text) : null;
+      this.app.mayChange ? h("button.primary", { disabled: this.busy, onclick: () => void this.calibrate({ rule: "recommended" }) }, text) : null;
     if (this.calibration?.decide_by) notices.push(h("div.notice", {}, t("threshold.by_regions")));
     if (known.calibration === "stale") notices.push(h("div.notice", {}, h("p", {}, t("threshold.stale")), choose(t("threshold.choose"))));
     else if (this.calibration === null) notices.push(h("div.notice", {}, h("p", {}, t("threshold.none")), choose(t("threshold.choose"))));
@@ -202,7 +198,7 @@ class ThresholdScreen {
       return;
     }
     // Each picture that stands out has a row of its own, which says it by the name that people know.
-    const unusual = this.mayChange ? this.unusual() : [];
+    const unusual = this.app.mayChange ? this.unusual() : [];
     const rule = calibration.rule === "manual" ? "manual" : calibration.rule === "recommended" ? "recommended" : "other";
     fill(
       this.stored,
