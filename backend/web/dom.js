@@ -62,6 +62,20 @@ export function fill(element, ...children) {
 }
 
 /**
+ * Make a change that may remove, hide or disable what has the focus. Then the whole has it: Tab goes on inside, not at the top of the page.
+ * @param {HTMLElement} whole
+ * @param {() => void} change
+ */
+export function keepFocus(whole, change) {
+  const hadFocus = whole.contains(document.activeElement);
+  change();
+  const has = document.activeElement;
+  if (!hadFocus || (has && whole.contains(has) && has.checkVisibility() && !has.matches(":disabled"))) return;
+  whole.tabIndex = -1;
+  whole.focus({ preventScroll: true });
+}
+
+/**
  * A drawing of 24 by 24 units in the colour of the text around it.
  * @param {keyof typeof PATHS} name
  * @returns {any}

@@ -1,7 +1,7 @@
 // @ts-check
 /** Why: the defect beside the good patch that comes nearest to it. */
 import { call } from "./api.js";
-import { fill, h, icon } from "./dom.js";
+import { fill, h, icon, keepFocus } from "./dom.js";
 import { messageOf, score, t } from "./texts.js";
 
 const MOST = 4;
@@ -16,6 +16,7 @@ export class ExplainPanel {
     this.app = app;
     this.view = view;
     this.question = question;
+    this.button = h("button", { onclick: () => void this.ask(), "aria-keyshortcuts": "W" }, t("explain.why"));
     this.content = h("div.reasons");
     this.node = h(
       "section.panel",
@@ -39,7 +40,7 @@ export class ExplainPanel {
       this.view.mark({ x, y });
     }
     this.node.hidden = false;
-    fill(this.content, h("p.muted", {}, t("explain.asking")));
+    keepFocus(this.node, () => fill(this.content, h("p.muted", {}, t("explain.asking"))));
     try {
       const { reasons } = await call("explain", { form });
       if (number === this.asked) fill(this.content, reasons.slice(0, MOST).map((/** @type {any} */ reason) => this.reason(reason)));
@@ -63,8 +64,10 @@ export class ExplainPanel {
 
   close() {
     this.asked++;
+    const hadFocus = this.node.contains(document.activeElement);
     this.node.hidden = true;
     fill(this.content);
     this.view.mark(null);
+    if (hadFocus) this.button.focus({ preventScroll: true });
   }
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** What a person says about a part: first what it would change, then, if they still want to, the change. */
 import { call } from "./api.js";
-import { fill, h, icon } from "./dom.js";
+import { fill, h, icon, keepFocus } from "./dom.js";
 import { messageOf, score, t } from "./texts.js";
 
 export class FeedbackPanel {
@@ -17,7 +17,7 @@ export class FeedbackPanel {
     this.asked = 0;
     this.good = h("button.is-good", { onclick: () => void this.ask("good") }, icon("check"), t("feedback.good"));
     this.bad = h("button.is-bad", { onclick: () => void this.ask("bad") }, icon("cross"), t("feedback.bad"));
-    this.buttons = h("div.row.middle", {}, this.good, this.bad);
+    this.buttons = h("div.row.middle", { tabindex: -1 }, this.good, this.bad);
     this.content = h("div.feedback");
     this.node = h("section.panel", { hidden: true, "aria-live": "polite" }, this.content);
   }
@@ -36,7 +36,7 @@ export class FeedbackPanel {
   async ask(verdict) {
     const number = ++this.asked;
     this.node.hidden = false;
-    fill(this.content, h("p.muted", {}, t("feedback.asking")));
+    keepFocus(this.node, () => fill(this.content, h("p.muted", {}, t("feedback.asking"))));
     const reply = await this.send(verdict, true);
     if (!reply || number !== this.asked) return;
     const yes = h("button.primary", { onclick: () => void this.learn(verdict, yes) }, t(verdict === "good" ? "feedback.learn_good" : "feedback.learn_bad"));
@@ -53,7 +53,7 @@ export class FeedbackPanel {
 
   /** @param {"good" | "bad"} verdict @param {any} button */
   async learn(verdict, button) {
-    button.disabled = true;
+    keepFocus(this.node, () => { button.disabled = true; });
     const reply = await this.send(verdict, false);
     if (!reply) return;
     this.close();
@@ -82,8 +82,10 @@ export class FeedbackPanel {
 
   close() {
     this.asked++;
+    const hadFocus = this.node.contains(document.activeElement);
     this.node.hidden = true;
     fill(this.content);
+    if (hadFocus) this.buttons.focus({ preventScroll: true });
   }
 }
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
 import { ApiError, call, formOf, newId, pause } from "./api.js";
-import { fill, h, icon } from "./dom.js";
+import { fill, h, icon, keepFocus } from "./dom.js";
 import { LEAST_GOOD } from "./rois.js";
 import { hashOf, roiText } from "./router.js";
 import { ASK_EVERY_MS, findRun, watchRun } from "./runs.js";
@@ -80,11 +80,12 @@ export class FitPanel {
     const pending = this.samples.pending();
     const least = this.app.session.value.limits.min_ok_samples ?? LEAST_GOOD;
     const facts = this.app.facts(this.key);
-    const enough = good >= least;
-    this.bar.hidden = this.cancel.hidden = true;
-    this.button.hidden = !this.app.mayChange;
-    this.button.disabled = !enough || pending > 0;
-    this.next.hidden = !facts?.fitted;
+    keepFocus(this.node, () => {
+      this.bar.hidden = this.cancel.hidden = true;
+      this.button.hidden = !this.app.mayChange;
+      this.button.disabled = good < least || pending > 0;
+      this.next.hidden = !facts?.fitted;
+    });
     this.button.classList.toggle("primary", !facts?.fitted);
     fill(this.button, t(facts?.fitted ? "fit.again" : "fit.fit", { n: good }));
     fill(this.text, this.told(good, least, pending, facts));
@@ -142,9 +143,15 @@ export class FitPanel {
     }
   }
 
-  showWaiting() {
-    this.button.hidden = this.next.hidden = true;
+  showRunning() {
+    keepFocus(this.node, () => {
+      this.button.hidden = this.next.hidden = true;
+    });
     this.bar.hidden = false;
+  }
+
+  showWaiting() {
+    this.showRunning();
     this.bar.removeAttribute("value");
     fill(this.text, t("fit.step.wait"));
   }
@@ -153,8 +160,7 @@ export class FitPanel {
   show(run) {
     this.runId = run.run_id;
     this.cancel.hidden = !this.app.mayChange || !(this.runId || this.running);
-    this.bar.hidden = false;
-    this.button.hidden = this.next.hidden = true;
+    this.showRunning();
     this.bar.max = run.total || 1;
     if (run.step === "wait") this.bar.removeAttribute("value");
     else this.bar.value = run.done;

@@ -56,7 +56,7 @@ const app = {
     if ([...messages.children].some((shown) => shown.dataset.text === text)) return;
     const message = h(`div.message.${kind}`, { "data-text": text, role: kind === "error" ? "alert" : null }, h("p", {}, text));
     message.append(
-      h("button.icon-button", { "aria-label": t("message.close"), onclick: () => message.remove() }, icon("cross")),
+      h("button.icon-button", { "aria-label": t("message.close"), onclick: () => { message.remove(); main.focus({ preventScroll: true }); } }, icon("cross")),
     );
     messages.append(message);
     setTimeout(() => message.remove(), SHOWN_MS[kind]);

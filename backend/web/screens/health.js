@@ -1,7 +1,7 @@
 // @ts-check
 /** Health: whether the parts still look as they did, and the models that were before, to serve one of them again. */
 import { call, idsOf } from "../api.js";
-import { fill, h, icon } from "../dom.js";
+import { fill, h, icon, keepFocus } from "../dom.js";
 import { hashOf } from "../router.js";
 import { moment, score, t } from "../texts.js";
 
@@ -65,7 +65,7 @@ class HealthScreen {
     const verdict = VERDICTS.find((name) => name === found.verdict) ?? "none";
     const kind = verdict === "ok" ? "good" : verdict === "drift" ? "bad" : "plain";
     const shape = verdict === "ok" ? "check" : verdict === "drift" ? "cross" : "health";
-    fill(
+    keepFocus(this.drift, () => fill(
       this.drift,
       h("div.panel-head", {}, h("h2", {}, t("health.drift")), h(`span.badge.${kind}`, {}, icon(shape), t(`health.verdict.${verdict}`))),
       found.reason ? h("p", {}, found.reason) : null,
@@ -73,7 +73,7 @@ class HealthScreen {
       h("p.muted", {}, t("health.parts", { n: found.n_parts, rejected: found.n_rejected ?? 0 })),
       found.reference ? summary(found.reference, found.recent) : null,
       verdict === "drift" && this.app.mayChange ? this.resets() : null,
-    );
+    ));
   }
 
   resets() {
@@ -104,7 +104,7 @@ class HealthScreen {
           h("p.muted.num", {}, t("health.memory", { id: (state.model.memory_id ?? "").slice(0, 8) })),
         )
       : h("li.version.now", {}, h("p", {}, t("health.not_fitted")));
-    fill(this.models, now, versions.map((/** @type {any} */ version) => this.version(version)));
+    keepFocus(this.models, () => fill(this.models, now, versions.map((/** @type {any} */ version) => this.version(version))));
     if (!versions.length) this.models.append(h("li.version", {}, h("p.muted", {}, t("health.no_versions"))));
   }
 
@@ -131,7 +131,7 @@ class HealthScreen {
   /** Ask once: what is served changes for every station. @param {any} version @param {any} button */
   confirm(version, button) {
     const row = button.parentElement;
-    const no = h("button", { onclick: () => fill(row, button) }, t("cancel"));
+    const no = h("button", { onclick: () => { fill(row, button); button.focus(); } }, t("cancel"));
     fill(row, h("p", {}, t("health.confirm", { n: version.version })), h("button.primary", { onclick: () => void this.rollBack(version.version) }, t("health.confirm_yes")), no);
     no.focus();
   }

@@ -74,10 +74,10 @@ class InspectScreen {
     this.pause = h("button", { onclick: () => this.setPaused(!this.paused), "aria-keyshortcuts": "P" });
     this.heat = h("input", { type: "checkbox", id: "heat", checked: true, "aria-keyshortcuts": "H", onchange: () => { this.view.visible = this.heat.checked; } });
     this.counts = h("input", { type: "checkbox", id: "counts" });
-    this.why = h("button", { onclick: () => void this.explain.ask(), "aria-keyshortcuts": "W" }, t("explain.why"));
     this.tally = h("p.num", { role: "status" });
     this.strip = h("div.parts", { role: "list", "aria-label": t("inspect.parts") });
     this.clear = h("button", { onclick: () => void this.forget() }, icon("trash"), t("inspect.clear"));
+    this.drop = dropZone((found) => void this.add(found), { text: t("inspect.drop"), compact: true });
     this.notices = h("div.notices");
     this.way = h("div.row", { hidden: true });
     this.node = h(
@@ -93,7 +93,7 @@ class InspectScreen {
         h("button", { onclick: () => this.step(-1), "aria-label": t("inspect.previous") }, icon("left")),
         h("button", { onclick: () => this.step(1), "aria-label": t("inspect.following") }, icon("right")),
         this.pause,
-        this.why,
+        this.explain.button,
         this.feedback.buttons,
         h("label.inline", { for: "heat" }, this.heat, t("inspect.heat")),
         h("label.inline", { for: "counts", title: t("inspect.counts_hint") }, this.counts, t("inspect.counts")),
@@ -103,7 +103,7 @@ class InspectScreen {
       this.explain.node,
       h("div.row.middle", {}, this.tally, h("span.spacer"), this.clear),
       this.strip,
-      dropZone((found) => void this.add(found), { text: t("inspect.drop"), compact: true }),
+      this.drop,
       h("p.hint", {}, t("inspect.keys")),
     );
     document.addEventListener("keydown", this.onKey);
@@ -277,7 +277,7 @@ class InspectScreen {
     fill(this.name, current ? current.kept.name : null);
     this.showWay();
     this.showNotices();
-    this.why.disabled = !current?.reply;
+    this.explain.button.disabled = !current?.reply;
     this.feedback.hidden = !this.app.mayChange;
     this.feedback.disabled = verdict.word === "none";
     const n = { ok: 0, ng: 0, none: 0 };
@@ -363,6 +363,7 @@ class InspectScreen {
     fill(this.strip);
     this.showPicture();
     this.update();
+    this.drop.querySelector("button").focus({ preventScroll: true });
   }
 
   /** @param {KeyboardEvent} event */

@@ -1,6 +1,6 @@
 // @ts-check
 /** ROI: pictures in, a ROI drawn on one of them, its crop from all of them below. */
-import { fill, h, icon } from "../dom.js";
+import { fill, h, icon, keepFocus } from "../dom.js";
 import { dropZone } from "../ingest.js";
 import { LayoutConflict, loadLayout, roiIn, saveRoi } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
@@ -253,6 +253,7 @@ class RoiScreen {
   }
 
   showNotices() {
+    /** @type {Element[]} */
     const notices = [];
     const { roi } = this.mine;
     const problems = this.set.list.filter((picture) => this.problemOf(picture) !== null);
@@ -262,7 +263,7 @@ class RoiScreen {
     }
     const before = roi && this.set.list.filter((picture) => picture.stored && picture.stored.cut !== cutText(roi)).length;
     if (before) notices.push(h("div.notice", {}, h("p", {}, t("roi.stored_before", { n: before }))));
-    fill(this.notices, notices);
+    keepFocus(this.node, () => fill(this.notices, notices));
     this.strip.mark();
   }
 

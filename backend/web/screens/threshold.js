@@ -1,7 +1,7 @@
 // @ts-check
 /** Threshold: the scores of good and bad pictures, the line between them, and what it promises. */
 import { call, idsOf, newId } from "../api.js";
-import { fill, h, icon } from "../dom.js";
+import { fill, h, icon, keepFocus } from "../dom.js";
 import "../histogram.js";
 import { hashOf } from "../router.js";
 import { watchRun } from "../runs.js";
@@ -200,13 +200,13 @@ class ThresholdScreen {
     // Each picture that stands out has a row of its own, which says it by the name that people know.
     const unusual = this.app.mayChange ? this.unusual() : [];
     const rule = calibration.rule === "manual" ? "manual" : calibration.rule === "recommended" ? "recommended" : "other";
-    fill(
+    keepFocus(this.node, () => fill(
       this.stored,
       h("p", {}, h("strong", {}, t("threshold.stored", { threshold: score(calibration.threshold) })), " ", t(`threshold.rule.${rule}`)),
       calibration.promise?.text ? h("p", {}, t("threshold.promise", { promise: calibration.promise.text })) : null,
       calibration.why ? h("p.muted", {}, t("threshold.why", { why: this.reason(unusual.length > 0) })) : null,
       unusual.map((one) => this.unusualRow(one, unusual.length)),
-    );
+    ));
   }
 
   /** The service's reason, with the names that people know. @param {boolean} named what stands out is told apart from it */
@@ -253,8 +253,9 @@ class ThresholdScreen {
   async calibrate(choice) {
     if (this.busy) return;
     this.busy = true;
-    this.save.disabled = this.recommend.disabled = true;
-    for (const button of this.notices.querySelectorAll("button")) button.disabled = true;
+    keepFocus(this.node, () => {
+      for (const button of [this.save, this.recommend, ...this.notices.querySelectorAll("button")]) button.disabled = true;
+    });
     this.bar.hidden = false;
     this.bar.removeAttribute("value");
     const id = newId();
