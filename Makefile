@@ -84,7 +84,7 @@ $(VENV)/bin/python:
 
 # A stamp per set of requirements: nothing is installed twice.
 $(VENV)/.serve: requirements/hashed.txt | $(VENV)/bin/python
-	@echo "Installing what the service needs (once, some 220 MB to download)"
+	@echo "Installing what the service needs (once, some 230 MB to download)"
 	$(RUN) -m pip install --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
@@ -99,7 +99,7 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(COMMAND)
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(COMMAND)
-	@echo "Installing what development needs, torch included (once, some 570 MB where torch is a CPU build)"
+	@echo "Installing what development needs, torch included (once, some 440 MB more where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo
 
