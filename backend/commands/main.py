@@ -22,7 +22,7 @@ from backend.common.program import PROGRAM
 
 _ABOUT = "Visual anomaly detection: a service, and its commands for whole folders of images."
 _ABOUT_EPILOG = """\
-Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); backend/README_backend.md lists them all.
+Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); docs/settings.md lists them all.
 `%(prog)s COMMAND --help` describes a command.
 """
 

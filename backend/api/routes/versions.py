@@ -23,7 +23,7 @@ router = APIRouter()
 def versions(
     ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> VersionsReply:
-    """What a ROI's own model was before its last changes: fits, calibrations and roll-backs."""
+    """What a ROI's own model was before its last changes: fits, calibrations, feedback and roll-backs."""
     key = roi_key(ids, recipe)
     fitted = service.state(key).fitted
     return VersionsReply(

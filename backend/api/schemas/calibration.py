@@ -210,7 +210,7 @@ class CalibrationNumbers(RoiReply):
     """What every reply about a calibration says of it."""
 
     threshold: float = Field(
-        description="midpoint of p99_ok and p5_ng, or p99_ok without NG, or what target_false_reject_rate takes",
+        description="midpoint of p99_ok and p5_ng, or p99_ok without NG, unless a member of the request chose another",
         examples=[0.5512],
     )
     p99_ok: float = Field(description="99th percentile of the OK scores", examples=[0.4394])
