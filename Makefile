@@ -5,6 +5,8 @@ VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 COMMAND := $(VENV)/bin/roi-anomaly
+# Wherever there is Node, and a registry or npm's cache.
+TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
 .PHONY: help serve install demo test test-unit test-console check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
@@ -39,7 +41,9 @@ check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/mypy --platform win32
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
-	@if command -v tsc >/dev/null; then tsc -p backend/web/jsconfig.json; else echo "tsc is not installed: types of backend/web are not checked"; fi
+	@if $(TSC) --version >/dev/null 2>&1; then $(TSC) -p backend/web/jsconfig.json; \
+	elif command -v tsc >/dev/null; then tsc -p backend/web/jsconfig.json; \
+	else echo "tsc is not installed: types of backend/web are not checked"; fi
 
 format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
