@@ -18,24 +18,17 @@ const FACTS_EVERY_MS = 1500;
 const FACTS_LAST_MS = 8000;
 const LOOK_EVERY_MS = 150;
 
-export class Guard {
-  /**
-   * @param {RoiKey} key
-   * @param {() => void} onChange
-   */
-  constructor(key, onChange) {
-    this.key = key;
+/** What a guard of one ROI and a guard of a recipe share: signs of life, and facts that grow old. */
+export class Watch {
+  /** @param {() => void} onChange */
+  constructor(onChange) {
     this.onChange = onChange;
     this.alive_at = -Infinity;
     this.known_at = -Infinity;
-    /** @type {Served | null} */
-    this.served = null;
     /** @type {string | null} */
     this.status = null;
     this.abort = new AbortController();
     this.said = "";
-    /** Whether regions decide, too, so that their threshold must be watched. */
-    this.pixels = false;
   }
 
   start() {
@@ -80,27 +73,31 @@ export class Guard {
 
   async askFacts() {
     const asked_at = performance.now();
-    const options = { quiet: true, timeoutMs: FACTS_EVERY_MS * 2, signal: this.abort.signal };
     try {
-      const { rois } = await call("rois", { ...options, query: { recipe_id: this.key.recipe_id, limit: 1000 } });
-      const own = rois.find((/** @type {RoiKey} */ roi) => roiText(roi) === roiText(this.key));
-      const found = own ?? (await call("state", { ...options, query: idsOf(this.key) }));
-      this.served = {
-        fitted: (own ? found.fitted : found.memory_fitted) ?? false,
-        memory_id: found.model?.memory_id ?? null,
-        calibration: found.calibration ?? "none",
-        threshold: own ? (own.threshold ?? null) : null,
-        pixel_threshold: this.pixels ? (await call("manifest", { ...options, query: idsOf(this.key) })).calib?.pixel_threshold : undefined,
-      };
+      await this.learn({ quiet: true, timeoutMs: FACTS_EVERY_MS * 2, signal: this.abort.signal });
       this.known_at = asked_at;
     } catch (problem) {
       if (problem instanceof ApiError && (problem.status === 401 || problem.status === 403)) this.known_at = -Infinity;
     }
   }
 
+  /**
+   * Ask the service what is served.
+   * @param {import("./api.js").Call} _options of the requests
+   * @returns {Promise<void>}
+   */
+  async learn(_options) {
+    throw new Error("a guard says what it asks for");
+  }
+
+  /** @returns {unknown} what was learnt */
+  facts() {
+    throw new Error("a guard says what it learnt");
+  }
+
   /** Tell when what is to be believed has changed. */
   look() {
-    const said = JSON.stringify([this.doubt(), this.served]);
+    const said = JSON.stringify([this.doubt(), this.facts()]);
     if (said === this.said || this.abort.signal.aborted) return;
     this.said = said;
     this.onChange();
@@ -114,12 +111,48 @@ export class Guard {
     return now - this.known_at > FACTS_LAST_MS ? "unknown" : null;
   }
 
-  /** @returns {"unfitted" | "stale" | "no_threshold" | null} what is missing for any verdict at all */
+  close() {
+    this.abort.abort();
+    clearInterval(this.timer);
+    document.removeEventListener("visibilitychange", this.seen);
+  }
+}
+
+export class Guard extends Watch {
+  /**
+   * @param {RoiKey} key
+   * @param {() => void} onChange
+   */
+  constructor(key, onChange) {
+    super(onChange);
+    this.key = key;
+    /** @type {Served | null} */
+    this.served = null;
+    /** Whether regions decide, too, so that their threshold must be watched. */
+    this.pixels = false;
+  }
+
+  /** @param {import("./api.js").Call} options */
+  async learn(options) {
+    const { rois } = await call("rois", { ...options, query: { recipe_id: this.key.recipe_id, limit: 1000 } });
+    const own = rois.find((/** @type {RoiKey} */ roi) => roiText(roi) === roiText(this.key));
+    const found = own ?? (await call("state", { ...options, query: idsOf(this.key) }));
+    this.served = {
+      fitted: (own ? found.fitted : found.memory_fitted) ?? false,
+      memory_id: found.model?.memory_id ?? null,
+      calibration: found.calibration ?? "none",
+      threshold: own ? (own.threshold ?? null) : null,
+      pixel_threshold: this.pixels ? (await call("manifest", { ...options, query: idsOf(this.key) })).calib?.pixel_threshold : undefined,
+    };
+  }
+
+  facts() {
+    return this.served;
+  }
+
+  /** What is missing for any verdict at all. */
   lack() {
-    if (!this.served) return null;
-    const { fitted, calibration } = this.served;
-    if (!fitted) return "unfitted";
-    return calibration === "applied" ? null : calibration === "stale" ? "stale" : "no_threshold";
+    return lackOf(this.served);
   }
 
   /**
@@ -127,15 +160,26 @@ export class Guard {
    * @param {any} reply of `/infer`
    */
   confirms(reply) {
-    const { served } = this;
-    if (!served || served.calibration !== "applied" || served.memory_id !== (reply.model.memory_id ?? null)) return false;
-    if (this.pixels && served.pixel_threshold !== reply.pixel_threshold) return false;
-    return served.threshold === null || served.threshold === reply.threshold;
+    return isOf(this.served, reply, this.pixels);
   }
+}
 
-  close() {
-    this.abort.abort();
-    clearInterval(this.timer);
-    document.removeEventListener("visibilitychange", this.seen);
-  }
+/** @param {Served | null} served @returns {"unfitted" | "stale" | "no_threshold" | null} what is missing for any verdict at all */
+export function lackOf(served) {
+  if (!served) return null;
+  const { fitted, calibration } = served;
+  if (!fitted) return "unfitted";
+  return calibration === "applied" ? null : calibration === "stale" ? "stale" : "no_threshold";
+}
+
+/**
+ * Whether a reply is of what is served.
+ * @param {Served | null} served
+ * @param {any} reply of `/infer`
+ * @param {boolean} pixels regions decide, too
+ */
+export function isOf(served, reply, pixels) {
+  if (!served || served.calibration !== "applied" || served.memory_id !== (reply.model.memory_id ?? null)) return false;
+  if (pixels && served.pixel_threshold !== reply.pixel_threshold) return false;
+  return served.threshold === null || served.threshold === reply.threshold;
 }

@@ -12,6 +12,7 @@ import { ApiError, send } from "./api.js";
  * @property {number} mm_per_px
  * @property {Roi | null} roi centre in pixels of the picture; null: not drawn yet
  * @property {{width: number, height: number} | null} picture size of the pictures in which it was drawn
+ * @property {boolean} [enabled] false: it is not judged
  */
 /** @typedef {{format: string, version: number, rois: LayoutRoi[]}} Layout */
 
@@ -32,13 +33,25 @@ export class LayoutConflict extends Error {
  * @returns {Promise<{content: Layout, etag: string | null}>} an empty one where there is none
  */
 export async function loadLayout(recipe) {
+  return /** @type {{content: Layout, etag: string | null}} */ (await readLayout(recipe, {}));
+}
+
+/**
+ * The layout, unless it is still the one that is known.
+ * @param {string} recipe
+ * @param {import("./api.js").Call & {etag?: string | null}} options etag: of the one that is known
+ * @returns {Promise<{content: Layout, etag: string | null} | null>} null: it is still that one
+ */
+export async function readLayout(recipe, { etag: known, ...options }) {
   try {
-    const reply = await send("layout", { query: { recipe_id: recipe } });
+    const reply = await send("layout", { ...options, query: { recipe_id: recipe }, headers: known ? { "If-None-Match": known } : {} });
     const content = await reply.json();
     const etag = reply.headers.get("ETag");
     return { content: content.format === FORMAT ? content : { ...content, format: FORMAT, version: 1, rois: [] }, etag };
   } catch (problem) {
-    if (!(problem instanceof ApiError && problem.status === 404)) throw problem;
+    if (!(problem instanceof ApiError)) throw problem;
+    if (problem.status === 304) return null;
+    if (problem.status !== 404) throw problem;
     return { content: { format: FORMAT, version: 1, rois: [] }, etag: null };
   }
 }

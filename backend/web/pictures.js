@@ -128,11 +128,7 @@ export class PictureSet {
    * @throws the picture is of another size than those in which the ROI was drawn, or cannot be cut
    */
   async cut(kept, drawn) {
-    if (!drawn?.roi) return cutRoi(await this.open(kept), wholeOf(kept));
-    const { roi, picture } = drawn;
-    if (picture && (kept.width !== picture.width || kept.height !== picture.height))
-      throw new Error(t("inspect.other_size", { name: kept.name, width: kept.width, height: kept.height, usual_width: picture.width, usual_height: picture.height }));
-    return cutRoi(await this.open(kept), roi);
+    return cutDrawn(await this.open(kept), drawn);
   }
 
   /** Give the small pictures back. */
@@ -141,6 +137,20 @@ export class PictureSet {
     this.small.clear();
     this.opened.clear();
   }
+}
+
+/**
+ * The crop of a ROI, exactly as it is judged.
+ * @param {Picture} picture
+ * @param {import("./layout.js").LayoutRoi | null} drawn null, or without a ROI: the picture is the ROI
+ * @throws the picture is of another size than those in which the ROI was drawn, or cannot be cut
+ */
+export async function cutDrawn(picture, drawn) {
+  if (!drawn?.roi) return cutRoi(picture, wholeOf(picture));
+  const usual = drawn.picture;
+  if (usual && (picture.width !== usual.width || picture.height !== usual.height))
+    throw new Error(t("inspect.other_size", { name: picture.name, width: picture.width, height: picture.height, usual_width: usual.width, usual_height: usual.height }));
+  return cutRoi(picture, drawn.roi);
 }
 
 /**

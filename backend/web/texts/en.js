@@ -267,6 +267,12 @@ export default {
   "verdict.moved": "The ROI was changed since the fit, so the model knows another place. Store the samples and fit again on Samples.",
   "verdict.no_decision": "The service gave no decision.",
 
+  "part.no_roi": "No ROI of this recipe is drawn and enabled, so there is nothing to judge.",
+  "part.not_drawn": "The ROI is not drawn yet. Draw it on ROI.",
+  "part.layout_changed": "The ROIs of this recipe were changed since this part was judged. It is judged again.",
+  "part.reason": "{name}: {reason}",
+  "part.reasons": { one: "{n} ROI is not judged. {name}: {reason}", other: "{n} ROIs are not judged. {name}: {reason}" },
+
   "inspect.title": "Inspect",
   "inspect.to_samples": "Go to Samples",
   "inspect.to_threshold": "Set the threshold",
