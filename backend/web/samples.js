@@ -45,10 +45,15 @@ export class Samples {
     this.urls = new Map();
   }
 
-  /** @param {LayoutRoi | null} drawn @param {boolean} fitted */
-  async load(drawn, fitted) {
-    this.drawn = drawn;
+  /** What the service and this browser have. @returns {Promise<any>} classes of `/datasets/list` */
+  async read() {
     const [{ classes }] = await Promise.all([call("datasets/list", { query: idsOf(this.key) }), this.set.load()]);
+    return classes;
+  }
+
+  /** @param {any} classes of `read` @param {LayoutRoi | null} drawn @param {boolean} fitted */
+  async load(classes, drawn, fitted) {
+    this.drawn = drawn;
     await this.reconcile(classes);
     if (fitted) await this.rank();
   }
@@ -264,6 +269,16 @@ export class Samples {
   async cropOf({ kept, label, filename }, isLarge) {
     if (kept && this.drawn?.roi) return (await this.set.cut(kept, this.drawn)).blob;
     return fetchBlob("datasets/file", { query: { ...idsOf(this.key), label: label ?? "ok", filename: filename ?? "", size: isLarge ? undefined : 256 }, signal: this.abort.signal });
+  }
+
+  /** Give the pictures of all other samples back. @param {Sample[]} samples those that are shown */
+  keepUrls(samples) {
+    const ids = new Set(samples.map(({ id }) => id));
+    for (const [id, url] of this.urls) {
+      if (ids.has(id)) continue;
+      this.urls.delete(id);
+      url.then(URL.revokeObjectURL, () => undefined);
+    }
   }
 
   close() {

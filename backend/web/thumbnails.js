@@ -2,6 +2,7 @@
 /** Small pictures of stored images, a few at a time. */
 import { fetchBlob, idsOf } from "./api.js";
 import { fill, h } from "./dom.js";
+import { Few } from "./few.js";
 
 const AT_ONCE = 4;
 const SIZE = 256;
@@ -13,9 +14,7 @@ export class Thumbnails {
     this.abort = new AbortController();
     /** @type {Map<string, Promise<string>>} */
     this.urls = new Map();
-    this.busy = 0;
-    /** @type {(() => void)[]} */
-    this.waiting = [];
+    this.few = new Few(AT_ONCE);
   }
 
   /**
@@ -39,15 +38,8 @@ export class Thumbnails {
 
   /** @param {string} label @param {string} filename @returns {Promise<string>} */
   async load(label, filename) {
-    if (this.busy >= AT_ONCE) await new Promise((resolve) => this.waiting.push(() => resolve(null)));
-    this.busy++;
-    try {
-      const query = { ...idsOf(this.key), label, filename, size: SIZE };
-      return URL.createObjectURL(await fetchBlob("datasets/file", { query, signal: this.abort.signal }));
-    } finally {
-      this.busy--;
-      this.waiting.shift()?.();
-    }
+    const query = { ...idsOf(this.key), label, filename, size: SIZE };
+    return URL.createObjectURL(await this.few.run(() => fetchBlob("datasets/file", { query, signal: this.abort.signal })));
   }
 
   close() {

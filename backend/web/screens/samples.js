@@ -1,8 +1,10 @@
 // @ts-check
 /** Samples: good or bad by click or key, suspicious ones first; and the fit. */
 import { fill, h, icon } from "../dom.js";
+import { Few } from "../few.js";
 import { FitPanel } from "../fit.js";
 import { loadLayout, roiIn } from "../layout.js";
+import { onPage, pager, pagesOf, PER_PAGE } from "../pager.js";
 import { selfTest } from "../pixels/picture.js";
 import { hashOf } from "../router.js";
 import { Samples } from "../samples.js";
@@ -15,6 +17,7 @@ import { closeUp } from "./closeup.js";
 /** @typedef {import("../samples.js").Label} Label */
 /** @typedef {"all" | "suspicious" | "open" | "ok" | "ng"} Filter */
 
+const AT_ONCE = 4;
 const FILTERS = /** @type {Filter[]} */ (["all", "suspicious", "open", "ok", "ng"]);
 /** @type {Record<string, Label | null>} */
 const LABEL_KEYS = { o: "ok", n: "ng", u: null };
@@ -39,13 +42,19 @@ class SamplesScreen {
     this.samples = new Samples(key, () => this.update());
     /** @type {Filter} */
     this.filter = "all";
+    this.page = 0;
     this.closed = false;
-    /** @type {Map<string, any>} */
+    /** @type {Map<string, any>} those of the page that is shown */
     this.cells = new Map();
+    this.few = new Few(AT_ONCE);
+    this.pagers = [pager((page) => this.turn(page)), pager((page) => this.turn(page))];
     this.notices = h("div.notices");
     this.counts = h("div.row.middle");
     this.storing = h("p.muted", { role: "status" }, t("line.loading"));
     this.folders = h("div.folders");
+    this.search = h("input", { type: "search", id: "samples-find", autocomplete: "off", oninput: () => this.choose(this.filter) });
+    this.find = h("label.inline", { for: "samples-find", hidden: true }, h("span", {}, t("samples.find")), this.search);
+    this.nothing = h("p.muted", { role: "status" });
     this.grid = h("div.samples", { role: "list", "aria-label": t("samples.title"), onkeydown: (/** @type {KeyboardEvent} */ event) => this.onKey(event) });
     this.fit = new FitPanel(app, key, {
       count: () => this.samples.fitting,
@@ -61,7 +70,10 @@ class SamplesScreen {
       this.fit.node,
       this.folders,
       h("p.hint", {}, t("samples.keys")),
+      h("div.row.middle", {}, this.pagers[0].node, this.find),
+      this.nothing,
       this.grid,
+      this.pagers[1].node,
     );
     this.watcher = new IntersectionObserver((entries) => {
       for (const { isIntersecting, target } of entries) if (isIntersecting) void this.showPicture(/** @type {HTMLElement} */ (target));
@@ -73,9 +85,11 @@ class SamplesScreen {
   }
 
   async open() {
-    const [test, { content }] = await Promise.all([selfTest(), loadLayout(this.key.recipe_id), this.app.refresh(this.key.recipe_id)]);
+    const [test, { content }, classes] = await Promise.all([
+      selfTest(), loadLayout(this.key.recipe_id), this.samples.read(), this.app.refresh(this.key.recipe_id),
+    ]);
     if (!test.ok) fill(this.notices, h("div.notice.bad", { role: "alert" }, t("roi.self_test", { reason: test.reason ?? "" })));
-    await this.samples.load(roiIn(content, this.key), this.app.facts(this.key)?.fitted ?? false);
+    await this.samples.load(classes, roiIn(content, this.key), this.app.facts(this.key)?.fitted ?? false);
     if (this.closed) return;
     this.samples.sort();
     this.build();
@@ -103,9 +117,40 @@ class SamplesScreen {
   build() {
     this.watcher.disconnect();
     this.cells.clear();
-    fill(this.grid, this.samples.list.map((sample) => this.cell(sample)));
+    fill(this.grid);
+    this.page = 0;
     this.update();
     this.beginAt(this.shown()[0]);
+  }
+
+  /** @param {number} page */
+  turn(page) {
+    this.focus(this.shown()[page * PER_PAGE]);
+    this.grid.scrollIntoView({ block: "start" });
+  }
+
+  /** The cells of the page; those that stay keep their picture and the focus. */
+  showCells() {
+    const shown = this.shown();
+    this.page = Math.min(this.page, pagesOf(shown.length) - 1);
+    const samples = onPage(shown, this.page);
+    const ids = new Set(samples.map(({ id }) => id));
+    for (const [id, cell] of this.cells) {
+      if (ids.has(id)) continue;
+      cell.querySelector("img")?.removeAttribute("src"); // its address may be given back before it has loaded
+      cell.remove();
+      this.cells.delete(id);
+    }
+    let place = this.grid.firstChild;
+    for (const sample of samples) {
+      const cell = this.cells.get(sample.id) ?? this.cell(sample);
+      if (cell === place) place = place.nextSibling;
+      else this.grid.insertBefore(cell, place);
+      this.updateCell(sample);
+    }
+    for (const { show } of this.pagers) show(this.page, shown.length);
+    this.find.hidden = this.samples.list.length <= PER_PAGE;
+    fill(this.nothing, !shown.length && this.search.value ? t("samples.not_found", { text: this.search.value }) : null);
   }
 
   /** Where the tabulator enters the grid. @param {Sample | undefined} sample */
@@ -180,8 +225,8 @@ class SamplesScreen {
     const sample = this.samples.list.find(({ id }) => id === place.dataset.id);
     if (!sample) return;
     try {
-      const url = await this.samples.urlOf(sample);
-      fill(place, h("img", { src: url, alt: "", draggable: "false" }));
+      const url = await this.few.run(() => (place.isConnected ? this.samples.urlOf(sample) : null)); // null: the page was turned
+      if (url && place.isConnected) fill(place, h("img", { src: url, alt: "", draggable: "false" }));
     } catch (problem) {
       if (!this.closed) fill(place, h("p.muted", {}, messageOf(problem)));
     }
@@ -192,7 +237,8 @@ class SamplesScreen {
   }
 
   /** @param {Sample} sample */
-  isShown({ label, suspicious }) {
+  isShown({ name, label, suspicious }) {
+    if (!name.toLowerCase().includes(this.search.value.trim().toLowerCase())) return false;
     if (this.filter === "suspicious") return suspicious;
     if (this.filter === "open") return label === null;
     return this.filter === "all" || label === this.filter;
@@ -215,13 +261,7 @@ class SamplesScreen {
       ),
     );
     if (hadFocus) this.counts.querySelector("[aria-pressed=true]")?.focus({ preventScroll: true });
-    const ids = new Set(list.map(({ id }) => id));
-    for (const [id, cell] of this.cells) {
-      if (ids.has(id)) continue;
-      cell.remove();
-      this.cells.delete(id);
-    }
-    for (const sample of list) this.updateCell(sample);
+    this.showCells();
     const { pending, stopped } = this.samples;
     fill(
       this.storing,
@@ -242,7 +282,6 @@ class SamplesScreen {
     const cell = this.cells.get(sample.id);
     if (!cell) return;
     const { label, suspicious, problem, kept } = sample;
-    cell.hidden = !this.isShown(sample);
     cell.dataset.label = label ?? "";
     cell.classList.toggle("suspicious", suspicious);
     cell.good.setAttribute("aria-pressed", String(label === "ok"));
@@ -262,6 +301,7 @@ class SamplesScreen {
   /** @param {Filter} filter */
   choose(filter) {
     this.filter = filter;
+    this.page = 0;
     this.update();
     this.beginAt(this.shown()[0]);
   }
@@ -284,7 +324,8 @@ class SamplesScreen {
     const at = shown.findIndex(({ id }) => id === cell?.dataset.id);
     if (at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
     const label = LABEL_KEYS[event.key.toLowerCase()];
-    const columns = Math.max(1, shown.findIndex(({ id }) => this.cells.get(id).offsetTop > this.cells.get(shown[0].id).offsetTop));
+    const cells = /** @type {HTMLElement[]} */ ([...this.grid.children]);
+    const columns = Math.max(1, cells.findIndex(({ offsetTop }) => offsetTop > cells[0].offsetTop));
     const steps = /** @type {Record<string, number>} */ ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns });
     if (label !== undefined) {
       if (!this.app.mayChange) return;
@@ -300,9 +341,15 @@ class SamplesScreen {
 
   /** @param {Sample | undefined} sample */
   focus(sample) {
-    if (!sample) return;
+    const at = sample ? this.shown().indexOf(sample) : -1;
+    if (!sample || at < 0) return;
+    const page = Math.floor(at / PER_PAGE);
+    if (page !== this.page || !this.cells.has(sample.id)) {
+      this.page = page;
+      this.showCells();
+      this.samples.keepUrls(onPage(this.shown(), page));
+    }
     const cell = this.cells.get(sample.id);
-    if (!cell) return;
     this.beginAt(sample);
     cell.focus({ preventScroll: true });
     cell.scrollIntoView({ block: "nearest" });

@@ -13,6 +13,10 @@ import { Thumbnails } from "../thumbnails.js";
 /** @typedef {{label: "ok" | "ng", filename: string, name: string, score: number, counts: boolean}} Scored */
 
 const NEAREST = 6;
+/** As many as the service lists at once. */
+const LISTED = 10_000;
+/** While the line moves, pictures that are passed are not asked for. */
+const AT_REST_MS = 100;
 
 /**
  * @param {App} app
@@ -35,6 +39,10 @@ class ThresholdScreen {
     this.thumbnails = new Thumbnails(key);
     /** @type {Scored[]} */
     this.scored = [];
+    /** @type {Scored[]} the lowest score first */
+    this.order = [];
+    /** @type {{good: Scored[], bad: Scored[]}} those that count */
+    this.counted = { good: [], bad: [] };
     /** Stored bad pictures, with a score or without. */
     this.n_bad = 0;
     /** @type {any} the stored calibration; null: none applies */
@@ -94,7 +102,7 @@ class ThresholdScreen {
   }
 
   async load() {
-    const [known, manifest] = await Promise.all([call("datasets/scores", { query: idsOf(this.key) }), call("manifest", { query: idsOf(this.key) })]);
+    const [known, manifest] = await Promise.all([this.knownScores(), call("manifest", { query: idsOf(this.key) })]);
     if (this.closed) return;
     this.calibration = manifest.calib;
     this.n_bad = known.images.filter((/** @type {any} */ image) => image.label === "ng").length;
@@ -102,11 +110,26 @@ class ThresholdScreen {
     this.build(known);
   }
 
+  /** @returns {Promise<any>} the reply of `/datasets/scores`, with all images in it */
+  async knownScores() {
+    const query = { ...idsOf(this.key), limit: LISTED };
+    const known = await call("datasets/scores", { query });
+    while (known.images.length < known.n_total) {
+      const { images } = await call("datasets/scores", { query: { ...query, offset: known.images.length } });
+      if (!images.length) break; // some were deleted meanwhile
+      known.images.push(...images);
+    }
+    known.n_unknown = known.images.filter((/** @type {any} */ image) => !image.known).length;
+    return known;
+  }
+
   /** @param {any} known the reply of `/datasets/scores` */
   build(known) {
     const counted = this.scored.filter((one) => one.counts);
     const good = counted.filter((one) => one.label === "ok");
     const bad = counted.filter((one) => one.label === "ng");
+    this.counted = { good, bad };
+    this.order = [...this.scored].sort((a, b) => a.score - b.score);
     this.work.hidden = good.length === 0;
     // Where regions decide, too, the line of the scores is not the whole decision, and is not set here alone.
     const isFixed = !this.app.mayChange || Boolean(this.calibration?.decide_by);
@@ -141,9 +164,7 @@ class ThresholdScreen {
   show(value, typed = false) {
     if (typed) this.histogram.threshold = value;
     else this.field.value = String(Number(value.toFixed(6)));
-    const counted = this.scored.filter((one) => one.counts);
-    const good = counted.filter((one) => one.label === "ok");
-    const bad = counted.filter((one) => one.label === "ng");
+    const { good, bad } = this.counted;
     const rejected = good.filter((one) => one.score >= value).length;
     const escaped = bad.filter((one) => one.score < value).length;
     const parts = [t("threshold.rejected", { threshold: score(value), count: rejected, n: good.length })];
@@ -154,12 +175,13 @@ class ThresholdScreen {
     const isStored = this.calibration !== null && Math.abs(this.calibration.threshold - value) < 5e-7;
     this.save.disabled = this.busy || isStored;
     this.save.classList.toggle("primary", !isStored);
-    this.showNearest(value);
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.showNearest(value), AT_REST_MS);
   }
 
   /** @param {number} value */
   showNearest(value) {
-    const order = [...this.scored].sort((a, b) => a.score - b.score);
+    const { order } = this;
     const at = order.findIndex((one) => one.score >= value);
     const split = at < 0 ? order.length : at;
     this.fillSide(this.below, order.slice(Math.max(0, split - NEAREST), split).reverse());
@@ -288,6 +310,7 @@ class ThresholdScreen {
 
   close() {
     this.closed = true;
+    clearTimeout(this.resting);
     this.thumbnails.close();
   }
 }

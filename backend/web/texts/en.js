@@ -149,7 +149,15 @@ export default {
   "editor.bounded": "The ROI ends at the edge of the picture: {field} is {value}. A smaller ROI can be moved.",
   "editor.now": "Centre {cx}, {cy}; {size} pixels; {angle_deg}°.",
 
+  "page.label": "Pages",
+  "page.before": "Page before",
+  "page.after": "Next page",
+  "page.shown": "Pictures shown",
+  "page.range": "{from}–{to} of {n}",
+
   "samples.title": "Samples",
+  "samples.find": "Find by name",
+  "samples.not_found": "No picture has “{text}” in its name.",
   "samples.keys": "Keys: O good, N bad, U undecided, Enter large, arrows to move.",
   "samples.empty": "There is no picture yet.",
   "samples.add": "Add pictures on ROI",
