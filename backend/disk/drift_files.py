@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from pydantic import ValidationError
@@ -25,6 +25,9 @@ _WHAT = "drift statistics"
 _PATIENCE_S = 2.0  # with a lock that is held, where the work can wait for the next time
 _MAX_FILES = 1000
 _MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
+
+DriftChange = Callable[[RoiDrift | None], RoiDrift | Literal["keep"] | None]
+"""From what is known of a ROI, None where that is nothing, to what shall be; ``"keep"`` leaves it, None deletes it."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -49,31 +52,35 @@ class DriftFiles:
         """All files that there are."""
         return self._folder.glob(_FILES)
 
-    def writing(self, path: Path) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of a file.
+    def read(self, path: Path) -> RoiDrift | None:
+        """What a file says; None where there is none, or one that cannot be used: then the ROI begins anew."""
+        return _read(path)
+
+    def update(self, path: Path, change: DriftChange, *, is_patient: bool = True, is_durable: bool = True) -> None:
+        """Replace a file by what is made of it; nobody else changes it meanwhile.
+
+        Args:
+            path: of the ROI, see `path`.
+            change: called with what is there; may raise.
+            is_patient: False gives up soon where somebody else holds the lock of the file.
+            is_durable: False does not wait for the disk.
 
         Raises:
             StorageError: see `locking.writing`.
         """
-        return writing(path.parent, _WHAT)
+        with writing(path.parent, _WHAT, *(() if is_patient else (_PATIENCE_S,))):
+            changed = change(_read(path))
+            if changed is None:
+                delete(path)
+            elif changed != "keep":
+                self._grew |= not path.exists()
+                write_atomic({path: changed.model_dump_json(exclude_none=True).encode()}, durable=is_durable)
 
-    def writing_if_free(self, path: Path) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of a file, or give up soon.
-
-        Raises:
-            StorageError: see `locking.writing`.
-        """
-        return writing(path.parent, _WHAT, _PATIENCE_S)
-
-    def write(self, key: RoiKey, drift: RoiDrift, *, durable: bool = True) -> None:
-        """Replace the file of a ROI; the caller holds its lock.
-
-        Raises:
-            StorageError, OSError: it cannot be written.
-        """
-        path = self.path(key)
-        self._grew |= not path.exists()
-        write_atomic({path: drift.model_dump_json(exclude_none=True).encode()}, durable=durable)
+    def forget(self, path: Path, change: DriftChange) -> None:
+        """As `update`, where anything is counted at all; where it cannot be done, nothing is."""
+        with contextlib.suppress(OSError, StorageError):
+            if path.parent.exists():
+                self.update(path, change)
 
     def prune(self) -> None:
         """Keep the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
@@ -86,13 +93,12 @@ class DriftFiles:
         dated = sorted((_written_at(path), path) for path in files)
         for written_at, path in dated[: len(files) - _MAX_FILES]:
             # Where it cannot be deleted, the next new file tries again.
-            with contextlib.suppress(StorageError), self.writing_if_free(path):
+            with contextlib.suppress(StorageError), writing(path.parent, _WHAT, _PATIENCE_S):
                 if _written_at(path) == written_at:  # and not written meanwhile
                     delete(path)
 
 
-def read_drift(path: Path) -> RoiDrift | None:
-    """What is in a file; None where there is none, or one that cannot be used: then the ROI begins anew."""
+def _read(path: Path) -> RoiDrift | None:
     try:
         return RoiDrift.model_validate_json(read_small(path, _MAX_FILE_BYTES))
     except FileNotFoundError:

@@ -119,6 +119,10 @@ class JudgementFiles:
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
         return self._folder / f"{digest[:32]}{_SUFFIX}"
 
+    def has(self, key: RoiKey) -> bool:
+        """Whether anything was ever kept of a ROI."""
+        return self.path(key).exists()
+
     def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
         """Keep judgements with their thumbnails, and let the oldest go.
 

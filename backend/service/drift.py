@@ -18,14 +18,12 @@ import structlog
 
 from backend.calib import Calibration
 from backend.common.errors import BackendError, Conflict, StorageError
-from backend.common.files import delete
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
-from backend.disk.drift_files import DriftFiles, read_drift
 from backend.disk.fitted import FittedRoi, JudgedBy
 from backend.scores.drift_statistics import NOT_KNOWN, CalibrationScores, RoiDrift
+from backend.service.stores import DriftStatistics, Models
 from backend.service.write_behind import WriteBehind
-from backend.storage import ModelStore
 
 _MAX_WAITING = 20_000
 # A change that came before so many scores were known is seen late or never: they are most of what it is compared with.
@@ -78,13 +76,13 @@ class DriftLog:
     """The statistics of production below one models folder. Safe to call from many threads.
 
     Args:
-        root: the models folder.
-        store: its models.
+        files: where they are.
+        store: the models.
         defective: share of defective parts that is no drift.
     """
 
-    def __init__(self, root: Path, store: ModelStore, defective: float) -> None:
-        self._files = DriftFiles(root)
+    def __init__(self, files: DriftStatistics, store: Models, defective: float) -> None:
+        self._files = files
         self._store = store
         self.defective = defective
         self._behind = WriteBehind("drift", self._write, _MAX_WAITING)
@@ -126,13 +124,13 @@ class DriftLog:
                 return
             drift_key = fitted.calibrated.owner
             conditions = _conditions(fitted.memory_id, calibration)
-            with self._files.writing(self._files.path(drift_key)):
+
+            def started(_: RoiDrift | None) -> RoiDrift | Literal["keep"]:
                 if self._present_conditions(key) != conditions:
-                    return
-                self._files.write(
-                    drift_key,
-                    RoiDrift.starting(drift_key, conditions, calibration.threshold, known, time.time()),
-                )
+                    return "keep"
+                return RoiDrift.starting(drift_key, conditions, calibration.threshold, known, time.time())
+
+            self._files.update(self._files.path(drift_key), started)
             self._files.prune()
         except BackendError as exc:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
@@ -151,10 +149,11 @@ class DriftLog:
         """
         drift_key = fitted.calibrated.owner
         conditions = _conditions(fitted.memory_id, fitted.calibration)
-        with self._files.writing(self._files.path(drift_key)):
+        threshold = fitted.calibration.threshold if fitted.calibration else None
+
+        def started(drift: RoiDrift | None) -> RoiDrift:
             known = NOT_KNOWN
             if reference == "calibration" and fitted.calibration is not None:
-                drift = read_drift(self._files.path(drift_key))
                 if drift is not None and drift.conditions == conditions:
                     known = drift.calibration_scores
                 if known == NOT_KNOWN:
@@ -162,21 +161,19 @@ class DriftLog:
                         "the OK scores are not known, or are of images of the fit: calibrate with good parts that were "
                         "not in it, or send reference=production"
                     )
-            threshold = fitted.calibration.threshold if fitted.calibration else None
-            self._files.write(drift_key, RoiDrift.starting(drift_key, conditions, threshold, known, time.time()))
+            return RoiDrift.starting(drift_key, conditions, threshold, known, time.time())
+
+        self._files.update(self._files.path(drift_key), started)
         self._files.prune()
 
     def forget(self, key: RoiKey) -> None:
         """Drop the statistics of a ROI unless they are about what it is judged by now."""
-        path = self._files.path(key.owner)
+
+        def kept(drift: RoiDrift | None) -> Literal["keep"] | None:
+            return "keep" if drift is not None and drift.conditions == self._present_conditions(key) else None
+
         # Where it cannot be deleted, the first part after the fit starts anew in any case.
-        with contextlib.suppress(OSError, StorageError):
-            if path.parent.exists():
-                # Under the lock, so that no flush that has read the file writes it again.
-                with self._files.writing(path):
-                    drift = read_drift(path)
-                    if drift is None or drift.conditions != self._present_conditions(key):
-                        delete(path)
+        self._files.forget(self._files.path(key.owner), kept)
 
     def status(self, key: RoiKey, fitted: FittedRoi | JudgedBy | None) -> DriftStatus:
         """What is known about a ROI, but for the last two seconds.
@@ -187,7 +184,7 @@ class DriftLog:
         """
         if fitted is None:
             return DriftStatus("none", "there is no model to use: see /state")
-        drift = read_drift(self._files.path(fitted.calibrated.owner))
+        drift = self._files.read(self._files.path(fitted.calibrated.owner))
         if drift is not None and drift.conditions != _conditions(fitted.memory_id, fitted.calibration):
             drift = None
         if fitted.calibration is None:
@@ -220,7 +217,7 @@ class DriftLog:
             identity = stat.st_ino, stat.st_size, stat.st_mtime_ns
             read = known.get(path)
             if read is None or read[0] != identity:
-                drift = read_drift(path)
+                drift = self._files.read(path)
                 read = identity, drift if drift is not None and drift.alarm is not None else None
             alarms[path] = read
         self._alarms = alarms
@@ -250,24 +247,35 @@ class DriftLog:
         )
 
     def _delete_unless_present(self, path: Path) -> None:
-        # Asked again under the lock: a calibration may have begun anew.
-        with contextlib.suppress(StorageError), self._files.writing_if_free(path):
-            drift = read_drift(path)
-            if drift is not None and self._is_present(path, drift) is False:
-                delete(path)
+        def kept(drift: RoiDrift | None) -> Literal["keep"] | None:
+            # Asked again when nobody else changes it: a calibration may have begun anew.
+            return None if drift is not None and self._is_present(path, drift) is False else "keep"
+
+        with contextlib.suppress(StorageError):
+            self._files.update(path, kept, is_patient=False)
 
     def _write(self, key: RoiKey, parts: Sequence[_Part]) -> None:
-        # The lock of one ROI at a time, so that a calibration waits for one file and not for all.
-        with self._files.writing_if_free(self._files.path(key)):
-            self._add(key, parts)
+        alarms: list[RoiDrift] = []
+
+        def counted(drift: RoiDrift | None) -> RoiDrift | Literal["keep"]:
+            alarms.clear()
+            added, is_alarm = self._added(drift, key, parts)
+            if added is not None and is_alarm:
+                alarms.append(added)
+            return "keep" if added is None else added
+
+        # One ROI at a time, so that a calibration waits for one file and not for all.
+        self._files.update(self._files.path(key), counted, is_patient=False, is_durable=False)
+        for drift in alarms:
+            DRIFT_DETECTED.labels(drift.alarm).inc()
+            ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
+            log.warning("drift.detected", **ids, direction=drift.alarm, hint=drift.reason(self.defective))
         self._files.prune()
 
-    def _add(self, key: RoiKey, parts: Sequence[_Part]) -> None:
-        drift = read_drift(self._files.path(key))
+    def _added(self, drift: RoiDrift | None, key: RoiKey, parts: Sequence[_Part]) -> tuple[RoiDrift | None, bool]:
+        """What is known with some more parts, None where none of them counts, and whether they raise an alarm."""
         was_alarm = drift is not None and drift.alarm is not None
         counted = [part for part in parts if drift is None or not drift.is_before(part.at, part.conditions)]
-        if not counted:
-            return
         for conditions, group in itertools.groupby(counted, key=lambda part: part.conditions):
             same = list(group)
             if drift is None or drift.conditions != conditions:
@@ -277,13 +285,9 @@ class DriftLog:
                 threshold = calibration.threshold if calibration else None
                 drift, was_alarm = RoiDrift.starting(key, conditions, threshold, NOT_KNOWN), False
             drift.add([part.score for part in same], self.defective, self._lots)
-        if drift is None:
-            return
-        self._files.write(key, drift, durable=False)
-        if drift.alarm is not None and not was_alarm:
-            DRIFT_DETECTED.labels(drift.alarm).inc()
-            ids = {name: getattr(drift, name) for name in ("role_id", "roi_id", "recipe_id", "model_key")}
-            log.warning("drift.detected", **ids, direction=drift.alarm, hint=drift.reason(self.defective))
+        if drift is None or not counted:
+            return None, False
+        return drift, drift.alarm is not None and not was_alarm
 
     def _present_conditions(self, key: RoiKey) -> str | None:
         try:

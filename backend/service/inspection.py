@@ -18,14 +18,9 @@ from backend.common.profiles import CONTRACT, ProfileName, score_percentile_of
 from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import stage
-from backend.disk.datasets import DatasetStore
 from backend.disk.file_hashes import FileHashes
 from backend.disk.fitted import FittedRoi
-from backend.disk.gui_layouts import GuiLayoutStore
-from backend.disk.model_headers import ModelHeaders
 from backend.disk.older_layouts import has_older_images
-from backend.disk.progress import RunBoard
-from backend.disk.recipes import RecipeStore
 from backend.features import DinoV2Features
 from backend.infer import Inference, InferenceEngine
 from backend.network.loading import open_features
@@ -35,7 +30,7 @@ from backend.service.judgement_log import JudgementLog
 from backend.service.pixel_budget import PixelBudget
 from backend.service.results import RoiState
 from backend.service.scoring import Scoring
-from backend.storage import ModelStore
+from backend.service.stores import Models, Stores, folder_stores
 from backend.utils import ImageLimits, NamedImage, check_image
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
@@ -53,29 +48,33 @@ class InspectionService:
         store: the models.
         reason: why the extractor does not run where ``DEVICE`` asked for, if so.
         recommended: the extractor of the recommended profile; None opens it when it is needed.
+        stores: what is kept beside the models; None keeps it in ``MODELS_DIR``.
     """
 
     def __init__(
         self,
         settings: Settings,
         features: DinoV2Features,
-        store: ModelStore,
+        store: Models,
         reason: str | None = None,
         recommended: DinoV2Features | None = None,
+        stores: Stores | None = None,
     ) -> None:
         self.settings = settings
         self.features = features
         self._recommended = recommended
         self._opening = threading.Lock()
         self.store = store
-        self.recipes = RecipeStore(settings.models_dir)
-        self.datasets = DatasetStore(settings.models_dir)
-        self.headers = ModelHeaders(settings.models_dir, settings.blur_sigma)
-        self.layouts = GuiLayoutStore(settings.models_dir)
+        stores = stores or folder_stores(settings, store)
+        self.recipes = stores.recipes
+        self.datasets = stores.datasets
+        self.headers = stores.headers
+        self.layouts = stores.layouts
+        self.known_rois = stores.known_rois
         self.file_hashes = FileHashes()
-        self.runs = RunBoard(settings.models_dir)
-        self.drift = DriftLog(settings.models_dir, store, settings.drift_reject_rate)
-        self.history = JudgementLog(settings.models_dir, settings.history)
+        self.runs = stores.runs
+        self.drift = DriftLog(stores.drift, store, settings.drift_reject_rate)
+        self.history = JudgementLog(stores.judgements, settings.history)
         self.reason = reason
         batch = features.runtime.batch
         self.queue = NetworkQueue(
@@ -98,8 +97,8 @@ class InspectionService:
         features, reason = open_features(settings)
         if has_older_images(settings.models_dir):
             log.info("older_images.found", hint=f"{PROGRAM} migrate MODELS_DIR copies those that are not yet")
-        store = ModelStore(settings.models_dir, settings.keep_versions, settings.blur_sigma)
-        service = cls(settings, features, store, reason)
+        stores = folder_stores(settings)
+        service = cls(settings, features, stores.models, reason, stores=stores)
         service.features_of(settings.profile)  # before somebody waits for it
         service.runs.running()  # clears what a killed process left, where nobody asks for runs
         return service

@@ -7,7 +7,6 @@ judgements wait and are tried again, older ones are lost and counted, and infere
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,8 +15,9 @@ import numpy.typing as npt
 from backend.common.errors import JudgementNotFound
 from backend.common.roi_key import RoiKey, roles
 from backend.common.telemetry import HISTORY_LOST
-from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery, KeptJudgement
+from backend.disk.judgements import Judgement, JudgementQuery, KeptJudgement
 from backend.service.results import InferResult
+from backend.service.stores import Judgements
 from backend.service.write_behind import WriteBehind
 
 THUMBNAIL_SIDE = 256
@@ -45,13 +45,13 @@ class JudgementLog:
     """The judgements that are kept below one models folder. Safe to call from many threads.
 
     Args:
-        root: the models folder.
+        files: where they are.
         most: how many are kept of each ROI; 0 keeps none.
     """
 
-    def __init__(self, root: Path, most: int) -> None:
+    def __init__(self, files: Judgements, most: int) -> None:
         self.most = most
-        self._files = JudgementFiles(root)
+        self._files = files
         self._behind = WriteBehind("history", self._write, _MAX_WAITING, HISTORY_LOST.inc)
 
     def record(self, key: RoiKey, judgement: Judgement, thumbnail: bytes) -> None:
@@ -108,7 +108,7 @@ class JudgementLog:
     def _kept_as(self, key: RoiKey) -> RoiKey:
         """The ROI under which judgements are kept: some clients turn its role when they infer, see `roles`."""
         turned = [replace(key, role_id=role_id).owner for role_id in (key.role_id, *roles(key))]
-        return next((other for other in turned if self._files.path(other).exists()), turned[0])
+        return next((other for other in turned if self._files.has(other)), turned[0])
 
     def _write(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]]) -> None:
         self._files.add(key, judgements, self.most)

@@ -10,7 +10,6 @@ from backend.common.profiles import CONTRACT, RECOMMENDED_BLOCKS, ProfileName, p
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import LABELS, Label
 from backend.disk.fitted import CalibrationState
-from backend.disk.known_rois import known_rois
 from backend.disk.layout import Layout
 from backend.disk.model_headers import FoundHeader
 from backend.service.drift import Verdict
@@ -111,7 +110,7 @@ def list_rois(service: InspectionService, recipe_id: str | None, offset: int, li
         offset: how many to pass over.
         limit: how many to describe at most.
     """
-    known = known_rois(service.settings.models_dir)
+    known = service.known_rois()
     wanted = [key for key in known.rois if recipe_id in (None, key.recipe)]
     rois = [_describe(service, key) for key in wanted[offset : offset + limit]]
     return RoiList(rois, len(wanted), known.recipes, known.problems)

@@ -51,8 +51,9 @@ from backend.api.schemas.inspection import (
 from backend.calib import DecideBy, RuleName
 from backend.common.errors import ErrorCode
 from backend.common.roi_key import RoiKey
-from backend.disk.datasets import LABELS, DatasetStore
+from backend.disk.datasets import LABELS
 from backend.service.pictures import Wanted
+from backend.service.stores import Datasets
 
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=100_000)]
 Label = Annotated[
@@ -198,7 +199,7 @@ class SampleClasses(Reply):
     ng: SampleClassReply
 
 
-def sample_classes(datasets: DatasetStore, key: RoiKey) -> SampleClasses:
+def sample_classes(datasets: Datasets, key: RoiKey) -> SampleClasses:
     """The stored images of a ROI.
 
     Raises:
@@ -208,7 +209,7 @@ def sample_classes(datasets: DatasetStore, key: RoiKey) -> SampleClasses:
     return SampleClasses(ok=good, ng=defective)
 
 
-def _sample_class(datasets: DatasetStore, key: RoiKey, label: Literal["ok", "ng"]) -> SampleClassReply:
+def _sample_class(datasets: Datasets, key: RoiKey, label: Literal["ok", "ng"]) -> SampleClassReply:
     names = datasets.names(key, label)
     uploaded_as = datasets.uploaded_as(key, label, names)
     return SampleClassReply(count=len(names), files=list(names), meta=names, uploaded_as=uploaded_as)
