@@ -30,6 +30,13 @@ def swapped_profile() -> bytes:
     return profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"????", b"bXYZ", 1)
 
 
+def decode(content: bytes) -> np.ndarray:
+    """As the service decodes, uint8 [H, W, 3], BGR."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert image is not None
+    return np.asarray(image, np.uint8)
+
+
 def exif(orientation: int) -> bytes:
     tags = Image.Exif()
     tags[_ORIENTATION] = orientation

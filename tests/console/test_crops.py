@@ -9,10 +9,20 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.commands.watch.crop import Roi, crop, turn_of
 from harness.pages import pages
 from tests.console.conftest import PAGES, Visit, visit_in_firefox
-from tests.console.pictures import HEIGHT, WIDTH, accepted, bgr, deep_png, interlaced_png, refused, saved_grey_corner
-from tests.console.reference_crop import Roi, crop, decode, turn_of
+from tests.console.pictures import (
+    HEIGHT,
+    WIDTH,
+    accepted,
+    bgr,
+    decode,
+    deep_png,
+    interlaced_png,
+    refused,
+    saved_grey_corner,
+)
 
 WHOLE = Roi("rect", WIDTH / 2, HEIGHT / 2, w=WIDTH, h=HEIGHT)
 TILTED = Roi("rect", 90.3, 70.2, w=51, h=40, angle_deg=33.3)

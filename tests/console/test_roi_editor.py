@@ -13,8 +13,7 @@ import pytest
 
 from harness.pages import PageServer, pages
 from tests.console.conftest import PAGES, Visit
-from tests.console.pictures import bgr
-from tests.console.reference_crop import decode
+from tests.console.pictures import bgr, decode
 
 RECT = {"kind": "rect", "cx": 400, "cy": 300, "w": 300, "h": 200, "r": 60, "r_inner": 20, "angle_deg": 0}
 CIRCLE = RECT | {"kind": "circle", "r": 150}

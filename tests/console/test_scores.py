@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend.commands.watch.crop import Roi, crop
 from backend.network.weights import Weights
 from harness.forms import Form
 from harness.pages import pages
 from harness.server import serving
 from tests.console.conftest import PAGES, Visit
-from tests.console.pictures import saved, swapped_profile
-from tests.console.reference_crop import Roi, crop, decode
+from tests.console.pictures import decode, saved, swapped_profile
 
 SIDE = 300
 ROIS = [

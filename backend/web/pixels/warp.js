@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * The crop of a ROI out of pixels: rotation by bilinear interpolation in float64. Every step is a sum, a product or a
- * floor, which all browsers and NumPy compute alike; tests/console/reference_crop.py is the same in NumPy.
+ * floor, which all browsers and NumPy compute alike; backend/commands/watch/crop.py is the same in NumPy.
  *
  * @import {Roi} from "./roi.js"
  * @typedef {{x: number, y: number, width: number, height: number}} Box  whole pixels of the picture
