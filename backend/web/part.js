@@ -123,7 +123,7 @@ async function judged(guard, ready, name, isTest, signal) {
   const { roi, crop } = ready;
   if (!crop || !roi.roi) return ready;
   if (guard.doubt() === "away") return { ...ready, problem: t("verdict.away") }; // each would wait for as long
-  const shape = shapeOf(roi.roi);
+  const shape = shapeOf(roi.roi, crop);
   const form = formOf(guard.keyOf(roi), { mm_per_px: guard.scaleOf(roi), heatmap: "threshold", why: true, trial: isTest, shape: shape && JSON.stringify(shape) });
   form.append("image", crop.blob, name);
   try {

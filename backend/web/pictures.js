@@ -172,6 +172,7 @@ export function usualSize(pictures) {
 }
 
 /** @param {Roi} roi @returns {string} how something was cut, to tell whether it must be cut again */
-export function cutText({ kind, cx, cy, w, h, r, r_inner, angle_deg }) {
-  return JSON.stringify(kind === "rect" ? [kind, cx, cy, w, h, angle_deg] : [kind, cx, cy, r, r_inner, angle_deg]);
+export function cutText({ kind, cx, cy, w, h, r, r_inner, angle_deg, crop }) {
+  const place = kind === "rect" ? [kind, cx, cy, w, h, angle_deg] : [kind, cx, cy, r, r_inner, angle_deg];
+  return JSON.stringify(crop ? [...place, crop] : place);
 }

@@ -212,13 +212,13 @@ export class Samples {
     const { cut } = this;
     const label = /** @type {Label} */ (batch[0].label);
     const form = formOf(this.key, { skip_duplicates: true });
-    const shape = shapeOf(drawn.roi);
     /** @type {Sample[]} */
     const sent = [];
     for (const sample of batch) {
       const kept = /** @type {KeptPicture} */ (sample.kept);
       try {
         const crop = await this.set.cut(kept, drawn);
+        const shape = shapeOf(drawn.roi, crop);
         form.append("images", crop.blob, kept.name);
         const meta = { filename: kept.name, mm_per_px: drawn.mm_per_px, source_path: kept.folder ? `${kept.folder}/${kept.name}` : kept.name, console_cut: cut };
         form.append("metas", new Blob([JSON.stringify(shape ? { ...meta, shape_json: JSON.stringify(shape) } : meta)], { type: "application/json" }));

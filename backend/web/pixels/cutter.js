@@ -15,6 +15,7 @@
  */
 
 import { HeaderError, KindError } from "./bytes.js";
+import { guiSourceBox, guiWarp } from "./gui-crop.js";
 import { readHeader } from "./header.js";
 import { sourceBox, warp } from "./warp.js";
 
@@ -190,8 +191,10 @@ function* stripsOf({ width, height }) {
  */
 export async function cut(source, roi) {
   const bitmap = await bitmapOf(source);
-  const box = sourceBox(roi, bitmap);
-  const { data, width, height } = warp(pixelsOf(bitmap, box), box, roi);
+  const isGui = roi.crop === "gui";
+  const box = isGui ? guiSourceBox(roi, bitmap) : sourceBox(roi, bitmap);
+  const pixels = pixelsOf(bitmap, box);
+  const { data, width, height } = isGui ? guiWarp(pixels, box, roi, bitmap) : warp(pixels, box, roi);
   const context = contextOf(width, height);
   context.putImageData(new ImageData(data, width, height), 0, 0);
   return { blob: await context.canvas.convertToBlob({ type: "image/png" }), width, height };

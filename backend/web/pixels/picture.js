@@ -5,7 +5,7 @@
  *     const picture = await openPicture(file);                 // PictureError says in a sentence what is wrong with a file
  *     const { blob, width, height } = await cutRoi(picture, roi);
  *     form.append("image", blob, "crop.png");
- *     const shape = shapeOf(roi);                               // null for a rect
+ *     const shape = shapeOf(roi, { width, height });            // null for a rect
  *     if (shape) form.append("shape", JSON.stringify(shape));
  *
  * Where `selfTest` fails, no picture is opened, so none is cut.
@@ -20,11 +20,11 @@
  * @typedef {{blob: Blob, width: number, height: number}} Crop
  */
 
-import { beyond, isWhole, shapeOf, snapped } from "./roi.js";
+import { beyond, cutAs, isWhole, shapeOf, snapped } from "./roi.js";
 import { warp } from "./warp.js";
 import { call } from "./worker.js";
 
-export { beyond, shapeOf, snapped };
+export { beyond, cutAs, shapeOf, snapped };
 
 const MAX_PIXELS = 64_000_000; // the service's own limit
 const MAX_BYTES = 256 * 1024 * 1024;
@@ -123,7 +123,7 @@ export async function cutRoi(picture, roi) {
   if (isWhole(roi, picture)) {
     return { blob: picture.turned ? picture.source.bare : picture.blob, width: picture.width, height: picture.height };
   }
-  const outside = beyond(roi, picture);
+  const outside = roi.crop === "gui" ? 0 : beyond(roi, picture); // the desktop GUI shows black there
   if (outside > 0) {
     throw new PictureError(
       "outside",

@@ -7,10 +7,13 @@
  * same way. Angles are in degrees, clockwise on the screen.
  *
  * @typedef {{kind: "rect"|"circle"|"annulus", cx: number, cy: number, w: number, h: number, r: number, r_inner: number,
- *   angle_deg: number}} Roi  w and h count for a rect, r for a circle and an annulus, r_inner for an annulus
+ *   angle_deg: number, crop?: "gui"}} Roi  w and h count for a rect, r for a circle and an annulus, r_inner for an annulus;
+ *   crop: the pixels are those of the desktop GUI (gui-crop.js), and not the console's
  * @typedef {{kind: "circle", cx: number, cy: number, r: number}
  *   | {kind: "annulus", cx: number, cy: number, r: number, r_inner: number}} Shape  in pixels of the crop
  */
+
+import { guiShape } from "./gui-crop.js";
 
 const RADIANS = Math.PI / 180;
 // Taylor coefficients, highest power first: 1e-17 at 45 degrees.
@@ -51,9 +54,11 @@ export function cropSize(roi) {
 /**
  * The mask that the service applies to the crop: the field `shape` of its API.
  * @param {Roi} roi
+ * @param {{width: number, height: number}} [crop] its size, where it is the desktop GUI's, which borders make smaller
  * @returns {Shape|null} null for a rect, of which every pixel counts
  */
-export function shapeOf(roi) {
+export function shapeOf(roi, crop = cropSize(roi)) {
+  if (roi.crop === "gui") return guiShape(roi, crop);
   if (roi.kind === "rect") return null;
   const { width, height } = cropSize(roi);
   const circle = { cx: width / 2, cy: height / 2, r: roi.r };
@@ -92,6 +97,16 @@ export function isWhole(roi, picture) {
     roi.cx === width / 2 &&
     roi.cy === height / 2
   );
+}
+
+/**
+ * The same place, cut in another way.
+ * @param {Roi} roi
+ * @param {Roi["crop"]} crop
+ * @returns {Roi}
+ */
+export function cutAs({ crop: _, ...roi }, crop) {
+  return crop ? { ...roi, crop } : roi;
 }
 
 /**

@@ -217,7 +217,7 @@ class InspectScreen {
   /** @param {Part} part */
   formOf(part) {
     const { drawn } = this;
-    const shape = drawn?.roi ? shapeOf(drawn.roi) : null;
+    const shape = drawn?.roi ? shapeOf(drawn.roi, part.crop ?? undefined) : null;
     const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", why: true, trial: part.counted || !this.counts.checked, shape: shape && JSON.stringify(shape) });
     if (part.crop) form.append("image", part.crop.blob, part.kept.name);
     return form;

@@ -1,6 +1,7 @@
 // @ts-check
 // Cuts every case that the server lists and posts the crop, or what was refused.
 import { cutRoi, openPicture, selfTest, shapeOf } from "/pixels/picture.js";
+import { cutText } from "/pictures.js";
 
 const state = /** @type {HTMLElement} */ (document.getElementById("state"));
 const opened = new Map();
@@ -14,7 +15,7 @@ async function one({ file, roi }) {
     if (!opened.has(file)) opened.set(file, fetched(file));
     const picture = await opened.get(file);
     const { blob, width, height } = await cutRoi(picture, roi);
-    return { crop: blob, head: { width, height, turned: picture.turned, shape: shapeOf(roi) } };
+    return { crop: blob, head: { width, height, turned: picture.turned, shape: shapeOf(roi, { width, height }), cut: cutText(roi) } };
   } catch (error) {
     return { crop: new Blob([]), head: { refused: error.code ?? "", message: error.message } };
   }
