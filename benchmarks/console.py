@@ -1,6 +1,7 @@
 """What the console's pixel path costs in browsers: open a picture, warp a ROI, cut it and encode it.
 
-``python -m benchmarks.console`` measures the browsers that are installed; ``--browser PROGRAM …`` names others.
+``python -m benchmarks.console`` measures the browsers that are installed; ``--browser PROGRAM …`` names others. In
+Chromium it also measures what people wait for: see `console_waits`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import console_waits
 from harness.images import solar_cells
 from harness.measuring import at_most, print_table
 from harness.pages import PageServer, pages
@@ -48,6 +50,8 @@ def main() -> None:
             ("what", "first", "fastest", "median"),
             rows,
         )
+        if "firefox" not in Path(program).name:
+            console_waits.measure(program)
 
 
 def _camera_picture() -> npt.NDArray[np.uint8]:

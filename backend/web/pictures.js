@@ -15,6 +15,8 @@ import { messageOf, t } from "./texts.js";
 
 const SMALL_PIXELS = 480;
 const WRITTEN_AT_ONCE = 12;
+/** What was opened last stays open: a picture that was just dropped is cut next. */
+const OPEN_AT_ONCE = 24;
 
 export class PictureSet {
   /**
@@ -43,9 +45,10 @@ export class PictureSet {
    * Keep files as pictures of the ROI; those that are there already are passed over.
    * @param {Found[]} found
    * @param {(done: number, total: number) => void} onProgress
+   * @param {(some: KeptPicture[]) => void} [onAdded] a few at a time, the first one at once
    * @returns {Promise<Added>}
    */
-  async add(found, onProgress) {
+  async add(found, onProgress, onAdded = () => undefined) {
     /** @type {Added} */
     const result = { added: [], known: 0, refused: [] };
     await this.load();
@@ -62,24 +65,35 @@ export class PictureSet {
       try {
         // A copy: the file on the disk may be changed, moved or deleted while the browser still refers to it.
         const blob = new Blob([await file.arrayBuffer()], { type: file.type });
-        const { width, height } = await openPicture(blob, { name: file.name });
+        const picture = await openPicture(blob, { name: file.name });
+        const { width, height } = picture;
         const id = newId();
+        this.keepOpen(id, Promise.resolve(picture));
         batch.push({ id, roi: this.roi, name: file.name, folder, order: ++order, blob, width, height, label: null, stored: null, duplicateOf: null });
       } catch (problem) {
         result.refused.push({ name: file.name, reason: messageOf(problem) });
       }
-      if (batch.length >= WRITTEN_AT_ONCE) await this.write(batch.splice(0), result);
+      if (batch.length >= Math.min(WRITTEN_AT_ONCE, 1 + result.added.length)) await this.write(batch.splice(0), result, onAdded);
     }
-    await this.write(batch, result);
+    await this.write(batch, result, onAdded);
     return result;
   }
 
-  /** @param {KeptPicture[]} batch @param {Added} result */
-  async write(batch, result) {
+  /** @param {KeptPicture[]} batch @param {Added} result @param {(some: KeptPicture[]) => void} onAdded */
+  async write(batch, result, onAdded) {
     if (!batch.length) return;
     await keepPictures(batch);
     this.list.push(...batch);
     result.added.push(...batch);
+    onAdded(batch);
+  }
+
+  /** @param {string} id @param {Promise<Picture>} opened */
+  keepOpen(id, opened) {
+    this.opened.delete(id);
+    this.opened.set(id, opened);
+    const [oldest] = this.opened.keys();
+    if (this.opened.size > OPEN_AT_ONCE) this.opened.delete(oldest);
   }
 
   /**
@@ -102,7 +116,7 @@ export class PictureSet {
   /** @param {KeptPicture} kept @returns {Promise<Picture>} */
   open(kept) {
     const found = this.opened.get(kept.id) ?? openPicture(kept.blob, { name: kept.name });
-    this.opened.set(kept.id, found);
+    this.keepOpen(kept.id, found);
     return found;
   }
 

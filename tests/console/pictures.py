@@ -173,7 +173,7 @@ def refused() -> dict[str, tuple[str, bytes]]:
         "cmyk.jpg": ("colours", saved(picture.convert("CMYK"), "JPEG")),
         "picture.gif": ("format", saved(picture.quantize(50), "GIF")),
         "picture.tif": ("format", saved(picture, "TIFF")),
-        "huge.png": ("too_large", _png_of(b"", (8001, 8000))),
+        "huge.png": ("too_large", _png_of(b"", (8193, 8192))),
         "deep.jpg": ("colours", whole["JPEG"].replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")),
         "arithmetic.jpg": ("format", whole["JPEG"].replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11")),
         "text.png": ("format", b"This is a text."),

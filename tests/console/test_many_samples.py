@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from harness.crowd import crowd
 from harness.server import Server
-from tests.console.crowd import crowd
 from tests.console.line import NO_LAYOUT_YET, ROI, Serve, Watched, done
 
 N_OK, N_NG = 9_000, 1_000
@@ -45,7 +45,7 @@ class Crowded:
 def crowded(models: Path, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowded]:
     folder = tmp_path_factory.mktemp("crowd")
     shutil.copytree(models, folder / "models")
-    scores = crowd(folder / "models", N_OK, N_NG)
+    scores = crowd(folder / "models", ROI, N_OK, N_NG)
     with serve(folder=folder) as server:
         yield Crowded(server, scores)
 

@@ -104,13 +104,11 @@ export async function open(id, blob, maxPixels) {
   if (facts.width * facts.height > maxPixels) return { problem: "too_large", facts };
   if (facts.format === "JPEG" && (facts.channels === 4 || facts.bits !== 8)) return { problem: "colours", facts };
   const bare = parts ? new Blob(parts, { type: blob.type }) : blob;
-  if (packed && (await unpackedSize(packed.parts, packed.size)) !== packed.size) return { problem: "damaged", reason: "a part of it is missing or was changed" };
-  let bitmap;
-  try {
-    bitmap = await bitmapOf({ id, bare });
-  } catch (error) {
-    return { problem: "undecodable", reason: reasonOf(error) };
-  }
+  const decoding = bitmapOf({ id, bare }).catch(reasonOf); // in another thread, while this one unpacks
+  const unpacked = packed && (await unpackedSize(packed.parts, packed.size));
+  const bitmap = await decoding;
+  if (packed && unpacked !== packed.size) return { problem: "damaged", reason: "a part of it is missing or was changed" };
+  if (typeof bitmap === "string") return { problem: "undecodable", reason: bitmap };
   const { width, height } = bitmap;
   if (width !== facts.width || height !== facts.height) return { problem: "other_size", facts, width, height };
   if (longer && !(longer.onlyIfGrey && !endsGrey(bitmap)) && !(await showsTheSame(bitmap, new Blob(longer.parts)))) {

@@ -1,6 +1,7 @@
 // @ts-check
 /** Inspect: pictures in, verdicts out, one after the other; and why. */
 import { ApiError, call, formOf } from "../api.js";
+import { Crops } from "../crops.js";
 import { fill, h, icon } from "../dom.js";
 import { ExplainPanel } from "../explain.js";
 import { FeedbackPanel } from "../feedback.js";
@@ -8,7 +9,6 @@ import { fittedOn } from "../geometry.js";
 import { Guard } from "../guard.js";
 import { HeatView } from "../heat.js";
 import { dropZone } from "../ingest.js";
-import { loadLayout, roiIn } from "../layout.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
 import { messageOf, score, t } from "../texts.js";
@@ -42,6 +42,7 @@ class InspectScreen {
     this.app = app;
     this.key = key;
     this.set = new PictureSet(key, SHELF);
+    this.crops = new Crops(this.set, key);
     this.guard = new Guard(key, () => this.update());
     this.unrely = app.heartbeat.rely();
     this.abort = new AbortController();
@@ -54,8 +55,6 @@ class InspectScreen {
     this.paused = false;
     /** @type {string | null} why nothing is judged here */
     this.blocked = t("verdict.opening");
-    /** @type {import("../layout.js").LayoutRoi | null} */
-    this.drawn = null;
     /** @type {string | null} the model whose fit was compared with the ROI */
     this.comparedWith = null;
     this.moved = false;
@@ -147,11 +146,11 @@ class InspectScreen {
     });
   }
 
-  /** What is on the screen first, if it has no verdict that holds. @returns {Part | undefined} */
-  nextPart() {
-    const { current } = this;
-    if (current && this.needsVerdict(current)) return current;
-    return this.paused ? undefined : this.parts.find((part) => this.needsVerdict(part));
+  /** What is on the screen first, if it has no verdict that holds. @param {Part} [judging] is not it @returns {Part | undefined} */
+  nextPart(judging) {
+    const waits = (/** @type {Part} */ part) => part !== judging && this.needsVerdict(part);
+    if (this.current && waits(this.current)) return this.current;
+    return this.paused ? undefined : this.parts.find(waits);
   }
 
   /** Without a threshold a part is judged once, and not again and again. @param {Part} part */
@@ -167,7 +166,7 @@ class InspectScreen {
     if (memory_id === null || this.comparedWith === memory_id) return !this.moved;
     try {
       await this.loadDrawn(); // another station may have moved the ROI, and fitted on it
-      const place = this.drawn?.roi ? await fittedOn(this.key, this.drawn.roi) : "same";
+      const place = this.crops.drawn?.roi ? await fittedOn(this.key, this.crops.drawn.roi) : "same";
       this.comparedWith = memory_id;
       this.moved = place === "other";
       this.placeUnknown = place === "unknown";
@@ -180,10 +179,7 @@ class InspectScreen {
   }
 
   async loadDrawn() {
-    const { content } = await loadLayout(this.key.recipe_id);
-    const drawn = roiIn(content, this.key);
-    if (JSON.stringify(drawn) !== JSON.stringify(this.drawn)) for (const part of this.parts) part.crop = null;
-    this.drawn = drawn;
+    if (await this.crops.locate()) for (const part of this.parts) part.crop = null;
   }
 
   /** @param {Part} part */
@@ -192,10 +188,13 @@ class InspectScreen {
     part.reply = null;
     this.update();
     try {
-      part.crop ??= await this.set.cut(part.kept, this.drawn);
+      part.crop = await this.crops.of(part.kept);
       if (part === this.current) void this.view.show(part.crop.blob, null, false);
       const form = this.formOf(part);
-      const reply = await call("infer", { form, signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      const judging = call("infer", { form, signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      const next = this.nextPart(part);
+      if (next) this.crops.prepare(next.kept);
+      const reply = await judging;
       part.reply = reply;
       part.counted ||= form.get("trial") === "false";
       this.guard.pixels ||= reply.decide_by !== undefined;
@@ -211,12 +210,12 @@ class InspectScreen {
 
   /** Millimetres per pixel; 1 where nobody measured. */
   get scale() {
-    return this.app.facts(this.key)?.mm_per_px ?? this.drawn?.mm_per_px ?? 1;
+    return this.app.facts(this.key)?.mm_per_px ?? this.crops.drawn?.mm_per_px ?? 1;
   }
 
   /** @param {Part} part */
   formOf(part) {
-    const { drawn } = this;
+    const { drawn } = this.crops;
     const shape = drawn?.roi ? shapeOf(drawn.roi, part.crop ?? undefined) : null;
     const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", why: true, trial: part.counted || !this.counts.checked, shape: shape && JSON.stringify(shape) });
     if (part.crop) form.append("image", part.crop.blob, part.kept.name);
@@ -348,16 +347,21 @@ class InspectScreen {
       return;
     }
     await this.opened; // what was kept from before stands first, once
-    const { added, known, refused } = await this.set.add(found, () => undefined);
+    this.setPaused(false);
+    const { known, refused } = await this.set.add(found, () => undefined, (added) => this.take(added));
     for (const { name, reason } of refused) this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
     if (known) this.app.say("warning", t("drop.known", { n: known }));
+  }
+
+  /** The first are judged while the others are still read. @param {KeptPicture[]} added */
+  take(added) {
     for (const kept of added) this.addPart(kept);
-    this.setPaused(false);
     this.update();
   }
 
   async forget() {
     await this.set.forget(this.set.list);
+    this.crops.cuts.clear();
     this.parts = [];
     this.current = null;
     fill(this.strip);

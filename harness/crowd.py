@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from backend.disk.score_cache import ScoreCache
-from tests.console.line import ROI
 
 _SIDE = 96
 _VARIETY = 50
@@ -25,17 +24,18 @@ def pictures() -> list[bytes]:
     return [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
 
 
-def crowd(models: Path, n_ok: int, n_ng: int) -> dict[str, float]:
-    """Store images beside those of `ROI`; each has a score, as after a calibration.
+def crowd(models: Path, roi: Mapping[str, str], n_ok: int, n_ng: int) -> dict[str, float]:
+    """Store images beside those of a ROI; each has a score, as after a calibration.
 
     Args:
-        models: the models folder of a ROI that is calibrated on stored images.
+        models: a models folder.
+        roi: the ids of a ROI that is calibrated on stored images.
         n_ok, n_ng: how many of each class are stored.
 
     Returns:
         The scores by the images' names as they were uploaded.
     """
-    folder = models / "@recipes" / ROI["recipe_id"] / "datasets" / ROI["role_id"] / ROI["roi_id"]
+    folder = models / "@recipes" / roi["recipe_id"] / "datasets" / roi["role_id"] / roi["roi_id"]
     (scores_file,) = folder.glob(".scores-*")
     kinds, scores = pictures(), np.random.default_rng(6)
     found: dict[str, float] = {}
@@ -46,7 +46,7 @@ def crowd(models: Path, n_ok: int, n_ng: int) -> dict[str, float]:
                 # Behind the end of a JPEG nobody reads, so each file is another one.
                 content = kinds[number % len(kinds)] + label.encode() + struct.pack("<I", number)
                 pixels, uploaded_as = sha256(content).hexdigest(), f"{label}-{number:05}.jpg"
-                metadata = ROI | {"label": label, "filename": uploaded_as, "mm_per_px": 1, "pixels_sha256": pixels}
+                metadata = {**roi, "label": label, "filename": uploaded_as, "mm_per_px": 1, "pixels_sha256": pixels}
                 (folder / label / name).write_bytes(content)
                 (folder / label / f"{name}.json").write_text(json.dumps(metadata), encoding="utf-8")
                 found[uploaded_as] = round(scores.uniform(low, high), 6)
