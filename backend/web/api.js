@@ -15,6 +15,7 @@ const BASE = new URL("../", import.meta.url);
  * @property {Record<string, string | number | boolean | undefined>} [query]
  * @property {unknown} [json] body
  * @property {FormData} [form] body
+ * @property {Blob} [blob] body, of its own type
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
  * @property {number} [timeoutMs] none: as long as it takes
@@ -120,7 +121,7 @@ export async function send(path, call) {
 }
 
 /** @param {string} path @param {Call} call */
-async function sendOnce(path, { method, query = {}, json, form, headers = {}, signal, timeoutMs }) {
+async function sendOnce(path, { method, query = {}, json, form, blob, headers = {}, signal, timeoutMs }) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value));
   const key = currentKey();
@@ -133,7 +134,7 @@ async function sendOnce(path, { method, query = {}, json, form, headers = {}, si
         ...(json !== undefined ? { "Content-Type": "application/json" } : {}),
         ...headers,
       },
-      body: form ?? (json !== undefined ? JSON.stringify(json) : undefined),
+      body: form ?? blob ?? (json !== undefined ? JSON.stringify(json) : undefined),
       signal: signals.length ? AbortSignal.any(signals) : undefined,
       credentials: "omit",
       redirect: "error",

@@ -1,6 +1,6 @@
 // @ts-check
 /** Crops of one ROI out of pictures of this browser: each is cut once, where need be before it is asked for. */
-import { loadLayout, roiIn } from "./layout.js";
+import { loadLayout, drawnIn } from "./layout.js";
 
 /** @typedef {import("./keep.js").KeptPicture} KeptPicture */
 /** @typedef {import("./pixels/picture.js").Crop} Crop */
@@ -10,7 +10,7 @@ export class Crops {
   constructor(set, key) {
     this.set = set;
     this.key = key;
-    /** @type {import("./layout.js").LayoutRoi | null} */
+    /** @type {import("./layout.js").DrawnRoi | null} */
     this.drawn = null;
     /** @type {Map<string, Promise<Crop>>} */
     this.cuts = new Map();
@@ -19,7 +19,7 @@ export class Crops {
   /** Learn where the ROI is. @returns {Promise<boolean>} whether it is elsewhere than before: no crop is right any more */
   async locate() {
     const { content } = await loadLayout(this.key.recipe_id);
-    const drawn = roiIn(content, this.key);
+    const drawn = drawnIn(content, this.key);
     const isElsewhere = JSON.stringify(drawn) !== JSON.stringify(this.drawn);
     if (isElsewhere) this.cuts.clear();
     this.drawn = drawn;

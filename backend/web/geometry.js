@@ -10,9 +10,10 @@ const STORED_NAME = /^\d{8}-\d{6}-\d{6}-[0-9a-f]{8}\./;
 /**
  * @param {import("./api.js").RoiKey} key
  * @param {import("./pixels/roi.js").Roi} roi
+ * @param {import("./anchor.js").Anchor | null} anchor
  * @returns {Promise<"same" | "other" | "unknown">} unknown: it was not fitted from here
  */
-export async function fittedOn(key, roi) {
+export async function fittedOn(key, roi, anchor) {
   const { images } = await call("bank", { query: idsOf(key) });
   const stored = images.map((/** @type {any} */ image) => image.filename).filter((/** @type {string} */ name) => STORED_NAME.test(name));
   let gone = 0;
@@ -20,7 +21,7 @@ export async function fittedOn(key, roi) {
     try {
       const { console_cut } = await call("datasets/meta", { query: { ...idsOf(key), label: "ok", filename } });
       if (console_cut === undefined) return "unknown";
-      return console_cut === cutText(roi) ? "same" : "other";
+      return console_cut === cutText(roi, anchor) ? "same" : "other";
     } catch (problem) {
       if (!(problem instanceof ApiError && problem.status === 404)) throw problem;
       gone++; // deleted, moved, or cut anew

@@ -14,7 +14,9 @@ import { ApiError, send } from "./api.js";
  * @property {{width: number, height: number} | null} picture size of the pictures in which it was drawn
  * @property {boolean} [enabled] false: it is not judged
  */
-/** @typedef {{format: string, version: number, rois: LayoutRoi[]}} Layout */
+/** @typedef {import("./anchor.js").Anchor} Anchor */
+/** @typedef {{format: string, version: number, rois: LayoutRoi[], anchor?: Anchor}} Layout */
+/** @typedef {LayoutRoi & {recipe_id: string, anchor: Anchor | null}} DrawnRoi what a crop depends on */
 
 const FORMAT = "roi-anomaly-console";
 
@@ -61,6 +63,12 @@ export function roiIn(content, key) {
   return content.rois.find((roi) => isSame(roi, key)) ?? null;
 }
 
+/** @param {Layout} content @param {import("./api.js").RoiKey} key of the layout's recipe @returns {DrawnRoi | null} null: it is not in it */
+export function drawnIn(content, key) {
+  const roi = roiIn(content, key);
+  return roi && { ...roi, recipe_id: key.recipe_id, anchor: content.anchor ?? null };
+}
+
 /**
  * Store one ROI of a layout, whatever happened to the others meanwhile.
  * @param {string} recipe
@@ -69,18 +77,28 @@ export function roiIn(content, key) {
  * @throws {LayoutConflict} somebody else changed this very ROI since
  */
 export async function saveRoi(recipe, mine, base) {
-  for (;;) {
-    const { content, etag } = await loadLayout(recipe);
+  await writeLayout(recipe, (content) => {
     const at = content.rois.findIndex((roi) => isSame(roi, mine));
     const theirs = at < 0 ? null : content.rois[at];
     if (JSON.stringify(theirs) !== JSON.stringify(base) && JSON.stringify(theirs) !== JSON.stringify(mine))
       throw new LayoutConflict(theirs);
-    const rois = at < 0 ? [...content.rois, mine] : content.rois.with(at, mine);
+    return { ...content, rois: at < 0 ? [...content.rois, mine] : content.rois.with(at, mine) };
+  });
+}
+
+/**
+ * Change a layout and store it, anew where another station was faster.
+ * @param {string} recipe
+ * @param {(content: Layout) => Layout} change may throw, and nothing is stored
+ */
+export async function writeLayout(recipe, change) {
+  for (;;) {
+    const { content, etag } = await loadLayout(recipe);
     try {
       await send("layout", {
         method: "PUT",
         query: { recipe_id: recipe },
-        json: { ...content, rois },
+        json: change(content),
         headers: etag ? { "If-Match": etag } : { "If-None-Match": "*" },
       });
       return;

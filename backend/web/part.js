@@ -9,6 +9,7 @@
  * A part is NG if any ROI is NG, and OK only if all of them answered OK. A verdict holds for as long as `partVerdict` says so: ask
  * it again whenever the guard calls.
  */
+import { AnchorError, placementIn } from "./anchor.js";
 import { ApiError, call, formOf } from "./api.js";
 import { shapeOf } from "./pixels/picture.js";
 import { cutDrawn } from "./pictures.js";
@@ -33,7 +34,8 @@ import { verdictOf } from "./verdict.js";
  * @typedef {object} Part
  * @property {Word} verdict
  * @property {string} reason why it was not judged
- * @property {null} placement
+ * @property {import("./anchor.js").Placement | null} placement where the part is, also where that is in doubt; null: there is no anchor
+ * @property {string | null} lost why nobody knows where the part is
  * @property {string | null} etag of the layout by which it was cut
  * @property {RoiVerdict[]} rois in the order of the layout
  */
@@ -52,7 +54,8 @@ export async function judgePart(guard, picture, { signal, isTest }) {
   await guard.learnt(signal);
   const { rois, etag } = guard;
   /** @type {Part} */
-  const part = { verdict: "none", reason: "", placement: null, etag, rois: [] };
+  const part = { verdict: "none", reason: "", etag, rois: [], ...(await placementOf(guard, picture)) };
+  if (part.lost) return { ...part, ...partVerdict(part, guard) };
   let next = rois.length ? prepared(guard, picture, rois[0]) : null;
   for (let at = 0; next; at++) {
     const ready = await next;
@@ -86,10 +89,21 @@ export function partVerdict(part, guard) {
   if (part.rois.some(({ verdict }) => verdict === "ng")) return { verdict: "ng", reason: "" };
   if (part.rois.length && !open.length) return { verdict: "ok", reason: "" };
   const doubt = guard.doubt();
+  if (!doubt && part.lost) return { verdict: "none", reason: part.lost };
   if (doubt) return { verdict: "none", reason: t(`verdict.${doubt}`) };
   if (!open.length) return { verdict: "none", reason: t("part.no_roi") };
   const [{ roi, reason }] = open;
   return { verdict: "none", reason: open.length === 1 ? t("part.reason", { name: roi.name, reason }) : t("part.reasons", { n: open.length, name: roi.name, reason }) };
+}
+
+/** @param {RecipeGuard} guard @param {Picture} picture @returns {Promise<{placement: import("./anchor.js").Placement | null, lost: string | null}>} */
+async function placementOf({ recipe, anchor }, picture) {
+  if (!anchor) return { placement: null, lost: null };
+  try {
+    return { placement: await placementIn(picture, recipe, anchor), lost: null };
+  } catch (problem) {
+    return { placement: problem instanceof AnchorError ? problem.placement : null, lost: messageOf(problem) };
+  }
 }
 
 /**
@@ -105,7 +119,7 @@ async function prepared(guard, picture, roi) {
     if (!roi.roi) return { ...ready, problem: t("part.not_drawn") };
     const lack = await guard.lackOf(roi);
     if (lack) return { ...ready, problem: t(`verdict.${lack}`) };
-    return { ...ready, crop: await cutDrawn(picture, roi) };
+    return { ...ready, crop: await cutDrawn(picture, { ...roi, recipe_id: guard.recipe, anchor: guard.anchor }) };
   } catch (problem) {
     return { ...ready, problem: messageOf(problem) };
   }

@@ -1,5 +1,6 @@
 // @ts-check
 /** The pictures of a ROI in this browser: opened when they are needed, looked at in small, cut exactly. */
+import { placed, placementIn } from "./anchor.js";
 import { newId } from "./api.js";
 import { forgetPictures, keepPictures, keptPictures } from "./keep.js";
 import { cutRoi, openPicture, viewOf } from "./pixels/picture.js";
@@ -138,7 +139,7 @@ export class PictureSet {
   /**
    * The crop of a ROI, exactly as it is judged.
    * @param {KeptPicture} kept
-   * @param {import("./layout.js").LayoutRoi | null} drawn null, or without a ROI: pictures are the ROI
+   * @param {import("./layout.js").DrawnRoi | null} drawn null, or without a ROI: pictures are the ROI
    * @throws the picture is of another size than those in which the ROI was drawn, or cannot be cut
    */
   async cut(kept, drawn) {
@@ -156,15 +157,16 @@ export class PictureSet {
 /**
  * The crop of a ROI, exactly as it is judged.
  * @param {Picture} picture
- * @param {import("./layout.js").LayoutRoi | null} drawn null, or without a ROI: the picture is the ROI
- * @throws the picture is of another size than those in which the ROI was drawn, or cannot be cut
+ * @param {import("./layout.js").DrawnRoi | null} drawn null, or without a ROI: the picture is the ROI
+ * @throws the picture is of another size than those in which the ROI was drawn, cannot be cut, or the anchor is not found in it
  */
 export async function cutDrawn(picture, drawn) {
   if (!drawn?.roi) return cutRoi(picture, wholeOf(picture));
   const usual = drawn.picture;
   if (usual && (picture.width !== usual.width || picture.height !== usual.height))
     throw new Error(t("inspect.other_size", { name: picture.name, width: picture.width, height: picture.height, usual_width: usual.width, usual_height: usual.height }));
-  return cutRoi(picture, drawn.roi);
+  const { anchor } = drawn;
+  return cutRoi(picture, anchor ? placed(drawn.roi, anchor, await placementIn(picture, drawn.recipe_id, anchor)) : drawn.roi);
 }
 
 /**
@@ -185,8 +187,13 @@ export function usualSize(pictures) {
   return first ? { width: first.width, height: first.height } : null;
 }
 
-/** @param {Roi} roi @returns {string} how something was cut, to tell whether it must be cut again */
-export function cutText({ kind, cx, cy, w, h, r, r_inner, angle_deg, crop }) {
-  const place = kind === "rect" ? [kind, cx, cy, w, h, angle_deg] : [kind, cx, cy, r, r_inner, angle_deg];
-  return JSON.stringify(crop ? [...place, crop] : place);
+/**
+ * How something was cut, to tell whether it must be cut again.
+ * @param {Roi} roi
+ * @param {import("./anchor.js").Anchor | null} anchor
+ * @returns {string}
+ */
+export function cutText({ kind, cx, cy, w, h, r, r_inner, angle_deg, crop }, anchor) {
+  const drawn = kind === "rect" ? [kind, cx, cy, w, h, angle_deg] : [kind, cx, cy, r, r_inner, angle_deg];
+  return JSON.stringify([...drawn, ...(crop ? [crop] : []), ...(anchor ? [anchor.id] : [])]);
 }

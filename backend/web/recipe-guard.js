@@ -44,6 +44,11 @@ export class RecipeGuard extends Watch {
     return this.layout.rois.filter((roi) => roi.enabled !== false);
   }
 
+  /** By which the ROIs follow a moved part. */
+  get anchor() {
+    return this.layout.anchor ?? null;
+  }
+
   /** @param {LayoutRoi} roi @returns {RoiKey} */
   keyOf({ role_id, roi_id, model_key }) {
     return { recipe_id: this.recipe, role_id, roi_id, model_key };
@@ -87,8 +92,9 @@ export class RecipeGuard extends Watch {
     if (!served) return "unfitted";
     const lack = lackOf(served);
     if (lack || !roi.roi) return lack;
-    const about = JSON.stringify([text, served.memory_id, cutText(roi.roi)]);
-    const place = this.places.get(about) ?? fittedOn(this.keyOf(roi), roi.roi);
+    const { anchor } = this;
+    const about = JSON.stringify([text, served.memory_id, cutText(roi.roi, anchor)]);
+    const place = this.places.get(about) ?? fittedOn(this.keyOf(roi), roi.roi, anchor);
     this.places.set(about, place);
     place.catch(() => this.places.delete(about)); // asked again for the next part
     return (await place) === "other" ? "moved" : null;

@@ -7,7 +7,7 @@ import { messageOf } from "./texts.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 /** @typedef {import("./keep.js").KeptPicture} KeptPicture */
-/** @typedef {import("./layout.js").LayoutRoi} LayoutRoi */
+/** @typedef {import("./layout.js").DrawnRoi} DrawnRoi */
 /** @typedef {"ok" | "ng"} Label */
 /**
  * @typedef {object} Sample
@@ -33,7 +33,7 @@ export class Samples {
     this.key = key;
     this.onChange = onChange;
     this.set = new PictureSet(key);
-    /** @type {LayoutRoi | null} */
+    /** @type {DrawnRoi | null} */
     this.drawn = null;
     /** @type {Sample[]} */
     this.list = [];
@@ -51,7 +51,7 @@ export class Samples {
     return classes;
   }
 
-  /** @param {any} classes of `read` @param {LayoutRoi | null} drawn @param {boolean} fitted */
+  /** @param {any} classes of `read` @param {DrawnRoi | null} drawn @param {boolean} fitted */
   async load(classes, drawn, fitted) {
     this.drawn = drawn;
     await this.reconcile(classes);
@@ -114,7 +114,7 @@ export class Samples {
   }
 
   get cut() {
-    return this.drawn?.roi ? cutText(this.drawn.roi) : "";
+    return this.drawn?.roi ? cutText(this.drawn.roi, this.drawn.anchor) : "";
   }
 
   /** @param {Label | null} label */

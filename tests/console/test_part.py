@@ -1,6 +1,7 @@
 """The verdict about a whole part, in a real browser: what makes it OK, NG or NOT JUDGED, and what takes it back."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,9 +22,10 @@ def rect(cx: float = 60) -> dict[str, Any]:
     return {"kind": "rect", "cx": cx, "cy": 70, "w": 50, "h": 40, "r": 20, "r_inner": 5, "angle_deg": 0}
 
 
-def cut_text(roi: dict[str, Any]) -> str:
+def cut_text(roi: dict[str, Any], *anchor: str) -> str:
     """How the console notes where a crop was cut."""
-    return json.dumps([roi[name] for name in ("kind", "cx", "cy", "w", "h", "angle_deg")], separators=(",", ":"))
+    drawn = [roi[name] for name in ("kind", "cx", "cy", "w", "h", "angle_deg")]
+    return json.dumps([*drawn, *anchor], separators=(",", ":"))
 
 
 class Service:
@@ -32,6 +34,8 @@ class Service:
     Attributes:
         alive: whether it answers at all.
         layout: ROIs of the recipe.
+        anchor: of the recipe.
+        template: the anchor's picture.
         facts: by ROI, its entry of /rois.
         scores: by ROI, what /infer says; 0.5 is the threshold that it applies.
         asked: what was asked, in order: /infer and /bank, with the ROI.
@@ -41,6 +45,8 @@ class Service:
     def __init__(self, *names: str) -> None:
         self.alive = True
         self.layout = [self._drawn(name) for name in names]
+        self.anchor: dict[str, Any] | None = None
+        self.template = b""
         self.cut = {name: cut_text(rect()) for name in names}
         self.facts = {name: self._known(name) for name in names}
         self.scores = dict.fromkeys(names, 0.1)
@@ -75,10 +81,14 @@ class Service:
         }
         if url.path == "/layout":
             content = {"format": "roi-anomaly-console", "version": 1, "rois": self.layout}
+            content |= {"anchor": self.anchor} if self.anchor else {}
             etag = f'"{hash(json.dumps(content))}"'
             if route.request.headers.get("if-none-match") == etag:
                 return route.fulfill(status=304)
             return route.fulfill(json=content, headers={"ETag": etag})
+        if url.path == "/layout/picture":
+            assert query == {"recipe_id": RECIPE, "name": "anchor-a1"}
+            return route.fulfill(body=self.template, content_type="image/png")
         if url.path == "/infer":
             return self._judge(route)
         if url.path == "/bank":
@@ -146,7 +156,16 @@ def judge(chromium: Any, server: PageServer) -> Iterator[Judge]:
     def judge(service: Service) -> Page:
         page = chromium.new_page()
         opened.append(page)
-        for path in ("health", "rois?*", "layout?*", "bank?*", "datasets/meta?*", "infer", "manifest?*"):
+        for path in (
+            "health",
+            "rois?*",
+            "layout?*",
+            "layout/picture?*",
+            "bank?*",
+            "datasets/meta?*",
+            "infer",
+            "manifest?*",
+        ):
             page.route(f"{server.address}/{path}", service.answer)
         page.goto(f"{server.address}/pages/part.html")
         page.get_by_text("ready", exact=True).wait_for()
@@ -266,3 +285,37 @@ def test_the_next_roi_is_prepared_while_the_service_judges(judge: Judge) -> None
     assert judge(service).judge()["verdict"] == "ok"
     order = [what for what in service.asked if not what.startswith("bank")]
     assert order == ["infer a", "told a", "infer b", "told b", "infer c", "told c"]
+
+
+def anchored(image: Any) -> Service:
+    """A service whose recipe has an anchor, of which `image` is the reference picture."""
+    service = Service("a", "b")
+    search = {"cx": 100, "cy": 80, "w": 60, "h": 50, "search_px": 20, "search_deg": 4, "least_score": 0.7}
+    service.anchor = {"id": "a1", **search, "picture": {"width": WIDTH, "height": HEIGHT}}
+    service.template = cv2.imencode(".png", image[55:105, 70:130])[1].tobytes()
+    service.cut = {name: cut_text(rect(), "a1") for name in service.cut}
+    return service
+
+
+def test_a_part_is_judged_where_its_anchor_is_found(judge: Judge) -> None:
+    page = judge(anchored(bgr()))
+    assert page.judge()["verdict"] == "ok"
+    placement = page.page.evaluate("placement()")
+    assert [placement[name] for name in ("dx", "dy", "angle_deg")] == [0, 0, 0]
+    assert placement["score"] == pytest.approx(1)
+
+
+def test_a_part_whose_anchor_is_not_found_is_not_judged(judge: Judge) -> None:
+    service = anchored(bgr()[::-1, ::-1])
+    found = judge(service).judge()
+    assert found["verdict"] == "none"
+    assert re.fullmatch(r"The anchor was not found \(0\.\d\d; 0\.7 is needed\)\.", found["reason"])
+    assert service.asked == []
+
+
+def test_a_roi_that_was_fitted_without_the_anchor_is_not_judged(judge: Judge) -> None:
+    service = anchored(bgr())
+    service.cut["b"] = cut_text(rect())
+    found = judge(service).judge()
+    assert found["verdict"] == "none"
+    assert "b: The ROI was changed since the fit" in found["reason"]

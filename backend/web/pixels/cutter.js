@@ -5,6 +5,7 @@
  *
  * @import {Header} from "./header.js"
  * @import {Roi} from "./roi.js"
+ * @import {Pose, Search} from "./anchor.js"
  * @import {Box} from "./warp.js"
  * @typedef {{id: number, bare: Blob}} Source  a picture's bytes as a browser may decode them
  * @typedef {Omit<Header, "bare"|"packed"|"longer">} Facts
@@ -14,6 +15,7 @@
  *   | {problem: null, facts: Facts, bare: Blob}} Opened
  */
 
+import { firmnessOf, greyOf, locate, searchBox } from "./anchor.js";
 import { HeaderError, KindError } from "./bytes.js";
 import { guiSourceBox, guiWarp } from "./gui-crop.js";
 import { readHeader } from "./header.js";
@@ -220,4 +222,34 @@ export async function view(source, box, width, height) {
   const bitmap = await bitmapOf(source);
   const size = { resizeWidth: width, resizeHeight: height, resizeQuality: /** @type {const} */ ("medium") };
   return createImageBitmap(bitmap, box.x, box.y, box.width, box.height, size);
+}
+
+/**
+ * Where an anchor is in a picture.
+ * @param {Source} source
+ * @param {Source} template
+ * @param {Search} search
+ * @returns {Promise<Pose & {second: number}>}
+ */
+export async function find(source, template, search) {
+  const wanted = await greyOfAll(template);
+  const bitmap = await bitmapOf(source);
+  const box = searchBox(search, bitmap);
+  return locate(search, wanted, greyOf(pixelsOf(bitmap, box), box.width, box.height), box);
+}
+
+/**
+ * How well a template fixes a place.
+ * @param {Source} template
+ * @param {Search} search
+ * @param {number} noise  grey values
+ */
+export async function firmness(template, search, noise) {
+  return firmnessOf(search, await greyOfAll(template), noise);
+}
+
+/** @param {Source} source */
+async function greyOfAll(source) {
+  const { width, height } = await bitmapOf(source);
+  return greyOf(await pixels(source), width, height);
 }

@@ -11,6 +11,7 @@
  * Where `selfTest` fails, no picture is opened, so none is cut.
  *
  * @import {Roi} from "./roi.js"
+ * @import {Search} from "./anchor.js"
  * @import {Box} from "./warp.js"
  * @import {Opened, Source} from "./cutter.js"
  * @typedef {{
@@ -159,6 +160,26 @@ function check(roi) {
  */
 export function viewOf(picture, box, width, height) {
   return call("view", picture.source, box, width, height);
+}
+
+/**
+ * Where an anchor is in a picture, with confidence or without.
+ * @param {Picture} picture
+ * @param {Picture} template
+ * @param {Search} search
+ */
+export function locateIn(picture, template, { cx, cy, w, h, search_px, search_deg }) {
+  return call("find", picture.source, template.source, { cx, cy, w, h, search_px, search_deg });
+}
+
+/**
+ * How well a template fixes place and angle where every pixel has noise of so many grey values.
+ * @param {Picture} template
+ * @param {Search} search
+ * @param {number} noise
+ */
+export function firmnessOf(template, { cx, cy, w, h, search_px, search_deg }, noise) {
+  return call("firmness", template.source, { cx, cy, w, h, search_px, search_deg }, noise);
 }
 
 /**

@@ -45,7 +45,7 @@ function started() {
 
 /**
  * Call a function of cutter.js in the worker.
- * @template {"open"|"cut"|"pixels"|"view"} Name
+ * @template {"open"|"cut"|"pixels"|"view"|"find"|"firmness"} Name
  * @param {Name} name
  * @param {Parameters<Cutter[Name]>} args
  * @returns {ReturnType<Cutter[Name]>}

@@ -166,7 +166,7 @@ class InspectScreen {
     if (memory_id === null || this.comparedWith === memory_id) return !this.moved;
     try {
       await this.loadDrawn(); // another station may have moved the ROI, and fitted on it
-      const place = this.crops.drawn?.roi ? await fittedOn(this.key, this.crops.drawn.roi) : "same";
+      const place = this.crops.drawn?.roi ? await fittedOn(this.key, this.crops.drawn.roi, this.crops.drawn.anchor) : "same";
       this.comparedWith = memory_id;
       this.moved = place === "other";
       this.placeUnknown = place === "unknown";

@@ -44,6 +44,8 @@ class RoiScreen {
     this.base = null;
     /** @type {LayoutRoi} as it is here */
     this.mine = fresh(key);
+    /** @type {import("../anchor.js").Anchor | null} of the recipe */
+    this.anchor = null;
     /** @type {KeptPicture | null} */
     this.chosen = null;
     this.closed = false;
@@ -111,6 +113,7 @@ class RoiScreen {
   async loadLayout() {
     const { content } = await loadLayout(this.key.recipe_id);
     this.base = roiIn(content, this.key);
+    this.anchor = content.anchor ?? null;
     this.mine = this.base ?? fresh(this.key);
     const draft = localStorage.getItem(this.draftKey);
     if (!draft) {
@@ -261,7 +264,7 @@ class RoiScreen {
       const names = problems.slice(0, MOST_NAMED).map((picture) => `${picture.name} (${this.problemOf(picture)})`);
       notices.push(h("div.notice", {}, t("roi.problems", { n: problems.length, names: names.join(", ") })));
     }
-    const before = roi && this.set.list.filter((picture) => picture.stored && picture.stored.cut !== cutText(roi)).length;
+    const before = roi && this.set.list.filter((picture) => picture.stored && picture.stored.cut !== cutText(roi, this.anchor)).length;
     if (before) notices.push(h("div.notice", {}, h("p", {}, t("roi.stored_before", { n: before }))));
     keepFocus(this.node, () => fill(this.notices, notices));
     this.strip.mark();

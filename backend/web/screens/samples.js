@@ -3,7 +3,7 @@
 import { fill, h, icon } from "../dom.js";
 import { Few } from "../few.js";
 import { FitPanel } from "../fit.js";
-import { loadLayout, roiIn } from "../layout.js";
+import { drawnIn, loadLayout } from "../layout.js";
 import { onPage, pager, pagesOf, PER_PAGE } from "../pager.js";
 import { selfTest } from "../pixels/picture.js";
 import { hashOf } from "../router.js";
@@ -89,7 +89,7 @@ class SamplesScreen {
       selfTest(), loadLayout(this.key.recipe_id), this.samples.read(), this.app.refresh(this.key.recipe_id),
     ]);
     if (!test.ok) fill(this.notices, h("div.notice.bad", { role: "alert" }, t("roi.self_test", { reason: test.reason ?? "" })));
-    await this.samples.load(classes, roiIn(content, this.key), this.app.facts(this.key)?.fitted ?? false);
+    await this.samples.load(classes, drawnIn(content, this.key), this.app.facts(this.key)?.fitted ?? false);
     if (this.closed) return;
     this.samples.sort();
     this.build();

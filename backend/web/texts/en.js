@@ -275,6 +275,14 @@ export default {
   "verdict.moved": "The ROI was changed since the fit, so the model knows another place. Store the samples and fit again on Samples.",
   "verdict.no_decision": "The service gave no decision.",
 
+  "anchor.not_found": "The anchor was not found ({score}; {least} is needed).",
+  "anchor.twice": "The anchor was found at two places ({score} and {second}), so nobody knows where the part is.",
+  "anchor.other_size": "{name} has {width} × {height} pixels; the anchor was drawn on pictures of {usual_width} × {usual_height}.",
+  "anchor.flat": "The frame shows hardly anything: its grey values spread by {contrast}, and {least} is needed. Draw it around something with clear edges.",
+  "anchor.slides": "The frame does not fix the place: at a noise of {noise} grey values it would be {error} pixels off; {most} is allowed. Draw it around corners, not along one edge.",
+  "anchor.turns": "The frame does not fix the angle: turned by 10°, it looks nearly the same (score {score}; {most} is allowed). Draw it around something that is not round, or search no angles.",
+  "anchor.ambiguous": "The picture shows the same a second time (score {second}; less than {most} is needed). Draw the frame around something that is there once, or search less far.",
+
   "part.no_roi": "No ROI of this recipe is drawn and enabled, so there is nothing to judge.",
   "part.not_drawn": "The ROI is not drawn yet. Draw it on ROI.",
   "part.layout_changed": "The ROIs of this recipe were changed since this part was judged. It is judged again.",

@@ -13,5 +13,6 @@ window.judge = async () => {
   return told(part);
 };
 window.again = () => told({ ...part, ...partVerdict(part, guard) });
+window.placement = () => part.placement;
 guard.start();
 document.getElementById("state").textContent = "ready";
