@@ -102,7 +102,7 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(COMMAND)
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements.txt | $(COMMAND)
+$(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements-mqtt.txt backend/requirements.txt | $(COMMAND)
 	@echo "Installing what development needs, torch included (once, some 440 MB more where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo

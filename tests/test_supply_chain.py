@@ -54,7 +54,15 @@ def test_every_direct_requirement_is_pinned() -> None:
     assert direct("requirements/service.in") <= {name for name, _ in pins(PINNED)}
 
 
-@pytest.mark.parametrize("name", ["requirements/service.in", "backend/requirements-torch.txt", "demo/requirements.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "requirements/service.in",
+        "backend/requirements-torch.txt",
+        "backend/requirements-mqtt.txt",
+        "demo/requirements.txt",
+    ],
+)
 def test_the_licence_of_every_direct_requirement_is_listed(name: str) -> None:
     section = (ROOT / "THIRD_PARTY.md").read_text().split(f"(`{name}`):")[1].split("\n\n")[1]
     assert set(re.findall(r"^\| ([a-z][a-z0-9-]*) \| \S", section, re.MULTILINE)) - {"package"} == direct(name)

@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     from backend.commands.evaluate import command as evaluate
     from backend.commands.inspection import command as inspection
     from backend.commands.migrate import command as migrate
+    from backend.commands.watch import command as watch
 
     parser = Parser(
         prog=PROGRAM,
@@ -123,6 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (serve, inspection, fit, calibrate, infer, feedback, evaluate, versions, migrate):
+    for command in (serve, inspection, fit, calibrate, infer, watch, feedback, evaluate, versions, migrate):
         command.add_to(commands)
     return parser

@@ -1,4 +1,7 @@
-"""Settings: every environment variable, its default and its meaning. Nothing else reads the environment."""
+"""Settings: every environment variable, its default and its meaning.
+
+Nothing else reads the environment, but for the keys and passwords of the command `watch`.
+"""
 
 import os
 import re

@@ -1,0 +1,126 @@
+"""Files that arrive in a folder, and when they are whole: once neither size nor time has changed for a while."""
+
+import os
+import stat
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from backend.commands.folder_names import is_left_out
+from backend.commands.image_files import natural_order
+from backend.common.image_headers import SUFFIXES
+
+Identity = tuple[int, int]
+"""Bytes of a file, and when it was written, in nanoseconds: a file that is written anew is another part."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file as it was seen.
+
+    Attributes:
+        path: below the folder, with ``/`` between folders.
+        identity: of the file.
+    """
+
+    path: str
+    identity: Identity
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Of a file; None where there is none.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+class Arrivals:
+    """What waits in a folder.
+
+    Args:
+        folder: read with all that is below it; what is hidden, folders of the system and links are not.
+        settle_s: how long a file must stay as it is, in seconds.
+        without: folders below it that are not read.
+        is_known: whether a file was judged already.
+
+    Attributes:
+        ignored: by path, why a file or folder is passed over; it grows as they are met.
+    """
+
+    def __init__(
+        self, folder: Path, settle_s: float, without: Collection[Path], is_known: Callable[[Arrival], bool]
+    ) -> None:
+        self.folder = folder
+        self.ignored: dict[str, str] = {}
+        self._settle_s = settle_s
+        self._without = {path.resolve() for path in without}
+        self._is_known = is_known
+        self._since: dict[Arrival, float] = {}
+        self._known: set[Arrival] = set()
+
+    def look(self, now: float) -> list[Arrival]:
+        """The files that are whole, those that were written first before the others.
+
+        Args:
+            now: seconds that never go back.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        found = self._below(self.folder, PurePath())
+        self._known &= set(found)
+        self._known |= {arrival for arrival in found if arrival not in self._known and self._is_known(arrival)}
+        self._since = {arrival: self._since.get(arrival, now) for arrival in found if arrival not in self._known}
+        whole = [arrival for arrival, since in self._since.items() if now - since >= self._settle_s]
+        return sorted(whole, key=lambda arrival: (arrival.identity[1], natural_order(PurePath(arrival.path))))
+
+    @property
+    def n_waiting(self) -> int:
+        """How many files there are that were not judged."""
+        return len(self._since)
+
+    def take(self, arrival: Arrival) -> None:
+        """Note that a file was judged, or is gone."""
+        self._since.pop(arrival, None)
+        self._known.add(arrival)
+
+    def put_off(self, arrival: Arrival, until: float) -> None:
+        """Let a file wait on.
+
+        Args:
+            arrival: the file.
+            until: when it is whole, if it stays as it is; as `now` of `look`.
+        """
+        self._since[arrival] = until - self._settle_s
+
+    def _below(self, folder: Path, place: PurePath) -> list[Arrival]:
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = place / entry.name
+                if entry.name.startswith("."):
+                    continue
+                if (reason := self._reason_against(entry)) is not None:
+                    self.ignored.setdefault(path.as_posix(), reason)
+                elif entry.is_dir(follow_symlinks=False):
+                    if Path(entry.path).resolve() not in self._without:
+                        found += self._below(Path(entry.path), path)
+                elif (identity := identity_of(Path(entry.path))) is not None:
+                    found.append(Arrival(path.as_posix(), identity))
+        return found
+
+    @staticmethod
+    def _reason_against(entry: "os.DirEntry[str]") -> str | None:
+        if entry.is_symlink():
+            return "a link"
+        if entry.is_dir(follow_symlinks=False):
+            return "a folder of the system" if is_left_out(entry.name) else None
+        if not entry.is_file(follow_symlinks=False):
+            return "no regular file"
+        return None if entry.name.lower().endswith(SUFFIXES) else "no picture by its extension"

@@ -1,0 +1,110 @@
+"""Sending verdicts on: a thread for each channel sends its messages in order, each until it has arrived."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from backend.commands.watch.journal import Journal, Message
+from backend.common.errors import StorageError
+
+_LOOK_EVERY_S = 0.05
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_S = 1.0, 60.0, 3600.0
+
+
+class Undelivered(Exception):
+    """A message did not arrive; it is sent again.
+
+    Attributes:
+        retry_after_s: how long the receiver asks to wait, in seconds; None where it does not.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Channel(Protocol):
+    """A way to a receiver.
+
+    Attributes:
+        name: of its messages in the journal.
+    """
+
+    name: str
+
+    def send(self, message: Message) -> None:
+        """Send a message; it has arrived when this returns.
+
+        Raises:
+            Undelivered: it may not have arrived.
+        """
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+class Delivery(threading.Thread):
+    """Sends the messages of a channel until it is closed. What is not sent then waits in the journal.
+
+    Args:
+        journal: has the messages.
+        channel: sends them.
+        say: tells people, once, that messages do not arrive, and why, and that they do again.
+    """
+
+    def __init__(self, journal: Journal, channel: Channel, say: Callable[[str], None]) -> None:
+        super().__init__(name=f"delivery-{channel.name}", daemon=True)
+        self.channel = channel
+        self.failure: Exception | None = None
+        self._journal = journal
+        self._say = say
+        self._more = threading.Event()
+        self._closing = threading.Event()
+
+    def wake(self) -> None:
+        """There are more messages."""
+        self._more.set()
+
+    def close(self, patience_s: float) -> None:
+        """Wait until all is sent, for so long at most, in seconds, and end."""
+        deadline = time.monotonic() + patience_s
+        while self.is_alive() and time.monotonic() < deadline and self._journal.next_message(self.channel.name):
+            time.sleep(_LOOK_EVERY_S)
+        self._closing.set()
+        self._more.set()
+        self.join()
+
+    def run(self) -> None:
+        """As of `Thread`."""
+        try:
+            while not self._closing.is_set():
+                message = self._journal.next_message(self.channel.name)
+                if message is None:
+                    self._more.wait()
+                    self._more.clear()
+                elif self._sent(message):
+                    self._journal.delivered(message)
+        except StorageError as exc:
+            self.failure = exc  # the loop that judges raises it
+        finally:
+            self.channel.close()
+
+    def _sent(self, message: Message) -> bool:
+        """Whether a message arrived before this was closed."""
+        wait_s, told = _FIRST_WAIT_S, ""
+        while True:
+            try:
+                self.channel.send(message)
+            except Undelivered as exc:
+                if str(exc) != told:
+                    told = str(exc)
+                    self._say(f"{self.channel.name}: {exc}. It is sent again until it arrives.")
+                asked_s = min(exc.retry_after_s or 0, _LONGEST_ASKED_S)
+                if self._closing.wait(max(wait_s, asked_s)):
+                    return False
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            else:
+                if told:
+                    self._say(f"{self.channel.name}: messages arrive again.")
+                return True

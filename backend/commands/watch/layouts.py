@@ -1,0 +1,139 @@
+"""The layout of a recipe, as the console keeps it: where its ROIs lie in the picture."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
+
+from backend.api.schemas.common import Identifier, MillimetresPerPixel
+from backend.commands.watch.crop import Roi
+from backend.common.errors import InvalidRequest
+from backend.common.field_problems import problems_in_words
+from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe, check_recipe
+
+FORMAT, VERSION = "roi-anomaly-console", 1
+
+
+class _Geometry(BaseModel):
+    kind: Literal["rect", "circle", "annulus"]
+    cx: FiniteFloat
+    cy: FiniteFloat
+    w: FiniteFloat = 0
+    h: FiniteFloat = 0
+    r: FiniteFloat = 0
+    r_inner: FiniteFloat = 0
+    angle_deg: FiniteFloat = 0
+
+
+class _Size(BaseModel):
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+
+def _true_if_missing(value: Any) -> Any:
+    return True if value is None else value
+
+
+class _DrawnRoi(BaseModel):
+    role_id: Identifier
+    roi_id: Identifier
+    model_key: Identifier
+    name: str = ""
+    mm_per_px: MillimetresPerPixel = 1.0
+    roi: _Geometry | None = None
+    picture: _Size | None = None
+    enabled: Annotated[bool, BeforeValidator(_true_if_missing)] = True
+
+
+@dataclass(frozen=True)
+class DrawnRoi:
+    """A ROI of a layout.
+
+    Attributes:
+        key: which model judges it.
+        name: for people.
+        mm_per_px: millimetres per pixel of the pictures, where the service knows no other.
+        roi: where it lies in the picture; None where it is not drawn yet.
+        picture: width and height of the pictures in which it was drawn; None where that is not known.
+    """
+
+    key: RoiKey
+    name: str
+    mm_per_px: float
+    roi: Roi | None
+    picture: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is judged of each picture.
+
+    Attributes:
+        recipe: of its ROIs.
+        rois: those that are enabled, in the order of the layout; at least one.
+        content: as it was read.
+    """
+
+    recipe: str
+    rois: tuple[DrawnRoi, ...]
+    content: bytes
+
+
+def read_layout(content: bytes, recipe: str | None, source: str) -> Layout:
+    """Read a layout; keys that are not known are passed over.
+
+    Args:
+        content: as ``GET /layout`` gives it.
+        recipe: of its ROIs; None is the default one.
+        source: names it in messages.
+
+    Raises:
+        InvalidRequest: it is no layout of the console, or has no ROI, or is one that cannot be cut here.
+        ReservedRecipe: see `check_recipe`.
+    """
+    name = canonical_recipe(recipe or "") or DEFAULT_RECIPE
+    check_recipe(name)
+    try:
+        layout = json.loads(content)
+    except ValueError as exc:
+        raise InvalidRequest(f"{source} is no JSON ({exc}): give a file as GET /layout gives it") from exc
+    if not isinstance(layout, dict) or layout.get("format") != FORMAT or not isinstance(layout.get("rois"), list):
+        raise InvalidRequest(f"{source} is no layout of the console: its format must be {FORMAT!r}")
+    if layout.get("version") != VERSION:
+        raise InvalidRequest(
+            f"{source} has version {layout.get('version')!r}, and this program reads {VERSION}: update it"
+        )
+    drawn = [_drawn(item, number, name, source) for number, item in enumerate(layout["rois"], 1) if _is_enabled(item)]
+    if layout.get("anchor") is not None:
+        raise InvalidRequest(
+            f"{source} has an anchor, by which the console finds parts that moved, and this command does not find them "
+            "yet: inspect this recipe in the console, or remove the anchor there"
+        )
+    if not drawn:
+        raise InvalidRequest(f"{source} has no ROI to judge: draw one in the console")
+    return Layout(name, tuple(drawn), content)
+
+
+def _is_enabled(item: Any) -> bool:
+    return not isinstance(item, dict) or item.get("enabled") is not False
+
+
+def _drawn(item: Any, number: int, recipe: str, source: str) -> DrawnRoi:
+    try:
+        read = _DrawnRoi.model_validate(item)
+    except ValidationError as exc:
+        raise InvalidRequest(f"{source}: ROI {number}: {problems_in_words(exc.errors())}") from exc
+    name = read.name or read.roi_id
+    roi = Roi(**read.roi.model_dump()) if read.roi else None
+    if roi is not None and not _has_size(roi):
+        raise InvalidRequest(f"{source}: the ROI {name!r} has no valid size: {read.roi!r}")
+    size = (read.picture.width, read.picture.height) if read.picture else None
+    return DrawnRoi(RoiKey(read.role_id, read.roi_id, recipe, read.model_key), name, read.mm_per_px, roi, size)
+
+
+def _has_size(roi: Roi) -> bool:
+    sizes = [roi.w, roi.h] if roi.kind == "rect" else [roi.r]
+    is_ring = roi.kind != "annulus" or 0 <= roi.r_inner < roi.r
+    return all(math.isfinite(size) and size > 0 for size in sizes) and is_ring

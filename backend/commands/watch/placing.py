@@ -1,0 +1,135 @@
+"""Moving and copying files into other folders: whole or not at all, and never over another file."""
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path, PurePath
+
+from backend.commands.watch.arrivals import Identity, identity_of
+from backend.common.files import TEMPORARY_PREFIX, delete, make_folder, read_whole, sync_folder
+
+# Of file systems that have no second names for a file, or forbid one for another user's file.
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_TIME_STEP_NS = 2_000_000_000
+
+
+class Changed(Exception):
+    """The file is another one by now, or gone."""
+
+
+def place(source: Path, identity: Identity, folder: Path, path: str, part_id: str, *, copy: bool) -> Path:
+    """Move or copy a file into a folder, under the path that it has; where that is taken, with 8 digits of its id.
+
+    After a crash the same call goes on: what was placed already stays where it is.
+
+    Args:
+        source: the file.
+        identity: what it must be.
+        folder: where to; it is made where it is missing.
+        path: below it, with ``/`` between folders.
+        part_id: of the part.
+        copy: leave the file where it is.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        Changed: see there. Nothing was placed.
+        OSError: it cannot be placed; it is still where it was.
+    """
+    wanted = folder / PurePath(path)
+    other = wanted.with_name(f"{wanted.stem}-{part_id[:8]}{wanted.suffix}")
+    if identity_of(source) != identity:
+        for target in (other, wanted):
+            if not copy and _is_as(target, identity):
+                return target
+        raise Changed
+    make_folder(wanted.parent)
+    for target in (other, wanted):
+        if _is_same(source, target, identity):
+            if not copy:
+                _forget(source)
+            return target
+    for target in (wanted, other):
+        with contextlib.suppress(FileExistsError):
+            _place_new(source, identity, target, part_id, copy=copy)
+            return target
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(other))
+
+
+def _is_same(source: Path, target: Path, identity: Identity) -> bool:
+    """Whether the target is the file itself, or a whole copy of it."""
+    if not target.is_file() or target.is_symlink():
+        return False
+    if target.samefile(source):
+        return True
+    return _is_as(target, identity) and read_whole(source) == read_whole(target)
+
+
+def _is_as(target: Path, identity: Identity) -> bool:
+    """Whether a file may be the one with this identity: copies keep the time, on FAT in steps of 2 seconds."""
+    found = identity_of(target)
+    return found is not None and found[0] == identity[0] and abs(found[1] - identity[1]) <= _TIME_STEP_NS
+
+
+def _place_new(source: Path, identity: Identity, target: Path, part_id: str, *, copy: bool) -> None:
+    """Place a file under a name that nobody has.
+
+    Raises:
+        FileExistsError: somebody has it.
+    """
+    if target.exists() or target.is_symlink():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    if not copy:
+        try:
+            _rename(source, target)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+        else:
+            return
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{part_id}")
+    delete(temporary)  # of a run that was killed
+    try:
+        shutil.copy2(source, temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if identity_of(source) != identity:
+            raise Changed
+        _rename(temporary, target)
+    except BaseException:
+        delete(temporary)
+        raise
+    if not copy:
+        _forget(source)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Give a file another name, unless somebody has it.
+
+    Raises:
+        FileExistsError: somebody has it.
+        OSError: it cannot be renamed.
+    """
+    if os.name == "nt":
+        source.rename(target)  # which never replaces there
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        target.touch(exist_ok=False)  # the name is ours
+        source.replace(target)
+        sync_folder(target.parent)
+        sync_folder(source.parent)
+        return
+    sync_folder(target.parent)
+    _forget(source)
+
+
+def _forget(source: Path) -> None:
+    """Delete a file that has another name by now."""
+    delete(source)
+    sync_folder(source.parent)

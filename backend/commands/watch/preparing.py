@@ -1,0 +1,90 @@
+"""Reading a file and cutting its ROIs out: what can be done while the part before it is judged."""
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from backend.commands.console import on_a_terminal
+from backend.commands.watch.arrivals import Arrival, identity_of
+from backend.commands.watch.layouts import DrawnRoi, Layout
+from backend.commands.watch.pictures import LIMITS, Picture, PictureRefused, cut_roi, open_picture
+
+# Of these a picture may still lack something that comes later.
+_MAY_PASS = frozenset({"unreadable", "format"})
+
+State = Literal["ready", "unfinished", "changed"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A part that can be judged.
+
+    Attributes:
+        arrival: its file.
+        layout: by which it was cut.
+        state: unfinished: it cannot be read, which may pass; changed: it is another file by now, or gone.
+        ms: milliseconds that this took.
+        sha256: of the file; None where it could not be read.
+        problem: why none of its ROIs can be judged.
+        crops: by position of the ROI an image file, or why it cannot be cut.
+    """
+
+    arrival: Arrival
+    layout: Layout
+    state: State
+    sha256: str | None = None
+    problem: str | None = None
+    crops: tuple[bytes | PictureRefused, ...] = ()
+    ms: float = 0
+
+
+def prepare(folder: Path, arrival: Arrival, layout: Layout) -> Prepared:
+    """Read a file and cut its ROIs out.
+
+    Args:
+        folder: in which the file is.
+        arrival: the file.
+        layout: where its ROIs lie.
+    """
+    began = time.perf_counter()
+    prepared = _prepared(folder / arrival.path, on_a_terminal(arrival.path), arrival, layout)
+    return replace(prepared, ms=(time.perf_counter() - began) * 1000)
+
+
+def _prepared(path: Path, name: str, arrival: Arrival, layout: Layout) -> Prepared:
+    if arrival.identity[0] > LIMITS.max_bytes:
+        problem = f"{name} has {arrival.identity[0] >> 20} MiB; at most {LIMITS.max_bytes >> 20} are possible."
+        return Prepared(arrival, layout, "ready", problem=problem)
+    try:
+        content = path.read_bytes()
+        if identity_of(path) != arrival.identity or len(content) != arrival.identity[0]:
+            return Prepared(arrival, layout, "changed")
+    except FileNotFoundError:
+        return Prepared(arrival, layout, "changed")
+    except OSError as exc:
+        return Prepared(arrival, layout, "unfinished", problem=f"{name} cannot be read ({exc.strerror}).")
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        picture = open_picture(content, name)
+    except PictureRefused as exc:
+        state: State = "unfinished" if exc.code in _MAY_PASS else "ready"
+        return Prepared(arrival, layout, state, sha256, str(exc))
+    return Prepared(arrival, layout, "ready", sha256, crops=tuple(_cut(picture, drawn) for drawn in layout.rois))
+
+
+def _cut(picture: Picture, drawn: DrawnRoi) -> bytes | PictureRefused:
+    width, height = picture.size
+    if drawn.roi is None:
+        return PictureRefused("size", "The ROI is not drawn yet. Draw it in the console.")
+    if drawn.picture is not None and drawn.picture != picture.size:
+        return PictureRefused(
+            "size",
+            f"{picture.name} has {width} × {height} pixels; the ROI was drawn on pictures of "
+            f"{drawn.picture[0]} × {drawn.picture[1]}.",
+        )
+    try:
+        return cut_roi(picture, drawn.roi)
+    except PictureRefused as exc:
+        return exc

@@ -1,0 +1,233 @@
+"""The loop: what arrives is cut, judged, written down, told and put away, one part after the other."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backend.commands.console import on_a_terminal
+from backend.commands.watch.arrivals import Arrival, Arrivals, identity_of
+from backend.commands.watch.delivery import Delivery
+from backend.commands.watch.journal import Journal, Owed
+from backend.commands.watch.judges import Away
+from backend.commands.watch.judging import Cut, Judging
+from backend.commands.watch.placing import Changed, place
+from backend.commands.watch.preparing import Prepared, prepare
+from backend.commands.watch.results import Results
+from backend.commands.watch.verdicts import PartVerdict, Word
+from backend.common.errors import NotReady, StorageError
+
+_LOOK_EVERY_S = 0.25
+# A folder with very many files takes long to read: most of the time is for judging.
+_LOOK_SHARE = 0.1
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+_MOST_TRIES = 6
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where files go.
+
+    Attributes:
+        folder: that is watched.
+        by_verdict: folders by verdict; where there is none, the file stays.
+        copy: files are copied, and stay.
+    """
+
+    folder: Path
+    by_verdict: Mapping[Word, Path]
+    copy: bool
+
+
+@dataclass
+class Tally:
+    """What this run did.
+
+    Attributes:
+        counts: parts by verdict.
+    """
+
+    counts: dict[Word, int] = field(default_factory=lambda: {"ok": 0, "ng": 0, "not_judged": 0})
+
+    @property
+    def n_parts(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+
+class Watching:
+    """Watches a folder.
+
+    Args:
+        places: the folder, and where files go.
+        arrivals: of the folder.
+        judging: judges parts.
+        journal: what was done.
+        results: their file; None where `report` gets the parts.
+        deliveries: started; they send the messages.
+        report: called with what is told of every part that was judged.
+        say: tells people something that happened.
+        show: shows people how far it is: the tally, and how many files wait.
+        stopping: set by whoever wants this to end, after the part in hand.
+        settle_s: how long a file must stay as it is, in seconds; one that cannot be read, five times longer.
+        once: end when all that is there was judged.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        arrivals: Arrivals,
+        judging: Judging,
+        journal: Journal,
+        results: Results | None,
+        deliveries: Sequence[Delivery],
+        *,
+        report: Callable[[dict[str, Any]], None],
+        say: Callable[[str], None],
+        show: Callable[[Tally, int], None],
+        stopping: threading.Event,
+        settle_s: float,
+        once: bool,
+    ) -> None:
+        self.tally = Tally()
+        self._stopping = stopping
+        self._places = places
+        self._arrivals = arrivals
+        self._judging = judging
+        self._journal = journal
+        self._results = results
+        self._deliveries = deliveries
+        self._report = report
+        self._say = say
+        self._show = show
+        self._patience_s = 5 * settle_s
+        self._once = once
+        self._next_look = 0.0
+        self._queue: list[Arrival] = []
+        self._put_off: set[Arrival] = set()
+        self._n_ignored = 0
+
+    def run(self) -> None:
+        """Watch until `stopping` is set, or, with `once`, until nothing waits.
+
+        Raises:
+            NotReady: with `once`: nobody judges.
+            StorageError: a file cannot be written, moved or copied, or the folder cannot be read.
+            InvalidRequest: the layout was changed to one that cannot be used.
+        """
+        for owed in self._journal.owed():
+            self._finish(owed)
+        with ThreadPoolExecutor(1, "prepare") as pool:
+            ahead: dict[Arrival, Future[Prepared]] = {}
+            while not self._stopping.is_set():
+                self._look()
+                self._show(self.tally, self._arrivals.n_waiting)
+                if not self._queue:
+                    if self._once and not self._arrivals.n_waiting:
+                        return
+                    self._stopping.wait(_LOOK_EVERY_S)
+                    continue
+                arrival = self._queue.pop(0)
+                part = ahead[arrival].result() if arrival in ahead else self._prepare(arrival)
+                ahead = {one: pool.submit(self._prepare, one) for one in self._queue[:1]}
+                self._take(part)
+
+    def _prepare(self, arrival: Arrival) -> Prepared:
+        return prepare(self._places.folder, arrival, self._judging.layout)
+
+    def _look(self) -> None:
+        """See what has arrived, unless that was done just now."""
+        began = time.monotonic()
+        if began < self._next_look:
+            return
+        try:
+            whole = self._arrivals.look(began)
+        except OSError as exc:
+            raise StorageError(f"{self._places.folder} cannot be read ({exc.strerror})") from exc
+        took = time.monotonic() - began
+        self._next_look = began + max(_LOOK_EVERY_S, took / _LOOK_SHARE)
+        self._queue = whole
+        ignored = list(self._arrivals.ignored.items())
+        for path, reason in ignored[self._n_ignored :]:
+            self._say(f"ignored: {path} ({reason})")
+        self._n_ignored = len(ignored)
+
+    def _take(self, part: Prepared) -> None:
+        """Judge a part, and do with it all that is to be done."""
+        if part.state == "changed":
+            self._arrivals.put_off(part.arrival, time.monotonic())  # `look` no longer finds it, or anew
+            return
+        if part.state == "unfinished" and part.arrival not in self._put_off:
+            self._put_off.add(part.arrival)
+            self._arrivals.put_off(part.arrival, time.monotonic() + self._patience_s)
+            return
+        verdict = self._verdict(part)
+        if verdict is None:
+            return
+        self._put_off.discard(part.arrival)
+        end = None if self._results is None else self._results.end()
+        owed = Owed(verdict.id, part.arrival, verdict.as_dict(), end)
+        self._journal.add(owed, [delivery.channel.name for delivery in self._deliveries])
+        self.tally.counts[verdict.word] += 1
+        self._finish(owed)
+        self._arrivals.take(part.arrival)
+
+    def _verdict(self, part: Prepared) -> PartVerdict | None:
+        """The verdict about a part, however long it takes until somebody judges; None where this ends before."""
+        wait_s, told = _FIRST_WAIT_S, ""
+        for tries in itertools.count(1):
+            try:
+                verdict = self._judging.judge(part)
+            except Cut:
+                part = self._prepare(part.arrival)
+                if part.state != "ready":
+                    return None  # it is looked at again
+                continue
+            except Away as exc:
+                if self._once and tries >= _MOST_TRIES:
+                    raise NotReady(f"{exc}. What was not judged stays where it is.", round(wait_s)) from exc
+                if str(exc) != told:
+                    told = str(exc)
+                    self._say(f"nothing is judged: {told}. It is tried again until it works.")
+                if self._stopping.wait(max(wait_s, exc.retry_after_s or 0)):
+                    return None
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                continue
+            if told:
+                self._say("parts are judged again.")
+            return verdict
+        raise AssertionError
+
+    def _finish(self, owed: Owed) -> None:
+        """Write the results of a part, have it sent, and put its file away; after a crash what is left of that."""
+        self._report(owed.told)
+        if self._results is not None:
+            self._results.append(owed.told, self._results.end() if owed.results_at is None else owed.results_at)
+        for delivery in self._deliveries:
+            if delivery.failure is not None:
+                raise delivery.failure
+            delivery.wake()
+        self._journal.done(owed.id, is_gone=self._put_away(owed))
+
+    def _put_away(self, owed: Owed) -> bool:
+        """Move or copy the file of a part; whether it is no longer in the folder."""
+        folder = self._places.by_verdict.get(owed.told["verdict"])
+        if folder is None:
+            return False
+        source = self._places.folder / owed.arrival.path
+        try:
+            target = place(source, owed.arrival.identity, folder, owed.arrival.path, owed.id, copy=self._places.copy)
+        except Changed:
+            gone = identity_of(source) is None
+            what = "is no longer there" if gone else "was written anew"
+            self._say(f"{on_a_terminal(owed.arrival.path)} {what}: it was judged, and cannot be put away.")
+            return True
+        except OSError as exc:
+            raise StorageError(f"{source} cannot be put into {folder} ({exc.strerror or exc})") from exc
+        if target.name != source.name:
+            self._say(f"{on_a_terminal(owed.arrival.path)}: the name is taken in {folder}: it is {target.name} there.")
+        return not self._places.copy
