@@ -24,7 +24,8 @@ weights: $(COMMAND) ## find and verify the weights
 demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
 	@$(RUN) -m demo
 
-test: $(VENV)/.dev ## all tests, and what of backend/ they run
+test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install mosquitto)
+	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto"
 	$(RUN) -m pytest --cov --ignore tests/console
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
