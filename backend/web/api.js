@@ -19,6 +19,7 @@ const BASE = new URL("../", import.meta.url);
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
  * @property {number} [timeoutMs] none: as long as it takes
+ * @property {number} [tries] how often a busy service is asked before its refusal is an error
  * @property {boolean} [quiet] neither ask for a key nor try again: for what is asked every second
  */
 
@@ -28,13 +29,15 @@ export class ApiError extends Error {
    * @param {number} status 0 where the service did not answer
    * @param {string} code of the service, or `unreachable`, `timeout`
    * @param {any} [reply]
+   * @param {number} [wait_s] for which a busy service asked to wait
    */
-  constructor(message, status, code, reply) {
+  constructor(message, status, code, reply, wait_s = 0) {
     super(message);
     this.name = "ApiError";
     this.status = status;
     this.code = code;
     this.reply = reply;
+    this.wait_s = wait_s;
   }
 }
 
@@ -113,10 +116,9 @@ export async function send(path, call) {
     const error = await refusal(reply);
     if (call.quiet) throw error;
     if (reply.status === 401 && (currentKey() !== key || (await hooks.askForKey(error.message)))) continue;
-    if ((reply.status !== 503 && reply.status !== 429) || attempt >= MOST_TRIES) throw error;
-    const wait_s = Math.min(Number(reply.headers.get("Retry-After")) || 1, LONGEST_WAIT_S);
-    hooks.onWait(wait_s, error.message);
-    await pause(wait_s * 1000, call.signal);
+    if (!error.wait_s || attempt >= (call.tries ?? MOST_TRIES)) throw error;
+    hooks.onWait(error.wait_s, error.message);
+    await pause(error.wait_s * 1000, call.signal);
   }
 }
 
@@ -150,13 +152,15 @@ async function sendOnce(path, { method, query = {}, json, form, blob, headers = 
 
 /** @param {Response} reply */
 async function refusal(reply) {
+  const isBusy = reply.status === 503 || reply.status === 429;
+  const wait_s = isBusy ? Math.min(Number(reply.headers.get("Retry-After")) || 1, LONGEST_WAIT_S) : 0;
   const text = await reply.text();
   try {
     const body = JSON.parse(text);
     const error = reply.status === 401 ? t(currentKey() ? "key.unknown" : "key.needed") : String(body.error);
-    return new ApiError(error, reply.status, String(body.code ?? ""), body);
+    return new ApiError(error, reply.status, String(body.code ?? ""), body, wait_s);
   } catch {
-    return new ApiError(t("api.strange", { status: reply.status }), reply.status, "");
+    return new ApiError(t("api.strange", { status: reply.status }), reply.status, "", undefined, wait_s);
   }
 }
 

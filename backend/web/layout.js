@@ -108,7 +108,7 @@ export async function writeLayout(recipe, change) {
   }
 }
 
-/** @param {LayoutRoi} a @param {{role_id: string, roi_id: string, model_key: string}} b */
-function isSame(a, b) {
+/** Whether two ROIs of one recipe are the same one. @param {LayoutRoi} a @param {{role_id: string, roi_id: string, model_key: string}} b */
+export function isSame(a, b) {
   return a.role_id === b.role_id && a.roi_id === b.roi_id && a.model_key === b.model_key;
 }

@@ -11,6 +11,7 @@
  */
 import { AnchorError, placementIn } from "./anchor.js";
 import { ApiError, call, formOf } from "./api.js";
+import { isSame } from "./layout.js";
 import { shapeOf } from "./pixels/picture.js";
 import { cutDrawn } from "./pictures.js";
 import { messageOf, t } from "./texts.js";
@@ -29,6 +30,8 @@ import { verdictOf } from "./verdict.js";
  * @property {any} reply of `/infer`; null: there is none
  * @property {Crop | null} crop what was sent
  * @property {string | null} problem why it could not be judged, whatever is served
+ * @property {boolean} again there was no answer, or something is missing for one: it may be judged later
+ * @property {number} wait_s for which the service asked to wait
  */
 /**
  * @typedef {object} Part
@@ -38,32 +41,46 @@ import { verdictOf } from "./verdict.js";
  * @property {string | null} lost why nobody knows where the part is
  * @property {string | null} etag of the layout by which it was cut
  * @property {RoiVerdict[]} rois in the order of the layout
+ * @property {boolean} again it has no verdict, and may get one later
+ * @property {number} wait_s for which the service asked to wait
  */
 
 const PATIENCE_MS = 30000;
+/** Refusals that say something of the picture; what others mean may be put right. */
+const OF_THE_PICTURE = [400, 413, 415, 422];
 
 /**
  * Judge every ROI of the recipe in one picture. While the service judges one ROI, the next is cut.
  * @param {RecipeGuard} guard started
  * @param {Picture} picture
- * @param {{signal?: AbortSignal, isTest: boolean}} how isTest: the statistics of Health do not count it
+ * @param {object} how
+ * @param {AbortSignal} [how.signal]
+ * @param {boolean} how.isTest the statistics of Health do not count it
+ * @param {number} [how.tries] how often a busy service is asked, at most; see `Call`
+ * @param {Part | null} [how.before] what was answered about this picture before: what still holds is not asked again
  * @returns {Promise<Part>}
  * @throws the signal's reason
  */
-export async function judgePart(guard, picture, { signal, isTest }) {
+export async function judgePart(guard, picture, { signal, isTest, tries, before = null }) {
   await guard.learnt(signal);
   const { rois, etag } = guard;
   /** @type {Part} */
-  const part = { verdict: "none", reason: "", etag, rois: [], ...(await placementOf(guard, picture)) };
+  const part = { verdict: "none", reason: "", etag, rois: [], wait_s: 0, ...(await placementOf(guard, picture)) };
   if (part.lost) return { ...part, ...partVerdict(part, guard) };
-  let next = rois.length ? prepared(guard, picture, rois[0]) : null;
+  const known = (/** @type {LayoutRoi} */ roi) => (before?.etag === etag ? before.rois.find((one) => one.reply && isSame(one.roi, roi) && guard.confirms(roi, one.reply)) : undefined);
+  const ready = (/** @type {LayoutRoi} */ roi) => known(roi) ?? prepared(guard, picture, roi);
+  let next = rois.length ? ready(rois[0]) : null;
   for (let at = 0; next; at++) {
-    const ready = await next;
+    const found = await next;
     signal?.throwIfAborted();
-    next = at + 1 < rois.length ? prepared(guard, picture, rois[at + 1]) : null;
-    part.rois.push(await judged(guard, ready, picture.name, isTest, signal));
+    next = at + 1 < rois.length ? ready(rois[at + 1]) : null;
+    const roi = found.reply || part.wait_s ? { ...found, again: !found.reply } : await judged(guard, found, picture.name, { isTest, signal, tries });
+    part.rois.push(roi);
+    part.wait_s = Math.max(part.wait_s, roi.wait_s);
   }
-  return { ...part, ...partVerdict(part, guard) };
+  Object.assign(part, partVerdict(part, guard));
+  part.again = part.verdict === "none" && (part.rois.length === 0 || part.rois.some(({ again, problem, verdict }) => again || (verdict === "none" && problem === null)));
+  return part;
 }
 
 /**
@@ -96,13 +113,13 @@ export function partVerdict(part, guard) {
   return { verdict: "none", reason: open.length === 1 ? t("part.reason", { name: roi.name, reason }) : t("part.reasons", { n: open.length, name: roi.name, reason }) };
 }
 
-/** @param {RecipeGuard} guard @param {Picture} picture @returns {Promise<{placement: import("./anchor.js").Placement | null, lost: string | null}>} */
+/** @param {RecipeGuard} guard @param {Picture} picture @returns {Promise<{placement: import("./anchor.js").Placement | null, lost: string | null, again: boolean}>} */
 async function placementOf({ recipe, anchor }, picture) {
-  if (!anchor) return { placement: null, lost: null };
+  if (!anchor) return { placement: null, lost: null, again: false };
   try {
-    return { placement: await placementIn(picture, recipe, anchor), lost: null };
+    return { placement: await placementIn(picture, recipe, anchor), lost: null, again: false };
   } catch (problem) {
-    return { placement: problem instanceof AnchorError ? problem.placement : null, lost: messageOf(problem) };
+    return { placement: problem instanceof AnchorError ? problem.placement : null, lost: messageOf(problem), again: problem instanceof ApiError };
   }
 }
 
@@ -114,14 +131,14 @@ async function placementOf({ recipe, anchor }, picture) {
  */
 async function prepared(guard, picture, roi) {
   /** @type {RoiVerdict} */
-  const ready = { roi, verdict: "none", reason: "", reply: null, crop: null, problem: null };
+  const ready = { roi, verdict: "none", reason: "", reply: null, crop: null, problem: null, again: false, wait_s: 0 };
   try {
-    if (!roi.roi) return { ...ready, problem: t("part.not_drawn") };
+    if (!roi.roi) return { ...ready, problem: t("part.not_drawn"), again: true };
     const lack = await guard.lackOf(roi);
-    if (lack) return { ...ready, problem: t(`verdict.${lack}`) };
+    if (lack) return { ...ready, problem: t(`verdict.${lack}`), again: true };
     return { ...ready, crop: await cutDrawn(picture, { ...roi, recipe_id: guard.recipe, anchor: guard.anchor }) };
   } catch (problem) {
-    return { ...ready, problem: messageOf(problem) };
+    return { ...ready, problem: messageOf(problem), again: problem instanceof ApiError };
   }
 }
 
@@ -129,24 +146,38 @@ async function prepared(guard, picture, roi) {
  * @param {RecipeGuard} guard
  * @param {RoiVerdict} ready
  * @param {string} name of the picture
- * @param {boolean} isTest
- * @param {AbortSignal | undefined} signal
+ * @param {{isTest: boolean, signal?: AbortSignal, tries?: number}} how
  * @returns {Promise<RoiVerdict>}
  */
-async function judged(guard, ready, name, isTest, signal) {
-  const { roi, crop } = ready;
-  if (!crop || !roi.roi) return ready;
-  if (guard.doubt() === "away") return { ...ready, problem: t("verdict.away") }; // each would wait for as long
-  const shape = shapeOf(roi.roi, crop);
-  const form = formOf(guard.keyOf(roi), { mm_per_px: guard.scaleOf(roi), heatmap: "threshold", why: true, trial: isTest, shape: shape && JSON.stringify(shape) });
-  form.append("image", crop.blob, name);
+async function judged(guard, ready, name, { isTest, signal, tries }) {
+  const { crop, roi } = ready;
+  if (!crop) return ready;
+  if (guard.doubt() === "away") return { ...ready, problem: t("verdict.away"), again: true }; // each would wait for as long
+  const form = questionAbout(guard, ready, name, isTest);
   try {
-    const reply = await call("infer", { form, signal, timeoutMs: PATIENCE_MS });
+    const reply = await call("infer", { form, signal, timeoutMs: PATIENCE_MS, tries });
     await guard.heard(roi, reply);
     return { ...ready, reply };
   } catch (problem) {
     signal?.throwIfAborted();
     if (!(problem instanceof ApiError)) throw problem;
-    return { ...ready, problem: problem.message };
+    const again = !OF_THE_PICTURE.includes(problem.status);
+    return { ...ready, problem: problem.message, again, wait_s: problem.wait_s };
   }
+}
+
+/**
+ * What is asked about a ROI of a picture.
+ * @param {RecipeGuard} guard
+ * @param {RoiVerdict} ready with a crop
+ * @param {string} name of the picture
+ * @param {boolean} isTest
+ * @returns {FormData}
+ */
+export function questionAbout(guard, { roi, crop }, name, isTest) {
+  if (!roi.roi || !crop) throw new Error("there is nothing to ask about");
+  const shape = shapeOf(roi.roi, crop);
+  const form = formOf(guard.keyOf(roi), { mm_per_px: guard.scaleOf(roi), heatmap: "threshold", why: true, trial: isTest, shape: shape && JSON.stringify(shape) });
+  form.append("image", crop.blob, name);
+  return form;
 }
