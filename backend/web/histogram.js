@@ -212,7 +212,7 @@ export class ScoreHistogram extends HTMLElement {
 }
 
 /** @param {number} least @returns {number} 1, 2 or 5 times a power of ten */
-function niceStep(least) {
+export function niceStep(least) {
   const power = 10 ** Math.floor(Math.log10(least));
   return ([1, 2, 5].find((factor) => factor * power >= least) ?? 10) * power;
 }

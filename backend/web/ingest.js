@@ -25,10 +25,15 @@ export function filesIn(list) {
   return sorted(found);
 }
 
+/** @param {string} name of a file */
+export function isPicture(name) {
+  return PICTURE.test(name);
+}
+
 /** @param {Found[]} found */
 function sorted(found) {
   return found
-    .filter(({ file }) => PICTURE.test(file.name) || file.type.startsWith("image/"))
+    .filter(({ file }) => isPicture(file.name) || file.type.startsWith("image/"))
     .sort((a, b) => a.folder.localeCompare(b.folder) || a.file.name.localeCompare(b.file.name, [], { numeric: true }));
 }
 

@@ -4,7 +4,7 @@ import { ApiError, call, currentKey, hooks, useKey } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 import { Heartbeat, lamp } from "./heartbeat.js";
 import { listRois } from "./rois.js";
-import { hashOf, nameKey, routeOf, roiText, SCREENS } from "./router.js";
+import { hashOf, liveHashOf, nameKey, routeOf, roiText, SCREENS } from "./router.js";
 import { Store } from "./store.js";
 import { messageOf, t } from "./texts.js";
 
@@ -28,13 +28,14 @@ import { messageOf, t } from "./texts.js";
  */
 
 const SHOWN_MS = { error: 20000, warning: 20000, done: 5000 };
-/** @type {Record<ScreenName, () => Promise<{default: (app: App, roi: RoiKey | null) => Screen}>>} */
+/** @type {Record<ScreenName, () => Promise<{default: (app: App, roi: RoiKey | null, recipe: string) => Screen}>>} */
 const LOADERS = {
   line: () => import("./screens/line.js"),
   roi: () => import("./screens/roi.js"),
   samples: () => import("./screens/samples.js"),
   threshold: () => import("./screens/threshold.js"),
   inspect: () => import("./screens/inspect.js"),
+  live: () => import("./screens/live.js"),
   health: () => import("./screens/health.js"),
 };
 
@@ -89,7 +90,7 @@ async function open() {
   if (number !== opened) return; // another one was asked for meanwhile
   shown?.close?.();
   misses = false;
-  shown = screen.default(app, route.roi);
+  shown = screen.default(app, route.roi, route.recipe);
   fill(main, shown.node);
   main.focus({ preventScroll: true });
   scrollTo(0, 0);
@@ -99,18 +100,27 @@ async function open() {
 function showNavigation(route) {
   const name = route.roi ? (app.facts(route.roi)?.name ?? sessionStorage.getItem(nameKey(route.roi)) ?? route.roi.roi_id) : "";
   fill(title, name ? [h("span.bar-sep", { "aria-hidden": "true" }, "/"), name] : null);
+  const recipe = route.recipe || theOneRecipe();
   document.title = name ? t("app.title_of", { name }) : t("app.title");
   fill(
     navigation,
     SCREENS.map((screen) => {
       const current = screen === route.screen;
       const content = [icon(screen), h("span", {}, t(`nav.${screen}`))];
+      if (screen === "live" && !route.roi && recipe) return h("a.nav-link", { href: liveHashOf(recipe), "aria-current": current ? "page" : null }, content);
       if (screen !== "line" && !route.roi)
         return h("span.nav-link.off", { "aria-disabled": "true", title: t("nav.choose_first") }, content);
       const roi = screen === "line" ? null : route.roi;
       return h("a.nav-link", { href: hashOf(screen, roi), "aria-current": current ? "page" : null }, content);
     }),
   );
+}
+
+/** The recipe that is meant where none is named. */
+function theOneRecipe() {
+  const recipes = new Set(session.value.rois?.filter((roi) => roi.drawn).map((roi) => roi.recipe_id));
+  const chosen = sessionStorage.getItem("recipe") ?? "";
+  return recipes.has(chosen) ? chosen : recipes.size === 1 ? [...recipes][0] : "";
 }
 
 /** @type {Promise<boolean> | null} */

@@ -2,10 +2,10 @@
 /** Which screen is open for which ROI: it stands behind the # of the address, so that a reload and a bookmark keep it. */
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
-/** @typedef {"line" | "roi" | "samples" | "threshold" | "inspect" | "health"} ScreenName */
-/** @typedef {{screen: ScreenName, roi: RoiKey | null}} Route */
+/** @typedef {"line" | "roi" | "samples" | "threshold" | "inspect" | "live" | "health"} ScreenName */
+/** @typedef {{screen: ScreenName, roi: RoiKey | null, recipe: string}} Route recipe: empty where there is no ROI and it is not named */
 
-export const SCREENS = /** @type {ScreenName[]} */ (["line", "roi", "samples", "threshold", "inspect", "health"]);
+export const SCREENS = /** @type {ScreenName[]} */ (["line", "roi", "samples", "threshold", "inspect", "live", "health"]);
 
 /**
  * @param {string} hash
@@ -17,9 +17,10 @@ export function routeOf(hash) {
   const named = new URLSearchParams(query);
   const role_id = named.get("role");
   const roi_id = named.get("roi");
-  if (!role_id || !roi_id) return { screen: "line", roi: null };
-  const recipe_id = named.get("recipe") || "default";
-  return { screen, roi: { role_id, roi_id, recipe_id, model_key: named.get("key") || roi_id } };
+  const named_recipe = named.get("recipe") ?? "";
+  if (!role_id || !roi_id) return { screen: screen === "live" && named_recipe ? screen : "line", roi: null, recipe: named_recipe };
+  const recipe_id = named_recipe || "default";
+  return { screen, recipe: recipe_id, roi: { role_id, roi_id, recipe_id, model_key: named.get("key") || roi_id } };
 }
 
 /**
@@ -32,6 +33,11 @@ export function hashOf(screen, roi) {
   const named = new URLSearchParams({ recipe: roi.recipe_id, role: roi.role_id, roi: roi.roi_id });
   if (roi.model_key !== roi.roi_id) named.set("key", roi.model_key);
   return `#/${screen}?${named}`;
+}
+
+/** @param {string} recipe @returns {string} to the screen that judges all of its ROIs */
+export function liveHashOf(recipe) {
+  return `#/live?${new URLSearchParams({ recipe })}`;
 }
 
 /**

@@ -44,6 +44,18 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture
+def launch(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Launches another Chromium, with these options of its command line beside the usual ones."""
+    with contextlib.ExitStack() as browsers:
+
+        def launch(*options: str) -> Any:
+            browser = chromium.browser_type.launch(executable_path=_program(_CHROMIUM), args=["--no-sandbox", *options])
+            return browsers.enter_context(contextlib.closing(browser))
+
+        yield launch
+
+
 @pytest.fixture(scope="session", params=["chromium", "firefox"])
 def visit(request: pytest.FixtureRequest) -> Visit:
     """Each browser in turn."""

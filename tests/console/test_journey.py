@@ -184,7 +184,7 @@ def test_every_screen_fits_every_width(
     watched = Watched(chromium, judging, color_scheme="dark" if size[0] == 390 else "light")
     page = watched.page
     page.set_viewport_size({"width": size[0], "height": size[1]})
-    for screen in ("line", "roi", "samples", "threshold", "inspect", "health"):
+    for screen in ("line", "roi", "samples", "threshold", "inspect", "live", "health"):
         watched.open(screen, ROI)
         expect(page.locator("h1")).to_be_attached()
         page.wait_for_timeout(700)

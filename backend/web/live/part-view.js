@@ -1,0 +1,160 @@
+// @ts-check
+/**
+ * A whole picture with all its ROIs: the outline of each in the colour and stroke of its verdict, its heat and its regions.
+ * Heatmaps are PNG blobs by now (see `pack` in last-parts.js).
+ */
+import { fill, h, s } from "../dom.js";
+import { colour, decoded, regionsOf } from "../heat.js";
+import { viewOf } from "../pixels/picture.js";
+import { cropSize } from "../pixels/roi.js";
+import { nameOf } from "./tiles.js";
+
+/** @typedef {import("../part.js").RoiVerdict} RoiVerdict */
+/** @typedef {import("../pixels/picture.js").Picture} Picture */
+/** @typedef {import("../pixels/roi.js").Roi} Roi */
+
+const MOST_PIXELS = 1600;
+
+export class PartView {
+  /** @param {(roi: RoiVerdict, x: number, y: number) => void} onPoint a click, in pixels of the crop */
+  constructor(onPoint) {
+    this.picture = h("canvas", { class: "heat-layer" });
+    this.heat = h("canvas", { class: "heat-layer heat-colours" });
+    this.drawing = s("svg", { class: "heat-layer", "aria-hidden": "true" });
+    this.node = h("div.heat", { hidden: true }, this.picture, this.heat, this.drawing);
+    this.node.addEventListener("click", (/** @type {MouseEvent} */ event) => this.point(event));
+    this.onPoint = onPoint;
+    this.asked = 0;
+    /** @type {{found: RoiVerdict, group: any}[]} */
+    this.drawn = [];
+    this.size = { width: 1, height: 1 };
+    /** By `nameOf`. */
+    this.chosen = "";
+  }
+
+  /**
+   * @param {Picture | null} picture
+   * @param {RoiVerdict[]} rois
+   * @param {(roi: RoiVerdict) => boolean} hasScale whether areas are known in mm²
+   */
+  async show(picture, rois, hasScale) {
+    const number = ++this.asked;
+    const shrunk = picture ? Math.min(1, MOST_PIXELS / Math.max(picture.width, picture.height)) : 1;
+    const [width, height] = picture ? [Math.round(picture.width * shrunk), Math.round(picture.height * shrunk)] : [0, 0];
+    const bitmap = picture && (await viewOf(picture, { x: 0, y: 0, width: picture.width, height: picture.height }, width, height));
+    const heats = await Promise.all(rois.map(heatOf));
+    if (number === this.asked) this.draw(picture, bitmap, rois, heats, shrunk, hasScale);
+    bitmap?.close();
+    for (const heat of heats) heat?.close();
+  }
+
+  /**
+   * @param {Picture | null} picture
+   * @param {ImageBitmap | null} bitmap
+   * @param {RoiVerdict[]} rois
+   * @param {(ImageBitmap | null)[]} heats
+   * @param {number} shrunk
+   * @param {(roi: RoiVerdict) => boolean} hasScale
+   */
+  draw(picture, bitmap, rois, heats, shrunk, hasScale) {
+    this.node.hidden = picture === null;
+    if (!picture || !bitmap) return;
+    this.size = picture;
+    for (const canvas of [this.picture, this.heat]) Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+    this.node.style.aspectRatio = `${picture.width} / ${picture.height}`;
+    this.node.style.setProperty("--ratio", String(picture.width / picture.height));
+    this.picture.getContext("2d").drawImage(bitmap, 0, 0);
+    const context = this.heat.getContext("2d");
+    for (const [at, { roi }] of rois.entries()) {
+      const heat = heats[at];
+      if (!heat || !roi.roi) continue;
+      const crop = cropSize(roi.roi);
+      const colours = document.createElement("canvas");
+      Object.assign(colours, { width: heat.width, height: heat.height });
+      colour(colours, heat);
+      context.setTransform(shrunk, 0, 0, shrunk, 0, 0);
+      context.translate(roi.roi.cx, roi.roi.cy);
+      context.rotate((roi.roi.angle_deg * Math.PI) / 180);
+      context.drawImage(colours, -crop.width / 2, -crop.height / 2, crop.width, crop.height);
+    }
+    this.drawing.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
+    this.drawn = rois.filter(({ roi }) => roi.roi).map((found) => ({ found, group: outlined(found, hasScale(found)) }));
+    fill(this.drawing, this.drawn.map(({ group }) => group));
+    this.words(this.chosen);
+  }
+
+  /** Show what may be believed now, and which ROI is asked about. @param {string} chosen by `nameOf` */
+  words(chosen) {
+    this.chosen = chosen;
+    for (const { group, found } of this.drawn) {
+      group.setAttribute("data-word", found.verdict);
+      group.classList.toggle("chosen", nameOf(found.roi) === chosen);
+    }
+  }
+
+  /** Mark a place in the chosen ROI. @param {{x: number, y: number} | null} place */
+  mark(place) {
+    this.drawing.querySelector(".heat-place")?.remove();
+    const group = this.drawing.querySelector(".live-roi.chosen");
+    if (!place || !group) return;
+    const r = Math.max(this.size.width, this.size.height) / 60;
+    group.append(s("g", { class: "heat-place", transform: `translate(${place.x} ${place.y})` }, s("circle", { r, class: "halo" }), s("circle", { r })));
+  }
+
+  /** @param {boolean} visible */
+  set visible(visible) {
+    this.node.classList.toggle("bare", !visible);
+  }
+
+  /** @param {MouseEvent} event */
+  point(event) {
+    const { left, top, width, height } = this.picture.getBoundingClientRect();
+    const [x, y] = [((event.clientX - left) / width) * this.size.width, ((event.clientY - top) / height) * this.size.height];
+    for (const { found } of this.drawn) {
+      const at = found.roi.roi && inCrop(found.roi.roi, x, y);
+      if (at) return this.onPoint(found, at.x, at.y);
+    }
+  }
+}
+
+/** @param {RoiVerdict} roi @returns {Promise<ImageBitmap | null>} */
+async function heatOf({ reply }) {
+  return reply?.heatmap ? decoded(reply.heatmap) : null;
+}
+
+/** @param {RoiVerdict} found @param {boolean} hasScale */
+function outlined({ roi: { roi, name }, verdict, reply }, hasScale) {
+  if (!roi) throw new Error("no ROI is drawn");
+  const { width, height } = cropSize(roi);
+  const outline = roi.kind === "rect"
+    ? () => s("rect", { width, height })
+    : () => s("circle", { cx: width / 2, cy: height / 2, r: roi.r });
+  const hole = roi.kind === "annulus" ? s("circle", { cx: width / 2, cy: height / 2, r: roi.r_inner, class: "live-outline" }) : null;
+  const [halo, line] = [outline(), outline()];
+  halo.setAttribute("class", "halo");
+  line.setAttribute("class", "live-outline");
+  const size = Math.max(10, Math.min(width, height) / 12);
+  return s(
+    "g",
+    { class: "live-roi", "data-word": verdict, transform: `translate(${roi.cx} ${roi.cy}) rotate(${roi.angle_deg}) translate(${-width / 2} ${-height / 2})` },
+    halo, line, hole,
+    reply ? regionsOf(reply.regions, width, hasScale) : null,
+    s("text", { x: size / 3, y: height - size / 2, "font-size": size }, name),
+  );
+}
+
+/**
+ * A place of the picture in pixels of a ROI's crop.
+ * @param {Roi} roi
+ * @param {number} x
+ * @param {number} y
+ * @returns {{x: number, y: number} | null} null: outside
+ */
+function inCrop(roi, x, y) {
+  const { width, height } = cropSize(roi);
+  const angle = (-roi.angle_deg * Math.PI) / 180;
+  const [dx, dy] = [x - roi.cx, y - roi.cy];
+  const u = Math.floor(dx * Math.cos(angle) - dy * Math.sin(angle) + width / 2);
+  const v = Math.floor(dx * Math.sin(angle) + dy * Math.cos(angle) + height / 2);
+  return u >= 0 && v >= 0 && u < width && v < height ? { x: u, y: v } : null;
+}
