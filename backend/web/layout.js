@@ -15,10 +15,10 @@ import { ApiError, send } from "./api.js";
  * @property {boolean} [enabled] false: it is not judged
  */
 /** @typedef {import("./anchor.js").Anchor} Anchor */
-/** @typedef {{format: string, version: number, rois: LayoutRoi[], anchor?: Anchor}} Layout */
+/** @typedef {{format: string, version: number, rois: LayoutRoi[], anchor?: Anchor, gui_layout?: {file: string, layout: Record<string, any>}}} Layout gui_layout: the desktop GUI's file that was opened */
 /** @typedef {LayoutRoi & {recipe_id: string, anchor: Anchor | null}} DrawnRoi what a crop depends on */
 
-const FORMAT = "roi-anomaly-console";
+export const FORMAT = "roi-anomaly-console";
 
 /** Another station changed the same ROI meanwhile. */
 export class LayoutConflict extends Error {

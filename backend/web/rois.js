@@ -26,7 +26,7 @@ export async function listRois(recipe) {
   const known = await call("rois", { query: { limit: 1000, recipe_id: recipe } });
   /** @type {Map<string, RoiFacts>} */
   const found = new Map(known.rois.map((/** @type {any} */ roi) => [roiText(roi), factsOf(roi)]));
-  const recipes = recipe === undefined ? known.recipes : [recipe];
+  const recipes = recipe === undefined ? known.recipes : [recipe.normalize("NFC").toLowerCase().trim()]; // as the service has it
   for (const recipe_id of recipes) {
     const { content } = await loadLayout(recipe_id);
     for (const { role_id, roi_id, model_key, ...drawn } of content.rois) {

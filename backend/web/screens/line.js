@@ -2,6 +2,7 @@
 /** Line: a card for each ROI with its state and what to do next; the way to a new one. */
 import { call, fetchBlob, idsOf } from "../api.js";
 import { fill, h, icon } from "../dom.js";
+import { guiFiles } from "../gui-files.js";
 import { hashOf, nameKey } from "../router.js";
 import { nextStep, SCREEN_OF } from "../rois.js";
 import { score, t } from "../texts.js";
@@ -22,6 +23,12 @@ export default function line(app) {
   const picker = h("select", { id: "recipe", onchange: show });
   const create = h("button.primary", { onclick: () => openForm() }, icon("plus"), t("line.new"));
   const place = h("div");
+  const files = guiFiles(app, () => (chosen === all ? (app.session.value.rois?.[0]?.recipe_id ?? "") : chosen), (recipe) => {
+    chosen = app.session.value.rois?.find((roi) => roi.recipe_id.toLowerCase() === recipe.toLowerCase())?.recipe_id ?? all;
+    sessionStorage.setItem("recipe", chosen);
+    picker.value = chosen;
+    show();
+  });
   const steps = h(
     "ol.panel.steps",
     { hidden: true },
@@ -42,6 +49,7 @@ export default function line(app) {
     note,
     steps,
     list,
+    files.node,
   );
 
   /** @type {string[]} */
@@ -65,6 +73,7 @@ export default function line(app) {
     sessionStorage.setItem("recipe", chosen);
     const { rois } = app.session.value;
     create.hidden = !app.mayChange;
+    files.show();
     if (!rois) return;
     const recipes = [...new Set(rois.map((roi) => roi.recipe_id))];
     if (!recipes.includes(chosen)) chosen = all;

@@ -2,10 +2,12 @@
 /** ROI: pictures in, a ROI drawn on one of them, its crop from all of them below. */
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { dropZone } from "../ingest.js";
+import { cropChoice } from "../gui-crop-choice.js";
+import { guiFiles } from "../gui-files.js";
 import { LayoutConflict, loadLayout, roiIn, saveRoi } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
 import "../pixels/roi-editor.js";
-import { beyond } from "../pixels/roi.js";
+import { beyond, cutAs } from "../pixels/roi.js";
 import { cutText, PictureSet, usualSize } from "../pictures.js";
 import { lockedScale } from "../rois.js";
 import { hashOf, nameKey, roiText } from "../router.js";
@@ -56,6 +58,8 @@ class RoiScreen {
     this.name = h("input", { id: "roi-name", maxlength: 60, oninput: () => this.edit({ name: this.name.value.trim() || key.roi_id }) });
     this.scale = h("input", { id: "roi-scale", type: "number", min: 0.000001, max: 1000000, step: "any", inputmode: "decimal", oninput: () => this.editScale() });
     this.scaleHint = h("p.hint", {}, t("roi.scale_hint"));
+    this.crop = cropChoice((crop) => this.cutAs(crop));
+    this.files = guiFiles(app, () => key.recipe_id, () => app.go("line", null));
     this.editor = /** @type {any} */ (document.createElement("roi-editor"));
     this.editor.addEventListener("roi-change", (/** @type {CustomEvent<Roi>} */ event) => this.draw(event.detail));
     this.editor.addEventListener("scale-measured", (/** @type {CustomEvent} */ event) => this.takeScale(event.detail.mm_per_px));
@@ -79,6 +83,7 @@ class RoiScreen {
           h("label.field", { for: "roi-name" }, h("span", {}, t("roi.name")), this.name),
           h("label.field", { for: "roi-scale" }, h("span", {}, t("roi.scale")), this.scale),
           this.scaleHint,
+          this.crop.node,
           this.next,
         ),
         dropZone((found) => void this.add(found), { text: t("roi.drop_more"), compact: true }),
@@ -95,6 +100,7 @@ class RoiScreen {
       this.drop,
       this.work,
       this.stripPanel,
+      this.files.node,
     );
   }
 
@@ -148,6 +154,8 @@ class RoiScreen {
     if (this.name.value.trim() !== this.mine.name) this.name.value = this.mine.name;
     this.scale.value = String(this.mine.mm_per_px);
     this.name.disabled = !this.app.mayChange;
+    this.crop.show(this.mine.roi, this.app.mayChange);
+    this.files.show();
     fill(this.stripTitle, t("roi.strip", { n: list.length }));
     this.strip.update();
     if (this.mine.roi) this.strip.show(this.mine.roi);
@@ -171,8 +179,17 @@ class RoiScreen {
     else this.draw(this.editor.roi);
   }
 
-  /** @param {Roi} roi */
-  draw(roi) {
+  /** @param {Roi["crop"]} crop */
+  cutAs(crop) {
+    const { roi } = this.mine;
+    if (!roi) return;
+    this.strip.show(cutAs(roi, crop));
+    this.edit({ roi: cutAs(roi, crop) });
+  }
+
+  /** @param {Roi} place how it is cut stays as it is */
+  draw(place) {
+    const roi = cutAs(place, this.mine.roi?.crop);
     const picture = this.chosen ? { width: this.chosen.width, height: this.chosen.height } : this.mine.picture;
     this.strip.show(roi);
     this.edit({ roi, picture });
@@ -276,7 +293,7 @@ class RoiScreen {
     if (!size) return null;
     if (picture.width !== size.width || picture.height !== size.height)
       return t("roi.other_size", { width: picture.width, height: picture.height, usual_width: size.width, usual_height: size.height });
-    return roi && beyond(roi, picture) > 0 ? t("roi.outside") : null;
+    return roi && roi.crop !== "gui" && beyond(roi, picture) > 0 ? t("roi.outside") : null;
   }
 
   /** @param {import("../ingest.js").Found[]} found */

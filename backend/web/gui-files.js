@@ -1,0 +1,45 @@
+// @ts-check
+/** The way from and to the desktop GUI's layouts: two buttons, and below them the panel of the one that was pressed. */
+import { fill, h, icon } from "./dom.js";
+import { OpenPanel } from "./gui-open.js";
+import { SavePanel } from "./gui-save.js";
+import { t } from "./texts.js";
+
+/** @typedef {import("./main.js").App} App */
+
+/**
+ * @param {App} app
+ * @param {() => string} recipeOf the one on the screen; empty: none
+ * @param {(recipe: string) => void} onStored
+ * @returns {{node: Element, show: () => void}} show: what may be done has changed
+ */
+export function guiFiles(app, recipeOf, onStored) {
+  const place = h("div");
+  const input = h("input", { type: "file", multiple: true, accept: ".json,.png", hidden: true, onchange: () => void open() });
+  const opening = h("button", { onclick: () => input.click() }, icon("folder"), t("gui.open"));
+  const saving = h("button", { onclick: () => void save() }, icon("file"), t("gui.save"));
+
+  async function open() {
+    const files = [...input.files];
+    input.value = ""; // the same files may be chosen again
+    const panel = new OpenPanel(app, { onStored, onClose: () => opening.focus() });
+    fill(place, panel.node);
+    await panel.add(files);
+  }
+
+  async function save() {
+    const panel = new SavePanel(app, recipeOf(), () => saving.focus());
+    fill(place, panel.node);
+    await panel.load();
+  }
+
+  const node = h("div.gui-files", {}, h("div.row", {}, opening, saving), input, place);
+  return {
+    node,
+    show() {
+      opening.hidden = !app.mayChange;
+      saving.hidden = !app.session.value.rois?.length;
+      node.hidden = opening.hidden && saving.hidden;
+    },
+  };
+}
