@@ -50,9 +50,11 @@ export class SavePanel {
     const { content } = await loadLayout(this.recipe.value);
     this.content = content;
     this.masters.hidden = hasMasters(content);
+    this.margin.value = String(content.anchor?.search_px ?? MARGIN_PX);
     const drawn = content.rois.filter(({ roi }) => roi !== null);
     fill(
       this.pattern,
+      content.anchor ? h("option", { value: "anchor" }, t("gui.pattern.anchor")) : null,
       drawn.map(({ name }, at) => h("option", { value: String(at) }, t("gui.pattern.roi", { name }))),
       h("option", { value: "" }, t("gui.pattern.none")),
     );
@@ -62,6 +64,8 @@ export class SavePanel {
 
   /** @returns {Pattern | null} */
   chosen() {
+    const { anchor } = /** @type {Layout} */ (this.content);
+    if (this.pattern.value === "anchor" && anchor) return anchor;
     const drawn = this.content?.rois.filter(({ roi }) => roi !== null)[Number(this.pattern.value)];
     if (this.pattern.value === "" || !drawn?.roi) return null;
     const { kind, cx, cy, w, h: height, r } = drawn.roi;

@@ -249,6 +249,45 @@ def test_a_change_at_another_station_meanwhile_is_never_overwritten(
     assert [roi["name"] for roi in layout_of(station)["rois"]] == ["Theirs", "Nut"]
 
 
+def test_the_gui_finds_the_part_by_the_anchor_or_by_a_chosen_roi(watched: Watched, station: Server) -> None:
+    anchor = {"id": "a", "cx": 60, "cy": 50, "w": 40, "h": 30, "search_px": 20, "search_deg": 5, "least_score": 0.7}
+    size = {"width": 512, "height": 512}
+    drawn = {"kind": "circle", "cx": 200, "cy": 150, "w": 9, "h": 9, "r": 35, "r_inner": 0, "angle_deg": 0}
+    roi = {"roi_id": "inspection-2", "model_key": "inspection-2", "name": "Lid", "mm_per_px": 1, "roi": drawn}
+    content = {
+        "format": "roi-anomaly-console",
+        "version": 1,
+        "rois": [roi | {"role_id": "Inspection", "picture": size}],
+        "anchor": anchor | {"picture": size},
+    }
+    with station.client() as client:
+        done(client.put("/layout", params={"recipe_id": "anchored"}, json=content, headers={"If-None-Match": "*"}))
+    watched.page.reload()
+    watched.page.get_by_role("button", name="Save as a layout of the desktop GUI").click()
+    panel = watched.page.get_by_role("region", name="Save as a layout of the desktop GUI")
+    panel.locator("#gui-save-recipe").select_option("anchored")
+    pattern = panel.get_by_label("By what shall the GUI find the part?")
+    expect(pattern).to_have_value("anchor", timeout=_LOAD_MS)
+
+    def saved() -> dict[str, Any]:
+        with watched.page.expect_download() as download:
+            panel.get_by_role("link", name="Save anchored.layout.json").click()
+        layout: dict[str, Any] = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        return layout
+
+    def rect(master: dict[str, Any]) -> list[float]:
+        return [master[key] for key in ("X", "Y", "Width", "Height")]
+
+    by_anchor = saved()
+    assert rect(by_anchor["Master1Pattern"]) == [60, 50, 40, 30]
+    assert rect(by_anchor["Master1Search"]) == [60, 50, 80, 70]
+    pattern.select_option(label="By the picture of “Lid”")
+    assert rect(saved()["Master1Pattern"]) == [200, 150, 70, 70]
+    pattern.select_option(label="Not set: draw Master 1 in the GUI")
+    expect(panel).to_contain_text("the GUI switches every ROI off")
+    assert "Master1Pattern" not in saved()
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
