@@ -43,7 +43,9 @@ export class ExplainPanel {
     keepFocus(this.node, () => fill(this.content, h("p.muted", {}, t("explain.asking"))));
     try {
       const { reasons } = await call("explain", { form });
-      if (number === this.asked) fill(this.content, reasons.slice(0, MOST).map((/** @type {any} */ reason) => this.reason(reason)));
+      if (number !== this.asked) return;
+      fill(this.content, reasons.slice(0, MOST).map((/** @type {any} */ reason) => this.reason(reason)));
+      this.node.scrollIntoView({ block: "nearest" });
     } catch (problem) {
       if (number === this.asked) this.close();
       this.app.say("error", messageOf(problem));

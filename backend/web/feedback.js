@@ -44,10 +44,11 @@ export class FeedbackPanel {
       this.content,
       h("h2", {}, t(verdict === "good" ? "feedback.title_good" : "feedback.title_bad")),
       reply.changed ? comparison(reply) : null,
-      h("p", {}, reply.text),
+      h("p", {}, toldOf(reply)),
       reply.warning ? h("div.notice", {}, h("p", {}, reply.warning)) : null,
       h("div.row", {}, reply.changed ? yes : null, h("button", { onclick: () => this.close() }, t(reply.changed ? "cancel" : "feedback.close"))),
     );
+    this.node.scrollIntoView({ block: "nearest" });
     (reply.changed ? yes : this.content.querySelector("button")).focus({ preventScroll: true });
   }
 
@@ -87,6 +88,12 @@ export class FeedbackPanel {
     fill(this.content);
     if (hadFocus) this.buttons.focus({ preventScroll: true });
   }
+}
+
+/** What the service says of a change, without its word for an answer to a question. @param {any} reply of `/feedback` */
+function toldOf({ text, changed }) {
+  const told = text.replace(" Nothing was stored (dry_run).", "");
+  return changed ? `${told} ${t("feedback.not_yet")}` : told;
 }
 
 /** @param {any} reply of `/feedback` */

@@ -35,8 +35,8 @@ export class FitPanel {
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
     this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
-    this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t("fit.next"), icon("right"));
-    this.node = h("div.panel.fit", {}, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
+    this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t(app.mayChange ? "fit.next" : "nav.threshold"), icon("right"));
+    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
   }
 
   /** A fit may be under way since before this page was loaded; the service lists it only once it has looked at its pictures. */
@@ -81,6 +81,7 @@ export class FitPanel {
     const least = this.app.session.value.limits.min_ok_samples ?? LEAST_GOOD;
     const facts = this.app.facts(this.key);
     keepFocus(this.node, () => {
+      this.node.hidden = false;
       this.bar.hidden = this.cancel.hidden = true;
       this.button.hidden = !this.app.mayChange;
       this.button.disabled = good < least || pending > 0;
@@ -93,7 +94,8 @@ export class FitPanel {
 
   /** @param {number} good @param {number} least @param {number} pending @param {import("./rois.js").RoiFacts | null} facts */
   told(good, least, pending, facts) {
-    if (facts?.fitted) return t(facts.calibration === "applied" ? "fit.fitted_calibrated" : "fit.fitted");
+    if (facts?.fitted && facts.calibration !== "applied") return t("fit.fitted");
+    if (facts?.fitted) return t(this.app.mayChange ? "fit.fitted_calibrated" : "fit.fitted_look");
     if (pending) return t("fit.wait_for_storing");
     return good < least ? t("fit.too_few", { n: least - good, least }) : t("fit.ready", { n: good });
   }
@@ -144,6 +146,7 @@ export class FitPanel {
   }
 
   showRunning() {
+    this.node.hidden = false;
     keepFocus(this.node, () => {
       this.button.hidden = this.next.hidden = true;
     });

@@ -14,7 +14,7 @@ import { messageOf, t } from "./texts.js";
 /** @typedef {import("./rois.js").RoiFacts} RoiFacts */
 /** @typedef {"unknown" | "none" | "infer" | "full"} Access  none: the service has keys, and this tab has none of them */
 /** @typedef {{access: Access, rois: RoiFacts[] | null, limits: Record<string, number>}} Session */
-/** @typedef {{node: Element, close?: () => void}} Screen */
+/** @typedef {{node: Element, close?: () => void, ready?: Promise<unknown>}} Screen  ready: fails where it cannot be shown */
 /**
  * What a screen may use.
  * @typedef {object} App
@@ -94,6 +94,16 @@ async function open() {
   fill(main, shown.node);
   main.focus({ preventScroll: true });
   scrollTo(0, 0);
+  shown.ready?.catch((problem) => {
+    if (number === opened) showProblem(route.screen, problem);
+  });
+}
+
+/** Instead of a screen that would wait for ever. @param {ScreenName} screen @param {unknown} problem */
+function showProblem(screen, problem) {
+  misses ||= problem instanceof ApiError && problem.status === 0;
+  const again = h("button", { onclick: () => void open() }, t("screen.again"));
+  fill(main, h("section.screen", {}, h("h1", {}, t(`nav.${screen}`)), h("div.notice.bad", { role: "alert" }, h("p", {}, messageOf(problem)), again)));
 }
 
 /** @param {Route} route */

@@ -38,6 +38,16 @@ export function number(value) {
 }
 
 /**
+ * A bound as percent, rounded up: it is not made to look smaller than it is.
+ * @param {number} rate 0 to 1
+ */
+export function percentUp(rate) {
+  const percent = 100 * rate;
+  const digits = percent >= 10 ? 0 : percent >= 1 ? 1 : 2;
+  return (Math.ceil(Number((percent * 10 ** digits).toFixed(6))) / 10 ** digits).toFixed(digits);
+}
+
+/**
  * A moment of the service in the time of this computer.
  * @param {string} utc
  */

@@ -10,6 +10,7 @@ import { moment, score, t } from "../texts.js";
 
 const ASK_EVERY_MS = 5000;
 const CHANGES = /** @type {const} */ (["fit", "append", "calibrate", "rollback"]);
+const DIRECTIONS = /** @type {const} */ (["higher", "lower", "rejects"]);
 const VERDICTS = /** @type {const} */ (["ok", "collecting", "drift", "none"]);
 
 /**
@@ -20,8 +21,7 @@ const VERDICTS = /** @type {const} */ (["ok", "collecting", "drift", "none"]);
 export default function healthScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new HealthScreen(app, key);
-  void screen.load();
-  return screen;
+  return Object.assign(screen, { ready: screen.load() });
 }
 
 class HealthScreen {
@@ -48,7 +48,7 @@ class HealthScreen {
   }
 
   async load() {
-    await Promise.all([this.loadDrift(), this.loadModels()]);
+    await Promise.all([this.loadDrift(), this.loadModels(), this.app.refresh(this.key.recipe_id)]);
     fill(this.note);
   }
 
@@ -68,7 +68,8 @@ class HealthScreen {
     keepFocus(this.drift, () => fill(
       this.drift,
       h("div.panel-head", {}, h("h2", {}, t("health.drift")), h(`span.badge.${kind}`, {}, icon(shape), t(`health.verdict.${verdict}`))),
-      found.reason ? h("p", {}, found.reason) : null,
+      found.direction ? h("p", {}, t(`health.${DIRECTIONS.find((name) => name === found.direction) ?? "rejects"}`)) : null,
+      verdict === "collecting" ? h("p", {}, t("health.collecting")) : null,
       found.since_utc ? h("p", {}, t("health.since", { when: moment(found.since_utc), part: found.since_part })) : null,
       h("p.muted", {}, t("health.parts", { n: found.n_parts, rejected: found.n_rejected ?? 0 })),
       found.reference ? summary(found.reference, found.recent) : null,

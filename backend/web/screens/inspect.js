@@ -112,7 +112,9 @@ class InspectScreen {
     this.guard.start();
     this.setPaused(false);
     this.update();
-    const [test] = await Promise.all([selfTest(), this.loadDrawn(), this.app.refresh(this.key.recipe_id), this.set.load()]);
+    const opening = Promise.all([selfTest(), this.loadDrawn(), this.app.refresh(this.key.recipe_id), this.set.load()]);
+    opening.catch((problem) => { this.blocked = messageOf(problem); this.update(); });
+    const [test] = await opening;
     if (this.abort.signal.aborted) return;
     this.blocked = test.ok ? null : t("roi.self_test", { reason: test.reason ?? "" });
     for (const kept of this.set.list) this.addPart(kept);

@@ -34,6 +34,7 @@ export default function line(app) {
     { hidden: true },
     STEPS.map((step) => h("li", {}, icon(step), h("strong", {}, t(`nav.${step}`)), h("span", {}, t(`line.step.${step}`)))),
   );
+  const choice = h("label.inline", { for: "recipe", hidden: true }, h("span", {}, t("line.recipe")), picker);
   const node = h(
     "section.screen",
     {},
@@ -41,7 +42,7 @@ export default function line(app) {
       "header.screen-head",
       {},
       h("h1", {}, t("line.title")),
-      h("label.inline", { for: "recipe" }, h("span", {}, t("line.recipe")), picker),
+      choice,
       h("span.spacer"),
       create,
     ),
@@ -75,6 +76,7 @@ export default function line(app) {
     create.hidden = !app.mayChange;
     files.show();
     if (!rois) return;
+    choice.hidden = rois.length === 0;
     const recipes = [...new Set(rois.map((roi) => roi.recipe_id))];
     if (!recipes.includes(chosen)) chosen = all;
     fill(picker, h("option", { value: all }, t("line.all_recipes")), recipes.map((name) => h("option", { value: name }, name)));
@@ -103,12 +105,9 @@ export default function line(app) {
   }
 
   const unwatch = app.session.watch(show);
-  app.refresh().catch((problem) => {
-    fill(note, problem.message);
-    throw problem;
-  });
   return {
     node,
+    ready: app.refresh(),
     close() {
       unwatch();
       watcher.disconnect();
@@ -135,7 +134,7 @@ function card(roi) {
       h("h2", {}, h("a", { href: hashOf(SCREEN_OF[step], roi) }, roi.name)),
       h("p.muted", {}, t("card.ids", { recipe: roi.recipe_id, role: roi.role_id, roi: roi.roi_id })),
       h("p", {}, h(`span.badge.${badgeOf(step)}`, {}, t(`card.state.${step}`))),
-      h("p.muted", {}, facts.filter(Boolean).join(" · ")),
+      h("p.muted.card-facts", {}, facts.map((fact) => fact && h("span", {}, fact))),
     ),
     h("a.button.primary", { href: hashOf(SCREEN_OF[step], roi) }, t(`card.next.${step}`)),
   );
@@ -170,7 +169,7 @@ async function showPicture(place, roi, urls) {
  * @param {() => void} close
  */
 function newRoi(app, recipe, close) {
-  const name = h("input", { id: "new-name", required: true, pattern: NAME_PATTERN, maxlength: 60, autocomplete: "off", value: t("new.name_default") });
+  const name = h("input", { id: "new-name", required: true, pattern: NAME_PATTERN, maxlength: 60, autocomplete: "off", value: app.session.value.rois?.length ? "" : t("new.name_default") });
   const where = h("input", { id: "new-recipe", required: true, pattern: NAME_PATTERN, maxlength: 60, autocomplete: "off", value: recipe });
   return h(
     "form.panel",

@@ -31,8 +31,7 @@ const MOST_NAMED = 5;
 export default function roiScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new RoiScreen(app, key);
-  void screen.open();
-  return screen;
+  return Object.assign(screen, { ready: screen.open() });
 }
 
 class RoiScreen {
@@ -69,7 +68,7 @@ class RoiScreen {
       problemOf: (picture) => this.problemOf(picture),
     });
     this.stripTitle = h("h2", {}, "");
-    this.next = h("a.button.primary", { href: hashOf("samples", key) }, t("roi.next"), icon("right"));
+    this.next = h("a.button.primary", { href: hashOf("samples", key) }, t(app.mayChange ? "roi.next" : "roi.next_look"), icon("right"));
     this.work = h(
       "div.roi-work",
       { hidden: true },
@@ -134,7 +133,8 @@ class RoiScreen {
 
   /** That the service has it as it is here, where that is so. */
   showSaved() {
-    if (!localStorage.getItem(this.draftKey)) fill(this.status, this.base ? t("roi.saved") : null);
+    if (!this.app.mayChange) fill(this.status, t("roi.look_only"));
+    else if (!localStorage.getItem(this.draftKey)) fill(this.status, this.base ? t("roi.saved") : null);
   }
 
   /** All ROIs of a recipe have one scale. */
@@ -156,6 +156,7 @@ class RoiScreen {
     this.name.disabled = !this.app.mayChange;
     this.crop.show(this.mine.roi, this.app.mayChange);
     this.files.show();
+    this.editor.inert = !this.app.mayChange; // what is drawn here would be stored nowhere
     fill(this.stripTitle, t("roi.strip", { n: list.length }));
     this.strip.update();
     if (this.mine.roi) this.strip.show(this.mine.roi);

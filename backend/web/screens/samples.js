@@ -30,8 +30,7 @@ const LABEL_KEYS = { o: "ok", n: "ng", u: null };
 export default function samplesScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new SamplesScreen(app, key);
-  void screen.open();
-  return screen;
+  return Object.assign(screen, { ready: screen.open() });
 }
 
 class SamplesScreen {
@@ -69,7 +68,7 @@ class SamplesScreen {
       this.notices,
       this.fit.node,
       this.folders,
-      h("p.hint", {}, t("samples.keys")),
+      h("p.hint", {}, t(app.mayChange ? "samples.keys" : "samples.keys_look")),
       h("div.row.middle", {}, this.pagers[0].node, this.find),
       this.nothing,
       this.grid,

@@ -5,7 +5,7 @@ import { fill, h, icon, keepFocus } from "../dom.js";
 import "../histogram.js";
 import { hashOf } from "../router.js";
 import { watchRun } from "../runs.js";
-import { score, t } from "../texts.js";
+import { percentUp, score, t } from "../texts.js";
 import { Thumbnails } from "../thumbnails.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -26,8 +26,7 @@ const AT_REST_MS = 100;
 export default function thresholdScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new ThresholdScreen(app, key);
-  void screen.open();
-  return screen;
+  return Object.assign(screen, { ready: screen.open() });
 }
 
 class ThresholdScreen {
@@ -225,7 +224,7 @@ class ThresholdScreen {
     keepFocus(this.node, () => fill(
       this.stored,
       h("p", {}, h("strong", {}, t("threshold.stored", { threshold: score(calibration.threshold) })), " ", t(`threshold.rule.${rule}`)),
-      calibration.promise?.text ? h("p", {}, t("threshold.promise", { promise: calibration.promise.text })) : null,
+      calibration.promise ? h("p", {}, promiseOf(calibration.promise)) : null,
       calibration.why ? h("p.muted", {}, t("threshold.why", { why: this.reason(unusual.length > 0) })) : null,
       unusual.map((one) => this.unusualRow(one, unusual.length)),
     ));
@@ -313,6 +312,16 @@ class ThresholdScreen {
     clearTimeout(this.resting);
     this.thumbnails.close();
   }
+}
+
+/** @param {any} promise of a calibration @returns {string} */
+function promiseOf({ confidence, false_reject_rate_at_most, escape_rate_at_most, n_ok_missing }) {
+  const parts = [
+    false_reject_rate_at_most === undefined ? t("threshold.promise_none") : t("threshold.promise_good", { percent: percentUp(false_reject_rate_at_most) }),
+  ];
+  if (escape_rate_at_most !== undefined) parts.push(t("threshold.promise_bad", { percent: percentUp(escape_rate_at_most) }));
+  const more = n_ok_missing ? ` ${t("threshold.promise_more", { n: n_ok_missing })}` : "";
+  return `${t("threshold.promise", { confidence: Math.round(100 * confidence) })} ${parts.join(", ")}.${more}`;
 }
 
 /** @param {any} image @returns {Scored} */
