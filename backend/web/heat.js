@@ -48,7 +48,7 @@ export class HeatView {
     this.picture.getContext("2d").drawImage(picture, 0, 0);
     if (grey) colour(this.heat, grey);
     this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    fill(this.drawing, reply ? regionsOf(reply.regions, width, hasScale) : null);
+    fill(this.drawing, reply ? regionsOf(reply.regions, width, height, hasScale) : null);
   }
 
   /** @param {boolean} visible */
@@ -92,8 +92,8 @@ export function colour(canvas, grey) {
   context.putImageData(image, 0, 0);
 }
 
-/** @param {any[]} regions @param {number} width of the picture @param {boolean} hasScale */
-export function regionsOf(regions, width, hasScale) {
+/** @param {any[]} regions @param {number} width of the picture @param {number} height @param {boolean} hasScale */
+export function regionsOf(regions, width, height, hasScale) {
   const drawn = regions.map(({ contour }) => {
     const d = `M${contour.map((/** @type {number[]} */ [x, y]) => `${x + 0.5} ${y + 0.5}`).join("L")}Z`;
     return [s("path", { d, class: "halo" }), s("path", { d })];
@@ -107,7 +107,7 @@ export function regionsOf(regions, width, hasScale) {
     const isLeft = x + w > width * 0.7;
     const length = text.length * size * 0.62;
     const at = isLeft ? x - size / 4 : x + w + size / 4;
-    const box = { left: isLeft ? at - length : at, right: isLeft ? at : at + length, y: y + size };
+    const box = { left: isLeft ? at - length : at, right: isLeft ? at : at + length, y: Math.min(y + size, height - size / 4) };
     // The largest regions keep their labels; a label that would cover another is left out.
     if (taken.some((other) => box.left < other.right && other.left < box.right && Math.abs(box.y - other.y) < size * 1.1)) continue;
     taken.push(box);

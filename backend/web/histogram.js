@@ -37,6 +37,7 @@ export class ScoreHistogram extends HTMLElement {
       s("path", { class: "hist-knob", d: "M-16 4h32v18l-16 12-16-12z" }),
       s("path", { class: "hist-arrows", d: "M-5 9l-5 5 5 5M5 9l5 5-5 5" }),
     );
+    this.legends = [t("threshold.good_above"), t("threshold.bad_below")].map((text, at) => s("text", { class: "hist-side", y: at ? SIZE.height - 34 : 16 }, text));
     this.axis = s("line", { class: "hist-axis", x1: SIZE.side, y1: SIZE.axis, y2: SIZE.axis });
     this.width = 800;
     this.sizes = new ResizeObserver(() => this.resized());
@@ -62,15 +63,13 @@ export class ScoreHistogram extends HTMLElement {
   connectedCallback() {
     this.sizes.observe(this);
     if (this.firstChild) return;
-    const legend = (/** @type {string} */ text, /** @type {number} */ y) => s("text", { class: "hist-side", x: SIZE.side, y }, text);
     this.svg.append(
       s("defs", {}, s("pattern", { id: "hist-hatch", width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
         s("rect", { width: 8, height: 8, class: "hist-hatch-ground" }), s("line", { x1: 0, x2: 0, y1: 0, y2: 8, class: "hist-hatch-line" }))),
       this.ticks,
       this.bars,
       this.axis,
-      legend(t("threshold.good_above"), 16),
-      legend(t("threshold.bad_below"), SIZE.height - 34),
+      ...this.legends,
       this.handle,
     );
     this.append(this.svg);
@@ -159,7 +158,13 @@ export class ScoreHistogram extends HTMLElement {
 
   place() {
     const [low, high] = this.range;
-    this.handle.setAttribute("transform", `translate(${this.x(this.value)} 0)`);
+    const x = this.x(this.value);
+    const isLeft = x < this.width / 2;
+    this.handle.setAttribute("transform", `translate(${x} 0)`);
+    for (const legend of this.legends) { // away from the line, which would hide them on a narrow screen
+      legend.setAttribute("x", String(isLeft ? this.width - SIZE.side : SIZE.side));
+      legend.setAttribute("text-anchor", isLeft ? "end" : "start");
+    }
     this.handle.setAttribute("aria-valuemin", score(low));
     this.handle.setAttribute("aria-valuemax", score(high));
     this.handle.setAttribute("aria-valuenow", score(this.value));

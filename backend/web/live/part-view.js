@@ -138,7 +138,7 @@ function outlined({ roi: { roi, name }, verdict, reply }, hasScale) {
     "g",
     { class: "live-roi", "data-word": verdict, transform: `translate(${roi.cx} ${roi.cy}) rotate(${roi.angle_deg}) translate(${-width / 2} ${-height / 2})` },
     halo, line, hole,
-    reply ? regionsOf(reply.regions, width, hasScale) : null,
+    reply ? regionsOf(reply.regions, width, height, hasScale) : null,
     s("text", { x: size / 3, y: height - size / 2, "font-size": size }, name),
   );
 }
