@@ -1,4 +1,7 @@
-"""Proves docker/nginx.conf: a real nginx with it, TLS and all, in front of the real service. ``make soak-nginx``."""
+"""Proves docker/nginx.conf: a real nginx with it, TLS and all, in front of the real service. ``make soak-nginx``.
+
+Where Chromium is installed, the console is opened in it, too.
+"""
 
 import contextlib
 import http.client
@@ -12,13 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
 import numpy as np
+from playwright.sync_api import expect, sync_playwright
 
+from backend.web import console_files
 from harness.server import Server, free_port, serving
 
 _EXAMPLE = Path(__file__).parents[1] / "docker" / "nginx.conf"
@@ -26,6 +34,15 @@ _KEY = "a-key-for-this-proof"
 _ROI = {"role_id": "Soak", "roi_id": "Nginx", "mm_per_px": "0.2"}
 _INSTALL = "apt-get install nginx-light openssl"
 _START_S = 10
+_PATIENCE_MS = 60_000
+_N_PICTURES = 200
+_CONNECTIONS = 6  # that browsers open to one server
+_BELOW = "/line-1"
+# What a plant may add to the example, to have the service below a path.
+_BELOW_A_PATH = (
+    f"    location {_BELOW}/ {{\n        proxy_pass http://roi_anomaly/;\n    }}\n\n    location = /health {{"
+)
+_PAGE = {"Accept": "text/html"}
 
 
 class ProofError(Exception):
@@ -75,7 +92,7 @@ def adapted(certificate: Path, plain_port: int, tls_port: int, service_port: int
     }.items():
         prove(text.count(example) == 1, f"the example says {example}")
         text = text.replace(example, here)
-    return text
+    return text.replace("    location = /health {", _BELOW_A_PATH, 1)
 
 
 def listens(port: int) -> bool:
@@ -191,6 +208,66 @@ def check(client: httpx.Client, context: ssl.SSLContext, plain_port: int, tls_po
     prove(client.get("/runs", headers=key).status_code == 200, "a second later requests go through again")
 
 
+def check_console(client: httpx.Client) -> None:
+    """Prove that the console and its pictures come through, however many are asked for at once."""
+    key = {"X-API-Key": _KEY}
+    for below in ("", _BELOW):
+        names = [f"{below}/", *(f"{below}/console/{name}" for name in console_files() if not name.endswith(".html"))]
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            replies = list(pool.map(lambda name: client.get(name, headers=_PAGE), names))
+        statuses = Counter(reply.status_code for reply in replies)
+        where = f" below {below}" if below else ""
+        prove(statuses == {200: len(names)}, f"the console's {len(names)} files come at once{where}", statuses)
+        policies = {reply.headers["content-security-policy"] for reply in replies}
+        prove(len(policies) == 1 and "trusted-types" in policies.pop(), "each with the console's own policy", policies)
+
+    rng = np.random.default_rng(1)
+    pngs = [
+        cv2.imencode(".png", image)[1].tobytes() for image in rng.integers(0, 256, (_N_PICTURES, 64, 64, 3), np.uint8)
+    ]
+    roi = {"recipe_id": "default", "role_id": "Soak", "roi_id": "Pictures", "model_key": "Pictures"}
+    metas = json.dumps([{"filename": f"{number}.png", "mm_per_px": 0.2} for number in range(_N_PICTURES)])
+    files = [("images", (f"{number}.png", png)) for number, png in enumerate(pngs)]
+    stored = client.post("/datasets/ok/upload", data=roi | {"metas": metas}, files=files, headers=key)
+    prove(stored.status_code == 200, f"{_N_PICTURES} pictures are stored", stored)
+    listed = client.get("/datasets/list", params=roi, headers=key).json()["classes"]["ok"]["files"]
+    asked = [roi | {"label": "ok", "filename": name, "size": "256"} for name in listed]
+    start = time.monotonic()
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        small = list(pool.map(lambda query: client.get("/datasets/file", params=query, headers=key), asked))
+    seconds = time.monotonic() - start
+    statuses = Counter(reply.status_code for reply in small)
+    prove(statuses == {200: _N_PICTURES}, f"and come back small within {seconds:.1f} s, none of them refused", statuses)
+
+
+def check_in_browser(address: str) -> None:
+    """Prove the same of a screen full of pictures in Chromium."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        print("  no Chromium is installed: the console is not opened in it")
+        return
+    with sync_playwright() as running, running.chromium.launch(executable_path=found, args=["--no-sandbox"]) as browser:
+        for below in ("", _BELOW):
+            page = browser.new_page(ignore_https_errors=True)  # the certificate is its own
+            statuses: Counter[int] = Counter()
+            complaints: list[str] = []
+            page.on("response", lambda reply, statuses=statuses: statuses.update([reply.status]))
+            page.on("pageerror", lambda error, complaints=complaints: complaints.append(str(error)))
+            page.goto(f"{address}{below}/#/samples?recipe=default&role=Soak&roi=Pictures")
+            field: Any = page.get_by_label("Key", exact=True)
+            field.fill(_KEY)
+            field.press("Enter")
+            pictures = page.locator(".sample img")
+            expect(pictures.first).to_be_visible(timeout=_PATIENCE_MS)
+            for cell in page.locator(".sample").all():
+                cell.scroll_into_view_if_needed()
+            expect(pictures).to_have_count(_N_PICTURES, timeout=_PATIENCE_MS)
+            refused = {status for status in statuses if status >= 400} - {401, 404}  # no key yet, no layout yet
+            where = f" below {below}" if below else ""
+            prove(not refused and not complaints, f"a browser shows all {_N_PICTURES}{where}", (statuses, complaints))
+            page.close()
+
+
 def main() -> None:
     """Run all proofs; the exit status is 1 if one fails."""
     program("nginx")
@@ -205,6 +282,8 @@ def main() -> None:
             site = adapted(certificate, plain_port, tls_port, server.port)
             front.enter_context(nginx(folder, site, tls_port))
             check(client, context, plain_port, tls_port, server)
+            check_console(client)
+            check_in_browser(f"https://localhost:{tls_port}")
         away = client.get("/runs")
         prove(
             away.status_code == 502 and "does not answer" in error_of(502, away.content), "a service that is away: 502"
