@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from backend.commands.watch.crop import Roi
+from harness import drawn
+from harness.drawn import fit_drawn
 from harness.images import png, solar_cells
 from harness.server import ROOT, starting, uvicorn_command
 from tests.commands.watch.receiver import Receiver
@@ -27,8 +29,7 @@ _PATIENCE_S = 120
 
 
 def ids_of(name):
-    roi_id = f"inspection-{list(ROIS).index(name) + 1}"
-    return {"role_id": "Inspection", "roi_id": roi_id, "recipe_id": RECIPE, "model_key": roi_id}
+    return drawn.ids_of(RECIPE, list(ROIS).index(name) + 1)
 
 
 def cut(picture, name):
@@ -38,35 +39,12 @@ def cut(picture, name):
     return png(np.rot90(picture[90:210, 90:210]))
 
 
-def layout_of(rois):
-    drawn = [
-        {name_: id_ for name_, id_ in ids_of(name).items() if name_ != "recipe_id"}
-        | {"name": name, "mm_per_px": SCALE, "roi": dataclasses.asdict(roi), "picture": {"width": 300, "height": 300}}
-        for name, roi in rois.items()
-    ]
-    return {"format": "roi-anomaly-console", "version": 1, "rois": drawn}
-
-
 def fit(client, name, roi, crops):
-    """Store samples as the console does, and fit and calibrate on them."""
-    ids = ids_of(name)
-    client.delete("/datasets/clear", params=ids | {"label": "ok"})
-    noted = json.dumps(roi.cut)
-    metas = [{"filename": f"{n}.png", "mm_per_px": SCALE, "console_cut": noted} for n in range(len(crops))]
-    if roi.shape:
-        metas = [meta | {"shape_json": json.dumps(roi.shape)} for meta in metas]
-    files = [("images", (f"{n}.png", crop)) for n, crop in enumerate(crops)]
-    client.post("/datasets/ok/upload", data=ids | {"metas": json.dumps(metas)}, files=files).raise_for_status()
-    form = ids | {"mm_per_px": str(SCALE), "use_dataset": "true", "memory_fit": "true"}
-    client.post("/fit_ok", files={key: (None, value) for key, value in form.items()}).raise_for_status()
-    body = ids | {"require_ng": False, "default_mm_per_px": SCALE, "rule": "recommended"}
-    client.post("/calibrate_dataset", json=body).raise_for_status()
+    fit_drawn(client, ids_of(name), roi, crops, SCALE, memory_fit="true")
 
 
 def put_layout(client, rois):
-    found = client.get("/layout", params={"recipe_id": RECIPE})
-    condition = {"If-Match": found.headers["ETag"]} if found.is_success else {"If-None-Match": "*"}
-    client.put("/layout", params={"recipe_id": RECIPE}, json=layout_of(rois), headers=condition).raise_for_status()
+    drawn.put_layout(client, RECIPE, drawn.layout_of(rois, (300, 300), SCALE))
 
 
 @pytest.fixture(scope="module")
