@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tests.console.reference_crop import turn_of
+from backend.commands.watch.crop import turn_of
 
 Grey = npt.NDArray[np.float64]
 COARSE_SIDE = 12  # pixels of the template's shorter side at which the search begins, at least
