@@ -40,7 +40,7 @@ def main() -> None:
                 "camera.jpg": cv2.imencode(".jpg", camera)[1].tobytes(),
             }
             server.cases = [["camera.png", 1024], ["camera.jpg", 512]]
-            _visit(program, server)
+            visit(program, server, "console.html")
             rows = [
                 (what, *(f"{ms:.1f}" for ms in times[:-1]), _claimed(what, times[-1]))
                 for what, times in json.loads(server.results["times"][1])
@@ -60,9 +60,9 @@ def _camera_picture() -> npt.NDArray[np.uint8]:
     return np.asarray(np.tile(cell, (4, 4, 1)), np.uint8)
 
 
-def _visit(program: str, server: PageServer) -> None:
-    """Open the page in a fresh profile, and wait until it posted its times."""
-    address = f"{server.address}/pages/console.html"
+def visit(program: str, server: PageServer, page: str) -> None:
+    """Open a page in a fresh profile of a browser, and wait until it posted all it found."""
+    address = f"{server.address}/pages/{page}"
     with tempfile.TemporaryDirectory(prefix="browser-") as profile:
         if "firefox" in Path(program).name:
             command = [program, "--headless", "--no-remote", "--profile", profile, address]

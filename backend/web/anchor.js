@@ -29,7 +29,7 @@ import { t } from "./texts.js";
  */
 /** @typedef {import("./pixels/anchor.js").Firmness & {second: number}} Firmness second: score of the next best place in the reference picture */
 
-export const DEFAULTS = { search_px: 64, search_deg: 10, least_score: 0.7 };
+export const DEFAULTS = { search_px: 64, search_deg: 10, least_score: 0.8 };
 /** A place that is nearly as good as the best one leaves it open where the part is. */
 export const MOST_SECOND = 0.9;
 /** In grey values of 255: of cameras in factories, and least of a template. */
@@ -130,10 +130,12 @@ export function placed(roi, anchor, { dx, dy, angle_deg }) {
  * What a template is worth: nothing is stored.
  * @param {Picture} picture reference picture
  * @param {Omit<Anchor, "id">} anchor
+ * @param {{anchor: Anchor, placement: Placement} | null} [before] by which the reference picture is found: its part may have moved
  * @returns {Promise<{template: Picture, firmness: Firmness, problem: string | null}>} problem: why it would find no place for certain
  */
-export async function tryAnchor(picture, anchor) {
-  const { blob } = await cutRoi(picture, rectOf(anchor));
+export async function tryAnchor(picture, anchor, before) {
+  const rectangle = rectOf(anchor);
+  const { blob } = await cutRoi(picture, before ? placed(rectangle, before.anchor, before.placement) : rectangle);
   const template = await openPicture(blob, { name: "anchor" });
   const [firm, { second }] = await Promise.all([firmnessOf(template, anchor, NOISE), locateIn(picture, template, anchor)]);
   const firmness = { ...firm, second };

@@ -115,3 +115,8 @@ export function regionsOf(regions, width, height, hasScale) {
   }
   return [drawn, labels];
 }
+
+/** In what areas are told. @param {number} scale millimetres per pixel; 1 where nobody measured */
+export function unitOf(scale) {
+  return scale === 1 ? t("inspect.no_scale") : t("inspect.scale", { mm_per_px: number(scale) });
+}

@@ -1,25 +1,39 @@
 // @ts-check
-/** What this browser keeps: pictures that are not, or not only, in the service. A reload loses none of them. */
+/**
+ * What this browser keeps: pictures that are not, or not only, in the service. A reload loses none of them.
+ *
+ * A picture of a camera shows every ROI of a recipe, so its file is kept once, in the pool of the recipe. What a person says of it, and
+ * where its crop is in the service, is kept for each ROI.
+ */
 
 const NAME = "roi-anomaly-console";
-const VERSION = 1;
+const VERSION = 2;
 const PICTURES = "pictures";
+const FILES = "files";
 
 /**
  * A picture of a camera, as it was dropped.
- * @typedef {object} KeptPicture
- * @property {string} id
- * @property {string} roi see `roiText`
+ * @typedef {object} KeptFile
+ * @property {string} file
+ * @property {string} pool see `poolOf`
  * @property {string} name of the file
  * @property {string} folder in which it lay; empty where that is not known
  * @property {number} order of arrival
  * @property {Blob} blob the file
  * @property {number} width pixels
  * @property {number} height pixels
+ */
+/**
+ * What is known of it as a sample of a ROI.
+ * @typedef {object} KeptSample
+ * @property {string} id
+ * @property {string} roi see `roiText`
+ * @property {string} file
  * @property {"ok" | "ng" | null} label
  * @property {{label: "ok" | "ng", filename: string, cut: string} | null} stored where its crop is in the service, and how it was cut
  * @property {string | null} duplicateOf name of a picture with the same pixels
  */
+/** @typedef {KeptFile & KeptSample} KeptPicture */
 
 /** @type {Promise<IDBDatabase> | null} */
 let opened = null;
@@ -29,10 +43,15 @@ function database() {
   opened ??= new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, VERSION);
     request.onupgradeneeded = () => {
-      const store = request.result.createObjectStore(PICTURES, { keyPath: "id" });
-      store.createIndex("roi", "roi");
+      const { result } = request;
+      for (const name of result.objectStoreNames) result.deleteObjectStore(name);
+      result.createObjectStore(PICTURES, { keyPath: "id" }).createIndex("roi", "roi");
+      result.createObjectStore(FILES, { keyPath: "file" }).createIndex("pool", "pool");
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      request.result.onversionchange = () => request.result.close(); // a newer console in another tab must not wait for this one
+      resolve(request.result);
+    };
     request.onerror = () => {
       opened = null;
       reject(request.error);
@@ -44,34 +63,56 @@ function database() {
 /**
  * @template T
  * @param {IDBTransactionMode} mode
- * @param {(store: IDBObjectStore) => IDBRequest<T> | void} work
+ * @param {(samples: IDBObjectStore, files: IDBObjectStore) => T} work
  * @returns {Promise<T>} once all of it is on the disk
  */
 async function transact(mode, work) {
-  const transaction = (await database()).transaction(PICTURES, mode);
+  const transaction = (await database()).transaction([PICTURES, FILES], mode);
   return new Promise((resolve, reject) => {
-    const request = work(transaction.objectStore(PICTURES));
-    transaction.oncomplete = () => resolve(/** @type {T} */ (request?.result));
+    const result = work(transaction.objectStore(PICTURES), transaction.objectStore(FILES));
+    transaction.oncomplete = () => resolve(result);
     transaction.onerror = transaction.onabort = () => reject(transaction.error);
   });
 }
 
-/** @param {string} roi @returns {Promise<KeptPicture[]>} in the order in which they came */
-export async function keptPictures(roi) {
-  const found = await transact("readonly", (store) => store.index("roi").getAll(roi));
-  return found.sort((a, b) => a.order - b.order);
+/**
+ * Every picture of a pool, as a ROI knows it. Those that it does not know yet are undecided.
+ * @param {string} pool
+ * @param {string} roi
+ * @param {() => string} newId
+ * @returns {Promise<KeptPicture[]>} in the order in which they came
+ */
+export async function keptPictures(pool, roi, newId) {
+  const [files, samples] = await transact("readonly", (samples, files) => [files.index("pool").getAll(pool), samples.index("roi").getAll(roi)]);
+  /** @type {Map<string, KeptSample>} */
+  const known = new Map(samples.result.map((/** @type {KeptSample} */ sample) => [sample.file, sample]));
+  const found = files.result.map((/** @type {KeptFile} */ file) => ({ ...file, ...(known.get(file.file) ?? { id: newId(), roi, label: null, stored: null, duplicateOf: null }) }));
+  return found.sort((/** @type {KeptPicture} */ a, /** @type {KeptPicture} */ b) => a.order - b.order);
 }
 
-/** @param {KeptPicture[]} pictures */
+/** @param {KeptPicture[]} pictures new ones */
 export async function keepPictures(pictures) {
-  await transact("readwrite", (store) => {
-    for (const picture of pictures) store.put(picture);
+  await transact("readwrite", (samples, files) => {
+    for (const { file, pool, name, folder, order, blob, width, height, ...sample } of pictures) {
+      files.put({ file, pool, name, folder, order, blob, width, height });
+      samples.put({ ...sample, file });
+    }
   });
 }
 
-/** @param {string[]} ids */
-export async function forgetPictures(ids) {
-  await transact("readwrite", (store) => {
-    for (const id of ids) store.delete(id);
+/** What a ROI knows of a picture has changed. @param {KeptPicture} picture */
+export async function keepSample({ id, roi, file, label, stored, duplicateOf }) {
+  await transact("readwrite", (samples) => {
+    samples.put({ id, roi, file, label, stored, duplicateOf });
+  });
+}
+
+/** @param {KeptPicture[]} pictures */
+export async function forgetPictures(pictures) {
+  await transact("readwrite", (samples, files) => {
+    for (const { id, file } of pictures) {
+      samples.delete(id);
+      files.delete(file);
+    }
   });
 }

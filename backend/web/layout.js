@@ -19,6 +19,7 @@ import { ApiError, send } from "./api.js";
 /** @typedef {LayoutRoi & {recipe_id: string, anchor: Anchor | null}} DrawnRoi what a crop depends on */
 
 export const FORMAT = "roi-anomaly-console";
+const ROLE = "Inspection";
 
 /** Another station changed the same ROI meanwhile. */
 export class LayoutConflict extends Error {
@@ -84,6 +85,52 @@ export async function saveRoi(recipe, mine, base) {
       throw new LayoutConflict(theirs);
     return { ...content, rois: at < 0 ? [...content.rois, mine] : content.rois.with(at, mine) };
   });
+}
+
+/**
+ * Add a ROI under ids that nothing has yet.
+ * @param {string} recipe
+ * @param {Omit<LayoutRoi, "role_id" | "roi_id" | "model_key">} roi
+ * @param {Set<string>} taken `roi_id`s of all recipes: else a recipe without a model of its own would be served that of the default recipe
+ * @returns {Promise<LayoutRoi>}
+ */
+export async function addRoi(recipe, roi, taken) {
+  /** @type {LayoutRoi | null} */
+  let added = null;
+  await writeLayout(recipe, (content) => {
+    added = { ...freshIds(new Set([...taken, ...content.rois.map(({ roi_id }) => roi_id)])), ...roi };
+    return { ...content, rois: [...content.rois, added] };
+  });
+  return /** @type {LayoutRoi} */ (/** @type {unknown} */ (added));
+}
+
+/** @param {Set<string>} taken `roi_id`s @returns {{role_id: string, roi_id: string, model_key: string}} */
+export function freshIds(taken) {
+  let number = 1;
+  while (taken.has(`inspection-${number}`)) number++;
+  return { role_id: ROLE, roi_id: `inspection-${number}`, model_key: `inspection-${number}` };
+}
+
+/**
+ * @param {string} recipe
+ * @param {LayoutRoi} base the ROI as it is known here
+ * @throws {LayoutConflict} somebody else changed it since
+ */
+export async function removeRoi(recipe, base) {
+  await writeLayout(recipe, (content) => {
+    const theirs = content.rois.find((roi) => isSame(roi, base)) ?? null;
+    if (theirs && JSON.stringify(theirs) !== JSON.stringify(base)) throw new LayoutConflict(theirs);
+    return { ...content, rois: content.rois.filter((roi) => roi !== theirs) };
+  });
+}
+
+/**
+ * All ROIs of a recipe have one scale.
+ * @param {string} recipe
+ * @param {number} mm_per_px
+ */
+export async function saveScale(recipe, mm_per_px) {
+  await writeLayout(recipe, (content) => ({ ...content, rois: content.rois.map((roi) => ({ ...roi, mm_per_px })) }));
 }
 
 /**

@@ -14,7 +14,7 @@ import { messageOf, t } from "./texts.js";
 /** @typedef {import("./rois.js").RoiFacts} RoiFacts */
 /** @typedef {"unknown" | "none" | "infer" | "full"} Access  none: the service has keys, and this tab has none of them */
 /** @typedef {{access: Access, rois: RoiFacts[] | null, limits: Record<string, number>}} Session */
-/** @typedef {{node: Element, close?: () => void, ready?: Promise<unknown>}} Screen  ready: fails where it cannot be shown */
+/** @typedef {{node: Element, close?: () => void, ready?: Promise<unknown>, turnTo?: (roi: RoiKey) => boolean}} Screen  ready: fails where it cannot be shown; turnTo: show another ROI, if it can without being opened anew */
 /**
  * What a screen may use.
  * @typedef {object} App
@@ -80,17 +80,22 @@ const app = {
 let misses = false;
 /** @type {Screen | null} */
 let shown = null;
+/** @type {ScreenName | null} */
+let shownName = null;
 let opened = 0;
 
 async function open() {
   const route = routeOf(location.hash);
   const number = ++opened;
   showNavigation(route);
+  const isSame = shownName === route.screen && !misses;
+  if (isSame && route.roi && shown?.turnTo?.(route.roi)) return;
   const screen = await LOADERS[route.screen]();
   if (number !== opened) return; // another one was asked for meanwhile
   shown?.close?.();
   misses = false;
   shown = screen.default(app, route.roi, route.recipe);
+  shownName = route.screen;
   fill(main, shown.node);
   main.focus({ preventScroll: true });
   scrollTo(0, 0);

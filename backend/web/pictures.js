@@ -1,8 +1,8 @@
 // @ts-check
-/** The pictures of a ROI in this browser: opened when they are needed, looked at in small, cut exactly. */
+/** The pictures of a recipe in this browser, as a ROI knows them: opened when they are needed, looked at in small, cut exactly. */
 import { placed, placementIn } from "./anchor.js";
 import { newId } from "./api.js";
-import { forgetPictures, keepPictures, keptPictures } from "./keep.js";
+import { forgetPictures, keepPictures, keepSample, keptPictures } from "./keep.js";
 import { cutRoi, openPicture, viewOf } from "./pixels/picture.js";
 import { wholeOf } from "./pixels/roi-edit.js";
 import { roiText } from "./router.js";
@@ -26,20 +26,29 @@ export class PictureSet {
    */
   constructor(roi, shelf = "") {
     this.roi = roiText(roi) + shelf;
+    /** All ROIs of a recipe share its pictures; those for another purpose are a ROI's own. */
+    this.pool = shelf ? this.roi : this.roi.split("/")[0];
     /** @type {KeptPicture[]} */
     this.list = [];
     /** @type {Promise<KeptPicture[]> | null} */
     this.loaded = null;
-    /** @type {Map<string, Promise<Picture>>} */
+    /** By file. @type {Map<string, Promise<Picture>>} */
     this.opened = new Map();
-    /** @type {Map<string, Promise<ImageBitmap>>} */
+    /** By file. @type {Map<string, Promise<ImageBitmap>>} */
     this.small = new Map();
   }
 
   /** Read what this browser keeps. @returns {Promise<KeptPicture[]>} */
   load() {
-    this.loaded ??= keptPictures(this.roi).then((list) => (this.list = list));
+    this.loaded ??= keptPictures(this.pool, this.roi, newId).then((list) => (this.list = list));
     return this.loaded;
+  }
+
+  /** The same pictures, as another ROI of the recipe knows them. @param {import("./api.js").RoiKey} roi @returns {Promise<KeptPicture[]>} */
+  turnTo(roi) {
+    this.roi = roiText(roi);
+    this.loaded = null;
+    return this.load();
   }
 
   /**
@@ -68,9 +77,9 @@ export class PictureSet {
         const blob = new Blob([await file.arrayBuffer()], { type: file.type });
         const picture = await openPicture(blob, { name: file.name });
         const { width, height } = picture;
-        const id = newId();
-        this.keepOpen(id, Promise.resolve(picture));
-        batch.push({ id, roi: this.roi, name: file.name, folder, order: ++order, blob, width, height, label: null, stored: null, duplicateOf: null });
+        const kept = newId();
+        this.keepOpen(kept, Promise.resolve(picture));
+        batch.push({ id: newId(), roi: this.roi, file: kept, pool: this.pool, name: file.name, folder, order: ++order, blob, width, height, label: null, stored: null, duplicateOf: null });
       } catch (problem) {
         result.refused.push({ name: file.name, reason: messageOf(problem) });
       }
@@ -104,27 +113,26 @@ export class PictureSet {
    */
   async change(picture, change) {
     Object.assign(picture, change);
-    await keepPictures([picture]);
+    await keepSample(picture);
   }
 
   /** @param {KeptPicture[]} pictures */
   async forget(pictures) {
-    const ids = new Set(pictures.map(({ id }) => id));
-    await forgetPictures([...ids]);
-    this.list = this.list.filter(({ id }) => !ids.has(id));
+    await forgetPictures(pictures);
+    this.list = this.list.filter((picture) => !pictures.includes(picture));
   }
 
   /** @param {KeptPicture} kept @returns {Promise<Picture>} */
   open(kept) {
-    const found = this.opened.get(kept.id) ?? openPicture(kept.blob, { name: kept.name });
-    this.keepOpen(kept.id, found);
+    const found = this.opened.get(kept.file) ?? openPicture(kept.blob, { name: kept.name });
+    this.keepOpen(kept.file, found);
     return found;
   }
 
   /** @param {KeptPicture} kept @returns {Promise<ImageBitmap>} the whole picture, small: to look at, never to be judged */
   smallOf(kept) {
-    const found = this.small.get(kept.id) ?? this.shrink(kept);
-    this.small.set(kept.id, found);
+    const found = this.small.get(kept.file) ?? this.shrink(kept);
+    this.small.set(kept.file, found);
     return found;
   }
 

@@ -6,34 +6,35 @@
  *     editor.picture = await openPicture(file);
  *     editor.roi = roi;                    // null is the whole picture
  *     editor.addEventListener("roi-change", ({ detail }) => …);       // a Roi, after each change, also during a drag
+ *     editor.others = [{id, name, roi}, …]; // other ROIs, to be seen beside it; a click on one is the event "roi-chosen" with its id
+ *     editor.placement = {cx, cy, dx, dy, angle_deg};  // the part moved: the picture is shown as if it had not
+ *     editor.plain = true;                 // only rectangles that are not turned
  *     editor.addEventListener("scale-measured", ({ detail }) => …);   // {mm_per_px, pixels, mm}
  *
  * @import {Picture} from "./picture.js"
  * @import {Roi} from "./roi.js"
  * @import {Handle, Point} from "./roi-edit.js"
  * @import {Field} from "./roi-panel.js"
+ * @import {Known} from "./roi-measure.js"
+ * @import {Other} from "./roi-others.js"
+ * @import {Pose} from "./roi-view.js"
  */
 
 import { angleWithin, asFarAsInside, asKind, dragged, pushedInside, same, tidy, wholeOf } from "./roi-edit.js";
+import { Measure } from "./roi-measure.js";
+import { Others } from "./roi-others.js";
 import { Overlay } from "./roi-overlay.js";
 import { element, Panel } from "./roi-panel.js";
+import { linkStyle } from "./roi-style.js";
 import { View } from "./roi-view.js";
 import { beyond } from "./roi.js";
 import { t } from "../texts.js";
 
 const MOST_UNDONE = 200;
+const CLICK = 4; // CSS pixels within which a press is no drag
 const ARROWS = /** @type {Record<string, [number, number]>} */ ({
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
 });
-
-/** The style sheet, once for the page. */
-function linkStyle() {
-  const href = new URL("./roi-editor.css", import.meta.url).href;
-  if ([...document.styleSheets].some((sheet) => sheet.href === href) || document.querySelector(`link[href="${href}"]`)) return;
-  const link = document.createElement("link");
-  [link.rel, link.href] = ["stylesheet", href];
-  document.head.append(link);
-}
 
 export class RoiEditor extends HTMLElement {
   constructor() {
@@ -49,10 +50,15 @@ export class RoiEditor extends HTMLElement {
     /** @type {Map<number, Point>} fingers and other pointers on the stage, in CSS pixels */
     this.pointers = new Map();
     this.space = false;
-    /** @type {Point[]|null} null where nothing is measured */
+    /** @type {Measure|null} null where nothing is measured */
     this.measuring = null;
     this.canvas = element("canvas", { "aria-hidden": "true" });
     this.overlay = new Overlay();
+    this.beside = new Others();
+    this.overlay.body.before(this.beside.root);
+    this.isPlain = false;
+    /** @type {Point} where the pointer went down, in CSS pixels */
+    this.down = { x: 0, y: 0 };
     this.stage = element("div", { class: "roi-stage", tabindex: "0", role: "application" }, this.canvas, this.overlay.root);
     this.view = new View(this.canvas, () => this.drawOverlay());
     this.says = element("p", { class: "roi-says", role: "status" });
@@ -83,7 +89,7 @@ export class RoiEditor extends HTMLElement {
     this.refresh();
   }
 
-  /** The ROI; null where there is none, which is only before there is a picture. */
+  /** The ROI; null before there is a picture. */
   get roi() { return this.shown; }
 
   /** @param {Roi|null} roi */
@@ -93,6 +99,19 @@ export class RoiEditor extends HTMLElement {
     this.shown = next && { ...next };
     this.done = [];
     this.undone = [];
+    this.say("");
+    this.refresh();
+  }
+
+  /** @param {Other[]} others */
+  set others(others) { this.beside.set(others, this.view); }
+
+  /** @param {Pose|null} placement */
+  set placement(placement) { this.view.align(placement); }
+
+  /** @param {boolean} plain */
+  set plain(plain) {
+    this.isPlain = plain;
     this.refresh();
   }
 
@@ -108,7 +127,8 @@ export class RoiEditor extends HTMLElement {
       farther: () => this.view.zoom(1 / 1.5),
       closer: () => this.view.zoom(1.5),
       fit: () => this.view.fit(),
-      measure: () => this.startMeasuring(),
+      measure: () => this.startMeasuring("line"),
+      circle: () => this.startMeasuring("circle"),
     });
     this.replaceChildren(this.stage, ...this.panel.roots, this.says);
     this.refresh();
@@ -125,18 +145,15 @@ export class RoiEditor extends HTMLElement {
       this.view.zoom(Math.exp(-event.deltaY * (event.deltaMode === 0 ? 0.0015 : 0.05)), x, y);
     }, { passive: false });
     stage.addEventListener("keydown", (event) => this.key(event));
-    stage.addEventListener("keyup", (event) => {
-      if (event.key === " ") this.space = false;
-    });
-    stage.addEventListener("blur", () => {
-      this.space = false;
+    for (const name of ["keyup", "blur"]) stage.addEventListener(name, (event) => {
+      this.space &&= event instanceof KeyboardEvent && event.key !== " ";
     });
   }
 
   /** @param {MouseEvent} event  @returns {Point} in CSS pixels of the stage */
   onStage(event) {
-    const { left, top } = this.stage.getBoundingClientRect();
-    return { x: event.clientX - left, y: event.clientY - top };
+    const box = this.stage.getBoundingClientRect();
+    return { x: event.clientX - box.left, y: event.clientY - box.top };
   }
 
   /** @param {PointerEvent} event */
@@ -148,6 +165,7 @@ export class RoiEditor extends HTMLElement {
     this.stage.setPointerCapture(event.pointerId);
     const at = this.onStage(event);
     this.pointers.set(event.pointerId, at);
+    this.down = at;
     if (this.pointers.size > 1) {
       this.cancelDrag(); // two fingers move the picture
       return;
@@ -171,7 +189,7 @@ export class RoiEditor extends HTMLElement {
     if (this.pointers.size === 2) this.pinched(event.pointerId, before, at);
     this.pointers.set(event.pointerId, at);
     const { drag } = this;
-    if (!drag || drag.pointer !== event.pointerId) return;
+    if (drag?.pointer !== event.pointerId) return;
     if (drag.kind === "pan") {
       this.view.pan(at.x - drag.x, at.y - drag.y);
       [drag.x, drag.y] = [at.x, at.y];
@@ -197,6 +215,14 @@ export class RoiEditor extends HTMLElement {
     if (event.type !== "pointerup") this.cancelDrag();
     else if (drag.kind === "edit") this.remember(drag.start);
     this.endDrag();
+    if (event.type === "pointerup") this.clicked(this.onStage(event));
+  }
+
+  /** @param {Point} at */
+  clicked(at) {
+    if (Math.hypot(at.x - this.down.x, at.y - this.down.y) > CLICK) return;
+    const other = this.beside.at(this.view.toPicture(at.x, at.y), this.shown);
+    if (other) this.dispatchEvent(new CustomEvent("roi-chosen", { detail: other.id, bubbles: true }));
   }
 
   /** Give up the drag: the ROI is as before. */
@@ -219,21 +245,18 @@ export class RoiEditor extends HTMLElement {
     const control = (event.ctrlKey || event.metaKey) && !event.altKey; // AltGr, which types [ and ], counts as both
     const step = event.shiftKey ? 10 : 1;
     if (event.key === " ") this.space = true;
-    else if (event.key === "Escape" && (this.drag || this.measuring)) this.escape();
-    else if (control && event.key.toLowerCase() === "z") event.shiftKey ? this.redo() : this.undo();
+    else if (event.key === "Escape" && (this.drag || this.measuring)) {
+      this.cancelDrag();
+      this.stopMeasuring();
+    } else if (control && event.key.toLowerCase() === "z") event.shiftKey ? this.redo() : this.undo();
     else if (control && event.key.toLowerCase() === "y") this.redo();
     else if (control) return;
     else if (arrow) this.nudge({ ...shown, cx: shown.cx + arrow[0] * step, cy: shown.cy + arrow[1] * step }, event.repeat);
-    else if (event.key === "[" || event.key === "]") this.nudge({ ...shown, angle_deg: shown.angle_deg + (event.key === "]" ? 0.1 : -0.1) }, event.repeat);
+    else if ((event.key === "[" || event.key === "]") && !this.isPlain) this.nudge({ ...shown, angle_deg: shown.angle_deg + (event.key === "]" ? 0.1 : -0.1) }, event.repeat);
     else if (event.key === "+" || event.key === "-") this.view.zoom(event.key === "+" ? 1.25 : 0.8);
     else if (event.key === "0") this.view.fit();
     else return;
     event.preventDefault();
-  }
-
-  escape() {
-    this.cancelDrag();
-    this.stopMeasuring();
   }
 
   /** @param {Roi} roi @param {boolean} repeated  by a key that is held down: undone in one step */
@@ -303,37 +326,29 @@ export class RoiEditor extends HTMLElement {
     this.dispatchEvent(new CustomEvent("roi-change", { detail: { ...roi }, bubbles: true }));
   }
 
-  startMeasuring() {
-    if (this.measuring) return this.stopMeasuring();
-    this.measuring = [];
+  /** @param {Known} known */
+  startMeasuring(known) {
+    if (this.measuring?.known === known) return this.stopMeasuring();
+    this.measuring = new Measure(known);
     this.stage.classList.add("measuring");
-    this.say(t("editor.measure_first"));
+    this.say(this.measuring.says);
     this.refresh();
   }
 
   /** @param {Point} point */
   measureAt(point) {
-    if (!this.measuring || this.measuring.length === 2) this.measuring = [];
-    this.measuring.push(point);
-    if (this.measuring.length === 1) this.say(t("editor.measure_second"));
-    else {
-      this.say(t("editor.measure_length", { pixels: this.measuredPixels().toFixed(1) }));
-      this.refresh();
-      this.panel?.length.focus({ preventScroll: true });
-    }
-  }
-
-  measuredPixels() {
-    const [a, b] = /** @type {Point[]} */ (this.measuring);
-    return Math.hypot(a.x - b.x, a.y - b.y);
+    const measuring = /** @type {Measure} */ (this.measuring);
+    measuring.add(point);
+    this.say(measuring.says);
+    this.refresh();
+    if (measuring.isFull) this.panel?.length.focus({ preventScroll: true });
   }
 
   /** @param {number} mm */
   finishMeasuring(mm) {
-    if (this.measuring?.length !== 2 || !(mm > 0)) return;
-    const pixels = this.measuredPixels();
-    if (pixels < 1) return this.say(t("editor.measure_first"));
-    const mm_per_px = Number((mm / pixels).toPrecision(6));
+    const mm_per_px = this.measuring?.scale(mm) ?? null;
+    if (!this.measuring || mm_per_px === null) return;
+    const { pixels } = this.measuring;
     this.stopMeasuring();
     this.say(t("roi.scale_measured", { mm_per_px }));
     this.dispatchEvent(new CustomEvent("scale-measured", { detail: { mm_per_px, pixels, mm }, bubbles: true }));
@@ -352,16 +367,16 @@ export class RoiEditor extends HTMLElement {
   }
 
   sayWhere() {
-    const roi = this.shown;
-    if (!roi) return;
-    const size = roi.kind === "rect" ? `${roi.w}×${roi.h}` : `r ${roi.r}`;
-    this.say(t("editor.now", { cx: roi.cx, cy: roi.cy, size, angle_deg: roi.angle_deg }));
+    if (!this.shown) return;
+    const { kind, cx, cy, w, h, r, angle_deg } = this.shown;
+    this.say(t("editor.now", { cx, cy, size: kind === "rect" ? `${w}×${h}` : `r ${r}`, angle_deg }));
   }
 
   drawOverlay() {
     const held = this.drag?.kind === "edit" ? this.drag.handle : null;
     this.stage.setAttribute("aria-busy", String(this.view.busy));
-    this.overlay.draw(this.view, this.picture ? this.shown : null, this.measuring ?? [], held);
+    this.overlay.draw(this.view, this.picture ? this.shown : null, this.measuring, held, this.isPlain);
+    this.beside.draw(this.view);
   }
 
   /** Everything that shows the ROI. */
@@ -372,8 +387,9 @@ export class RoiEditor extends HTMLElement {
       roi: shown,
       canUndo: this.done.length > 0,
       canRedo: this.undone.length > 0,
-      measuring: this.measuring !== null,
-      measured: this.measuring?.length === 2,
+      measuring: this.measuring?.known ?? null,
+      measured: this.measuring?.isFull ?? false,
+      plain: this.isPlain,
     });
     const outside = shown && this.picture ? beyond(shown, this.picture) : 0;
     if (outside > 0) this.say(t("editor.outside", { pixels: Math.ceil(outside) }));

@@ -4,10 +4,12 @@
  *
  * @import {Roi} from "./roi.js"
  * @import {Handle, Point} from "./roi-edit.js"
+ * @import {Measure} from "./roi-measure.js"
  * @import {View} from "./roi-view.js"
  */
 
 import { handleAt } from "./roi-edit.js";
+import { circleThrough } from "./roi-measure.js";
 import { turnOf } from "./roi.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -48,11 +50,12 @@ export class Overlay {
   /**
    * @param {View} view
    * @param {Roi|null} roi
-   * @param {Point[]} measured  up to two points
+   * @param {Measure|null} measure  what is measured
    * @param {Handle|null} held  the handle that is dragged
+   * @param {boolean} plain  it cannot be turned
    */
-  draw(view, roi, measured, held) {
-    this.measure.setAttribute("d", measuring(view, measured));
+  draw(view, roi, measure, held, plain) {
+    this.measure.setAttribute("d", measure ? measuring(view, measure) : "");
     for (const part of [this.shade, this.body, this.halo, this.line]) toggle(part, roi !== null);
     if (!roi) {
       for (const group of this.handles.values()) toggle(group, false);
@@ -60,14 +63,14 @@ export class Overlay {
     }
     const { outline, hole } = paths(view, roi);
     const stem = rotateStem(view, roi);
-    const lines = `${outline} ${hole} M${point(stem.edge)} L${point(stem.knob)}`;
+    const lines = plain ? outline : `${outline} ${hole} M${point(stem.edge)} L${point(stem.knob)}`;
     this.halo.setAttribute("d", lines);
     this.line.setAttribute("d", lines);
     this.body.setAttribute("d", outline);
     this.shade.setAttribute("d", `M0 0H${view.width}V${view.height}H0Z ${outline} ${hole}`);
     const wide = (roi.kind === "rect" ? Math.min(roi.w, roi.h) : roi.r) * view.scale;
     for (const [name, group] of this.handles) {
-      toggle(group, isOf(roi, name, wide));
+      toggle(group, isOf(roi, name, wide) && !(plain && name === "rotate"));
       const { x, y } = name === "rotate" ? stem.knob : view.toStage(handleAt(roi, name));
       const out = outward(roi, name);
       for (const circle of group.children) {
@@ -129,9 +132,14 @@ function rotateStem(view, roi) {
   return { edge, knob: { x: edge.x + STEM * sin, y: edge.y - STEM * cos } };
 }
 
-/** @param {View} view @param {Point[]} measured */
-function measuring(view, measured) {
-  const points = measured.map((p) => view.toStage(p));
+/** @param {View} view @param {Measure} measure */
+function measuring(view, measure) {
+  const points = measure.points.map((p) => view.toStage(p));
   const crosses = points.map(({ x, y }) => `M${x - 8} ${y}h16M${x} ${y - 8}v16`).join("");
-  return points.length === 2 ? `${crosses}M${point(points[0])}L${point(points[1])}` : crosses;
+  if (!measure.isFull) return crosses;
+  if (measure.known === "circle") {
+    const { x, y, r } = circleThrough(points[0], points[1], points[2]);
+    return Number.isFinite(r) ? crosses + circle({ x, y }, r) : crosses;
+  }
+  return `${crosses}M${point(points[0])}L${point(points[1])}`;
 }

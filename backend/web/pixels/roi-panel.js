@@ -3,12 +3,14 @@
  * What stands below the stage: buttons, and a number field for everything that can be dragged.
  *
  * @import {Roi} from "./roi.js"
+ * @import {Known} from "./roi-measure.js"
  * @typedef {"cx"|"cy"|"w"|"h"|"r"|"r_inner"|"angle_deg"} Field
  * @typedef {{
  *   kind: (kind: Roi["kind"]) => void, number: (field: Field, value: number) => void, length: (mm: number) => void,
- *   whole: () => void, undo: () => void, redo: () => void, farther: () => void, closer: () => void, fit: () => void, measure: () => void,
+ *   whole: () => void, undo: () => void, redo: () => void, farther: () => void, closer: () => void, fit: () => void,
+ *   measure: () => void, circle: () => void,
  * }} Actions
- * @typedef {{roi: Roi|null, canUndo: boolean, canRedo: boolean, measuring: boolean, measured: boolean}} Shown
+ * @typedef {{roi: Roi|null, canUndo: boolean, canRedo: boolean, measuring: Known|null, measured: boolean, plain: boolean}} Shown
  */
 
 import { t } from "../texts.js";
@@ -18,7 +20,7 @@ const FIELDS = ["cx", "cy", "w", "h", "r", "r_inner", "angle_deg"];
 /** @type {Record<Roi["kind"], Field[]>} */
 const UNUSED = { rect: ["r", "r_inner"], circle: ["w", "h", "r_inner"], annulus: ["w", "h"] };
 const KINDS = /** @type {const} */ (["rect", "circle", "annulus"]);
-const BUTTONS = /** @type {const} */ (["whole", "undo", "redo", "farther", "closer", "fit", "measure"]);
+const BUTTONS = /** @type {const} */ (["whole", "undo", "redo", "farther", "closer", "fit", "measure", "circle"]);
 
 /**
  * @template {keyof HTMLElementTagNameMap} Name
@@ -53,7 +55,8 @@ export class Panel {
     }));
     this.length = numberField("length", { step: "any", min: "0" });
     this.length.addEventListener("change", () => actions.length(this.length.valueAsNumber));
-    this.lengthLabel = element("label", {}, t("editor.length"), this.length);
+    this.lengthName = element("span");
+    this.lengthLabel = element("label", {}, this.lengthName, this.length);
     const labelled = [...this.fields].map(([name, input]) => element("label", {}, t(`editor.field.${name}`), input));
     this.roots = [
       element("div", { class: "roi-tools" }, this.kinds, ...this.buttons.values()),
@@ -62,20 +65,24 @@ export class Panel {
   }
 
   /** @param {Shown} shown */
-  show({ roi, canUndo, canRedo, measuring, measured }) {
+  show({ roi, canUndo, canRedo, measuring, measured, plain }) {
     this.kinds.disabled = !roi;
+    this.kinds.hidden = plain;
+    this.button("whole").hidden = plain;
     if (roi) this.kinds.value = roi.kind;
     for (const [name, input] of this.fields) {
-      /** @type {HTMLElement} */ (input.parentElement).hidden = roi !== null && UNUSED[roi.kind].includes(name);
+      /** @type {HTMLElement} */ (input.parentElement).hidden = roi !== null && (UNUSED[roi.kind].includes(name) || (plain && name === "angle_deg"));
       input.disabled = !roi;
       const text = roi ? String(roi[name]) : "";
       if (input.value !== text) input.value = text;
     }
     this.lengthLabel.hidden = !measured;
+    this.lengthName.textContent = t(measuring === "circle" ? "editor.diameter" : "editor.length");
     if (!measuring) this.length.value = "";
-    const disabled = { whole: !roi, undo: !canUndo, redo: !canRedo, measure: !roi };
+    const disabled = { whole: !roi, undo: !canUndo, redo: !canRedo, measure: !roi, circle: !roi };
     for (const [name, off] of Object.entries(disabled)) this.button(name).disabled = off;
-    this.button("measure").setAttribute("aria-pressed", String(measuring));
+    this.button("measure").setAttribute("aria-pressed", String(measuring === "line"));
+    this.button("circle").setAttribute("aria-pressed", String(measuring === "circle"));
   }
 
   /** @param {string} name */

@@ -4,9 +4,11 @@
  *
  * @import {Picture} from "./picture.js"
  * @import {Point} from "./roi-edit.js"
+ * @typedef {{cx: number, cy: number, dx: number, dy: number, angle_deg: number}} Pose  a part that was turned about (cx, cy) and moved
  */
 
 import { viewOf } from "./picture.js";
+import { turnOf } from "./roi.js";
 
 // Bitmaps for the screen: a larger picture is shown reduced, and in full where it is zoomed in.
 const MOST_PIXELS = 12_000_000;
@@ -26,6 +28,8 @@ export class View {
     this.left = 0;
     this.top = 0;
     this.fitted = true;
+    /** @type {Pose|null} the picture is shown as if the part had not moved */
+    this.pose = null;
     /** The stage in CSS pixels; they need not be whole. */
     this.width = 0;
     this.height = 0;
@@ -64,6 +68,12 @@ export class View {
     this.base?.close();
     this.detail?.bitmap.close();
     this.base = this.detail = null;
+  }
+
+  /** @param {Pose|null} pose */
+  align(pose) {
+    this.pose = pose;
+    this.paint();
   }
 
   /** All of the picture in the middle of the stage. */
@@ -143,6 +153,12 @@ export class View {
     if (!picture || !this.base) return;
     const zoom = this.scale * devicePixelRatio;
     context.setTransform(zoom, 0, 0, zoom, -this.left * zoom, -this.top * zoom);
+    if (this.pose) {
+      const { cx, cy, dx, dy, angle_deg } = this.pose;
+      context.translate(cx, cy);
+      context.rotate((-angle_deg * Math.PI) / 180);
+      context.translate(-cx - dx, -cy - dy);
+    }
     context.imageSmoothingEnabled = zoom < 2; // each pixel of the picture is seen as a square
     context.imageSmoothingQuality = "medium";
     context.drawImage(this.base, 0, 0, picture.width, picture.height);
@@ -163,11 +179,21 @@ export class View {
   /** The part of the picture that is in sight, in whole pixels. */
   inSight() {
     const { width, height } = /** @type {Picture} */ (this.picture);
-    const x = Math.min(Math.max(Math.floor(this.left), 0), width - 1);
-    const y = Math.min(Math.max(Math.floor(this.top), 0), height - 1);
-    const right = Math.min(Math.max(Math.ceil(this.left + this.width / this.scale), x + 1), width);
-    const bottom = Math.min(Math.max(Math.ceil(this.top + this.height / this.scale), y + 1), height);
+    const corners = [[0, 0], [this.width, 0], [0, this.height], [this.width, this.height]].map(([x, y]) => this.underneath(this.toPicture(x, y)));
+    const [xs, ys] = [corners.map((corner) => corner.x), corners.map((corner) => corner.y)];
+    const x = Math.min(Math.max(Math.floor(Math.min(...xs)), 0), width - 1);
+    const y = Math.min(Math.max(Math.floor(Math.min(...ys)), 0), height - 1);
+    const right = Math.min(Math.max(Math.ceil(Math.max(...xs)), x + 1), width);
+    const bottom = Math.min(Math.max(Math.ceil(Math.max(...ys)), y + 1), height);
     return { x, y, width: right - x, height: bottom - y };
+  }
+
+  /** Which point of the picture is shown where a point would be if the part had not moved. @param {Point} point  @returns {Point} */
+  underneath({ x, y }) {
+    if (!this.pose) return { x, y };
+    const { cx, cy, dx, dy, angle_deg } = this.pose;
+    const { cos, sin } = turnOf(angle_deg);
+    return { x: cx + dx + (x - cx) * cos - (y - cy) * sin, y: cy + dy + (x - cx) * sin + (y - cy) * cos };
   }
 
   detailCovers() {

@@ -7,7 +7,7 @@ import { ExplainPanel } from "../explain.js";
 import { FeedbackPanel } from "../feedback.js";
 import { fittedOn } from "../geometry.js";
 import { Guard } from "../guard.js";
-import { HeatView } from "../heat.js";
+import { HeatView, unitOf } from "../heat.js";
 import { dropZone } from "../ingest.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
@@ -275,7 +275,7 @@ class InspectScreen {
     const verdict = this.verdictOn(current);
     const reply = verdict.word === "none" ? null : current?.reply;
     this.verdict.show(verdict, reply ? this.told(reply) : "");
-    fill(this.name, current ? current.kept.name : null);
+    fill(this.name, current && [current.kept.name, h("span.muted", {}, ` · ${unitOf(this.scale)}`)]);
     this.showWay();
     this.showNotices();
     this.explain.button.disabled = !current?.reply;

@@ -3,6 +3,7 @@
 import { call, fetchBlob, idsOf } from "../api.js";
 import { fill, h, icon } from "../dom.js";
 import { guiFiles } from "../gui-files.js";
+import { freshIds } from "../layout.js";
 import { hashOf, nameKey } from "../router.js";
 import { nextStep, SCREEN_OF } from "../rois.js";
 import { score, t } from "../texts.js";
@@ -11,7 +12,6 @@ import { score, t } from "../texts.js";
 /** @typedef {import("../rois.js").RoiFacts} RoiFacts */
 
 const DEFAULT_RECIPE = "default";
-const ROLE = "Inspection";
 const STEPS = /** @type {const} */ (["roi", "samples", "threshold", "inspect"]);
 /** What a recipe and a ROI may be called: as the service has it, without what cannot be seen. */
 const NAME_PATTERN = "[^\\u0000-\\u001f\\u007f]{1,60}";
@@ -201,10 +201,7 @@ function begin(app, recipe, name) {
   }
   // New in every recipe: else a recipe without a model of its own would be served that of the default recipe.
   const taken = new Set((app.session.value.rois ?? []).map((roi) => roi.roi_id));
-  let number = 1;
-  while (taken.has(`inspection-${number}`)) number++;
-  const roi_id = `inspection-${number}`;
-  const roi = { recipe_id: recipe, role_id: ROLE, roi_id, model_key: roi_id };
+  const roi = { recipe_id: recipe, ...freshIds(taken) };
   sessionStorage.setItem(nameKey(roi), name);
   app.go("roi", roi);
 }

@@ -11,9 +11,14 @@ const SIDE = 132;
 
 /**
  * @param {PictureSet} set
- * @param {{onChoose: (picture: KeptPicture) => void, titleOf: (picture: KeptPicture) => string, problemOf: (picture: KeptPicture) => string | null}} options
+ * @param {object} options
+ * @param {(picture: KeptPicture) => void} options.onChoose
+ * @param {(picture: KeptPicture) => string} options.titleOf
+ * @param {(picture: KeptPicture) => string | null} options.problemOf
+ * @param {(picture: KeptPicture) => Promise<unknown>} options.look where the part of a picture is, which `roiIn` knows then
+ * @param {(roi: Roi, picture: KeptPicture) => Roi} options.roiIn the ROI where the part is
  */
-export function cropStrip(set, { onChoose, titleOf, problemOf }) {
+export function cropStrip(set, { onChoose, titleOf, problemOf, look: locate, roiIn }) {
   const node = h("div.strip", { role: "list" });
   /** @type {Map<string, {kept: KeptPicture, canvas: HTMLCanvasElement, button: any, seen: boolean, small: ImageBitmap | null}>} */
   const cells = new Map();
@@ -36,11 +41,13 @@ export function cropStrip(set, { onChoose, titleOf, problemOf }) {
   async function look(cell) {
     cell.small ??= await set.smallOf(cell.kept);
     draw(cell);
+    await locate(cell.kept);
+    draw(cell);
   }
 
   /** @param {any} cell */
   function draw({ canvas, small, kept, seen }) {
-    if (small && seen && roi) drawCrop(canvas, small, kept, roi);
+    if (small && seen && roi) drawCrop(canvas, small, kept, roiIn(roi, kept));
   }
 
   return {
@@ -81,7 +88,7 @@ export function cropStrip(set, { onChoose, titleOf, problemOf }) {
       if (asked) return;
       asked = requestAnimationFrame(() => {
         asked = 0;
-        for (const cell of cells.values()) draw(cell);
+        for (const cell of cells.values()) if (cell.seen) void look(cell);
       });
     },
     close() {
