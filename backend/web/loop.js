@@ -4,9 +4,9 @@
  *
  * Of a camera the newest frame wins: it is taken as late as its preparation allows, and one without an answer is not asked about
  * again. Of a folder nothing is lost: a file without an answer is asked about until it has one, before any other. While the service judges a
- * picture, the next one is read and decoded. Nothing is sent before the time for which the service asked has passed.
+ * picture, the next one is read, decoded and cut. Nothing is sent before the time for which the service asked has passed.
  */
-import { judgePart } from "./part.js";
+import { cutAhead, judgePart } from "./part.js";
 import { openPicture } from "./pixels/picture.js";
 import { Bell } from "./sources/source.js";
 import { messageOf } from "./texts.js";
@@ -104,6 +104,7 @@ export class Loop {
     const ready = { frame, picture: null, problem: "", before: null };
     try {
       ready.picture = await openPicture(frame.blob, { name: frame.name });
+      await cutAhead(this.guard, ready.picture);
     } catch (problem) {
       ready.problem = messageOf(problem);
     }
@@ -138,9 +139,9 @@ export class Loop {
     const part = picture ? await judgePart(this.guard, picture, { signal, isTest: this.how.isTest(), tries: 1, before }) : notJudged(problem);
     const took_ms = performance.now() - begun;
     if (part.wait_s) this.wait_until = this.busy_until = performance.now() + 1000 * part.wait_s;
+    if (part.again) this.wait_until = Math.max(this.wait_until, performance.now() + RETRY_MS);
     if (this.source.kind === "folder" && part.again) {
       this.again = { ...ready, before: part };
-      this.wait_until = Math.max(this.wait_until, performance.now() + RETRY_MS);
       this.how.onChange();
       return;
     }
@@ -186,7 +187,7 @@ export class Loop {
 
 /** @param {string} reason @returns {Part} about a picture that cannot be read */
 function notJudged(reason) {
-  return { verdict: "none", reason, placement: null, lost: null, etag: null, rois: [], again: false, wait_s: 0 };
+  return { verdict: "none", reason, lost: reason, placement: null, etag: null, rois: [], again: false, wait_s: 0 };
 }
 
 /** @param {number} before @param {number} now */

@@ -113,7 +113,7 @@ function showProblem(screen, problem) {
 
 /** @param {Route} route */
 function showNavigation(route) {
-  const name = route.roi ? (app.facts(route.roi)?.name ?? sessionStorage.getItem(nameKey(route.roi)) ?? route.roi.roi_id) : "";
+  const name = route.roi ? (app.facts(route.roi)?.name ?? sessionStorage.getItem(nameKey(route.roi)) ?? route.roi.roi_id) : route.recipe;
   fill(title, name ? [h("span.bar-sep", { "aria-hidden": "true" }, "/"), name] : null);
   const recipe = route.recipe || theOneRecipe();
   document.title = name ? t("app.title_of", { name }) : t("app.title");

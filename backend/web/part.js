@@ -9,7 +9,7 @@
  * A part is NG if any ROI is NG, and OK only if all of them answered OK. A verdict holds for as long as `partVerdict` says so: ask
  * it again whenever the guard calls.
  */
-import { AnchorError, placementIn } from "./anchor.js";
+import { AnchorError, placed, placementIn } from "./anchor.js";
 import { ApiError, call, formOf } from "./api.js";
 import { isSame } from "./layout.js";
 import { shapeOf } from "./pixels/picture.js";
@@ -29,6 +29,7 @@ import { verdictOf } from "./verdict.js";
  * @property {string} reason why it was not judged
  * @property {any} reply of `/infer`; null: there is none
  * @property {Crop | null} crop what was sent
+ * @property {import("./pixels/roi.js").Roi | null} place where it lies in this picture
  * @property {string | null} problem why it could not be judged, whatever is served
  * @property {boolean} again there was no answer, or something is missing for one: it may be judged later
  * @property {number} wait_s for which the service asked to wait
@@ -63,7 +64,7 @@ const OF_THE_PICTURE = [400, 413, 415, 422];
  */
 export async function judgePart(guard, picture, { signal, isTest, tries, before = null }) {
   await guard.learnt(signal);
-  const { rois, etag } = guard;
+  const { rois, etag, anchor } = guard;
   /** @type {Part} */
   const part = { verdict: "none", reason: "", etag, rois: [], wait_s: 0, ...(await placementOf(guard, picture)) };
   if (part.lost) return { ...part, ...partVerdict(part, guard) };
@@ -75,6 +76,7 @@ export async function judgePart(guard, picture, { signal, isTest, tries, before 
     signal?.throwIfAborted();
     next = at + 1 < rois.length ? ready(rois[at + 1]) : null;
     const roi = found.reply || part.wait_s ? { ...found, again: !found.reply } : await judged(guard, found, picture.name, { isTest, signal, tries });
+    roi.place = roi.roi.roi && anchor && part.placement ? placed(roi.roi.roi, anchor, part.placement) : roi.roi.roi;
     part.rois.push(roi);
     part.wait_s = Math.max(part.wait_s, roi.wait_s);
   }
@@ -131,15 +133,47 @@ async function placementOf({ recipe, anchor }, picture) {
  */
 async function prepared(guard, picture, roi) {
   /** @type {RoiVerdict} */
-  const ready = { roi, verdict: "none", reason: "", reply: null, crop: null, problem: null, again: false, wait_s: 0 };
+  const ready = { roi, verdict: "none", reason: "", reply: null, crop: null, place: null, problem: null, again: false, wait_s: 0 };
   try {
     if (!roi.roi) return { ...ready, problem: t("part.not_drawn"), again: true };
     const lack = await guard.lackOf(roi);
     if (lack) return { ...ready, problem: t(`verdict.${lack}`), again: true };
-    return { ...ready, crop: await cutDrawn(picture, { ...roi, recipe_id: guard.recipe, anchor: guard.anchor }) };
+    return { ...ready, crop: await cropOf(guard, picture, roi) };
   } catch (problem) {
     return { ...ready, problem: messageOf(problem), again: problem instanceof ApiError };
   }
+}
+
+/** @type {WeakMap<Picture, Map<string, Promise<Crop>>>} by what was drawn */
+const crops = new WeakMap();
+
+/**
+ * The crop of a ROI, which is cut once.
+ * @param {RecipeGuard} guard
+ * @param {Picture} picture
+ * @param {LayoutRoi} roi
+ * @returns {Promise<Crop>}
+ */
+function cropOf(guard, picture, roi) {
+  const known = crops.get(picture) ?? new Map();
+  crops.set(picture, known);
+  const drawn = { ...roi, recipe_id: guard.recipe, anchor: guard.anchor };
+  const text = JSON.stringify(drawn);
+  const found = known.get(text) ?? cutDrawn(picture, drawn);
+  known.set(text, found);
+  found.catch(() => known.delete(text)); // it may be that the service did not give the anchor
+  return found;
+}
+
+/**
+ * Cut the first ROI before it is asked for, while the service judges another picture: the others are cut while it judges the first.
+ * What is wrong with it, `judgePart` says.
+ * @param {RecipeGuard} guard
+ * @param {Picture} picture
+ */
+export async function cutAhead(guard, picture) {
+  const [first] = guard.rois;
+  if (first?.roi) await cropOf(guard, picture, first).catch(() => undefined);
 }
 
 /**

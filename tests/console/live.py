@@ -109,7 +109,9 @@ class Live(Watched):
     def parts(self) -> list[tuple[str, str]]:
         """Name and word of the last fifty, the oldest first."""
         cells = self.page.locator(".part").all()
-        return [(cell.get_attribute("title") or "", cell.get_attribute("data-word") or "") for cell in reversed(cells)]
+        return [
+            (cell.get_attribute("data-name") or "", cell.get_attribute("data-word") or "") for cell in reversed(cells)
+        ]
 
     def facts(self) -> str:
         """Counts, speed, and what waits."""

@@ -166,6 +166,33 @@ def test_a_busy_service_is_asked_again_when_it_says_so(chromium: Any, line: Serv
     live.close("503 /infer", "429 /infer")
 
 
+def test_a_part_that_gets_no_answer_takes_the_verdict_before_it_away(
+    chromium: Any, line: Server, files: list[Path]
+) -> None:
+    live = Live(chromium, line)
+    held: list[Any] = []
+    live.refuse = lambda number, route: number == 3 and not held.append(route)  # and nobody answers it
+    live.show()
+    live.drop(files[:2])
+    expect(live.verdict()).to_have_attribute("data-word", "ok", timeout=JUDGE_MS)
+    expect(live.verdict()).to_have_attribute("data-word", "none", timeout=1000 * _MOST_S + 1000)  # it is asked by then
+    expect(live.verdict()).to_contain_text(f"{PICTURES[1].name} has had no answer for")
+    held[0].continue_()
+    expect(live.verdict()).to_have_text("NGRight", timeout=JUDGE_MS)
+    live.close()
+
+
+def settled(live: Live) -> int:
+    """Wait until what was asked is answered and shown; how many parts were judged."""
+    deadline = time.monotonic() + JUDGE_MS / 1000
+    while time.monotonic() < deadline:
+        count = len(live.parts())
+        if len(live.asked) == 2 * count and all(asked.said for asked in live.asked):
+            return count
+        live.page.wait_for_timeout(100)
+    raise AssertionError("the part in flight has no verdict")
+
+
 def test_paused_nothing_is_judged_but_one_picture_at_a_time(chromium: Any, line: Server, files: list[Path]) -> None:
     live = Live(chromium, line)
     live.show()
@@ -173,15 +200,14 @@ def test_paused_nothing_is_judged_but_one_picture_at_a_time(chromium: Any, line:
     live.is_judged(1)
     live.page.keyboard.press("p")
     expect(live.page.get_by_text("Paused: nothing more is judged")).to_be_visible()
-    live.page.wait_for_timeout(4000)  # the part in flight gets its verdict
-    count = len(live.parts())
+    count = settled(live)  # the part in flight gets its verdict
     assert count <= 2
     live.page.wait_for_timeout(3000)
-    assert len(live.parts()) == count
+    assert len(live.asked) == 2 * count
     live.page.get_by_role("button", name="Single picture").click()
     live.is_judged(count + 1)
     live.page.wait_for_timeout(3000)
-    assert len(live.parts()) == count + 1
+    assert len(live.asked) == 2 * (count + 1)
     live.page.get_by_role("button", name="Go on").click()
     live.is_judged(5)
     assert live.parts() == words(PICTURES[:5])

@@ -29,9 +29,9 @@ export class LastParts {
     const part = { ...judged, word, cell: null };
     part.cell = h(
       "button.part",
-      { title: name, "data-word": word, "aria-label": t("inspect.part", { name, word: t(`verdict.word.${word}`) }), onclick: () => this.onChoose(part) },
+      { title: word === "none" ? `${name}: ${judged.part.reason}` : name, "data-name": name, "data-word": word, "aria-label": t("inspect.part", { name, word: t(`verdict.word.${word}`) }), onclick: () => this.onChoose(part) },
       h("span.part-sign", {}, shapeOfWord(word)),
-      h("span.part-name", {}, name),
+      h("span.part-name", {}, judged.frame.label ?? name),
     );
     this.list.unshift(part);
     this.node.prepend(h("div", { role: "listitem" }, part.cell));

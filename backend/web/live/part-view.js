@@ -65,20 +65,20 @@ export class PartView {
     this.node.style.setProperty("--ratio", String(picture.width / picture.height));
     this.picture.getContext("2d").drawImage(bitmap, 0, 0);
     const context = this.heat.getContext("2d");
-    for (const [at, { roi }] of rois.entries()) {
+    for (const [at, { place }] of rois.entries()) {
       const heat = heats[at];
-      if (!heat || !roi.roi) continue;
-      const crop = cropSize(roi.roi);
+      if (!heat || !place) continue;
+      const crop = cropSize(place);
       const colours = document.createElement("canvas");
       Object.assign(colours, { width: heat.width, height: heat.height });
       colour(colours, heat);
       context.setTransform(shrunk, 0, 0, shrunk, 0, 0);
-      context.translate(roi.roi.cx, roi.roi.cy);
-      context.rotate((roi.roi.angle_deg * Math.PI) / 180);
+      context.translate(place.cx, place.cy);
+      context.rotate((place.angle_deg * Math.PI) / 180);
       context.drawImage(colours, -crop.width / 2, -crop.height / 2, crop.width, crop.height);
     }
     this.drawing.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
-    this.drawn = rois.filter(({ roi }) => roi.roi).map((found) => ({ found, group: outlined(found, hasScale(found)) }));
+    this.drawn = rois.filter(({ place }) => place).map((found) => ({ found, group: outlined(found, hasScale(found)) }));
     fill(this.drawing, this.drawn.map(({ group }) => group));
     this.words(this.chosen);
   }
@@ -111,7 +111,7 @@ export class PartView {
     const { left, top, width, height } = this.picture.getBoundingClientRect();
     const [x, y] = [((event.clientX - left) / width) * this.size.width, ((event.clientY - top) / height) * this.size.height];
     for (const { found } of this.drawn) {
-      const at = found.roi.roi && inCrop(found.roi.roi, x, y);
+      const at = found.place && inCrop(found.place, x, y);
       if (at) return this.onPoint(found, at.x, at.y);
     }
   }
@@ -123,7 +123,7 @@ async function heatOf({ reply }) {
 }
 
 /** @param {RoiVerdict} found @param {boolean} hasScale */
-function outlined({ roi: { roi, name }, verdict, reply }, hasScale) {
+function outlined({ roi: { name }, place: roi, verdict, reply }, hasScale) {
   if (!roi) throw new Error("no ROI is drawn");
   const { width, height } = cropSize(roi);
   const outline = roi.kind === "rect"

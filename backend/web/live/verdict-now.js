@@ -29,7 +29,7 @@ export function liveVerdict({ guard, blocked, loop, shown, looksBack }) {
   if (late) return none(late);
   if (!shown || !found) return none(loop ? t("live.first") : t("live.no_source"));
   if (isOutdated(shown.part, guard)) return none(t("live.changed"));
-  if (found.verdict === "none") return none(found.reason || shown.part.reason);
+  if (found.verdict === "none") return none(found.reason);
   if (found.verdict === "ok") return { word: "ok", reason: "" };
   const names = shown.part.rois.filter(({ verdict }) => verdict === "ng").map(({ roi }) => roi.name);
   const more = names.length - NAMED;

@@ -70,6 +70,7 @@ export class Camera {
     this.deviceId = this.track.getSettings().deviceId ?? "";
     this.video = document.createElement("video");
     Object.assign(this.video, { muted: true, playsInline: true, srcObject: stream });
+    this.video.setAttribute("aria-hidden", "true"); // what is judged stands beside it
     this.canvas = new OffscreenCanvas(1, 1);
     this.bell = new Bell();
     /** Frames that the browser has shown, and the last one of them that was given. */
@@ -128,7 +129,7 @@ export class Camera {
   async frame() {
     const taken_at = Date.now();
     const [day, time] = new Date(taken_at).toISOString().slice(0, -1).replaceAll(/[-:.]/g, "").split("T");
-    return { name: `camera-${day}-${time}.png`, blob: await this.png(), taken_at };
+    return { name: `camera-${day}-${time}.png`, label: new Date(taken_at).toLocaleTimeString(), blob: await this.png(), taken_at };
   }
 
   /** @returns {Promise<Blob>} */

@@ -3,7 +3,8 @@
 
 /**
  * @typedef {object} Frame a picture that waits for its verdict
- * @property {string} name for people
+ * @property {string} name of the file
+ * @property {string} [label] shorter than its name, for people
  * @property {Blob} blob a file, as it is judged
  * @property {number} taken_at `Date.now()`
  */
