@@ -5,6 +5,9 @@ VENV ?= .venv
 ANOMALIB_VENV ?= .venv-anomalib
 RUN := $(VENV)/bin/python
 COMMAND := $(VENV)/bin/roi-anomaly
+# Processes that tests share, a file at a time.
+PROCESSES ?= 2
+PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
@@ -26,10 +29,10 @@ demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a pic
 
 test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install mosquitto)
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto"
-	$(RUN) -m pytest --cov --ignore tests/console
+	$(PYTEST) --cov --ignore tests/console
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
-	$(RUN) -m pytest -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
+	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
 test-console: $(VENV)/.dev ## the console in a real browser before the real service, in four minutes (apt-get install chromium firefox-esr)
 	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
