@@ -1,7 +1,7 @@
 """The whole journey on parts that lie in larger scenes: what is judged is the part itself, pixel for pixel.
 
 Parts are pasted without resampling, so the crop of a ROI is known exactly: the part, or, turned by an odd angle, what
-`reference_crop` cuts.
+NumPy cuts.
 """
 
 import base64
@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pytest
 from playwright.sync_api import Page, expect
 
+from backend.commands.watch.crop import Roi, crop
 from harness.server import Server
 from tests.console.line import NO_LAYOUT_YET, Serve, Watched, done
-from tests.console.reference_crop import Roi, crop
 from tests.console.scenes import SIDE, Image, Parts, Place, parts
 
 N_GOOD, N_BAD, N_FRESH = 12, 3, 5
