@@ -27,7 +27,7 @@ import { call } from "./worker.js";
 
 export { beyond, cutAs, shapeOf, snapped };
 
-const MAX_PIXELS = 2 ** 26; // cameras of 64 megapixels have some more; the service gets the crop alone
+const MAX_PIXELS = 65_000_000; // sensors of 64 megapixels have 64.2 million; the service gets the crop alone
 const MAX_BYTES = 256 * 1024 * 1024;
 
 /**
