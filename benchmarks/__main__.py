@@ -5,6 +5,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``serving``: single, load, fit, queue; ``--precision float32 bfloat16``, ``--rounds``
 - ``footprint``: server (start and memory), size
 - ``datasets``: 10,000 stored images; a whole data set beside single calls
+- ``anchor``: moved parts in the console, on folders in MVTec layout; ``--scores``
 - ``bank``: honest scores, suspicions, appended images, on folders in MVTec layout
 - ``sampled_scores``: scores of a sample of a large fit's images, on folders in MVTec layout
 - ``drift``: false alarms and delays, on folders in MVTec layout

@@ -133,7 +133,7 @@ function card(roi) {
       {},
       h("h2", {}, h("a", { href: hashOf(SCREEN_OF[step], roi) }, roi.name)),
       h("p.muted", {}, t("card.ids", { recipe: roi.recipe_id, role: roi.role_id, roi: roi.roi_id })),
-      h("p", {}, h(`span.badge.${badgeOf(step)}`, {}, t(`card.state.${step}`))),
+      h("p", {}, h(`span.badge.${badgeOf(step)}`, {}, t(`card.state.${step}`)), roi.drawn?.enabled === false ? [" ", h("span.badge.plain", {}, t("rois.off"))] : null),
       h("p.muted.card-facts", {}, facts.map((fact) => fact && h("span", {}, fact))),
     ),
     h("a.button.primary", { href: hashOf(SCREEN_OF[step], roi) }, t(`card.next.${step}`)),
