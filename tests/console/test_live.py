@@ -166,6 +166,26 @@ def test_a_busy_service_is_asked_again_when_it_says_so(chromium: Any, line: Serv
     live.close("503 /infer", "429 /infer")
 
 
+def test_a_picture_that_cannot_be_judged_says_why_and_the_line_goes_on(
+    chromium: Any, line: Server, files: list[Path], tmp_path: Path
+) -> None:
+    damaged, other = tmp_path / "a-damaged.png", tmp_path / "b-other.png"
+    damaged.write_bytes(PICTURES[0].png[:5000])
+    other.write_bytes(png(PICTURES[0].crops["left"]))
+    live = Live(chromium, line)
+    live.show()
+    live.drop([damaged, other, files[0]])
+    live.is_judged(3)
+    assert live.parts() == [(damaged.name, "none"), (other.name, "none"), (files[0].name, "ok")]
+    assert live.facts().startswith("OK 1 · NG 0 · not judged 2 · ")
+    assert {asked.name for asked in live.asked} == {files[0].name}
+    for file, reason in ((damaged, "The file is damaged"), (other, "has 300 × 300 pixels")):
+        live.page.locator(f'.part[data-name="{file.name}"]').click()
+        expect(live.verdict()).to_contain_text(reason)
+        expect(live.verdict()).to_have_attribute("data-word", "none")
+    live.close()
+
+
 def test_a_part_that_gets_no_answer_takes_the_verdict_before_it_away(
     chromium: Any, line: Server, files: list[Path]
 ) -> None:
