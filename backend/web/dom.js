@@ -95,6 +95,7 @@ const PATHS = {
   threshold: "M3 20h18M6 20v-6M9 20V9M12 20v-8M15 20v-4M18 20v-3M13.5 3v14",
   inspect: "M2 12s4-7 10-7 10 7 10 7-4 7-10 7S2 12 2 12zM12 9a3 3 0 1 0 0 6 3 3 0 0 0 0-6z",
   live: "M3 7h12v10H3zM15 11l6-4v10l-6-4",
+  review: "M5 4h14v16H5zM8 9l1.5 1.5L12 8M8 15l1.5 1.5L12 14M14.5 9.5H17M14.5 15.5H17",
   health: "M3 12h4l2-6 4 12 3-8 2 2h3",
   plus: "M12 5v14M5 12h14",
   check: "M5 12.5l4.5 4.5L19 7.5",

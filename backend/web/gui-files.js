@@ -1,8 +1,6 @@
 // @ts-check
 /** The way from and to the desktop GUI's layouts: two buttons, and below them the panel of the one that was pressed. */
 import { fill, h, icon } from "./dom.js";
-import { OpenPanel } from "./gui-open.js";
-import { SavePanel } from "./gui-save.js";
 import { t } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
@@ -22,12 +20,14 @@ export function guiFiles(app, recipeOf, onStored) {
   async function open() {
     const files = [...input.files];
     input.value = ""; // the same files may be chosen again
+    const { OpenPanel } = await import("./gui-open.js"); // few people need it
     const panel = new OpenPanel(app, { onStored, onClose: () => opening.focus() });
     fill(place, panel.node);
     await panel.add(files);
   }
 
   async function save() {
+    const { SavePanel } = await import("./gui-save.js");
     const panel = new SavePanel(app, recipeOf(), () => saving.focus());
     fill(place, panel.node);
     await panel.load();

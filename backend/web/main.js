@@ -36,6 +36,7 @@ const LOADERS = {
   threshold: () => import("./screens/threshold.js"),
   inspect: () => import("./screens/inspect.js"),
   live: () => import("./screens/live.js"),
+  review: () => import("./screens/review.js"),
   health: () => import("./screens/health.js"),
 };
 

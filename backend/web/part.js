@@ -10,7 +10,8 @@
  * it again whenever the guard calls.
  */
 import { AnchorError, placed, placementIn } from "./anchor.js";
-import { ApiError, call, formOf } from "./api.js";
+import { ApiError, call, formOf, newId } from "./api.js";
+import { keepJudged } from "./judged.js";
 import { isSame } from "./layout.js";
 import { shapeOf } from "./pixels/picture.js";
 import { cutDrawn } from "./pictures.js";
@@ -191,6 +192,7 @@ async function judged(guard, ready, name, { isTest, signal, tries }) {
   try {
     const reply = await call("infer", { form, signal, timeoutMs: PATIENCE_MS, tries });
     await guard.heard(roi, reply);
+    if (!isTest) void keepJudged(guard.keyOf(roi), { id: newId(), name, crop: crop.blob, shape, mm_per_px: guard.scaleOf(roi) }, reply);
     return { ...ready, reply };
   } catch (problem) {
     signal?.throwIfAborted();

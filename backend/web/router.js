@@ -2,10 +2,10 @@
 /** Which screen is open for which ROI: it stands behind the # of the address, so that a reload and a bookmark keep it. */
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
-/** @typedef {"line" | "roi" | "samples" | "threshold" | "inspect" | "live" | "health"} ScreenName */
+/** @typedef {"line" | "roi" | "samples" | "threshold" | "inspect" | "live" | "review" | "health"} ScreenName */
 /** @typedef {{screen: ScreenName, roi: RoiKey | null, recipe: string}} Route recipe: empty where there is no ROI and it is not named */
 
-export const SCREENS = /** @type {ScreenName[]} */ (["line", "roi", "samples", "threshold", "inspect", "live", "health"]);
+export const SCREENS = /** @type {ScreenName[]} */ (["line", "roi", "samples", "threshold", "inspect", "live", "review", "health"]);
 
 /**
  * @param {string} hash

@@ -9,6 +9,7 @@ import { fittedOn } from "../geometry.js";
 import { Guard } from "../guard.js";
 import { HeatView, unitOf } from "../heat.js";
 import { dropZone } from "../ingest.js";
+import { keepJudged } from "../judged.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
 import { messageOf, score, t } from "../texts.js";
@@ -200,6 +201,7 @@ class InspectScreen {
       part.reply = reply;
       part.counted ||= form.get("trial") === "false";
       this.guard.pixels ||= reply.decide_by !== undefined;
+      void this.keep(part, part.crop, reply);
     } catch (problem) {
       if (this.abort.signal.aborted) return;
       if (!(problem instanceof ApiError && problem.status === 0)) part.problem = messageOf(problem);
@@ -208,6 +210,13 @@ class InspectScreen {
     }
     this.update();
     if (part === this.current) this.showPicture();
+  }
+
+  /** For Review. @param {Part} part @param {import("../pixels/picture.js").Crop} crop @param {any} reply */
+  async keep({ kept: { id, name } }, crop, reply) {
+    const { drawn } = this.crops;
+    const shape = drawn?.roi ? shapeOf(drawn.roi, crop) : null;
+    await keepJudged(this.key, { id, name, crop: crop.blob, shape, mm_per_px: this.scale }, reply);
   }
 
   /** Millimetres per pixel; 1 where nobody measured. */
