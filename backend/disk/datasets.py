@@ -165,7 +165,7 @@ class DatasetStore:
         stored: list[Stored] = []
         with self._adding(key, label) as folder:
             files = _clear_orphans(folder)
-            names = set(filter(_is_image, files))
+            names = set(filter(is_image, files))
             by_pixels = compared.with_newer(folder, names, self._facts) if compared else {}
             start = utc_now()
             try:
@@ -175,7 +175,7 @@ class DatasetStore:
                     if duplicate_of is not None and skip_duplicates:
                         stored.append(Stored(None, duplicate_of))
                         continue
-                    name = _new_name(start + timedelta(microseconds=number), sample.suffix)
+                    name = new_name(start + timedelta(microseconds=number), sample.suffix)
                     stored.append(Stored(name, duplicate_of))
                     _write(folder / name, sample)
                     by_pixels.setdefault(pixels, name)
@@ -249,7 +249,7 @@ class DatasetStore:
             InvalidRequest, Conflict: as `names`.
         """
         folder = self.folder(key) / label
-        if _is_image(name) and _PLAIN_NAME.fullmatch(name) and _has_file(folder, name):
+        if is_image(name) and _PLAIN_NAME.fullmatch(name) and _has_file(folder, name):
             return self._sample(folder, label, name)
         return None
 
@@ -352,12 +352,12 @@ def _clear_orphans(folder: Path) -> set[str]:
         names = {entry.name for entry in entries}
     for name in names:
         image = name.removesuffix(METADATA_SUFFIX)
-        if image not in names and _is_image(image):
+        if image not in names and is_image(image):
             delete(folder / name)
     return names
 
 
-def _new_name(time: datetime, suffix: str) -> str:
+def new_name(time: datetime, suffix: str) -> str:
     """A name that nobody else makes: the time, for people and for the order, and a random part."""
     return f"{time:%Y%m%d-%H%M%S-%f}-{uuid.uuid4().hex[:8]}{suffix}"
 
@@ -370,10 +370,11 @@ def _names(folder: Path) -> dict[str, bool]:
         return {}
     except OSError as exc:
         raise StorageError(f"the stored images cannot be listed ({exc.strerror}); check the models folder") from exc
-    return {name: f"{name}{METADATA_SUFFIX}" in files for name in sorted(filter(_is_image, files))}
+    return {name: f"{name}{METADATA_SUFFIX}" in files for name in sorted(filter(is_image, files))}
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of a data set is an image, by its name."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -386,7 +387,7 @@ def _has_file(folder: Path, name: str) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(_is_image(path.name) for label in LABELS for path in (folder / label).glob("*"))
+    return any(is_image(path.name) for label in LABELS for path in (folder / label).glob("*"))
 
 
 def _remove(image: Path) -> None:

@@ -17,7 +17,7 @@ from backend.common.roi_key import RoiKey
 from backend.disk.locking import writing
 from backend.scores.drift_statistics import RoiDrift
 
-_FOLDER = ".drift"  # no id becomes a hidden folder
+FOLDER = ".drift"  # no id becomes a hidden folder
 _FILES = "*/*.json"
 # Each shard has a lock of its own: while a worker adds to all files one after the other, others seldom wait.
 _SHARD_DIGITS = 1
@@ -40,7 +40,7 @@ class DriftFiles:
     """
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / _FOLDER
+        self._folder = root / FOLDER
         self._grew = False
 
     def path(self, key: RoiKey) -> Path:

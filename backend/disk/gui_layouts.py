@@ -23,6 +23,7 @@ from backend.disk.path_lengths import refuse_long_paths
 MAX_LAYOUT_BYTES = 1 << 20
 MAX_PICTURE_BYTES = 4 << 20
 MAX_PICTURES = 256
+LAYOUT_FOLDER = "layout"  # in that of a recipe
 _LAYOUT_FILE = "layout.json"
 
 
@@ -147,7 +148,7 @@ class GuiLayoutStore:
             delete(path)
 
     def _folder(self, recipe_id: str) -> Path:
-        folder = recipe_folder(self._root, recipe_id) / "layout"
+        folder = recipe_folder(self._root, recipe_id) / LAYOUT_FOLDER
         self._check(folder)
         return folder
 

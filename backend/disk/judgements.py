@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from backend.common.errors import StorageError
 from backend.common.files import delete, make_folder, replace
 from backend.common.roi_key import RoiKey
 
-_FOLDER = ".history"  # no id becomes a hidden folder
-_SUFFIX = ".sqlite"
+FOLDER = ".history"  # no id becomes a hidden folder
+SUFFIX = ".sqlite"
 _DAMAGED = ".damaged"
 _BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps beside a database
 _MAX_FILES = 1000
@@ -40,6 +40,7 @@ INSERT INTO judgements
     (at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, thumbnail)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_INSERT_NUMBERED = _INSERT.replace("(at,", "(number, at,").replace("VALUES (", "VALUES (?, ")
 _SELECT = """
 SELECT at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, number
 FROM judgements
@@ -112,12 +113,12 @@ class JudgementFiles:
     """
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / _FOLDER
+        self._folder = root / FOLDER
 
     def path(self, key: RoiKey) -> Path:
         """The database of a ROI."""
         digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
-        return self._folder / f"{digest[:32]}{_SUFFIX}"
+        return self._folder / f"{digest[:32]}{SUFFIX}"
 
     def has(self, key: RoiKey) -> bool:
         """Whether anything was ever kept of a ROI."""
@@ -188,6 +189,29 @@ class JudgementFiles:
             row = database.execute("SELECT thumbnail FROM judgements WHERE number = ?", (number,)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def last(self, key: RoiKey) -> int:
+        """Number of the newest kept judgement; 0 where there is none.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        newest = self.list(key, JudgementQuery(limit=1))
+        return newest[0].number if newest else 0
+
+    def add_numbered(self, path: Path, judgements: Iterable[tuple[KeptJudgement, bytes]]) -> None:
+        """Add judgements that have numbers to a database, and begin one where there is none.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        with _opened(path) as database:
+            database.executescript(_SCHEMA)
+            database.execute("BEGIN IMMEDIATE")
+            for kept, thumbnail in judgements:
+                *values, number = astuple(kept)
+                database.execute(_INSERT_NUMBERED, (number, *values, thumbnail))
+            database.execute("COMMIT")
+
     def _add(self, path: Path, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
         try:
             make_folder(path.parent)
@@ -207,7 +231,7 @@ class JudgementFiles:
 
     def _prune(self) -> None:
         """Keep the databases that were written last."""
-        files = sorted(self._folder.glob(f"*{_SUFFIX}"), key=_written_at)
+        files = sorted(self._folder.glob(f"*{SUFFIX}"), key=_written_at)
         for path in files[: max(0, len(files) - _MAX_FILES)]:
             with contextlib.suppress(OSError):  # the next new one tries again
                 _delete(path)

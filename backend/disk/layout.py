@@ -28,9 +28,9 @@ MEMORY_FILE = "memory.npz"
 INDEX_FILE = "index.faiss"
 CALIBRATION_FILE = "calib.json"
 HISTORY_FOLDER = "history"  # beside a model: calibrations that are not applied any more
-_RECIPES = "@recipes"
+RECIPES_FOLDER = "@recipes"
 MODELS_FOLDER = "models"
-_DATASETS_FOLDER = "datasets"
+DATASETS_FOLDER = "datasets"
 _MAX_FOLDER_BYTES = 240  # file systems allow 255
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _HASHED_RECIPE = re.compile("[a-z0-9_]{1,80}@[0-9a-f]{32}")  # see `recipe_folder`
@@ -81,8 +81,8 @@ def recipe_folder(root: Path, recipe_id: str) -> Path:
     encoded = quote(recipe_id, safe=" ")
     if len(encoded) > _MAX_FOLDER_BYTES:
         digest = hashlib.sha256(recipe_id.encode()).hexdigest()[:32]
-        return root / _RECIPES / f"{re.sub('[^a-z0-9]', '_', recipe_id)[:80]}@{digest}"
-    return root / _RECIPES / folder_name(recipe_id)
+        return root / RECIPES_FOLDER / f"{re.sub('[^a-z0-9]', '_', recipe_id)[:80]}@{digest}"
+    return root / RECIPES_FOLDER / folder_name(recipe_id)
 
 
 def dataset_folder(root: Path, key: RoiKey) -> Path:
@@ -91,7 +91,7 @@ def dataset_folder(root: Path, key: RoiKey) -> Path:
     Raises:
         InvalidRequest: see `folder_name`.
     """
-    return recipe_folder(root, key.recipe) / _DATASETS_FOLDER / folder_name(key.role_id) / folder_name(key.roi_id)
+    return recipe_folder(root, key.recipe) / DATASETS_FOLDER / folder_name(key.role_id) / folder_name(key.roi_id)
 
 
 def current_files(root: Path, key: RoiKey) -> ModelFiles:
@@ -128,7 +128,7 @@ def model_folders(root: Path, recipes: Sequence[Path], listed: Callable[[Path], 
 def dataset_folders(recipes: Sequence[Path], listed: Callable[[Path], Sequence[Path]]) -> Iterator[Path]:
     """Folders that may hold stored images of a ROI; arguments as of `model_folders`."""
     for recipe in recipes:
-        for role in listed(recipe / _DATASETS_FOLDER):
+        for role in listed(recipe / DATASETS_FOLDER):
             yield from listed(role)
 
 
@@ -154,7 +154,7 @@ def key_of(root: Path, calibration: Path) -> RoiKey:
     The name of a recipe that is too long for a folder is not known.
     """
     ids = [unquote(part) for part in calibration.relative_to(root).parts[:-1]]
-    if ids[0] != _RECIPES:
+    if ids[0] != RECIPES_FOLDER:
         return RoiKey(*ids)
     _, recipe, _, role, roi, model = ids
     return RoiKey(role, roi, recipe, model)
@@ -178,7 +178,7 @@ def recipe_folders(root: Path) -> list[Path]:
     Raises:
         OSError: the folder that they are in cannot be read.
     """
-    folders = _folders(root / _RECIPES)
+    folders = _folders(root / RECIPES_FOLDER)
     return [path for path in folders if _is_folder_name(path.name) or _HASHED_RECIPE.fullmatch(path.name)]
 
 

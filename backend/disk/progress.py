@@ -94,10 +94,7 @@ class Run:
             with contextlib.suppress(OSError):  # a disk that fails must not end the work
                 is_cancelled = self._file(_CANCELLED).exists()
         if is_cancelled:
-            raise RunCancelled(
-                f"the run was cancelled (POST /runs/cancel) at step {self._step}, {self._done} of {self._total}: "
-                "no model and no calibration was stored; those that were there stay as they were"
-            )
+            raise RunCancelled(self._how_far())
 
     def conclude(self) -> None:
         """From now on nobody can cancel it, so its result may be stored.
@@ -139,6 +136,12 @@ class Run:
         whose = {name: self._record[name] for name in ("kind", *_IDS) if name in self._record}
         log.info("run.cancelled", **whose, step=self._step, done=self._done, total=self._total)
 
+    def _how_far(self) -> str:
+        return (
+            f"the run was cancelled (POST /runs/cancel) at step {self._step}, {self._done} of {self._total}: "
+            "no model and no calibration was stored; those that were there stay as they were"
+        )
+
     def _file(self, state: str) -> Path:
         return self._path.with_suffix(state)
 
@@ -166,23 +169,8 @@ class RunBoard:
         Raises:
             RunCancelled: somebody cancelled it, see `cancel`; what is done inside ends by it, too.
         """
-        process, run_id = psutil.Process(), uuid.uuid4().hex
-        record = {
-            "run_id": run_id,
-            "kind": kind,
-            "role_id": key.role_id,
-            "roi_id": key.roi_id,
-            "recipe_id": key.recipe,
-            "model_key": key.model,
-            "request_id": current_request_id(),
-            "started_at_utc": utc_now().isoformat(timespec="microseconds"),
-            "host": socket.gethostname(),
-            "pid": process.pid,
-            "process_started": process.create_time(),
-            "n_images": n_images,
-        }
-        path = self._folder / f"{run_id}.json"
-        run = Run(path, {name: value for name, value in record.items() if value is not None}, on_progress)
+        record = record_of(kind, key, n_images)
+        run = Run(self._folder / f"{record['run_id']}.json", record, on_progress)
         run.begin()
         try:
             yield run
@@ -209,7 +197,7 @@ class RunBoard:
         """
         found = next((run for run in self.running() if run_id and run.get("run_id") == run_id), None)
         if found is None:
-            raise _not_found(run_id)
+            raise not_found(run_id)
         path = self._folder / f"{run_id}{_OPEN}"
         try:
             replace(path, path.with_suffix(_CANCELLED))
@@ -220,7 +208,7 @@ class RunBoard:
                     "cannot be cancelled any more; /rollback takes a fit or a calibration back"
                 ) from exc
             if not path.with_suffix(_CANCELLED).exists():
-                raise _not_found(run_id) from exc
+                raise not_found(run_id) from exc
         except OSError as exc:
             raise StorageError(f"the run cannot be cancelled ({exc.strerror}); check the models folder") from exc
         return found
@@ -255,7 +243,28 @@ class RunBoard:
         return [shown for _, shown in sorted(found, key=lambda run: run[0])]
 
 
-def _not_found(run_id: str) -> RunNotFound:
+def record_of(kind: str, key: RoiKey, n_images: int) -> dict[str, Any]:
+    """What a run that begins is, in this process; arguments as of `RunBoard.run`."""
+    process = psutil.Process()
+    record = {
+        "run_id": uuid.uuid4().hex,
+        "kind": kind,
+        "role_id": key.role_id,
+        "roi_id": key.roi_id,
+        "recipe_id": key.recipe,
+        "model_key": key.model,
+        "request_id": current_request_id(),
+        "started_at_utc": utc_now().isoformat(timespec="microseconds"),
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "process_started": process.create_time(),
+        "n_images": n_images,
+    }
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def not_found(run_id: str) -> RunNotFound:
+    """The error about a run that is not under way."""
     return RunNotFound(f"no run {quoted(run_id)} is under way: it has ended, or there was none; /runs lists all")
 
 

@@ -106,7 +106,7 @@ class RecipeStore:
             self.check(recipe_id, mm_per_px)
             before = stored()
             # Written before, so that a full disk shows before anything is done, and renamed after.
-            write_atomic({folder / _PENDING_FILE: _settings(recipe_id, mm_per_px, utc_now().isoformat())})
+            write_atomic({folder / _PENDING_FILE: settings_bytes(recipe_id, mm_per_px, utc_now().isoformat())})
             try:
                 yield
             except BaseException:
@@ -131,7 +131,7 @@ class RecipeStore:
             _commit_pending(folder)
             self.check(recipe_id, mm_per_px)
             if not (folder / RECIPE_FILE).exists():
-                write_atomic({folder / RECIPE_FILE: _settings(recipe_id, mm_per_px, created_at_utc)})
+                write_atomic({folder / RECIPE_FILE: settings_bytes(recipe_id, mm_per_px, created_at_utc)})
 
     def has_settings(self, recipe_id: str) -> bool:
         """Whether the recipe has settings of this service, and not only those of an older backend."""
@@ -197,6 +197,7 @@ def _commit_pending(folder: Path) -> None:
         sync_folder(folder)
 
 
-def _settings(recipe_id: str, mm_per_px: float, created_at_utc: str) -> bytes:
+def settings_bytes(recipe_id: str, mm_per_px: float, created_at_utc: str) -> bytes:
+    """The file of the settings of a recipe."""
     settings = {"recipe_id": recipe_id, "mm_per_px": mm_per_px, "created_at_utc": created_at_utc}
     return json.dumps(settings, indent=2).encode()

@@ -61,7 +61,21 @@ def _metadata_for(image: Path, label: str) -> bytes | None:
         return None
     except ValueError as exc:
         raise StorageError(f"the metadata of {image.name} is damaged: delete the image and upload it again") from exc
-    metadata = parse_metadata(content, image.name)
+    return relabelled(content, image.name, label)
+
+
+def relabelled(content: bytes, name: str, label: str) -> bytes:
+    """The metadata of an image that is of another class now.
+
+    Args:
+        content: of the file.
+        name: of the image, for messages.
+        label: the class; metadata that name none stay as they are.
+
+    Raises:
+        StorageError: they are damaged.
+    """
+    metadata = parse_metadata(content, name)
     if "label" not in metadata:
         return content
     return json.dumps({**metadata, "label": label}, allow_nan=False).encode()

@@ -14,7 +14,7 @@ import structlog
 from backend.common.files import delete, read_small
 from backend.roi_mask import Shape
 
-_PREFIX = ".scores-"
+PREFIX = ".scores-"
 _MAX_BYTES = 64 << 20  # of 290,000 images with a score each
 _NEARLY = "nearly"
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -36,7 +36,7 @@ class ScoreCache:
 
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
-        self._path = folder / f"{_PREFIX}{digest[:32]}.jsonl"
+        self._path = folder / f"{PREFIX}{digest[:32]}.jsonl"
         self._scores, self._pixels, self._originals = _read(self._path)
         self._writes = True
 
@@ -73,7 +73,7 @@ class ScoreCache:
             return
         try:
             if not self._path.exists():
-                for other in self._path.parent.glob(f"{_PREFIX}*"):
+                for other in self._path.parent.glob(f"{PREFIX}*"):
                     delete(other)
             with self._path.open("ab", buffering=0) as file:
                 file.write(f"\n{json.dumps(line)}".encode())  # a torn line ends where the next one begins

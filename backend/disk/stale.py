@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from backend.common.errors import StorageError
@@ -36,11 +37,18 @@ class StaleCalibrations:
     Args:
         root: the models folder.
         blur_sigma: Gaussian σ of the maps that images are scored by; None takes calibrations of any.
+        memory_id_of: gives the identity of the memory bank in a file; None reads it there.
     """
 
-    def __init__(self, root: Path, blur_sigma: float | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        blur_sigma: float | None,
+        memory_id_of: Callable[[Path], str | None] | None = None,
+    ) -> None:
         self._root = root
         self._blur_sigma = blur_sigma
+        self._memory_id_of = memory_id_of
         self._memory_ids: dict[Path, tuple[FileIdentity, str | None]] = {}
         self._judged: dict[str, tuple[tuple[FileIdentity, FileIdentity], bool]] = {}
         self._folders = _FolderLists()
@@ -103,7 +111,7 @@ class StaleCalibrations:
         identity = identity_of(memory.stat())
         read = self._memory_ids.get(memory) or known.get(memory)
         if read is None or read[0] != identity:
-            read = identity, written_memory_id(memory)
+            read = identity, (self._memory_id_of or written_memory_id)(memory)
         self._memory_ids[memory] = read
         memory_id = read[1]
         if memory_id is None or applicable(calibration, memory_id, self._blur_sigma) is not None:

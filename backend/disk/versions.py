@@ -33,7 +33,7 @@ from backend.common.files import (
 )
 from backend.disk.calibration_inputs import is_of_inputs
 
-_FOLDER = ".versions"
+FOLDER = ".versions"
 _FACTS_FILE = "version.json"
 _NUMBER = re.compile("[1-9][0-9]{0,17}")
 _PIECE_BYTES = 1 << 20
@@ -85,7 +85,7 @@ def kept(model: Path) -> list[Version]:
     """The versions in the folder of a model, the newest first; needs no lock."""
     found = []
     for number in _numbers(model):
-        folder = model / _FOLDER / str(number)
+        folder = model / FOLDER / str(number)
         # Deleted since, or tampered with: pydantic's errors are ValueErrors.
         with contextlib.suppress(OSError, ValueError):
             facts = _FACTS.validate_json(read_small(folder / _FACTS_FILE, MAX_JSON_FILE_BYTES))
@@ -99,7 +99,7 @@ def keep(model: Path, files: Sequence[Path], facts: VersionFacts) -> None:
     Raises:
         OSError: they cannot be kept; nothing is left behind.
     """
-    versions = model / _FOLDER
+    versions = model / FOLDER
     make_folder(versions)
     scratch = versions / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     scratch.mkdir()
@@ -126,14 +126,14 @@ def tidy(model: Path, served: Sequence[Path], most: int, spare: int | None = Non
     Raises:
         OSError: something cannot be deleted.
     """
-    for leftover in (model / _FOLDER).glob(f"{TEMPORARY_PREFIX}*"):
+    for leftover in (model / FOLDER).glob(f"{TEMPORARY_PREFIX}*"):
         delete_folder(leftover)
     for version in kept(model)[:1]:
         if version.holds(served):
             _discard(version.folder)
     for number in _numbers(model)[most:]:
         if number != spare:
-            _discard(model / _FOLDER / str(number))
+            _discard(model / FOLDER / str(number))
 
 
 def restore_file(kept_file: Path, target: Path) -> None:
@@ -171,7 +171,7 @@ def same(one: Path, other: Path) -> bool:
 
 def _numbers(model: Path) -> list[int]:
     try:
-        names = [path.name for path in (model / _FOLDER).iterdir()]
+        names = [path.name for path in (model / FOLDER).iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted((int(name) for name in names if _NUMBER.fullmatch(name)), reverse=True)
