@@ -192,6 +192,7 @@ async function judged(guard, ready, name, { isTest, signal, tries }) {
   try {
     const reply = await call("infer", { form, signal, timeoutMs: PATIENCE_MS, tries });
     await guard.heard(roi, reply);
+    const shape = roi.roi ? shapeOf(roi.roi, crop) : null;
     if (!isTest) void keepJudged(guard.keyOf(roi), { id: newId(), name, crop: crop.blob, shape, mm_per_px: guard.scaleOf(roi) }, reply);
     return { ...ready, reply };
   } catch (problem) {
