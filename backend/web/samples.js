@@ -1,6 +1,7 @@
 // @ts-check
 /** The samples of a ROI: pictures of this browser and images of the service as one list, and the way from here to there. */
 import { ApiError, call, fetchBlob, formOf, idsOf, send } from "./api.js";
+import { giveBack } from "./blobs.js";
 import { PictureSet, cutText } from "./pictures.js";
 import { shapeOf } from "./pixels/picture.js";
 import { messageOf } from "./texts.js";
@@ -277,13 +278,13 @@ export class Samples {
     for (const [id, url] of this.urls) {
       if (ids.has(id)) continue;
       this.urls.delete(id);
-      url.then(URL.revokeObjectURL, () => undefined);
+      giveBack(url);
     }
   }
 
   close() {
     this.abort.abort();
-    for (const url of this.urls.values()) url.then(URL.revokeObjectURL, () => undefined);
+    for (const url of this.urls.values()) giveBack(url);
     this.set.close();
   }
 }

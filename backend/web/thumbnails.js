@@ -1,6 +1,7 @@
 // @ts-check
 /** Small pictures of stored images, a few at a time. */
 import { fetchBlob, idsOf } from "./api.js";
+import { giveBack } from "./blobs.js";
 import { fill, h } from "./dom.js";
 import { Few } from "./few.js";
 
@@ -44,6 +45,6 @@ export class Thumbnails {
 
   close() {
     this.abort.abort();
-    for (const url of this.urls.values()) url.then(URL.revokeObjectURL, () => undefined);
+    for (const url of this.urls.values()) giveBack(url);
   }
 }

@@ -1,10 +1,12 @@
 // @ts-check
 /** Line: a card for each ROI with its state and what to do next; the way to a new one. */
 import { call, fetchBlob, idsOf } from "../api.js";
+import { giveBack } from "../blobs.js";
 import { fill, h, icon } from "../dom.js";
+import { Few } from "../few.js";
 import { guiFiles } from "../gui-files.js";
 import { freshIds } from "../layout.js";
-import { hashOf, nameKey } from "../router.js";
+import { hashOf, nameKey, roiText } from "../router.js";
 import { nextStep, SCREEN_OF } from "../rois.js";
 import { score, t } from "../texts.js";
 
@@ -12,6 +14,9 @@ import { score, t } from "../texts.js";
 /** @typedef {import("../rois.js").RoiFacts} RoiFacts */
 
 const DEFAULT_RECIPE = "default";
+const AT_ONCE = 4;
+/** So many cards nobody needs to search. */
+const SEARCHED_FROM = 12;
 const STEPS = /** @type {const} */ (["roi", "samples", "threshold", "inspect"]);
 /** What a recipe and a ROI may be called: as the service has it, without what cannot be seen. */
 const NAME_PATTERN = "[^\\u0000-\\u001f\\u007f]{1,60}";
@@ -21,6 +26,8 @@ export default function line(app) {
   const list = h("div.cards");
   const note = h("p.muted", { role: "status" }, t("line.loading"));
   const picker = h("select", { id: "recipe", onchange: show });
+  const search = h("input", { type: "search", id: "line-find", autocomplete: "off", oninput: () => show() });
+  const find = h("label.inline", { for: "line-find", hidden: true }, h("span", {}, t("line.find")), search);
   const create = h("button.primary", { onclick: () => openForm() }, icon("plus"), t("line.new"));
   const place = h("div");
   const files = guiFiles(app, () => (chosen === all ? (app.session.value.rois?.[0]?.recipe_id ?? "") : chosen), (recipe) => {
@@ -43,6 +50,7 @@ export default function line(app) {
       {},
       h("h1", {}, t("line.title")),
       choice,
+      find,
       h("span.spacer"),
       create,
     ),
@@ -53,8 +61,9 @@ export default function line(app) {
     files.node,
   );
 
-  /** @type {string[]} */
-  const urls = [];
+  const few = new Few(AT_ONCE);
+  /** @type {Map<string, Promise<string | null>>} addresses of pictures by ROI and number of its pictures */
+  const urls = new Map();
   /** @type {WeakMap<Element, RoiFacts>} */
   const pictured = new WeakMap();
   // A line may have hundreds of ROIs: only pictures that are seen are asked for.
@@ -63,11 +72,21 @@ export default function line(app) {
       const roi = pictured.get(target);
       if (!isIntersecting || !roi) continue;
       watcher.unobserve(target);
-      void showPicture(target, roi, urls);
+      void showPicture(target, roi);
     }
   }, { rootMargin: "300px" });
   const all = "";
   let chosen = sessionStorage.getItem("recipe") ?? all;
+  let closed = false;
+
+  /** @param {any} place @param {RoiFacts} roi */
+  async function showPicture(place, roi) {
+    const id = `${roiText(roi)} ${roi.n_ok}`;
+    const asked = urls.get(id) ?? few.run(() => (closed ? null : pictureOf(roi)));
+    urls.set(id, asked);
+    const src = await asked;
+    if (src) fill(place, h("img", { src, alt: "" }));
+  }
 
   function show() {
     if (picker.options.length) chosen = picker.value;
@@ -81,9 +100,13 @@ export default function line(app) {
     if (!recipes.includes(chosen)) chosen = all;
     fill(picker, h("option", { value: all }, t("line.all_recipes")), recipes.map((name) => h("option", { value: name }, name)));
     picker.value = chosen;
-    const shown = rois.filter((roi) => chosen === all || roi.recipe_id === chosen);
+    const ofRecipe = rois.filter((roi) => chosen === all || roi.recipe_id === chosen);
+    find.hidden = ofRecipe.length < SEARCHED_FROM;
+    const text = find.hidden ? "" : search.value.trim().toLowerCase();
+    const shown = ofRecipe.filter((roi) => !text || textOf(roi).includes(text));
     steps.hidden = rois.length > 0 || create.hidden;
-    fill(note, shown.length ? t("line.count", { n: shown.length }) : t(create.hidden ? "line.empty_infer" : "line.empty"));
+    if (text) fill(note, t("line.found", { n: shown.length, all: ofRecipe.length }));
+    else fill(note, shown.length ? t("line.count", { n: shown.length }) : t(create.hidden ? "line.empty_infer" : "line.empty"));
     watcher.disconnect();
     fill(list, shown.map((roi) => card(roi)));
     for (const [at, picture] of [...list.querySelectorAll(".card-picture")].entries()) {
@@ -109,9 +132,10 @@ export default function line(app) {
     node,
     ready: app.refresh(),
     close() {
+      closed = true;
       unwatch();
       watcher.disconnect();
-      for (const url of urls) URL.revokeObjectURL(url);
+      for (const url of urls.values()) giveBack(url);
     },
   };
 }
@@ -145,21 +169,18 @@ function badgeOf(step) {
   return step === "inspect" ? "good" : step === "drift" || step === "refit" || step === "threshold" ? "warn" : "plain";
 }
 
-/**
- * The newest good picture of a ROI.
- * @param {any} place
- * @param {RoiFacts} roi
- * @param {string[]} urls to be revoked
- */
-async function showPicture(place, roi, urls) {
-  if (!roi.n_ok) return;
+/** What a ROI is found by. @param {RoiFacts} roi */
+function textOf(roi) {
+  return [roi.name, roi.recipe_id, roi.role_id, roi.roi_id, t(`card.state.${nextStep(roi)}`)].join(" ").toLowerCase();
+}
+
+/** @param {RoiFacts} roi @returns {Promise<string | null>} address of its newest good picture; null: it has none */
+async function pictureOf(roi) {
+  if (!roi.n_ok) return null;
   const { classes } = await call("datasets/list", { query: idsOf(roi) });
   const filename = classes.ok.files.at(-1);
-  if (!filename) return; // deleted since
-  const blob = await fetchBlob("datasets/file", { query: { ...idsOf(roi), label: "ok", filename, size: 256 } });
-  const url = URL.createObjectURL(blob);
-  urls.push(url);
-  fill(place, h("img", { src: url, alt: "" }));
+  if (!filename) return null; // deleted since
+  return URL.createObjectURL(await fetchBlob("datasets/file", { query: { ...idsOf(roi), label: "ok", filename, size: 256 } }));
 }
 
 /**

@@ -136,7 +136,6 @@ class SamplesScreen {
     const ids = new Set(samples.map(({ id }) => id));
     for (const [id, cell] of this.cells) {
       if (ids.has(id)) continue;
-      cell.querySelector("img")?.removeAttribute("src"); // its address may be given back before it has loaded
       cell.remove();
       this.cells.delete(id);
     }

@@ -57,6 +57,8 @@ export default {
   "line.loading": "Loading…",
   "line.new": "New ROI",
   "line.count": { one: "{n} ROI", other: "{n} ROIs" },
+  "line.find": "Find",
+  "line.found": { one: "{n} of {all} ROIs", other: "{n} of {all} ROIs" },
   "line.empty": "No ROI yet. Begin with “New ROI”: you need a folder with pictures of good parts, ten or more.",
   "line.step.roi": "Choose the folder, and draw the part of the picture that is to be judged.",
   "line.step.samples": "Mark pictures as good or bad, and fit: the service learns what good looks like.",
