@@ -109,9 +109,12 @@ def _prepare(server: Server, frames: Sequence[Image]) -> None:
     cut = json.dumps([_roi()[name] for name in ("kind", "cx", "cy", "w", "h", "angle_deg")], separators=(",", ":"))
     with server.client() as client:
         _put_layout(client, [_drawn(_CAMERA)])
-        metas = [{"filename": f"{n}.png", "mm_per_px": 1, "console_cut": cut} for n in range(len(frames))]
-        files = [("images", (f"{n}.png", png(_crop(frame)))) for n, frame in enumerate(frames)]
-        client.post("/datasets/ok/upload", data=_ROI | {"metas": json.dumps(metas)}, files=files).raise_for_status()
+        negatives = [255 - frame for frame in frames[:3]]
+        for label, images in (("ok", frames), ("ng", negatives)):
+            metas = [{"filename": f"{n}.png", "mm_per_px": 1, "console_cut": cut} for n in range(len(images))]
+            files = [("images", (f"{n}.png", png(_crop(image)))) for n, image in enumerate(images)]
+            form = _ROI | {"metas": json.dumps(metas)}
+            client.post(f"/datasets/{label}/upload", data=form, files=files).raise_for_status()
         fit = _ROI | {"mm_per_px": "1", "use_dataset": "true", "profile": "recommended"}
         client.post("/fit_ok", files={name: (None, value) for name, value in fit.items()}).raise_for_status()
         body = _ROI | {"require_ng": False, "default_mm_per_px": 1, "rule": "recommended"}
