@@ -1,10 +1,9 @@
 """Whether decisions gain where each image's level is subtracted from its map, by the recommended profile.
 
-``python -m benchmarks.level FOLDER …``: data sets in MVTec layout, split as in `benchmarks.decisions`; of large ones
-100 training images and every fourth test image. The level of an image is the median of its distance map, less the
-median of these medians over the good images of the fit. A share of it is subtracted from the whole map and so from the
-score, limited to what the good images of the fit show, or not limited. For an image of the fit, the others count.
-Thresholds rest on the honest scores alone.
+``python -m benchmarks.level FOLDER …``: data sets in MVTec layout, split as in `benchmarks.decisions`. The level of an
+image is the median of its distance map, less the median of these medians over the good images of the fit. A share of it
+is subtracted from the whole map and so from the score, limited to what the good images of the fit show, or not limited.
+For an image of the fit, the others count. Thresholds rest on the honest scores alone.
 
 Real defects, and planted ones of 8 to 24 pixels. "All over" are fresh good images that are black, inverted or blurred
 (σ = 8): a part that differs everywhere raises its level, and must be rejected all the same. In brackets: the difference
@@ -37,8 +36,6 @@ from harness.measuring import print_table
 Scores = npt.NDArray[np.float64]
 Figures = npt.NDArray[np.float64]
 """float64 [splits, 5], see `Split.figures`."""
-# Of data sets with more training images, or with more than 200 test images.
-_MOST_POOLED, _EVERY = 100, 4
 _BLUR = 8.0
 _ALL_OVER_EVERY = 8
 _ALL_OVER = 4  # the column
@@ -92,7 +89,7 @@ class Split:
     all_over: Maps
 
     def figures(self, way: Way) -> list[float]:
-        """AUROC and error of real defects, the same of planted ones, the share of parts wrong all over rejected."""
+        """In %, but for AUROCs: AUROC and error of real and of planted defects, and parts wrong all over rejected."""
         known = self.honest.medians
         others = [np.delete(known, number) for number in range(len(known))]
         own = [way.corrections(rest, known[[number]])[0] for number, rest in enumerate(others)]
@@ -107,7 +104,8 @@ class Split:
             scored = Scored(honest, good, corrected(maps))
             error = np.mean(good >= threshold) + np.mean(scored.defective < threshold)
             figures += [scored.auroc, 50 * float(error)]
-        return [*figures, 100 * float(np.mean(corrected(self.all_over) >= threshold))]
+        wrong = corrected(self.all_over)
+        return [*figures, 100 * float(np.mean(wrong >= threshold)) if len(wrong) else np.nan]
 
 
 def changed_all_over(image: Bgr) -> list[Bgr]:
@@ -135,13 +133,13 @@ def maps_of(service: InspectionService, found: Iterable[tuple[npt.NDArray[np.flo
         )
         for distances, image_hw in found
     ]
-    scores, medians = np.array(pairs).T
+    scores, medians = np.array(pairs, np.float64).reshape(-1, 2).T
     return Maps(scores, medians)
 
 
 def splits_of(service: InspectionService, folder: Path, n_splits: int, most_train: int) -> list[Split]:
     """What every split of a data set gives."""
-    files = open_split(folder, _MOST_POOLED, _EVERY)
+    files = open_split(folder)
     paths = [*files.train, *files.good]
     good = embed(service, paths, with_defects=False, name=files.name)
     defective = embed(service, files.defective, with_defects=False, name=files.name)
@@ -182,7 +180,7 @@ def row(name: str, way: Way, of_sets: list[Figures], as_it_is: list[Figures]) ->
     """The means over sets, and by how much they differ from those of the profile as it is, with intervals."""
     cells = [name, way.name]
     for column, digits in enumerate((3, 1, 3, 1, 0)):
-        cells.append(f"{np.mean([figures[:, column].mean() for figures in of_sets]):.{digits}f}")
+        cells.append(f"{np.mean([np.nanmean(figures[:, column]) for figures in of_sets]):.{digits}f}")
         if way == WAYS[0] or column == _ALL_OVER:
             continue
         differences = [of[:, column] - before[:, column] for of, before in zip(of_sets, as_it_is, strict=True)]

@@ -54,6 +54,13 @@ def test_figures_are_those_of_scores_corrected_one_by_one(way):
     assert split.figures(way) == pytest.approx(expected)
 
 
+def test_a_split_without_parts_wrong_all_over_has_no_share_of_them():
+    maps, none = Maps(np.array([0.1, 0.2, 0.3]), np.zeros(3)), Maps(np.empty(0), np.empty(0))
+    figures = Split(maps, maps, maps, maps, none).figures(WAYS[0])
+    assert np.isnan(figures[-1])
+    assert np.isfinite(figures[:-1]).all()
+
+
 def test_images_change_all_over_and_keep_their_size():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     black, inverted, blurred = changed_all_over(image)
