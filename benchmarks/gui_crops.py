@@ -9,7 +9,8 @@ The GUI has OpenCV 4.11, this service a later one. To compare with it:
 import cv2
 import numpy as np
 
-from harness.gui_crop import Image, Matrix, warp_affine
+from backend.commands.watch.crop import Pixels as Image
+from backend.commands.watch.gui_crop import Matrix, warp_affine
 from harness.images import solar_cells
 from harness.measuring import print_table
 

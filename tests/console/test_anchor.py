@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from backend.commands.watch.anchor import Anchor, Pose, grey, locate
 from harness.pages import pages
 from tests.console.conftest import PAGES, Visit
-from tests.console.reference_anchor import Anchor, Pose, grey, locate
 
 Image = npt.NDArray[np.uint8]
 WIDTH, HEIGHT = 420, 380

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.gui_crop import gui_crop
+from backend.commands.watch.crop import Roi as WatchRoi
+from backend.commands.watch.gui_crop import gui_crop
 from harness.images import solar_cells
 from harness.pages import pages
 from tests.console.conftest import PAGES, Visit
@@ -87,7 +88,7 @@ def test_the_gui_crop_is_opencvs_byte_for_byte(crops, kind, place):
         if (of_kind, at) != (kind, place):
             continue
         head, found = crops[file, kind, place, angle]
-        expected, shape = gui_crop(image_of(file), roi_of(kind, place, angle))
+        expected, shape = gui_crop(image_of(file), WatchRoi(**roi_of(kind, place, angle)))
         assert np.array_equal(found, expected), (file, angle)
         assert (head["width"], head["height"]) == expected.shape[1::-1]
         assert head["shape"] == pytest.approx(shape) if shape else head["shape"] is None

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from harness.gui_crop import gui_crop
+from backend.commands.watch.crop import Roi
+from backend.commands.watch.gui_crop import gui_crop
 from harness.server import Server
 from tests.console.gui_layout_file import RECT, config, gui_layout, roi_model
 from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Serve, Watched, done, metas
@@ -53,7 +54,7 @@ class Gui:
 
     def crop(self, file: Path) -> bytes:
         """A PNG."""
-        return cv2.imencode(".png", gui_crop(self.image(file), self.roi)[0])[1].tobytes()
+        return cv2.imencode(".png", gui_crop(self.image(file), Roi(**self.roi))[0])[1].tobytes()
 
     def fit(self, server: Server, parts: Parts) -> None:
         with server.client() as client:

@@ -225,22 +225,15 @@ def _layout(judge: Judge, options: argparse.Namespace, stopping: threading.Event
     """The layout; None where somebody stopped this before there was one.
 
     Raises:
-        InvalidRequest, LayoutNotFound: there is none that can be used.
+        InvalidRequest, LayoutNotFound, PictureNotFound: there is none that can be used.
         NotReady: nobody answers, and it is not worth waiting.
     """
-    if _is_file(options.layout):
-        try:
-            content = Path(options.layout).read_bytes()
-        except OSError as exc:
-            raise InvalidRequest(f"{options.layout}: cannot be read ({exc.strerror})") from exc
-        return read_layout(content, options.recipe, options.layout)
-    if options.recipe is not None:
+    if not _is_file(options.layout) and options.recipe is not None:
         raise InvalidRequest("--recipe is of a layout file: LAYOUT names the recipe itself where it is no .json file")
-    recipe = canonical_recipe(options.layout) or DEFAULT_RECIPE
     wait_s, tries, told = _FIRST_WAIT_S, 1, ""
     while True:
         try:
-            return read_layout(judge.layout(recipe), recipe, f"the layout of recipe {recipe!r}")
+            return _read(judge, options)
         except Away as exc:
             if exc.is_key or (options.once and tries >= _MOST_TRIES):
                 raise NotReady(str(exc), round(wait_s)) from exc
@@ -250,3 +243,14 @@ def _layout(judge: Judge, options: argparse.Namespace, stopping: threading.Event
         if stopping.wait(wait_s):
             return None
         wait_s, tries = min(2 * wait_s, _LONGEST_WAIT_S), tries + 1
+
+
+def _read(judge: Judge, options: argparse.Namespace) -> Layout:
+    if not _is_file(options.layout):
+        recipe = canonical_recipe(options.layout) or DEFAULT_RECIPE
+        return read_layout(judge.layout(recipe), recipe, f"the layout of recipe {recipe!r}", judge.template)
+    try:
+        content = Path(options.layout).read_bytes()
+    except OSError as exc:
+        raise InvalidRequest(f"{options.layout}: cannot be read ({exc.strerror})") from exc
+    return read_layout(content, options.recipe, options.layout, judge.template)

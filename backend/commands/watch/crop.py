@@ -19,7 +19,11 @@ _BLOCK_PIXELS = 1 << 14
 
 @dataclass(frozen=True)
 class Roi:
-    """As the console has it: `w`, `h` count for a rect, `r` for circle and annulus, `r_inner` for an annulus."""
+    """As the console has it: `w`, `h` count for a rect, `r` for circle and annulus, `r_inner` for an annulus.
+
+    Attributes:
+        crop: ``gui``: the pixels are those of the existing GUI (`gui_crop`), and not the console's.
+    """
 
     kind: Literal["rect", "circle", "annulus"]
     cx: float
@@ -29,6 +33,7 @@ class Roi:
     r: float = 0
     r_inner: float = 0
     angle_deg: float = 0
+    crop: Literal["gui"] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,7 +76,8 @@ class Roi:
     def cut(self) -> list[str | float]:
         """How something is cut, as the console notes it with the samples that it stores."""
         sides = (self.w, self.h) if self.kind == "rect" else (self.r, self.r_inner)
-        return [self.kind, self.cx, self.cy, *sides, self.angle_deg]
+        way = [] if self.crop is None else [self.crop]
+        return [self.kind, self.cx, self.cy, *sides, self.angle_deg, *way]
 
 
 def turn_of(degrees: float) -> tuple[float, float]:

@@ -5,8 +5,9 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from backend.commands.watch.judges import Away, Learnt, Place, Refused, place_of, shape_text
+from backend.commands.watch.judges import Away, Learnt, Refused, place_of, shape_text
 from backend.commands.watch.layouts import DrawnRoi
+from backend.commands.watch.pictures import Crop
 from backend.commands.watch.verdicts import Answer
 from backend.common.errors import BackendError, Busy, LayoutNotFound, NotReady, SampleNotFound
 from backend.common.roi_key import RoiKey
@@ -40,24 +41,26 @@ class EngineJudge:
                 "ROIs in the console first, or give a file"
             ) from exc
 
+    def template(self, recipe: str, name: str) -> bytes:
+        """As of `Judge`."""
+        return self._service.layouts.read_picture(recipe, name)
+
     def learn(self, drawn: DrawnRoi) -> Learnt:
         """As of `Judge`."""
         with _told():
             report = bank_report(self._service, drawn.key)
-            place: Place = "same"
-            if drawn.roi is not None:
-                names = [entry.image.name for entry in report.entries]
-                place = place_of(drawn.roi, names, lambda name: self._metadata(drawn.key, name))
+            names = [entry.image.name for entry in report.entries]
+            place = place_of(drawn, names, lambda name: self._metadata(drawn.key, name))
             scale = self._service.recipes.mm_per_px(drawn.key.recipe) or report.fitted.metadata.get("mm_per_px")
         return Learnt(report.fitted.memory_id, scale, place)
 
-    def infer(self, drawn: DrawnRoi, crop: bytes, name: str, mm_per_px: float) -> Answer:
+    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
         """As of `Judge`."""
         service, key = self._service, drawn.key
         with _told():
-            shape, _ = requested_shape(shape_text(drawn.roi))
+            shape, _ = requested_shape(shape_text(crop))
             scoring, is_kept = Scoring(mm_per_px, shape, with_why=True), service.history.most > 0
-            image = NamedImage(name, lambda: crop)
+            image = NamedImage(name, lambda: crop.content)
             result = infer(service, key, image, scoring, wanted=NO_PICTURES, with_thumbnail=is_kept)
             service.drift.record(key, result.fitted, result.inference.score)
             if result.thumbnail is not None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from backend.commands.watch.crop import Roi
 from backend.commands.watch.layouts import DrawnRoi
+from backend.commands.watch.pictures import Crop
 from backend.commands.watch.verdicts import Answer
 
 Place = Literal["same", "other", "unknown"]
@@ -69,12 +69,20 @@ class Judge(Protocol):
             Away: nobody answers.
         """
 
-    def infer(self, drawn: DrawnRoi, crop: bytes, name: str, mm_per_px: float) -> Answer:
+    def template(self, recipe: str, name: str) -> bytes:
+        """A picture of the layout of a recipe.
+
+        Raises:
+            PictureNotFound: there is none.
+            Away: nobody answers.
+        """
+
+    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
         """Judge a crop as a part of the line: it counts in the statistics of drift.
 
         Args:
             drawn: the ROI.
-            crop: an image file.
+            crop: what was cut out.
             name: of the picture.
             mm_per_px: millimetres per pixel.
 
@@ -87,17 +95,16 @@ class Judge(Protocol):
         """End; what was counted is stored."""
 
 
-def shape_text(roi: Roi | None) -> str | None:
-    """The mask of a ROI, as the field `shape` has it; None for a whole rectangle."""
-    shape = roi.shape if roi is not None else None
-    return None if shape is None else json.dumps(shape)
+def shape_text(crop: Crop) -> str | None:
+    """The mask of a crop, as the field `shape` has it; None for a whole rectangle."""
+    return None if crop.shape is None else json.dumps(crop.shape)
 
 
-def place_of(roi: Roi, fitted_on: Sequence[str], metadata_of: Callable[[str], dict[str, Any] | None]) -> Place:
+def place_of(drawn: DrawnRoi, fitted_on: Sequence[str], metadata_of: Callable[[str], dict[str, Any] | None]) -> Place:
     """Whether a model was fitted on the place that a ROI shows: the console notes with each sample how it was cut.
 
     Args:
-        roi: the ROI.
+        drawn: the ROI.
         fitted_on: names of the images of the fit.
         metadata_of: metadata of a stored good image; None where it is gone.
     """
@@ -110,7 +117,7 @@ def place_of(roi: Roi, fitted_on: Sequence[str], metadata_of: Callable[[str], di
         if noted is None:
             return "unknown"
         try:
-            return "same" if json.loads(noted) == roi.cut else "other"
+            return "same" if json.loads(noted) == drawn.cut else "other"
         except (TypeError, ValueError):
             return "other"
     return "other" if stored else "unknown"

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from backend.commands.watch.judges import Judge, Learnt, Refused
 from backend.commands.watch.layouts import DrawnRoi, Layout, read_layout
-from backend.commands.watch.pictures import PictureRefused
+from backend.commands.watch.pictures import Crop, PictureRefused
 from backend.commands.watch.preparing import Prepared
 from backend.commands.watch.verdicts import PartVerdict, RoiVerdict, of_answer, of_part
 from backend.common.roi_key import RoiKey
@@ -74,9 +74,10 @@ class Judging:
             reason=reason if part.problem is None else part.problem,
             ms=round(part.ms + (time.perf_counter() - began) * 1000, 1),
             rois=tuple(verdicts),
+            placement=part.placement,
         )
 
-    def _roi(self, drawn: DrawnRoi, crop: bytes | PictureRefused, path: str) -> RoiVerdict:
+    def _roi(self, drawn: DrawnRoi, crop: Crop | PictureRefused, path: str) -> RoiVerdict:
         if isinstance(crop, PictureRefused):
             return RoiVerdict(drawn, "not_judged", str(crop))
         try:
@@ -124,7 +125,7 @@ class Judging:
         recipe = self.layout.recipe
         content = self._judge.layout(recipe)
         if content != self.layout.content:
-            self.layout = read_layout(content, recipe, f"the layout of recipe {recipe!r}")
+            self.layout = read_layout(content, recipe, f"the layout of recipe {recipe!r}", self._judge.template)
             self._learnt.clear()
             raise Cut
 

@@ -2,13 +2,17 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from backend.api.schemas.common import Identifier, MillimetresPerPixel
+from backend.commands.watch.anchor import Anchor, Grey, grey
 from backend.commands.watch.crop import Roi
+from backend.commands.watch.pictures import PictureRefused, open_picture
+from backend.commands.watch.placement import LayoutAnchor
 from backend.common.errors import InvalidRequest
 from backend.common.field_problems import problems_in_words
 from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe, check_recipe
@@ -25,11 +29,24 @@ class _Geometry(BaseModel):
     r: FiniteFloat = 0
     r_inner: FiniteFloat = 0
     angle_deg: FiniteFloat = 0
+    crop: Literal["gui"] | None = None
 
 
 class _Size(BaseModel):
     width: Annotated[int, Field(ge=1)]
     height: Annotated[int, Field(ge=1)]
+
+
+class _Anchor(BaseModel):
+    id: Annotated[str, Field(min_length=1)]
+    cx: FiniteFloat
+    cy: FiniteFloat
+    w: Annotated[int, Field(ge=3)]
+    h: Annotated[int, Field(ge=3)]
+    search_px: Annotated[FiniteFloat, Field(ge=0, le=4096)]
+    search_deg: Annotated[FiniteFloat, Field(ge=0, le=180)]
+    least_score: Annotated[FiniteFloat, Field(gt=0, le=1)]
+    picture: _Size
 
 
 def _true_if_missing(value: Any) -> Any:
@@ -57,6 +74,7 @@ class DrawnRoi:
         mm_per_px: millimetres per pixel of the pictures, where the service knows no other.
         roi: where it lies in the picture; None where it is not drawn yet.
         picture: width and height of the pictures in which it was drawn; None where that is not known.
+        anchor_id: of the anchor by which its place is found; None where parts lie where they lie.
     """
 
     key: RoiKey
@@ -64,6 +82,13 @@ class DrawnRoi:
     mm_per_px: float
     roi: Roi | None
     picture: tuple[int, int] | None
+    anchor_id: str | None = None
+
+    @property
+    def cut(self) -> list[str | float]:
+        """How it is cut, as the console notes it with the samples that it stores."""
+        of_anchor = [] if self.anchor_id is None else [self.anchor_id]
+        return [*(self.roi.cut if self.roi is not None else []), *of_anchor]
 
 
 @dataclass(frozen=True)
@@ -74,23 +99,29 @@ class Layout:
         recipe: of its ROIs.
         rois: those that are enabled, in the order of the layout; at least one.
         content: as it was read.
+        anchor: by which a part is found in its picture; None where parts lie where they lie.
+        template: grey values of the anchor's picture, float64 [h, w]; None without an anchor.
     """
 
     recipe: str
     rois: tuple[DrawnRoi, ...]
     content: bytes
+    anchor: LayoutAnchor | None = None
+    template: Grey | None = None
 
 
-def read_layout(content: bytes, recipe: str | None, source: str) -> Layout:
+def read_layout(content: bytes, recipe: str | None, source: str, template_of: Callable[[str, str], bytes]) -> Layout:
     """Read a layout; keys that are not known are passed over.
 
     Args:
         content: as ``GET /layout`` gives it.
         recipe: of its ROIs; None is the default one.
         source: names it in messages.
+        template_of: the anchor's picture, by recipe and name.
 
     Raises:
-        InvalidRequest: it is no layout of the console, or has no ROI, or is one that cannot be cut here.
+        InvalidRequest: it is no layout of the console, or has no ROI, or its anchor's picture cannot be used.
+        PictureNotFound, Away: what `template_of` raises.
         ReservedRecipe: see `check_recipe`.
     """
     name = canonical_recipe(recipe or "") or DEFAULT_RECIPE
@@ -105,15 +136,41 @@ def read_layout(content: bytes, recipe: str | None, source: str) -> Layout:
         raise InvalidRequest(
             f"{source} has version {layout.get('version')!r}, and this program reads {VERSION}: update it"
         )
-    drawn = [_drawn(item, number, name, source) for number, item in enumerate(layout["rois"], 1) if _is_enabled(item)]
-    if layout.get("anchor") is not None:
-        raise InvalidRequest(
-            f"{source} has an anchor, by which the console finds parts that moved, and this command does not find them "
-            "yet: inspect this recipe in the console, or remove the anchor there"
-        )
+    anchor = _anchor(layout.get("anchor"), source)
+    drawn = [
+        replace(_drawn(item, number, name, source), anchor_id=anchor.id if anchor else None)
+        for number, item in enumerate(layout["rois"], 1)
+        if _is_enabled(item)
+    ]
     if not drawn:
         raise InvalidRequest(f"{source} has no ROI to judge: draw one in the console")
-    return Layout(name, tuple(drawn), content)
+    template = None if anchor is None else _template(template_of(name, anchor.name), anchor, source)
+    return Layout(name, tuple(drawn), content, anchor, template)
+
+
+def _anchor(item: Any, source: str) -> LayoutAnchor | None:
+    if item is None:
+        return None
+    try:
+        read = _Anchor.model_validate(item)
+    except ValidationError as exc:
+        raise InvalidRequest(f"{source}: anchor: {problems_in_words(exc.errors())}") from exc
+    search = Anchor(read.cx, read.cy, read.w, read.h, read.search_px, read.search_deg)
+    return LayoutAnchor(read.id, search, read.least_score, (read.picture.width, read.picture.height))
+
+
+def _template(content: bytes, anchor: LayoutAnchor, source: str) -> Grey:
+    try:
+        template = open_picture(content, anchor.name)
+    except PictureRefused as exc:
+        raise InvalidRequest(f"{source}: the picture of the anchor cannot be used: {exc}") from exc
+    if template.size != (anchor.search.w, anchor.search.h):
+        size = "×".join(map(str, template.size))
+        raise InvalidRequest(
+            f"{source}: the picture of the anchor has {size} pixels instead of {anchor.search.w}×{anchor.search.h}: "
+            "draw the anchor again in the console"
+        )
+    return grey(template.pixels)
 
 
 def _is_enabled(item: Any) -> bool:

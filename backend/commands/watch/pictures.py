@@ -10,21 +10,24 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from isal import isal_zlib
 from PIL import Image
 
 from backend.commands.watch.crop import Pixels, Roi, crop
+from backend.commands.watch.gui_crop import gui_crop, gui_shape
 from backend.common.errors import InvalidImage, TooLarge
 from backend.common.image_headers import JPEG_FRAMES, PNG_SIGNATURE, jpeg_segments, png_chunks
 from backend.common.jpeg_scans import unsupported_jpeg
 from backend.common.png_writer import encode_png
 from backend.utils import ImageLimits, check_image, decode_image
 
-RefusalCode = Literal["unreadable", "format", "too_large", "transparent", "colours", "sixteen_bits", "outside", "size"]
+RefusalCode = Literal[
+    "unreadable", "format", "too_large", "transparent", "colours", "sixteen_bits", "outside", "size", "lost"
+]
 
-LIMITS = ImageLimits(max_bytes=256 << 20, max_pixels=64_000_000)
+LIMITS = ImageLimits(max_bytes=256 << 20, max_pixels=2**26)
 """What the console opens, and the service at the most."""
 _BMP, _RIFF, _JPEG = b"BM", b"RIFF", b"\xff\xd8\xff"
 _ENDS_EARLY = "it ends before the picture does"
@@ -106,8 +109,21 @@ def open_picture(content: bytes, name: str) -> Picture:
     return Picture(name, content, pixels, facts.bits)
 
 
-def cut_roi(picture: Picture, roi: Roi) -> bytes:
-    """The canonical ROI, crop and rotation, as the service wants it: the bytes of an image file.
+@dataclass(frozen=True)
+class Crop:
+    """A canonical ROI as the service wants it.
+
+    Attributes:
+        content: of an image file.
+        shape: the service's mask; None where every pixel counts.
+    """
+
+    content: bytes
+    shape: dict[str, Any] | None
+
+
+def cut_roi(picture: Picture, roi: Roi) -> Crop:
+    """The canonical ROI, crop and rotation.
 
     A whole picture at 0° goes as the bytes of its file.
 
@@ -120,8 +136,8 @@ def cut_roi(picture: Picture, roi: Roi) -> bytes:
     """
     width, height = picture.size
     if roi.is_whole(width, height):
-        return picture.content
-    if (outside := roi.beyond(width, height)) > 0:
+        return Crop(picture.content, gui_shape(roi, width, height) if roi.crop else roi.shape)
+    if roi.crop is None and (outside := roi.beyond(width, height)) > 0:
         raise PictureRefused(
             "outside",
             f"The ROI reaches {math.ceil(outside)} pixels beyond the {width}×{height} picture {picture.name}.",
@@ -132,7 +148,10 @@ def cut_roi(picture: Picture, roi: Roi) -> bytes:
             f"{picture.name} has {picture.bits} bits, of which the console keeps 8. Take the whole picture "
             "as the ROI, or save it with 8 bits.",
         )
-    return encode_png(crop(picture.pixels, roi))
+    if roi.crop is not None:
+        pixels, shape = gui_crop(picture.pixels, roi)
+        return Crop(encode_png(pixels), shape)
+    return Crop(encode_png(crop(picture.pixels, roi)), roi.shape)
 
 
 def _facts_of(content: bytes, name: str) -> _Facts:

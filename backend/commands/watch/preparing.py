@@ -9,7 +9,8 @@ from typing import Literal
 from backend.commands.console import on_a_terminal
 from backend.commands.watch.arrivals import Arrival, identity_of
 from backend.commands.watch.layouts import DrawnRoi, Layout
-from backend.commands.watch.pictures import LIMITS, Picture, PictureRefused, cut_roi, open_picture
+from backend.commands.watch.pictures import LIMITS, Crop, Picture, PictureRefused, cut_roi, open_picture
+from backend.commands.watch.placement import LayoutAnchor, Placement, placed, placement_in
 
 # Of these a picture may still lack something that comes later.
 _MAY_PASS = frozenset({"unreadable", "format"})
@@ -28,7 +29,8 @@ class Prepared:
         ms: milliseconds that this took.
         sha256: of the file; None where it could not be read.
         problem: why none of its ROIs can be judged.
-        crops: by position of the ROI an image file, or why it cannot be cut.
+        crops: by position of the ROI what was cut out, or why it cannot be cut.
+        placement: where the part is; None without an anchor.
     """
 
     arrival: Arrival
@@ -36,7 +38,8 @@ class Prepared:
     state: State
     sha256: str | None = None
     problem: str | None = None
-    crops: tuple[bytes | PictureRefused, ...] = ()
+    crops: tuple[Crop | PictureRefused, ...] = ()
+    placement: Placement | None = None
     ms: float = 0
 
 
@@ -71,10 +74,19 @@ def _prepared(path: Path, name: str, arrival: Arrival, layout: Layout) -> Prepar
     except PictureRefused as exc:
         state: State = "unfinished" if exc.code in _MAY_PASS else "ready"
         return Prepared(arrival, layout, state, sha256, str(exc))
-    return Prepared(arrival, layout, "ready", sha256, crops=tuple(_cut(picture, drawn) for drawn in layout.rois))
+    placement = None
+    if layout.anchor is not None and layout.template is not None:
+        try:
+            placement = placement_in(picture, layout.anchor, layout.template)
+        except PictureRefused as exc:
+            return Prepared(arrival, layout, "ready", sha256, str(exc))
+    crops = tuple(_cut(picture, drawn, layout.anchor, placement) for drawn in layout.rois)
+    return Prepared(arrival, layout, "ready", sha256, crops=crops, placement=placement)
 
 
-def _cut(picture: Picture, drawn: DrawnRoi) -> bytes | PictureRefused:
+def _cut(
+    picture: Picture, drawn: DrawnRoi, anchor: LayoutAnchor | None, placement: Placement | None
+) -> Crop | PictureRefused:
     width, height = picture.size
     if drawn.roi is None:
         return PictureRefused("size", "The ROI is not drawn yet. Draw it in the console.")
@@ -85,6 +97,8 @@ def _cut(picture: Picture, drawn: DrawnRoi) -> bytes | PictureRefused:
             f"{drawn.picture[0]} × {drawn.picture[1]}.",
         )
     try:
+        if anchor is not None and placement is not None:
+            return cut_roi(picture, placed(drawn.roi, anchor, placement))
         return cut_roi(picture, drawn.roi)
     except PictureRefused as exc:
         return exc

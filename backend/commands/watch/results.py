@@ -19,7 +19,7 @@ COLUMNS = (
     *("id", "time_utc", "recipe_id", "file", "verdict", "reason"),
     *("name", "role_id", "roi_id", "model_key", "roi_verdict", "roi_reason"),
     *("score", "threshold", "calibration", "decide_by", "pixel_threshold", "why", "n_regions", "largest_area_mm2"),
-    *("memory_id", "warning", "ms", "sha256"),
+    *("memory_id", "warning", "dx", "dy", "angle_deg", "anchor_score", "ms", "sha256"),
 )
 """Of CSV. Those of the part are repeated for each ROI; `roi_verdict` and `roi_reason` are the ROI's own."""
 _JSON_BEGINNING = b'{"id": "'
@@ -105,7 +105,9 @@ class Results:
     def _lines(self, told: dict[str, Any]) -> bytes:
         if not self._is_csv:
             return json.dumps(told, allow_nan=False).encode() + b"\n"
+        placement = told.get("placement", {})
         part = {name: value for name, value in told.items() if name in _OF_PART}
+        part |= {"anchor_score" if name == "score" else name: value for name, value in placement.items()}
         rois = [
             roi | {"roi_verdict": roi["verdict"], "roi_reason": roi.get("reason")} | {"reason": None} | part
             for roi in told["rois"]

@@ -7,11 +7,12 @@ import httpx2
 from pydantic import ValidationError
 
 from backend.api.schemas.inspection import InferReply
-from backend.commands.watch.judges import Away, Learnt, Place, Refused, place_of, shape_text
+from backend.commands.watch.judges import Away, Learnt, Refused, place_of, shape_text
 from backend.commands.watch.layouts import DrawnRoi
+from backend.commands.watch.pictures import Crop
 from backend.commands.watch.secrets import KEY
 from backend.commands.watch.verdicts import Answer
-from backend.common.errors import InvalidRequest, LayoutNotFound
+from backend.common.errors import InvalidRequest, LayoutNotFound, PictureNotFound
 from backend.common.roi_key import RoiKey
 
 _PATIENCE_S = 60.0
@@ -44,6 +45,13 @@ class ServiceJudge:
         except Refused as exc:
             raise LayoutNotFound(f"{exc} (recipe {recipe!r}): draw its ROIs in the console first") from exc
 
+    def template(self, recipe: str, name: str) -> bytes:
+        """As of `Judge`."""
+        try:
+            return self._ask("GET", "layout/picture", params={"recipe_id": recipe, "name": name}).content
+        except Refused as exc:
+            raise PictureNotFound(str(exc)) from exc
+
     def learn(self, drawn: DrawnRoi) -> Learnt:
         """As of `Judge`."""
         try:
@@ -56,18 +64,16 @@ class ServiceJudge:
         bank = self._ask("GET", "bank", params=ids).json()
         listed = self._ask("GET", "rois", params={"recipe_id": drawn.key.recipe, "limit": _MOST_ROIS}).json()["rois"]
         own: dict[str, Any] = next((roi for roi in listed if all(roi[name] == ids[name] for name in ids)), {})
-        place: Place = "same"
-        if drawn.roi is not None:
-            names = [image["filename"] for image in bank["images"]]
-            place = place_of(drawn.roi, names, lambda name: self._meta(ids, name))
+        names = [image["filename"] for image in bank["images"]]
+        place = place_of(drawn, names, lambda name: self._meta(ids, name))
         return Learnt(bank["model"]["memory_id"], own.get("mm_per_px"), place)
 
-    def infer(self, drawn: DrawnRoi, crop: bytes, name: str, mm_per_px: float) -> Answer:
+    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
         """As of `Judge`."""
         fields = {**_ids(drawn.key), "mm_per_px": repr(mm_per_px), "heatmap": "threshold", "why": "true"}
-        if (shape := shape_text(drawn.roi)) is not None:
+        if (shape := shape_text(crop)) is not None:
             fields["shape"] = shape
-        reply = self._ask("POST", "infer", data=fields, files={"image": (name, crop)})
+        reply = self._ask("POST", "infer", data=fields, files={"image": (name, crop.content)})
         try:
             found = InferReply.model_validate_json(reply.content)
         except ValidationError as exc:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from backend.commands.console import shown
 from backend.commands.watch.layouts import DrawnRoi
+from backend.commands.watch.placement import Placement
 
 Word = Literal["ok", "ng", "not_judged"]
 WORDS: dict[Word, str] = {"ok": "OK", "ng": "NG", "not_judged": "NOT JUDGED"}
@@ -114,6 +115,7 @@ class PartVerdict:
         reason: why it was not judged.
         ms: milliseconds that reading, cutting and judging took.
         rois: of each ROI.
+        placement: where the part is in its picture; None where nobody looks for it, or it was not found.
     """
 
     id: str
@@ -125,6 +127,7 @@ class PartVerdict:
     reason: str | None
     ms: float
     rois: tuple[RoiVerdict, ...]
+    placement: Placement | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What is written and sent of it; what there is not is left out."""
@@ -137,6 +140,7 @@ class PartVerdict:
             "verdict": self.word,
             "reason": None if self.reason is None else shown(self.reason),
             "ms": self.ms,
+            "placement": None if self.placement is None else vars(self.placement),
             "rois": [roi.as_dict() for roi in self.rois],
         }
         return {name: value for name, value in told.items() if value is not None}

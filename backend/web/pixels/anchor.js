@@ -2,7 +2,7 @@
 /**
  * Where a moved part is: the anchor's template is searched in a picture by normalised cross-correlation (NCC), first small and at
  * steps of angle and place, then by Gauss-Newton steps at each larger size (inverse compositional: Baker and Matthews, IJCV 2004),
- * with brightness and contrast left free. docs/crops.md has every step; tests/console/reference_anchor.py is the same in NumPy.
+ * with brightness and contrast left free. docs/crops.md has every step; backend/commands/watch/anchor.py is the same in NumPy.
  *
  * @typedef {{cx: number, cy: number, w: number, h: number, search_px: number, search_deg: number}} Search  the anchor's rectangle in the
  *   reference picture, centre and whole size in pixels, and how far the part may move

@@ -62,6 +62,7 @@ class BrightnessJudge:
         learnt: changes what is learnt, by roi_id.
         asked: name and ROI of each question.
         problems: raised one after the other before anything is answered.
+        pictures: of the layout, by name.
     """
 
     def __init__(self, stored=None):
@@ -70,9 +71,13 @@ class BrightnessJudge:
         self.learnt = {}
         self.asked = []
         self.problems = []
+        self.pictures = {}
 
     def layout(self, recipe):
         return self.stored
+
+    def template(self, recipe, name):
+        return self.pictures[name]
 
     def learn(self, drawn):
         return replace(Learnt("bank", None, "same"), **self.learnt.get(drawn.key.roi_id, {}))
@@ -81,7 +86,7 @@ class BrightnessJudge:
         if self.problems:
             raise self.problems.pop(0)
         self.asked.append((name, drawn.key.roi_id, mm_per_px))
-        image = cv2.imdecode(np.frombuffer(crop, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(crop.content, np.uint8), cv2.IMREAD_COLOR)
         score = float(image.mean()) / 255
         decision = "ng" if score >= THRESHOLD else "ok"
         answer = Answer(score, THRESHOLD, decision, "applied", drawn.key.recipe, "bank", 0, 0.0)
@@ -125,7 +130,7 @@ class Line:
         journal = Journal(self.root / "state")
         deliveries = [Delivery(journal, channel, self.said.append) for channel in self.channels]
         try:
-            layout = read_layout(self.judge.layout("line 1"), "line 1", "the layout")
+            layout = read_layout(self.judge.layout("line 1"), "line 1", "the layout", self.judge.template)
             watching = Watching(
                 Places(self.incoming, self.places, copy),
                 Arrivals(self.incoming, settle_s, list(self.places.values()), journal.is_known),

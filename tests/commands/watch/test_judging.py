@@ -25,7 +25,9 @@ def judge():
 @pytest.fixture
 def judging(judge):
     said = []
-    judging = Judging(judge, read_layout(judge.stored, "line 1", "the layout"), follows=True, say=said.append)
+    judging = Judging(
+        judge, read_layout(judge.stored, "line 1", "the layout", judge.template), follows=True, say=said.append
+    )
     judging.said = said
     return judging
 
@@ -175,7 +177,8 @@ CUT = json.dumps(Roi(**RECT).cut)
     ],
 )
 def test_whether_a_model_knows_the_place_is_read_from_its_samples(names, metadata, expected):
-    assert place_of(Roi(**RECT), names, lambda _: metadata) == expected
+    (roi,) = read_layout(layout_of(drawn(1)), None, "the layout", None).rois
+    assert place_of(roi, names, lambda _: metadata) == expected
 
 
 def test_a_cut_is_noted_as_the_console_notes_it():

@@ -9,12 +9,14 @@ import pytest
 
 from backend.commands.watch.judges import Away, Learnt, Refused
 from backend.commands.watch.layouts import read_layout
+from backend.commands.watch.pictures import Crop
 from backend.commands.watch.service_judge import ServiceJudge
 from backend.common.errors import InvalidRequest, LayoutNotFound
 from harness.server import free_port
 from tests.commands.watch.lines import layout_of, picture
 
-DRAWN, RING = read_layout(layout_of(), "line 1", "the layout").rois
+DRAWN, RING = read_layout(layout_of(), "line 1", "the layout", lambda *_: b"").rois
+CROP = Crop(picture(), None)
 IDS = {"role_id": "Inspection", "roi_id": "inspection-1", "recipe_id": "line 1", "model_key": "inspection-1"}
 MODEL = {
     "role_id": "Inspection",
@@ -93,7 +95,7 @@ def judge(service):
 
 def test_a_crop_is_asked_about_as_the_console_asks(service, judge):
     service.replies["/plant/infer"] = (200, {}, REPLY)
-    answer = judge.infer(RING, picture(), "part.png", 0.25)
+    answer = judge.infer(RING, Crop(picture(), RING.roi.shape), "part.png", 0.25)
     assert (answer.score, answer.threshold, answer.decision, answer.calibration) == (0.61, 0.5, "ng", "applied")
     assert (answer.recipe_id, answer.memory_id, answer.n_regions, answer.largest_area_mm2) == ("line 1", "b", 2, 2.25)
     ((_, _, headers, body),) = service.got
@@ -131,7 +133,7 @@ def test_what_is_known_of_a_model_comes_from_its_bank_and_its_samples(service, j
 def test_a_service_that_asks_to_wait_is_asked_again(service, judge, status):
     service.replies["/plant/infer"] = (status, {"Retry-After": "7"}, {"error": "busy"})
     with pytest.raises(Away, match="busy") as exc:
-        judge.infer(DRAWN, picture(), "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
     assert (exc.value.retry_after_s, exc.value.is_key) == (7, False)
 
 
@@ -139,7 +141,7 @@ def test_a_service_that_asks_to_wait_is_asked_again(service, judge, status):
 def test_a_key_that_is_refused_is_named_by_its_variable_and_never_shown(service, judge, status):
     service.replies["/plant/infer"] = (status, {}, {"error": "A key is needed."})
     with pytest.raises(Away, match=r"A key is needed\. Set WATCH_API_KEY") as exc:
-        judge.infer(DRAWN, picture(), "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
     assert exc.value.is_key
     assert "a key" not in str(exc.value)
 
@@ -148,14 +150,14 @@ def test_a_key_that_is_refused_is_named_by_its_variable_and_never_shown(service,
 def test_what_the_service_refuses_is_not_judged_in_its_own_words(service, judge, status):
     service.replies["/plant/infer"] = (status, {}, {"error": "The ROI was never fitted.", "trace": ""})
     with pytest.raises(Refused, match="The ROI was never fitted"):
-        judge.infer(DRAWN, picture(), "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
 
 
 @pytest.mark.parametrize("reply", [b"<html>", b"{}", b"[]", {**REPLY, "score": "high"}])
 def test_a_reply_that_is_no_judgement_is_none(service, judge, reply):
     service.replies["/plant/infer"] = (200, {}, reply)
     with pytest.raises(Refused, match="no judgement"):
-        judge.infer(DRAWN, picture(), "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
 
 
 @pytest.mark.parametrize("reply", [b"<html>", {"images": []}, {"images": [{}], "model": MODEL}, []])
@@ -168,7 +170,7 @@ def test_a_model_about_which_nothing_can_be_read_is_not_judged_by(service, judge
 def test_an_error_of_something_else_is_told_by_its_status(service, judge):
     service.replies["/plant/infer"] = (418, {}, b"a teapot")
     with pytest.raises(Refused, match="status 418"):
-        judge.infer(DRAWN, picture(), "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
 
 
 def test_a_service_that_is_not_there_is_away():

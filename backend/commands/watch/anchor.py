@@ -1,4 +1,4 @@
-"""Where a moved part is, in NumPy, float64: what backend/web/pixels/anchor.js must find to 1e-6, written without it.
+"""Where a moved part is, in NumPy, float64: what backend/web/pixels/anchor.js finds, to 1e-6.
 
 The template is searched in the picture by normalised cross-correlation (NCC), first small and at steps of angle and
 place, then by Gauss-Newton steps at each larger size (inverse compositional: Baker and Matthews, IJCV 2004), with
@@ -67,8 +67,8 @@ class _Level:
     def __init__(self, anchor: Anchor, template: Grey, picture: Grey, step: int, origin: tuple[int, int]) -> None:
         self.anchor, self.template, self.picture, self.step, self.origin = anchor, template, picture, step, origin
         rows, columns = template.shape
-        self.u = (np.arange(columns) + 0.5) * step - anchor.w / 2
-        self.v = (np.arange(rows) + 0.5) * step - anchor.h / 2
+        self.u: Grey = (np.arange(columns, dtype=np.float64) + 0.5) * step - anchor.w / 2
+        self.v: Grey = (np.arange(rows, dtype=np.float64) + 0.5) * step - anchor.h / 2
         self.radius = math.hypot(anchor.w, anchor.h) / 2
         centred = template - template.mean()
         self.unit = centred / max(math.sqrt((centred**2).sum()), 1e-12)
@@ -98,7 +98,7 @@ class _Level:
             self.picture[row, left] + fx * (self.picture[row, right] - self.picture[row, left])
             for row in (above, below)
         ]
-        return lines[0] + fy * (lines[1] - lines[0])
+        return np.asarray(lines[0] + fy * (lines[1] - lines[0]), np.float64)
 
     def score(self, pose: Pose) -> float:
         seen = self.at(self.u, self.v, pose.dx, pose.dy, pose.angle_deg)
@@ -113,8 +113,8 @@ class _Level:
         turn = math.degrees(step / self.radius)
         turns = math.ceil(anchor.search_deg / turn)
         rows, columns = self.template.shape
-        u = (np.arange(-reach, columns + reach) + 0.5) * step - anchor.w / 2
-        v = (np.arange(-reach, rows + reach) + 0.5) * step - anchor.h / 2
+        u: Grey = (np.arange(-reach, columns + reach, dtype=np.float64) + 0.5) * step - anchor.w / 2
+        v: Grey = (np.arange(-reach, rows + reach, dtype=np.float64) + 0.5) * step - anchor.h / 2
         angles = [k * anchor.search_deg / turns if turns else 0.0 for k in range(-turns, turns + 1)]
         scores = np.empty((len(angles), 2 * reach + 1, 2 * reach + 1))
         for k, angle in enumerate(angles):
@@ -127,15 +127,15 @@ class _Level:
         turned = max(1, math.floor(near / step * turns * turn / anchor.search_deg)) if turns else 1
         poses = []
         for _ in range(N_CANDIDATES):
-            k, q, p = np.unravel_index(int(scores.argmax()), scores.shape)
+            k, q, p = map(int, np.unravel_index(int(scores.argmax()), scores.shape))
             if scores[k, q, p] == -np.inf:
                 break
             cos, sin = turn_of(angles[k])
-            along, across = (int(p) - reach) * step, (int(q) - reach) * step
+            along, across = (p - reach) * step, (q - reach) * step
             pose = (along * cos - across * sin, along * sin + across * cos, angles[k], float(scores[k, q, p]))
             poses.append(Pose(*pose))
             around = zip((k, q, p), (turned, beside, beside), strict=True)
-            scores[tuple(slice(max(int(at) - reached, 0), int(at) + reached + 1) for at, reached in around)] = -np.inf
+            scores[tuple(slice(max(at - reached, 0), at + reached + 1) for at, reached in around)] = -np.inf
         return poses
 
     def refined(self, pose: Pose) -> Pose:
@@ -157,17 +157,32 @@ class _Level:
         return Pose(dx, dy, angle, self.score(moved))
 
 
+def _halvings(anchor: Anchor) -> int:
+    """How many times the picture is halved before the search begins."""
+    n = 0
+    while min(anchor.w, anchor.h) / 2 ** (n + 1) >= COARSE_SIDE:
+        n += 1
+    return n
+
+
+def search_box(anchor: Anchor, width: int, height: int) -> tuple[int, int, int, int]:
+    """The part of a picture in which the anchor may be: left, top, right, bottom, in whole pixels.
+
+    Args:
+        anchor: what is searched, and how far it may have moved.
+        width, height: of the picture.
+    """
+    block = 2 ** _halvings(anchor)
+    reach = math.hypot(anchor.w, anchor.h) / 2 + anchor.search_px * math.sqrt(2) + 2 * block
+    left, top = (max(0, math.floor((centre - reach) / block) * block) for centre in (anchor.cx, anchor.cy))
+    right, bottom = (min(size, math.ceil(centre + reach)) for size, centre in ((width, anchor.cx), (height, anchor.cy)))
+    return left, top, right, bottom
+
+
 def _levels(anchor: Anchor, template: Grey, picture: Grey) -> list[_Level]:
     """From the smallest size to the finest."""
-    least = min(anchor.w, anchor.h)
-    coarsest = 0
-    while least / 2 ** (coarsest + 1) >= COARSE_SIDE:
-        coarsest += 1
-    reach = math.hypot(anchor.w, anchor.h) / 2 + anchor.search_px * math.sqrt(2) + 2 * 2**coarsest
-    block = 2**coarsest
-    rows, columns = picture.shape
-    left, top = (max(0, math.floor((centre - reach) / block) * block) for centre in (anchor.cx, anchor.cy))
-    right, bottom = (min(size, math.ceil(centre + reach)) for size, centre in ((columns, anchor.cx), (rows, anchor.cy)))
+    coarsest = _halvings(anchor)
+    left, top, right, bottom = search_box(anchor, picture.shape[1], picture.shape[0])
     part = picture[top:bottom, left:right]
     levels = []
     for level in range(coarsest + 1):
