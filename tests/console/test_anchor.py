@@ -146,6 +146,13 @@ def test_a_frame_around_detail_that_is_there_once_is_taken(found: dict[str, Any]
     assert found["once"]["firmness"]["second"] < 0.7
 
 
+def test_a_low_score_and_a_second_place_are_doubted_with_the_numbers(found: dict[str, Any]) -> None:
+    sure, low, twice = found["doubts"]
+    assert sure is None
+    assert low == "The anchor was not found (0.79; 0.8 is needed)."
+    assert twice.startswith("The anchor was found at two places (0.95 and 0.90)")
+
+
 def test_the_place_is_as_uncertain_as_noise_makes_it(found: dict[str, Any]) -> None:
     """The standard error that a frame is judged by, beside the spread of what is found in noise."""
     template, rng = grey(cut(part(), UNTURNED)), np.random.default_rng(11)

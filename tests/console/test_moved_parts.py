@@ -93,6 +93,8 @@ def test_moved_parts_are_judged_where_they_are_or_not_at_all(
     watched.open("roi")
     expect(page.get_by_text("Drop a folder of camera pictures here")).to_be_visible(timeout=_WAIT_MS)
     page.locator("input[webkitdirectory]").first.set_input_files(scenes["fit"])
+    expect(page.locator(".strip-cell")).to_have_count(10, timeout=_WAIT_MS)
+    page.locator(".strip-cell").last.scroll_into_view_if_needed()  # places are looked for where somebody looks
     expect(page.get_by_text("Found in 10 of 10 pictures")).to_be_visible(timeout=_WAIT_MS)
     page.get_by_role("link", name="Mark good and bad").click()
     page.get_by_role("button", name="All good").click()
@@ -117,5 +119,10 @@ def test_moved_parts_are_judged_where_they_are_or_not_at_all(
         cell.click()
         expect(page.locator(".verdict")).to_have_attribute("data-word", word)
         expect(page.locator(".verdict")).to_contain_text(reason)
+    watched.open("roi")
+    page.get_by_role("button", name="Remove the anchor").click(timeout=_WAIT_MS)
+    expect(page.get_by_text("1 model was fitted on crops as they are cut now: Nut.")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Change the anchor")).to_be_visible()
     assert without["score"] >= threshold  # where the ROI was drawn, the same part is elsewhere
     watched.close()
