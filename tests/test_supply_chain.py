@@ -60,6 +60,7 @@ def test_every_direct_requirement_is_pinned() -> None:
         "requirements/service.in",
         "backend/requirements-torch.txt",
         "backend/requirements-mqtt.txt",
+        "requirements/cluster.txt",
         "demo/requirements.txt",
     ],
 )

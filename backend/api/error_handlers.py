@@ -23,6 +23,7 @@ from backend.common.errors import (
     LayoutChanged,
     MalformedRequest,
     NotReady,
+    StoreUnavailable,
     WrongBody,
 )
 from backend.common.field_problems import problem_in_words, problems_in_words
@@ -60,10 +61,12 @@ def install(app: FastAPI, settings: Settings) -> None:
 
     @app.exception_handler(BackendError)
     async def backend_error(request: Request, exc: BackendError) -> JSONResponse:
-        headers = {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady) else None
+        headers = (
+            {"Retry-After": str(exc.retry_after_s)} if isinstance(exc, Busy | NotReady | StoreUnavailable) else None
+        )
         if isinstance(exc, LayoutChanged) and exc.etag is not None:
             headers = {"ETag": f'"{exc.etag}"'}
-        if exc.status >= 500 and headers is None:
+        if exc.status >= 500 and not isinstance(exc, Busy | NotReady):
             log.error("failed", **error_reply(str(exc), exc, code=exc.code, with_trace=True))
         error = f"{exc}; {_how_to_send(request)}" if isinstance(exc, MalformedRequest | WrongBody) else str(exc)
         annotate(error=error)

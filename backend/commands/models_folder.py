@@ -1,15 +1,17 @@
 """What lies in the models folder, for who finds no model: it is easily the wrong folder, or an id is misspelt."""
 
-from pathlib import Path
 from urllib.parse import unquote
 
 from backend.commands.console import some
+from backend.common.config import Settings
 from backend.disk.layout import MEMORY_FILE
 
 
-def what_is_fitted(models_dir: Path) -> str:
+def what_is_fitted(settings: Settings) -> str:
     """The ROIs without a recipe that have a model there, in a few words."""
-    folder = models_dir.resolve()
+    if settings.models_url is not None:
+        return "MODELS_URL names the object store that was asked"
+    folder = settings.models_dir.resolve()
     if not folder.is_dir():
         return f"{folder} does not exist"
     fitted = sorted(folder.glob(f"*/*/{MEMORY_FILE}"))

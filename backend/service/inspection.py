@@ -30,7 +30,7 @@ from backend.service.judgement_log import JudgementLog
 from backend.service.pixel_budget import PixelBudget
 from backend.service.results import RoiState
 from backend.service.scoring import Scoring
-from backend.service.stores import Models, Stores, folder_stores
+from backend.service.stores import Models, Stores, folder_stores, open_stores
 from backend.utils import ImageLimits, NamedImage, check_image
 
 # On CUDA, how long a forward pass waits for other inferences to share it: little beside the pass itself.
@@ -71,6 +71,7 @@ class InspectionService:
         self.headers = stores.headers
         self.layouts = stores.layouts
         self.known_rois = stores.known_rois
+        self.contact = stores.contact
         self.file_hashes = FileHashes()
         self.runs = stores.runs
         self.drift = DriftLog(stores.drift, store, settings.drift_reject_rate)
@@ -95,9 +96,9 @@ class InspectionService:
             ConfigError: no verified weights, or a runtime that is not installed.
         """
         features, reason = open_features(settings)
-        if has_older_images(settings.models_dir):
+        if settings.models_url is None and has_older_images(settings.models_dir):
             log.info("older_images.found", hint=f"{PROGRAM} migrate MODELS_DIR copies those that are not yet")
-        stores = folder_stores(settings)
+        stores = open_stores(settings)
         service = cls(settings, features, stores.models, reason, stores=stores)
         service.features_of(settings.profile)  # before somebody waits for it
         service.runs.running()  # clears what a killed process left, where nobody asks for runs

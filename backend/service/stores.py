@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from backend.block_memory import Memory
 from backend.calib import Calibration
 from backend.common.config import Settings
+from backend.common.errors import ConfigError
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress
 from backend.disk.calibration_inputs import CalibrationInputs
@@ -202,12 +203,20 @@ class Judgements(Protocol):
     def thumbnail(self, key: RoiKey, number: int) -> bytes | None: ...
 
 
+class Contact(Protocol):
+    """Whether an object store answers, as `Bucket` tells."""
+
+    @property
+    def silent_s(self) -> float | None: ...
+
+
 @dataclass(frozen=True)
 class Stores:
     """All that the use cases keep, and where.
 
     Attributes:
         known_rois: lists the ROIs that something is stored of, see `known_rois`.
+        contact: with the object store; None where all is kept in a folder.
     """
 
     models: Models
@@ -219,6 +228,40 @@ class Stores:
     drift: DriftStatistics
     judgements: Judgements
     known_rois: Callable[[], KnownRois]
+    contact: Contact | None = None
+
+
+def open_stores(settings: Settings) -> Stores:
+    """What is kept where the settings say.
+
+    Raises:
+        ConfigError: ``MODELS_URL`` cannot be used, or the client of object stores is not installed.
+        StoreUnavailable: the object store does not answer, or refuses.
+    """
+    if settings.models_url is None:
+        return folder_stores(settings)
+    try:
+        # Here alone: who keeps models in a folder neither installs it nor waits for it.
+        from backend.object_store.opening import open_object_stores
+    except ModuleNotFoundError as exc:
+        if exc.name != "obstore":
+            raise
+        raise ConfigError(
+            "MODELS_URL needs the client of object stores: pip install -r requirements/cluster.txt"
+        ) from exc
+    found = open_object_stores(settings)
+    return Stores(
+        found.models,
+        found.headers,
+        found.recipes,
+        found.datasets,
+        found.layouts,
+        found.runs,
+        found.drift,
+        found.judgements,
+        found.catalog.known_rois,
+        found.bucket,
+    )
 
 
 def folder_stores(settings: Settings, models: Models | None = None) -> Stores:

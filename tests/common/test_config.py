@@ -23,6 +23,9 @@ TEXTS = {
     "weights": ("w.safetensors", Path("w.safetensors")),
     "weights_sha256": ("0f" * 32, "0f" * 32),
     "weights_cache": ("/var/cache/w", Path("/var/cache/w")),
+    "models_url": ("s3://factory/models", "s3://factory/models"),
+    "models_url_insecure": ("1", True),
+    "models_fresh_s": ("2.5", 2.5),
     "score_percentile": ("99.9", 99.9),
     "blur_sigma": ("0", 0.0),
     "area_mm2_thr": ("2.5", 2.5),
@@ -63,6 +66,8 @@ BAD_TEXTS = {
     "profile": ["best", "Recommended"],
     "coreset_rate": ["0", "-0.1", "1.01", "2%", "nan", "inf"],
     "weights_sha256": ["abc", "0" * 63, "0" * 65, "g" * 64],
+    "models_url_insecure": ["maybe", "2"],
+    "models_fresh_s": ["-1", "nan", "inf", "3601", "10s"],
     "score_percentile": ["0", "-1", "100.1", "nan", "p99"],
     "blur_sigma": ["-0.1", "nan", "inf", "1e9"],
     "area_mm2_thr": ["-1", "nan", "inf"],
@@ -87,6 +92,7 @@ BAD_TEXTS = {
 }
 # Any text is one: paths are judged when they are used, and keys by `backend.api.api_keys`.
 ANY_TEXT = {"models_dir", "weights", "weights_cache", "cors_origins", "host", "api_keys", "infer_keys", "api_keys_file"}
+ANY_TEXT |= {"models_url"}  # judged when the store is opened, so that no message repeats credentials in it
 
 
 @pytest.fixture(autouse=True)

@@ -90,6 +90,8 @@ async def health(
         weights_sha256=features.identity.weights_sha256,
         stale_calibrations=counts.stale_calibrations,
         drifting_rois=counts.drifting_rois,
+        models_fresh_s=None if settings.models_url is None else settings.models_fresh_s,
+        store_silent_s=None if service.contact is None else service.contact.silent_s,
         reason=service.reason,
     )
 

@@ -70,6 +70,16 @@ class HealthReply(MinimalHealthReply):
     drifting_rois: int | None = Field(
         None, description="ROIs whose production left what was calibrated; see /drift/rois", examples=[0]
     )
+    models_fresh_s: float | None = Field(
+        None,
+        description="with MODELS_URL: how old the model that judges may be, in seconds; 0 looks at every inference",
+        examples=[0.0],
+    )
+    store_silent_s: float | None = Field(
+        None,
+        description="with MODELS_URL: for how many seconds the object store has not answered; left out while it does",
+        examples=[12.5],
+    )
     reason: str | None = Field(
         None, description="why it could not load, or why the network does not run where DEVICE asked for"
     )

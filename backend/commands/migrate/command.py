@@ -7,6 +7,8 @@ from pathlib import Path
 from backend.commands.arguments import Commands, add_command
 from backend.commands.migrate.migration import migrate
 from backend.common.config import Settings
+from backend.common.errors import ConfigError
+from backend.common.program import PROGRAM
 
 _TEXT = """
 Copies stored images with their metadata, keeps old calibrations as history, takes over what recipes are locked to, and
@@ -32,5 +34,10 @@ def add_to(commands: Commands) -> None:
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
     """Migrate; the exit status is 1 if anything failed."""
+    if settings.models_url is not None:
+        raise ConfigError(
+            "migrate writes into a folder: unset MODELS_URL, and bring the folder into the store afterwards, with "
+            f"`{PROGRAM} models push`"
+        )
     if migrate(settings, options.old, dry_run=options.dry_run, refit=not options.no_refit):
         sys.exit(1)

@@ -1,0 +1,86 @@
+"""``models``: what is in MODELS_DIR, kept in an object store as well, and looking after what is there."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from backend.commands.arguments import Commands, add_command
+from backend.commands.console import print_line, say
+from backend.common.config import Settings
+from backend.common.errors import ConfigError
+
+_ACTIONS = ("push", "pull", "check", "gc")
+_TEXT = """
+push  brings what is in MODELS_DIR into the store. What the store has of the same ROI, recipe or data set is replaced.
+pull  writes what is in the store into MODELS_DIR, as the files that the service keeps there; files of the same ROI,
+      recipe or data set that the store does not have are deleted. No service may use the folder meanwhile.
+check reads all that is in the store, and says what does not have the bytes that it had when it was stored.
+gc    deletes what no model, data set or recipe names any more, a day after it was written.
+
+Each can be stopped, and given again: it goes on with what is missing. Prints what was done as JSON; the exit status is
+1 if anything is wrong. Credentials are those of AWS' own tools: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,
+AWS_PROFILE, or what the machine has; AWS_ENDPOINT_URL names a store that is not AWS'."""
+_EPILOG = """\
+examples:
+  %(prog)s push s3://factory/models
+  MODELS_DIR=/srv/restored %(prog)s pull s3://factory/models
+  %(prog)s check s3://factory/models
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    parser = add_command(
+        commands, "models", run, "copy models to an object store and back, check and tidy it", _TEXT, _EPILOG
+    )
+    parser.add_argument("action", choices=_ACTIONS, help="see above")
+    parser.add_argument("url", metavar="URL", help="s3://BUCKET/PREFIX")
+
+
+def run(settings: Settings, options: argparse.Namespace) -> None:
+    """Do one of the four; the exit status is 1 if anything is wrong."""
+    done = transfer(settings, options.action, options.url)
+    print_line(json.dumps(done))
+    if done["problems"]:
+        sys.exit(1)
+
+
+def transfer(settings: Settings, action: str, url: str) -> dict[str, Any]:
+    """Do one of the four, and what was done.
+
+    Args:
+        settings: with ``MODELS_DIR`` and ``MODELS_URL_INSECURE``.
+        action: ``"push"``, ``"pull"``, ``"check"`` or ``"gc"``.
+        url: of the store.
+
+    Raises:
+        ConfigError: the URL cannot be used, or the client of object stores is not installed.
+        StorageError: the store or the folder cannot be used.
+    """
+    try:
+        from backend.object_store import transfer as between  # here alone: others need no client of object stores
+        from backend.object_store.opening import open_bucket
+    except ModuleNotFoundError as exc:
+        if exc.name != "obstore":
+            raise
+        raise ConfigError("this needs the client of object stores: pip install -r requirements/cluster.txt") from exc
+    bucket = open_bucket(url, insecure=settings.models_url_insecure)
+    if action == "push":
+        if not settings.models_dir.is_dir():
+            raise ConfigError(f"MODELS_DIR={settings.models_dir} does not exist: nothing was pushed")
+        counts = between.push(settings.models_dir, bucket, say)
+    elif action == "pull":
+        counts = between.pull(bucket, settings.models_dir, say)
+    elif action == "check":
+        counts = between.check(bucket, say)
+    else:
+        counts = between.collect_garbage(bucket, say)
+    return {
+        "action": action,
+        "units": counts.units,
+        "changed": counts.changed,
+        "files": counts.files,
+        "bytes": counts.n_bytes,
+        "problems": len(counts.problems),
+    }

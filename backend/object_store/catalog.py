@@ -1,0 +1,140 @@
+"""All that there is in a store: a models folder with names, calibrations and settings, and empty memory banks.
+
+So what lists and counts the models of a folder does so for a store, and no bank is fetched for it. The store is asked
+for its manifests at most once in some seconds; what this process changed itself is seen at once.
+"""
+
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from backend.common.roi_key import RoiKey
+from backend.disk.known_rois import KnownRois, known_rois
+from backend.disk.layout import DATASETS_FOLDER, RECIPES_FOLDER
+from backend.disk.stale import StaleCalibrations
+from backend.object_store.manifest import Manifest
+from backend.object_store.mirror import Mirror
+from backend.object_store.units import MANIFESTS, Kind, Unit, unit_of, unit_of_key
+from backend.storage import ModelStore
+
+_FRESH_S = 10.0
+_KINDS: tuple[Kind, ...] = ("models", "recipes", "datasets")
+
+
+class Catalog:
+    """The units of a store. Safe to call from many threads.
+
+    Args:
+        mirror: the units.
+        folder: of its own, which it makes.
+    """
+
+    def __init__(self, mirror: Mirror, folder: Path) -> None:
+        self._mirror = mirror
+        self._root = folder
+        folder.mkdir()
+        self._lock = threading.Lock()
+        self._etags: dict[Unit, str | None] = {}
+        self._shown: dict[Unit, Manifest] = {}
+        self._asked_at: dict[Kind, float] = {}
+        self._stale: dict[float | None, StaleCalibrations] = {}
+
+    def known_rois(self) -> KnownRois:
+        """As `known_rois`, of now.
+
+        Raises:
+            StoreUnavailable, StorageError: see `Mirror.look`.
+        """
+        with self._lock:
+            self._refresh(0.0)
+            return known_rois(self._root)
+
+    def count_stale(self, blur_sigma: float | None) -> int:
+        """As `StaleCalibrations.count`; raises as `known_rois`."""
+        with self._lock:
+            self._refresh(_FRESH_S)
+            return self._stale_of(blur_sigma).count()
+
+    def stale_in_recipes(self, key: RoiKey, blur_sigma: float | None) -> list[RoiKey]:
+        """As `StaleCalibrations.in_recipes`; raises as `known_rois`."""
+        with self._lock:
+            self._refresh(0.0)
+            return self._stale_of(blur_sigma).in_recipes(key)
+
+    def count_fitted(self) -> int:
+        """As `ModelStore.count_fitted`; raises as `known_rois`."""
+        with self._lock:
+            self._refresh(_FRESH_S)
+            return ModelStore(self._root).count_fitted()
+
+    def look_at_kind(self, kind: Kind) -> None:
+        """See that the local copy has all units of a kind, as they were some seconds ago; raises as `known_rois`."""
+        with self._lock:
+            self._look_at_changed((kind,), _FRESH_S)
+
+    def units(self, kind: Kind) -> list[Unit]:
+        """The units of a kind, as the store lists them now; raises as `known_rois`."""
+        units = (unit_of_key(item.key) for item in self._mirror.bucket.list(f"{MANIFESTS}{kind}"))
+        found = {unit for unit in units if unit is not None}
+        return sorted(found | {manifest.unit for manifest in self._mirror.known() if manifest.unit.kind == kind})
+
+    def _stale_of(self, blur_sigma: float | None) -> StaleCalibrations:
+        if blur_sigma not in self._stale:
+            self._stale[blur_sigma] = StaleCalibrations(self._root, blur_sigma, self._memory_id_of)
+        return self._stale[blur_sigma]
+
+    def _memory_id_of(self, memory: Path) -> str | None:
+        path = memory.relative_to(self._root).as_posix()
+        unit = unit_of(path)
+        entry = self._shown[unit].files.get(path) if unit in self._shown else None
+        return entry.memory_id if entry else None
+
+    def _look_at_changed(self, kinds: Sequence[Kind], fresh_s: float) -> None:
+        """Look at those of some kinds that are not as they were listed the last time, if that is so long ago."""
+        began = time.monotonic()
+        kinds = [kind for kind in kinds if began - self._asked_at.get(kind, -math.inf) >= fresh_s]
+        listed = {
+            unit: item.etag
+            for kind in kinds
+            for item in self._mirror.bucket.list(f"{MANIFESTS}{kind}")
+            if (unit := unit_of_key(item.key)) is not None
+        }
+        if changed := [unit for unit, etag in listed.items() if etag is None or self._etags.get(unit) != etag]:
+            self._mirror.look_at_all(changed)
+        self._etags |= listed
+        self._asked_at |= dict.fromkeys(kinds, began)
+
+    def _refresh(self, fresh_s: float) -> None:
+        self._look_at_changed(_KINDS, fresh_s)
+        for manifest in self._mirror.known():
+            shown = self._shown.get(manifest.unit)
+            if manifest.unit.kind in _KINDS and (shown is None or shown.nonce != manifest.nonce):
+                self._show(manifest)
+
+    def _show(self, manifest: Manifest) -> None:
+        before = self._shown.get(manifest.unit)
+        for path in before.files.keys() - manifest.files.keys() if before else ():
+            (self._root / path).unlink(missing_ok=True)
+        if manifest.unit.kind == "datasets":
+            self._show_dataset(manifest)
+        else:
+            for path, entry in manifest.files.items():
+                if before is None or before.files.get(path) != entry:
+                    file = self._root / path
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes((entry.text or "").encode())
+                    os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
+        self._shown[manifest.unit] = manifest
+
+    def _show_dataset(self, manifest: Manifest) -> None:
+        """Its folder alone: the names of the images are those of the manifest."""
+        recipe, role, roi = manifest.unit.names
+        folder = self._root / RECIPES_FOLDER / recipe / DATASETS_FOLDER / role / roi
+        if manifest.files:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

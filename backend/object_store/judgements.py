@@ -1,0 +1,215 @@
+"""Judgements of inferences in an object store: what every replica found in two seconds is a segment of two files.
+
+``.history/<digest>/<first number>-<how many>.jsonl`` has a line for each judgement, ``.jpgs`` beside it their
+thumbnails one after the other. Small segments are joined, so that there are never many. What a folder had kept before
+it was pushed stays as it is, ``.history/<digest>.sqlite``, and goes when it is too old; a pull adds the segments to it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from backend.common.errors import StorageError
+from backend.common.roi_key import RoiKey
+from backend.disk.judgements import FOLDER, SUFFIX, Judgement, JudgementFiles, JudgementQuery, KeptJudgement
+from backend.object_store.manifest import Manifest
+from backend.object_store.mirror import Edit, Mirror, Overtaken
+from backend.object_store.units import Unit
+
+_SMALL = 64
+_MOST_SMALL = 16
+_BYTES = "thumbnail_bytes"
+_Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """Judgements that were kept together.
+
+    Attributes:
+        first: number of the first.
+        count: how many they are.
+        folder: of the history, below the models folder.
+    """
+
+    first: int
+    count: int
+    folder: str
+
+    @property
+    def end(self) -> int:
+        """The number after that of the last."""
+        return self.first + self.count
+
+    @property
+    def judgements(self) -> str:
+        """The file that has a line for each."""
+        return f"{self.folder}/{self.first:012d}-{self.count:06d}.jsonl"
+
+    @property
+    def thumbnails(self) -> str:
+        """The file of their thumbnails."""
+        return self.judgements.replace(".jsonl", ".jpgs")
+
+
+class ObjectJudgementFiles:
+    """Judgements; arguments, results and errors as of `JudgementFiles`, and `StoreUnavailable`.
+
+    Args:
+        mirror: the units.
+        most: how many are kept of each ROI.
+    """
+
+    def __init__(self, mirror: Mirror, most: int) -> None:
+        self._mirror = mirror
+        self._most = most
+        self._names = JudgementFiles(mirror.root)
+
+    def has(self, key: RoiKey) -> bool:
+        """As `JudgementFiles.has`."""
+        return bool(self._mirror.look(self._unit(key)).files)
+
+    def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
+        """As `JudgementFiles.add`; none is added twice though the store did not say that it was added."""
+        unit = self._unit(key)
+
+        def added(manifest: Manifest) -> dict[str, Edit]:
+            segments = segments_of(manifest)
+            known = {(line["at"], line["request_id"]) for segment in segments[-2:] for line in self._lines(segment)}
+            new = [(found, jpeg) for found, jpeg in judgements if (found.at, found.request_id) not in known][-most:]
+            if not new:
+                return {}
+            lines: _Lines = [{**asdict(found), _BYTES: len(jpeg)} for found, jpeg in new]
+            pictures = b"".join(jpeg for _, jpeg in new)
+            files: dict[str, Edit] = {}
+            first = segments[-1].end if segments else self._names.last(key) + 1
+            small = segments[-_MOST_SMALL:]
+            if len(small) == _MOST_SMALL and all(segment.count < _SMALL for segment in small):
+                first = small[0].first
+                lines = [line for segment in small for line in self._lines(segment)] + lines
+                pictures = b"".join(self._bytes(segment.thumbnails) for segment in small) + pictures
+                files |= {path: None for segment in small for path in (segment.judgements, segment.thumbnails)}
+            joined = Segment(first, len(lines), f"{FOLDER}/{unit.names[0]}")
+            for segment in segments:
+                if segment.end <= joined.end - most:
+                    files |= {segment.judgements: None, segment.thumbnails: None}
+            if segments and segments[0].first <= joined.end - most:
+                files |= dict.fromkeys(filter(_is_of_a_folder, manifest.files))
+            content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+            return files | {joined.judgements: content, joined.thumbnails: pictures}
+
+        try:
+            # Thumbnails of segments that may be joined, which are small.
+            self._mirror.edit(unit, added, lambda path: not path.endswith(".jpgs") or _count(path) < _SMALL)
+        except Overtaken as exc:  # what waits to be kept waits on
+            raise StorageError(str(exc)) from exc
+
+    def list(self, key: RoiKey, wanted: JudgementQuery) -> "list[KeptJudgement]":
+        """As `JudgementFiles.list`."""
+        manifest = self._mirror.look(self._unit(key), lambda path: not path.endswith(".jpgs"))
+        segments = segments_of(manifest)
+        oldest = self._oldest(segments)
+        found: list[KeptJudgement] = []
+        for segment in reversed(segments):
+            if wanted.before is not None and segment.first >= wanted.before:
+                continue
+            for place, line in reversed(list(enumerate(self._lines(segment)))):
+                number = segment.first + place
+                kept = _kept(line, number)
+                if number >= oldest and _is_wanted(kept, wanted):
+                    found.append(kept)
+                if len(found) == wanted.limit:
+                    return found
+        rest = replace(wanted, limit=wanted.limit - len(found))
+        return [*found, *(kept for kept in self._names.list(key, rest) if kept.number >= oldest)]
+
+    def thumbnail(self, key: RoiKey, number: int) -> bytes | None:
+        """As `JudgementFiles.thumbnail`."""
+        unit = self._unit(key)
+        segments = segments_of(self._mirror.look(unit, lambda path: not path.endswith(".jpgs")))
+        if number < self._oldest(segments):
+            return None
+        segment = next((segment for segment in segments if segment.first <= number < segment.end), None)
+        if segment is None:
+            return self._names.thumbnail(key, number)
+        self._mirror.look(unit, lambda path: path in (segment.judgements, segment.thumbnails))
+        sizes = [int(line[_BYTES]) for line in self._lines(segment)]
+        start = sum(sizes[: number - segment.first])
+        return self._bytes(segment.thumbnails)[start : start + sizes[number - segment.first]]
+
+    def _oldest(self, segments: Sequence[Segment]) -> int:
+        """Number of the oldest that is kept; segments go as a whole, and so some judgements later than they should."""
+        return segments[-1].end - self._most if segments and self._most else 0
+
+    def _unit(self, key: RoiKey) -> Unit:
+        return Unit("history", (self._names.path(key).stem,))
+
+    def _lines(self, segment: Segment) -> _Lines:
+        return _parsed(segment, self._bytes(segment.judgements))
+
+    def _bytes(self, path: str) -> bytes:
+        try:
+            return (self._mirror.root / path).read_bytes()
+        except FileNotFoundError as exc:  # joined by another replica since the look
+            raise StorageError("the history was changed while it was read; retry") from exc
+
+
+def segments_of(manifest: Manifest) -> list[Segment]:
+    """The segments of a history, the oldest first."""
+    found = []
+    for path in manifest.files:
+        name = PurePosixPath(path)
+        first, _, count = name.stem.partition("-")
+        if name.suffix == ".jsonl" and first.isdecimal() and count.isdecimal():
+            found.append(Segment(int(first), int(count), str(name.parent)))
+    return sorted(found)
+
+
+def kept_in(segment: Segment, lines: bytes, thumbnails: bytes) -> Iterator[tuple[KeptJudgement, bytes]]:
+    """The judgements of a segment with their thumbnails, the oldest first.
+
+    Args:
+        segment: which.
+        lines, thumbnails: its two files.
+
+    Raises:
+        StorageError: they are damaged.
+    """
+    start = 0
+    for number, line in enumerate(_parsed(segment, lines), start=segment.first):
+        end = start + int(line[_BYTES])
+        yield _kept(line, number), thumbnails[start:end]
+        start = end
+
+
+def _parsed(segment: Segment, content: bytes) -> _Lines:
+    try:
+        lines = [json.loads(line) for line in content.splitlines()]
+        if len(lines) != segment.count or not all(isinstance(line, dict) for line in lines):
+            raise ValueError("other lines than its name says")
+    except ValueError as exc:
+        raise StorageError(f"{segment.judgements} of the history is damaged ({exc})") from exc
+    return lines
+
+
+def _kept(line: dict[str, Any], number: int) -> KeptJudgement:
+    return KeptJudgement(**{name: line[name] for name in line if name != _BYTES}, number=number)
+
+
+def _is_of_a_folder(path: str) -> bool:
+    return path.endswith(SUFFIX)
+
+
+def _count(path: str) -> int:
+    return int(PurePosixPath(path).stem.partition("-")[2] or 0)
+
+
+def _is_wanted(kept: KeptJudgement, wanted: JudgementQuery) -> bool:
+    return (
+        wanted.decision in (None, kept.decision)
+        and (wanted.before is None or kept.number < wanted.before)
+        and (wanted.since is None or kept.at >= wanted.since)
+        and (wanted.until is None or kept.at < wanted.until)
+    )

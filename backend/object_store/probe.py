@@ -1,0 +1,46 @@
+"""What a store must do, tried at the start: one that ignores conditions would lose changes and say nothing."""
+
+import uuid
+
+from backend.common.errors import ConfigError
+from backend.object_store.bucket import PROBES, Bucket, SwapRefused
+
+
+def probe(bucket: Bucket) -> None:
+    """Write, swap, refuse, list and delete an object of its own.
+
+    Raises:
+        ConfigError: the store ignores a condition, or tells other things than it was given.
+        StoreUnavailable: it does not answer, or refuses.
+    """
+    key = f"{PROBES}{uuid.uuid4().hex}"
+    if bucket.get(key) is not None:
+        raise _unfit("it gives an object that was never written")
+    first = bucket.swap(key, b"1", None)
+    try:
+        _expect_refusal(bucket, key, None, "If-None-Match: * on a write")
+        second = bucket.swap(key, b"2", first)
+        if second == first:
+            raise _unfit("it gives two states of an object one ETag")
+        _expect_refusal(bucket, key, first, "If-Match on a write")
+        there = bucket.get(key)
+        if there is None or (there.content, there.etag) != (b"2", second):
+            raise _unfit("it does not give what was just written")
+        if bucket.get_unless(key, second) != second:
+            raise _unfit("it ignores If-None-Match on a read")
+        if not any(item.key == key for item in bucket.list(PROBES.rstrip("/"))):
+            raise _unfit("it does not list what was just written")
+    finally:
+        bucket.delete([key])
+
+
+def _expect_refusal(bucket: Bucket, key: str, etag: str | None, condition: str) -> None:
+    try:
+        bucket.swap(key, b"3", etag)
+    except SwapRefused:
+        return
+    raise _unfit(f"it ignores {condition}, so that changes of two replicas would overwrite one another")
+
+
+def _unfit(why: str) -> ConfigError:
+    return ConfigError(f"this object store cannot keep models: {why}; AWS S3 and others with conditional writes can")

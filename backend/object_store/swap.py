@@ -1,0 +1,70 @@
+"""Replacing a manifest unless somebody else did, and finding out whether a write without an answer was done."""
+
+import random
+import time
+from typing import NamedTuple
+
+from backend.common.errors import StoreUnavailable
+from backend.object_store.bucket import Bucket, SwapRefused
+from backend.object_store.manifest import Manifest, parse_manifest
+
+_TRIES = 4
+_FIRST_WAIT_S = 0.2
+
+
+class Swapped(NamedTuple):
+    """A manifest was replaced.
+
+    Attributes:
+        etag: of the new one; None where another one has replaced it since.
+    """
+
+    etag: str | None
+
+
+def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None:
+    """Replace a manifest, if the one that it follows is still there.
+
+    A write that got no answer may have been done, and then it is found by its nonce: in the manifest that is there, or
+    among those before it.
+
+    Args:
+        bucket: where it is.
+        manifest: the new one.
+        etag: of the one that it follows; None where there was none.
+
+    Returns:
+        None where another one is there: nothing was changed.
+
+    Raises:
+        StoreUnavailable: the store does not say whether it was done.
+    """
+    content, key = manifest.encode(), manifest.unit.key
+    wait_s = _FIRST_WAIT_S
+    failure = "the object store contradicts itself"
+    for _ in range(_TRIES):
+        try:
+            return Swapped(bucket.swap(key, content, etag))
+        except SwapRefused:
+            pass
+        except StoreUnavailable as exc:
+            failure = str(exc)
+        try:
+            there = bucket.get(key)
+            if there is not None:
+                found = parse_manifest(manifest.unit, there.content)
+                if found.nonce == manifest.nonce:
+                    return Swapped(there.etag)
+                if manifest.nonce in found.recent:
+                    return Swapped(None)
+                if there.etag != etag:
+                    return None
+            # What is there is what was to be replaced: the write was not done, or not yet. To try it again is safe:
+            # only one of the two finds the ETag that both ask for.
+        except StoreUnavailable as exc:
+            failure = str(exc)
+        time.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come again at once
+        wait_s *= 2
+    raise StoreUnavailable(
+        f"{failure}; it is not known whether the change was stored: look, and send it again if it was not"
+    )

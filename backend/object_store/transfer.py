@@ -1,0 +1,320 @@
+"""Models between a folder and an object store: push and pull, and looking after what is in the store.
+
+A push brings each unit of a folder in one swap; a pull writes the files that a folder has. Both can be given again
+after they were stopped: what is there already is left alone.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from backend.common.errors import StorageError
+from backend.common.files import TEMPORARY_PREFIX, delete, make_folder, replace, write_atomic
+from backend.disk.judgements import SUFFIX as HISTORY_SUFFIX
+from backend.disk.judgements import JudgementFiles
+from backend.disk.layout import MEMORY_FILE
+from backend.disk.locking import writing
+from backend.disk.memory_file import read_header
+from backend.object_store.bucket import PROBES, Bucket
+from backend.object_store.judgements import Segment, kept_in, segments_of
+from backend.object_store.manifest import BLOBS, Entry, Manifest, entry_of, parse_manifest
+from backend.object_store.swap import swap
+from backend.object_store.units import MANIFESTS, PENDING_FOLDER, Unit, is_stored, unit_of, unit_of_key
+
+GARBAGE_AFTER = timedelta(days=1)
+
+Tell = Callable[[str], None]
+"""Called with a sentence about what was done, or what is wrong."""
+
+
+@dataclass
+class Counts:
+    """What was done.
+
+    Attributes:
+        units: looked at.
+        changed: of these.
+        files: written, uploaded or checked.
+        n_bytes: of these files.
+        problems: sentences, each told already.
+    """
+
+    units: int = 0
+    changed: int = 0
+    files: int = 0
+    n_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
+    """Bring what is in a models folder into the store. What the store has of the same unit is replaced by it.
+
+    Args:
+        folder: a models folder, which nobody writes meanwhile.
+        bucket: the store.
+        tell: of what cannot be pushed.
+
+    Raises:
+        StoreUnavailable, StorageError: the store cannot be used, or a file cannot be read.
+    """
+    counts = Counts()
+    units: dict[Unit, list[str]] = {}
+    for path in sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()):
+        unit = unit_of(path)
+        if not is_stored(path) or path.startswith((".runs/", ".fit-")):
+            continue
+        if unit is None:
+            _tell(counts, tell, f"{path}: not pushed: {_why_not(path)}")
+        elif path.endswith(f"/{MEMORY_FILE}") and _is_of_older_backend(folder / path):
+            _tell(counts, tell, f"{path}: not pushed: an older backend wrote it; run migrate first, or refit")
+        else:
+            units.setdefault(unit, []).append(path)
+    for unit, paths in sorted(units.items()):
+        counts.units += 1
+        _push_unit(folder, bucket, unit, paths, counts, tell)
+    return counts
+
+
+def _push_unit(folder: Path, bucket: Bucket, unit: Unit, paths: list[str], counts: Counts, tell: Tell) -> None:
+    found = bucket.get(unit.key)
+    manifest = Manifest(unit) if found is None else parse_manifest(unit, found.content)
+    files: dict[str, Entry] = {}
+    known = {entry.sha256: entry for entry in manifest.files.values()}
+    for path in paths:
+        content, stat = (folder / path).read_bytes(), (folder / path).stat()
+        memory_id = _memory_id(folder / path) if path.endswith(f"/{MEMORY_FILE}") else None
+        entry = entry_of(unit, content, stat.st_mtime_ns, memory_id)
+        if (same := known.get(entry.sha256)) is not None:
+            entry = entry.model_copy(update={"blob": same.blob})
+        elif (key := entry.blob_key) is not None:
+            bucket.put(key, content)
+            known[entry.sha256] = entry
+            counts.files += 1
+            counts.n_bytes += entry.size
+        files[path] = entry
+    if _contents(files) == _contents(manifest.files):
+        return
+    if swap(bucket, manifest.successor(files), None if found is None else found.etag) is None:
+        _tell(counts, tell, f"{unit}: not pushed: somebody changed it in the store meanwhile; push again")
+    else:
+        counts.changed += 1
+
+
+def pull(bucket: Bucket, folder: Path, tell: Tell) -> Counts:
+    """Write what is in the store into a models folder, as the files that the service keeps there.
+
+    Args:
+        bucket: the store.
+        folder: a models folder; files of the units that the store has are replaced, and those that it lacks deleted.
+        tell: of what cannot be pulled.
+
+    Raises:
+        StoreUnavailable: the store cannot be used.
+        StorageError: something in it is damaged, or the folder cannot be written.
+    """
+    counts = Counts()
+    for manifest in manifests(bucket, counts, tell):
+        counts.units += 1
+        if _pull_unit(bucket, manifest, folder, counts):
+            counts.changed += 1
+    return counts
+
+
+def _pull_unit(bucket: Bucket, manifest: Manifest, folder: Path, counts: Counts) -> bool:
+    if segments := segments_of(manifest):
+        return _pull_history(bucket, manifest, segments, folder, counts)
+    wanted = _as_in_a_folder(manifest)
+    is_changed = False
+    # Memory banks last: each decides what the other files beside it are of.
+    for path in sorted(wanted, key=lambda path: (path.endswith(f"/{MEMORY_FILE}"), path)):
+        entry, target = wanted[path], folder / path
+        if target.is_file() and target.stat().st_size == entry.size and entry.is_content(target.read_bytes()):
+            continue
+        content = _content(bucket, path, entry)
+        try:
+            make_folder(target.parent)
+            with writing(target.parent, "file"):
+                write_atomic({target: content})
+                os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        except OSError as exc:
+            raise StorageError(f"{target} cannot be written ({exc.strerror})") from exc
+        counts.files += 1
+        counts.n_bytes += entry.size
+        is_changed = True
+    for file in _files_of(manifest.unit, folder):
+        if file.relative_to(folder).as_posix() not in wanted:
+            delete(file)
+            is_changed = True
+    return is_changed
+
+
+def _pull_history(
+    bucket: Bucket, manifest: Manifest, segments: Sequence[Segment], folder: Path, counts: Counts
+) -> bool:
+    """Write the database of a history: what a folder had kept, and what came since."""
+    path = f"{segments[0].folder}{HISTORY_SUFFIX}"
+    target, base = folder / path, manifest.files.get(path)
+    make_folder(target.parent)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        if base is not None:
+            temporary.write_bytes(_content(bucket, path, base))
+        contents = (
+            tuple(_content(bucket, name, manifest.files[name]) for name in (segment.judgements, segment.thumbnails))
+            for segment in segments
+        )
+        JudgementFiles(folder).add_numbered(
+            temporary,
+            (kept for segment, files in zip(segments, contents, strict=True) for kept in kept_in(segment, *files)),
+        )
+        replace(temporary, target)
+    finally:
+        delete(temporary)
+    counts.files += 1
+    counts.n_bytes += target.stat().st_size
+    return True
+
+
+def _content(bucket: Bucket, path: str, entry: Entry) -> bytes:
+    content = entry.text.encode() if entry.text is not None else bucket.get_large(entry.blob_key or "")
+    if content is None or not entry.is_content(content):
+        raise StorageError(f"{path}: the store does not have the bytes that it names: models check tells more")
+    return content
+
+
+def _as_in_a_folder(manifest: Manifest) -> dict[str, Entry]:
+    """The files of a manifest by the names that they have in a models folder."""
+    files = dict(manifest.files)
+    pending = sorted(path for path in files if f"/{PENDING_FOLDER}/" in path)
+    for path in pending:
+        entry, recipe = files.pop(path), path.split(f"/{PENDING_FOLDER}/")[0]
+        if f"{recipe}/recipe.json" not in files:
+            files[f"{recipe}/recipe.json.pending"] = entry
+    return files
+
+
+def _files_of(unit: Unit, folder: Path) -> Iterator[Path]:
+    for file in folder.rglob("*"):
+        path = file.relative_to(folder).as_posix()
+        if unit_of(path) == unit and is_stored(path) and file.is_file():
+            yield file
+
+
+def manifests(bucket: Bucket, counts: Counts, tell: Tell) -> Iterator[Manifest]:
+    """All manifests of a store; a damaged one is told.
+
+    Raises:
+        StoreUnavailable: the store cannot be used, or loses sight of one.
+    """
+    for item in list(bucket.list(MANIFESTS.rstrip("/"))):
+        unit = unit_of_key(item.key)
+        found = bucket.get(item.key)
+        if unit is None or found is None:
+            _tell(counts, tell, f"{item.key}: {'no manifest of this service' if unit is None else 'listed, and gone'}")
+            continue
+        try:
+            yield parse_manifest(unit, found.content)
+        except StorageError as exc:
+            _tell(counts, tell, str(exc))
+
+
+def check(bucket: Bucket, tell: Tell) -> Counts:
+    """Read everything in the store, and compare it with its hashes.
+
+    Raises:
+        StoreUnavailable: the store cannot be used.
+    """
+    counts = Counts()
+    for manifest in manifests(bucket, counts, tell):
+        counts.units += 1
+        wrong: dict[str, str | None] = {}  # by blob: a version has those of the model that it was
+        for path, entry in sorted(manifest.files.items()):
+            counts.files += 1
+            counts.n_bytes += entry.size
+            if entry.blob_key is None:  # compared when the manifest was read
+                continue
+            if entry.blob_key not in wrong:
+                wrong[entry.blob_key] = _what_is_wrong(bucket.get_large(entry.blob_key), entry)
+            if wrong[entry.blob_key] is not None:
+                _tell(counts, tell, f"{path}: {wrong[entry.blob_key]} ({entry.blob_key}); {_mend(path)}")
+    return counts
+
+
+def _what_is_wrong(content: bytes | None, entry: Entry) -> str | None:
+    if content is None:
+        return "its bytes are gone"
+    digest = hashlib.sha256(content).hexdigest()
+    return None if entry.is_content(content) else f"the store holds other bytes, of sha256 {digest}"
+
+
+def collect_garbage(bucket: Bucket, tell: Tell) -> Counts:
+    """Delete blobs that no manifest names, a day after they were written, and what starts left.
+
+    Args:
+        bucket: the store.
+        tell: of manifests that cannot be read: then nothing is deleted.
+
+    Raises:
+        StoreUnavailable: the store cannot be used.
+    """
+    counts = Counts()
+    now = bucket.now()
+    # Listed before the manifests are read: a blob that is named later than that was written later, too.
+    old = [
+        item
+        for prefix in (BLOBS, PROBES)
+        for item in bucket.list(prefix.rstrip("/"))
+        if now - item.written_at > GARBAGE_AFTER
+    ]
+    named: set[str | None] = set()
+    for manifest in manifests(bucket, counts, tell):
+        counts.units += 1
+        named.update(entry.blob_key for entry in manifest.files.values())
+    if counts.problems:
+        return counts
+    doomed = [item for item in old if item.key not in named]
+    bucket.delete([item.key for item in doomed])
+    counts.files = counts.changed = len(doomed)
+    counts.n_bytes = sum(item.size for item in doomed)
+    return counts
+
+
+def _contents(files: Mapping[str, Entry]) -> dict[str, str]:
+    return {path: entry.sha256 for path, entry in files.items()}
+
+
+def _tell(counts: Counts, tell: Tell, problem: str) -> None:
+    counts.problems.append(problem)
+    tell(problem)
+
+
+def _memory_id(path: Path) -> str | None:
+    header = read_header(path)
+    found = header.metadata.get("memory_id") if header else None
+    return found if isinstance(found, str) else None
+
+
+def _is_of_older_backend(path: Path) -> bool:
+    try:
+        header = read_header(path)
+    except StorageError:  # damaged here, and damaged there
+        return False
+    return header is not None and header.version is None
+
+
+def _why_not(path: str) -> str:
+    if path.endswith(".npz") or path.startswith("recipes/"):
+        return "an older backend wrote it; run migrate first"
+    return "no file of this service"
+
+
+def _mend(path: str) -> str:
+    if path.endswith(f"/{MEMORY_FILE}") and "/.versions/" not in path:
+        return "fit this ROI again, or roll it back"
+    if "/datasets/" in path:
+        return "upload this image again"
+    return "no version can be rolled back to with it" if "/.versions/" in path else "write it again"

@@ -1,0 +1,71 @@
+"""Threads of one process that look and change at once: the local files never go back, nor away from who reads."""
+
+import threading
+
+import pytest
+
+from backend.object_store.units import model_unit
+from tests.factories import KEY, memory_of, same_memory
+
+
+@pytest.fixture
+def late(replica, monkeypatch):
+    """A replica of whom one look gets its answer, and is held up before it uses it."""
+    one, answered, may_go_on = replica(), threading.Event(), threading.Event()
+    one.models.save_memory(KEY, memory_of(1), {})
+    one.models.load(KEY)
+    get = one.bucket.get_unless
+
+    def held_up(key, etag):
+        found = get(key, etag)
+        if threading.current_thread().name == "late":
+            answered.set()
+            assert may_go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(one.bucket, "get_unless", held_up)
+    return one, answered, may_go_on
+
+
+def look_late(one, answered):
+    looking = threading.Thread(target=one.mirror.look, args=(model_unit(KEY),), kwargs={"now": True}, name="late")
+    looking.start()
+    assert answered.wait(30)
+    return looking
+
+
+def test_look_that_ends_late_does_not_undo_a_later_one(late, replica):
+    """It was answered with the second model; meanwhile the third was found by a look that began after it."""
+    one, answered, may_go_on = late
+    other = replica()
+    other.models.save_memory(KEY, memory_of(2), {})
+    looking = look_late(one, answered)
+    other.models.save_memory(KEY, memory_of(3), {})
+    assert same_memory(one.models.load(KEY), memory_of(3))
+    may_go_on.set()
+    looking.join()
+    with one.mirror.reading():
+        assert same_memory(one.models._local.load(KEY), memory_of(3))
+
+
+def test_look_that_ends_late_does_not_undo_an_own_change(late, replica):
+    """It was answered with what another replica had stored just before this one stored something."""
+    one, answered, may_go_on = late
+    replica().models.save_memory(KEY, memory_of(2), {})
+    looking = look_late(one, answered)
+    one.models.save_memory(KEY, memory_of(3), {})
+    may_go_on.set()
+    looking.join()
+    with one.mirror.reading():
+        assert same_memory(one.models._local.load(KEY), memory_of(3))
+
+
+def test_what_a_reader_needs_stays_when_somebody_looks_who_does_not(replica):
+    """The catalog looks at manifests alone: between a reader's look and its reading, it must not take the bank away."""
+    one, other = replica(), replica()
+    other.models.save_memory(KEY, memory_of(1), {})
+    one.models._served.look(KEY)
+    other.models.save_memory(KEY, memory_of(2), {})
+    one.catalog.known_rois()
+    with one.mirror.reading():
+        assert same_memory(one.models._local.load(KEY), memory_of(2))
