@@ -53,7 +53,7 @@ format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-soak: $(VENV)/.dev ## long runs that try to break what is promised: two hours; the last needs root
+soak: $(VENV)/.dev ## long runs that try to break what is promised: three hours; the last needs root
 	$(RUN) -m soak.files --uploads 20000
 	$(RUN) -m soak.api --cases 10000
 	$(RUN) -m soak.slow
@@ -62,6 +62,9 @@ soak: $(VENV)/.dev ## long runs that try to break what is promised: two hours; t
 	$(RUN) -m soak.processes --workers 2 --minutes 10
 	$(RUN) -m soak.processes --workers 4 --minutes 10
 	$(RUN) -m soak.mixed --minutes 60 --out docs/soak.png
+	$(RUN) -m soak.crash --rounds 50 --store moto --fails
+	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto
+	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto --fails
 	$(RUN) -m soak.unwritable
 
 bench: $(VENV)/.dev ## the measured claims, side by side
@@ -106,7 +109,7 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(COMMAND)
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements-mqtt.txt backend/requirements.txt | $(COMMAND)
+$(VENV)/.dev: requirements/dev.txt requirements/cluster.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements-mqtt.txt backend/requirements.txt | $(COMMAND)
 	@echo "Installing what development needs, torch included (once, some 440 MB more where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo

@@ -15,6 +15,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``decisions``: parts rejected and escaped at the thresholds that are chosen, on data sets of yours; ``--planted``
 - ``history``: what an inference takes longer where judgements are kept
 - ``gui_crops``: the console's crops for the existing GUI's models, beside an OpenCV
+- ``object_store``: requests, milliseconds and cost of models in an object store, beside a folder
 - ``rois``: a list of 200 ROIs beside their memory banks; ``--rois``
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
 - ``levers``: what raises accuracy, on folders in MVTec layout; ``--data FOLDER …``

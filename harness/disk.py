@@ -42,7 +42,8 @@ def stored(root: Path, ids: dict[str, str], versions: Versions) -> StoredRoi:
     embeddings, _ = read_memory(place.memory)
     index = faiss.IndexFlatL2(embeddings.shape[1])
     index.add(embeddings)
-    if place.memory.with_name(INDEX_FILE).read_bytes() != faiss.serialize_index(index).tobytes():
+    is_pulled = root.name.startswith("pulled-")  # a store keeps no index: whoever reads a bank makes it
+    if not is_pulled and place.memory.with_name(INDEX_FILE).read_bytes() != faiss.serialize_index(index).tobytes():
         raise Broken("index.faiss is not that of memory.npz")
     if not place.calibration.exists():
         return StoredRoi(version, None, None)

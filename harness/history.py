@@ -25,6 +25,10 @@ class Lost(Exception):
     """No reply came: it may have been done, or not."""
 
 
+class StoreFailed(Lost):
+    """The object store behind the service failed: it may have been done, or not."""
+
+
 @dataclass(eq=False)
 class _Write:
     start: float

@@ -7,12 +7,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import httpx
 
 from harness.forms import Form
-from harness.history import Answer, History, Lost, Refused
+from harness.history import Answer, History, Lost, Refused, StoreFailed
 from harness.measuring import p95
 from harness.server import Server
 from harness.versions import MM_PER_PX, Version, Versions
@@ -20,6 +23,9 @@ from harness.versions import MM_PER_PX, Version, Versions
 _BUSY = httpx.codes.SERVICE_UNAVAILABLE
 _SHOWN = 20  # broken promises that are told in full
 _THRESHOLDS = itertools.count(1)
+_STORE_FAILS = 5  # in a row
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,9 @@ class Client:
         except httpx.TransportError as exc:
             self._tally.count(f"{kind} without a reply")
             raise Lost from exc
+        if reply.status_code == _BUSY and reply.json()["code"] == "store_unavailable":  # it may have been done
+            self._tally.count(f"{kind} while the store failed")
+            raise StoreFailed
         if reply.status_code in refusals:
             self._tally.count(f"{kind} refused")
             raise Refused
@@ -191,5 +200,13 @@ def mix(client: Client, rois: Sequence[Roi], versions: Versions, chance: random.
 def prepare(client: Client, rois: Sequence[Roi], versions: Versions) -> None:
     """Fit and calibrate ROIs for the first time."""
     for roi in rois:
-        client.fit(roi, versions.every[0])
-        client.calibrate(roi)
+        insist(partial(client.fit, roi, versions.every[0]))
+        insist(partial(client.calibrate, roi))
+
+
+def insist(work: Callable[[], Result]) -> Result:
+    """Do something again where the store fails, which is made to fail now and then."""
+    for _ in range(_STORE_FAILS):
+        with suppress(StoreFailed):
+            return work()
+    return work()

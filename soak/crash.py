@@ -1,7 +1,7 @@
 """Kill the service at random instants of fits, calibrations, uploads and reads, start it again, and look what is left.
 
-``python -m soak.crash [--rounds 200] [--seed 1]``. After each restart every ROI answers with the old model or the new
-one, whole; what was acknowledged is there; leftovers go with the next write.
+``python -m soak.crash [--rounds 200] [--seed 1] [--store moto [--fails]]``. After each restart every ROI answers with
+the old model or the new one, whole; what was acknowledged is there; leftovers go with the next write.
 """
 
 import argparse
@@ -12,14 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.disk import Broken, leftovers, stored, stored_images
+from harness.disk import Broken, stored, stored_images
 from harness.history import Lost, Refused
-from harness.load import Client, Roi, Tally, prepare
+from harness.load import Client, Roi, Tally, insist, prepare
 from harness.measuring import print_table
+from harness.places import Place, add_store, opened
 from harness.server import Server, serving
 from harness.versions import SMALL_NETWORK, Versions, known_versions
 
@@ -30,17 +32,17 @@ _KINDS = ("fit", "calibrate", "infer", "upload")
 
 
 class Crashes:
-    """A models folder whose service is killed again and again.
+    """A place for models whose service is killed again and again.
 
     Args:
-        root: the models folder.
+        place: the place.
         versions: what is fitted.
         chance: decides when to kill, and what clients do.
     """
 
-    def __init__(self, root: Path, versions: Versions, chance: random.Random) -> None:
+    def __init__(self, place: Place, versions: Versions, chance: random.Random) -> None:
         self.tally = Tally()
-        self._root = root
+        self._place = place
         self._versions = versions
         self._chance = chance
         self._rois = (
@@ -58,14 +60,14 @@ class Crashes:
             with self._serving() as server:
                 self._look(server)
                 self._load_until_killed(server)
-            for what in leftovers(self._root):
+            for what in self._place.leftovers():
                 self.tally.count("left behind")
                 self.tally.count(f"left behind: {_kind_of(what)}")
         with self._serving() as server:
             self._look(server)
 
     def _serving(self) -> AbstractContextManager[Server]:
-        return serving(MODELS_DIR=str(self._root), **SMALL_NETWORK)
+        return serving(**self._place.environment, **SMALL_NETWORK)
 
     def _load_until_killed(self, server: Server) -> None:
         threads = [threading.Thread(target=self._until_lost, args=(server, work)) for work in self._works()]
@@ -105,12 +107,12 @@ class Crashes:
 
     def _look(self, server: Server) -> None:
         """Hold the first replies and the files against what was acknowledged or under way, and go on from there."""
-        if runs := [what for what in leftovers(self._root) if what.startswith(".runs")]:
+        if runs := [what for what in self._place.leftovers() if what.startswith(".runs")]:
             self.tally.breaks(f"runs of a dead process are still there after a start: {runs}")
         with Client(server, self._versions, self.tally) as client:
             for roi in self._rois:
                 try:
-                    self._look_at(client, roi)
+                    insist(partial(self._look_at, client, roi))
                 except (Broken, Refused, Lost) as exc:
                     self.tally.breaks(f"after a restart, {roi.name}: {exc!r}")
             self._look_at_images()
@@ -118,13 +120,13 @@ class Crashes:
                 if len(self._acknowledged) > _MOST_STORED:
                     http.delete("/datasets/clear", params={**self._rois[0].ids, "label": "ok"}).raise_for_status()
                     self._acknowledged.clear()
-            self._upload(client)
-        if left := leftovers(self._root):
+            insist(partial(self._upload, client))
+        if left := self._place.leftovers():
             self.tally.breaks(f"still there after the next write: {left}")
 
     def _look_at(self, client: Client, roi: Roi) -> None:
         answer = client.infer(roi)
-        found = stored(self._root, roi.ids, self._versions)
+        found = stored(self._place.files(), roi.ids, self._versions)
         applied = found.threshold if found.calibrated == found.version else None
         if (answer.version, answer.threshold) != (found.version, applied):
             self.tally.breaks(f"/infer of {roi.name} tells of another model than its files")
@@ -136,7 +138,7 @@ class Crashes:
 
     def _look_at_images(self) -> None:
         try:
-            images = stored_images(self._root, self._rois[0].ids)
+            images = stored_images(self._place.files(), self._rois[0].ids)
         except Broken as exc:
             self.tally.breaks(str(exc))
             return
@@ -160,10 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m soak.crash", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="kills (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the instants and the load (%(default)s)")
+    add_store(parser)
     chosen = parser.parse_args(arguments)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder:
-        crashes = Crashes(Path(folder), known_versions(_VERSIONS), random.Random(chosen.seed))
+    with (
+        tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder,
+        opened(chosen.store, Path(folder), chosen.ministack, fails=chosen.fails) as place,
+    ):
+        crashes = Crashes(place, known_versions(_VERSIONS), random.Random(chosen.seed))
         crashes.run(chosen.rounds)
     tally = crashes.tally
     title = f"{chosen.rounds} kills in {time.monotonic() - start:.0f} s, seed {chosen.seed}, milliseconds"

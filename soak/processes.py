@@ -1,7 +1,8 @@
 """Several workers, many clients: every reply is that of one whole model, of now, whichever worker gives it.
 
-``python -m soak.processes [--workers 2] [--clients 16] [--minutes 10] [--kill-every 20]``. The clients mix fits,
-calibrations and inferences of shared ROIs and of one of their own; meanwhile workers are killed and come again.
+``python -m soak.processes [--workers 2] [--clients 16] [--minutes 10] [--kill-every 20] [--store moto [--fails]]``. The
+clients mix fits, calibrations and inferences of shared ROIs and of one of their own; meanwhile workers are killed and
+come again.
 """
 
 import argparse
@@ -20,9 +21,10 @@ from tqdm import tqdm
 
 from harness.disk import Broken, stored
 from harness.history import Lost, Refused
-from harness.load import Client, Roi, Tally, mix, prepare
+from harness.load import Client, Roi, Tally, insist, mix, prepare
 from harness.measuring import print_table
 from harness.memory import Memory
+from harness.places import Place, add_store, opened
 from harness.server import Server, gunicorn_command, serving
 from harness.versions import SMALL_NETWORK, Versions, known_versions
 
@@ -33,7 +35,7 @@ _SAMPLE_S = 0.5
 
 
 def run(
-    server: Server, versions: Versions, tally: Tally, root: Path, clients: int, seconds: float, kill_s: float
+    server: Server, versions: Versions, tally: Tally, place: Place, clients: int, seconds: float, kill_s: float
 ) -> Memory:
     """Press for some seconds, kill a worker every `kill_s`, and look at what is stored in the end."""
     shared = [
@@ -56,6 +58,7 @@ def run(
     if stuck := sum(thread.is_alive() for thread in threads):
         tally.breaks(f"{stuck} clients still wait for a reply {_LONGEST_REQUEST_S:.0f} s after the last request")
         return memory
+    root = place.files()
     with Client(server, versions, tally) as client:
         for roi in [*shared, *own]:
             _look_at(client, roi, root, versions, tally)
@@ -93,7 +96,7 @@ def _look_at(client: Client, roi: Roi, root: Path, versions: Versions, tally: Ta
     try:
         found = stored(root, roi.ids, versions)
         for _ in range(8):
-            answer = client.infer(roi)
+            answer = insist(partial(client.infer, roi))
             applied = found.threshold if found.calibrated == found.version else None
             if (answer.version, answer.threshold) != (found.version, applied):
                 tally.breaks(f"/infer of {roi.name} tells of another model than its files")
@@ -108,13 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10, help="of load (%(default)g)")
     parser.add_argument("--kill-every", type=float, default=20, help="seconds between kills of a worker (%(default)g)")
+    add_store(parser)
     chosen = parser.parse_args(arguments)
     versions, tally = known_versions(_VERSIONS), Tally()
     command = partial(gunicorn_command, workers=chosen.workers)
-    with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder:
-        environment = {**SMALL_NETWORK, "MODELS_DIR": folder, "MAX_FITS": f"{chosen.clients}"}
-        with serving(command, **environment) as server:
-            memory = run(server, versions, tally, Path(folder), chosen.clients, 60 * chosen.minutes, chosen.kill_every)
+    with (
+        tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder,
+        opened(chosen.store, Path(folder), chosen.ministack, fails=chosen.fails) as place,
+        serving(command, **SMALL_NETWORK, **place.environment, MAX_FITS=f"{chosen.clients}") as server,
+    ):
+        memory = run(server, versions, tally, place, chosen.clients, 60 * chosen.minutes, chosen.kill_every)
     title = f"{chosen.workers} workers, {chosen.clients} clients, {chosen.minutes:g} minutes, milliseconds"
     print_table(title, ("request", "answered", "median", "p95"), tally.rows(_KINDS))
     others = sorted(what for what in tally.counts if what not in _KINDS)
