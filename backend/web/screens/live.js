@@ -99,7 +99,7 @@ class LiveScreen {
     this.preview = h("div.live-preview");
     this.notices = h("div.notices", { role: "status" });
     this.stage = h("div.inspect-stage", {}, this.verdict.node, h("div.inspect-picture", {}, this.view.node, this.name));
-    this.chartTitle = h("h2", {});
+    this.chartTitle = h("h2", {}, t("live.chart"));
     this.again = h("button", { onclick: () => { this.tally.clear(); this.update(); } }, t("live.count_anew"));
     this.node = h(
       "section.screen.inspect.live",

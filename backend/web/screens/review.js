@@ -24,8 +24,7 @@ const MOST_OF_HISTORY = 1000;
 export default function reviewScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new ReviewScreen(app, key);
-  void screen.open();
-  return screen;
+  return Object.assign(screen, { ready: screen.open() });
 }
 
 class ReviewScreen {
