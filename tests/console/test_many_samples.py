@@ -1,8 +1,8 @@
 """A ROI with ten thousand stored images: Samples and Threshold stay usable, and ask for what is looked at alone."""
 
+import contextlib
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -19,9 +20,9 @@ from tests.console.line import NO_LAYOUT_YET, ROI, Serve, Watched, done
 
 N_OK, N_NG = 9_000, 1_000
 PER_PAGE = 200
-_LOAD_MS = 30_000
-_MOST_S = 10
-"""On a busy machine; `python -m benchmarks.console` measures it on a quiet one."""
+_LOAD_MS = 60_000
+_MOST_PROCESSOR_S = 5
+"""Of service and browser until the first picture is seen; a clock would tell more of what else the machine does."""
 
 
 class Crowded:
@@ -63,15 +64,25 @@ def requests_of(page: Page) -> Counter[str]:
     return asked
 
 
+def processor_s() -> float:
+    """Seconds that service and browser have computed."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 def test_samples_of_ten_thousand_are_paged_marked_and_found(chromium: Any, crowded: Crowded) -> None:
     watched = Watched(chromium, crowded.server)
     page = watched.page
     asked = requests_of(page)
-    begun = time.monotonic()
+    before = processor_s()
     watched.open("samples")
     cells = page.locator(".sample")
     expect(cells.first.locator("img")).to_be_visible(timeout=_LOAD_MS)
-    assert time.monotonic() - begun < _MOST_S
+    assert processor_s() - before < _MOST_PROCESSOR_S
     expect(cells).to_have_count(PER_PAGE)
     page.wait_for_load_state("networkidle")
     assert asked["/datasets/list"] == 1
@@ -122,11 +133,10 @@ def test_samples_of_ten_thousand_are_paged_marked_and_found(chromium: Any, crowd
 def test_the_threshold_counts_each_of_ten_thousand_scores(chromium: Any, crowded: Crowded) -> None:
     watched = Watched(chromium, crowded.server)
     page = watched.page
-    begun = time.monotonic()
+    before = processor_s()
     watched.open("threshold")
-    line = page.get_by_role("slider", name="Threshold")
-    expect(line).to_be_visible(timeout=_LOAD_MS)
-    assert time.monotonic() - begun < _MOST_S
+    expect(page.locator(".near img").first).to_be_visible(timeout=_LOAD_MS)
+    assert processor_s() - before < _MOST_PROCESSOR_S
     with crowded.server.client() as client:
         known = done(client.get("/datasets/scores", params=ROI | {"limit": 10_000, "label": "ng"}))
         good = [score for name, score in crowded.scores.items() if name.startswith("ok-")]
