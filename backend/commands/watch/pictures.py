@@ -27,8 +27,8 @@ RefusalCode = Literal[
     "unreadable", "format", "too_large", "transparent", "colours", "sixteen_bits", "outside", "size", "lost"
 ]
 
-LIMITS = ImageLimits(max_bytes=256 << 20, max_pixels=2**26)
-"""What the console opens, and the service at the most."""
+LIMITS = ImageLimits(max_bytes=256 << 20, max_pixels=65_000_000)
+"""What the console opens; the service gets the crop alone."""
 _BMP, _RIFF, _JPEG = b"BM", b"RIFF", b"\xff\xd8\xff"
 _ENDS_EARLY = "it ends before the picture does"
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

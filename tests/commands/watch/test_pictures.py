@@ -65,4 +65,4 @@ def test_a_roi_beyond_the_picture_is_refused_with_how_far():
 
 
 def test_the_limits_are_those_of_the_console():
-    assert (LIMITS.max_bytes, LIMITS.max_pixels) == (256 * 1024 * 1024, 2**26)
+    assert (LIMITS.max_bytes, LIMITS.max_pixels) == (256 * 1024 * 1024, 65_000_000)
