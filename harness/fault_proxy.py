@@ -28,7 +28,7 @@ class Fault:
             ``"reset"`` passes them on and drops the reply; ``"lost"`` passes them on and says 503.
         methods: of the requests.
         path: what their path has.
-        status: of ``"status"``.
+        status, code: of ``"status"``.
         seconds: of ``"slow"``.
         chance: share of these requests.
         left: how many more; None for ever.
@@ -38,6 +38,7 @@ class Fault:
     methods: tuple[str, ...] = ("GET", "PUT", "DELETE", "HEAD", "POST")
     path: str = ""
     status: int = 503
+    code: str = "Fault"
     seconds: float = 1.0
     chance: float = 1.0
     left: int | None = None
@@ -121,7 +122,7 @@ def _handler(address: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
                 self._drop()
                 return
             if fault is not None and fault.kind == "status":
-                self._answer(fault.status, {}, b"<Error><Code>Fault</Code><Message>made</Message></Error>")
+                self._answer(fault.status, {}, f"<Error><Code>{fault.code}</Code></Error>".encode())
                 return
             if fault is not None and fault.kind == "slow":
                 time.sleep(fault.seconds)

@@ -87,6 +87,7 @@ def read_address(url: str, *, insecure: bool, environment: Mapping[str, str] = o
             for found in (
                 environment.get("AWS_ENDPOINT_URL_S3"),
                 environment.get("AWS_ENDPOINT_URL"),
+                environment.get("AWS_ENDPOINT"),  # which the client would read by itself
                 profile.get("endpoint_url"),
             )
             if found

@@ -262,6 +262,8 @@ def _unavailable(what: str, key: str, exc: Exception) -> StoreUnavailable:
     status = _status(exc)
     if "NoSuchBucket" in str(exc):
         why = "the bucket does not exist"
+    elif "RequestTimeTooSkewed" in str(exc):
+        why = "the clock of this machine is wrong, by the store's"
     elif status in (401, 403):
         why = f"it refuses the credentials: HTTP {status}"
     elif status is not None:

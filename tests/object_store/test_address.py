@@ -51,10 +51,11 @@ def test_without_tls_only_this_machine_is_reached(host, tmp_path):
 
 
 def test_another_machine_without_tls_is_refused_unless_that_is_meant(tmp_path):
-    there = {"HOME": str(tmp_path), "AWS_ENDPOINT_URL": "http://10.0.0.7:9000"}
-    with pytest.raises(ConfigError, match="MODELS_URL_INSECURE=1"):
-        read(**there)
-    assert read(insecure=True, **there).is_plain
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        there = {"HOME": str(tmp_path), name: "http://10.0.0.7:9000"}
+        with pytest.raises(ConfigError, match="MODELS_URL_INSECURE=1"):
+            read(**there)
+        assert read(insecure=True, **there).is_plain
 
 
 def test_credentials_of_a_profile_are_read_and_not_shown(tmp_path):

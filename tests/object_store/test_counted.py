@@ -19,6 +19,7 @@ def judgement(number, decision="ok"):
     return Judgement(float(number), 0.25, 0.5, decision, 0.2, "memory", f"request-{number}"), b"jpeg %d" % number
 
 
+@pytest.mark.slow
 def test_scores_of_all_replicas_add_up(replica):
     """Each replica counts for itself, all at once; every part is there in the end."""
     replicas = [replica() for _ in range(3)]
@@ -44,6 +45,7 @@ def test_scores_of_all_replicas_add_up(replica):
     assert logs[1].status(KEY, fitted).drift.n_parts == 0
 
 
+@pytest.mark.slow
 def test_alarm_of_another_replica_is_listed_and_forgotten_with_its_model(replica):
     one, other = replica(), replica()
     one.models.save_memory(KEY, memory_of(1), {})
@@ -78,6 +80,7 @@ def test_statistics_that_are_changed_meanwhile_are_made_again(replica):
     assert other.drift.read(other.drift.path(KEY)).threshold == 0.8
 
 
+@pytest.mark.slow
 def test_history_of_all_replicas_is_told_as_a_folder_tells_it(replica, tmp_path):
     """Batches from two replicas, one of them tried twice: pages, decisions, times and thumbnails are the same."""
     one, other, folder = replica(most=60), replica(most=60), JudgementFiles(tmp_path)

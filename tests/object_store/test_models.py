@@ -35,6 +35,7 @@ def told(store, key):
     )
 
 
+@pytest.mark.slow
 def test_store_and_folder_tell_the_same_after_every_change(replica, tmp_path):
     folder, one, other = ModelStore(tmp_path / "folder", 5, 1.0), replica(), replica()
 
@@ -86,15 +87,13 @@ def test_what_a_folder_refuses_a_store_refuses(replica):
     assert one.generation() == 2
 
 
+@pytest.mark.slow
 def test_six_writers_on_one_roi_lose_no_change(replica):
-    """Every change that was answered is one generation, and all but the last few are versions in between."""
+    """Every change that was answered is one generation: none was overwritten by one that had not seen it."""
     replicas, answered, refused = [replica() for _ in range(6)], [0] * 6, []
-    end = time.monotonic() + 2
 
     def press(number):
-        seed = 0
-        while time.monotonic() < end:
-            seed += 1
+        for seed in range(4):
             try:
                 replicas[number].models.save_memory(KEY, memory_of(100 * number + seed), {})
             except Conflict as exc:
@@ -107,12 +106,14 @@ def test_six_writers_on_one_roi_lose_no_change(replica):
         thread.start()
     for thread in threads:
         thread.join()
-    assert replicas[0].generation() == sum(answered) > 6
-    assert not refused
+    assert replicas[0].generation() == sum(answered)
+    assert sum(answered) + len(refused) == 24
+    assert sum(answered) >= 12
     found = {one.models.load(KEY).memory_id for one in replicas}
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_no_reader_finds_a_bank_with_the_calibration_of_another(replica):
     """Bank and calibration change in one swap: with feedback, each bank is found with its own threshold."""
     writer, reader = replica(), replica()
@@ -144,6 +145,7 @@ def test_no_reader_finds_a_bank_with_the_calibration_of_another(replica):
     assert all(ids[memory_id] == threshold for memory_id, threshold in seen)
 
 
+@pytest.mark.slow
 def test_a_reader_never_goes_back_in_time(replica):
     """What is read was there, or came, after the reading began: seen by generations that only grow."""
     writer, reader = replica(), replica()
@@ -191,6 +193,7 @@ def test_model_of_the_default_recipe_takes_a_look_at_the_own_one_too(replica, fa
     assert same_memory(one.models.load(IN_RECIPE), memory_of(2))
 
 
+@pytest.mark.slow
 def test_model_within_its_freshness_is_served_without_a_look(replica, faults):
     one, other = replica(faults.endpoint, fresh_s=0.5), replica()
     other.models.save_memory(KEY, memory_of(1), {})

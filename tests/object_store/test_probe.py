@@ -30,6 +30,7 @@ def test_store_that_does_not_list_what_it_has_is_refused(replica, faults):
     ("fault", "words"),
     [
         (Fault("status", status=403), "refuses the credentials: HTTP 403"),
+        (Fault("status", status=403, code="RequestTimeTooSkewed"), "the clock of this machine is wrong"),
         (Fault("status", status=503), "HTTP 503"),
         (Fault("unreachable"), "no answer"),
     ],

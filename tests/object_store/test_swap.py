@@ -59,6 +59,7 @@ def test_manifest_of_somebody_else_stays(replica):
     assert one.bucket.get(FIRST.unit.key).etag == theirs.etag
 
 
+@pytest.mark.slow
 def test_store_that_says_nothing_leaves_it_unknown(replica, faults):
     one = replica(faults.endpoint)
     faults.every = [Fault("unreachable")]

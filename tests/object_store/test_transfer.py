@@ -52,6 +52,7 @@ def silent(problem):
     raise AssertionError(problem)
 
 
+@pytest.mark.slow
 def test_folder_that_was_pushed_comes_back_byte_for_byte(replica, folder, tmp_path):
     one = replica()
     pushed = push(folder, one.bucket, silent)
@@ -106,6 +107,7 @@ def test_files_that_the_store_does_not_have_go_with_a_pull(replica, folder):
     assert same_memory(load(folder), memory_of(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1, 3])
 def test_push_and_pull_that_were_stopped_go_on(replica, folder, faults, tmp_path, left):
     one = replica(faults.endpoint)
