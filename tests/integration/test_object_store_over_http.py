@@ -91,7 +91,7 @@ def test_outage_is_503_and_over_by_itself(replicas: tuple[Server, Server], fault
         assert "store_silent_s" not in client.get("/health").json()
 
 
-def test_replica_that_is_killed_takes_nothing_with_it_and_its_log_no_credentials(
+def test_killed_replica_loses_nothing_and_logs_no_credentials(
     replicas: tuple[Server, Server], settings: dict[str, str], crops: list[bytes], tmp_path: Path
 ) -> None:
     _, other = replicas

@@ -3,6 +3,7 @@
 from pathlib import Path
 from unittest.mock import patch
 
+from backend.disk.judgements import Judgement
 from backend.object_store.address import read_address
 from backend.object_store.bucket import Bucket
 from backend.object_store.catalog import Catalog
@@ -52,3 +53,8 @@ class Replica:
 
     def calibrate(self, threshold: float, key=KEY) -> None:
         self.models.save_calibration(key, calibration_of(self.models.load(key), threshold))
+
+
+def judgement(number, decision="ok"):
+    """One judgement with its thumbnail."""
+    return Judgement(float(number), 0.25, 0.5, decision, 0.2, "memory", f"request-{number}"), b"jpeg %d" % number

@@ -7,16 +7,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from backend.common.errors import RunCancelled, RunNotFound, RunStoring, StorageError
-from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery
+from backend.disk.judgements import JudgementFiles, JudgementQuery
 from backend.object_store import bucket, runs
 from backend.scores.drift_statistics import NOT_KNOWN, RoiDrift
 from backend.service.drift import DriftLog
 from harness.fault_proxy import Fault
 from tests.factories import IN_RECIPE, KEY, memory_of
-
-
-def judgement(number, decision="ok"):
-    return Judgement(float(number), 0.25, 0.5, decision, 0.2, "memory", f"request-{number}"), b"jpeg %d" % number
+from tests.object_store.replicas import judgement
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def upload(store, key, contents, label="ok", skip=False, compared=None):
     return store.add_compared(key, label, samples, compared, skip_duplicates=skip)
 
 
-def test_images_come_back_byte_for_byte_with_their_metadata_on_every_replica(replica):
+def test_images_come_back_byte_for_byte_on_every_replica(replica):
     one, other = replica(), replica()
     names = [image.name for image in upload(one.datasets, KEY, IMAGES)]
     assert other.datasets.names(KEY, "ok") == dict.fromkeys(names, True)

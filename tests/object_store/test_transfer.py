@@ -20,7 +20,7 @@ from backend.scores.drift_statistics import NOT_KNOWN, RoiDrift
 from backend.storage import ModelStore
 from harness.fault_proxy import Fault
 from tests.factories import IN_RECIPE, KEY, calibration_of, load, memory_of, same_memory, unit_rows, write_memory
-from tests.object_store.test_counted import judgement
+from tests.object_store.replicas import judgement
 
 
 def contents(folder):
