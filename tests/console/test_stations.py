@@ -17,6 +17,7 @@ from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done
 
 _PREFIX = "/line-1"
 _LOAD_MS = 30_000
+_SAVED_MS = 3_000
 
 
 def drawing(chromium: Any, address: Server | str, parts: Parts, roi: dict[str, str] = ROI) -> Watched:
@@ -29,16 +30,27 @@ def drawing(chromium: Any, address: Server | str, parts: Parts, roi: dict[str, s
     return watched
 
 
+def _not_modified(route: Any) -> None:
+    """What a page that follows the layout is told while nobody changes it."""
+    if "if-none-match" in route.request.headers:
+        route.fulfill(status=304)
+    else:
+        route.continue_()
+
+
 def test_of_two_stations_that_move_a_roi_the_second_is_asked(chromium: Any, judging: Server, parts: Parts) -> None:
     first = drawing(chromium, judging, parts)
     second = drawing(chromium, judging, parts)
+    second.page.route("**/layout?*", _not_modified)  # it has not heard of the other's change
     for station, width in ((first, "300"), (second, "260")):
         field = station.page.get_by_label("Width (px)")
         field.fill(width)
         field.press("Enter")
         if station is first:
+            expect(station.page.get_by_text("Saving…", exact=True)).to_be_visible(timeout=_LOAD_MS)
             expect(station.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
-    expect(second.page.get_by_role("alert")).to_contain_text("Another station changed this ROI")
+    alert = second.page.get_by_role("alert")
+    expect(alert).to_contain_text("Another station changed this ROI", timeout=_LOAD_MS)
     second.page.reload()  # nothing is lost
     expect(second.page.get_by_label("Width (px)")).to_have_value("260", timeout=_LOAD_MS)
     second.page.get_by_role("button", name="Mine, as shown").click()
@@ -48,6 +60,33 @@ def test_of_two_stations_that_move_a_roi_the_second_is_asked(chromium: Any, judg
     assert [roi["roi"]["w"] for roi in layout["rois"]] == [260]
     first.close(NO_LAYOUT_YET)
     second.close(NO_LAYOUT_YET, "412 /layout")
+
+
+def test_of_two_tabs_that_draw_at_once_neither_loses_its_roi(chromium: Any, judging: Server, parts: Parts) -> None:
+    watched = drawing(chromium, judging, parts)
+    first, second = watched.page, watched.tab()
+    second.goto(first.url)
+    expect(second.get_by_label("Width (px)")).to_be_visible(timeout=_LOAD_MS)
+    expect(second.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
+    held: list[Any] = []
+    first.route("**/layout?*", lambda route: held.append(route) if route.request.method == "PUT" else route.continue_())
+    for tab, width in ((first, "300"), (second, "260")):
+        field = tab.get_by_label("Width (px)")
+        field.fill(width)
+        field.press("Enter")
+        if tab is first:
+            with first.expect_request(lambda request: request.method == "PUT"):
+                pass  # on its way while the other tab draws
+    held[0].continue_()
+    second.wait_for_timeout(_SAVED_MS)
+    shown = [tab.get_by_label("Width (px)").input_value() for tab in (first, second)]
+    asks = [tab.get_by_text("Another station changed this ROI").count() for tab in (first, second)]
+    with judging.client() as client:
+        layout = done(client.get("/layout", params={"recipe_id": ROI["recipe_id"]}))
+    stored = str(layout["rois"][0]["roi"]["w"])
+    for width, asked in zip(shown, asks, strict=True):
+        assert width == stored or asked, (shown, asks, stored)  # what is not stored is asked about
+    watched.close(NO_LAYOUT_YET, "412 /layout")
 
 
 @contextlib.contextmanager

@@ -28,11 +28,18 @@ export class Draft {
     /** @type {LayoutRoi} as it is here */
     this.mine = fresh(key);
     this.timer = 0;
+    /** @type {string | null} what this tab keeps in the browser until the service has it; another tab may keep there what it draws */
+    this.kept = null;
   }
 
   /** Whether something of it is not in the service yet. */
   get isOpen() {
-    return localStorage.getItem(this.place) !== null;
+    return this.kept !== null;
+  }
+
+  keep() {
+    this.kept = JSON.stringify({ base: this.base, mine: this.mine });
+    localStorage.setItem(this.place, this.kept);
   }
 
   /** Begin with what the service has, or with what was drawn here and did not reach it. @param {Layout} content */
@@ -41,6 +48,7 @@ export class Draft {
     this.mine = this.base ?? fresh(this.key);
     const draft = localStorage.getItem(this.place);
     if (!draft) return this.tell();
+    this.kept = draft;
     const { base, mine } = JSON.parse(draft);
     this.mine = mine;
     this.base = base;
@@ -68,7 +76,7 @@ export class Draft {
   /** @param {Partial<LayoutRoi>} change */
   edit(change) {
     this.mine = { ...this.mine, ...change };
-    localStorage.setItem(this.place, JSON.stringify({ base: this.base, mine: this.mine }));
+    this.keep();
     this.saveSoon();
   }
 
@@ -76,7 +84,7 @@ export class Draft {
   async settle(theirs, mine) {
     this.base = theirs;
     this.mine = mine;
-    localStorage.setItem(this.place, JSON.stringify({ base: theirs, mine }));
+    this.keep();
     await this.save();
   }
 
@@ -107,7 +115,8 @@ export class Draft {
   /** Nothing of it is to be stored any more. */
   forget() {
     clearTimeout(this.timer);
-    localStorage.removeItem(this.place);
+    if (localStorage.getItem(this.place) === this.kept) localStorage.removeItem(this.place);
+    this.kept = null;
     this.tell();
   }
 }
