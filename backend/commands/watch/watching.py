@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.commands.console import on_a_terminal
+from backend.commands.console import on_a_terminal, some
 from backend.commands.watch.arrivals import Arrival, Arrivals, identity_of
 from backend.commands.watch.delivery import Delivery
 from backend.commands.watch.journal import Journal, Owed
@@ -152,8 +152,11 @@ class Watching:
         self._next_look = began + max(_LOOK_EVERY_S, took / _LOOK_SHARE)
         self._queue = whole
         ignored = list(self._arrivals.ignored.items())
+        by_reason: dict[str, list[str]] = {}
         for path, reason in ignored[self._n_ignored :]:
-            self._say(f"ignored: {path} ({reason})")
+            by_reason.setdefault(reason, []).append(path)
+        for reason, paths in by_reason.items():
+            self._say(f"ignored: {some(paths)} ({reason})")
         self._n_ignored = len(ignored)
 
     def _take(self, part: Prepared) -> None:
