@@ -245,6 +245,9 @@ def test_two_hundred_rois_are_dragged_without_delay(chromium: Any, server: Serve
     watched = station(chromium, server, pictures, 95)
     page = watched.page
     expect(page.locator(".roi-item")).to_have_count(200)
+    seen = """(item) => { const [a, b] = [item, item.closest("ul")].map((one) => one.getBoundingClientRect());
+      return a.top >= b.top && a.bottom <= b.bottom; }"""
+    assert page.locator(".roi-item[aria-current=true]").evaluate(seen)  # in the list, which scrolls
     drag = """async () => {
       const editor = document.querySelector("roi-editor");
       const { x, y } = editor.view.toStage({ x: editor.roi.cx, y: editor.roi.cy });
