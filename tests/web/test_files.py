@@ -15,7 +15,7 @@ from backend.web import console_files
 
 FILES = console_files()
 ROOT = Path(web.__file__).parents[2]
-MOST_BYTES = 200_000
+MOST_BYTES = 210_000
 MOST_BYTES_FIRST = 80_000
 
 

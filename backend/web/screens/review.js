@@ -39,6 +39,7 @@ class ReviewScreen {
     /** @type {Map<Entry, string>} */
     this.urls = new Map();
     this.archive = "";
+    this.closing = h("button");
 
     const redraw = () => this.filter();
     this.rois = h("select", { id: "review-roi", onchange: () => this.go() });
@@ -209,15 +210,15 @@ class ReviewScreen {
     for (const { judged, row, cells } of rows) fill(row, h("th", { scope: "row" }, judged.name), cells);
     const heads = ["", t("review.as"), t("threshold.field"), t("feedback.rejected"), t("feedback.escaped")].map((head) => h("th", { scope: "col" }, head));
     const learn = h("button.primary", { disabled: true, onclick: () => void this.learnAll(rows, learn) }, t("review.learn", { n: wrong.length }));
-    const close = h("button", { onclick: () => this.endLearning() }, t("cancel"));
+    this.closing = h("button", { onclick: () => this.endLearning() }, t("cancel"));
     fill(
       this.learning,
       h("h2", {}, t("review.changes")),
       h("p", {}, t("review.each_alone")),
       h("div.scrolls", {}, h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows.map(({ row }) => row)))),
-      h("div.row", {}, learn, close),
+      h("div.row", {}, learn, this.closing),
     );
-    close.focus({ preventScroll: true });
+    this.closing.focus({ preventScroll: true });
     let possible = 0;
     for (const { judged, row } of rows) possible += (await this.tell(judged, row, true)) ? 1 : 0;
     learn.disabled = possible === 0;
@@ -252,6 +253,7 @@ class ReviewScreen {
     let n = 0;
     for (const { judged, row } of rows) if (!judged.learnt && (await this.tell(judged, row, false))) n++;
     this.app.say("done", t("review.learned", { n }));
+    fill(this.closing, t("feedback.close"));
     this.show();
   }
 
