@@ -28,6 +28,11 @@ Visit = Callable[[PageServer, str], None]
 """Opens a page of the server in a browser, and waits until it posted ``/results/done``."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--renew-looks`: take the screenshots anew that `test_looks` compares with."""
+    parser.addoption("--renew-looks", action="store_true", help="keep what the console looks like now as what it shall")
+
+
 def _program(names: tuple[str, ...]) -> str:
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:

@@ -1,0 +1,189 @@
+"""What every screen looks like in every state, and that axe finds nothing in it.
+
+`pytest tests/console/test_looks.py --renew-looks` takes new pictures; look at each before you commit it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from tests.console import showroom
+from tests.console.line import FULL, INFER, Serve
+from tests.console.looking import MOST, check, difference, renew, small
+from tests.console.states import LOOKS, Browser, Look
+
+_LEAST_CONTRAST = 4.5
+
+_ALSO = """(rule) => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(rule);
+  document.adoptedStyleSheets = [document.adoptedStyleSheets[0], sheet];
+}"""
+_NAMELESS = """() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const text = node.data.replace(/\\b[0-9a-f]{8}\\b/g, "0123abcd");
+    if (text !== node.data) node.data = text;
+  }
+}"""
+_SETTLED = """() => new Promise((resolve) => {
+  let changed_at = performance.now();
+  const observer = new MutationObserver(() => { changed_at = performance.now(); });
+  observer.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
+  const begun = performance.now();
+  const look = () => {
+    const now = performance.now();
+    const isSeen = (element) => element.checkVisibility() && element.getBoundingClientRect().top < innerHeight;
+    const empty = [...document.querySelectorAll(".sample-picture:empty, .thumb:empty")].filter(isSeen);
+    const waits = empty.length || [...document.images].some((image) => !image.complete);
+    const isStill = now - changed_at > 200 || now - begun > 2000; // Live writes the same again and again
+    if ((isStill && !waits) || now - begun > 30000) { observer.disconnect(); resolve(null); }
+    else setTimeout(look, 50);
+  };
+  look();
+})"""
+
+# All of WCAG 2 up to 2.2 AA, and what axe holds for good practice; no rule is left out.
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_AXE = {"runOnly": _RULES, "resultTypes": ["violations", "incomplete"]}
+# What stands on a picture or on stripes has an outline, or is measured below.
+_ON_PICTURE = """(node) => node.matches("svg text, .verdict *")"""
+_VARIANTS = {
+    "": (1440, 0, "light"),
+    "-dark": (1440, 0, "dark"),
+    "-390": (390, 844, "light"),
+    "-2560": (2560, 1300, "light"),
+}
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Any, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Every state, made once."""
+    folder = tmp_path_factory.mktemp("looks")
+    with serve(folder=folder, API_KEYS=FULL, INFER_KEYS=INFER) as server:
+        context = chromium.new_context(locale="en-GB", timezone_id="UTC")
+        page = context.new_page()
+        page.add_init_script(f"sessionStorage.setItem('roi-anomaly-key', '{FULL}')")
+        showroom.furnish(server, page, folder)
+        page.close()
+        yield Browser(context, server)
+        context.close()
+
+
+def picture_of(page: Page) -> bytes:
+    """What is shown once nothing changes any more."""
+    page.evaluate(_SETTLED)
+    page.evaluate(_NAMELESS)
+    png: bytes = page.screenshot(animations="disabled", caret="hide")
+    return png
+
+
+def flaws(page: Page) -> list[str]:
+    """What axe finds, and where it cannot tell a contrast that it could."""
+    found = Axe().run(page, options=_AXE).response
+    named = [(rule["id"], node) for rule in found["violations"] for node in rule["nodes"]]
+    named += [(f"{rule['id']} is not known", node) for rule in found["incomplete"] for node in rule["nodes"]]
+    return [
+        f"{rule}: {node['html'][:160]}"
+        for rule, node in named
+        if not (rule == "color-contrast is not known" and page.locator(node["target"][0]).first.evaluate(_ON_PICTURE))
+    ]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_it_looks_as_it_did_and_axe_finds_nothing(
+    look: Look, browser: Browser, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    problems = []
+    with browser.showing(look) as page:
+        for variant, (width, height, scheme) in _VARIANTS.items():
+            if variant and look.state != "normal":
+                break
+            page.set_viewport_size({"width": width, "height": height or look.height})
+            page.emulate_media(color_scheme=scheme)
+            # At once, as people see it: a colour that only comes after its ground cannot be read meanwhile.
+            problems += [f"{look.name}{variant}: {flaw}" for flaw in flaws(page)]
+            png, name = picture_of(page), look.name + variant
+            if request.config.getoption("--renew-looks"):
+                renew(name, png)
+            try:
+                check(name, png, tmp_path)
+            except AssertionError as problem:
+                problems.append(str(problem))
+    assert not problems, "\n".join(problems)
+
+
+_BROKEN = {
+    "line": {
+        "a text lies over another": ".card-facts { margin-top: -24px }",
+        "a state has the colour of another": ".badge.warn { background: var(--good-soft); color: var(--good) }",
+    },
+    "threshold": {
+        "a panel is gone": ".near-sides .panel:last-child { visibility: hidden }",
+        "a sentence is gone": ".sentence { visibility: hidden }",
+    },
+    "inspect": {
+        "the verdict has the colour of another": '.verdict[data-word="ng"] { background: #0a6b3d }',
+        "the heat is gone": ".heat-colours { visibility: hidden }",
+    },
+}
+_HARMLESS = {
+    "all lies a pixel lower": ".main { position: relative; top: 1px }",
+    "letters are a little farther apart": ".main { letter-spacing: .003em }",
+}
+_OTHER_DIGITS = r"""() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode())
+    node.data = node.data.replace(/(\d\.\d\d)(\d\d)\b/g, (_, first, last) => first + String(199 - last).slice(1));
+}"""
+
+
+@pytest.mark.parametrize("screen", _BROKEN)
+def test_a_picture_tells_what_is_broken_from_what_is_not(screen: str, browser: Browser) -> None:
+    look = next(look for look in LOOKS if look.screen == screen)
+    with browser.showing(look) as page:
+        before = small(picture_of(page))
+
+        def found(rule: str) -> float:
+            page.evaluate(_ALSO, rule)
+            return float(difference(picture_of(page), before).max())
+
+        broken = {name: found(rule) for name, rule in _BROKEN[screen].items()}
+        harmless = {name: found(rule) for name, rule in _HARMLESS.items()}
+        page.evaluate(_OTHER_DIGITS)
+        harmless["scores end in other digits"] = found("")
+    assert min(broken.values()) > MOST, (broken, harmless)
+    assert max(harmless.values()) <= MOST, (broken, harmless)
+
+
+def test_words_on_stripes_can_be_read(browser: Browser) -> None:
+    look = next(look for look in LOOKS if look.name == "inspect-empty")
+    with browser.showing(look) as page:
+        ground = page.locator(".verdict").evaluate("(node) => getComputedStyle(node).backgroundImage")
+        stripes = set(re.findall(r"rgb\((\d+), (\d+), (\d+)\)", ground))
+        words = [
+            page.locator(f".verdict-{name}")
+            .evaluate("(node) => getComputedStyle(node).color")
+            .strip("rgb()")
+            .split(", ")
+            for name in ("word", "reason")
+        ]
+    assert len(stripes) == 2
+    assert min(_contrast(word, stripe) for word in words for stripe in stripes) >= _LEAST_CONTRAST
+
+
+def _contrast(one: Sequence[str], other: Sequence[str]) -> float:
+    """As WCAG 2 has it."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Sequence[str]) -> float:
+    shares = [int(channel) / 255 for channel in colour]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
