@@ -4,6 +4,7 @@ import { fetchBlob, idsOf } from "./api.js";
 import { giveBack } from "./blobs.js";
 import { fill, h } from "./dom.js";
 import { Few } from "./few.js";
+import { messageOf } from "./texts.js";
 
 const AT_ONCE = 4;
 const SIZE = 256;
@@ -25,22 +26,28 @@ export class Thumbnails {
    */
   picture(label, filename) {
     const place = h("div.thumb");
-    const url = this.urls.get(filename) ?? this.load(label, filename);
-    this.urls.set(filename, url);
-    url.then(
-      (src) => fill(place, h("img", { src, alt: "", draggable: "false" })),
-      (problem) => {
-        this.urls.delete(filename);
-        if (!this.abort.signal.aborted) fill(place, h("p.muted", {}, problem.message));
-      },
-    );
+    void this.show(place, label, filename);
     return place;
   }
 
+  /** @param {HTMLElement} place @param {string} label @param {string} filename */
+  async show(place, label, filename) {
+    await null; // until it stands in the page
+    try {
+      const src = await this.few.run(() => (place.isConnected ? this.urlOf(label, filename) : null)); // null: another one stands there
+      if (src) fill(place, h("img", { src, alt: "", draggable: "false" }));
+    } catch (problem) {
+      if (!this.abort.signal.aborted) fill(place, h("p.muted", {}, messageOf(problem)));
+    }
+  }
+
   /** @param {string} label @param {string} filename @returns {Promise<string>} */
-  async load(label, filename) {
+  urlOf(label, filename) {
     const query = { ...idsOf(this.key), label, filename, size: SIZE };
-    return URL.createObjectURL(await this.few.run(() => fetchBlob("datasets/file", { query, signal: this.abort.signal })));
+    const found = this.urls.get(filename) ?? fetchBlob("datasets/file", { query, signal: this.abort.signal }).then(URL.createObjectURL);
+    this.urls.set(filename, found);
+    found.catch(() => this.urls.delete(filename));
+    return found;
   }
 
   close() {
