@@ -17,6 +17,7 @@ Those with ``python -m benchmarks.<name>`` alone, since they take longer or say 
 - ``gui_crops``: the console's crops for the existing GUI's models, beside an OpenCV
 - ``object_store``: requests, milliseconds and cost of models in an object store, beside a folder
 - ``rois``: a list of 200 ROIs beside their memory banks; ``--rois``
+- ``watch``: parts per second of `watch` beside clients that cut nothing, or cut and ask in turn; ``--parts``
 - ``scaling``: four curves and their figure, ``docs/benchmarks.png``; ``--quick``
 - ``levers``: what raises accuracy, on folders in MVTec layout; ``--data FOLDER …``
 """
