@@ -35,9 +35,10 @@ def layout_of(rois: Mapping[str, Roi], size: tuple[int, int], mm_per_px: float) 
     return {"format": "roi-anomaly-console", "version": 1, "rois": drawn}
 
 
-def cut_text(roi: Roi) -> str:
+def cut_text(roi: Roi, anchor_id: str | None = None) -> str:
     """How crops were cut, as the console notes it: JavaScript writes whole numbers without a point."""
-    numbers = [int(value) if isinstance(value, float) and value.is_integer() else value for value in roi.cut]
+    cut = [*roi.cut, *([] if anchor_id is None else [anchor_id])]
+    numbers = [int(value) if isinstance(value, float) and value.is_integer() else value for value in cut]
     return json.dumps(numbers, separators=(",", ":"))
 
 
@@ -53,7 +54,14 @@ def put_layout(client: httpx.Client, recipe: str, layout: dict[str, Any]) -> Non
 
 
 def fit_drawn(
-    client: httpx.Client, ids: Mapping[str, str], roi: Roi, crops: Sequence[bytes], mm_per_px: float, **form: str
+    client: httpx.Client,
+    ids: Mapping[str, str],
+    roi: Roi,
+    crops: Sequence[bytes],
+    mm_per_px: float,
+    *,
+    anchor_id: str | None = None,
+    **form: str,
 ) -> None:
     """Store crops of good parts in place of those that are there, fit on them and choose a threshold.
 
@@ -63,6 +71,7 @@ def fit_drawn(
         roi: how they were cut.
         crops: image files.
         mm_per_px: millimetres per pixel.
+        anchor_id: of the anchor by which they were found; None where there is none.
         form: further fields of the fit.
 
     Raises:
@@ -71,7 +80,7 @@ def fit_drawn(
     client.delete("/datasets/clear", params={**ids, "label": "ok"}).raise_for_status()
     shape = {"shape_json": json.dumps(roi.shape)} if roi.shape else {}
     metas = [
-        {"filename": f"{number}.png", "mm_per_px": mm_per_px, "console_cut": cut_text(roi), **shape}
+        {"filename": f"{number}.png", "mm_per_px": mm_per_px, "console_cut": cut_text(roi, anchor_id), **shape}
         for number in range(len(crops))
     ]
     files = [("images", (meta["filename"], crop)) for meta, crop in zip(metas, crops, strict=True)]
