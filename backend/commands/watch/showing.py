@@ -70,7 +70,9 @@ class Showing:
         if told["verdict"] == "ok":
             return
         reasons = [f"{roi['name']}: {roi.get('why', 'NG')}" for roi in told["rois"] if roi["verdict"] == "ng"]
-        self.say(f"{WORDS[told['verdict']]}: {told['file']}: {told.get('reason') or ' '.join(reasons)}")
+        why = told.get("reason") or " ".join(reasons)
+        about = why if why.startswith(told["file"]) else f"{told['file']}: {why}"
+        self.say(f"{WORDS[told['verdict']]}: {about}")
 
     def show(self, tally: Tally, n_waiting: int) -> None:
         """Show how far it is, unless that was done just now."""
