@@ -167,24 +167,25 @@ export function rectOf({ cx, cy, w, h }) {
 export async function saveAnchor(recipe, anchor, template, base) {
   const mine = { id: newId(), ...anchor };
   await send("layout/picture", { method: "PUT", query: { recipe_id: recipe, name: `anchor-${mine.id}` }, blob: template.blob });
-  await putAnchor(recipe, mine, base);
+  await changeAnchor(recipe, mine, base);
   if (base) await deleteTemplate(recipe, base);
   return mine;
 }
 
-/** Change what needs no new template. @param {string} recipe @param {Anchor} anchor @param {Anchor} base */
-export async function changeAnchor(recipe, anchor, base) {
-  await putAnchor(recipe, anchor, base);
-}
-
 /** @param {string} recipe @param {Anchor} base what it was before */
 export async function removeAnchor(recipe, base) {
-  await putAnchor(recipe, null, base);
+  await changeAnchor(recipe, null, base);
   await deleteTemplate(recipe, base);
 }
 
-/** @param {string} recipe @param {Anchor | null} anchor @param {Anchor | null} base */
-async function putAnchor(recipe, anchor, base) {
+/**
+ * Change what needs no new template.
+ * @param {string} recipe
+ * @param {Anchor | null} anchor
+ * @param {Anchor | null} base what it was before
+ * @throws {LayoutConflict}
+ */
+export async function changeAnchor(recipe, anchor, base) {
   await writeLayout(recipe, (content) => {
     if (JSON.stringify(content.anchor ?? null) !== JSON.stringify(base)) throw new LayoutConflict(null);
     const { anchor: _, ...others } = content;

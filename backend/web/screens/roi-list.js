@@ -38,7 +38,7 @@ export class RoiList {
    * @param {boolean} mayChange
    */
   show(rois, chosen, mayChange) {
-    const text = JSON.stringify([rois.map(({ roi_id, name, enabled, roi }) => [roi_id, name, enabled, roi === null]), chosen.roi_id, mayChange]);
+    const text = JSON.stringify([rois.map(({ roi_id, name, enabled, roi }) => [roi_id, name, enabled, roi === null]), chosen.roi_id, mayChange, this.list.clientHeight > 0]);
     if (text === this.shown) return;
     this.shown = text;
     this.chosen = chosen;

@@ -53,6 +53,8 @@ class RoiScreen {
     /** @type {KeptPicture | null} */
     this.chosen = null;
     this.closed = false;
+    /** @type {Promise<unknown>} */
+    this.ready = Promise.resolve();
     this.othersShown = "";
 
     this.status = h("span.muted", { role: "status" });
@@ -379,6 +381,7 @@ class RoiScreen {
 
   /** @param {import("../ingest.js").Found[]} found */
   async take(found) {
+    await this.ready; // what the layout has comes before what is drawn
     const isNew = await takePictures(this.app, this.set, found, (text) => fill(this.status, text));
     this.draft.tell();
     if (this.closed) return;
