@@ -53,7 +53,7 @@ format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-soak: $(VENV)/.dev ## long runs that try to break what is promised: three hours; the last needs root
+soak: $(VENV)/.dev ## long runs that try to break what is promised: four hours; needs Chromium, and the last one root
 	$(RUN) -m soak.files --uploads 20000
 	$(RUN) -m soak.api --cases 10000
 	$(RUN) -m soak.slow
@@ -65,6 +65,7 @@ soak: $(VENV)/.dev ## long runs that try to break what is promised: three hours;
 	$(RUN) -m soak.crash --rounds 50 --store moto --fails
 	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto
 	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto --fails
+	$(RUN) -m soak.console --minutes 60
 	$(RUN) -m soak.unwritable
 
 bench: $(VENV)/.dev ## the measured claims, side by side

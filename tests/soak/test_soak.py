@@ -70,7 +70,7 @@ def test_a_broken_promise_is_reported(served: Server, capsys: pytest.CaptureFixt
     assert "at most 1 are promised" in printed
 
 
-@pytest.mark.parametrize("run", ["files", "api", "slow", "large"])
+@pytest.mark.parametrize("run", ["files", "api", "slow", "large", "console"])
 def test_every_run_says_what_it_does(run: str) -> None:
     done = subprocess.run([sys.executable, "-m", f"soak.{run}", "--help"], capture_output=True, text=True, check=True)
     assert f"python -m soak.{run}" in done.stdout
