@@ -152,6 +152,7 @@ def test_the_switch_on_the_roi_screen_cuts_as_the_console_does(
 ) -> None:
     stored(watched, gui.file)
     watched.open("roi", IDS)
+    expect(watched.page.get_by_text("Drop a folder of camera pictures here")).to_be_visible(timeout=_LOAD_MS)
     watched.page.locator("input[type=file][accept]").first.set_input_files(parts.good[:2])
     switch = watched.page.get_by_label("Cut as the desktop GUI does")
     expect(switch).to_be_checked(timeout=_LOAD_MS)
