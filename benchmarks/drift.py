@@ -21,6 +21,7 @@ from backend.calib import calibrate, choose_threshold
 from backend.common.config import load_settings
 from backend.common.logs import configure_logging
 from backend.common.roi_key import RoiKey
+from backend.disk.drift_files import DriftFiles
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.scores.drift_detector import ALARM_AT, DriftDetector, reference_of, tolerated_rate
 from backend.service.drift import DriftLog
@@ -204,7 +205,7 @@ def _print_costs() -> None:
         assert model is not None
         calibration = calibrate([0.6], [], mm_per_px=1, area_mm2_thr=1, score_percentile=99, memory_id=model.memory_id)
         store.save_calibration(_KEY, calibration)
-        log = DriftLog(Path(models), store, _DEFECTIVE_TOLERATED)
+        log = DriftLog(DriftFiles(Path(models)), store, _DEFECTIVE_TOLERATED)
         log.begin(_KEY, calibration, np.random.default_rng(0).normal(0.45, 0.03, 100).tolist())
         model = store.load(_KEY)
         assert model is not None

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from backend.calib import Calibration, calibrate
 from backend.common.roi_key import RoiKey
 from backend.disk import drift_files
+from backend.disk.drift_files import DriftFiles
 from backend.disk.fitted import FittedRoi
 from backend.service import write_behind
 from backend.service.drift import DriftLog
@@ -31,7 +32,7 @@ def scores(seed, n, mean=0.45):
 
 def opened(root: Path) -> DriftLog:
     """What a process opens for itself."""
-    return DriftLog(root, ModelStore(root), 0.1)
+    return DriftLog(DriftFiles(root), ModelStore(root), 0.1)
 
 
 def fitted(root: Path, key: RoiKey = KEY) -> FittedRoi:
@@ -443,14 +444,14 @@ def test_calibration_does_not_wait_for_the_files_of_other_rois(root, monkeypatch
     ModelStore(root).save_memory(other, memory_of(3), {})
     calibrated(root, other, ok_scores=scores(0, 100))
     log, busy, may_go_on = opened(root), threading.Event(), threading.Event()
-    add = log._add
+    added = log._added
 
-    def add_slowly(key, parts):
+    def added_slowly(drift, key, parts):
         busy.set()
         assert may_go_on.wait(30)
-        add(key, parts)
+        return added(drift, key, parts)
 
-    monkeypatch.setattr(log, "_add", add_slowly)
+    monkeypatch.setattr(log, "_added", added_slowly)
     log.record(KEY, fitted(root), 0.45)
     flushing = threading.Thread(target=log.flush)
     flushing.start()
@@ -520,15 +521,15 @@ def test_an_error_of_one_roi_loses_nothing_of_the_others(root, monkeypatch):
     ModelStore(root).save_memory(other, memory_of(3), {})
     calibrated(root, other, ok_scores=scores(0, 100))
     log = opened(root)
-    add = log._add
+    added = log._added
 
-    def add_all_but_one(key, parts):
+    def all_but_one(drift, key, parts):
         if key == KEY:
             raise ZeroDivisionError
-        add(key, parts)
+        return added(drift, key, parts)
 
     with monkeypatch.context() as patch, capture_logs() as logs:
-        patch.setattr(log, "_add", add_all_but_one)
+        patch.setattr(log, "_added", all_but_one)
         log.record(KEY, fitted(root), 0.45)
         inspect(log, root, [0.45], other)
     assert [entry["event"] for entry in logs] == ["drift.failed"]

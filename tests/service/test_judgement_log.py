@@ -12,7 +12,7 @@ from backend.calib import Calibration
 from backend.common.errors import JudgementNotFound, StorageError
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import HISTORY_LOST
-from backend.disk.judgements import Judgement
+from backend.disk.judgements import Judgement, JudgementFiles
 from backend.service import judgement_log, write_behind
 from backend.service.judgement_log import JudgementLog, judgement_of, thumbnail_of
 from tests.factories import KEY, smooth_parts
@@ -21,7 +21,7 @@ from tests.factories import KEY, smooth_parts
 @pytest.fixture
 def log(tmp_path, monkeypatch):
     monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 3600.0)
-    kept = JudgementLog(tmp_path, 5)
+    kept = JudgementLog(JudgementFiles(tmp_path), 5)
     yield kept
     kept.close()
 
@@ -38,7 +38,7 @@ def test_judgements_wait_for_the_next_flush_and_survive_a_restart(log, tmp_path)
     record(log, 1)
     assert times(log) == []
     log.close()
-    after = JudgementLog(tmp_path, 5)
+    after = JudgementLog(JudgementFiles(tmp_path), 5)
     assert times(after) == [1]
     assert after.thumbnail(KEY, 1) == b"picture 1"
     with pytest.raises(JudgementNotFound, match="/history"):
@@ -78,7 +78,7 @@ def test_a_disk_that_takes_nothing_keeps_judgements_waiting_in_order(log, monkey
 def test_what_waits_too_long_is_lost_the_oldest_first_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 3600.0)
     monkeypatch.setattr(judgement_log, "_MAX_WAITING", 3)
-    log = JudgementLog(tmp_path, 5)
+    log = JudgementLog(JudgementFiles(tmp_path), 5)
     before = HISTORY_LOST._value.get()
     for at in range(5):
         record(log, at)
