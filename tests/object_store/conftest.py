@@ -27,25 +27,30 @@ def credentials(monkeypatch, endpoint, tmp_path_factory):
 
 
 @pytest.fixture
-def url():
-    """A place of its own."""
-    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+def places(tmp_path, endpoint):
+    """Opens places, each a function that opens what a replica has there."""
+    opened, numbers = [], itertools.count()
+
+    def place():
+        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+        def opening(endpoint=endpoint, **settings) -> Replica:
+            folder = tmp_path / f"replica-{next(numbers)}"
+            folder.mkdir()
+            opened.append(Replica(url, folder, endpoint, **settings))
+            return opened[-1]
+
+        return opening
+
+    yield place
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture
-def replica(url, tmp_path, endpoint):
+def replica(places):
     """Opens what a replica has; all of a test share one place."""
-    opened, numbers = [], itertools.count()
-
-    def opening(endpoint=endpoint, **settings) -> Replica:
-        folder = tmp_path / f"replica-{next(numbers)}"
-        folder.mkdir()
-        opened.append(Replica(url, folder, endpoint, **settings))
-        return opened[-1]
-
-    yield opening
-    for one in opened:
-        one.close()
+    return places()
 
 
 @pytest.fixture
