@@ -260,14 +260,15 @@ def _status(exc: Exception) -> int | None:
 def _unavailable(what: str, key: str, exc: Exception) -> StoreUnavailable:
     """The error without the address, which may be nobody's business, and without the bytes of what was asked for."""
     status = _status(exc)
+    advice = "nothing was lost: retry"
     if "NoSuchBucket" in str(exc):
-        why = "the bucket does not exist"
+        why, advice = "the bucket does not exist", "make it, or name another one"
     elif "RequestTimeTooSkewed" in str(exc):
         why = "the clock of this machine is wrong, by the store's"
     elif status in (401, 403):
-        why = f"it refuses the credentials: HTTP {status}"
+        why, advice = f"it refuses the credentials: HTTP {status}", "give others, or allow these more (docs/scale.md)"
     elif status is not None:
         why = f"HTTP {status}"
     else:
         why = "no answer"
-    return StoreUnavailable(f"the object store cannot be used now ({what} {key}: {why}); nothing was lost: retry")
+    return StoreUnavailable(f"the object store cannot be used now ({what} {key}: {why}); {advice}")

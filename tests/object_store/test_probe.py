@@ -29,9 +29,10 @@ def test_store_that_does_not_list_what_it_has_is_refused(replica, faults):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault("status", status=403), "refuses the credentials: HTTP 403"),
+        (Fault("status", status=403), "refuses the credentials: HTTP 403); give others"),
         (Fault("status", status=403, code="RequestTimeTooSkewed"), "the clock of this machine is wrong"),
-        (Fault("status", status=503), "HTTP 503"),
+        (Fault("status", status=404, code="NoSuchBucket"), "the bucket does not exist); make it"),
+        (Fault("status", status=503), "HTTP 503); nothing was lost: retry"),
         (Fault("unreachable"), "no answer"),
     ],
 )
