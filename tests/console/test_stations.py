@@ -162,6 +162,7 @@ def test_a_new_roi_is_never_judged_by_the_model_of_another(chromium: Any, judgin
     page.get_by_role("navigation").get_by_role("link", name="Line").click()
     expect(page.locator(".card", has_text="other ·")).to_contain_text("needs good pictures")
     page.get_by_role("button", name="New ROI").click()
+    page.get_by_label("Name", exact=True).fill("Another")
     page.get_by_label("Recipe", exact=True).and_(page.locator("input")).fill("third")
     page.get_by_label("Name", exact=True).fill("Another")
     page.get_by_role("button", name="Begin").click()
