@@ -4,6 +4,7 @@ So what lists and counts the models of a folder does so for a store, and no bank
 for its manifests at most once in some seconds; what this process changed itself is seen at once.
 """
 
+import contextlib
 import math
 import os
 import shutil
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from backend.common.roi_key import RoiKey
 from backend.disk.known_rois import KnownRois, known_rois
-from backend.disk.layout import DATASETS_FOLDER, RECIPES_FOLDER
+from backend.disk.layout import CALIBRATION_FILE, DATASETS_FOLDER, RECIPES_FOLDER
 from backend.disk.stale import StaleCalibrations
-from backend.object_store.manifest import Manifest
+from backend.disk.versions import FOLDER as VERSIONS_FOLDER
+from backend.object_store.manifest import Entry, Manifest
 from backend.object_store.mirror import Mirror
 from backend.object_store.units import MANIFESTS, Kind, Unit, unit_of, unit_of_key
 from backend.storage import ModelStore
@@ -104,7 +106,8 @@ class Catalog:
             if (unit := unit_of_key(item.key)) is not None
         }
         if changed := [unit for unit, etag in listed.items() if etag is None or self._etags.get(unit) != etag]:
-            self._mirror.look_at_all(changed)
+            # However fresh what is here is: as it was listed, it is not looked at again until it changes.
+            self._mirror.look_at_all(changed, _is_calibration, now=True)
         self._etags |= listed
         self._asked_at |= dict.fromkeys(kinds, began)
 
@@ -126,9 +129,17 @@ class Catalog:
                 if before is None or before.files.get(path) != entry:
                     file = self._root / path
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes((entry.text or "").encode())
+                    file.write_bytes(self._content(path, entry))
                     os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
         self._shown[manifest.unit] = manifest
+
+    def _content(self, path: str, entry: Entry) -> bytes:
+        """The bytes of a file; nothing where they are not needed here."""
+        if entry.text is not None or not _is_calibration(path):
+            return (entry.text or "").encode()
+        with self._mirror.reading(), contextlib.suppress(FileNotFoundError):  # replaced since, and shown the next time
+            return (self._mirror.root / path).read_bytes()
+        return b""
 
     def _show_dataset(self, manifest: Manifest) -> None:
         """Its folder alone: the names of the images are those of the manifest."""
@@ -138,3 +149,8 @@ class Catalog:
             folder.mkdir(parents=True, exist_ok=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_calibration(path: str) -> bool:
+    """Whether it is one that is applied; one with many unusual images is too long to stand in the manifest."""
+    return path.endswith(f"/{CALIBRATION_FILE}") and f"/{VERSIONS_FOLDER}/" not in path

@@ -98,12 +98,12 @@ class Mirror:
             states = list(self._states.values())
         return [state.manifest for state in states if state.manifest.generation]
 
-    def look_at_all(self, units: Collection[Unit], wanted: Wanted = nothing) -> None:
+    def look_at_all(self, units: Collection[Unit], wanted: Wanted = nothing, *, now: bool = False) -> None:
         """Look at several units at once, see `look`."""
         if len(units) == 1:
-            self.look(next(iter(units)), wanted)
+            self.look(next(iter(units)), wanted, now=now)
         else:
-            list(self._looking.map(lambda unit: self.look(unit, wanted), units))
+            list(self._looking.map(lambda unit: self.look(unit, wanted, now=now), units))
 
     def look(self, unit: Unit, wanted: Wanted = nothing, *, now: bool = False) -> Manifest:
         """See that the local files are those that the store has.

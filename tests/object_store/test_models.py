@@ -1,5 +1,6 @@
 """Models in an object store do what models in a folder do, and several replicas tell one story."""
 
+import dataclasses
 import threading
 import time
 
@@ -259,3 +260,24 @@ def test_ids_that_name_nothing_are_forgotten(replica, monkeypatch):
         assert one.models.load(RoiKey("Master1", f"none-{number}")) is None
     assert len(one.mirror._states) <= 6
     assert one.mirror.manifest(model_unit(KEY)).generation == 1
+
+
+def test_list_of_what_there_is_is_no_older_than_the_last_listing_however_fresh_a_look_is(replica):
+    """What was looked at just before is looked at again where the listing says that it changed; else never."""
+    writer, one = replica(), replica(fresh_s=3600.0)
+    writer.models.save_memory(KEY, memory_of(1), {})
+    one.models.load(KEY)
+    writer.calibrate(0.5)
+    writer.models.save_memory(KEY, memory_of(2), {})
+    assert one.models.count_stale() == 1
+
+
+def test_calibration_that_is_too_long_for_the_manifest_is_not_taken_for_a_damaged_one(replica):
+    one, other = replica(), replica()
+    one.models.save_memory(KEY, memory_of(1), {})
+    long = dataclasses.replace(calibration_of(one.models.load(KEY)), unusual=tuple(range(1000)))
+    one.models.save_calibration(KEY, long)
+    assert (one.models.count_stale(), other.models.count_stale()) == (0, 0)
+    one.models.save_memory(KEY, memory_of(2), {})
+    other.catalog._asked_at.clear()
+    assert (one.models.count_stale(), other.models.count_stale()) == (1, 1)
