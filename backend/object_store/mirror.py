@@ -6,6 +6,7 @@ different then is uploaded, and the manifest swapped. Where somebody else was fa
 """
 
 import contextlib
+import os
 import random
 import threading
 import time
@@ -181,11 +182,9 @@ class Mirror:
                 folder = scratch / str(random.getrandbits(64))
                 folder.mkdir()
                 self.look_at_all(also, also_wanted) if also else None
-                with self.reading():
-                    linked = {path: self.copy.link(path, folder).stat() for path in state.here}
-                    for other in also:
-                        for path in self._state(other).here:
-                            self.copy.link(path, folder)
+                linked = self._linked(state, folder)
+                for other in also:
+                    self._linked(self._state(other), folder)
                 result = action(folder)
                 edits: dict[str, _Edit] = dict.fromkeys(linked)
                 for file in folder.rglob("*"):
@@ -201,6 +200,11 @@ class Mirror:
                 return result, edits
 
             return self._change(unit, state, lambda _: True, attempt)
+
+    def _linked(self, state: UnitState, folder: Path) -> dict[str, os.stat_result]:
+        """Give the files of a unit second names below another folder."""
+        with state.installing, self.reading():  # between the two, what is said to be here may be gone
+            return {path: self.copy.link(path, folder).stat() for path in state.here}
 
     def _change(
         self,

@@ -1,11 +1,12 @@
 """Threads of one process that look and change at once: the local files never go back, nor away from who reads."""
 
 import threading
+import time
 
 import pytest
 
 from backend.object_store.units import model_unit
-from tests.factories import KEY, memory_of, same_memory
+from tests.factories import IN_RECIPE, KEY, memory_of, same_memory
 
 
 @pytest.fixture
@@ -69,3 +70,30 @@ def test_what_a_reader_needs_stays_when_somebody_looks_who_does_not(replica):
     one.catalog.known_rois()
     with one.mirror.reading():
         assert same_memory(one.models._local.load(KEY), memory_of(2))
+
+
+def test_change_waits_until_what_is_said_to_be_here_is_here(replica, monkeypatch):
+    """A look that removes files is held up before it says so, while a change gives these files second names."""
+    one, other = replica(), replica()
+    one.models.save_memory(KEY, memory_of(1), {})
+    one.calibrate(0.5)
+    replaced, replace, look_at_all = threading.Event(), one.mirror.copy.replace, one.mirror.look_at_all
+
+    def held_up(gone, come):
+        replace(gone, come)
+        if threading.current_thread().name == "late":
+            replaced.set()
+            time.sleep(0.3)
+
+    def overtaken(units, wanted, **how):
+        monkeypatch.setattr(one.mirror, "look_at_all", look_at_all)
+        other.mirror.change(model_unit(KEY), lambda folder: (folder / "Master1/Pattern/calib.json").unlink())
+        threading.Thread(target=one.mirror.look, args=(model_unit(KEY),), kwargs={"now": True}, name="late").start()
+        assert replaced.wait(30)
+
+    monkeypatch.setattr(one.mirror.copy, "replace", held_up)
+    monkeypatch.setattr(one.mirror, "look_at_all", overtaken)
+    one.mirror.change(
+        model_unit(KEY), lambda folder: (folder / "Master1/Pattern/x").write_text("x"), [model_unit(IN_RECIPE)]
+    )
+    assert sorted(one.mirror.manifest(model_unit(KEY)).files)[-1] == "Master1/Pattern/x"
