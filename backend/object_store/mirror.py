@@ -220,16 +220,19 @@ class Mirror:
                 self.look(unit, wanted, now=True)
                 etag = state.etag
                 result, edits = attempt()
-                files, sources = self._uploaded(state.manifest, edits, uploaded)
-                if files == state.manifest.files:
-                    return result
-                successor = state.manifest.successor(files)
-                done = swap(self.bucket, successor, etag)
-                if done is not None:
-                    self._take_over(unit, state, successor, done, began, sources)
-                    return result
-                for source in sources.values():
-                    source.unlink(missing_ok=True)
+                sources: dict[str, Path] = {}
+                try:
+                    files = self._uploaded(state.manifest, edits, uploaded, sources)
+                    if files == state.manifest.files:
+                        return result
+                    successor = state.manifest.successor(files)
+                    done = swap(self.bucket, successor, etag)
+                    if done is not None:
+                        self._take_over(unit, state, successor, done, began, sources)
+                        return result
+                finally:
+                    for source in sources.values():
+                        source.unlink(missing_ok=True)
                 time.sleep(random.uniform(0, _WAIT_S))  # noqa: S311 - so that not all come again at once
         raise Overtaken(f"{unit} was changed by others again and again meanwhile; nothing was stored: send it again")
 
@@ -249,9 +252,10 @@ class Mirror:
         manifest: Manifest,
         edits: Mapping[str, _Edit],
         uploaded: dict[str, Entry],
-    ) -> tuple[dict[str, Entry], dict[str, Path]]:
-        """The files of a manifest after some changes, and local files of what is new, which are here to be moved."""
-        files, sources = dict(manifest.files), {}
+        sources: dict[str, Path],
+    ) -> dict[str, Entry]:
+        """The files of a manifest after some changes; `sources` gets local files of what is new, which may be moved."""
+        files = dict(manifest.files)
         known = {entry.sha256: entry for entry in (*uploaded.values(), *manifest.files.values())}
         for path, new in edits.items():
             if new is None:
@@ -268,10 +272,9 @@ class Mirror:
                 self.bucket.put(key, content)
                 uploaded[entry.sha256] = known[entry.sha256] = entry
             files[path] = entry
-            source = self.copy.incoming()
-            source.write_bytes(content)
-            sources[path] = source
-        return files, sources
+            sources[path] = self.copy.incoming()
+            sources[path].write_bytes(content)
+        return files
 
     def _take_over(
         self, unit: Unit, state: UnitState, manifest: Manifest, done: Swapped, began: float, sources: dict[str, Path]
@@ -281,8 +284,6 @@ class Mirror:
             if manifest.generation > state.manifest.generation:
                 come = {path: (source, manifest.files[path]) for path, source in sources.items()}
                 self._put_in_place(state, manifest, done.etag, (began, time.monotonic()), come)
-        for source in sources.values():
-            source.unlink(missing_ok=True)
         if done.etag is None:
             self.look(unit, now=True)
 
@@ -370,8 +371,14 @@ class Mirror:
             state.here = state.here | missing
 
     def _fetched(self, needed: Mapping[str, Entry]) -> dict[str, tuple[Path, Entry]]:
-        fetched = zip(needed, self._fetching.map(self._fetch, needed.values()), strict=True)
-        return {path: (source, needed[path]) for path, source in fetched}
+        fetching = {path: self._fetching.submit(self._fetch, entry) for path, entry in needed.items()}
+        try:
+            return {path: (fetch.result(), needed[path]) for path, fetch in fetching.items()}
+        except BaseException:  # else what did come would lie here for good, and come again with the next look
+            for fetch in fetching.values():
+                if not fetch.cancel() and fetch.exception() is None:
+                    fetch.result().unlink(missing_ok=True)
+            raise
 
     def _fetch(self, entry: Entry) -> Path:
         content = entry.text.encode() if entry.text is not None else None

@@ -5,7 +5,10 @@ import time
 
 import pytest
 
+from backend.common.errors import StorageError, StoreUnavailable
+from backend.object_store import swap
 from backend.object_store.units import model_unit
+from harness.fault_proxy import Fault
 from tests.factories import IN_RECIPE, KEY, memory_of, same_memory
 
 
@@ -97,3 +100,24 @@ def test_change_waits_until_what_is_said_to_be_here_is_here(replica, monkeypatch
         model_unit(KEY), lambda folder: (folder / "Master1/Pattern/x").write_text("x"), [model_unit(IN_RECIPE)]
     )
     assert sorted(one.mirror.manifest(model_unit(KEY)).files)[-1] == "Master1/Pattern/x"
+
+
+def test_what_fails_leaves_nothing_on_the_disk(replica, faults, monkeypatch):
+    """Else each try of a client that retries would take room here, until the process ends."""
+    monkeypatch.setattr(swap, "_FIRST_WAIT_S", 0.001)
+    one = replica(faults.endpoint)
+    one.models.save_memory(KEY, memory_of(1), {})
+    incoming = one.mirror.copy.incoming().parent
+    faults.every = [Fault("status", ("PUT",), "manifests/", status=403)]
+    with pytest.raises(StoreUnavailable):
+        one.models.save_memory(KEY, memory_of(2), {})
+    assert list(incoming.iterdir()) == []
+    faults.every = []
+    one.models.save_memory(KEY, memory_of(2), {})
+    damaged = replica(faults.endpoint)
+    entry = one.mirror.manifest(model_unit(KEY)).files["Master1/Pattern/memory.npz"]
+    one.bucket.put(entry.blob_key, b"other bytes")
+    incoming = damaged.mirror.copy.incoming().parent
+    with pytest.raises(StorageError):
+        damaged.models.versions(KEY)
+    assert list(incoming.iterdir()) == []
