@@ -77,7 +77,9 @@ class ObjectJudgementFiles:
 
         def added(manifest: Manifest) -> dict[str, Edit]:
             segments = segments_of(manifest)
-            known = {(line["at"], line["request_id"]) for segment in segments[-2:] for line in self._lines(segment)}
+            known = {
+                (line["at"], line["request_id"]) for segment in segments[-_MOST_SMALL:] for line in self._lines(segment)
+            }
             new = [(found, jpeg) for found, jpeg in judgements if (found.at, found.request_id) not in known][-most:]
             if not new:
                 return {}

@@ -171,3 +171,12 @@ def test_run_of_a_killed_replica_goes_by_the_clock_of_the_store(replica, monkeyp
         assert len(other.runs.running()) == 1
         time.sleep(4.2)
         assert other.runs.running() == []
+
+
+def test_judgement_whose_answer_was_lost_is_kept_once_though_others_came_since(replica):
+    one, others = replica(), replica()
+    one.judgements.add(KEY, [judgement(1)], 100)
+    for number in range(2, 6):
+        others.judgements.add(KEY, [judgement(number)], 100)
+    one.judgements.add(KEY, [judgement(1)], 100)
+    assert [kept.at for kept in one.judgements.list(KEY, JudgementQuery())] == [5, 4, 3, 2, 1]
