@@ -26,6 +26,12 @@ def test_store_that_does_not_list_what_it_has_is_refused(replica, faults):
         probe(replica(faults.endpoint).bucket)
 
 
+def test_store_that_refuses_what_it_should_write_is_refused(replica, faults):
+    faults.every = [Fault("status", ("PUT",), PROBES, status=412)]
+    with pytest.raises(ConfigError, match="refuses a write though its condition holds"):
+        probe(replica(faults.endpoint).bucket)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
