@@ -69,7 +69,8 @@ class Bucket:
     @property
     def silent_s(self) -> float | None:
         """For how many seconds the store has not answered; None where it did the last time."""
-        return None if self._silent_since is None else time.monotonic() - self._silent_since
+        since = self._silent_since  # once: another thread may hear from the store meanwhile
+        return None if since is None else time.monotonic() - since
 
     def get(self, key: str) -> Object | None:
         """An object of a manifest's size; None where there is none.

@@ -65,6 +65,14 @@ def test_outage_within_the_freshness_is_not_noticed_by_inferences(replica, fault
         one.models.load(KEY)
 
 
+def test_silence_that_ends_while_somebody_asks_for_it_is_no_error():
+    class Heard(bucket.Bucket):
+        told = iter((0.0, None))
+        _silent_since = property(lambda self: next(self.told))
+
+    assert Heard.__new__(Heard).silent_s > 0
+
+
 def test_manifest_out_of_sight_is_no_model_of_somebody_else(both, faults, replica):
     """404 for a manifest that is there: neither "not fitted", nor the default recipe's model instead of the own one."""
     one, other = both
