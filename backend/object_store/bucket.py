@@ -3,6 +3,7 @@
 What may be done twice is tried again here. A swap is not: whether it was done, only `swap` can tell.
 """
 
+import os
 import random
 import re
 import time
@@ -215,6 +216,10 @@ class Bucket:
 
 def _opened(address: Address, timeout_s: float) -> S3Store:
     config: dict[str, Any] = {**address.credentials, "region": address.region}
+    if address.credentials and "token" not in address.credentials and os.environ.get("AWS_SESSION_TOKEN"):
+        # From a provider: else the client adds the token of the environment to the keys of a profile.
+        given: Any = {**address.credentials, "token": None, "expires_at": None}
+        config = {"region": address.region, "credential_provider": lambda: given}
     if address.endpoint is not None:
         config["endpoint"] = address.endpoint
     return S3Store(

@@ -1,9 +1,13 @@
 """Where the store is, and with which credentials: from the usual places, and never in a message."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 
 from backend.common.errors import ConfigError
-from backend.object_store.address import read_address
+from backend.object_store.address import Address, read_address
+from backend.object_store.bucket import Bucket
 
 SECRET = "wJalrXUtnFEMI"
 TLS = {"AWS_ENDPOINT_URL": "https://store.example"}
@@ -85,3 +89,25 @@ def test_file_of_profiles_that_is_none_is_named(tmp_path):
     with pytest.raises(ConfigError, match="credentials cannot be read") as refused:
         read(AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "credentials"), HOME=str(tmp_path))
     assert "AKIA" not in str(refused.value)
+
+
+def test_session_token_of_the_environment_is_not_sent_with_the_keys_of_a_profile(monkeypatch):
+    """No store would take the two together."""
+    sent = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self):
+            sent.append((self.headers["Authorization"].partition("/")[0], self.headers["x-amz-security-token"]))
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of the environment")
+    with HTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for token in ({}, {"token": "its own"}):
+            keys = {"access_key_id": "profile", "secret_access_key": "secret", **token}
+            Bucket(Address("b", "p", f"http://127.0.0.1:{server.server_port}", "r", keys)).get("key")
+        server.shutdown()
+    assert sent == [("AWS4-HMAC-SHA256 Credential=profile", token) for token in (None, "its own")]
