@@ -19,6 +19,7 @@ from backend.disk.judgements import JudgementFiles
 from backend.disk.layout import MEMORY_FILE
 from backend.disk.locking import writing
 from backend.disk.memory_file import read_header
+from backend.disk.recipes import RECIPE_FILE
 from backend.object_store.bucket import PROBES, Bucket
 from backend.object_store.judgements import Segment, kept_in, segments_of
 from backend.object_store.manifest import BLOBS, Entry, Manifest, entry_of, parse_manifest
@@ -64,7 +65,7 @@ def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
     counts = Counts()
     units: dict[Unit, list[str]] = {}
     for path in sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()):
-        unit = unit_of(path)
+        unit = unit_of(_as_in_a_store(path))
         if not is_stored(path) or path.startswith((".runs/", ".fit-")):
             continue
         if unit is None:
@@ -95,7 +96,7 @@ def _push_unit(folder: Path, bucket: Bucket, unit: Unit, paths: list[str], count
             known[entry.sha256] = entry
             counts.files += 1
             counts.n_bytes += entry.size
-        files[path] = entry
+        files[_as_in_a_store(path)] = entry
     if _contents(files) == _contents(manifest.files):
         return
     if swap(bucket, manifest.successor(files), None if found is None else found.etag) is None:
@@ -117,14 +118,15 @@ def pull(bucket: Bucket, folder: Path, tell: Tell) -> Counts:
         StorageError: something in it is damaged, or the folder cannot be written.
     """
     counts = Counts()
+    there = _files_of(folder)  # once: there may be as many units as files
     for manifest in manifests(bucket, counts, tell):
         counts.units += 1
-        if _pull_unit(bucket, manifest, folder, counts):
+        if _pull_unit(bucket, manifest, folder, there.get(manifest.unit, []), counts):
             counts.changed += 1
     return counts
 
 
-def _pull_unit(bucket: Bucket, manifest: Manifest, folder: Path, counts: Counts) -> bool:
+def _pull_unit(bucket: Bucket, manifest: Manifest, folder: Path, there: Sequence[str], counts: Counts) -> bool:
     if segments := segments_of(manifest):
         return _pull_history(bucket, manifest, segments, folder, counts)
     wanted = _as_in_a_folder(manifest)
@@ -145,9 +147,9 @@ def _pull_unit(bucket: Bucket, manifest: Manifest, folder: Path, counts: Counts)
         counts.files += 1
         counts.n_bytes += entry.size
         is_changed = True
-    for file in _files_of(manifest.unit, folder):
-        if file.relative_to(folder).as_posix() not in wanted:
-            delete(file)
+    for path in there:
+        if path not in wanted:
+            delete(folder / path)
             is_changed = True
     return is_changed
 
@@ -192,16 +194,25 @@ def _as_in_a_folder(manifest: Manifest) -> dict[str, Entry]:
     pending = sorted(path for path in files if f"/{PENDING_FOLDER}/" in path)
     for path in pending:
         entry, recipe = files.pop(path), path.split(f"/{PENDING_FOLDER}/")[0]
-        if f"{recipe}/recipe.json" not in files:
-            files[f"{recipe}/recipe.json.pending"] = entry
+        if f"{recipe}/{RECIPE_FILE}" not in files:
+            files[f"{recipe}/{RECIPE_FILE}.pending"] = entry
     return files
 
 
-def _files_of(unit: Unit, folder: Path) -> Iterator[Path]:
+def _as_in_a_store(path: str) -> str:
+    """What a file is called in a manifest: a scale that somebody is about to store something with lies elsewhere."""
+    recipe, _, name = path.rpartition("/")
+    return f"{recipe}/{PENDING_FOLDER}/{name}" if name == f"{RECIPE_FILE}.pending" else path
+
+
+def _files_of(folder: Path) -> dict[Unit, list[str]]:
+    """The files of a models folder that belong into a store, by unit."""
+    found: dict[Unit, list[str]] = {}
     for file in folder.rglob("*"):
         path = file.relative_to(folder).as_posix()
-        if unit_of(path) == unit and is_stored(path) and file.is_file():
-            yield file
+        if is_stored(path) and file.is_file() and (unit := unit_of(_as_in_a_store(path))) is not None:
+            found.setdefault(unit, []).append(path)
+    return found
 
 
 def manifests(bucket: Bucket, counts: Counts, tell: Tell) -> Iterator[Manifest]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from backend.common.errors import StoreUnavailable
+from backend.common.roi_key import RoiKey
 from backend.disk.datasets import DatasetStore, NewSample
 from backend.disk.drift_files import DriftFiles
 from backend.disk.gui_layouts import GuiLayoutStore
@@ -190,3 +191,30 @@ def test_bytes_that_come_again_are_written_again_and_survive_a_gc(replica, monke
     collect_garbage(one.bucket, silent)
     shutil.rmtree(one.mirror.root)
     assert same_memory(replica().models.load(KEY), memory_of(1))
+
+
+def test_scale_that_a_killed_process_left_goes_to_the_store_and_comes_back(replica, tmp_path):
+    """Nobody knows what it stored with it, here or there: the recipe stays locked to it."""
+    settings = tmp_path / "models/@recipes/line 1/recipe.json.pending"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"recipe_id": "line 1", "mm_per_px": 0.2, "created_at_utc": "2026"}')
+    one = replica()
+    push(tmp_path / "models", one.bucket, silent)
+    assert one.recipes.mm_per_px("line 1") == 0.2
+    pull(one.bucket, tmp_path / "other", silent)
+    assert contents(tmp_path / "other") == contents(tmp_path / "models")
+    with one.recipes.locking_scale("line 1", 0.2):
+        pass
+    pull(one.bucket, tmp_path / "other", silent)
+    assert not list((tmp_path / "other").rglob("*.pending"))
+    assert RecipeStore(tmp_path / "other").mm_per_px("line 1") == 0.2
+
+
+def test_pull_lists_the_folder_once_however_many_units_there_are(replica, tmp_path, monkeypatch):
+    one, listed = replica(), []
+    for role in ("a", "b", "c"):
+        one.models.save_memory(RoiKey(role, "roi"), memory_of(1), {})
+    rglob = type(tmp_path).rglob
+    monkeypatch.setattr(type(tmp_path), "rglob", lambda path, pattern: listed.append(path) or rglob(path, pattern))
+    pull(one.bucket, tmp_path / "other", silent)
+    assert len(listed) == 1
