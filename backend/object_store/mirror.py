@@ -182,9 +182,9 @@ class Mirror:
                 folder = scratch / str(random.getrandbits(64))
                 folder.mkdir()
                 self.look_at_all(also, also_wanted) if also else None
-                linked = self._linked(state, folder)
+                linked = self._linked(state, folder, lambda _: True)
                 for other in also:
-                    self._linked(self._state(other), folder)
+                    self._linked(self._state(other), folder, also_wanted)
                 result = action(folder)
                 edits: dict[str, _Edit] = dict.fromkeys(linked)
                 for file in folder.rglob("*"):
@@ -201,10 +201,10 @@ class Mirror:
 
             return self._change(unit, state, lambda _: True, attempt)
 
-    def _linked(self, state: UnitState, folder: Path) -> dict[str, os.stat_result]:
-        """Give the files of a unit second names below another folder."""
+    def _linked(self, state: UnitState, folder: Path, wanted: Wanted) -> dict[str, os.stat_result]:
+        """Give files of a unit second names below another folder."""
         with state.installing, self.reading():  # between the two, what is said to be here may be gone
-            return {path: self.copy.link(path, folder).stat() for path in state.here}
+            return {path: self.copy.link(path, folder).stat() for path in state.here if wanted(path)}
 
     def _change(
         self,
@@ -357,18 +357,23 @@ class Mirror:
         state.looked_at, state.answered_at = max(state.looked_at, times[0]), max(state.answered_at, times[1])
 
     def _complete(self, state: UnitState, wanted: Wanted) -> None:
-        """Fetch what is needed here and was not before."""
-        if all(path in state.here or not wanted(path) for path in state.manifest.files):
+        """Fetch what is needed here and was not before, or was deleted by who tidies temporary folders."""
+        if not self._missing(state, wanted):
             return
         with state.installing:
-            missing = {
-                path: entry
-                for path, entry in state.manifest.files.items()
-                if state.here.get(path) != entry and wanted(path)
-            }
+            missing = self._missing(state, wanted)
             come = self._fetched(missing)
             self.copy.replace(set(), come)
             state.here = state.here | missing
+
+    def _missing(self, state: UnitState, wanted: Wanted) -> dict[str, Entry]:
+        # Without a file of its own, a ROI would be judged by another model.
+        is_model = state.manifest.unit.kind == "models"
+        return {
+            path: entry
+            for path, entry in state.manifest.files.items()
+            if wanted(path) and (state.here.get(path) != entry or (is_model and not (self.root / path).exists()))
+        }
 
     def _fetched(self, needed: Mapping[str, Entry]) -> dict[str, tuple[Path, Entry]]:
         fetching = {path: self._fetching.submit(self._fetch, entry) for path, entry in needed.items()}

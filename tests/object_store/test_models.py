@@ -281,3 +281,19 @@ def test_calibration_that_is_too_long_for_the_manifest_is_not_taken_for_a_damage
     one.models.save_memory(KEY, memory_of(2), {})
     other.catalog._asked_at.clear()
     assert (one.models.count_stale(), other.models.count_stale()) == (1, 1)
+
+
+@pytest.mark.parametrize("key", [KEY, IN_RECIPE])
+def test_local_file_that_somebody_deleted_comes_again(replica, key):
+    """Systems tidy temporary folders: a ROI is not judged by the default recipe's model then, nor found unfitted."""
+    one = replica()
+    for seed, place in enumerate((KEY, IN_RECIPE), start=1):
+        one.models.save_memory(place, memory_of(seed), {})
+        one.calibrate(seed / 10, place)
+    before = one.models.load(key)
+    for name in ("memory.npz", "calib.json"):
+        for file in one.mirror.root.rglob(name):
+            file.unlink()
+        after = one.models.load(key)
+        assert (after.memory_id, after.calibration, after.key) == (before.memory_id, before.calibration, before.key)
+    one.models.save_memory(key, memory_of(3), {})
