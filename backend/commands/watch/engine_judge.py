@@ -22,7 +22,7 @@ from backend.utils import NamedImage
 
 
 class EngineJudge:
-    """Judges by the models below ``MODELS_DIR``.
+    """Judges by the models in ``MODELS_DIR``, or in ``MODELS_URL``.
 
     Args:
         service: the engine and its models.
@@ -36,9 +36,11 @@ class EngineJudge:
         try:
             return self._service.layouts.read(recipe)
         except LayoutNotFound as exc:
+            settings = self._service.settings
+            where = f"MODELS_DIR={settings.models_dir}" if settings.models_url is None else "MODELS_URL"
             raise LayoutNotFound(
-                f"no layout of recipe {recipe!r} is stored in MODELS_DIR={self._service.settings.models_dir}: draw its "
-                "ROIs in the console first, or give a file"
+                f"no layout of recipe {recipe!r} is stored in {where}: draw its ROIs in the console first, or give a "
+                "file"
             ) from exc
 
     def template(self, recipe: str, name: str) -> bytes:
