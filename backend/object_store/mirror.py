@@ -285,7 +285,8 @@ class Mirror:
                 come = {path: (source, manifest.files[path]) for path, source in sources.items()}
                 self._put_in_place(state, manifest, done.etag, (began, time.monotonic()), come)
         if done.etag is None:
-            self.look(unit, now=True)
+            with contextlib.suppress(StoreUnavailable, StorageError):  # the change is stored, whatever came since
+                self.look(unit, now=True)
 
     def _state(self, unit: Unit) -> UnitState:
         with self._adding:

@@ -15,6 +15,7 @@ from backend.disk.layout import recipe_folder
 from backend.disk.recipes import RECIPE_FILE, read_settings, same_scale, settings_bytes
 from backend.object_store.manifest import Manifest
 from backend.object_store.mirror import Edit, Mirror
+from backend.object_store.swap import OutcomeUnknown
 from backend.object_store.units import PENDING_FOLDER, recipe_unit
 from backend.utils import utc_now
 
@@ -77,11 +78,12 @@ class ObjectRecipeStore:
         self._mirror.edit(unit, claim)
         try:
             yield
-        except StoreUnavailable:  # nobody knows whether it was stored
+        except OutcomeUnknown:
             raise
         except BaseException:
-            if stored() == before:
-                self._mirror.edit(unit, lambda _: {own: None})
+            with contextlib.suppress(StoreUnavailable):  # else it holds, as that of a killed process
+                if stored() == before:
+                    self._mirror.edit(unit, lambda _: {own: None})
             raise
         self._mirror.edit(unit, settle)
 

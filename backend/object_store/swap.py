@@ -4,12 +4,16 @@ import random
 import time
 from typing import NamedTuple
 
-from backend.common.errors import StoreUnavailable
+from backend.common.errors import StorageError, StoreUnavailable
 from backend.object_store.bucket import Bucket, SwapRefused
 from backend.object_store.manifest import Manifest, parse_manifest
 
 _TRIES = 4
 _FIRST_WAIT_S = 0.2
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store does not say whether a change was done: it may have been."""
 
 
 class Swapped(NamedTuple):
@@ -37,7 +41,7 @@ def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None
         None where another one is there: nothing was changed.
 
     Raises:
-        StoreUnavailable: the store does not say whether it was done.
+        OutcomeUnknown: the store does not say whether it was done.
     """
     content, key = manifest.encode(), manifest.unit.key
     wait_s = _FIRST_WAIT_S
@@ -61,10 +65,10 @@ def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None
                     return None
             # What is there is what was to be replaced: the write was not done, or not yet. To try it again is safe:
             # only one of the two finds the ETag that both ask for.
-        except StoreUnavailable as exc:
+        except StorageError as exc:
             failure = str(exc)
         time.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come again at once
         wait_s *= 2
-    raise StoreUnavailable(
+    raise OutcomeUnknown(
         f"{failure}; it is not known whether the change was stored: look, and send it again if it was not"
     )

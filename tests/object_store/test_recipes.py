@@ -5,6 +5,11 @@ import threading
 import pytest
 
 from backend.common.errors import ScaleLocked, StoreUnavailable
+from backend.object_store import swap
+from backend.object_store.manifest import BLOBS
+from backend.object_store.swap import OutcomeUnknown
+from harness.fault_proxy import Fault
+from tests.factories import IN_RECIPE, memory_of
 
 
 def lock(one, scale, stored=lambda: None):
@@ -76,8 +81,30 @@ def test_scale_holds_where_nobody_knows_what_was_stored(replica):
     one, other = replica(), replica()
 
     def fail():
-        raise StoreUnavailable("no answer; it is not known whether the change was stored")
+        raise OutcomeUnknown("no answer; it is not known whether the change was stored")
 
     with pytest.raises(StoreUnavailable):
         lock(one, 0.2, fail)
     assert other.recipes.mm_per_px("line 1") == 0.2
+
+
+def test_scale_of_what_the_store_refused_does_not_hold(replica, faults, monkeypatch):
+    """It may have been a wrong one, and nothing was stored with it."""
+    monkeypatch.setattr(swap, "_FIRST_WAIT_S", 0.001)
+    one = replica(faults.endpoint)
+
+    def refused(kind):
+        def save():
+            faults.every = [Fault("status", ("PUT",), kind, status=403)]
+            try:
+                one.models.save_memory(IN_RECIPE, memory_of(1), {})
+            finally:
+                faults.every = []
+
+        with pytest.raises(StoreUnavailable):
+            lock(one, 0.2, save)
+
+    refused(BLOBS)
+    assert one.recipes.mm_per_px("line 1") is None
+    refused("manifests/models/")
+    assert one.recipes.mm_per_px("line 1") == 0.2, "nobody knows whether that was stored"
