@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -13,6 +14,7 @@ import pytest
 from paho.mqtt import client, enums
 
 from backend.commands.watch import delivery, mqtt
+from backend.commands.watch.journal import Journal
 from backend.commands.watch.mqtt import Mqtt
 from harness.server import free_port
 from tests.commands.watch.lines import Line, picture
@@ -31,13 +33,13 @@ def program(name):
 
 
 class Broker:
-    """A mosquitto that can be killed and started again."""
+    """A mosquitto that can be stopped or killed, and started again."""
 
     def __init__(self, folder, *settings):
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
         # Started by root it would become another user, who may not read the files of a test.
-        lines = [f"listener {self.port} 127.0.0.1", "user root", "persistence false", *settings]
+        lines = [f"listener {self.port} 127.0.0.1", "user root", *settings]
         self._config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self._process = None
 
@@ -51,6 +53,16 @@ class Broker:
             assert self._process.poll() is None, self._process.stderr.read()
             time.sleep(0.02)
         pytest.fail("mosquitto does not listen")
+
+    def stop(self):
+        """End it in order: what it acknowledged is on its disk, if it keeps anything there."""
+        self._process.terminate()
+        self._process.wait(_PATIENCE_S)
+        self.kill()
+
+    def freeze(self):
+        """Let it take in what is sent to it, and never answer."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self):
         if self._process is not None:
@@ -67,10 +79,10 @@ def mqtt_socket(port):
 class Listener:
     """Gets what is published; each message with its QoS and whether it was retained."""
 
-    def __init__(self, port, configure=lambda _: None):
+    def __init__(self, port, configure=lambda _: None, **session):
         self.got = []
         self._subscribed = threading.Event()
-        self._client = client.Client(enums.CallbackAPIVersion.VERSION2)
+        self._client = client.Client(enums.CallbackAPIVersion.VERSION2, **session)
         configure(self._client)
         self._client.on_connect = lambda *_: self._client.subscribe("#", qos=1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
@@ -143,28 +155,65 @@ def test_what_a_broker_that_was_away_did_not_get_the_next_run_sends(tmp_path, br
     listener.close()
 
 
-def test_a_broker_that_is_killed_while_it_is_sent_to_misses_nothing(tmp_path, broker):
+def test_what_a_broker_took_and_did_not_acknowledge_the_next_run_sends(tmp_path, broker, monkeypatch):
     listener = Listener(broker.port)
+    url = f"mqtt://127.0.0.1:{broker.port}/{ADDRESS}"
+    line = line_of(tmp_path, url)
+    really = line.judge.infer
+
+    def infer(*question):
+        if len(line.judge.asked) == 4:
+            listener.told(2)
+            broker.freeze()
+        return really(*question)
+
+    line.judge.infer = infer
+    with monkeypatch.context() as patch:
+        patch.setattr(mqtt, "_PATIENCE_S", 0.5)
+        line.run(patience_s=0.1)
+    assert any("does not acknowledge" in text for text in line.said), line.said
+    broker.kill()
+    listener.close()
+    journal = Journal(tmp_path / "state")
+    waiting = journal.n_messages()["mqtt"]
+    journal.close()
+    assert waiting >= 2
+    broker.start()
+    late = Listener(broker.port)
+    line.channels = [Mqtt(url, None, None)]
+    line.run(patience_s=_PATIENCE_S)
+    assert late.told(waiting) == line.results()[-waiting:]
+    late.close()
+
+
+def test_a_broker_that_is_stopped_while_it_is_sent_to_misses_nothing(tmp_path):
+    # It keeps what it acknowledged for a listener that it knows, who may well come back later than `watch` does.
+    broker = Broker(tmp_path, "allow_anonymous true", "persistence true", f"persistence_location {tmp_path}/")
+    broker.start()
+    listener = Listener(broker.port, client_id="mes", clean_session=False)
     line = line_of(tmp_path, f"mqtt://127.0.0.1:{broker.port}/{ADDRESS}", n_parts=12)
     really = line.judge.infer
 
     def infer(*question):
         if len(line.judge.asked) == 8:
-            broker.kill()
+            broker.stop()
         if len(line.judge.asked) == 16:
             broker.start()
         return really(*question)
 
     line.judge.infer = infer
-    line.run(patience_s=_PATIENCE_S)
-    ids = [told["id"] for told in line.results()]
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline and {told["id"] for told in listener.told(1)} != set(ids):
-        time.sleep(0.05)
-    got = [told["id"] for told in listener.told(1)]
-    assert set(got) == set(ids)
-    assert sorted(set(got), key=got.index) == ids  # in order, though some may come twice
-    listener.close()
+    try:
+        line.run(patience_s=_PATIENCE_S)
+        ids = [told["id"] for told in line.results()]
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline and {told["id"] for told in listener.told(1)} != set(ids):
+            time.sleep(0.05)
+        got = [told["id"] for told in listener.told(1)]
+        assert set(got) == set(ids)
+        assert sorted(set(got), key=got.index) == ids  # in order, though some may come twice
+        listener.close()
+    finally:
+        broker.kill()
 
 
 def test_a_wrong_password_is_said_and_printed_nowhere(tmp_path):
