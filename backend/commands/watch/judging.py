@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from backend.commands.console import shown
 from backend.commands.watch.judges import Judge, Learnt, Refused
 from backend.commands.watch.layouts import DrawnRoi, Layout, read_layout
 from backend.commands.watch.pictures import Crop, PictureRefused
@@ -85,7 +86,7 @@ class Judging:
             if learnt.place == "other":
                 return RoiVerdict(drawn, "not_judged", _MOVED)
             scale = drawn.mm_per_px if learnt.mm_per_px is None else learnt.mm_per_px
-            answer = self._judge.infer(drawn, crop, path.rpartition("/")[2], scale)
+            answer = self._judge.infer(drawn, crop, shown(path.rpartition("/")[2]), scale)
             if answer.memory_id == learnt.memory_id:
                 return self._told(of_answer(drawn, answer))
             # Somebody fitted the ROI: perhaps on another place, which the layout says then.

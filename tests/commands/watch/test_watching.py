@@ -43,6 +43,14 @@ def test_every_part_is_judged_written_down_and_put_away(line):
     assert (rois["left.png"], rois["shift 2/right.png"]) == (["ng", "ok"], ["ok", "ng"])
 
 
+def test_a_name_that_is_not_utf_8_is_told_with_escapes(line):
+    line.put("M\udce4rz.png")
+    assert line.run()["ok"] == 1
+    assert {name for name, _, _ in line.judge.asked} == {"M\\udce4rz.png"}
+    assert [told["file"] for told in line.results()] == ["M\\udce4rz.png"]
+    assert "ok/M\udce4rz.png" in line.files()
+
+
 def test_parts_are_judged_in_the_order_in_which_they_were_written(line):
     for name in ("10.png", "9.png", "1.png"):
         line.put(name)
