@@ -9,7 +9,7 @@ from backend.commands.watch.journal import Journal, Message
 from backend.common.errors import StorageError
 
 _LOOK_EVERY_S = 0.05
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_S = 1.0, 60.0, 3600.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 
 
 class Undelivered(Exception):
@@ -100,8 +100,7 @@ class Delivery(threading.Thread):
                 if str(exc) != told:
                     told = str(exc)
                     self._say(f"{self.channel.name}: {exc}. It is sent again until it arrives.")
-                asked_s = min(exc.retry_after_s or 0, _LONGEST_ASKED_S)
-                if self._closing.wait(max(wait_s, asked_s)):
+                if self._closing.wait(max(wait_s, exc.retry_after_s or 0)):
                     return False
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             else:

@@ -16,6 +16,7 @@ from backend.common.errors import InvalidRequest, LayoutNotFound, PictureNotFoun
 from backend.common.roi_key import RoiKey
 
 _PATIENCE_S = 60.0
+_LONGEST_ASKED_S = 3600.0
 _AWAY = frozenset({408, 429, 502, 503, 504})
 _NO_KEY = frozenset({401, 403})
 _MOST_ROIS = 1000
@@ -115,7 +116,7 @@ class ServiceJudge:
         """
         try:
             reply = self._client.request(method, path, **content)
-        except httpx2.TransportError as exc:
+        except httpx2.RequestError as exc:  # a reply that cannot be decoded, too
             raise Away(f"the service at {self._client.base_url} does not answer ({type(exc).__name__})") from exc
         if reply.is_success:
             return reply
@@ -153,9 +154,9 @@ def address_of(url: str, option: str) -> httpx2.URL:
 
 
 def retry_after_s(reply: httpx2.Response) -> float | None:
-    """How long a reply asks to wait, in seconds; None where it does not say it as a number."""
+    """How long a reply asks to wait, in seconds, an hour at most; None where it does not say it as a number."""
     text = reply.headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() else None
+    return min(float(text), _LONGEST_ASKED_S) if text.isascii() and text.isdigit() else None
 
 
 def _ids(key: RoiKey) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Webhook:
             reply = self._client.post(
                 self._address, content=message.body.encode(), headers={"Idempotency-Key": message.id}
             )
-        except httpx2.TransportError as exc:
+        except httpx2.RequestError as exc:  # a reply that cannot be decoded, too
             raise Undelivered(f"{self._address.host} does not answer ({type(exc).__name__})") from exc
         if not reply.is_success:
             # Without its path, which may hold a secret.

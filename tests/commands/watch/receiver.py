@@ -9,7 +9,7 @@ class Receiver(ThreadingHTTPServer):
     """Listens on 127.0.0.1.
 
     Attributes:
-        answers: status and headers, used one after the other; then 200.
+        answers: status, headers and perhaps a body, used one after the other; then 200.
         got: path, headers and body of each request.
     """
 
@@ -43,12 +43,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.got.append((self.path, dict(self.headers), body))
-        status, headers = self.server.answers.pop(0) if self.server.answers else (200, {})
+        status, headers, *content = self.server.answers.pop(0) if self.server.answers else (200, {})
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        reply = b"".join(content)
+        self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
+        self.wfile.write(reply)
 
     def log_message(self, *_):
         pass

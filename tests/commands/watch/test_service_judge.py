@@ -137,6 +137,19 @@ def test_a_service_that_asks_to_wait_is_asked_again(service, judge, status):
     assert (exc.value.retry_after_s, exc.value.is_key) == (7, False)
 
 
+def test_a_service_that_asks_to_wait_for_days_is_asked_after_an_hour(service, judge):
+    service.replies["/plant/infer"] = (503, {"Retry-After": "9" * 400}, {"error": "busy"})
+    with pytest.raises(Away) as exc:
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
+    assert exc.value.retry_after_s == 3600
+
+
+def test_a_reply_that_cannot_be_decoded_is_asked_for_again(service, judge):
+    service.replies["/plant/infer"] = (200, {"Content-Encoding": "gzip"}, b"no gzip")
+    with pytest.raises(Away, match=r"does not answer \(DecodingError\)"):
+        judge.infer(DRAWN, CROP, "part.png", 1.0)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_key_that_is_refused_is_named_by_its_variable_and_never_shown(service, judge, status):
     service.replies["/plant/infer"] = (status, {}, {"error": "A key is needed."})

@@ -60,6 +60,14 @@ def test_what_is_refused_is_sent_again_before_what_comes_after(tmp_path, receive
     ]
 
 
+def test_an_answer_that_cannot_be_decoded_ends_no_delivery(tmp_path, receiver):
+    receiver.answers = [(200, {"Content-Encoding": "gzip"}, b"no gzip")]
+    line = line_of(tmp_path, receiver.address)
+    line.run()
+    ids = [told["id"] for told in line.results()]
+    assert [told["id"] for told in receiver.bodies] == [ids[0], *ids]
+
+
 @pytest.mark.slow
 def test_a_receiver_that_asks_to_wait_is_given_the_time(tmp_path, receiver):
     receiver.answers = [(429, {"Retry-After": "1"})]
