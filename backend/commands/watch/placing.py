@@ -49,7 +49,7 @@ def place(source: Path, identity: Identity, folder: Path, path: str, part_id: st
     for target in (other, wanted):
         if _is_same(source, target, identity):
             if not copy:
-                _forget(source)
+                _forget(source, identity)
             return target
     for target in (wanted, other):
         with contextlib.suppress(FileExistsError):
@@ -83,7 +83,7 @@ def _place_new(source: Path, identity: Identity, target: Path, part_id: str, *, 
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     if not copy:
         try:
-            _rename(source, target)
+            _rename(source, target, identity)
         except OSError as exc:
             if exc.errno != errno.EXDEV:
                 raise
@@ -102,14 +102,20 @@ def _place_new(source: Path, identity: Identity, target: Path, part_id: str, *, 
         delete(temporary)
         raise
     if not copy:
-        _forget(source)
+        _forget(source, identity)
 
 
-def _rename(source: Path, target: Path) -> None:
+def _rename(source: Path, target: Path, identity: Identity | None = None) -> None:
     """Give a file another name, unless somebody has it.
+
+    Args:
+        source: the file.
+        target: its new name.
+        identity: what it must be; None where nobody else can write it.
 
     Raises:
         FileExistsError: somebody has it.
+        Changed: somebody wrote the file anew in this instant.
         OSError: it cannot be renamed.
     """
     if os.name == "nt":
@@ -126,10 +132,15 @@ def _rename(source: Path, target: Path) -> None:
         sync_folder(source.parent)
         return
     sync_folder(target.parent)
-    _forget(source)
+    if identity is not None and identity_of(target) != identity:
+        delete(target)
+        raise Changed
+    _forget(source, identity)
 
 
-def _forget(source: Path) -> None:
-    """Delete a file that has another name by now."""
+def _forget(source: Path, identity: Identity | None) -> None:
+    """Delete a file that has another name by now, but none that somebody put in its place meanwhile."""
+    if identity is not None and identity_of(source) != identity:
+        return
     delete(source)
     sync_folder(source.parent)

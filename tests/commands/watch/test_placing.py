@@ -115,6 +115,44 @@ def test_a_file_that_was_written_anew_is_not_placed(source, tmp_path):
     assert source.read_bytes() == b"another part"
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_a_file_that_is_replaced_while_its_place_is_synced_is_kept(source, tmp_path, monkeypatch, across):
+    really_link, really_sync = os.link, placing.sync_folder
+
+    def link(source, target, **options):
+        if across and not source.name.startswith(".tmp-"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return really_link(source, target, **options)
+
+    def sync(folder):
+        if folder == tmp_path / "ok" / "a" and source.read_bytes() != b"the next part":
+            (tmp_path / "next").write_bytes(b"the next part")
+            (tmp_path / "next").replace(source)
+        really_sync(folder)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(placing, "sync_folder", sync)
+    assert put(source, tmp_path / "ok").read_bytes() == b"the part"
+    assert source.read_bytes() == b"the next part"
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_that_changes_as_it_is_linked_is_not_placed(source, tmp_path, monkeypatch, in_place):
+    really = os.link
+
+    def link(_source, target, **options):
+        if not in_place:
+            source.unlink()
+        source.write_bytes(b"the next part")
+        return really(_source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(Changed):
+        put(source, tmp_path / "ok")
+    assert list((tmp_path / "ok" / "a").iterdir()) == []
+    assert source.read_bytes() == b"the next part"
+
+
 def test_a_copy_that_was_cut_off_is_made_anew(source, tmp_path):
     torn = tmp_path / "ok" / "a" / f".tmp-{PART}"
     torn.parent.mkdir(parents=True)
