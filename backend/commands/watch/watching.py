@@ -128,7 +128,10 @@ class Watching:
                 self._show(self.tally, self._arrivals.n_waiting)
                 if not self._queue:
                     if self._once and not self._arrivals.n_waiting:
-                        return
+                        self._next_look = 0.0  # what came while the last part was judged is there, too
+                        self._look()
+                        if not self._arrivals.n_waiting:
+                            return
                     self._stopping.wait(_LOOK_EVERY_S)
                     continue
                 arrival = self._queue.pop(0)

@@ -214,7 +214,9 @@ def test_a_picture_of_another_size_than_the_roi_was_drawn_in_is_not_judged(line)
     assert [name for name, _, _ in line.judge.asked] == ["part.png"]  # the other ROI was judged
 
 
-def test_a_file_that_is_replaced_while_it_is_judged_is_judged_again(line):
+def test_a_file_that_is_replaced_while_it_is_judged_is_judged_again(line, monkeypatch):
+    monkeypatch.setattr(watching, "_LOOK_EVERY_S", 0.1)  # longer than the judging takes
+
     class Replacing(BrightnessJudge):
         def infer(self, *question):
             if not self.asked:
