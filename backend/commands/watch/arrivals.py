@@ -12,6 +12,7 @@ from backend.common.image_headers import SUFFIXES
 
 Identity = tuple[int, int]
 """Bytes of a file, and when it was written, in nanoseconds: a file that is written anew is another part."""
+_MOST_IGNORED = 1000  # a camera may write a file of settings beside each picture
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Arrivals:
         is_known: whether a file was judged already.
 
     Attributes:
-        ignored: by path, why a file or folder is passed over; it grows as they are met.
+        ignored: by path, why a file or folder is passed over; it grows as they are met, up to a thousand.
     """
 
     def __init__(
@@ -86,9 +87,8 @@ class Arrivals:
         return len(self._since)
 
     def take(self, arrival: Arrival) -> None:
-        """Note that a file was judged, or is gone."""
+        """Note that a file was judged; from now on `is_known` says whether it was."""
         self._since.pop(arrival, None)
-        self._known.add(arrival)
 
     def put_off(self, arrival: Arrival, until: float) -> None:
         """Let a file wait on.
@@ -101,13 +101,20 @@ class Arrivals:
 
     def _below(self, folder: Path, place: PurePath) -> list[Arrival]:
         found = []
-        with os.scandir(folder) as entries:
+        try:
+            scanned = os.scandir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            if place == PurePath():
+                raise
+            return []  # somebody removed it in this instant
+        with scanned as entries:
             for entry in entries:
                 path = place / entry.name
                 if entry.name.startswith("."):
                     continue
                 if (reason := self._reason_against(entry)) is not None:
-                    self.ignored.setdefault(path.as_posix(), reason)
+                    if len(self.ignored) < _MOST_IGNORED:
+                        self.ignored.setdefault(path.as_posix(), reason)
                 elif entry.is_dir(follow_symlinks=False):
                     if Path(entry.path).resolve() not in self._without:
                         found += self._below(Path(entry.path), path)

@@ -89,11 +89,48 @@ def test_what_is_no_picture_hidden_or_elsewhere_is_not_read(folder, put):
 def test_what_was_judged_does_not_wait(folder, put):
     put("old.png")
     put("new.png")
-    arrivals = arrivals_of(folder, 0, known=["old.png"])
+    known = ["old.png"]
+    arrivals = arrivals_of(folder, 0, known=known)
     (new,) = arrivals.look(0.0)
     assert (new.path, arrivals.n_waiting) == ("new.png", 1)
+    known.append("new.png")
     arrivals.take(new)
+    assert arrivals.n_waiting == 0
     assert (arrivals.look(1.0), arrivals.n_waiting) == ([], 0)
+
+
+def test_a_part_that_was_moved_and_is_back_at_once_waits_again(folder, put):
+    put("part.bmp")
+    arrivals = arrivals_of(folder, 0)
+    (part,) = arrivals.look(0.0)
+    (folder / "part.bmp").unlink()
+    arrivals.take(part)
+    put("part.bmp")  # as large, and of the same second, which is all that some file systems note
+    assert arrivals.look(0.1) == [part]
+
+
+def test_a_folder_that_is_removed_while_it_is_looked_at_is_no_error(folder, put, monkeypatch):
+    put("a/part.png")
+    put("other.png")
+    really = os.scandir
+
+    def scandir(path):
+        if path == folder / "a":
+            (folder / "a" / "part.png").unlink()
+            (folder / "a").rmdir()
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert names(arrivals_of(folder, 0).look(0.0)) == ["other.png"]
+
+
+def test_names_of_other_files_do_not_pile_up(folder, put, monkeypatch):
+    monkeypatch.setattr("backend.commands.watch.arrivals._MOST_IGNORED", 2)
+    arrivals = arrivals_of(folder)
+    for number in range(4):
+        put(f"{number}.xml")
+        arrivals.look(number)
+    assert list(arrivals.ignored) == ["0.xml", "1.xml"]
 
 
 def test_a_file_that_is_put_off_waits_on(folder, put):
