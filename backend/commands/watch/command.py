@@ -109,7 +109,6 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
             return
         journal = Journal(options.state or places.folder / _STATE_NAME)
         stack.callback(journal.close)
-        journal.forget_files_that_are_gone(places.folder)
         showing = stack.enter_context(Showing(journal, prints_results=results is None))
         deliveries = [Delivery(journal, channel, showing.say) for channel in channels]
         arrivals = Arrivals(places.folder, options.settle, list(places.by_verdict.values()), journal.is_known)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.commands.watch.arrivals import Arrival
+from backend.commands.watch.arrivals import Arrival, identity_of
 from backend.common.errors import InvalidRequest, StorageError
 
 _VERSION = 1
@@ -158,7 +158,7 @@ class Journal:
     def forget_files_that_are_gone(self, folder: Path) -> None:
         """Forget what was judged a month ago, of files that are no longer there."""
         rows = self._rows("SELECT id, path FROM part WHERE told IS NULL AND judged_at < ?", (time.time() - _KEPT_S,))
-        gone = [(part_id,) for part_id, path in rows if not (folder / os.fsdecode(path)).exists()]
+        gone = [(part_id,) for part_id, path in rows if _is_gone(folder / os.fsdecode(path))]
         with self._writing() as db:
             db.executemany("DELETE FROM part WHERE id = ?", gone)
 
@@ -198,6 +198,13 @@ class Journal:
             yield
         except sqlite3.Error as exc:
             raise StorageError(f"{self._path} cannot be read or written ({exc})") from exc
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return identity_of(path) is None
+    except OSError:
+        return False  # nobody can tell, such as of a share that does not answer
 
 
 def _key(arrival: Arrival) -> tuple[bytes, int, int]:

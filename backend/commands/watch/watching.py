@@ -26,6 +26,7 @@ _LOOK_EVERY_S = 0.25
 _LOOK_SHARE = 0.1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _MOST_TRIES = 6
+_FORGET_EVERY_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Watching:
         self._show = show
         self._patience_s = 5 * settle_s
         self._once = once
-        self._next_look = 0.0
+        self._next_look = self._next_forgetting = 0.0
         self._queue: list[Arrival] = []
         self._put_off: set[Arrival] = set()
         self._n_ignored = 0
@@ -124,6 +125,7 @@ class Watching:
         with ThreadPoolExecutor(1, "prepare") as pool:
             ahead: dict[Arrival, Future[Prepared]] = {}
             while not self._stopping.is_set():
+                self._forget()
                 self._look()
                 self._show(self.tally, self._arrivals.n_waiting)
                 if not self._queue:
@@ -141,6 +143,13 @@ class Watching:
 
     def _prepare(self, arrival: Arrival) -> Prepared:
         return prepare(self._places.folder, arrival, self._judging.layout)
+
+    def _forget(self) -> None:
+        """Let the journal forget what is long gone, unless that was done today."""
+        now = time.monotonic()
+        if now >= self._next_forgetting:
+            self._journal.forget_files_that_are_gone(self._places.folder)
+            self._next_forgetting = now + _FORGET_EVERY_S
 
     def _look(self) -> None:
         """See what has arrived, unless that was done just now."""

@@ -1,6 +1,8 @@
 """The journal: what was judged, what is owed, and who has it."""
 
+import errno
 import sqlite3
+from unittest.mock import Mock
 
 import pytest
 
@@ -93,6 +95,10 @@ def test_a_month_later_files_that_are_gone_are_forgotten(journal, tmp_path, monk
     journal.forget_files_that_are_gone(tmp_path)
     assert journal.is_known(gone)  # a share that is not mounted looks empty
     monkeypatch.setattr(journals, "_KEPT_S", -1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "lstat", Mock(side_effect=OSError(errno.ESTALE, "Stale file handle")))
+        journal.forget_files_that_are_gone(tmp_path)
+    assert journal.is_known(gone)
     journal.forget_files_that_are_gone(tmp_path)
     assert (journal.is_known(there), journal.is_known(gone)) == (True, False)
 

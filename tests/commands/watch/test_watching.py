@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from backend.commands.watch import watching
+from backend.commands.watch import journal, watching
 from backend.commands.watch.journal import Journal
 from backend.commands.watch.judges import Away, Refused
 from backend.commands.watch.results import Results
@@ -228,6 +228,27 @@ def test_a_file_that_is_replaced_while_it_is_judged_is_judged_again(line, monkey
     assert line.run() == {"ok": 1, "ng": 1, "not_judged": 0}
     assert list(line.files()) == ["ng/part.png"]
     assert line.said == ["part.png was written anew: it was judged, and cannot be put away."]
+
+
+def test_what_is_long_gone_is_forgotten_while_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "_FORGET_EVERY_S", 0.0)
+    monkeypatch.setattr(journal, "_KEPT_S", -1)
+    line = Line(tmp_path, places=[])
+    really = line.judge.infer
+
+    def infer(*question):
+        if len(line.judge.asked) == 2:
+            (line.incoming / "0.png").unlink()  # its reader takes it away
+        return really(*question)
+
+    line.judge.infer = infer
+    for number in range(3):
+        line.put(f"{number}.png")
+    line.run()
+    state = Journal(tmp_path / "state")
+    rows = state._rows("SELECT path FROM part ORDER BY rowid")
+    state.close()
+    assert rows == [(b"1.png",), (b"2.png",)]
 
 
 def test_links_and_other_files_are_passed_over_and_named_once(line):
