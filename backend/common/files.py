@@ -97,6 +97,15 @@ def replace(source: Path, target: Path) -> None:
     _patiently(lambda: source.replace(target), _REPLACE_PATIENCE_S)
 
 
+def rename_on_windows(source: Path, target: Path) -> None:
+    """Rename a file, once nobody has it open. A name that somebody has is refused there, and only there.
+
+    Raises:
+        OSError: it cannot be renamed; nothing changed.
+    """
+    _patiently(lambda: source.rename(target), _REPLACE_PATIENCE_S)
+
+
 def delete(path: Path) -> None:
     """Delete a file if it is there, once nobody has it open.
 

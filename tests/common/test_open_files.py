@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from backend.common import files
-from backend.common.files import delete, delete_folder, open_to_read, read_small, replace, write_atomic
+from backend.common.files import (
+    delete,
+    delete_folder,
+    open_to_read,
+    read_small,
+    rename_on_windows,
+    replace,
+    write_atomic,
+)
 
 pytestmark = pytest.mark.usefixtures("windows_files")
 
@@ -43,10 +51,11 @@ def test_file_that_is_open_is_replaced_once_it_is_closed(held):
     assert [file.name for file in path.parent.iterdir()] == ["held"]
 
 
-def test_file_that_is_open_is_renamed_once_it_is_closed(held):
+@pytest.mark.parametrize("rename", [replace, rename_on_windows])
+def test_file_that_is_open_is_renamed_once_it_is_closed(held, rename):
     path, close_soon = held
     close_soon()
-    replace(path, path.with_name("other"))
+    rename(path, path.with_name("other"))
     assert [file.name for file in path.parent.iterdir()] == ["other"]
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path, PurePath
 
 from backend.commands.watch.arrivals import Identity, identity_of
-from backend.common.files import TEMPORARY_PREFIX, delete, make_folder, read_whole, sync_folder
+from backend.common.files import TEMPORARY_PREFIX, delete, make_folder, read_whole, rename_on_windows, sync_folder
 
 # Of file systems that have no second names for a file, or forbid one for another user's file.
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -119,7 +119,7 @@ def _rename(source: Path, target: Path, identity: Identity | None = None) -> Non
         OSError: it cannot be renamed.
     """
     if os.name == "nt":
-        source.rename(target)  # which never replaces there
+        rename_on_windows(source, target)
         return
     try:
         os.link(source, target, follow_symlinks=False)
