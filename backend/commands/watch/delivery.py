@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backend.commands.watch.journal import Journal, Message
-from backend.common.errors import StorageError
 
 _LOOK_EVERY_S = 0.05
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
@@ -51,6 +50,9 @@ class Delivery(threading.Thread):
         journal: has the messages.
         channel: sends them.
         say: tells people, once, that messages do not arrive, and why, and that they do again.
+
+    Attributes:
+        failure: what ended it; None while it runs, or was closed.
     """
 
     def __init__(self, journal: Journal, channel: Channel, say: Callable[[str], None]) -> None:
@@ -85,7 +87,7 @@ class Delivery(threading.Thread):
                     self._more.clear()
                 elif self._sent(message):
                     self._journal.delivered(message)
-        except StorageError as exc:
+        except Exception as exc:
             self.failure = exc  # the loop that judges raises it
         finally:
             self.channel.close()

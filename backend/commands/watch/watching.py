@@ -125,6 +125,7 @@ class Watching:
         with ThreadPoolExecutor(1, "prepare") as pool:
             ahead: dict[Arrival, Future[Prepared]] = {}
             while not self._stopping.is_set():
+                self._raise_failures()
                 self._forget()
                 self._look()
                 self._show(self.tally, self._arrivals.n_waiting)
@@ -143,6 +144,12 @@ class Watching:
 
     def _prepare(self, arrival: Arrival) -> Prepared:
         return prepare(self._places.folder, arrival, self._judging.layout)
+
+    def _raise_failures(self) -> None:
+        """End where a delivery ended: its messages would pile up, and nobody would know."""
+        for delivery in self._deliveries:
+            if delivery.failure is not None:
+                raise delivery.failure
 
     def _forget(self) -> None:
         """Let the journal forget what is long gone, unless that was done today."""
@@ -223,8 +230,6 @@ class Watching:
         if self._results is not None:
             self._results.append(owed.told, self._results.end() if owed.results_at is None else owed.results_at)
         for delivery in self._deliveries:
-            if delivery.failure is not None:
-                raise delivery.failure
             delivery.wake()
         self._journal.done(owed.id, is_gone=self._put_away(owed))
 

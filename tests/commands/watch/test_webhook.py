@@ -60,6 +60,23 @@ def test_what_is_refused_is_sent_again_before_what_comes_after(tmp_path, receive
     ]
 
 
+def test_a_delivery_that_fails_ends_the_watch_though_no_part_comes(tmp_path):
+    class Broken:
+        name = "webhook"
+
+        def send(self, message):
+            raise OverflowError("nobody thought of this")
+
+        def close(self):
+            pass
+
+    line = line_of(tmp_path, "http://127.0.0.1:1", n_parts=1)
+    line.channels = [Broken()]
+    with pytest.raises(OverflowError):
+        line.run(once=False)
+    assert len(line.results()) == 1
+
+
 def test_an_answer_that_cannot_be_decoded_ends_no_delivery(tmp_path, receiver):
     receiver.answers = [(200, {"Content-Encoding": "gzip"}, b"no gzip")]
     line = line_of(tmp_path, receiver.address)
