@@ -95,7 +95,10 @@ def _parts_of(url: str) -> tuple[str, str, int, str]:
     Raises:
         InvalidRequest: it is no such address.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise InvalidRequest(f"--mqtt: this is no address ({exc}): give one such as {_EXAMPLE}") from exc
     topic = unquote(parts.path).removeprefix("/")
     port = None
     with contextlib.suppress(ValueError):

@@ -1,5 +1,7 @@
 """A webhook: each verdict is posted as JSON to an address."""
 
+import logging
+
 import httpx2
 
 from backend.commands.watch.delivery import Undelivered
@@ -24,6 +26,8 @@ class Webhook:
 
     def __init__(self, url: str, token: str | None) -> None:
         self._address = address_of(url, "--webhook")
+        # At level info it writes down every address with its path, which may hold a secret.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._client = httpx2.Client(headers=headers, timeout=_PATIENCE_S)
 
@@ -36,7 +40,7 @@ class Webhook:
         except httpx2.RequestError as exc:  # a reply that cannot be decoded, too
             raise Undelivered(f"{self._address.host} does not answer ({type(exc).__name__})") from exc
         if not reply.is_success:
-            # Without its path, which may hold a secret.
+            # Without its path for the same reason.
             raise Undelivered(f"{self._address.host} answered with status {reply.status_code}", retry_after_s(reply))
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from backend.common.errors import InvalidRequest
         ("mqtt:///topic", "give an address such as mqtt://"),
         ("mqtt://broker:port/topic", "give an address such as mqtt://"),
         ("mqtt://broker:99999/topic", "give an address such as mqtt://"),
+        ("mqtt://[::1/topic", "no address"),
         ("mqtt://broker/topic?qos=2", "give an address such as mqtt://"),
         ("mqtt://name:pass@broker/topic", "leave name and password out"),
         ("mqtt://broker/line/+/verdicts", "for those who listen"),

@@ -46,6 +46,13 @@ def test_the_token_travels_as_a_header(tmp_path, receiver):
     assert receiver.got[0][1]["Authorization"] == "Bearer secret"
 
 
+def test_no_log_has_the_address(tmp_path, receiver, caplog):
+    caplog.set_level("INFO")
+    line_of(tmp_path, receiver.address + "/a-secret-path", n_parts=1).run()
+    assert len(receiver.got) == 1
+    assert "a-secret-path" not in caplog.text
+
+
 @pytest.mark.parametrize("status", [500, 503, 404, 401, 302])
 def test_what_is_refused_is_sent_again_before_what_comes_after(tmp_path, receiver, status):
     receiver.answers = [(200, {}), (status, {}), (status, {})]
