@@ -23,7 +23,7 @@ from backend.commands.watch.judging import Judging
 from backend.commands.watch.layouts import Layout, read_layout
 from backend.commands.watch.mqtt import Mqtt
 from backend.commands.watch.results import Results
-from backend.commands.watch.secrets import Secrets
+from backend.commands.watch.secrets import KEY, TOKEN, Secrets, in_header
 from backend.commands.watch.service_judge import ServiceJudge
 from backend.commands.watch.showing import Showing
 from backend.commands.watch.verdicts import Word
@@ -199,8 +199,7 @@ def _places(options: argparse.Namespace) -> Places:
 def _channels(options: argparse.Namespace, secrets: Secrets) -> list[Channel]:
     channels: list[Channel] = []
     if options.webhook is not None:
-        token = secrets.watch_webhook_token
-        channels.append(Webhook(options.webhook, token.get_secret_value() if token else None))
+        channels.append(Webhook(options.webhook, in_header(secrets.watch_webhook_token, TOKEN)))
     if options.mqtt is not None:
         password = secrets.watch_mqtt_password
         channels.append(
@@ -211,8 +210,7 @@ def _channels(options: argparse.Namespace, secrets: Secrets) -> list[Channel]:
 
 def _judge(settings: Settings, options: argparse.Namespace, secrets: Secrets) -> Judge:
     if options.url is not None:
-        key = secrets.watch_api_key
-        return ServiceJudge(options.url, key.get_secret_value() if key else None)
+        return ServiceJudge(options.url, in_header(secrets.watch_api_key, KEY))
     return EngineJudge(InspectionService.open(settings))
 
 

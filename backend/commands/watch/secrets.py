@@ -3,6 +3,8 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from backend.common.errors import InvalidRequest
+
 KEY, TOKEN = "WATCH_API_KEY", "WATCH_WEBHOOK_TOKEN"
 USERNAME, PASSWORD = "WATCH_MQTT_USERNAME", "WATCH_MQTT_PASSWORD"
 
@@ -18,3 +20,23 @@ class Secrets(BaseSettings):
     )
     watch_mqtt_username: str | None = Field(default=None, description="of the broker of --mqtt")
     watch_mqtt_password: SecretStr | None = Field(default=None, description="of the broker of --mqtt")
+
+
+def in_header(secret: SecretStr | None, variable: str) -> str | None:
+    """A secret that travels in a header of HTTP.
+
+    Args:
+        secret: the secret.
+        variable: that has it.
+
+    Raises:
+        InvalidRequest: no header may hold it.
+    """
+    if secret is None:
+        return None
+    value = secret.get_secret_value()
+    if not (value.isascii() and value.isprintable() and value == value.strip()):
+        raise InvalidRequest(
+            f"{variable} has a character that no header may hold, such as an umlaut, or a space or line break at an end"
+        )
+    return value
