@@ -191,7 +191,7 @@ LOOKS = [
     Look("inspect", "no-threshold", "text=has no threshold", roi=showroom.UNCALIBRATED),
     Look("inspect", "loading", "text=Judging…", before=holding("infer")),
     Look("inspect", "error", "text=cannot be listed", before=failing("infer")),
-    Look("inspect", "away", ".part", 4, after=_go_away),
+    Look("inspect", "away", ".part", 4, before=holding("infer"), after=_go_away),
     Look("inspect", "infer", ".part", 4, after=_part(2), key=INFER),
     Look("inspect", "no-key", _DIALOG, key=""),
     Look("live", "normal", ".tile", roi=showroom.LIVE),

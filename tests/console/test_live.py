@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def test_a_service_that_is_killed_loses_no_part_and_repeats_none(
     with on_port(serve, port, models, monkeypatch):
         live.is_judged(len(files))
         assert live.parts() == words(PICTURES)
-        assert len(live.answered()) == 2 * len(files)
+        # A part of which one ROI was NG when the service was killed needs no other answer.
+        answers = Counter(name for name, _ in live.answered())
+        assert all(answers[name] == 2 if word == "ok" else answers[name] >= 1 for name, word in live.parts())
         refused = [text for text in live.complaints if text.startswith("ERR_")]
         live.close(*refused)
 
