@@ -34,9 +34,9 @@ test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
-test-console: $(VENV)/.dev ## the console in a real browser before the real service, in four minutes (apt-get install chromium firefox-esr)
+test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some ten minutes (apt-get install chromium firefox-esr)
 	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
-	$(RUN) -m pytest tests/console
+	$(PYTEST) tests/console
 
 check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .

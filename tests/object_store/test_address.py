@@ -91,7 +91,7 @@ def test_file_of_profiles_that_is_none_is_named(tmp_path):
     assert "AKIA" not in str(refused.value)
 
 
-def test_session_token_of_the_environment_is_not_sent_with_the_keys_of_a_profile(monkeypatch):
+def test_session_token_is_not_sent_with_the_keys_of_a_profile(monkeypatch):
     """No store would take the two together."""
     sent = []
 

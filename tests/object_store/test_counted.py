@@ -173,7 +173,7 @@ def test_run_of_a_killed_replica_goes_by_the_clock_of_the_store(replica, monkeyp
         assert other.runs.running() == []
 
 
-def test_judgement_whose_answer_was_lost_is_kept_once_though_others_came_since(replica):
+def test_judgement_whose_answer_was_lost_is_kept_once(replica):
     one, others = replica(), replica()
     one.judgements.add(KEY, [judgement(1)], 100)
     for number in range(2, 6):

@@ -262,7 +262,7 @@ def test_ids_that_name_nothing_are_forgotten(replica, monkeypatch):
     assert one.mirror.manifest(model_unit(KEY)).generation == 1
 
 
-def test_list_of_what_there_is_is_no_older_than_the_last_listing_however_fresh_a_look_is(replica):
+def test_list_is_as_new_as_the_last_listing_however_fresh_a_look_is(replica):
     """What was looked at just before is looked at again where the listing says that it changed; else never."""
     writer, one = replica(), replica(fresh_s=3600.0)
     writer.models.save_memory(KEY, memory_of(1), {})
@@ -272,7 +272,7 @@ def test_list_of_what_there_is_is_no_older_than_the_last_listing_however_fresh_a
     assert one.models.count_stale() == 1
 
 
-def test_calibration_that_is_too_long_for_the_manifest_is_not_taken_for_a_damaged_one(replica):
+def test_calibration_too_long_for_the_manifest_is_not_called_damaged(replica):
     one, other = replica(), replica()
     one.models.save_memory(KEY, memory_of(1), {})
     long = dataclasses.replace(calibration_of(one.models.load(KEY)), unusual=tuple(range(1000)))
