@@ -95,7 +95,7 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
     for name, (parent, status, code) in drawn.items():
         assert (parent, code) == (real[name][0], real[name][2])
         assert status is None or int(status) == real[name][1]
-    assert len(drawn) == 36
+    assert len(drawn) == 37
 
 
 def test_memory_not_found_says_what_every_gui_generation_looks_for():
