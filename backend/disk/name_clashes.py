@@ -4,7 +4,6 @@ No two ids have one folder name, see `layout`. There they would have one folder 
 is there, then, and not listed under that name: it is another's.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,7 +25,7 @@ def refuse_clashes(root: Path, folder: Path) -> None:
         try:
             if not (parent / name).exists():
                 return
-            is_its_own = name in os.listdir(parent)  # noqa: PTH208 - half the time of Path.iterdir, and lists are long
+            is_its_own = any(entry.name == name for entry in parent.iterdir())
         except OSError:  # whoever opens it says why
             return
         if not is_its_own:
