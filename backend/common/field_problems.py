@@ -32,6 +32,7 @@ _WORDS = {
     "too_long": "must hold at most {max_length} items",
     "dict_type": "must be a JSON object",
     "model_type": "must be a JSON object",
+    "dataclass_type": "must be a JSON object",
     "model_attributes_type": "must be a JSON object",
     "json_invalid": "this is no JSON ({error})",
     "union_tag_invalid": "{discriminator} must be one of {expected_tags}, not '{tag}'",

@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from backend.api.schemas.common import Identifier, MillimetresPerPixel
 from backend.commands.watch.anchor import Anchor, Grey, grey
@@ -18,18 +18,6 @@ from backend.common.field_problems import problems_in_words
 from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe, check_recipe
 
 FORMAT, VERSION = "roi-anomaly-console", 1
-
-
-class _Geometry(BaseModel):
-    kind: Literal["rect", "circle", "annulus"]
-    cx: FiniteFloat
-    cy: FiniteFloat
-    w: FiniteFloat = 0
-    h: FiniteFloat = 0
-    r: FiniteFloat = 0
-    r_inner: FiniteFloat = 0
-    angle_deg: FiniteFloat = 0
-    crop: Literal["gui"] | None = None
 
 
 class _Size(BaseModel):
@@ -54,12 +42,14 @@ def _true_if_missing(value: Any) -> Any:
 
 
 class _DrawnRoi(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)  # of the ROI's numbers, too
+
     role_id: Identifier
     roi_id: Identifier
     model_key: Identifier
     name: str = ""
     mm_per_px: MillimetresPerPixel = 1.0
-    roi: _Geometry | None = None
+    roi: Roi | None = None
     picture: _Size | None = None
     enabled: Annotated[bool, BeforeValidator(_true_if_missing)] = True
 
@@ -183,11 +173,10 @@ def _drawn(item: Any, number: int, recipe: str, source: str) -> DrawnRoi:
     except ValidationError as exc:
         raise InvalidRequest(f"{source}: ROI {number}: {problems_in_words(exc.errors())}") from exc
     name = read.name or read.roi_id
-    roi = Roi(**read.roi.model_dump()) if read.roi else None
-    if roi is not None and not _has_size(roi):
+    if read.roi is not None and not _has_size(read.roi):
         raise InvalidRequest(f"{source}: the ROI {name!r} has no valid size: {read.roi!r}")
     size = (read.picture.width, read.picture.height) if read.picture else None
-    return DrawnRoi(RoiKey(read.role_id, read.roi_id, recipe, read.model_key), name, read.mm_per_px, roi, size)
+    return DrawnRoi(RoiKey(read.role_id, read.roi_id, recipe, read.model_key), name, read.mm_per_px, read.roi, size)
 
 
 def _has_size(roi: Roi) -> bool:

@@ -1,6 +1,7 @@
 """Layouts of the console: what is read of them, and which are refused."""
 
 import json
+import math
 
 import cv2
 import numpy as np
@@ -126,6 +127,9 @@ def test_a_roi_that_is_cut_as_the_gui_does_is_another_cut():
         (json.dumps({"format": "roi-anomaly-console", "version": 1, "rois": []}).encode(), "has no ROI to judge"),
         (layout_of("no ROI"), "ROI 1"),
         (layout_of(drawn(1), drawn(2, role_id="")), "ROI 2: role_id"),
+        (layout_of(drawn(1, roi="a rectangle")), "ROI 1: roi: must be a JSON object"),
+        (layout_of(drawn(1, roi={"kind": "rect", "cy": 15})), "ROI 1: roi.cx: it is missing"),
+        (layout_of(drawn(1, roi=RECT | {"cx": math.nan})), "roi.cx: must be a number, and neither infinite nor NaN"),
         (layout_of(drawn(1, roi=RECT | {"kind": "star"})), "roi.kind"),
         (layout_of(drawn(1, roi=RECT | {"w": 0})), "has no valid size"),
         (layout_of(drawn(1, roi=RING | {"r_inner": 8})), "has no valid size"),
