@@ -4,9 +4,8 @@ import contextlib
 import json
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import cv2
 import httpx
 import numpy as np
 import numpy.typing as npt
-import psutil
 from playwright.sync_api import Page, expect, sync_playwright
 
+from harness.browser import peak_mb
 from harness.crowd import crowd
 from harness.images import png, solar_cells
 from harness.measuring import at_least, at_most, print_table
@@ -228,7 +227,7 @@ def _large(browser: Any, server: Server, folder: Path, suffix: str) -> tuple[str
     cv2.imwrite(str(path), repeated)
     with server.client() as client:
         _put_layout(client, [_drawn(_CAMERA), _drawn(_LARGE, "large")])
-    with _peak_memory() as peak, contextlib.closing(browser.new_context()) as context:
+    with peak_mb() as peak, contextlib.closing(browser.new_context()) as context:
         page = context.new_page()
         page.add_init_script(_RECORD)
         page.goto(f"{server.address}/#/roi?recipe=default&role=Inspection&roi=large")
@@ -260,29 +259,6 @@ def _wait_for_verdict(page: Page, path: Path) -> float:
     page.locator("input[type=file][accept]").first.set_input_files(path)
     expect(page.locator(".part[data-word=ok], .part[data-word=ng]")).to_have_count(1, timeout=_PATIENCE_MS)
     return time.perf_counter() - begun
-
-
-@contextlib.contextmanager
-def _peak_memory() -> Iterator[Callable[[], float]]:
-    """The most that the processes of the browser had together, in MB, without what they share counted twice."""
-    over, most = threading.Event(), [0.0]
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            total = 0
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-                    if "chrom" in process.name():
-                        total += process.memory_full_info().pss
-            most[0] = max(most[0], total / 1e6)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield lambda: most[0]
-    finally:
-        over.set()
-        thread.join()
 
 
 def _draw_many(server: Server) -> None:

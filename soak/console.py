@@ -6,7 +6,6 @@ one that a client in Python gets, and the page must not complain. What a slow ma
 
 import argparse
 import math
-import shutil
 import statistics
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import psutil
 from playwright.sync_api import sync_playwright
 from tqdm import tqdm
 
+from harness.browser import CHROMIUM, installed
 from harness.images import png
 from harness.measuring import print_table
 from harness.memory import resident_mb
@@ -28,7 +28,6 @@ from harness.server import serving
 from harness.two_cells import RECIPE, ROIS, Picture, ids, pictures, prepare
 from harness.versions import SMALL_NETWORK
 
-_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _N_PICTURES = 40
 _SAMPLE_S = 5.0
 _WARM_PARTS = 600  # by then the last fifty are full, and so is the memory for decoded pictures
@@ -195,9 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="of judging (%(default)g)")
     parser.add_argument("--per-s", type=float, default=20, help="pictures a second that the folder plays (%(default)g)")
     chosen = parser.parse_args(arguments)
-    program = next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    program = installed(CHROMIUM)
     if program is None:
-        parser.error(f"none of {', '.join(_CHROMIUM)} is installed: apt-get install chromium")
+        parser.error(f"none of {', '.join(CHROMIUM)} is installed: apt-get install chromium")
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder, serving(**SMALL_NETWORK) as server:
         with server.client() as client:
             prepare(client)

@@ -27,6 +27,7 @@ import numpy as np
 from playwright.sync_api import expect, sync_playwright
 
 from backend.web import console_files
+from harness.browser import CHROMIUM, installed
 from harness.server import Server, free_port, serving
 
 _EXAMPLE = Path(__file__).parents[1] / "docker" / "nginx.conf"
@@ -242,7 +243,7 @@ def check_console(client: httpx.Client) -> None:
 
 def check_in_browser(address: str) -> None:
     """Prove the same of a screen full of pictures in Chromium."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = installed(CHROMIUM)
     if found is None:
         print("  no Chromium is installed: the console is not opened in it")
         return

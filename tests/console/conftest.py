@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from backend.network.weights import Weights
+from harness.browser import CHROMIUM, FIREFOX, installed
 from harness.pages import PageServer
 from harness.server import Server, serving
 from tests.console.line import FULL, INFER, Parts, Serve, prepare
@@ -21,8 +22,6 @@ PAGES = Path(__file__).parent / "pages"
 """What the browsers are shown."""
 _PAGE_S = 180
 _STOP_S = 20
-_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-_FIREFOX = ("firefox-esr", "firefox")
 
 Visit = Callable[[PageServer, str], None]
 """Opens a page of the server in a browser, and waits until it posted ``/results/done``."""
@@ -34,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _program(names: tuple[str, ...]) -> str:
-    found = next(filter(None, map(shutil.which, names)), None)
+    found = installed(names)
     if found is None:
         pytest.fail(f"none of {', '.join(names)} is installed: apt-get install chromium firefox-esr")
     return found
@@ -44,7 +43,7 @@ def _program(names: tuple[str, ...]) -> str:
 def chromium() -> Iterator[Any]:
     """A playwright browser."""
     with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=_program(_CHROMIUM), args=["--no-sandbox"])
+        browser = running.chromium.launch(executable_path=_program(CHROMIUM), args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -55,7 +54,7 @@ def launch(chromium: Any) -> Iterator[Callable[..., Any]]:
     with contextlib.ExitStack() as browsers:
 
         def launch(*options: str) -> Any:
-            browser = chromium.browser_type.launch(executable_path=_program(_CHROMIUM), args=["--no-sandbox", *options])
+            browser = chromium.browser_type.launch(executable_path=_program(CHROMIUM), args=["--no-sandbox", *options])
             return browsers.enter_context(contextlib.closing(browser))
 
         yield launch
@@ -91,7 +90,7 @@ def visit_in_firefox(server: PageServer, path: str, **preferences: bool) -> None
     lines = [f'user_pref("{name.replace("__", ".")}", {str(on).lower()});' for name, on in preferences.items()]
     with tempfile.TemporaryDirectory(prefix="firefox-") as profile:
         (Path(profile) / "user.js").write_text("\n".join(lines), encoding="utf-8")
-        command = [_program(_FIREFOX), "--headless", "--no-remote", "--profile", profile, server.address + path]
+        command = [_program(FIREFOX), "--headless", "--no-remote", "--profile", profile, server.address + path]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             assert server.done.wait(_PAGE_S), "the page in Firefox did not come to its end"

@@ -1,17 +1,14 @@
 """Pictures of 64 megapixels: cut and judged exactly, within bounded memory; larger ones are refused by a sentence."""
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 from playwright.sync_api import expect
 
+from harness.browser import peak_mb
 from harness.server import Server
 from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done
 from tests.console.pictures import refused
@@ -34,29 +31,6 @@ def files(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for number, file in enumerate(written):
         cv2.imwrite(str(file), np.roll(picture, 7 * number, axis=1), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return written
-
-
-@contextlib.contextmanager
-def peak_mb() -> Iterator[list[float]]:
-    """The most memory that the processes of the browser have together; what they share counts once."""
-    over, most = threading.Event(), [0.0]
-
-    def watch() -> None:
-        while not over.wait(0.3):
-            total = 0
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-                    if "chrom" in process.name():
-                        total += process.memory_full_info().pss
-            most[0] = max(most[0], total / 1e6)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield most
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.mark.slow
@@ -86,7 +60,7 @@ def test_pictures_of_64_megapixels_are_judged_in_bounded_memory(
     scores = [reply.json()["score"] for reply in replies]
     assert scores == [_score(judging, file) for file in files]
     assert len(set(scores)) == len(files)
-    assert peak[0] < _MOST_MB
+    assert peak() < _MOST_MB
     watched.close(NO_LAYOUT_YET)
 
 

@@ -1,6 +1,5 @@
 """A ROI with ten thousand stored images: Samples and Threshold stay usable, and ask for what is looked at alone."""
 
-import contextlib
 import re
 import shutil
 from collections import Counter
@@ -10,10 +9,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
+from harness.browser import processor_s
 from harness.crowd import crowd
 from harness.server import Server
 from tests.console.line import NO_LAYOUT_YET, ROI, Serve, Watched, done
@@ -62,16 +61,6 @@ def requests_of(page: Page) -> Counter[str]:
 
     page.on("request", count)
     return asked
-
-
-def processor_s() -> float:
-    """Seconds that service and browser have computed."""
-    total = 0.0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def test_samples_of_ten_thousand_are_paged_marked_and_found(chromium: Any, crowded: Crowded) -> None:
