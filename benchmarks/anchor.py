@@ -9,6 +9,7 @@ import math
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def _auroc(answers: dict[str, tuple[dict[str, Any], bytes]], way: str) -> float:
     for name, (_, crop) in answers.items():
         group, _, which = name.partition("-")
         if which.endswith(f"-{way}"):
-            crops[group].append(NamedImage(f"{which}.png", lambda crop=crop: crop))  # type: ignore[misc]
+            crops[group].append(NamedImage(f"{which}.png", partial(bytes, crop)))
     with tempfile.TemporaryDirectory() as models:
         service = InspectionService.open(load_settings().model_copy(update={"models_dir": Path(models)}))
         key = RoiKey("benchmark", way)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,10 @@ def _rows(endpoint: str, folder: Path, rounds: int) -> list[list[object]]:
         for name, work, times, store, counting in works:
             work(store.models)
             work(counting.models)
-            in_folder = statistics.median(_milliseconds(lambda work=work: work(local), times))  # type: ignore[misc]
-            in_store = statistics.median(_milliseconds(lambda work=work, store=store: work(store.models), times))  # type: ignore[misc]
+            in_folder = statistics.median(_milliseconds(partial(work, local), times))
+            in_store = statistics.median(_milliseconds(partial(work, store.models), times))
             work(counting.models)  # again: what the other replica changed is fetched once
-            asked = _requests(faults, lambda work=work, counting=counting: work(counting.models))  # type: ignore[misc]
+            asked = _requests(faults, partial(work, counting.models))
             shown = ", ".join(f"{number} {kind}" for kind, number in sorted(asked.items())) or "none"
             money = sum(number * _DOLLARS[kind] for kind, number in asked.items())
             rows.append([name, shown, f"{in_folder:.2f}", f"{in_store:.2f}", f"{money:.2f}"])
