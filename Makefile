@@ -35,7 +35,7 @@ test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server pro
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
 
 test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some ten minutes (apt-get install chromium firefox-esr)
-	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
 	$(PYTEST) tests/console
 
 check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
