@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from backend.api.schemas.common import Identifier, MillimetresPerPixel
 from backend.commands.watch.anchor import Anchor, Grey, grey
 from backend.commands.watch.crop import Roi
-from backend.commands.watch.pictures import PictureRefused, open_picture
+from backend.commands.watch.pictures import LIMITS, PictureRefused, open_picture
 from backend.commands.watch.placement import LayoutAnchor
 from backend.common.errors import InvalidRequest
 from backend.common.field_problems import problems_in_words
@@ -20,17 +20,20 @@ from backend.common.roi_key import DEFAULT_RECIPE, RoiKey, canonical_recipe, che
 FORMAT, VERSION = "roi-anomaly-console", 1
 
 
+_MOST = LIMITS.max_pixels  # no picture is wider or higher
+
+
 class _Size(BaseModel):
-    width: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1, le=_MOST)]
+    height: Annotated[int, Field(ge=1, le=_MOST)]
 
 
 class _Anchor(BaseModel):
     id: Annotated[str, Field(min_length=1)]
     cx: FiniteFloat
     cy: FiniteFloat
-    w: Annotated[int, Field(ge=3)]
-    h: Annotated[int, Field(ge=3)]
+    w: Annotated[int, Field(ge=3, le=_MOST)]
+    h: Annotated[int, Field(ge=3, le=_MOST)]
     search_px: Annotated[FiniteFloat, Field(ge=0, le=4096)]
     search_deg: Annotated[FiniteFloat, Field(ge=0, le=180)]
     least_score: Annotated[FiniteFloat, Field(gt=0, le=1)]
@@ -145,8 +148,14 @@ def _anchor(item: Any, source: str) -> LayoutAnchor | None:
         read = _Anchor.model_validate(item)
     except ValidationError as exc:
         raise InvalidRequest(f"{source}: anchor: {problems_in_words(exc.errors())}") from exc
+    width, height = read.picture.width, read.picture.height
+    if Roi("rect", read.cx, read.cy, w=read.w, h=read.h).beyond(width, height) > 0:
+        raise InvalidRequest(
+            f"{source}: the anchor, {read.w}×{read.h} pixels around ({read.cx:g}, {read.cy:g}), reaches beyond its "
+            f"reference picture of {width}×{height} pixels: draw the anchor again in the console"
+        )
     search = Anchor(read.cx, read.cy, read.w, read.h, read.search_px, read.search_deg)
-    return LayoutAnchor(read.id, search, read.least_score, (read.picture.width, read.picture.height))
+    return LayoutAnchor(read.id, search, read.least_score, (width, height))
 
 
 def _template(content: bytes, anchor: LayoutAnchor, source: str) -> Grey:

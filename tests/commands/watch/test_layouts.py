@@ -97,6 +97,8 @@ def test_a_layout_without_an_anchor_asks_for_no_picture():
         (ANCHOR | {"w": 0}, template(), "anchor: w"),
         (ANCHOR | {"search_px": -1}, template(), "anchor: search_px"),
         ({"id": "7f"}, template(), "anchor: cx"),
+        (ANCHOR | {"w": 10**400}, template(), "anchor: w"),
+        (ANCHOR | {"picture": {"width": 10**400, "height": 30}}, template(), "anchor: picture.width"),
         (ANCHOR, template()[:60], "the picture of the anchor cannot be used"),
         (ANCHOR, template(12, 13), "has 12×13 pixels instead of 13×12"),
     ],
@@ -104,6 +106,28 @@ def test_a_layout_without_an_anchor_asks_for_no_picture():
 def test_an_anchor_that_cannot_be_used_is_refused(anchor, content, said):
     with pytest.raises(InvalidRequest, match=said):
         read_layout(layout_of(anchor=anchor), None, "the layout", lambda *_: content)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"cx": 400}, r"13×12 pixels around \(400, 15\), reaches beyond its reference picture of 40×30 pixels"),
+        ({"cx": -1e300}, "reaches beyond"),
+        ({"cy": 31}, "reaches beyond"),
+        ({"cx": 5.5}, "reaches beyond"),
+        ({"cy": 25}, "reaches beyond"),
+        ({"w": 43}, "reaches beyond"),
+    ],
+)
+def test_an_anchor_beyond_its_reference_picture_is_refused(place, said):
+    with pytest.raises(InvalidRequest, match=said):
+        read_layout(layout_of(anchor=ANCHOR | place), None, "the layout", no_picture)
+
+
+@pytest.mark.parametrize("place", [{"cx": 6.5, "cy": 6}, {"cx": 33.5, "cy": 24}])
+def test_an_anchor_at_the_edge_of_its_reference_picture_is_read(place):
+    layout = read_layout(layout_of(anchor=ANCHOR | place), None, "the layout", lambda *_: template())
+    assert (layout.anchor.search.cx, layout.anchor.search.cy) == (place["cx"], place["cy"])
 
 
 def test_an_anchor_whose_picture_is_missing_is_an_error():
