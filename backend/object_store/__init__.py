@@ -2,6 +2,7 @@
 
 ::
 
+    waiting.py       before something is tried again
     bucket.py        reading, writing and swapping objects; the errors of the store in the words of the contract
     address.py       MODELS_URL, endpoint and credentials, from the usual environment and files
     probe.py         what a store must do, tried at the start

@@ -4,7 +4,6 @@ What may be done twice is tried again here. A swap is not: whether it was done, 
 """
 
 import os
-import random
 import re
 import time
 import uuid
@@ -19,6 +18,7 @@ from obstore.store import S3Store
 
 from backend.common.errors import StoreUnavailable
 from backend.object_store.address import Address
+from backend.object_store.waiting import wait_with_jitter
 
 PROBES = "probes/"
 """Objects of a moment, to see what the store does and what time it is there."""
@@ -205,7 +205,7 @@ class Bucket:
             else:
                 self._silent_since = None
                 return done
-            time.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come again at once
+            wait_with_jitter(wait_s)
             wait_s *= 2
         raise AssertionError("the last try returns or raises")
 

@@ -7,9 +7,9 @@ different then is uploaded, and the manifest swapped. Where somebody else was fa
 
 import contextlib
 import os
-import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,12 +24,13 @@ from backend.object_store.manifest import Entry, Manifest, entry_of, parse_manif
 from backend.object_store.swap import Swapped, swap
 from backend.object_store.unit_state import UnitState
 from backend.object_store.units import Unit, is_stored, unit_of
+from backend.object_store.waiting import wait_with_jitter
 
 Wanted = Callable[[str], bool]
 """Which files of a unit are needed here, by path; those that stand in the manifest always are here."""
 
 _PATIENCE_S = 30.0  # as long as a writer waits for the lock of a folder
-_WAIT_S = 0.1
+_WAIT_S = 0.05
 _OTHER_WRITER_S = 30.0
 _LOOKS = 4
 _THREADS = 8
@@ -179,7 +180,7 @@ class Mirror:
         with self.copy.scratch() as scratch:
 
             def attempt() -> tuple[_Result, Mapping[str, _Edit]]:
-                folder = scratch / str(random.getrandbits(64))
+                folder = scratch / uuid.uuid4().hex
                 folder.mkdir()
                 self.look_at_all(also, also_wanted) if also else None
                 linked = self._linked(state, folder, lambda _: True)
@@ -233,7 +234,7 @@ class Mirror:
                 finally:
                     for source in sources.values():
                         source.unlink(missing_ok=True)
-                time.sleep(random.uniform(0, _WAIT_S))  # noqa: S311 - so that not all come again at once
+                wait_with_jitter(_WAIT_S)
         raise Overtaken(f"{unit} was changed by others again and again meanwhile; nothing was stored: send it again")
 
     @contextlib.contextmanager

@@ -1,12 +1,11 @@
 """Replacing a manifest unless somebody else did, and finding out whether a write without an answer was done."""
 
-import random
-import time
 from typing import NamedTuple
 
 from backend.common.errors import StorageError, StoreUnavailable
 from backend.object_store.bucket import Bucket, SwapRefused
 from backend.object_store.manifest import Manifest, parse_manifest
+from backend.object_store.waiting import wait_with_jitter
 
 _TRIES = 4
 _FIRST_WAIT_S = 0.2
@@ -67,7 +66,7 @@ def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None
             # only one of the two finds the ETag that both ask for.
         except StorageError as exc:
             failure = str(exc)
-        time.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come again at once
+        wait_with_jitter(wait_s)
         wait_s *= 2
     raise OutcomeUnknown(
         f"{failure}; it is not known whether the change was stored: look, and send it again if it was not"
