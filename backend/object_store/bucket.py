@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import obstore
@@ -187,7 +188,7 @@ class Bucket:
         """
         for start in range(0, len(keys), _PER_DELETION):
             some = list(keys[start : start + _PER_DELETION])
-            self._patiently("DELETE", some[0], lambda some=some: _deleted(self._small, some))  # type: ignore[misc]
+            self._patiently("DELETE", some[0], partial(_deleted, self._small, some))
 
     def _patiently(self, what: str, key: str, action: Callable[[], _Result], unchanged: str | None = None) -> Any:
         """Do something that may be done twice, a few times."""

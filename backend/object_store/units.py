@@ -45,6 +45,7 @@ _LONGEST_KEY = 900  # stores allow 1024 bytes, with the prefix
 _ESCAPES = {"=": "=3D", "%": "=25", " ": "=20", "~": "=7E", "@": "=40"}
 
 Kind = Literal["models", "recipes", "datasets", "drift", "history"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, order=True)
@@ -133,11 +134,12 @@ def is_stored(path: str) -> bool:
 
 def unit_of_key(key: str) -> Unit | None:
     """The unit of a manifest; None of what is none."""
-    kind, *names = key.removeprefix(MANIFESTS).removesuffix(".json").split("/")
-    if not key.startswith(MANIFESTS) or not key.endswith(".json") or kind not in get_args(Kind) or not names:
-        return None
-    unit = Unit(kind, tuple(map(_unescaped, names)))  # type: ignore[arg-type]
-    return unit if unit.key == key else None
+    for kind in _KINDS:
+        prefix = f"{MANIFESTS}{kind}/"
+        if key.startswith(prefix) and key.endswith(".json"):
+            unit = Unit(kind, tuple(map(_unescaped, key.removeprefix(prefix).removesuffix(".json").split("/"))))
+            return unit if unit.key == key else None
+    return None
 
 
 def _escaped(name: str) -> str:
