@@ -31,7 +31,7 @@ import { t } from "./texts.js";
 
 export const DEFAULTS = { search_px: 64, search_deg: 10, least_score: 0.8 };
 /** A place that is nearly as good as the best one leaves it open where the part is. */
-export const MOST_SECOND = 0.9;
+const MOST_SECOND = 0.9;
 /** In grey values of 255: of cameras in factories, and least of a template. */
 const NOISE = 4;
 const LEAST_CONTRAST = 4;

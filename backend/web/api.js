@@ -28,15 +28,13 @@ export class ApiError extends Error {
    * @param {string} message
    * @param {number} status 0 where the service did not answer
    * @param {string} code of the service, or `unreachable`, `timeout`
-   * @param {any} [reply]
    * @param {number} [wait_s] for which a busy service asked to wait
    */
-  constructor(message, status, code, reply, wait_s = 0) {
+  constructor(message, status, code, wait_s = 0) {
     super(message);
     this.name = "ApiError";
     this.status = status;
     this.code = code;
-    this.reply = reply;
     this.wait_s = wait_s;
   }
 }
@@ -158,9 +156,9 @@ async function refusal(reply) {
   try {
     const body = JSON.parse(text);
     const error = reply.status === 401 ? t(currentKey() ? "key.unknown" : "key.needed") : String(body.error);
-    return new ApiError(error, reply.status, String(body.code ?? ""), body, wait_s);
+    return new ApiError(error, reply.status, String(body.code ?? ""), wait_s);
   } catch {
-    return new ApiError(t("api.strange", { status: reply.status }), reply.status, "", undefined, wait_s);
+    return new ApiError(t("api.strange", { status: reply.status }), reply.status, "", wait_s);
   }
 }
 

@@ -27,7 +27,7 @@ export const ROLE = "Inspection";
 export const KINDS = /** @type {const} */ (["rect", "circle", "annulus"]);
 /** The GUI's words for them, in the order of its numbers. */
 export const SHAPES = ["Rectangle", "Circle", "Annulus"];
-export const MASTERS = /** @type {const} */ (["Master1Pattern", "Master1Search", "Master2Pattern", "Master2Search"]);
+const MASTERS = /** @type {const} */ (["Master1Pattern", "Master1Search", "Master2Pattern", "Master2Search"]);
 const KNOWN = ["InspectionRois", "Inspection", ...MASTERS, ...SLOTS.map((slot) => `Inspection${slot}`)];
 const SLOT_OF_KEY = /inspection[\s_-]?([1-4])/i;
 const NAMES = /^[^\u0000-\u001f\u007f]{1,60}$/;

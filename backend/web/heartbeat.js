@@ -66,7 +66,7 @@ export class Heartbeat {
  * @param {Heartbeat} heartbeat
  */
 export function lamp(heartbeat) {
-  const word = h("span.lamp-word");
+  const word = h("span");
   const node = h("span.lamp", { role: "status" }, h("span.lamp-light", { "aria-hidden": "true" }), word);
   heartbeat.state.watch(({ status, health }) => {
     node.dataset.status = status;

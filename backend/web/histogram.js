@@ -18,7 +18,7 @@ const STEPS = 400;
 
 /** @typedef {{good: number[], bad: number[]}} Scores */
 
-export class ScoreHistogram extends HTMLElement {
+class ScoreHistogram extends HTMLElement {
   constructor() {
     super();
     /** @type {Scores} */

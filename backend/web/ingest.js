@@ -12,7 +12,7 @@ const PICTURE = /\.(png|jpe?g|bmp|webp|tiff?)$/i;
  * @param {DataTransfer} transfer only valid while the event is handled, so its entries are taken before anything is awaited
  * @returns {Promise<Found[]>}
  */
-export async function filesOf(transfer) {
+async function filesOf(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry !== null);
   const found = [];
   for (const entry of entries) if (entry) found.push(...(await below(entry, "")));
@@ -20,7 +20,7 @@ export async function filesOf(transfer) {
 }
 
 /** @param {FileList} list of an input @returns {Found[]} */
-export function filesIn(list) {
+function filesIn(list) {
   const found = [...list].map((file) => ({ file, folder: file.webkitRelativePath.split("/").slice(0, -1).join("/") }));
   return sorted(found);
 }

@@ -17,7 +17,7 @@ import { messageOf } from "./texts.js";
 /** @typedef {import("./pixels/picture.js").Picture} Picture */
 /** @typedef {import("./recipe-guard.js").RecipeGuard} RecipeGuard */
 /** @typedef {{frame: Frame, picture: Picture | null, problem: string, before: Part | null}} Ready a picture that may be judged; before: what was answered already */
-/** @typedef {{frame: Frame, picture: Picture | null, part: Part, took_ms: number}} Judged took_ms: from the question to the answer */
+/** @typedef {{frame: Frame, picture: Picture | null, part: Part}} Judged */
 
 const RETRY_MS = 1000;
 const LOOK_AGAIN_MS = 200;
@@ -148,7 +148,7 @@ export class Loop {
     this.judging = null;
     if (part.verdict !== "none") this.usual.judge_ms = mean(this.usual.judge_ms, took_ms);
     if (isSingle) this.singles--;
-    this.how.onPart({ frame, picture, part, took_ms });
+    this.how.onPart({ frame, picture, part });
     await this.source.done(frame);
     this.how.onChange();
   }

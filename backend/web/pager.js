@@ -25,7 +25,7 @@ export function pager(onTurn) {
   const before = h("button.icon-button", { "aria-label": t("page.before"), onclick: () => onTurn(Number(pages.value) - 1) }, icon("left"));
   const after = h("button.icon-button", { "aria-label": t("page.after"), onclick: () => onTurn(Number(pages.value) + 1) }, icon("right"));
   const pages = h("select", { "aria-label": t("page.shown"), onchange: () => onTurn(Number(pages.value)) });
-  const node = h("div.row.middle.pager", { role: "group", "aria-label": t("page.label"), hidden: true }, before, pages, after);
+  const node = h("div.row.middle", { role: "group", "aria-label": t("page.label"), hidden: true }, before, pages, after);
   return {
     node,
     /** @param {number} page @param {number} n how long the list is */

@@ -13,7 +13,7 @@ const SUFFIXES = /** @type {Record<string, string>} */ ({ "image/png": ".png", "
  * @param {Judged} part
  * @returns {"good" | "bad" | null}
  */
-export function truthOf({ truth, decision }) {
+function truthOf({ truth, decision }) {
   return truth ?? (decision === "ok" ? "good" : decision === "ng" ? "bad" : null);
 }
 

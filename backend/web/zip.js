@@ -13,7 +13,7 @@ const MOST_BYTES = 4 * 1024 ** 3 - 1;
 let table = null;
 
 /** @param {Uint8Array} bytes @returns {number} the checksum that ZIP and PNG have */
-export function crc32(bytes) {
+function crc32(bytes) {
   table ??= Uint32Array.from({ length: 256 }, (_, n) => {
     let value = n;
     for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;

@@ -1,6 +1,6 @@
 // @ts-check
 /** The last fifty parts: a sign and a name for each, to be looked at again. Older ones are let go, pictures and all. */
-import { fill, h } from "../dom.js";
+import { h } from "../dom.js";
 import { pngOf } from "../heat.js";
 import { t } from "../texts.js";
 import { shapeOfWord } from "../verdict.js";
@@ -51,11 +51,6 @@ export class LastParts {
   beside(part, by) {
     const at = part ? this.list.indexOf(part) : -1;
     return this.list[at + by] ?? null;
-  }
-
-  clear() {
-    this.list = [];
-    fill(this.node);
   }
 }
 

@@ -50,11 +50,6 @@ export class RunChart {
     this.draw();
   }
 
-  clear() {
-    this.points.clear();
-    this.draw();
-  }
-
   draw() {
     const points = this.points.get(this.roi) ?? [];
     this.empty.hidden = points.length > 0;

@@ -10,7 +10,7 @@ import { turnOf } from "./roi.js";
 const DEGREES = 180 / Math.PI;
 const FLAT = 1e-9;
 /** By which a template is turned to see whether it then looks otherwise: a disc does not. */
-export const TURN_DEG = 10;
+const TURN_DEG = 10;
 
 export class Level {
   /**
@@ -193,9 +193,9 @@ export class Level {
   firmness(noise) {
     const contrast = unitOf(this.template.data).norm / Math.sqrt(this.template.data.length);
     const turned = this.score({ dx: 0, dy: 0, angle_deg: TURN_DEG });
-    if (!this.inverse) return { contrast, turned, error_px: Infinity, error_deg: Infinity };
-    const [[x], [, y], [, , angle]] = this.inverse;
-    return { contrast, turned, error_px: (noise / this.step) * Math.sqrt(x + y), error_deg: ((noise / this.step) * Math.sqrt(angle) * DEGREES) / this.radius };
+    if (!this.inverse) return { contrast, turned, error_px: Infinity };
+    const [[x], [, y]] = this.inverse;
+    return { contrast, turned, error_px: (noise / this.step) * Math.sqrt(x + y) };
   }
 }
 

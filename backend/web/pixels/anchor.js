@@ -9,8 +9,8 @@
  * @typedef {{data: Float64Array, width: number, height: number}} Grey  rows first
  * @typedef {{dx: number, dy: number, angle_deg: number, score: number}} Pose  a point P of the reference picture is at
  *   centre + (dx, dy) + rotation · (P - centre); clockwise; score: NCC of the template there, -1 to 1
- * @typedef {{contrast: number, turned: number, error_px: number, error_deg: number}} Firmness  contrast: standard deviation of the template's
- *   grey values; turned: its score with itself turned by 10°; standard errors of place and angle (Cramér-Rao) in noise
+ * @typedef {{contrast: number, turned: number, error_px: number}} Firmness  contrast: standard deviation of the template's
+ *   grey values; turned: its score with itself turned by 10°; error_px: standard error of the place (Cramér-Rao) in noise
  * @import {Box} from "./warp.js"
  */
 

@@ -63,7 +63,7 @@ function inverse([a, b, c, d, e, f]) {
  * @param {Size} picture
  * @returns {Box}
  */
-export function guiBox(roi, picture) {
+function guiBox(roi, picture) {
   const sides = sidesOf(roi);
   const centre = centreOf(roi);
   const [a, b, c, d, e, f] = turning(roi);

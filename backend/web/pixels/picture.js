@@ -21,11 +21,11 @@
  * @typedef {{blob: Blob, width: number, height: number}} Crop
  */
 
-import { beyond, cutAs, isWhole, shapeOf, snapped } from "./roi.js";
+import { beyond, isWhole, shapeOf } from "./roi.js";
 import { warp } from "./warp.js";
 import { call } from "./worker.js";
 
-export { beyond, cutAs, shapeOf, snapped };
+export { shapeOf };
 
 const MAX_PIXELS = 65_000_000; // sensors of 64 megapixels have 64.2 million; the service gets the crop alone
 const MAX_BYTES = 256 * 1024 * 1024;

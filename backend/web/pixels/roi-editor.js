@@ -36,7 +36,7 @@ const ARROWS = /** @type {Record<string, [number, number]>} */ ({
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
 });
 
-export class RoiEditor extends HTMLElement {
+class RoiEditor extends HTMLElement {
   constructor() {
     super();
     /** @type {Roi|null} */

@@ -95,7 +95,7 @@ class RoiScreen {
     this.work = h(
       "div.roi-work",
       { hidden: true },
-      h("div.roi-main", {}, h("div.panel.roi-picture", {}, this.editor, this.where), h("div.roi-below", {}, this.list.node, this.anchor.node)),
+      h("div.roi-main", {}, h("div.panel", {}, this.editor, this.where), h("div.roi-below", {}, this.list.node, this.anchor.node)),
       h(
         "div.roi-side",
         {},
@@ -346,7 +346,6 @@ class RoiScreen {
     this.list.show(this.rois, this.mine, true);
     this.showNotices();
   }
-
 
   /** @param {boolean} enabled */
   enable(enabled) {

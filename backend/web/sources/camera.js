@@ -64,7 +64,6 @@ export class Camera {
     this.kind = /** @type {const} */ ("camera");
     this.backlog = 0;
     this.dropped = 0;
-    this.stream = stream;
     this.track = stream.getVideoTracks()[0];
     this.name = this.track.label || t("live.camera");
     this.deviceId = this.track.getSettings().deviceId ?? "";
@@ -127,9 +126,9 @@ export class Camera {
 
   /** What the camera shows now. @returns {Promise<Frame>} */
   async frame() {
-    const taken_at = Date.now();
-    const [day, time] = new Date(taken_at).toISOString().slice(0, -1).replaceAll(/[-:.]/g, "").split("T");
-    return { name: `camera-${day}-${time}.png`, label: new Date(taken_at).toLocaleTimeString(), blob: await this.png(), taken_at };
+    const now = new Date();
+    const [day, time] = now.toISOString().slice(0, -1).replaceAll(/[-:.]/g, "").split("T");
+    return { name: `camera-${day}-${time}.png`, label: now.toLocaleTimeString(), blob: await this.png() };
   }
 
   /** @returns {Promise<Blob>} */

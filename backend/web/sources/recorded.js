@@ -40,7 +40,7 @@ export class RecordedCamera {
     this.dropped += number - this.given - 1;
     this.given = number;
     const { file } = this.found[number % this.found.length];
-    return { name: file.name, blob: file, taken_at: Date.now() };
+    return { name: file.name, blob: file };
   }
 
   /** While nothing is judged, the recording stands still: what was not shown is not counted as passed over. */

@@ -6,7 +6,6 @@
  * @property {string} name of the file
  * @property {string} [label] shorter than its name, for people
  * @property {Blob} blob a file, as it is judged
- * @property {number} taken_at `Date.now()`
  */
 /**
  * @typedef {object} Source

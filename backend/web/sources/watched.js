@@ -124,7 +124,7 @@ export class WatchedFolder {
       const blob = await copyOf(first.file);
       this.reading = null;
       if (!blob) continue;
-      const frame = { name: first.path, blob, taken_at: Date.now() };
+      const frame = { name: first.path, blob };
       this.given.set(frame, first);
       return frame;
     }
