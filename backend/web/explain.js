@@ -21,7 +21,7 @@ export class ExplainPanel {
     this.node = h(
       "section.panel",
       { hidden: true, "aria-live": "polite" },
-      h("div.panel-head", {}, h("h2", {}, t("explain.title")), h("p.hint", {}, t("explain.hint")), h("span.spacer"),
+      h("div.panel-head", {}, h("h2", {}, t("explain.why")), h("p.hint", {}, t("explain.hint")), h("span.spacer"),
         h("button.icon-button", { "aria-label": t("explain.close"), onclick: () => this.close() }, icon("cross"))),
       this.content,
     );

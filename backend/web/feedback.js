@@ -46,7 +46,7 @@ export class FeedbackPanel {
       reply.changed ? comparison(reply) : null,
       h("p", {}, toldOf(reply)),
       reply.warning ? h("div.notice", {}, h("p", {}, reply.warning)) : null,
-      h("div.row", {}, reply.changed ? yes : null, h("button", { onclick: () => this.close() }, t(reply.changed ? "cancel" : "feedback.close"))),
+      h("div.row", {}, reply.changed ? yes : null, h("button", { onclick: () => this.close() }, t(reply.changed ? "cancel" : "close"))),
     );
     this.node.scrollIntoView({ block: "nearest" });
     (reply.changed ? yes : this.content.querySelector("button")).focus({ preventScroll: true });
@@ -110,7 +110,7 @@ function comparison({ before, after }) {
   return h("div.scrolls", {}, h(
     "table",
     {},
-    h("thead", {}, h("tr", {}, h("td"), [t("threshold.field"), t("feedback.rejected"), t("feedback.escaped")].map((name) => h("th", { scope: "col" }, name)))),
+    h("thead", {}, h("tr", {}, h("td"), [t("nav.threshold"), t("feedback.rejected"), t("feedback.escaped")].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, row(t("feedback.before"), before), row(t("feedback.after"), after)),
   ));
 }

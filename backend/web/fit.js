@@ -35,7 +35,7 @@ export class FitPanel {
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
     this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
-    this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t(app.mayChange ? "fit.next" : "nav.threshold"), icon("right"));
+    this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t(app.mayChange ? "card.next.threshold" : "nav.threshold"), icon("right"));
     this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
   }
 

@@ -190,7 +190,7 @@ export class OpenPanel {
   }
 
   show() {
-    const heads = [t("gui.column.roi"), t("gui.column.place"), t("gui.column.cut"), t("gui.column.layout")].map((head) => h("th", { scope: "col" }, head));
+    const heads = [t("nav.roi"), t("gui.column.place"), t("gui.column.cut"), t("gui.column.layout")].map((head) => h("th", { scope: "col" }, head));
     fill(this.table, h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, this.rows.map((row) => this.rowOf(row)))));
     const notes = [...(this.read?.notes ?? []), ...this.scaleNotes()];
     const kept = [...this.chosen.masters].map(([n, { name }]) => t("gui.master_kept", { n, name }));

@@ -39,10 +39,10 @@ export class SavePanel {
       { "aria-label": t("gui.save"), tabindex: -1 },
       h("h2", {}, t("gui.save")),
       h("div.notice", {}, h("p", {}, t("gui.proof"))),
-      h("div.row", {}, h("label.field", { for: "gui-save-recipe" }, h("span", {}, t("gui.which_recipe")), this.recipe)),
+      h("div.row", {}, h("label.field", { for: "gui-save-recipe" }, h("span", {}, t("line.recipe")), this.recipe)),
       this.masters,
       this.told,
-      h("div.row", {}, this.download, h("button", { onclick: () => this.close() }, t("feedback.close"))),
+      h("div.row", {}, this.download, h("button", { onclick: () => this.close() }, t("close"))),
     );
   }
 
@@ -89,7 +89,7 @@ export class SavePanel {
     this.download.href = this.url;
     this.download.download = file;
     this.download.hidden = n === 0;
-    fill(this.download, icon("file"), t("gui.download", { file }));
+    fill(this.download, icon("file"), t("save_file", { file }));
   }
 
   close() {

@@ -31,7 +31,7 @@ class ScoreHistogram extends HTMLElement {
     this.ticks = s("g", { class: "hist-ticks" });
     this.handle = s(
       "g",
-      { class: "hist-line", role: "slider", tabindex: "0", "aria-orientation": "horizontal", "aria-label": t("threshold.line") },
+      { class: "hist-line", role: "slider", tabindex: "0", "aria-orientation": "horizontal", "aria-label": t("nav.threshold") },
       s("rect", { class: "hist-grip", x: -26, y: 0, width: 52, height: SIZE.height }),
       s("line", { x1: 0, x2: 0, y1: 26, y2: SIZE.height - 26 }),
       s("path", { class: "hist-knob", d: "M-16 4h32v18l-16 12-16-12z" }),

@@ -108,7 +108,7 @@ async function open() {
 /** Instead of a screen that would wait for ever. @param {ScreenName} screen @param {unknown} problem */
 function showProblem(screen, problem) {
   misses ||= problem instanceof ApiError && problem.status === 0;
-  const again = h("button", { onclick: () => void open() }, t("screen.again"));
+  const again = h("button", { onclick: () => void open() }, t("again"));
   fill(main, h("section.screen", {}, h("h1", {}, t(`nav.${screen}`)), h("div.notice.bad", { role: "alert" }, h("p", {}, messageOf(problem)), again)));
 }
 
@@ -117,7 +117,7 @@ function showNavigation(route) {
   const name = route.roi ? (app.facts(route.roi)?.name ?? sessionStorage.getItem(nameKey(route.roi)) ?? route.roi.roi_id) : route.recipe;
   fill(title, name ? [h("span.bar-sep", { "aria-hidden": "true" }, "/"), name] : null);
   const recipe = route.recipe || theOneRecipe();
-  document.title = name ? t("app.title_of", { name }) : t("app.title");
+  document.title = name ? t("app.title_of", { name }) : t("app.name");
   fill(
     navigation,
     SCREENS.map((screen) => {

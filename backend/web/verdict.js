@@ -44,7 +44,7 @@ export function verdictOf({ blocked, doubt, hasPicture, judging, problem, reply,
  */
 export function wayFrom(lack, roi) {
   const toFit = lack === "unfitted" || lack === "moved";
-  return h("a.button.primary", { href: hashOf(toFit ? "samples" : "threshold", roi) }, t(toFit ? "inspect.to_samples" : "inspect.to_threshold"), icon("right"));
+  return h("a.button.primary", { href: hashOf(toFit ? "samples" : "threshold", roi) }, t(toFit ? "inspect.to_samples" : "card.next.threshold"), icon("right"));
 }
 
 /** @param {string} reason @returns {Verdict} */

@@ -63,7 +63,7 @@ export class SourcePanel {
       return camera;
     }));
     return [
-      h("div.row", {}, h("label.field", { for: "live-camera" }, h("span", {}, t("live.camera.which")), device), start),
+      h("div.row", {}, h("label.field", { for: "live-camera" }, h("span", {}, t("live.source.camera")), device), start),
       h("p.hint", {}, t("live.camera.hint")),
     ];
   }

@@ -30,7 +30,7 @@ export function closeUp(first, { urlOf, next, label, onClose }) {
       name,
       h("span.spacer"),
       label ? [good, bad] : null,
-      h("button.icon-button", { "aria-label": t("samples.close"), onclick: () => dialog.close() }, icon("cross")),
+      h("button.icon-button", { "aria-label": t("close"), onclick: () => dialog.close() }, icon("cross")),
     ),
     picture,
   );

@@ -37,7 +37,7 @@ class HealthScreen {
     this.node = h(
       "section.screen",
       {},
-      h("header.screen-head", {}, h("h1", {}, t("health.title")), this.note),
+      h("header.screen-head", {}, h("h1", {}, t("nav.health")), this.note),
       this.notices,
       this.drift,
       h("div.panel", {}, h("h2", {}, t("health.models")), h("p.hint", {}, t("health.models_hint")), this.models),

@@ -81,9 +81,9 @@ class InspectScreen {
     this.notices = h("div.notices");
     this.way = h("div.row", { hidden: true });
     this.node = h(
-      "section.screen.inspect",
+      "section.screen",
       {},
-      h("h1.sr", {}, t("inspect.title")),
+      h("h1.sr", {}, t("nav.inspect")),
       this.notices,
       h("div.inspect-stage", {}, this.verdict.node, h("div.inspect-picture", {}, this.view.node, this.name)),
       this.way,

@@ -102,9 +102,9 @@ class LiveScreen {
     this.chartTitle = h("h2", {}, t("live.chart"));
     this.again = h("button", { onclick: () => { this.tally.clear(); this.update(); } }, t("live.count_anew"));
     this.node = h(
-      "section.screen.inspect.live",
+      "section.screen.live",
       {},
-      h("h1.sr", {}, t("live.title")),
+      h("h1.sr", {}, t("nav.live")),
       this.notices,
       this.sources.node,
       this.stage,
@@ -223,7 +223,7 @@ class LiveScreen {
     if (!(loop?.source instanceof Camera) || !roi) return;
     const set = new PictureSet(this.guard.keyOf(roi));
     const frame = await loop.source.frame();
-    const { refused } = await set.add([{ file: new File([frame.blob], frame.name, { type: frame.blob.type }), folder: t("live.camera") }], () => undefined);
+    const { refused } = await set.add([{ file: new File([frame.blob], frame.name, { type: frame.blob.type }), folder: t("live.source.camera") }], () => undefined);
     set.close();
     if (refused.length) this.app.say("error", refused[0].reason);
     else this.app.say("done", t("live.taken", { name: roi.name, n: set.list.length }));

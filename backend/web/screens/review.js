@@ -45,8 +45,8 @@ class ReviewScreen {
     this.rois = h("select", { id: "review-roi", onchange: () => this.go() });
     this.verdict = h("select", { id: "review-verdict", onchange: redraw }, [
       h("option", { value: "" }, t("review.all")),
-      h("option", { value: "ng" }, t("review.ng")),
-      h("option", { value: "ok" }, t("review.ok")),
+      h("option", { value: "ng" }, t("verdict.word.ng")),
+      h("option", { value: "ok" }, t("verdict.word.ok")),
       h("option", { value: "none" }, t("review.none")),
     ]);
     this.from = h("input", { id: "review-from", type: "datetime-local", onchange: redraw });
@@ -64,7 +64,7 @@ class ReviewScreen {
     this.node = h(
       "section.screen",
       {},
-      h("header.screen-head", {}, h("h1", {}, t("review.title")), h("label.inline", { for: "review-roi" }, h("span", {}, t("review.roi")), this.rois)),
+      h("header.screen-head", {}, h("h1", {}, t("nav.review")), h("label.inline", { for: "review-roi" }, h("span", {}, t("nav.roi")), this.rois)),
       this.notices,
       h(
         "div.row",
@@ -208,7 +208,7 @@ class ReviewScreen {
     this.learning.hidden = false;
     const rows = wrong.map((judged) => ({ judged, cells: h("td", { colspan: 4 }, t("feedback.asking")), row: h("tr") }));
     for (const { judged, row, cells } of rows) fill(row, h("th", { scope: "row" }, judged.name), cells);
-    const heads = ["", t("review.as"), t("threshold.field"), t("feedback.rejected"), t("feedback.escaped")].map((head) => h("th", { scope: "col" }, head));
+    const heads = ["", t("review.as"), t("nav.threshold"), t("feedback.rejected"), t("feedback.escaped")].map((head) => h("th", { scope: "col" }, head));
     const learn = h("button.primary", { disabled: true, onclick: () => void this.learnAll(rows, learn) }, t("review.learn", { n: wrong.length }));
     this.closing = h("button", { onclick: () => this.endLearning() }, t("cancel"));
     fill(
@@ -253,7 +253,7 @@ class ReviewScreen {
     let n = 0;
     for (const { judged, row } of rows) if (!judged.learnt && (await this.tell(judged, row, false))) n++;
     this.app.say("done", t("review.learned", { n }));
-    fill(this.closing, t("feedback.close"));
+    fill(this.closing, t("close"));
     this.show();
   }
 
@@ -275,7 +275,7 @@ class ReviewScreen {
       this.download.href = this.archive;
       this.download.download = `${this.key.roi_id}.zip`;
       this.download.hidden = false;
-      fill(this.download, icon("file"), t("review.download", { file: `${this.key.roi_id}.zip` }));
+      fill(this.download, icon("file"), t("save_file", { file: `${this.key.roi_id}.zip` }));
       this.app.say(n_train ? "done" : "warning", t(n_train ? "review.exported" : "review.exported_alone", { n_train, n: n_test }));
     } catch (problem) {
       this.app.say("error", problem instanceof RangeError ? t("review.too_many") : messageOf(problem));

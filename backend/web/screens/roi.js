@@ -109,7 +109,7 @@ class RoiScreen {
     this.node = h(
       "section.screen",
       {},
-      h("header.screen-head", {}, h("h1", {}, t("roi.title")), this.status),
+      h("header.screen-head", {}, h("h1", {}, t("nav.roi")), this.status),
       this.conflict,
       this.notices,
       this.drop,

@@ -54,7 +54,7 @@ class SamplesScreen {
     this.search = h("input", { type: "search", id: "samples-find", autocomplete: "off", oninput: () => this.choose(this.filter) });
     this.find = h("label.inline", { for: "samples-find", hidden: true }, h("span", {}, t("samples.find")), this.search);
     this.nothing = h("p.muted", { role: "status" });
-    this.grid = h("div.samples", { role: "list", "aria-label": t("samples.title"), onkeydown: (/** @type {KeyboardEvent} */ event) => this.onKey(event) });
+    this.grid = h("div.samples", { role: "list", "aria-label": t("nav.samples"), onkeydown: (/** @type {KeyboardEvent} */ event) => this.onKey(event) });
     this.fit = new FitPanel(app, key, {
       count: () => this.samples.fitting,
       pending: () => this.samples.pending.length,
@@ -64,7 +64,7 @@ class SamplesScreen {
     this.node = h(
       "section.screen",
       {},
-      h("header.screen-head", {}, h("h1", {}, t("samples.title")), this.counts, h("span.spacer"), this.storing),
+      h("header.screen-head", {}, h("h1", {}, t("nav.samples")), this.counts, h("span.spacer"), this.storing),
       this.notices,
       this.fit.node,
       this.folders,
@@ -103,7 +103,7 @@ class SamplesScreen {
     const way = (/** @type {string} */ text, /** @type {string} */ next) =>
       h("div.notice", {}, h("p", {}, text), this.app.mayChange ? h("a.button.primary", { href: hashOf("roi", this.key) }, next, icon("right")) : null);
     if (!list.length) fill(this.notices, way(t("samples.empty"), t("samples.add")));
-    else if (!drawn?.roi && list.some(({ kept }) => kept)) fill(this.notices, way(t("samples.draw_first"), t("samples.draw")));
+    else if (!drawn?.roi && list.some(({ kept }) => kept)) fill(this.notices, way(t("samples.draw_first"), t("card.next.draw")));
   }
 
   /** After a fit: what is suspicious now stands first. */
@@ -264,7 +264,7 @@ class SamplesScreen {
     fill(
       this.storing,
       stopped
-        ? [t("samples.stopped", { n: pending.length, reason: stopped.message }), " ", h("button", { onclick: () => void this.samples.store() }, t("samples.again"))]
+        ? [t("samples.stopped", { n: pending.length, reason: stopped.message }), " ", h("button", { onclick: () => void this.samples.store() }, t("again"))]
         : pending.length
           ? t("samples.storing", { n: pending.length })
           : list.length

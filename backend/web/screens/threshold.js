@@ -65,7 +65,7 @@ class ThresholdScreen {
     this.stored = h("div.stored");
     this.save = h("button.primary", { onclick: () => void this.calibrate({ threshold: this.histogram.threshold }) }, t("threshold.save"));
     this.recommend = h("button", { onclick: () => void this.calibrate({ rule: "recommended" }) }, t("threshold.recommend"));
-    this.next = h("a.button.primary", { href: hashOf("inspect", key), hidden: true }, t("threshold.next"), icon("right"));
+    this.next = h("a.button.primary", { href: hashOf("inspect", key), hidden: true }, t("nav.inspect"), icon("right"));
     this.below = h("div.near");
     this.above = h("div.near");
     this.work = h(
@@ -76,7 +76,7 @@ class ThresholdScreen {
         {},
         this.histogram,
         this.sentence,
-        h("div.row", {}, h("label.field", { for: "threshold-field" }, h("span", {}, t("threshold.field")), this.field), this.save, this.recommend, h("span.spacer"), this.next),
+        h("div.row", {}, h("label.field", { for: "threshold-field" }, h("span", {}, t("nav.threshold")), this.field), this.save, this.recommend, h("span.spacer"), this.next),
         this.stored,
       ),
       h(
@@ -86,7 +86,7 @@ class ThresholdScreen {
         h("div.panel", {}, h("h2", {}, t("threshold.above")), this.above),
       ),
     );
-    this.node = h("section.screen", {}, h("header.screen-head", {}, h("h1", {}, t("threshold.title")), this.status), this.notices, this.bar, this.work);
+    this.node = h("section.screen", {}, h("header.screen-head", {}, h("h1", {}, t("nav.threshold")), this.status), this.notices, this.bar, this.work);
   }
 
   async open() {

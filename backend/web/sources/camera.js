@@ -65,7 +65,7 @@ export class Camera {
     this.backlog = 0;
     this.dropped = 0;
     this.track = stream.getVideoTracks()[0];
-    this.name = this.track.label || t("live.camera");
+    this.name = this.track.label || t("live.source.camera");
     this.deviceId = this.track.getSettings().deviceId ?? "";
     this.video = document.createElement("video");
     Object.assign(this.video, { muted: true, playsInline: true, srcObject: stream });
