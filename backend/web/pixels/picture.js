@@ -36,7 +36,7 @@ const MAX_BYTES = 256 * 1024 * 1024;
  * `code` is for programs: "unreadable", "format", "too_large", "transparent", "colours" (of a picture); "sixteen_bits",
  * "outside", "invalid_roi" (of a ROI on it); "browser" (`selfTest` failed).
  */
-export class PictureError extends Error {
+class PictureError extends Error {
   /** @param {string} code @param {string} message */
   constructor(code, message) {
     super(message);

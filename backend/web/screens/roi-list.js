@@ -60,7 +60,7 @@ export class RoiList {
   /** @param {LayoutRoi} roi @param {boolean} isChosen */
   item(roi, isChosen) {
     const note = roi.roi === null ? t("rois.open") : roi.enabled === false ? t("rois.off") : "";
-    return h("li", {}, h("button.roi-item", { "aria-current": String(isChosen), onclick: () => this.on.choose(roi) }, h("span.roi-item-name", {}, roi.name), note ? h("span.badge.plain", {}, note) : null));
+    return h("li", {}, h("button.roi-item", { "aria-current": String(isChosen), onclick: () => this.on.choose(roi) }, h("span.roi-item-name", {}, roi.name), note ? h("span.badge", {}, note) : null));
   }
 
   ask() {
