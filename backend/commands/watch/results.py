@@ -82,6 +82,12 @@ class Results:
                 os.fsync(file.fileno())
             if is_new:
                 sync_folder(self.path.parent)
+        except PermissionError as exc:  # on Windows also while Excel has it open
+            raise StorageError(
+                f"{self.path} cannot be written ({exc.strerror}): close it in other programs, such as Excel, or make "
+                "it and its folder writable; then run the command again: no verdict is lost, and it goes on where it "
+                "stopped"
+            ) from exc
         except OSError as exc:
             raise StorageError(f"{self.path} cannot be written ({exc.strerror})") from exc
 

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 from backend.commands.excel import Excel
 from backend.commands.watch.results import COLUMNS, Results
-from backend.common.errors import InvalidRequest
+from backend.common.errors import InvalidRequest, StorageError
+from tests.commands.watch.lines import Line, picture
 
 ROI = {
     "role_id": "Inspection",
@@ -145,3 +147,33 @@ def test_plain_csv_does_not_go_on_as_one_for_excel(tmp_path):
     append(Results(tmp_path / "r.csv"), told_of("1"))
     with pytest.raises(InvalidRequest, match="other options"):
         Results(tmp_path / "r.csv", Excel())
+
+
+@pytest.mark.parametrize("out", ["results.jsonl", "results.csv"])
+def test_results_that_are_open_in_excel_stop_it_and_none_is_lost(tmp_path, monkeypatch, out):
+    line = Line(tmp_path, out=out)
+    line.put("0.png")
+    line.run()
+    really = Path.open
+
+    def opened(path, mode="r", **options):
+        if path == line.out and mode != "rb":  # Excel lets others read
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path, mode, **options)
+
+    for number in (1, 2):
+        line.put(f"{number}.png", picture(left=1))
+    before = line.out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        for _ in range(2):  # started again while it is still open
+            with pytest.raises(StorageError, match=r"close it in other programs, such as Excel.*no verdict is lost"):
+                line.run()
+    assert line.out.read_bytes() == before
+    assert sorted(line.files()) == ["incoming/1.png", "incoming/2.png", "ok/0.png"]
+    asked = len(line.judge.asked)
+    line.run()
+    assert len(line.judge.asked) == asked + 2  # part 1 was judged before
+    n_lines = {".jsonl": 3, ".csv": 1 + 2 * 3}
+    assert len(line.out.read_text(encoding="utf-8").splitlines()) == n_lines[line.out.suffix]
+    assert sorted(line.files()) == ["ng/1.png", "ng/2.png", "ok/0.png"]
