@@ -1,7 +1,8 @@
 """Pictures as files, decoded onto their stored pixel grid; what the console refuses is refused here, too.
 
 The console's rules stand in backend/web/pixels. A picture whose end is missing is refused whatever its decoder makes of
-it, so a file that is still being written is never judged.
+it, so a file that still grows is not judged. A BMP or WebP whose whole length was reserved before its pixels came is
+read as it is: nothing in these formats tells that pixels are missing.
 """
 
 import io

@@ -1,5 +1,7 @@
 """Pictures of files: what OpenCV makes of them, and the console's refusals, for the console's reasons."""
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
@@ -39,6 +41,17 @@ def test_a_file_that_is_still_being_written_is_refused_at_every_length(name):
     for length in np.linspace(0, len(content) - 1, 60).astype(int):
         with pytest.raises(PictureRefused):
             open_picture(content[:length], name)
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "interlaced.png", "420.jpg", "progressive.jpg"])
+def test_a_png_or_jpeg_with_zeros_for_its_rest_shows_no_false_pixel(name):
+    content = accepted()[name]
+    opened = []
+    for length in np.linspace(0, len(content) - 1, 60).astype(int):
+        with contextlib.suppress(PictureRefused):
+            opened.append(open_picture(content[:length] + bytes(len(content) - length), name))
+    assert len(opened) <= 1  # all pixels are there: of a PNG only its last checksum is missing
+    assert all(np.array_equal(picture.pixels, decode(content)) for picture in opened)
 
 
 def test_a_crop_is_a_png_of_its_pixels_and_a_whole_picture_its_own_bytes():
