@@ -55,7 +55,7 @@ class FactsCache:
         """The facts of an image; nothing where it has no metadata, or none that can be read."""
         path = f"{image}{METADATA_SUFFIX}"
         try:
-            identity = identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path.stat, and lists are long
+            identity = identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path(path).stat
         except OSError:
             return _NOTHING
         with self._lock:

@@ -150,7 +150,7 @@ class _FolderLists:
 
     def __call__(self, folder: Path) -> list[Path]:
         try:
-            stat = os.stat(folder)  # noqa: PTH116 - a third of the time of Path.stat, and there are thousands
+            stat = folder.stat()
         except OSError:
             return folders_of_ids(folder)  # which tells what is none from what cannot be read
         identity = stat.st_dev, stat.st_ino, stat.st_mtime_ns
@@ -168,7 +168,7 @@ class _FolderLists:
 def _identity(path: str) -> FileIdentity | None:
     """See `identity_of`; None where there is no such file."""
     try:
-        return identity_of(os.stat(path))  # noqa: PTH116 - as above
+        return identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path(path).stat
     except OSError as exc:
         if exc.errno in _ABSENT:
             return None
