@@ -27,8 +27,8 @@ weights: $(COMMAND) ## find and verify the weights
 demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
 	@$(RUN) -m demo
 
-test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install mosquitto)
-	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto"
+test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install mosquitto openssl)
+	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto openssl"
 	$(PYTEST) --cov --ignore tests/console
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
@@ -111,7 +111,7 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(COMMAND)
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt requirements/cluster.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements-mqtt.txt backend/requirements.txt | $(COMMAND)
-	@echo "Installing what development needs, torch included (once, some 440 MB more where torch is a CPU build)"
+	@echo "Installing what development needs, torch included (once, some 480 MB more where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@ $(VENV)/.demo
 
