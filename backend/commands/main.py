@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
@@ -14,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from backend import __version__
 from backend.commands.console import say
 from backend.commands.parser import Parser
-from backend.common.config import load_settings
+from backend.common.config import Settings, load_settings
 from backend.common.errors import BackendError, InvalidRequest, StorageError, WeightsError
 from backend.common.logs import configure_logging, tell_misspelt_settings
 from backend.common.machine import STOP_SIGNAL
@@ -59,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"{exc} (WEIGHTS={settings.weights})" if settings.weights else str(exc))
         sys.exit(1)
     except BackendError as exc:
-        is_about_models = "the models folder" in str(exc)
-        say(f"{exc} (MODELS_DIR={settings.models_dir.resolve()})" if is_about_models else str(exc))
+        say(f"{exc}{_which_folder(settings, options.command)}" if "the models folder" in str(exc) else str(exc))
         sys.exit(1)
     except KeyboardInterrupt as exc:
         sys.exit(_status_of(exc))
@@ -69,6 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not isinstance(exc.__cause__ or exc.__context__, KeyboardInterrupt):
             raise
         sys.exit(_status_of(exc.__cause__ or exc.__context__))
+
+
+def _which_folder(settings: Settings, command: str) -> str:
+    """What a message calls the models folder."""
+    if settings.models_url is None or command == "models":
+        return f" (MODELS_DIR={settings.models_dir.resolve()})"
+    return f" (MODELS_URL is set: that is the local copy in {tempfile.gettempdir()})"
 
 
 def _status_of(stop: BaseException | None) -> int:
