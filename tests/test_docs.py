@@ -118,7 +118,8 @@ def test_curl_examples_are_the_same_on_every_page() -> None:
 _ACTIVATE = ". .venv/bin/activate"
 _ACTIVATE_ON_WINDOWS = r".venv\Scripts\Activate.ps1"
 _COMMAND = re.compile(
-    r"roi-anomaly (?:serve|weights|inspect|fit|calibrate|infer|feedback|evaluate|versions|rollback|migrate)\b"
+    r"roi-anomaly (?:serve|weights|inspect|fit|calibrate|infer|watch|feedback|evaluate|versions|rollback"
+    r"|migrate|models)\b"
 )
 _OF_THE_ENVIRONMENT = re.compile(rf"(?<![/ ])(?:{_COMMAND.pattern}|python -m (?:benchmarks|demo|harness|soak)\b)")
 
