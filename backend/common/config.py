@@ -1,6 +1,7 @@
 """Settings: every environment variable, its default and its meaning.
 
-Nothing else reads the environment, but for the keys and passwords of the command `watch`.
+Nothing else reads the environment, but for the keys and passwords of the command `watch`, the credentials of an object
+store (`object_store.address`), and what Prometheus' client needs of several workers.
 """
 
 import os
