@@ -3,9 +3,10 @@
  * The last parts that were judged in this browser, each with the very crop that was sent, and what a person says of it. A ROI has so
  * many of them and hardly more: those that were marked stay longest, then those that were rejected.
  */
+import { Database } from "./database.js";
 import { roiText } from "./router.js";
+import { messageOf } from "./texts.js";
 
-const NAME = "roi-anomaly-judged";
 const PARTS = "parts";
 const MOST = 1000;
 const MOST_BYTES = 300 * 1024 * 1024;
@@ -36,37 +37,16 @@ export const lost = { n: 0, reason: "" };
 /** @type {Map<string, number>} of each ROI, since the page was opened */
 const kept = new Map();
 
-/** @type {Promise<IDBDatabase> | null} */
-let opened = null;
-
-/** @returns {Promise<IDBDatabase>} */
-function database() {
-  opened ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(PARTS, { keyPath: "id" }).createIndex("roi", "roi");
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => {
-      opened = null;
-      reject(request.error);
-    };
-  });
-  return opened;
-}
+const database = new Database("roi-anomaly-judged", 1, (made) => {
+  made.createObjectStore(PARTS, { keyPath: "id" }).createIndex("roi", "roi");
+});
 
 /**
  * @template T
  * @param {IDBTransactionMode} mode
- * @param {(store: IDBObjectStore) => IDBRequest<T> | void} work
- * @returns {Promise<T>} once all of it is on the disk
+ * @param {(store: IDBObjectStore) => IDBRequest<T> | T} work
  */
-async function transact(mode, work) {
-  const transaction = (await database()).transaction(PARTS, mode);
-  return new Promise((resolve, reject) => {
-    const request = work(transaction.objectStore(PARTS));
-    transaction.oncomplete = () => resolve(/** @type {T} */ (request?.result));
-    transaction.onerror = transaction.onabort = () => reject(transaction.error);
-  });
-}
+const transact = (mode, work) => database.transact([PARTS], mode, work);
 
 /** @param {import("./api.js").RoiKey} key @returns {Promise<Judged[]>} the newest first; with those that are about to be kept */
 export async function judgedParts(key) {
@@ -115,7 +95,7 @@ async function keep(key, part, reply) {
     if (n % ROOM_EVERY === 0) await makeRoom(key);
   } catch (problem) {
     lost.n++;
-    lost.reason = problem instanceof Error ? problem.message : String(problem);
+    lost.reason = messageOf(problem);
   }
 }
 

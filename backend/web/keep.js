@@ -5,9 +5,8 @@
  * A picture of a camera shows every ROI of a recipe, so its file is kept once, in the pool of the recipe. What a person says of it, and
  * where its crop is in the service, is kept for each ROI.
  */
+import { Database } from "./database.js";
 
-const NAME = "roi-anomaly-console";
-const VERSION = 2;
 const PICTURES = "pictures";
 const FILES = "files";
 
@@ -35,45 +34,17 @@ const FILES = "files";
  */
 /** @typedef {KeptFile & KeptSample} KeptPicture */
 
-/** @type {Promise<IDBDatabase> | null} */
-let opened = null;
-
-/** @returns {Promise<IDBDatabase>} */
-function database() {
-  opened ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, VERSION);
-    request.onupgradeneeded = () => {
-      const { result } = request;
-      for (const name of result.objectStoreNames) result.deleteObjectStore(name);
-      result.createObjectStore(PICTURES, { keyPath: "id" }).createIndex("roi", "roi");
-      result.createObjectStore(FILES, { keyPath: "file" }).createIndex("pool", "pool");
-    };
-    request.onsuccess = () => {
-      request.result.onversionchange = () => request.result.close(); // a newer console in another tab must not wait for this one
-      resolve(request.result);
-    };
-    request.onerror = () => {
-      opened = null;
-      reject(request.error);
-    };
-  });
-  return opened;
-}
+const database = new Database("roi-anomaly-console", 2, (made) => {
+  made.createObjectStore(PICTURES, { keyPath: "id" }).createIndex("roi", "roi");
+  made.createObjectStore(FILES, { keyPath: "file" }).createIndex("pool", "pool");
+});
 
 /**
  * @template T
  * @param {IDBTransactionMode} mode
  * @param {(samples: IDBObjectStore, files: IDBObjectStore) => T} work
- * @returns {Promise<T>} once all of it is on the disk
  */
-async function transact(mode, work) {
-  const transaction = (await database()).transaction([PICTURES, FILES], mode);
-  return new Promise((resolve, reject) => {
-    const result = work(transaction.objectStore(PICTURES), transaction.objectStore(FILES));
-    transaction.oncomplete = () => resolve(result);
-    transaction.onerror = transaction.onabort = () => reject(transaction.error);
-  });
-}
+const transact = (mode, work) => database.transact([PICTURES, FILES], mode, work);
 
 /**
  * Every picture of a pool, as a ROI knows it. Those that it does not know yet are undecided.
