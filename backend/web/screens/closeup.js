@@ -1,6 +1,7 @@
 // @ts-check
 /** One sample as large as the screen allows, to decide by. */
 import { fill, h, icon } from "../dom.js";
+import { keys } from "../keys.js";
 import { t } from "../texts.js";
 
 /** @typedef {import("../samples.js").Sample} Sample */
@@ -19,9 +20,16 @@ export function closeUp(first, { urlOf, next, label, onClose }) {
   const name = h("p.closeup-name");
   const good = h("button.is-good", { onclick: () => mark("ok") }, icon("check"), t("samples.good"));
   const bad = h("button.is-bad", { onclick: () => mark("ng") }, icon("cross"), t("samples.bad"));
+  const onKey = keys({
+    ArrowLeft: () => step(-1),
+    ArrowRight: () => step(1),
+    o: () => mark("ok"),
+    n: () => mark("ng"),
+    u: () => mark(null),
+  });
   const dialog = h(
     "dialog.closeup",
-    { "aria-label": t("samples.closeup"), onkeydown: key, onclose: close },
+    { "aria-label": t("samples.closeup"), onkeydown: onKey, onclose: close },
     h(
       "div.row.middle",
       {},
@@ -55,23 +63,6 @@ export function closeUp(first, { urlOf, next, label, onClose }) {
   function step(by) {
     shown = next(shown, by) ?? shown;
     void show();
-  }
-
-  /** @param {KeyboardEvent} event */
-  function key(event) {
-    /** @type {Record<string, () => void>} */
-    const actions = {
-      ArrowLeft: () => step(-1),
-      ArrowRight: () => step(1),
-      o: () => mark("ok"),
-      n: () => mark("ng"),
-      u: () => mark(null),
-    };
-    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action || event.ctrlKey || event.altKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    action();
   }
 
   function close() {

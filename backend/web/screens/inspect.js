@@ -10,6 +10,7 @@ import { Guard } from "../guard.js";
 import { HeatView, unitOf } from "../heat.js";
 import { dropZone } from "../ingest.js";
 import { keepJudged } from "../judged.js";
+import { screenKeys } from "../keys.js";
 import { selfTest, shapeOf } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
 import { messageOf, score, t } from "../texts.js";
@@ -106,7 +107,13 @@ class InspectScreen {
       this.drop,
       h("p.hint", {}, t("inspect.keys")),
     );
-    document.addEventListener("keydown", this.onKey);
+    this.endKeys = screenKeys({
+      ArrowLeft: () => this.step(-1),
+      ArrowRight: () => this.step(1),
+      p: () => this.setPaused(!this.paused),
+      w: () => void this.explain.ask(),
+      h: () => this.heat.click(),
+    });
   }
 
   async open() {
@@ -381,31 +388,13 @@ class InspectScreen {
     this.drop.querySelector("button").focus({ preventScroll: true });
   }
 
-  /** @param {KeyboardEvent} event */
-  onKey = (event) => {
-    const target = /** @type {HTMLElement} */ (event.target);
-    if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input, select, textarea, dialog *")) return;
-    /** @type {Record<string, () => void>} */
-    const actions = {
-      ArrowLeft: () => this.step(-1),
-      ArrowRight: () => this.step(1),
-      p: () => this.setPaused(!this.paused),
-      w: () => void this.explain.ask(),
-      h: () => this.heat.click(),
-    };
-    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
-  };
-
   close() {
     this.abort.abort();
     this.guard.close();
     this.unrely();
     this.wake?.();
     this.set.close();
-    document.removeEventListener("keydown", this.onKey);
+    this.endKeys();
   }
 }
 

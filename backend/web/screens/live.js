@@ -3,6 +3,7 @@
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { ExplainPanel } from "../explain.js";
 import { FeedbackPanel } from "../feedback.js";
+import { screenKeys } from "../keys.js";
 import { Awake } from "../live/awake.js";
 import { LastParts } from "../live/last-parts.js";
 import { PartView } from "../live/part-view.js";
@@ -71,7 +72,16 @@ class LiveScreen {
     this.explain = new ExplainPanel(app, /** @type {any} */ (this.view), () => this.question());
     this.feedback = new FeedbackPanel(app, () => this.question(), () => this.guard.ask());
     this.build();
-    document.addEventListener("keydown", this.onKey);
+    const beside = (/** @type {number} */ by) => { const part = this.last.beside(this.shown, by); if (part) this.lookAt(part); };
+    this.endKeys = screenKeys({
+      ArrowLeft: () => beside(-1),
+      ArrowRight: () => beside(1),
+      p: () => this.setPaused(!this.loop?.paused),
+      s: () => this.takeOne(),
+      t: () => void this.takePicture(),
+      w: () => void this.explain.ask(),
+      h: () => this.heat.click(),
+    });
     document.addEventListener("visibilitychange", this.seen);
     this.timer = setInterval(() => this.update(), LOOK_EVERY_MS);
   }
@@ -322,27 +332,6 @@ class LiveScreen {
     this.update();
   };
 
-  /** @param {KeyboardEvent} event */
-  onKey = (event) => {
-    const target = /** @type {HTMLElement} */ (event.target);
-    if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input, select, textarea, dialog *")) return;
-    const beside = (/** @type {number} */ by) => { const part = this.last.beside(this.shown, by); if (part) this.lookAt(part); };
-    /** @type {Record<string, () => void>} */
-    const actions = {
-      ArrowLeft: () => beside(-1),
-      ArrowRight: () => beside(1),
-      p: () => this.setPaused(!this.loop?.paused),
-      s: () => this.takeOne(),
-      t: () => void this.takePicture(),
-      w: () => void this.explain.ask(),
-      h: () => this.heat.click(),
-    };
-    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
-  };
-
   close() {
     this.closed = true;
     clearInterval(this.timer);
@@ -352,7 +341,7 @@ class LiveScreen {
     this.awake.close();
     this.chart.close();
     if (this.title) document.title = this.title;
-    document.removeEventListener("keydown", this.onKey);
+    this.endKeys();
     document.removeEventListener("visibilitychange", this.seen);
   }
 }
