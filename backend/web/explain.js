@@ -9,7 +9,7 @@ const MOST = 4;
 export class ExplainPanel {
   /**
    * @param {import("./main.js").App} app
-   * @param {import("./heat.js").HeatView} view
+   * @param {{mark: (place: {x: number, y: number} | null) => void}} view of the part on the screen
    * @param {() => FormData | null} question about the part on the screen; null: it has no verdict
    */
   constructor(app, view, question) {

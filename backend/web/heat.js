@@ -5,7 +5,8 @@
  * Grey 128 of the heatmap is the threshold (`heatmap=threshold` of `/infer`). What lies below stays as it is: a good part looks
  * as it does in the picture.
  */
-import { fill, h, s } from "./dom.js";
+import { fill, s } from "./dom.js";
+import { Layers } from "./layers.js";
 import { number, t } from "./texts.js";
 
 const THRESHOLD_GREY = 128;
@@ -15,17 +16,13 @@ const FAR = [150, 40, 210];
 const FULL_GREY = 192;
 const LABELLED = 8;
 
-export class HeatView {
+export class HeatView extends Layers {
   /** @param {(x: number, y: number) => void} onPoint a click, in pixels of the crop */
   constructor(onPoint) {
-    this.picture = h("canvas", { class: "heat-layer" });
-    this.heat = h("canvas", { class: "heat-layer heat-colours" });
-    this.drawing = s("svg", { class: "heat-layer", "aria-hidden": "true" });
-    this.node = h("div.heat", { hidden: true }, this.picture, this.heat, this.drawing);
+    super();
     this.node.addEventListener("click", (/** @type {MouseEvent} */ event) => {
-      const { left, top, width, height } = this.picture.getBoundingClientRect();
-      const [x, y] = [((event.clientX - left) / width) * this.picture.width, ((event.clientY - top) / height) * this.picture.height];
-      if (x >= 0 && y >= 0 && x < this.picture.width && y < this.picture.height) onPoint(Math.floor(x), Math.floor(y));
+      const { x, y } = this.at(event);
+      if (x >= 0 && y >= 0 && x < this.size.width && y < this.size.height) onPoint(Math.floor(x), Math.floor(y));
     });
     this.asked = 0;
   }
@@ -41,29 +38,14 @@ export class HeatView {
     if (number !== this.asked) return; // another one was shown meanwhile
     this.node.hidden = picture === null;
     if (!picture) return;
-    const { width, height } = picture;
-    for (const canvas of [this.picture, this.heat]) Object.assign(canvas, { width, height });
-    this.node.style.aspectRatio = `${width} / ${height}`;
-    this.node.style.setProperty("--ratio", String(width / height));
-    this.picture.getContext("2d").drawImage(picture, 0, 0);
+    this.lay(picture, picture);
     if (grey) colour(this.heat, grey);
-    this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    fill(this.drawing, reply ? regionsOf(reply.regions, width, height, hasScale) : null);
+    fill(this.drawing, reply ? regionsOf(reply.regions, picture.width, picture.height, hasScale) : null);
   }
 
-  /** @param {boolean} visible */
-  set visible(visible) {
-    this.node.classList.toggle("bare", !visible);
-  }
-
-  /** Mark the place that is asked about. @param {{x: number, y: number} | null} place */
+  /** @param {{x: number, y: number} | null} place */
   mark(place) {
-    this.drawing.querySelector(".heat-place")?.remove();
-    if (!place) return;
-    const r = this.picture.width / 40;
-    this.drawing.append(
-      s("g", { class: "heat-place", transform: `translate(${place.x} ${place.y})` }, s("circle", { r, class: "halo" }), s("circle", { r })),
-    );
+    this.markIn(place, this.drawing, this.size.width / 40);
   }
 }
 

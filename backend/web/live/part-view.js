@@ -3,8 +3,9 @@
  * A whole picture with all its ROIs: the outline of each in the colour and stroke of its verdict, its heat and its regions.
  * Heatmaps are PNG blobs by now (see `pack` in last-parts.js).
  */
-import { fill, h, s } from "../dom.js";
+import { fill, s } from "../dom.js";
 import { colour, decoded, regionsOf } from "../heat.js";
+import { Layers } from "../layers.js";
 import { viewOf } from "../pixels/picture.js";
 import { cropSize } from "../pixels/roi.js";
 import { nameOf } from "./tiles.js";
@@ -15,19 +16,15 @@ import { nameOf } from "./tiles.js";
 
 const MOST_PIXELS = 1600;
 
-export class PartView {
+export class PartView extends Layers {
   /** @param {(roi: RoiVerdict, x: number, y: number) => void} onPoint a click, in pixels of the crop */
   constructor(onPoint) {
-    this.picture = h("canvas", { class: "heat-layer" });
-    this.heat = h("canvas", { class: "heat-layer heat-colours" });
-    this.drawing = s("svg", { class: "heat-layer", "aria-hidden": "true" });
-    this.node = h("div.heat", { hidden: true }, this.picture, this.heat, this.drawing);
+    super();
     this.node.addEventListener("click", (/** @type {MouseEvent} */ event) => this.point(event));
     this.onPoint = onPoint;
     this.asked = 0;
     /** @type {{found: RoiVerdict, group: any}[]} */
     this.drawn = [];
-    this.size = { width: 1, height: 1 };
     /** By `nameOf`. */
     this.chosen = "";
   }
@@ -59,11 +56,7 @@ export class PartView {
   draw(picture, bitmap, rois, heats, shrunk, hasScale) {
     this.node.hidden = picture === null;
     if (!picture || !bitmap) return;
-    this.size = picture;
-    for (const canvas of [this.picture, this.heat]) Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
-    this.node.style.aspectRatio = `${picture.width} / ${picture.height}`;
-    this.node.style.setProperty("--ratio", String(picture.width / picture.height));
-    this.picture.getContext("2d").drawImage(bitmap, 0, 0);
+    this.lay(bitmap, picture);
     const context = this.heat.getContext("2d");
     for (const [at, { place }] of rois.entries()) {
       const heat = heats[at];
@@ -77,7 +70,6 @@ export class PartView {
       context.rotate((place.angle_deg * Math.PI) / 180);
       context.drawImage(colours, -crop.width / 2, -crop.height / 2, crop.width, crop.height);
     }
-    this.drawing.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
     this.drawn = rois.filter(({ place }) => place).map((found) => ({ found, group: outlined(found, hasScale(found)) }));
     fill(this.drawing, this.drawn.map(({ group }) => group));
     this.words(this.chosen);
@@ -92,24 +84,14 @@ export class PartView {
     }
   }
 
-  /** Mark a place in the chosen ROI. @param {{x: number, y: number} | null} place */
+  /** @param {{x: number, y: number} | null} place in the chosen ROI */
   mark(place) {
-    this.drawing.querySelector(".heat-place")?.remove();
-    const group = this.drawing.querySelector(".live-roi.chosen");
-    if (!place || !group) return;
-    const r = Math.max(this.size.width, this.size.height) / 60;
-    group.append(s("g", { class: "heat-place", transform: `translate(${place.x} ${place.y})` }, s("circle", { r, class: "halo" }), s("circle", { r })));
-  }
-
-  /** @param {boolean} visible */
-  set visible(visible) {
-    this.node.classList.toggle("bare", !visible);
+    this.markIn(place, this.drawing.querySelector(".live-roi.chosen"), Math.max(this.size.width, this.size.height) / 60);
   }
 
   /** @param {MouseEvent} event */
   point(event) {
-    const { left, top, width, height } = this.picture.getBoundingClientRect();
-    const [x, y] = [((event.clientX - left) / width) * this.size.width, ((event.clientY - top) / height) * this.size.height];
+    const { x, y } = this.at(event);
     for (const { found } of this.drawn) {
       const at = found.place && inCrop(found.place, x, y);
       if (at) return this.onPoint(found, at.x, at.y);

@@ -69,7 +69,7 @@ class LiveScreen {
     this.chart = new RunChart();
     this.tiles = new Tiles((name) => this.chooseRoi(name));
     this.sources = new SourcePanel(app, recipe, { onSource: (source) => this.begin(source), sizeOf: () => this.guard.rois.find(({ picture }) => picture)?.picture ?? null });
-    this.explain = new ExplainPanel(app, /** @type {any} */ (this.view), () => this.question());
+    this.explain = new ExplainPanel(app, this.view, () => this.question());
     this.feedback = new FeedbackPanel(app, () => this.question(), () => this.guard.ask());
     this.build();
     const beside = (/** @type {number} */ by) => { const part = this.last.beside(this.shown, by); if (part) this.lookAt(part); };
