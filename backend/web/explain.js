@@ -33,7 +33,6 @@ export class ExplainPanel {
     const form = this.question();
     if (!form) return;
     const number = ++this.asked;
-    form.delete("heatmap"); // it is on the screen
     if (x !== undefined && y !== undefined) {
       form.append("x", String(x));
       form.append("y", String(y));

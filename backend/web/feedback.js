@@ -69,7 +69,6 @@ export class FeedbackPanel {
       this.close();
       return null;
     }
-    for (const name of ["heatmap", "trial", "why"]) form.delete(name); // of /infer alone
     form.append("verdict", verdict);
     form.append("dry_run", String(dry_run));
     try {

@@ -13,16 +13,11 @@ const MOST_BYTES = 300 * 1024 * 1024;
 const ROOM_EVERY = 32; // parts: to look for room takes longer than to keep one
 
 /** @typedef {"good" | "bad"} Truth */
-/** @typedef {import("./pixels/roi.js").Shape} Shape */
 /**
- * @typedef {object} Judged
+ * @typedef {object} Facts
  * @property {string} id
  * @property {string} roi see `roiText`
  * @property {string} at when it was judged, ISO 8601
- * @property {string} name of the file
- * @property {Blob} crop that was judged
- * @property {Shape | null} shape that was sent with it
- * @property {number} mm_per_px
  * @property {"ok" | "ng" | null} decision
  * @property {number} score
  * @property {number | null} threshold
@@ -30,6 +25,7 @@ const ROOM_EVERY = 32; // parts: to look for room takes longer than to keep one
  * @property {Truth | null} truth what a person says that the part is
  * @property {boolean} learnt whether that became feedback
  */
+/** @typedef {import("./question.js").Sent & Facts} Judged */
 
 /** What could not be kept since the page was opened. */
 export const lost = { n: 0, reason: "" };
@@ -64,7 +60,7 @@ async function stored(key) {
  * Keep a part that was judged. If it is judged again, what a person said of it stays. A browser that has no room judges on all the
  * same: `lost` counts what it did not keep.
  * @param {import("./api.js").RoiKey} key
- * @param {{id: string, name: string, crop: Blob, shape: Shape | null, mm_per_px: number}} part
+ * @param {import("./question.js").Sent & {id: string}} part
  * @param {any} reply of `/infer`
  * @returns {Promise<void>}
  */
@@ -78,7 +74,7 @@ let keeping = Promise.resolve();
 
 /**
  * @param {import("./api.js").RoiKey} key
- * @param {{id: string, name: string, crop: Blob, shape: Shape | null, mm_per_px: number}} part
+ * @param {import("./question.js").Sent & {id: string}} part
  * @param {any} reply
  */
 async function keep(key, part, reply) {

@@ -10,11 +10,11 @@
  * it again whenever the guard calls.
  */
 import { AnchorError, placed, placementIn } from "./anchor.js";
-import { ApiError, call, formOf, newId } from "./api.js";
+import { ApiError, call, newId } from "./api.js";
 import { keepJudged } from "./judged.js";
 import { isSame } from "./layout.js";
-import { shapeOf } from "./pixels/picture.js";
 import { cutDrawn } from "./pictures.js";
+import { sentOf, toJudge } from "./question.js";
 import { messageOf, t } from "./texts.js";
 import { verdictOf } from "./verdict.js";
 
@@ -185,15 +185,14 @@ export async function cutAhead(guard, picture) {
  * @returns {Promise<RoiVerdict>}
  */
 async function judged(guard, ready, name, { isTest, signal, tries }) {
-  const { crop, roi } = ready;
-  if (!crop) return ready;
+  const { roi } = ready;
+  if (!ready.crop) return ready;
   if (guard.doubt() === "away") return { ...ready, problem: t("verdict.away"), again: true }; // each would wait for as long
-  const form = questionAbout(guard, ready, name, isTest);
+  const [key, sent] = [guard.keyOf(roi), sentAbout(guard, ready, name)];
   try {
-    const reply = await call("infer", { form, signal, timeoutMs: PATIENCE_MS, tries });
+    const reply = await call("infer", { form: toJudge(key, sent, isTest), signal, timeoutMs: PATIENCE_MS, tries });
     await guard.heard(roi, reply);
-    const shape = roi.roi ? shapeOf(roi.roi, crop) : null;
-    if (!isTest) void keepJudged(guard.keyOf(roi), { id: newId(), name, crop: crop.blob, shape, mm_per_px: guard.scaleOf(roi) }, reply);
+    if (!isTest) void keepJudged(key, { id: newId(), ...sent }, reply);
     return { ...ready, reply };
   } catch (problem) {
     signal?.throwIfAborted();
@@ -204,17 +203,12 @@ async function judged(guard, ready, name, { isTest, signal, tries }) {
 }
 
 /**
- * What is asked about a ROI of a picture.
+ * What is sent of a ROI of a picture.
  * @param {RecipeGuard} guard
  * @param {RoiVerdict} ready with a crop
  * @param {string} name of the picture
- * @param {boolean} isTest
- * @returns {FormData}
  */
-export function questionAbout(guard, { roi, crop }, name, isTest) {
+export function sentAbout(guard, { roi, crop }, name) {
   if (!roi.roi || !crop) throw new Error("there is nothing to ask about");
-  const shape = shapeOf(roi.roi, crop);
-  const form = formOf(guard.keyOf(roi), { mm_per_px: guard.scaleOf(roi), heatmap: "threshold", why: true, trial: isTest, shape: shape && JSON.stringify(shape) });
-  form.append("image", crop.blob, name);
-  return form;
+  return sentOf(roi.roi, crop, name, guard.scaleOf(roi));
 }

@@ -3,7 +3,7 @@
 import { ApiError, call, fetchBlob, formOf, idsOf, send } from "./api.js";
 import { giveBack } from "./blobs.js";
 import { PictureSet, cutText } from "./pictures.js";
-import { shapeOf } from "./pixels/picture.js";
+import { sentOf } from "./question.js";
 import { messageOf } from "./texts.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
@@ -218,10 +218,9 @@ export class Samples {
     for (const sample of batch) {
       const kept = /** @type {KeptPicture} */ (sample.kept);
       try {
-        const crop = await this.set.cut(kept, drawn);
-        const shape = shapeOf(drawn.roi, crop);
-        form.append("images", crop.blob, kept.name);
-        const meta = { filename: kept.name, mm_per_px: drawn.mm_per_px, source_path: kept.folder ? `${kept.folder}/${kept.name}` : kept.name, console_cut: cut };
+        const { name, crop, shape, mm_per_px } = sentOf(drawn.roi, await this.set.cut(kept, drawn), kept.name, drawn.mm_per_px);
+        form.append("images", crop, name);
+        const meta = { filename: name, mm_per_px, source_path: kept.folder ? `${kept.folder}/${name}` : name, console_cut: cut };
         form.append("metas", new Blob([JSON.stringify(shape ? { ...meta, shape_json: JSON.stringify(shape) } : meta)], { type: "application/json" }));
         sent.push(sample);
       } catch (problem) {

@@ -3,10 +3,8 @@
  * Pictures, and the ROIs that are cut out of them: what a person sees is what is judged, pixel for pixel.
  *
  *     const picture = await openPicture(file);                 // PictureError says in a sentence what is wrong with a file
- *     const { blob, width, height } = await cutRoi(picture, roi);
+ *     const { blob } = await cutRoi(picture, roi);
  *     form.append("image", blob, "crop.png");
- *     const shape = shapeOf(roi, { width, height });            // null for a rect
- *     if (shape) form.append("shape", JSON.stringify(shape));
  *
  * Where `selfTest` fails, no picture is opened, so none is cut.
  *
@@ -21,11 +19,9 @@
  * @typedef {{blob: Blob, width: number, height: number}} Crop
  */
 
-import { beyond, isWhole, shapeOf } from "./roi.js";
+import { beyond, isWhole } from "./roi.js";
 import { warp } from "./warp.js";
 import { call } from "./worker.js";
-
-export { shapeOf };
 
 const MAX_PIXELS = 65_000_000; // sensors of 64 megapixels have 64.2 million; the service gets the crop alone
 const MAX_BYTES = 256 * 1024 * 1024;

@@ -1,6 +1,6 @@
 // @ts-check
 /** Inspect: pictures in, verdicts out, one after the other; and why. */
-import { ApiError, call, formOf } from "../api.js";
+import { ApiError, call } from "../api.js";
 import { Crops } from "../crops.js";
 import { fill, h, icon } from "../dom.js";
 import { ExplainPanel } from "../explain.js";
@@ -11,16 +11,17 @@ import { HeatView, unitOf } from "../heat.js";
 import { dropZone } from "../ingest.js";
 import { keepJudged } from "../judged.js";
 import { screenKeys } from "../keys.js";
-import { selfTest, shapeOf } from "../pixels/picture.js";
+import { selfTest } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
+import { questionAbout, sentOf, toJudge } from "../question.js";
 import { messageOf, score, t } from "../texts.js";
-import { shapeOfWord, verdictOf, verdictPanel, wayFrom } from "../verdict.js";
+import { verdictOf, verdictPanel, wayFrom } from "../verdict.js";
+import { PartList } from "./inspect-parts.js";
 
 /** @typedef {import("../main.js").App} App */
 /** @typedef {import("../api.js").RoiKey} RoiKey */
 /** @typedef {import("../keep.js").KeptPicture} KeptPicture */
-/** @typedef {import("../verdict.js").Word} Word */
-/** @typedef {{kept: KeptPicture, crop: {blob: Blob, width: number, height: number} | null, reply: any, problem: string | null, counted: boolean, cell: any}} Part */
+/** @typedef {import("./inspect-parts.js").Part} Part */
 
 const SHELF = " inspect";
 const PATIENCE_MS = 30000;
@@ -48,8 +49,7 @@ class InspectScreen {
     this.guard = new Guard(key, () => this.update());
     this.unrely = app.heartbeat.rely();
     this.abort = new AbortController();
-    /** @type {Part[]} */
-    this.parts = [];
+    this.parts = new PartList((part) => this.choose(part), (part) => this.wordOf(part));
     /** @type {Part | null} on the screen */
     this.current = null;
     /** @type {Part | null} in flight: one at a time */
@@ -69,14 +69,12 @@ class InspectScreen {
 
     this.verdict = verdictPanel();
     this.view = new HeatView((x, y) => void this.explain.ask(x, y));
-    this.explain = new ExplainPanel(app, this.view, () => this.questionAbout(this.current));
-    this.feedback = new FeedbackPanel(app, () => this.questionAbout(this.current), () => this.guard.ask());
+    this.explain = new ExplainPanel(app, this.view, () => this.question());
+    this.feedback = new FeedbackPanel(app, () => this.question(), () => this.guard.ask());
     this.name = h("p.inspect-name", { "aria-live": "off" });
     this.pause = h("button", { onclick: () => this.setPaused(!this.paused), "aria-keyshortcuts": "P" });
     this.heat = h("input", { type: "checkbox", id: "heat", checked: true, "aria-keyshortcuts": "H", onchange: () => { this.view.visible = this.heat.checked; } });
     this.counts = h("input", { type: "checkbox", id: "counts" });
-    this.tally = h("p.num", { role: "status" });
-    this.strip = h("div.parts", { role: "list", "aria-label": t("inspect.parts") });
     this.clear = h("button", { onclick: () => void this.forget() }, icon("trash"), t("inspect.clear"));
     this.drop = dropZone((found) => void this.add(found), { text: t("inspect.drop"), compact: true });
     this.notices = h("div.notices");
@@ -102,8 +100,8 @@ class InspectScreen {
       ),
       this.feedback.node,
       this.explain.node,
-      h("div.row.middle", {}, this.tally, h("span.spacer"), this.clear),
-      this.strip,
+      h("div.row.middle", {}, this.parts.tally, h("span.spacer"), this.clear),
+      this.parts.node,
       this.drop,
       h("p.hint", {}, t("inspect.keys")),
     );
@@ -125,8 +123,8 @@ class InspectScreen {
     const [test] = await opening;
     if (this.abort.signal.aborted) return;
     this.blocked = test.ok ? null : t("roi.self_test", { reason: test.reason ?? "" });
-    for (const kept of this.set.list) this.addPart(kept);
-    this.current = this.parts[0] ?? null;
+    for (const kept of this.set.list) this.parts.add(kept);
+    this.current = this.parts.list[0] ?? null;
     this.isOpen(null);
     this.update();
     void this.work();
@@ -160,7 +158,7 @@ class InspectScreen {
   nextPart(judging) {
     const waits = (/** @type {Part} */ part) => part !== judging && this.needsVerdict(part);
     if (this.current && waits(this.current)) return this.current;
-    return this.paused ? undefined : this.parts.find(waits);
+    return this.paused ? undefined : this.parts.list.find(waits);
   }
 
   /** Without a threshold a part is judged once, and not again and again. @param {Part} part */
@@ -189,7 +187,7 @@ class InspectScreen {
   }
 
   async loadDrawn() {
-    if (await this.crops.locate()) for (const part of this.parts) part.crop = null;
+    if (await this.crops.locate()) for (const part of this.parts.list) part.crop = null;
   }
 
   /** @param {Part} part */
@@ -200,15 +198,16 @@ class InspectScreen {
     try {
       part.crop = await this.crops.of(part.kept);
       if (part === this.current) void this.view.show(part.crop.blob, null, false);
-      const form = this.formOf(part);
-      const judging = call("infer", { form, signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      const sent = this.sent(part.kept, part.crop);
+      const isTrial = part.counted || !this.counts.checked;
+      const judging = call("infer", { form: toJudge(this.key, sent, isTrial), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
       const next = this.nextPart(part);
       if (next) this.crops.prepare(next.kept);
       const reply = await judging;
       part.reply = reply;
-      part.counted ||= form.get("trial") === "false";
+      part.counted ||= !isTrial;
       this.guard.pixels ||= reply.decide_by !== undefined;
-      void this.keep(part, part.crop, reply);
+      void keepJudged(this.key, { id: part.kept.id, ...sent }, reply);
     } catch (problem) {
       if (this.abort.signal.aborted) return;
       if (!(problem instanceof ApiError && problem.status === 0)) part.problem = messageOf(problem);
@@ -219,33 +218,23 @@ class InspectScreen {
     if (part === this.current) this.showPicture();
   }
 
-  /** For Review. @param {Part} part @param {import("../pixels/picture.js").Crop} crop @param {any} reply */
-  async keep({ kept: { id, name } }, crop, reply) {
-    const { drawn } = this.crops;
-    const shape = drawn?.roi ? shapeOf(drawn.roi, crop) : null;
-    await keepJudged(this.key, { id, name, crop: crop.blob, shape, mm_per_px: this.scale }, reply);
-  }
-
   /** Millimetres per pixel; 1 where nobody measured. */
   get scale() {
     return this.app.facts(this.key)?.mm_per_px ?? this.crops.drawn?.mm_per_px ?? 1;
   }
 
-  /** @param {Part} part */
-  formOf(part) {
-    const { drawn } = this.crops;
-    const shape = drawn?.roi ? shapeOf(drawn.roi, part.crop ?? undefined) : null;
-    const form = formOf(this.key, { mm_per_px: this.scale, heatmap: "threshold", why: true, trial: part.counted || !this.counts.checked, shape: shape && JSON.stringify(shape) });
-    if (part.crop) form.append("image", part.crop.blob, part.kept.name);
-    return form;
+  /** @param {KeptPicture} kept @param {import("../pixels/picture.js").Crop} crop */
+  sent({ name }, crop) {
+    return sentOf(this.crops.drawn?.roi ?? null, crop, name, this.scale);
   }
 
-  /** What is asked about a part. @param {Part | null} part @returns {FormData | null} null: it has no verdict */
-  questionAbout(part) {
-    return part?.reply && part.crop ? this.formOf(part) : null;
+  /** What is asked about the part on the screen. @returns {FormData | null} null: it has no verdict */
+  question() {
+    const { current } = this;
+    return current?.reply && current.crop ? questionAbout(this.key, this.sent(current.kept, current.crop)) : null;
   }
 
-  /** What was answered about a part, unless another model or threshold is served by now. @param {Part} part @returns {Word} */
+  /** What was answered about a part, unless another model or threshold is served by now. @param {Part} part */
   wordOf({ problem, reply }) {
     const confirmed = reply !== null && this.guard.confirms(reply);
     return verdictOf({ blocked: null, doubt: null, hasPicture: true, judging: false, problem, reply, confirmed }).word;
@@ -297,19 +286,8 @@ class InspectScreen {
     this.explain.button.disabled = !current?.reply;
     this.feedback.hidden = !this.app.mayChange;
     this.feedback.disabled = verdict.word === "none";
-    const n = { ok: 0, ng: 0, none: 0 };
-    for (const part of this.parts) {
-      const word = this.wordOf(part);
-      n[word]++;
-      if (part.cell.dataset.word !== word) {
-        part.cell.dataset.word = word;
-        fill(part.cell.firstChild, shapeOfWord(word));
-        part.cell.setAttribute("aria-label", t("inspect.part", { name: part.kept.name, word: t(`verdict.word.${word}`) }));
-      }
-      part.cell.setAttribute("aria-current", String(part === current));
-    }
-    fill(this.tally, this.parts.length ? t("inspect.tally", n) : "");
-    this.clear.hidden = this.parts.length === 0;
+    this.parts.update(current);
+    this.clear.hidden = this.parts.list.length === 0;
     this.wake?.();
   }
 
@@ -326,15 +304,6 @@ class InspectScreen {
     void this.view.show(current?.crop?.blob ?? null, current?.reply ?? null, this.scale !== 1);
   }
 
-  /** @param {KeptPicture} kept */
-  addPart(kept) {
-    /** @type {Part} */
-    const part = { kept, crop: null, reply: null, problem: null, counted: false, cell: null };
-    part.cell = h("button.part", { title: kept.name, onclick: () => this.choose(part) }, h("span.part-sign", {}), h("span.part-name", {}, kept.name));
-    this.parts.push(part);
-    this.strip.append(h("div", { role: "listitem" }, part.cell));
-  }
-
   /** @param {Part} part */
   choose(part) {
     this.setPaused(true);
@@ -346,8 +315,7 @@ class InspectScreen {
 
   /** @param {number} by */
   step(by) {
-    const at = this.current ? this.parts.indexOf(this.current) : -1;
-    const part = this.parts[at + by];
+    const part = this.parts.beside(this.current, by);
     if (part) this.choose(part);
   }
 
@@ -373,16 +341,15 @@ class InspectScreen {
 
   /** The first are judged while the others are still read. @param {KeptPicture[]} added */
   take(added) {
-    for (const kept of added) this.addPart(kept);
+    for (const kept of added) this.parts.add(kept);
     this.update();
   }
 
   async forget() {
     await this.set.forget(this.set.list);
     this.crops.cuts.clear();
-    this.parts = [];
+    this.parts.empty();
     this.current = null;
-    fill(this.strip);
     this.showPicture();
     this.update();
     this.drop.querySelector("button").focus({ preventScroll: true });

@@ -13,9 +13,10 @@ import { Tally } from "../live/tally.js";
 import { nameOf, Tiles } from "../live/tiles.js";
 import { liveVerdict } from "../live/verdict-now.js";
 import { Loop } from "../loop.js";
-import { questionAbout } from "../part.js";
+import { sentAbout } from "../part.js";
 import { selfTest } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
+import { questionAbout } from "../question.js";
 import { RecipeGuard } from "../recipe-guard.js";
 import { Camera } from "../sources/camera.js";
 import { WatchedFolder } from "../sources/watched.js";
@@ -254,7 +255,8 @@ class LiveScreen {
   /** What is asked about the part on the screen. @returns {FormData | null} */
   question() {
     const { found } = this;
-    return found?.crop && found.reply ? questionAbout(this.guard, found, this.shown?.frame.name ?? "", true) : null;
+    if (!found?.crop || !found.reply) return null;
+    return questionAbout(this.guard.keyOf(found.roi), sentAbout(this.guard, found, this.shown?.frame.name ?? ""));
   }
 
   update() {

@@ -1,8 +1,9 @@
 // @ts-check
 /** Review: the parts of a shift with their verdicts; a person says which were wrong, and the service learns it. */
-import { ApiError, call, fetchBlob, formOf, idsOf } from "../api.js";
+import { ApiError, call, fetchBlob, idsOf } from "../api.js";
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { changeJudged, forgetJudged, judgedParts, lost } from "../judged.js";
+import { questionAbout } from "../question.js";
 import { exported, kindOf } from "../review-export.js";
 import { roiText } from "../router.js";
 import { messageOf, moment, score, t } from "../texts.js";
@@ -232,8 +233,7 @@ class ReviewScreen {
   async tell(judged, row, dry_run) {
     const as = t(judged.truth === "good" ? "samples.good" : "samples.bad");
     const name = h("th", { scope: "row" }, judged.name);
-    const form = formOf(this.key, { mm_per_px: judged.mm_per_px, verdict: judged.truth, dry_run, shape: judged.shape && JSON.stringify(judged.shape) });
-    form.append("image", judged.crop, judged.name);
+    const form = questionAbout(this.key, judged, { verdict: judged.truth, dry_run });
     try {
       const { before, after, changed } = await call("feedback", { form, signal: this.abort.signal });
       const pair = (/** @type {string | number} */ then, /** @type {string | number} */ now) => h("td.num", {}, t("review.from_to", { then, now }));

@@ -1,6 +1,7 @@
 // @ts-check
 // Cuts every case that the server lists and posts the crop, or what was refused.
-import { cutRoi, openPicture, selfTest, shapeOf } from "/pixels/picture.js";
+import { cutRoi, openPicture, selfTest } from "/pixels/picture.js";
+import { shapeOf } from "/pixels/roi.js";
 import { cutText } from "/pictures.js";
 
 const state = /** @type {HTMLElement} */ (document.getElementById("state"));
