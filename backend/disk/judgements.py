@@ -34,13 +34,17 @@ CREATE TABLE IF NOT EXISTS judgements (
 );
 CREATE INDEX IF NOT EXISTS by_decision ON judgements (decision, number);
 """
-# The columns are the members of `Judgement`, in their order.
+# The columns are the members of `Judgement` and of `KeptJudgement`, in their order.
 _INSERT = """
 INSERT INTO judgements
     (at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, thumbnail)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_INSERT_NUMBERED = _INSERT.replace("(at,", "(number, at,").replace("VALUES (", "VALUES (?, ")
+_INSERT_NUMBERED = """
+INSERT INTO judgements
+    (at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, number, thumbnail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _SELECT = """
 SELECT at, score, threshold, decision, mm_per_px, memory_id, request_id, decide_by, pixel_threshold, number
 FROM judgements
@@ -207,9 +211,7 @@ class JudgementFiles:
         with _opened(path) as database:
             database.executescript(_SCHEMA)
             database.execute("BEGIN IMMEDIATE")
-            for kept, thumbnail in judgements:
-                *values, number = astuple(kept)
-                database.execute(_INSERT_NUMBERED, (number, *values, thumbnail))
+            database.executemany(_INSERT_NUMBERED, ((*astuple(kept), thumbnail) for kept, thumbnail in judgements))
             database.execute("COMMIT")
 
     def _add(self, path: Path, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
