@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeVar
 
 from backend.common.config import DEFAULT_MODEL
@@ -120,7 +121,7 @@ def _describe(service: InspectionService, stored: RoiKey) -> ListedRoi:
     key = RoiKey(stored.role_id, stored.roi_id, stored.recipe, stored.model)  # as a client names it
     roi = ListedRoi(key)
     for label in LABELS:
-        names = roi.read(lambda label=label: service.datasets.names(key, label))  # type: ignore[misc]
+        names = roi.read(partial(service.datasets.names, key, label))
         if names is not None:
             roi.n_images[label] = len(names)
     roi.mm_per_px = roi.read(lambda: service.recipes.mm_per_px(key.recipe_id))
