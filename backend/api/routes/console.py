@@ -1,5 +1,6 @@
 """The routes of the web console: its page at ``/``, for browsers, and its files."""
 
+import gzip
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -17,13 +18,19 @@ _PAGE = "index.html"
 @dataclass(frozen=True)
 class _File:
     content: bytes
+    compressed: bytes
     media_type: str
-    etag: str
+    digest: str
 
 
 def _read() -> dict[str, _File]:
     return {
-        path: _File(content, SUFFIXES[PurePosixPath(path).suffix], f'"{sha256(content).hexdigest()[:32]}"')
+        path: _File(
+            content,
+            gzip.compress(content, mtime=0),
+            SUFFIXES[PurePosixPath(path).suffix],
+            sha256(content).hexdigest()[:32],
+        )
         for path, content in console_files().items()
     }
 
@@ -38,7 +45,7 @@ router = APIRouter(include_in_schema=False)
 async def start_page(request: Request) -> Response:
     """The console for browsers; for all others the way to the documentation, as before there was a console."""
     if asks_for_page(request.scope):
-        return _reply(request, _FILES[_PAGE], {"Vary": "Accept"})
+        return _reply(request, _FILES[_PAGE], "Accept, Accept-Encoding")
     # Relative, and so also right below a path that a proxy adds.
     return RedirectResponse("docs", headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
@@ -49,11 +56,24 @@ async def console_file(request: Request, path: str) -> Response:
     file = _FILES.get(path)
     if file is None or path == _PAGE:
         raise HTTPException(404)
-    return _reply(request, file, {})
+    return _reply(request, file, "Accept-Encoding")
 
 
-def _reply(request: Request, file: _File, headers: dict[str, str]) -> Response:
-    headers = {**headers, "ETag": file.etag, "Cache-Control": "no-cache"}  # kept, and asked for before each use
-    if request.headers.get("if-none-match") == file.etag:
+def _reply(request: Request, file: _File, vary: str) -> Response:
+    is_compressed = _accepts_gzip(request)
+    etag = f'"{file.digest}-gzip"' if is_compressed else f'"{file.digest}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": vary}  # kept, and asked for before each use
+    if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    if is_compressed:
+        headers["Content-Encoding"] = "gzip"
+    return Response(file.compressed if is_compressed else file.content, media_type=file.media_type, headers=headers)
+
+
+def _accepts_gzip(request: Request) -> bool:
+    """Whether a client reads gzip (RFC 9110, 12.5.3): it names it, and not with a weight of zero."""
+    for coding in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = coding.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return weight.strip("0.") != "" or not weight
+    return False

@@ -15,7 +15,6 @@
  *   | {problem: null, facts: Facts, bare: Blob}} Opened
  */
 
-import { firmnessOf, greyOf, locate, searchBox } from "./anchor.js";
 import { HeaderError, KindError } from "./bytes.js";
 import { guiSourceBox, guiWarp } from "./gui-crop.js";
 import { readHeader } from "./header.js";
@@ -232,6 +231,7 @@ export async function view(source, box, width, height) {
  * @returns {Promise<Pose & {second: number}>}
  */
 export async function find(source, template, search) {
+  const { greyOf, locate, searchBox } = await import("./anchor.js"); // most recipes have no anchor
   const wanted = await greyOfAll(template);
   const bitmap = await bitmapOf(source);
   const box = searchBox(search, bitmap);
@@ -245,11 +245,13 @@ export async function find(source, template, search) {
  * @param {number} noise  grey values
  */
 export async function firmness(template, search, noise) {
+  const { firmnessOf } = await import("./anchor.js");
   return firmnessOf(search, await greyOfAll(template), noise);
 }
 
 /** @param {Source} source */
 async function greyOfAll(source) {
+  const { greyOf } = await import("./anchor.js");
   const { width, height } = await bitmapOf(source);
   return greyOf(await pixels(source), width, height);
 }

@@ -10,6 +10,7 @@ from backend.app import create_app
 from backend.common.config import Settings
 from backend.common.errors import WeightsError
 from backend.service.inspection import InspectionService
+from backend.web import console_files
 
 KEY = "a-key-of-sixteen-or-more"
 
@@ -55,7 +56,7 @@ def test_browsers_get_the_console_in_every_state_and_without_a_key(method):
         for _ in range(3):
             reply = client.request(method, "/", headers=PAGE)
             assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
-            assert (reply.headers["vary"], reply.headers["cache-control"]) == ("Accept", "no-cache")
+            assert (reply.headers["vary"], reply.headers["cache-control"]) == ("Accept, Accept-Encoding", "no-cache")
         assert client.get("/health").json()["status"] != "ok"
 
 
@@ -84,6 +85,38 @@ def test_files_of_the_console_are_kept_until_they_change():
         again = client.get("/console/main.js", headers={"If-None-Match": first.headers["etag"]})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
         assert client.get("/console/main.js", headers={"If-None-Match": '"other"'}).content == first.content
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip, deflate, br", "gzip"),
+        ("br;q=1.0, GZIP;q=0.5", "gzip"),
+        ("gzip;q=0.000", None),
+        ("br", None),
+        ("x-gzip-not", None),
+        ("identity", None),
+    ],
+)
+def test_files_are_compressed_for_those_who_read_gzip(accepted, encoding):
+    with opened() as client:
+        reply = client.get("/console/main.js", headers={"Accept-Encoding": accepted})
+        assert reply.headers.get("content-encoding") == encoding
+        assert reply.headers["vary"] == "Accept-Encoding"
+        assert reply.content == console_files()["main.js"]  # as the client has decompressed it
+        is_smaller = int(reply.headers["content-length"]) < len(reply.content) / 2
+        assert is_smaller == (encoding is not None)
+
+
+def test_a_compressed_file_and_the_file_itself_have_two_etags():
+    with opened() as client:
+        etags = [
+            client.get("/console/main.js", headers={"Accept-Encoding": accepted}).headers["etag"]
+            for accepted in ("gzip", "identity")
+        ]
+        assert len(set(etags)) == 2
+        plain = {"Accept-Encoding": "identity", "If-None-Match": etags[0]}
+        assert client.get("/console/main.js", headers=plain).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["", "index.html", "nothing.js", "%2e%2e/app.py", "__init__.py", "/etc/passwd"])
