@@ -18,6 +18,7 @@ import pytest
 
 from backend.common.config import Settings
 from backend.network.weights import Weights
+from harness.ctrl_c import ctrl_c_is_heard
 from harness.server import ROOT, Server
 
 COMMAND = [sys.executable, "-m", "backend"]
@@ -92,17 +93,13 @@ def start(parts: Path, weights: Weights) -> Start:
 
     def begin(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
         piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        return subprocess.Popen([*COMMAND, *arguments], cwd=parts, env=variables, preexec_fn=_hear_ctrl_c, **piped)
+        with ctrl_c_is_heard():
+            return subprocess.Popen([*COMMAND, *arguments], cwd=parts, env=variables, **piped)
 
     fit = begin("fit", *ROI, "parts/0.png", "parts/1.png")
     assert fit.communicate()[1] is not None
     assert fit.returncode == 0
     return begin
-
-
-def _hear_ctrl_c() -> None:
-    """As a terminal has it: a shell's background job, which the tests may run in, is deaf to it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop_when(process: "subprocess.Popen[str]", is_time: Callable[[], bool], number: signal.Signals) -> tuple[int, str]:

@@ -15,6 +15,7 @@ import pytest
 
 from backend.commands.watch.crop import Roi
 from harness import drawn
+from harness.ctrl_c import ctrl_c_is_heard
 from harness.drawn import fit_drawn
 from harness.images import png, solar_cells
 from harness.server import ROOT, starting, uvicorn_command
@@ -86,7 +87,7 @@ class Line:
         command = [sys.executable, "-m", "backend", "watch", RECIPE, str(self.incoming), "--url", self.address]
         command += ["--out", str(self.folder / "results.jsonl"), "--settle", "0.1", *places, *more]
         environment = os.environ | {"WATCH_API_KEY": key}
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, ctrl_c_is_heard():
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
     def once(self, *more):

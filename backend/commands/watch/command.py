@@ -145,7 +145,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
 def _stopping() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM set the event, so that the part in hand is finished; a second one ends at once.
 
-    When the block ends, what the signal did before is done.
+    When the block ends, what the signal did before is done. A signal that is ignored stays ignored: ``nohup`` and
+    background jobs of a shell ask for that.
     """
     stopping = threading.Event()
     came: list[tuple[int, FrameType | None]] = []
@@ -158,7 +159,8 @@ def _stopping() -> Iterator[threading.Event]:
         stopping.set()
 
     for number in (int(signal.SIGINT), int(STOP_SIGNAL)):
-        before[number] = signal.signal(number, stop)
+        if callable(signal.getsignal(number)):
+            before[number] = signal.signal(number, stop)
     try:
         yield stopping
     finally:

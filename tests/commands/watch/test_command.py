@@ -15,6 +15,7 @@ from backend.commands.watch import command, watching
 from backend.commands.watch.command import _stopping
 from backend.commands.watch.delivery import Delivery
 from backend.storage import ModelStore
+from harness.ctrl_c import ctrl_c_is_heard
 from harness.server import free_port
 from tests.commands.watch.receiver import Receiver
 
@@ -181,7 +182,14 @@ def test_a_recipe_that_was_never_drawn_says_where_it_was_looked_for(work, run):
     assert "no layout of recipe 'line 9' is stored in MODELS_DIR=models" in err
 
 
+@pytest.fixture
+def interruptible():
+    with ctrl_c_is_heard():
+        yield
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.slow
 def test_a_signal_ends_it_after_the_part_in_hand_with_a_summary(line, run, monkeypatch, number, status):
     really = watching.prepare
@@ -200,6 +208,7 @@ def test_a_signal_ends_it_after_the_part_in_hand_with_a_summary(line, run, monke
     assert len(run(*WATCH)[1].splitlines()) == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_ends_at_once():
     def signalled_twice():
         with _stopping() as stopping:
@@ -211,6 +220,15 @@ def test_a_second_signal_ends_at_once():
     with pytest.raises(KeyboardInterrupt):
         signalled_twice()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _stopping() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stopping.wait(0.1)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_service_that_is_not_there_is_waited_for_and_once_gives_up(work, run, monkeypatch):
