@@ -15,7 +15,7 @@ from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery
 from tests.factories import KEY, snapshot
 
 OTHER = RoiKey("Master1", "Other")
-CONTEXT = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+CONTEXT = multiprocessing.get_context("spawn")  # this process has threads, which a fork would lose
 
 
 def judgement(at, score=0.5, decision="ok"):
