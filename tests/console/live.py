@@ -18,6 +18,7 @@ from harness.two_cells import RECIPE, Picture, prepare
 from tests.console.line import Serve, Watched
 
 JUDGE_MS = 90_000
+_LOOK_MS = 100
 _FPS = 4
 
 
@@ -105,6 +106,18 @@ class Live(Watched):
     def is_judged(self, count: int) -> None:
         """Wait until so many parts were judged."""
         expect(self.page.locator(".part")).to_have_count(count, timeout=JUDGE_MS)
+
+    def is_asked(self, count: int) -> None:
+        """Wait until so many questions were asked.
+
+        Raises:
+            AssertionError: they were not.
+        """
+        for _ in range(JUDGE_MS // _LOOK_MS):
+            if len(self.asked) >= count:
+                return
+            self.page.wait_for_timeout(_LOOK_MS)
+        raise AssertionError(f"{len(self.asked)} of {count} were asked")
 
     def parts(self) -> list[tuple[str, str]]:
         """Name and word of the last fifty, the oldest first."""

@@ -45,7 +45,7 @@ def test_a_camera_is_judged_its_pictures_become_samples_and_its_end_shows(
     live.page.get_by_role("button", name="Take a picture for Left").click()
     expect(live.page.get_by_text("Left has 1 picture in this browser")).to_be_visible()
     live.page.evaluate("document.querySelector('video').srcObject.getTracks()[0].stop()")
-    expect(live.verdict()).to_have_attribute("data-word", "none", timeout=2000)
+    expect(live.verdict()).to_have_attribute("data-word", "none", timeout=JUDGE_MS)
     expect(live.verdict()).to_contain_text("ended")
     live.open("roi", {"recipe_id": RECIPE, "role_id": "Inspection", "roi_id": "left"})
     expect(live.page.locator(".strip-cell")).to_have_count(1)

@@ -59,6 +59,8 @@ def test_parts_keep_verdict_and_mark_over_a_reload(watched: Watched, parts: Part
     first, second = parts.fresh[0].name, parts.fresh[-1].name
     part(watched, first).get_by_role("button", name=f"{first} is bad").click()
     part(watched, second).get_by_role("button", name=f"{second} is good").click()
+    for name, truth in ((first, "bad"), (second, "good")):  # shown once it is stored
+        expect(part(watched, name)).to_have_attribute("data-truth", truth)
     watched.page.reload()
     expect(part(watched, first)).to_have_attribute("data-truth", "bad", timeout=_LOAD_MS)
     expect(part(watched, first).locator("img")).to_have_js_property("complete", True)
