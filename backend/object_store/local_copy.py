@@ -7,6 +7,8 @@ left is cleared by the next one that starts.
 import contextlib
 import os
 import shutil
+import stat
+import sys
 import tempfile
 import threading
 import time
@@ -155,8 +157,16 @@ def link(source: Path, target: Path) -> None:
 def _clear_those_of_killed() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, filelock.Timeout):  # another user's, or one that is in use
-            if time.time() - folder.stat().st_mtime < _YOUNG_S:  # somebody may be about to lock it
+            status = folder.lstat()
+            if not _is_own(status) or time.time() - status.st_mtime < _YOUNG_S:  # somebody may be about to lock it
                 continue
             with filelock.FileLock(folder / _OWNER_FILE, timeout=0):
                 pass
             delete_folder(folder)
+
+
+def _is_own(status: os.stat_result) -> bool:
+    """Whether it is a folder of this user: anybody may put links to folders of others into a shared one."""
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    return sys.platform == "win32" or status.st_uid == os.getuid()

@@ -65,3 +65,27 @@ def test_what_a_killed_process_left_goes_with_the_next_start(tmp_path, monkeypat
     one.close()
     two.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_link_in_a_shared_folder_leads_to_no_folder_of_somebody(tmp_path, monkeypatch):
+    shared, other = tmp_path / "tmp", tmp_path / "other"
+    shared.mkdir()
+    other.mkdir()
+    (other / "file").write_text("somebody's")
+    (shared / "roi-anomaly-models-link").symlink_to(other, target_is_directory=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    monkeypatch.setattr(local_copy, "_YOUNG_S", 0.0)
+    LocalCopy().close()
+    assert [file.name for file in other.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have other owners there")
+def test_folder_of_another_user_stays(tmp_path, monkeypatch):
+    (tmp_path / "roi-anomaly-models-other").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(local_copy, "_YOUNG_S", 0.0)
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    LocalCopy().close()
+    assert [file.name for file in tmp_path.iterdir()] == ["roi-anomaly-models-other"]
+    assert list((tmp_path / "roi-anomaly-models-other").iterdir()) == []
