@@ -17,7 +17,7 @@ import psutil
 import structlog
 
 from backend.common.error_text import quoted
-from backend.common.errors import RunCancelled, RunNotFound, RunStoring, StorageError
+from backend.common.errors import RunCancelled, RunNotFound, RunStoring, StorageError, StoreUnavailable
 from backend.common.files import MAX_JSON_FILE_BYTES, delete, read_small, replace
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, current_request_id
@@ -171,15 +171,8 @@ class RunBoard:
         """
         record = record_of(kind, key, n_images)
         run = Run(self._folder / f"{record['run_id']}.json", record, on_progress)
-        run.begin()
-        try:
+        with shown(run):
             yield run
-            run.conclude()
-        except RunCancelled:
-            run.log_cancelled()
-            raise
-        finally:
-            run.end()
 
     def cancel(self, run_id: str) -> dict[str, Any]:
         """Cancel a run of any process; it ends where it next tells how far it is, and stores nothing.
@@ -241,6 +234,25 @@ class RunBoard:
             ):  # it ended just now, or is no file of ours
                 continue
         return [shown for _, shown in sorted(found, key=lambda run: run[0])]
+
+
+@contextlib.contextmanager
+def shown(run: Run) -> Iterator[None]:
+    """Show a piece of long work while it is done.
+
+    Raises:
+        RunCancelled: somebody cancelled it.
+    """
+    run.begin()
+    try:
+        yield
+        with contextlib.suppress(StoreUnavailable):  # one that has not concluded before stores nothing
+            run.conclude()
+    except RunCancelled:
+        run.log_cancelled()
+        raise
+    finally:
+        run.end()
 
 
 def record_of(kind: str, key: RoiKey, n_images: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import structlog
 from backend.common.errors import RunCancelled, RunStoring, StoreUnavailable
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress
-from backend.disk.progress import Run, not_found, record_of
+from backend.disk.progress import Run, not_found, record_of, shown
 from backend.object_store.bucket import Bucket, SwapRefused
 
 RUNS = "runs/"
@@ -57,13 +57,10 @@ class ObjectRun(Run):
         self._progress = progress
         if first:
             with self._writing:
-                self._write()
-                self._shows = self._etag is not None
-            if self._shows:
-                threading.Thread(target=self._beat, name="run-beat", daemon=True).start()
-            else:
-                log.warning("run.not_shown", reason="the object store cannot be used now")
-        elif self._shows and time.monotonic() - self._written >= _SHOW_S:
+                if not self._write():  # or it is, and the store did not say so
+                    log.warning("run.not_shown", reason="the object store cannot be used now")
+            threading.Thread(target=self._beat, name="run-beat", daemon=True).start()
+        elif time.monotonic() - self._written >= _SHOW_S:
             with self._writing:
                 self._write()
 
@@ -79,7 +76,7 @@ class ObjectRun(Run):
             StoreUnavailable: nobody knows whether it was cancelled.
         """
         with self._writing:
-            if self._may_be_cancelled and self._shows:
+            if self._may_be_cancelled:
                 self.raise_if_cancelled()
                 self._state = "storing"
                 if not self._write():
@@ -91,9 +88,8 @@ class ObjectRun(Run):
     def end(self) -> None:
         """As `Run.end`."""
         self._ended.set()
-        if self._etag is not None:
-            with self._writing, contextlib.suppress(StoreUnavailable):  # it shows as killed in a minute
-                self._bucket.delete([self._key])
+        with self._writing, contextlib.suppress(StoreUnavailable):  # it shows as killed in a minute
+            self._bucket.delete([self._key])
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_S):
@@ -135,15 +131,8 @@ class ObjectRunBoard:
     def run(self, kind: str, key: RoiKey, n_images: int, on_progress: OnProgress | None = None) -> Iterator[Run]:
         """As `RunBoard.run`."""
         run = ObjectRun(self._bucket, record_of(kind, key, n_images), on_progress)
-        run.begin()
-        try:
+        with shown(run):
             yield run
-            run.conclude()
-        except RunCancelled:
-            run.log_cancelled()
-            raise
-        finally:
-            run.end()
 
     def cancel(self, run_id: str) -> dict[str, Any]:
         """As `RunBoard.cancel`."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from backend.common.errors import RunCancelled, RunNotFound, RunStoring, StorageError
+from backend.common.errors import RunCancelled, RunNotFound, RunStoring, StorageError, StoreUnavailable
 from backend.disk.judgements import JudgementFiles, JudgementQuery
 from backend.object_store import bucket, runs
 from backend.scores.drift_statistics import NOT_KNOWN, RoiDrift
@@ -150,6 +150,27 @@ def test_of_cancelling_and_storing_exactly_one_wins(replica):
             other.runs.cancel(run_id)
     with pytest.raises(RunCancelled):
         cancelled_by(other, one, lambda run: run.conclude())
+
+
+@pytest.mark.parametrize("kind", ["lost", "reset"])
+def test_run_whose_first_write_got_no_answer_is_cancelled_all_the_same(replica, faults, kind):
+    """It is in the store, and who cancels it is told that nothing will be stored."""
+    one, other = replica(faults.endpoint), replica()
+    faults.every = [Fault(kind, ("PUT",), "runs/", left=1)]
+    with pytest.raises(RunCancelled):
+        cancelled_by(other, one, lambda run: run.conclude())
+    assert other.runs.running() == []
+
+
+def test_run_that_the_store_never_saw_stores_nothing_and_loses_no_answer(replica, faults, monkeypatch):
+    """Whether somebody cancelled it, nobody knows: a fit ends by it, and scores of images that were judged stay."""
+    monkeypatch.setattr(bucket, "_FIRST_WAIT_S", 0.01)
+    one = replica(faults.endpoint)
+    faults.every = [Fault("unreachable")]
+    with pytest.raises(StoreUnavailable, match="nothing was stored"), one.runs.run("fit", KEY, 1) as run:
+        run.conclude()
+    with one.runs.run("infer_dataset", KEY, 1) as run:
+        run.report("score", 1, 1)
 
 
 class FiveHoursLate(datetime):
