@@ -74,12 +74,15 @@ class Sample:
         """Its bytes, as they were uploaded.
 
         Raises:
-            InvalidImage: it was deleted since, or cannot be read.
+            InvalidImage: it was deleted since, is empty, or cannot be read.
         """
         try:
-            return read_whole(self.path)
+            content = read_whole(self.path)
         except OSError as exc:
             raise InvalidImage(f"{self.title}: the stored image cannot be read ({exc.strerror})") from exc
+        if not content:
+            raise InvalidImage(f"{self.title}: the bytes of the stored image are lost: delete it and upload it again")
+        return content
 
     def metadata_bytes(self) -> bytes:
         """The JSON that was stored with it; an empty object for an image that somebody put into the folder.

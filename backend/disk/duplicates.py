@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from backend.common.errors import BackendError
+from backend.common.errors import BackendError, StoreUnavailable
 from backend.disk.sample_facts import FactsCache, path_of
 
 HashPixels = Callable[[Path], str]
@@ -101,5 +101,7 @@ def _hashed(image: Path, hash_pixels: HashPixels) -> str:
     """The pixels of a stored image; empty, like none that is sent, where it was deleted since or is damaged."""
     try:
         return hash_pixels(image)
+    except StoreUnavailable:
+        raise
     except BackendError:
         return ""

@@ -24,7 +24,7 @@ MAX_LAYOUT_BYTES = 1 << 20
 MAX_PICTURE_BYTES = 4 << 20
 MAX_PICTURES = 256
 LAYOUT_FOLDER = "layout"  # in that of a recipe
-_LAYOUT_FILE = "layout.json"
+LAYOUT_FILE = "layout.json"
 
 
 class GuiLayoutStore:
@@ -72,7 +72,7 @@ class GuiLayoutStore:
             stored = self._stored(recipe_id)
             accept(None if stored is None else etag_of(stored))
             self._keep_name(recipe_id)
-            write_atomic({folder / _LAYOUT_FILE: content})
+            write_atomic({folder / LAYOUT_FILE: content})
         return etag_of(content)
 
     def pictures(self, recipe_id: str) -> dict[str, int]:
@@ -165,14 +165,14 @@ class GuiLayoutStore:
 
     def _stored(self, recipe_id: str) -> bytes | None:
         try:
-            return read_small(self._folder(recipe_id) / _LAYOUT_FILE, MAX_LAYOUT_BYTES)
+            return read_small(self._folder(recipe_id) / LAYOUT_FILE, MAX_LAYOUT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             raise StorageError(f"the layout cannot be read ({exc.strerror}); check the models folder") from exc
         except ValueError as exc:
             raise StorageError(
-                f"the stored {_LAYOUT_FILE} is larger than {MAX_LAYOUT_BYTES} bytes, which this service never writes: "
+                f"the stored {LAYOUT_FILE} is larger than {MAX_LAYOUT_BYTES} bytes, which this service never writes: "
                 "restore or remove it"
             ) from exc
 

@@ -17,7 +17,7 @@ from backend.disk.layout import CALIBRATION_FILE, INDEX_FILE, MEMORY_FILE, Model
 from backend.disk.memory_file import written_memory_id
 from backend.disk.versions import Version
 
-_NEXT_CALIBRATION_FILE = ".calib.next.json"
+NEXT_CALIBRATION_FILE = ".calib.next.json"
 
 
 def restore_model(files: ModelFiles, version: Version, *, with_calibration: bool) -> None:
@@ -59,7 +59,7 @@ def finish_restore(files: ModelFiles) -> None:
 
 def next_calibration(memory: Path) -> Path:
     """Where a calibration waits for its memory bank: in force from the moment that the bank is there."""
-    return memory.with_name(_NEXT_CALIBRATION_FILE)
+    return memory.with_name(NEXT_CALIBRATION_FILE)
 
 
 def write_next_calibration(files: ModelFiles, content: bytes, inputs: CalibrationInputs | None) -> None:

@@ -11,6 +11,10 @@
     swap.py          replacing a manifest unless somebody else did
     local_copy.py    what this process has read of the store, as the files that they are in a folder
     unit_state.py    what of a unit is here
+    lost.py          files whose bytes the store has lost: in words, and what mends them
+    fetching.py      bytes from the store, and which are lost
+    uploading.py     bytes to the store
+    scratch.py       what a change did to a scratch folder
     mirror.py        looking at manifests before reading, and changing files with them
     models.py datasets.py recipes.py layouts.py drift.py judgements.py runs.py
                      what the use cases ask for, see `backend.service.stores`

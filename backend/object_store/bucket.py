@@ -146,24 +146,22 @@ class Bucket:
         def listed() -> list[Any]:
             return [item for chunk in obstore.list(self._small, prefix, chunk_size=1000) for item in chunk]
 
-        for item in self._patiently("LIST", prefix, listed):
-            yield Listed(item["path"], item["size"], item["e_tag"], item["last_modified"])
+        yield from map(_listed, self._patiently("LIST", prefix, listed))
 
-    def written_at(self, key: str) -> datetime | None:
-        """When an object was written; None where there is none.
+    def head(self, key: str) -> Listed | None:
+        """What a listing tells of an object; None where there is none.
 
         Raises:
             StoreUnavailable: as `get`.
         """
 
-        def asked() -> datetime | None:
+        def asked() -> Listed | None:
             try:
-                written_at: datetime = obstore.head(self._small, key)["last_modified"]
+                return _listed(obstore.head(self._small, key))
             except FileNotFoundError:
                 return None
-            return written_at
 
-        found: datetime | None = self._patiently("HEAD", key, asked)
+        found: Listed | None = self._patiently("HEAD", key, asked)
         return found
 
     def now(self) -> datetime:
@@ -174,11 +172,11 @@ class Bucket:
         """
         key = f"{PROBES}clock-{uuid.uuid4().hex}"
         self.put(key, b"")
-        written_at = self.written_at(key)
+        written = self.head(key)
         self.delete([key])
-        if written_at is None:
+        if written is None:
             raise StoreUnavailable("the object store does not have what was just written; retry")
-        return written_at
+        return written.written_at
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there any more are none.
@@ -244,6 +242,10 @@ def _got(store: S3Store, key: str, options: Any) -> Object | None:
         if "NoSuchBucket" in str(exc):
             raise _unavailable("GET", key, exc) from None
         return None
+
+
+def _listed(item: Any) -> Listed:
+    return Listed(item["path"], item["size"], item["e_tag"], item["last_modified"])
 
 
 def _deleted(store: S3Store, keys: list[str]) -> None:

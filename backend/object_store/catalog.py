@@ -11,7 +11,11 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import structlog
 
 from backend.common.roi_key import RoiKey
 from backend.disk.known_rois import KnownRois, known_rois
@@ -25,6 +29,8 @@ from backend.storage import ModelStore
 
 _FRESH_S = 10.0
 _KINDS: tuple[Kind, ...] = ("models", "recipes", "datasets")
+
+log: Any = structlog.get_logger(__name__)
 
 
 class Catalog:
@@ -44,16 +50,19 @@ class Catalog:
         self._shown: dict[Unit, Manifest] = {}
         self._asked_at: dict[Kind, float] = {}
         self._stale: dict[float | None, StaleCalibrations] = {}
+        self._damaged: dict[Unit, str] = {}
 
     def known_rois(self) -> KnownRois:
-        """As `known_rois`, of now.
+        """As `known_rois`, of now; its problems name manifests that cannot be read.
 
         Raises:
-            StoreUnavailable, StorageError: see `Mirror.look`.
+            StoreUnavailable: see `Mirror.look`.
         """
         with self._lock:
             self._refresh(0.0)
-            return known_rois(self._root)
+            known = known_rois(self._root)
+            damaged = [self._damaged[unit] for unit in sorted(self._damaged) if unit.kind in _KINDS]
+        return replace(known, problems=[*known.problems, *damaged])
 
     def count_stale(self, blur_sigma: float | None) -> int:
         """As `StaleCalibrations.count`; raises as `known_rois`."""
@@ -73,10 +82,18 @@ class Catalog:
             self._refresh(_FRESH_S)
             return ModelStore(self._root).count_fitted()
 
-    def look_at_kind(self, kind: Kind) -> None:
-        """See that the local copy has all units of a kind, as they were some seconds ago; raises as `known_rois`."""
+    def look_at_kind(self, kind: Kind) -> set[Unit]:
+        """See that the local copy has all units of a kind, as they were some seconds ago.
+
+        Returns:
+            Those whose manifests cannot be read.
+
+        Raises:
+            StoreUnavailable: as `known_rois`.
+        """
         with self._lock:
             self._look_at_changed((kind,), _FRESH_S)
+            return set(self._damaged)
 
     def units(self, kind: Kind) -> list[Unit]:
         """The units of a kind, as the store lists them now; raises as `known_rois`."""
@@ -107,7 +124,12 @@ class Catalog:
         }
         if changed := [unit for unit, etag in listed.items() if etag is None or self._etags.get(unit) != etag]:
             # However fresh what is here is: as it was listed, it is not looked at again until it changes.
-            self._mirror.look_at_all(changed, _is_calibration, now=True)
+            damaged = self._mirror.look_over(changed, _is_calibration)
+            for unit in changed:
+                self._damaged.pop(unit, None)
+            for unit, problem in damaged.items():
+                log.warning("object_store.not_listed", unit=str(unit), reason=problem)
+            self._damaged |= damaged
         self._etags |= listed
         self._asked_at |= dict.fromkeys(kinds, began)
 

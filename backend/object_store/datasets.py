@@ -19,8 +19,9 @@ from backend.disk.sample_facts import METADATA_SUFFIX, PIXELS, FactsCache, path_
 from backend.disk.sample_moves import relabelled
 from backend.object_store.catalog import Catalog
 from backend.object_store.manifest import Manifest
-from backend.object_store.mirror import Edit, Mirror
+from backend.object_store.mirror import Mirror
 from backend.object_store.units import Unit, dataset_unit, unit_of
+from backend.object_store.uploading import Edit
 from backend.utils import utc_now
 
 
@@ -114,7 +115,7 @@ class ObjectDatasetStore:
         unit, folder = self._found(key)
         if name not in _names(self._mirror.manifest(unit), folder / label):
             return None
-        self._fetch(unit, [(folder / label / name).as_posix()])
+        self._fetch(unit, [(folder / label / name).as_posix()], allow_lost=True)  # it may be asked for to be deleted
         return self._sample(folder / label, label, name)
 
     def find(self, key: RoiKey, label: Label, filename: str) -> Sample:
@@ -159,7 +160,7 @@ class ObjectDatasetStore:
         moved = replace(sample, label=to, path=self._mirror.root / target)
         if pixels is not None:
             self._facts.learn_pixels(str(moved.path), pixels)
-        self._fetch(unit, [target.as_posix()])
+        self._fetch(unit, [target.as_posix()], allow_lost=True)
         return moved
 
     def clear(self, key: RoiKey, label: Label) -> int:
@@ -184,13 +185,13 @@ class ObjectDatasetStore:
     def _found(self, key: RoiKey) -> tuple[Unit, Path]:
         """Whose images a ROI has, after a look at them, and their folder below the models folder."""
         own = dataset_unit(key)
-        manifest = self._mirror.look(own, _is_metadata)
+        manifest = self._mirror.look(own, _is_metadata, allow_lost=True)
         folder = dataset_folder(Path(), key)
         if key.recipe_id is None or not is_inspection(key) or _has_images(manifest):
             return own, folder
         recipe, _, roi = own.names
         others = [unit for unit in self._catalog.units("datasets") if unit.names[::2] == (recipe, roi) and unit != own]
-        self._mirror.look_at_all(others, _is_metadata) if others else None
+        self._mirror.look_at_all(others, _is_metadata, allow_lost=True) if others else None
         found = [unit for unit in others if _has_images(self._mirror.manifest(unit))]
         if len(found) > 1:
             roles = ", ".join(repr(unquote(unit.names[1])) for unit in found)
@@ -206,9 +207,9 @@ class ObjectDatasetStore:
         assert unit is not None, "samples come from here"
         return unit, image
 
-    def _fetch(self, unit: Unit, paths: Collection[str]) -> None:
+    def _fetch(self, unit: Unit, paths: Collection[str], *, allow_lost: bool = False) -> None:
         needed = set(paths)
-        self._mirror.look(unit, lambda path: path in needed or _is_metadata(path))
+        self._mirror.look(unit, lambda path: path in needed or _is_metadata(path), allow_lost=allow_lost)
 
     def _sample(self, folder: Path, label: Label, name: str) -> Sample:
         path = self._mirror.root / folder / name

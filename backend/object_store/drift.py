@@ -9,8 +9,9 @@ from backend.common.roi_key import RoiKey
 from backend.disk.drift_files import DriftChange, DriftFiles
 from backend.object_store.catalog import Catalog
 from backend.object_store.manifest import Manifest
-from backend.object_store.mirror import Edit, Mirror, Overtaken
+from backend.object_store.mirror import Mirror, Overtaken
 from backend.object_store.units import Unit, unit_of
+from backend.object_store.uploading import Edit
 from backend.scores.drift_statistics import RoiDrift
 
 
@@ -32,9 +33,9 @@ class ObjectDriftFiles:
         return self._local.path(key)
 
     def paths(self) -> Iterator[Path]:
-        """As `DriftFiles.paths`, of some seconds ago where other replicas counted."""
-        self._catalog.look_at_kind("drift")
-        return self._local.paths()
+        """As `DriftFiles.paths`, of some seconds ago where other replicas counted; none of a damaged manifest."""
+        damaged = self._catalog.look_at_kind("drift")
+        return (path for path in self._local.paths() if self._unit(path) not in damaged)
 
     def read(self, path: Path) -> RoiDrift | None:
         """As `DriftFiles.read`, after a look."""

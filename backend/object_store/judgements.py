@@ -15,8 +15,9 @@ from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk.judgements import FOLDER, SUFFIX, Judgement, JudgementFiles, JudgementQuery, KeptJudgement
 from backend.object_store.manifest import Manifest
-from backend.object_store.mirror import Edit, Mirror, Overtaken
+from backend.object_store.mirror import Mirror, Overtaken
 from backend.object_store.units import Unit
+from backend.object_store.uploading import Edit
 
 _SMALL = 64
 _MOST_SMALL = 16
@@ -72,11 +73,15 @@ class ObjectJudgementFiles:
         return bool(self._mirror.look(self._unit(key)).files)
 
     def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
-        """As `JudgementFiles.add`; none is added twice though the store did not say that it was added."""
+        """As `JudgementFiles.add`; none is added twice though the store did not say that it was added.
+
+        What the store has lost goes, and the others stay; of those, numbers may grow.
+        """
         unit = self._unit(key)
 
         def added(manifest: Manifest) -> dict[str, Edit]:
-            segments = segments_of(manifest)
+            there, lost = segments_of(manifest), self._mirror.lost(unit)
+            segments = [segment for segment in there if not lost & {segment.judgements, segment.thumbnails}]
             known = {
                 (line["at"], line["request_id"]) for segment in segments[-_MOST_SMALL:] for line in self._lines(segment)
             }
@@ -85,11 +90,13 @@ class ObjectJudgementFiles:
                 return {}
             lines: _Lines = [{**asdict(found), _BYTES: len(jpeg)} for found, jpeg in new]
             pictures = b"".join(jpeg for _, jpeg in new)
-            files: dict[str, Edit] = {}
-            first = segments[-1].end if segments else self._names.last(key) + 1
+            files: dict[str, Edit] = dict.fromkeys(lost)
+            for segment in set(there).difference(segments):
+                files |= {segment.judgements: None, segment.thumbnails: None}
+            first = there[-1].end if there else self._names.last(key) + 1
             small = segments[-_MOST_SMALL:]
             if len(small) == _MOST_SMALL and all(segment.count < _SMALL for segment in small):
-                first = small[0].first
+                first -= sum(segment.count for segment in small)
                 lines = [line for segment in small for line in self._lines(segment)] + lines
                 pictures = b"".join(self._bytes(segment.thumbnails) for segment in small) + pictures
                 files |= {path: None for segment in small for path in (segment.judgements, segment.thumbnails)}
@@ -104,7 +111,9 @@ class ObjectJudgementFiles:
 
         try:
             # Thumbnails of segments that may be joined, which are small.
-            self._mirror.edit(unit, added, lambda path: not path.endswith(".jpgs") or _count(path) < _SMALL)
+            self._mirror.edit(
+                unit, added, lambda path: not path.endswith(".jpgs") or _count(path) < _SMALL, allow_lost=True
+            )
         except Overtaken as exc:  # what waits to be kept waits on
             raise StorageError(str(exc)) from exc
 

@@ -1,10 +1,15 @@
 """What GUIs keep of recipes, in an object store: the layout and the pictures of a recipe change in one swap."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from backend.disk.gui_layouts import GuiLayoutStore
-from backend.object_store.mirror import Mirror
+from backend.disk.gui_layouts import LAYOUT_FILE, GuiLayoutStore, etag_of
+from backend.disk.layout import folder_name
+from backend.object_store.mirror import Mirror, everything
 from backend.object_store.units import recipe_unit
+
+_LOST = etag_of(b"")
+"""Of the empty file that stands for a layout whose bytes the store has lost: none that was sent is empty."""
 
 
 class ObjectLayoutStore:
@@ -20,25 +25,32 @@ class ObjectLayoutStore:
 
     def read(self, recipe_id: str) -> bytes:
         """As `GuiLayoutStore.read`."""
-        self._look(recipe_id)
+        self._mirror.look(recipe_unit(recipe_id), lambda path: path.endswith(f"/{LAYOUT_FILE}"))
         with self._mirror.reading():
             return self._local.read(recipe_id)
 
     def write(self, recipe_id: str, content: bytes, accept: Callable[[str | None], None]) -> str:
-        """As `GuiLayoutStore.write`; `accept` is called again where somebody else was faster."""
-        return self._mirror.change(
-            recipe_unit(recipe_id), lambda folder: GuiLayoutStore(folder).write(recipe_id, content, accept)
-        )
+        """As `GuiLayoutStore.write`; `accept` is called again where somebody else was faster.
+
+        One whose bytes the store has lost counts as none.
+        """
+
+        def write(folder: Path) -> str:
+            return GuiLayoutStore(folder).write(
+                recipe_id, content, lambda etag: accept(None if etag == _LOST else etag)
+            )
+
+        return self._mirror.change(recipe_unit(recipe_id), write)
 
     def pictures(self, recipe_id: str) -> dict[str, int]:
         """As `GuiLayoutStore.pictures`."""
-        self._look(recipe_id)
+        self._mirror.look(recipe_unit(recipe_id), everything, allow_lost=True)
         with self._mirror.reading():
             return self._local.pictures(recipe_id)
 
     def read_picture(self, recipe_id: str, name: str) -> bytes:
         """As `GuiLayoutStore.read_picture`."""
-        self._look(recipe_id)
+        self._mirror.look(recipe_unit(recipe_id), lambda path: path.endswith(f"/{folder_name(name)}"))
         with self._mirror.reading():
             return self._local.read_picture(recipe_id, name)
 
@@ -53,6 +65,3 @@ class ObjectLayoutStore:
         self._mirror.change(
             recipe_unit(recipe_id), lambda folder: GuiLayoutStore(folder).delete_picture(recipe_id, name)
         )
-
-    def _look(self, recipe_id: str) -> None:
-        self._mirror.look(recipe_unit(recipe_id), lambda _: True)

@@ -136,7 +136,8 @@ def parse_manifest(unit: Unit, content: bytes) -> Manifest:
     except (ValidationError, ValueError, EOFError, OSError) as exc:
         why = f"{exc.error_count()} values cannot be used" if isinstance(exc, ValidationError) else str(exc)
         raise StorageError(
-            f"the manifest of {unit} in the object store is damaged ({why}): roi-anomaly models check tells more"
+            f"the manifest of {unit} in the object store is damaged ({why}): bring back what the bucket keeps of "
+            f"{unit.key}, or push a backup; where there is neither, delete it, restart the replicas and store this anew"
         ) from None
     return Manifest(unit, written.generation, written.nonce, tuple(written.recent), written.files)
 

@@ -3,27 +3,33 @@
 Whoever reads looks at the manifest first, so nobody goes back in time: what is read is no older than what the store had
 when the look began. A change is made in a scratch folder by the code that changes files in a models folder; what is
 different then is uploaded, and the manifest swapped. Where somebody else was faster, it is made again, from theirs.
+
+A file whose bytes the store has lost is an empty one here: who needs it gets an error, and a change goes on without it.
 """
 
 import contextlib
-import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import structlog
 
 from backend.common.errors import Conflict, StorageError, StoreUnavailable
-from backend.disk.layout import MEMORY_FILE
-from backend.disk.memory_file import written_memory_id
 from backend.object_store.bucket import Bucket, Object
+from backend.object_store.fetching import Fetched, Fetcher
 from backend.object_store.local_copy import LocalCopy
-from backend.object_store.manifest import Entry, Manifest, entry_of, parse_manifest
+from backend.object_store.lost import error_about
+from backend.object_store.manifest import Entry, Manifest, parse_manifest
+from backend.object_store.scratch import Linked, changes_in
 from backend.object_store.swap import Swapped, swap
 from backend.object_store.unit_state import UnitState
-from backend.object_store.units import Unit, is_stored, unit_of
+from backend.object_store.units import Unit
+from backend.object_store.uploading import Edit, Kept, Uploads
 from backend.object_store.waiting import wait_with_jitter
 
 Wanted = Callable[[str], bool]
@@ -37,9 +43,7 @@ _THREADS = 8
 _MOST_ABSENT = 10_000
 
 _Result = TypeVar("_Result")
-Edit = bytes | Callable[[], bytes] | Entry | None
-"""New bytes of a file, or what gives them; or what is known to be in the store already; None where it goes."""
-_Edit = Edit | Path
+log: Any = structlog.get_logger(__name__)
 
 
 def nothing(_: str) -> bool:
@@ -47,12 +51,13 @@ def nothing(_: str) -> bool:
     return False
 
 
+def everything(_: str) -> bool:
+    """Wants every file."""
+    return True
+
+
 class Overtaken(Conflict):
     """Others changed the same again and again; nothing was changed by who gets this."""
-
-
-class _Gone(Exception):
-    """A blob is gone, because the manifest that names it was replaced since."""
 
 
 class Mirror:
@@ -71,9 +76,9 @@ class Mirror:
         self._states: dict[Unit, UnitState] = {}
         self._room = _MOST_ABSENT
         self._adding = threading.Lock()
-        # Two, as a look waits for what it fetches.
+        # Beside the threads of the fetcher, as a look waits for what it fetches.
         self._looking = ThreadPoolExecutor(_THREADS, thread_name_prefix="object-store-look")
-        self._fetching = ThreadPoolExecutor(_THREADS, thread_name_prefix="object-store-fetch")
+        self._fetcher = Fetcher(bucket, copy)
 
     @property
     def root(self) -> Path:
@@ -83,7 +88,7 @@ class Mirror:
     def close(self) -> None:
         """Delete the local files."""
         self._looking.shutdown()
-        self._fetching.shutdown()
+        self._fetcher.close()
         self.copy.close()
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
@@ -94,48 +99,89 @@ class Mirror:
         """That of the local files."""
         return self._state(unit).manifest
 
+    def lost(self, unit: Unit) -> Set[str]:
+        """Paths of local files that are empty, as the store has lost their bytes."""
+        return self._state(unit).lost
+
     def known(self) -> list[Manifest]:
         """Those of all local files."""
         with self._adding:
             states = list(self._states.values())
         return [state.manifest for state in states if state.manifest.generation]
 
-    def look_at_all(self, units: Collection[Unit], wanted: Wanted = nothing, *, now: bool = False) -> None:
+    def look_at_all(
+        self, units: Collection[Unit], wanted: Wanted = nothing, *, now: bool = False, allow_lost: bool = False
+    ) -> None:
         """Look at several units at once, see `look`."""
+        look = partial(self.look, wanted=wanted, now=now, allow_lost=allow_lost)
         if len(units) == 1:
-            self.look(next(iter(units)), wanted, now=now)
+            look(next(iter(units)))
         else:
-            list(self._looking.map(lambda unit: self.look(unit, wanted, now=now), units))
+            list(self._looking.map(look, units))
 
-    def look(self, unit: Unit, wanted: Wanted = nothing, *, now: bool = False) -> Manifest:
+    def look_over(self, units: Collection[Unit], wanted: Wanted = nothing) -> dict[Unit, str]:
+        """Look at several units at once, as they are now.
+
+        Returns:
+            What is wrong with those whose manifests cannot be read; their local files stay as they were.
+
+        Raises:
+            StoreUnavailable: as `look`.
+        """
+
+        def what_is_wrong(unit: Unit) -> str | None:
+            try:
+                self.look(unit, wanted, now=True, allow_lost=True)
+            except StoreUnavailable:
+                raise
+            except StorageError as exc:
+                return str(exc)
+            return None
+
+        found = zip(units, self._looking.map(what_is_wrong, units), strict=True)
+        return {unit: wrong for unit, wrong in found if wrong is not None}
+
+    def look(self, unit: Unit, wanted: Wanted = nothing, *, now: bool = False, allow_lost: bool = False) -> Manifest:
         """See that the local files are those that the store has.
 
         Args:
             unit: whose files.
             wanted: those whose bytes are needed.
             now: look at the store, however fresh the last look is.
+            allow_lost: be content with empty files where the store has lost what is wanted.
 
         Returns:
             What there is; a manifest of generation 0 where there is nothing.
 
         Raises:
             StoreUnavailable: the store does not answer, or contradicts itself.
-            StorageError: what it has is damaged.
+            StorageError: what it has is damaged, or it has lost what is wanted; see `error_about`.
         """
-        state = self._state(unit)
+        state, seen = self._state(unit), None
         for _ in range(_LOOKS):
             began = time.monotonic()
-            try:
-                if now or not self._fresh_s or began - state.looked_at > self._fresh_s:
-                    self._look(unit, state, began, wanted)
-                self._complete(state, wanted)
-            except _Gone:
-                now = True
-            else:
-                return state.manifest
+            if now or not self._fresh_s or began - state.looked_at > self._fresh_s:
+                self._look(unit, state, began, wanted)
+            manifest, lost = self._complete(state, wanted)
+            if lost and manifest.nonce != seen:
+                # They may be gone because the manifest that names them was replaced since: the next look tells.
+                seen, now = manifest.nonce, True
+                continue
+            if lost and not allow_lost:
+                raise error_about(lost)
+            if lost:
+                log.warning("object_store.lost", unit=str(unit), lost=lost)
+            return manifest
         raise StoreUnavailable(f"{unit} changes faster than it can be read; retry")
 
-    def edit(self, unit: Unit, edit: Callable[[Manifest], Mapping[str, Edit]], wanted: Wanted = nothing) -> None:
+    def edit(
+        self,
+        unit: Unit,
+        edit: Callable[[Manifest], Mapping[str, Edit]],
+        wanted: Wanted = nothing,
+        *,
+        allow_lost: bool = False,
+    ) -> None:
         """Change files of a unit; where somebody else was faster, again from theirs.
 
         Args:
@@ -143,17 +189,18 @@ class Mirror:
             edit: called with what there is; gives what becomes of files, by path. May raise, and then nothing is
                 changed.
             wanted: files whose bytes `edit` needs here.
+            allow_lost: as for `look`.
 
         Raises:
             Overtaken: others were faster again and again; nothing was changed.
             StoreUnavailable, StorageError: as `look`; see `swap` for what then may have been done.
         """
 
-        def attempt() -> tuple[None, Mapping[str, _Edit]]:
+        def attempt() -> tuple[None, Mapping[str, Edit]]:
             return None, edit(state.manifest)
 
         state = self._state(unit)
-        self._change(unit, state, wanted, attempt)
+        self._change(unit, state, wanted, attempt, allow_lost=allow_lost)
 
     def change(
         self,
@@ -170,6 +217,8 @@ class Mirror:
             also: units whose files are there, too, and are not changed.
             also_wanted: which of those.
 
+        Files whose bytes the store has lost are empty ones there; those that `action` leaves alone stay as they are.
+
         Returns:
             What `action` returned.
 
@@ -179,51 +228,47 @@ class Mirror:
         state = self._state(unit)
         with self.copy.scratch() as scratch:
 
-            def attempt() -> tuple[_Result, Mapping[str, _Edit]]:
+            def attempt() -> tuple[_Result, Mapping[str, Kept | Path | None]]:
                 folder = scratch / uuid.uuid4().hex
                 folder.mkdir()
-                self.look_at_all(also, also_wanted) if also else None
-                linked = self._linked(state, folder, lambda _: True)
+                self.look_at_all(also, also_wanted, allow_lost=True) if also else None
+                linked, lost = self._linked(state, folder, everything)
                 for other in also:
-                    self._linked(self._state(other), folder, also_wanted)
+                    linked |= self._linked(self._state(other), folder, also_wanted)[0]
                 result = action(folder)
-                edits: dict[str, _Edit] = dict.fromkeys(linked)
-                for file in folder.rglob("*"):
-                    path = file.relative_to(folder).as_posix()
-                    if unit_of(path) != unit or not is_stored(path) or not file.is_file():
-                        continue
-                    stat = file.stat()
-                    before = linked.get(path)
-                    if before and (stat.st_ino, stat.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
-                        del edits[path]
-                    else:
-                        edits[path] = file
-                return result, edits
+                return result, changes_in(folder, unit, linked, lost)
 
-            return self._change(unit, state, lambda _: True, attempt)
+            return self._change(unit, state, everything, attempt, allow_lost=True)
 
-    def _linked(self, state: UnitState, folder: Path, wanted: Wanted) -> dict[str, os.stat_result]:
-        """Give files of a unit second names below another folder."""
+    def _linked(self, state: UnitState, folder: Path, wanted: Wanted) -> tuple[dict[str, Linked], Set[str]]:
+        """Give files of a unit second names below another folder; these, and which are lost."""
         with state.installing, self.reading():  # between the two, what is said to be here may be gone
-            return {path: self.copy.link(path, folder).stat() for path in state.here if wanted(path)}
+            linked = {
+                path: Linked(self.copy.link(path, folder).stat(), entry)
+                for path, entry in state.here.items()
+                if wanted(path)
+            }
+            return linked, state.lost
 
     def _change(
         self,
         unit: Unit,
         state: UnitState,
         wanted: Wanted,
-        attempt: Callable[[], tuple[_Result, Mapping[str, _Edit]]],
+        attempt: Callable[[], tuple[_Result, Mapping[str, Edit | Path | Kept]]],
+        *,
+        allow_lost: bool,
     ) -> _Result:
         with self._alone(state, unit):
-            uploaded: dict[str, Entry] = {}
+            uploads = Uploads(self.bucket, self.copy)
             deadline = time.monotonic() + _PATIENCE_S
             while (began := time.monotonic()) < deadline:
-                self.look(unit, wanted, now=True)
+                self.look(unit, wanted, now=True, allow_lost=allow_lost)
                 etag = state.etag
                 result, edits = attempt()
                 sources: dict[str, Path] = {}
                 try:
-                    files = self._uploaded(state.manifest, edits, uploaded, sources)
+                    files = uploads.files_after(state.manifest, edits, sources)
                     if files == state.manifest.files:
                         return result
                     successor = state.manifest.successor(files)
@@ -248,35 +293,6 @@ class Mirror:
             state.is_changing = False
             state.changing.release()
 
-    def _uploaded(
-        self,
-        manifest: Manifest,
-        edits: Mapping[str, _Edit],
-        uploaded: dict[str, Entry],
-        sources: dict[str, Path],
-    ) -> dict[str, Entry]:
-        """The files of a manifest after some changes; `sources` gets local files of what is new, which may be moved."""
-        files = dict(manifest.files)
-        known = {entry.sha256: entry for entry in (*uploaded.values(), *manifest.files.values())}
-        for path, new in edits.items():
-            if new is None:
-                files.pop(path, None)
-                continue
-            if isinstance(new, Entry):
-                files[path] = new
-                continue
-            content, mtime_ns, memory_id = _read(new)
-            entry = entry_of(manifest.unit, content, mtime_ns, memory_id)
-            if (same := known.get(entry.sha256)) is not None:
-                entry = entry.model_copy(update={"blob": same.blob})
-            elif (key := entry.blob_key) is not None:
-                self.bucket.put(key, content)
-                uploaded[entry.sha256] = known[entry.sha256] = entry
-            files[path] = entry
-            sources[path] = self.copy.incoming()
-            sources[path].write_bytes(content)
-        return files
-
     def _take_over(
         self, unit: Unit, state: UnitState, manifest: Manifest, done: Swapped, began: float, sources: dict[str, Path]
     ) -> None:
@@ -284,7 +300,7 @@ class Mirror:
         with state.installing:
             if manifest.generation > state.manifest.generation:
                 come = {path: (source, manifest.files[path]) for path, source in sources.items()}
-                self._put_in_place(state, manifest, done.etag, (began, time.monotonic()), come)
+                self._put_in_place(state, manifest, done.etag, (began, time.monotonic()), Fetched(come, {}))
         if done.etag is None:
             with contextlib.suppress(StoreUnavailable, StorageError):  # the change is stored, whatever came since
                 self.look(unit, now=True)
@@ -341,32 +357,37 @@ class Mirror:
                 for path, entry in changed.items()
                 if entry.text is not None or wanted(path) or path in state.here
             }
-            self._put_in_place(state, manifest, found.etag, times, self._fetched(needed))
+            self._put_in_place(state, manifest, found.etag, times, self._fetcher.fetch(needed))
 
     def _put_in_place(
-        self,
-        state: UnitState,
-        manifest: Manifest,
-        etag: str | None,
-        times: tuple[float, float],
-        come: dict[str, tuple[Path, Entry]],
+        self, state: UnitState, manifest: Manifest, etag: str | None, times: tuple[float, float], fetched: Fetched
     ) -> None:
-        gone = {path for path, entry in state.here.items() if manifest.files.get(path) != entry}
-        self.copy.replace(gone, come)
-        here = {path: entry for path, entry in state.here.items() if path not in gone}
-        state.here = here | {path: entry for path, (_, entry) in come.items()}
+        self._replace(state, {path for path, entry in state.here.items() if manifest.files.get(path) != entry}, fetched)
         state.manifest, state.etag = manifest, etag
         state.looked_at, state.answered_at = max(state.looked_at, times[0]), max(state.answered_at, times[1])
 
-    def _complete(self, state: UnitState, wanted: Wanted) -> None:
-        """Fetch what is needed here and was not before, or was deleted by who tidies temporary folders."""
+    def _replace(self, state: UnitState, gone: Set[str], fetched: Fetched) -> None:
+        self.copy.replace(gone, fetched.come)
+        come = {path: entry for path, (_, entry) in fetched.come.items()}
+        state.here = {path: entry for path, entry in state.here.items() if path not in gone} | come
+        state.lost = (state.lost - gone - come.keys()) | fetched.lost.keys()
+
+    def _complete(self, state: UnitState, wanted: Wanted) -> tuple[Manifest, dict[str, str]]:
+        """Fetch what is needed here and was not before, or was deleted by who tidies temporary folders.
+
+        Returns:
+            The manifest of the local files, and what is wrong with those that are needed and lost, by path.
+        """
+        manifest = state.manifest
         if not self._missing(state, wanted):
-            return
+            return manifest, {}
         with state.installing:
-            missing = self._missing(state, wanted)
-            come = self._fetched(missing)
-            self.copy.replace(set(), come)
-            state.here = state.here | missing
+            fetched = self._fetcher.fetch(self._missing(state, wanted))
+            for path in fetched.lost.keys() & state.lost:  # the same empty file stays, for who compares them
+                if (self.root / path).exists():
+                    fetched.come.pop(path)[0].unlink()
+            self._replace(state, set(), fetched)
+            return state.manifest, fetched.lost
 
     def _missing(self, state: UnitState, wanted: Wanted) -> dict[str, Entry]:
         # Without a file of its own, a ROI would be judged by another model.
@@ -374,40 +395,9 @@ class Mirror:
         return {
             path: entry
             for path, entry in state.manifest.files.items()
-            if wanted(path) and (state.here.get(path) != entry or (is_model and not (self.root / path).exists()))
+            if wanted(path)
+            and (state.here.get(path) != entry or path in state.lost or (is_model and not (self.root / path).exists()))
         }
-
-    def _fetched(self, needed: Mapping[str, Entry]) -> dict[str, tuple[Path, Entry]]:
-        fetching = {path: self._fetching.submit(self._fetch, entry) for path, entry in needed.items()}
-        try:
-            return {path: (fetch.result(), needed[path]) for path, fetch in fetching.items()}
-        except BaseException:  # else what did come would lie here for good, and come again with the next look
-            for fetch in fetching.values():
-                if not fetch.cancel() and fetch.exception() is None:
-                    fetch.result().unlink(missing_ok=True)
-            raise
-
-    def _fetch(self, entry: Entry) -> Path:
-        content = entry.text.encode() if entry.text is not None else None
-        if entry.blob_key is not None:
-            content = self.bucket.get_large(entry.blob_key)
-            if content is None:
-                raise _Gone
-        if content is None or not entry.is_content(content):
-            raise StorageError(
-                f"an object of the store does not have the bytes that its name says ({entry.blob_key}): roi-anomaly "
-                "models check tells whose it is"
-            )
-        source = self.copy.incoming()
-        source.write_bytes(content)
-        return source
-
-
-def _read(new: bytes | Callable[[], bytes] | Path) -> tuple[bytes, int, str | None]:
-    """The bytes of a new file, when it was written, and the identity of the memory bank in it."""
-    if not isinstance(new, Path):
-        return new if isinstance(new, bytes) else new(), time.time_ns(), None
-    return new.read_bytes(), new.stat().st_mtime_ns, written_memory_id(new) if new.name == MEMORY_FILE else None
 
 
 def _folder_of(unit: Unit) -> str:

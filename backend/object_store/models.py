@@ -12,24 +12,31 @@ from backend.disk.calibration_inputs import CalibrationInputs
 from backend.disk.candidates import candidates
 from backend.disk.fitted import CalibrationState, FittedRoi, JudgedBy
 from backend.disk.image_arrays import HonestMaps, Miniatures
-from backend.disk.layout import ModelFiles
+from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE, ModelFiles
 from backend.disk.memory_cache import FileIdentity
 from backend.disk.model_headers import FoundHeader, ModelHeaders
-from backend.disk.versions import FOLDER as VERSIONS_FOLDER
+from backend.disk.rollback import NEXT_CALIBRATION_FILE
 from backend.disk.versions import Version
 from backend.object_store.catalog import Catalog
-from backend.object_store.mirror import Mirror
+from backend.object_store.lost import is_of_a_version
+from backend.object_store.mirror import Mirror, Wanted, everything
 from backend.object_store.units import Unit, model_unit
 from backend.storage import ModelStore
 
 _MOST_KNOWN = 10_000
+_SERVED = tuple(f"/{name}" for name in (MEMORY_FILE, CALIBRATION_FILE, NEXT_CALIBRATION_FILE))
 
 _Result = TypeVar("_Result")
 
 
+def is_bank(path: str) -> bool:
+    """Whether it is the memory bank that a ROI is served."""
+    return path.endswith(f"/{MEMORY_FILE}") and not is_of_a_version(path)
+
+
 def is_served(path: str) -> bool:
-    """Whether a file of a model is needed to judge by it: all but those of earlier versions."""
-    return f"/{VERSIONS_FOLDER}/" not in path
+    """Whether a file of a model is needed to judge by it: not those of earlier versions, nor scores behind it."""
+    return not is_of_a_version(path) and path.endswith(_SERVED)
 
 
 class ServedModels:
@@ -43,8 +50,12 @@ class ServedModels:
         self._mirror = mirror
         self._needed: dict[RoiKey, int] = {}
 
-    def look(self, key: RoiKey) -> None:
+    def look(self, key: RoiKey, wanted: Wanted = is_served, *, allow_lost: bool = False) -> None:
         """Look at the ROI's own unit, and at those of other recipes and roles as long as there is no model.
+
+        Args:
+            key: the ROI.
+            wanted, allow_lost: as for `Mirror.look`.
 
         Raises:
             InvalidRequest: see `folder_name`.
@@ -53,9 +64,9 @@ class ServedModels:
         units = units_of(key)
         # Those that were needed the last time at once: they do not wait for one another.
         first = min(self._needed.get(key, 1), len(units))
-        self._mirror.look_at_all(units[:first], is_served)
+        self._mirror.look_at_all(units[:first], wanted, allow_lost=allow_lost)
         while (found := self._served_by(key, units[:first])) is None and first < len(units):
-            self._mirror.look(units[first], is_served)
+            self._mirror.look(units[first], wanted, allow_lost=allow_lost)
             first += 1
         if len(self._needed) >= _MOST_KNOWN:
             self._needed.clear()
@@ -109,13 +120,13 @@ class ObjectModelStore:
 
     def memory_id(self, key: RoiKey) -> str | None:
         """As `ModelStore.memory_id`."""
-        self._served.look(key)
+        self._served.look(key, is_bank)
         with self._mirror.reading():
             return self._local.memory_id(key)
 
     def load(self, key: RoiKey, *, with_calibration: bool = True) -> FittedRoi | None:
         """As `ModelStore.load`."""
-        self._served.look(key)
+        self._served.look(key, is_served if with_calibration else is_bank)
         with self._mirror.reading():
             return self._local.load(key, with_calibration=with_calibration)
 
@@ -127,7 +138,7 @@ class ObjectModelStore:
 
     def check_savable(self, key: RoiKey) -> None:
         """As `ModelStore.check_savable`; the store must answer, too."""
-        self._mirror.look(model_unit(key), is_served, now=True)
+        self._mirror.look(model_unit(key), is_bank, now=True, allow_lost=True)  # a fit is what mends it
         with self._mirror.reading():
             self._local.check_savable(key)
 
@@ -163,7 +174,7 @@ class ObjectModelStore:
 
     def file_identity(self, key: RoiKey) -> FileIdentity | None:
         """As `ModelStore.file_identity`, after a look."""
-        self._mirror.look(model_unit(key), is_served, now=True)
+        self._mirror.look(model_unit(key), is_bank, now=True, allow_lost=True)
         return self._local.file_identity(key)
 
     def thumbnails(self, fitted: FittedRoi) -> list[bytes]:
@@ -198,13 +209,13 @@ class ObjectModelStore:
 
     def calibration_inputs(self, fitted: FittedRoi) -> CalibrationInputs | None:
         """As `ModelStore.calibration_inputs`."""
-        self._served.look(fitted.calibrated)
+        self._served.look(fitted.calibrated, lambda path: not is_of_a_version(path), allow_lost=True)
         with self._mirror.reading():
             return self._local.calibration_inputs(fitted)
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
         """As `ModelStore.versions`."""
-        self._mirror.look(model_unit(key), lambda _: True)
+        self._mirror.look(model_unit(key), everything, allow_lost=True)
         with self._mirror.reading():
             return self._local.versions(key)
 

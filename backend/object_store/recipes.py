@@ -14,9 +14,10 @@ from backend.common.errors import ScaleLocked, StoreUnavailable
 from backend.disk.layout import recipe_folder
 from backend.disk.recipes import RECIPE_FILE, read_settings, same_scale, settings_bytes
 from backend.object_store.manifest import Manifest
-from backend.object_store.mirror import Edit, Mirror
+from backend.object_store.mirror import Mirror
 from backend.object_store.swap import OutcomeUnknown
 from backend.object_store.units import PENDING_FOLDER, recipe_unit
+from backend.object_store.uploading import Edit
 from backend.utils import utc_now
 
 

@@ -4,7 +4,6 @@ A push brings each unit of a folder in one swap; a pull writes the files that a 
 after they were stopped: what is there already is left alone.
 """
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from backend.disk.memory_file import read_header
 from backend.disk.recipes import RECIPE_FILE
 from backend.object_store.bucket import PROBES, Bucket
 from backend.object_store.judgements import Segment, kept_in, segments_of
+from backend.object_store.lost import error_about, how_lost, mend
 from backend.object_store.manifest import BLOBS, Entry, Manifest, entry_of, parse_manifest
 from backend.object_store.swap import swap
 from backend.object_store.units import MANIFESTS, PENDING_FOLDER, Unit, is_stored, unit_of, unit_of_key
@@ -184,7 +184,7 @@ def _pull_history(
 def _content(bucket: Bucket, path: str, entry: Entry) -> bytes:
     content = entry.text.encode() if entry.text is not None else bucket.get_large(entry.blob_key or "")
     if content is None or not entry.is_content(content):
-        raise StorageError(f"{path}: the store does not have the bytes that it names: models check tells more")
+        raise error_about({path: how_lost(content, entry)})
     return content
 
 
@@ -249,17 +249,12 @@ def check(bucket: Bucket, tell: Tell) -> Counts:
             if entry.blob_key is None:  # compared when the manifest was read
                 continue
             if entry.blob_key not in wrong:
-                wrong[entry.blob_key] = _what_is_wrong(bucket.get_large(entry.blob_key), entry)
+                content = bucket.get_large(entry.blob_key)
+                is_right = content is not None and entry.is_content(content)
+                wrong[entry.blob_key] = None if is_right else how_lost(content, entry)
             if wrong[entry.blob_key] is not None:
-                _tell(counts, tell, f"{path}: {wrong[entry.blob_key]} ({entry.blob_key}); {_mend(path)}")
+                _tell(counts, tell, f"{path}: {wrong[entry.blob_key]}; {mend(path)}")
     return counts
-
-
-def _what_is_wrong(content: bytes | None, entry: Entry) -> str | None:
-    if content is None:
-        return "its bytes are gone"
-    digest = hashlib.sha256(content).hexdigest()
-    return None if entry.is_content(content) else f"the store holds other bytes, of sha256 {digest}"
 
 
 def collect_garbage(bucket: Bucket, tell: Tell) -> Counts:
@@ -321,11 +316,3 @@ def _why_not(path: str) -> str:
     if path.endswith(".npz") or path.startswith("recipes/"):
         return "an older backend wrote it; run migrate first"
     return "no file of this service"
-
-
-def _mend(path: str) -> str:
-    if path.endswith(f"/{MEMORY_FILE}") and "/.versions/" not in path:
-        return "fit this ROI again, or roll it back"
-    if "/datasets/" in path:
-        return "upload this image again"
-    return "no version can be rolled back to with it" if "/.versions/" in path else "write it again"

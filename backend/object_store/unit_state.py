@@ -15,6 +15,8 @@ class UnitState:
         looked_at: when the last look at the store began, on the clock of `time.monotonic`.
         answered_at: when the store answered with the manifest that is here.
         here: files of the manifest that are here.
+        lost: paths of those whose bytes the store has lost: they are empty here, so that nobody takes one for a file
+            that never was, and judges by another model.
         installing: held while files are fetched and put in place.
         changing: held by the one thread of this process that changes the unit.
         is_changing: whether it is held.
@@ -25,6 +27,7 @@ class UnitState:
     looked_at: float = -float("inf")
     answered_at: float = -float("inf")
     here: dict[str, Entry] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
     installing: threading.Lock = field(default_factory=threading.Lock)
     changing: threading.RLock = field(default_factory=threading.RLock)
     is_changing: bool = False

@@ -14,7 +14,7 @@ from backend.disk.memory_file import memory_id
 from backend.object_store.bucket import Bucket
 from tests.factories import IN_RECIPE, KEY, calibration_of, memory_of
 
-REQUESTS = ("get", "get_unless", "get_large", "put", "swap", "list", "delete", "written_at")
+REQUESTS = ("get", "get_unless", "get_large", "put", "swap", "list", "delete", "head")
 
 
 class Died(BaseException):

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from backend.common.errors import BackendError, Conflict, StorageError, StoreUnavailable
+from backend.common.errors import BackendError, Conflict, DamagedMemory, StoreUnavailable
 from backend.object_store import bucket, swap
-from backend.object_store.manifest import BLOBS
 from backend.object_store.units import model_unit
 from harness.fault_proxy import Fault
 from tests.factories import IN_RECIPE, KEY, calibration_of, memory_of, same_memory
@@ -93,14 +92,16 @@ def test_manifest_out_of_sight_is_no_model_of_somebody_else(both, faults, replic
 def test_blob_out_of_sight_or_with_other_bytes_is_never_served(both, replica, faults):
     one, _ = both
     fresh = replica(faults.endpoint)
-    faults.every = [Fault("status", ("GET",), BLOBS, status=404)]
-    with pytest.raises(StoreUnavailable):
-        fresh.models.load(KEY)
-    faults.every = []
     entry = one.mirror.manifest(model_unit(KEY)).files["Master1/Pattern/memory.npz"]
+    faults.every = [Fault("status", ("GET",), entry.blob_key, status=404)]
+    for work in (lambda: fresh.models.load(KEY), lambda: fresh.models.save_memory(KEY, memory_of(2), {})):
+        with pytest.raises(StoreUnavailable, match=f"says that there is no {entry.blob_key}, and lists it"):
+            work()
+    faults.every = []
+    assert same_memory(fresh.models.load(KEY), memory_of(1))
     one.bucket.put(entry.blob_key, b"other bytes")
-    with pytest.raises(StorageError, match="does not have the bytes that its name says"):
-        fresh.models.load(KEY)
+    with pytest.raises(DamagedMemory, match="the object store holds other bytes"):
+        replica().models.load(KEY)
 
 
 def test_slow_store_is_waited_for(both, faults):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from backend.common.errors import StorageError, StoreUnavailable
+from backend.common.errors import StoreUnavailable
 from backend.object_store import swap
 from backend.object_store.units import model_unit
 from harness.fault_proxy import Fault
@@ -114,10 +114,10 @@ def test_what_fails_leaves_nothing_on_the_disk(replica, faults, monkeypatch):
     assert list(incoming.iterdir()) == []
     faults.every = []
     one.models.save_memory(KEY, memory_of(2), {})
-    damaged = replica(faults.endpoint)
+    reader = replica(faults.endpoint)
     entry = one.mirror.manifest(model_unit(KEY)).files["Master1/Pattern/memory.npz"]
-    one.bucket.put(entry.blob_key, b"other bytes")
-    incoming = damaged.mirror.copy.incoming().parent
-    with pytest.raises(StorageError):
-        damaged.models.versions(KEY)
+    faults.every = [Fault("status", ("GET",), entry.blob_key, status=403)]
+    incoming = reader.mirror.copy.incoming().parent
+    with pytest.raises(StoreUnavailable):
+        reader.models.versions(KEY)
     assert list(incoming.iterdir()) == []

@@ -1,0 +1,54 @@
+"""Files whose bytes the store has lost: gone, or others than were stored. What says so, and what mends it."""
+
+import hashlib
+from collections.abc import Mapping
+
+from backend.common.errors import DamagedCalibration, DamagedMemory, StorageError
+from backend.disk.layout import CALIBRATION_FILE, MEMORY_FILE
+from backend.disk.versions import FOLDER as VERSIONS_FOLDER
+from backend.object_store.manifest import Entry
+
+
+def how_lost(content: bytes | None, entry: Entry) -> str:
+    """What is wrong with the bytes of a file, in words.
+
+    Args:
+        content: what the store has instead; None where it has nothing.
+        entry: of the file.
+    """
+    if content is None:
+        return f"its bytes are gone from the object store ({entry.blob_key})"
+    digest = hashlib.sha256(content).hexdigest()
+    return f"the object store holds other bytes, of sha256 {digest} ({entry.blob_key})"
+
+
+def mend(path: str) -> str:
+    """What to do about a file that is lost."""
+    if is_of_a_version(path):
+        return "no version can be rolled back to with it"
+    if path.endswith(f"/{MEMORY_FILE}"):
+        return "fit this ROI again, or roll it back"
+    if path.endswith(f"/{CALIBRATION_FILE}"):
+        return "calibrate this ROI again"
+    return "delete this image and upload it again" if "/datasets/" in path else "write it again"
+
+
+def error_about(lost: Mapping[str, str]) -> StorageError:
+    """The error about files that are needed and lost.
+
+    Args:
+        lost: what is wrong with each, by path; at least one.
+    """
+    path = min(lost, key=lambda path: (not path.endswith(f"/{MEMORY_FILE}"), path))  # a fit mends all of a model
+    more = f"; {len(lost) - 1} more files are lost, too" if len(lost) > 1 else ""
+    message = f"{path}: {lost[path]}; {mend(path)}{more}; roi-anomaly models check names all"
+    if path.endswith(f"/{MEMORY_FILE}") and not is_of_a_version(path):
+        return DamagedMemory(message)
+    if path.endswith(f"/{CALIBRATION_FILE}") and not is_of_a_version(path):
+        return DamagedCalibration(message)
+    return StorageError(message)
+
+
+def is_of_a_version(path: str) -> bool:
+    """Whether it is a file of what a model was before its last changes."""
+    return f"/{VERSIONS_FOLDER}/" in path
