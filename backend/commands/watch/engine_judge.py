@@ -54,7 +54,8 @@ class EngineJudge:
             names = [entry.image.name for entry in report.entries]
             place = place_of(drawn, names, lambda name: self._metadata(drawn.key, name))
             scale = self._service.recipes.mm_per_px(drawn.key.recipe) or report.fitted.metadata.get("mm_per_px")
-        return Learnt(report.fitted.memory_id, scale, place)
+        calibration = report.fitted.calibration
+        return Learnt(report.fitted.memory_id, scale, place, None if calibration is None else calibration.threshold)
 
     def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
         """As of `Judge`."""

@@ -41,7 +41,7 @@ class Owed:
         id: of the part.
         arrival: its file.
         told: what is written and sent of it.
-        results_at: bytes of the results before its lines; None where no results are kept in a file.
+        results_at: bytes of the results before its lines; None where nobody tried to write them.
     """
 
     id: str
@@ -145,11 +145,24 @@ class Journal:
             else:
                 db.execute("UPDATE part SET told = NULL WHERE id = ?", (part_id,))
 
-    def owed(self) -> list[Owed]:
-        """The parts with which not all is done, in the order in which they were judged."""
-        rows = self._rows(
-            "SELECT id, path, bytes, written_ns, told, results_at FROM part WHERE told NOT NULL ORDER BY rowid"
-        )
+    def begin(self, part_id: str, results_at: int) -> None:
+        """Note where the lines of a part begin in the results, before they are written.
+
+        Args:
+            part_id: of the part.
+            results_at: bytes of the results before them.
+        """
+        with self._writing() as db:
+            db.execute("UPDATE part SET results_at = ? WHERE id = ?", (results_at, part_id))
+
+    def owed(self, most: int = -1) -> list[Owed]:
+        """The parts with which not all is done, in the order in which they were judged.
+
+        Args:
+            most: how many of them; -1 is all.
+        """
+        query = "SELECT id, path, bytes, written_ns, told, results_at FROM part WHERE told NOT NULL"
+        rows = self._rows(f"{query} ORDER BY rowid LIMIT ?", (most,))
         return [
             Owed(part_id, Arrival(os.fsdecode(path), (size, written_ns)), json.loads(told), results_at)
             for part_id, path, size, written_ns, told, results_at in rows

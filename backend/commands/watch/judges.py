@@ -43,11 +43,13 @@ class Learnt:
         memory_id: identity of its memory bank.
         mm_per_px: millimetres per pixel that it is asked with; None where the layout says it.
         place: whether it was fitted on the place that the ROI shows; unknown: it was not fitted by the console.
+        threshold: that applies; None: there is none.
     """
 
     memory_id: str
     mm_per_px: float | None
     place: Place
+    threshold: float | None
 
 
 class Judge(Protocol):

@@ -4,13 +4,15 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timezone
+from typing import Any
 
 from backend.commands.console import shown
-from backend.commands.watch.judges import Judge, Learnt, Refused
+from backend.commands.watch.arrivals import Arrival
+from backend.commands.watch.judges import Judge, Learnt, Refused, shape_text
 from backend.commands.watch.layouts import DrawnRoi, Layout, read_layout
 from backend.commands.watch.pictures import Crop, PictureRefused
 from backend.commands.watch.preparing import Prepared
-from backend.commands.watch.verdicts import PartVerdict, RoiVerdict, of_answer, of_part
+from backend.commands.watch.verdicts import Answer, PartVerdict, RoiVerdict, of_answer, of_part
 from backend.common.roi_key import RoiKey
 
 _LOOK_EVERY_S = 2.0
@@ -43,10 +45,12 @@ class Judging:
         self._say = say
         self._learnt: dict[RoiKey, Learnt] = {}
         self._said: set[str] = set()
+        self._in_hand: Arrival | None = None
+        self._answers: dict[tuple[Any, ...], Answer] = {}  # about crops of the part in hand
         self._looked_at = time.monotonic()
 
     def judge(self, part: Prepared) -> PartVerdict:
-        """The verdict about a part.
+        """The verdict about a part. What was answered before it raised is not asked again: each answer counts in drift.
 
         Raises:
             Cut: see there.
@@ -58,12 +62,15 @@ class Judging:
             self._look()
         if part.layout is not self.layout:
             raise Cut
+        if part.arrival != self._in_hand:
+            self._in_hand, self._answers = part.arrival, {}
         verdicts = []
         for number, drawn in enumerate(self.layout.rois):
             if part.problem is not None:
                 verdicts.append(RoiVerdict(drawn, "not_judged", part.problem))
             else:
                 verdicts.append(self._roi(drawn, part.crops[number], part.arrival.path))
+        self._in_hand, self._answers = None, {}
         word, reason = of_part(verdicts)
         return PartVerdict(
             id=uuid.uuid4().hex,
@@ -86,11 +93,15 @@ class Judging:
             if learnt.place == "other":
                 return RoiVerdict(drawn, "not_judged", _MOVED)
             scale = drawn.mm_per_px if learnt.mm_per_px is None else learnt.mm_per_px
-            answer = self._judge.infer(drawn, crop, shown(path.rpartition("/")[2]), scale)
+            about = (drawn.key, scale, crop.content, shape_text(crop))
+            answer = self._kept(about, drawn)
+            if answer is None:
+                answer = self._judge.infer(drawn, crop, shown(path.rpartition("/")[2]), scale)
+                self._answers[about] = answer
             if answer.memory_id == learnt.memory_id:
                 return self._told(of_answer(drawn, answer))
             # Somebody fitted the ROI: perhaps on another place, which the layout says then.
-            self._learnt.pop(drawn.key)
+            self._learnt.pop(drawn.key, None)
             self._look()
             again = self._learn(drawn)
         except Refused as exc:
@@ -101,6 +112,15 @@ class Judging:
         if (again.memory_id, again.mm_per_px) != (answer.memory_id, learnt.mm_per_px):
             return RoiVerdict(drawn, "not_judged", _CHANGED)
         return self._told(of_answer(drawn, answer))
+
+    def _kept(self, about: tuple[Any, ...], drawn: DrawnRoi) -> Answer | None:
+        """What was answered about a crop before, if the same model with the same threshold is still served."""
+        answer = self._answers.get(about)
+        if answer is None:
+            return None
+        self._learnt.pop(drawn.key, None)
+        learnt = self._learn(drawn)
+        return answer if (learnt.memory_id, learnt.threshold) == (answer.memory_id, answer.threshold) else None
 
     def _learn(self, drawn: DrawnRoi) -> Learnt:
         learnt = self._judge.learn(drawn)

@@ -57,11 +57,17 @@ class Results:
             raise InvalidRequest(f"{path} holds something else, or was begun with other options: give another file")
 
     def end(self) -> int:
-        """Bytes of the file."""
+        """Bytes of the file.
+
+        Raises:
+            StorageError: nobody can tell, such as of a share that does not answer.
+        """
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
+        except OSError as exc:
+            raise StorageError(f"{self.path} cannot be read ({exc.strerror})") from exc
 
     def append(self, told: dict[str, Any], at: int) -> None:
         """Write the lines of a part, unless they are there; they are on the disk when this returns.
@@ -85,8 +91,7 @@ class Results:
         except PermissionError as exc:  # on Windows also while Excel has it open
             raise StorageError(
                 f"{self.path} cannot be written ({exc.strerror}): close it in other programs, such as Excel, or make "
-                "it and its folder writable; then run the command again: no verdict is lost, and it goes on where it "
-                "stopped"
+                "it and its folder writable"
             ) from exc
         except OSError as exc:
             raise StorageError(f"{self.path} cannot be written ({exc.strerror})") from exc

@@ -67,7 +67,7 @@ class ServiceJudge:
         own: dict[str, Any] = next((roi for roi in listed if all(roi[name] == ids[name] for name in ids)), {})
         names = [image["filename"] for image in bank["images"]]
         place = place_of(drawn, names, lambda name: self._meta(ids, name))
-        return Learnt(bank["model"]["memory_id"], own.get("mm_per_px"), place)
+        return Learnt(bank["model"]["memory_id"], own.get("mm_per_px"), place, own.get("threshold"))
 
     def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
         """As of `Judge`."""

@@ -27,6 +27,8 @@ _LOOK_SHARE = 0.1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _MOST_TRIES = 6
 _FORGET_EVERY_S = 86400.0
+_WRITE_AGAIN_S = 2.0
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,37 @@ class Watching:
         self._queue: list[Arrival] = []
         self._put_off: set[Arrival] = set()
         self._n_ignored = 0
+        self._lack = ""  # why the results cannot be written now
+        self._is_lack_told = False
+        self._next_try = 0.0
 
     def run(self) -> None:
         """Watch until `stopping` is set, or, with `once`, until nothing waits.
 
         Raises:
             NotReady: with `once`: nobody judges.
-            StorageError: a file cannot be written, moved or copied, or the folder cannot be read.
+            StorageError: a file cannot be moved or copied, the folder cannot be read, or the journal cannot be written;
+                with `once`, also: the results cannot be written.
             InvalidRequest: the layout was changed to one that cannot be used.
         """
         for owed in self._journal.owed():
             self._finish(owed)
+        self._watch()
+        self._catch_up()
+        if self._lack:
+            problem = f"{self._lack}. Then run the command again: no verdict is lost, and it goes on where it stopped."
+            if self._once:
+                raise StorageError(problem)
+            self._say(problem)
+
+    def _watch(self) -> None:
         with ThreadPoolExecutor(1, "prepare") as pool:
             ahead: dict[Arrival, Future[Prepared]] = {}
             while not self._stopping.is_set():
                 self._raise_failures()
                 self._forget()
+                if time.monotonic() >= self._next_try:
+                    self._catch_up()
                 self._look()
                 self._show(self.tally, self._arrivals.n_waiting)
                 if not self._queue:
@@ -191,8 +208,7 @@ class Watching:
         if verdict is None:
             return
         self._put_off.discard(part.arrival)
-        end = None if self._results is None else self._results.end()
-        owed = Owed(verdict.id, part.arrival, verdict.as_dict(), end)
+        owed = Owed(verdict.id, part.arrival, verdict.as_dict(), self._end())
         self._journal.add(owed, [delivery.channel.name for delivery in self._deliveries])
         self.tally.counts[verdict.word] += 1
         self._finish(owed)
@@ -224,14 +240,57 @@ class Watching:
             return verdict
         raise AssertionError
 
+    def _end(self) -> int | None:
+        """Bytes of the results; None where there are none, or they cannot be written now."""
+        if self._results is None or self._lack:  # lines come after those that wait
+            return None
+        try:
+            return self._results.end()
+        except StorageError as exc:
+            self._wait_for_results(str(exc))
+            return None
+
     def _finish(self, owed: Owed) -> None:
-        """Write the results of a part, have it sent, and put its file away; after a crash what is left of that."""
+        """Have a part sent, write its results and put its file away; after a crash what is left of that."""
         self._report(owed.told)
-        if self._results is not None:
-            self._results.append(owed.told, self._results.end() if owed.results_at is None else owed.results_at)
         for delivery in self._deliveries:
             delivery.wake()
+        self._write_and_put_away(owed)
+
+    def _write_and_put_away(self, owed: Owed) -> bool:
+        """Do so; whether the results could be written."""
+        if self._results is not None:
+            at = owed.results_at
+            if at is None and (at := self._end()) is not None:
+                self._journal.begin(owed.id, at)
+            if at is None:
+                return False
+            try:
+                self._results.append(owed.told, at)
+            except StorageError as exc:
+                self._wait_for_results(str(exc))
+                return False
         self._journal.done(owed.id, is_gone=self._put_away(owed))
+        return True
+
+    def _wait_for_results(self, problem: str) -> None:
+        """Go on without the results: the journal has what is to be written."""
+        self._next_try = time.monotonic() + _WRITE_AGAIN_S
+        if not self._is_lack_told:
+            self._say(f"{problem}. Parts are judged meanwhile: their lines are kept, and written once it can be.")
+        self._lack, self._is_lack_told = problem, True
+
+    def _catch_up(self) -> None:
+        """Write what could not be written before, in the order in which it was judged, if it can be written now."""
+        if not self._lack:
+            return
+        self._lack = ""
+        while waiting := self._journal.owed(_AT_ONCE):
+            for owed in waiting:
+                if not self._write_and_put_away(owed):
+                    return
+        self._is_lack_told = False
+        self._say("the results are written again, and none is missing.")
 
     def _put_away(self, owed: Owed) -> bool:
         """Move or copy the file of a part; whether it is no longer in the folder."""

@@ -80,7 +80,7 @@ class BrightnessJudge:
         return self.pictures[name]
 
     def learn(self, drawn):
-        return replace(Learnt("bank", None, "same"), **self.learnt.get(drawn.key.roi_id, {}))
+        return replace(Learnt("bank", None, "same", THRESHOLD), **self.learnt.get(drawn.key.roi_id, {}))
 
     def infer(self, drawn, crop, name, mm_per_px):
         if self.problems:

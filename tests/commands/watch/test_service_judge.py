@@ -113,10 +113,14 @@ def test_what_is_known_of_a_model_comes_from_its_bank_and_its_samples(service, j
     cut = json.dumps(DRAWN.roi.cut)
     service.replies |= {
         "/plant/bank": (200, {}, {"images": [{"filename": stored}], "model": MODEL}),
-        "/plant/rois": (200, {}, {"rois": [IDS | {"roi_id": "another", "mm_per_px": 9}, IDS | {"mm_per_px": 0.25}]}),
+        "/plant/rois": (
+            200,
+            {},
+            {"rois": [IDS | {"roi_id": "another", "mm_per_px": 9}, IDS | {"mm_per_px": 0.25, "threshold": 0.5}]},
+        ),
         "/plant/datasets/meta": (200, {}, {"console_cut": cut}),
     }
-    assert judge.learn(DRAWN) == Learnt("b", 0.25, "same")
+    assert judge.learn(DRAWN) == Learnt("b", 0.25, "same", 0.5)
     assert service.got[-1][1] == {name: [value] for name, value in IDS.items()} | {
         "label": ["ok"],
         "filename": [stored],
