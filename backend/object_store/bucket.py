@@ -114,6 +114,22 @@ class Bucket:
             "PUT", key, lambda: obstore.put(self._large, key, content, use_multipart=len(content) > 64 << 20)
         )
 
+    def copy(self, key: str, target: str) -> bool:
+        """Copy an object within the store to where nobody else writes; False where there is none.
+
+        Raises:
+            StoreUnavailable: as `get`.
+        """
+
+        def copied() -> bool:
+            try:
+                obstore.copy(self._large, key, target)
+            except FileNotFoundError:
+                return False
+            return True
+
+        return bool(self._patiently("PUT", target, copied))
+
     def swap(self, key: str, content: bytes, etag: str | None) -> str:
         """Replace an object if it still has an ETag, once; None: if there is none.
 

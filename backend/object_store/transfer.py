@@ -4,6 +4,7 @@ A push brings each unit of a folder in one swap; a pull writes the files that a 
 after they were stopped: what is there already is left alone.
 """
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +55,8 @@ class Counts:
 def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
     """Bring what is in a models folder into the store. What the store has of the same unit is replaced by it.
 
+    Bytes that the store has are not sent again, whichever push brought them.
+
     Args:
         folder: a models folder, which nobody writes meanwhile.
         bucket: the store.
@@ -74,30 +77,70 @@ def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
             _tell(counts, tell, f"{path}: not pushed: an older backend wrote it; run migrate first, or refit")
         else:
             units.setdefault(unit, []).append(path)
+    blobs = _Blobs(bucket)
     for unit, paths in sorted(units.items()):
         counts.units += 1
-        _push_unit(folder, bucket, unit, paths, counts, tell)
+        _push_unit(folder, bucket, unit, paths, blobs, counts, tell)
     return counts
 
 
-def _push_unit(folder: Path, bucket: Bucket, unit: Unit, paths: list[str], counts: Counts, tell: Tell) -> None:
+class _Blobs:
+    """The blobs that a store has, as it listed them once.
+
+    Args:
+        bucket: the store.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._sizes = {item.key: item.size for item in bucket.list(BLOBS.rstrip("/"))}
+        self._of_content = {_content_of(key): key for key in self._sizes}
+
+    def has(self, entry: Entry) -> bool:
+        """Whether the bytes of a file are there, as far as their name and their size tell."""
+        return entry.blob_key is None or self._sizes.get(entry.blob_key) == entry.size
+
+    def bring(self, entry: Entry, content: bytes) -> bool:
+        """Let the store have the bytes of a file; whether they were sent.
+
+        A blob that has them may be named by nothing, and deleted at any moment: it is copied, and not named again.
+        """
+        same = self._of_content.get(_content_of(entry.blob_key or ""), "")
+        if self._sizes.get(same) == entry.size and self._bucket.copy(same, entry.blob_key or ""):
+            return False
+        self._bucket.put(entry.blob_key or "", content)
+        return True
+
+
+def _content_of(blob_key: str) -> str:
+    return blob_key.rpartition("/")[2].partition("-")[0]
+
+
+def _push_unit(
+    folder: Path, bucket: Bucket, unit: Unit, paths: list[str], blobs: _Blobs, counts: Counts, tell: Tell
+) -> None:
     found = bucket.get(unit.key)
-    manifest = Manifest(unit) if found is None else parse_manifest(unit, found.content)
+    manifest = Manifest(unit)
+    if found is not None:
+        with contextlib.suppress(StorageError):  # a damaged one is replaced, as what is not damaged
+            manifest = parse_manifest(unit, found.content)
     files: dict[str, Entry] = {}
-    known = {entry.sha256: entry for entry in manifest.files.values()}
+    known = {entry.sha256: entry for entry in manifest.files.values() if blobs.has(entry)}
+    is_as_it_was = True
     for path in paths:
         content, stat = (folder / path).read_bytes(), (folder / path).stat()
         memory_id = _memory_id(folder / path) if path.endswith(f"/{MEMORY_FILE}") else None
         entry = entry_of(unit, content, stat.st_mtime_ns, memory_id)
         if (same := known.get(entry.sha256)) is not None:
             entry = entry.model_copy(update={"blob": same.blob})
-        elif (key := entry.blob_key) is not None:
-            bucket.put(key, content)
+        elif entry.blob_key is not None:
+            is_as_it_was = False
             known[entry.sha256] = entry
-            counts.files += 1
-            counts.n_bytes += entry.size
+            if blobs.bring(entry, content):
+                counts.files += 1
+                counts.n_bytes += entry.size
         files[_as_in_a_store(path)] = entry
-    if _contents(files) == _contents(manifest.files):
+    if is_as_it_was and _contents(files) == _contents(manifest.files):
         return
     if swap(bucket, manifest.successor(files), None if found is None else found.etag) is None:
         _tell(counts, tell, f"{unit}: not pushed: somebody changed it in the store meanwhile; push again")

@@ -15,7 +15,7 @@ from backend.disk.judgements import JudgementFiles, JudgementQuery
 from backend.disk.recipes import RecipeStore
 from backend.object_store import transfer
 from backend.object_store.manifest import BLOBS
-from backend.object_store.transfer import check, collect_garbage, pull, push
+from backend.object_store.transfer import Counts, check, collect_garbage, manifests, pull, push
 from backend.object_store.units import is_stored, model_unit
 from backend.scores.drift_statistics import NOT_KNOWN, RoiDrift
 from backend.storage import ModelStore
@@ -218,3 +218,35 @@ def test_pull_lists_the_folder_once_however_many_units_there_are(replica, tmp_pa
     monkeypatch.setattr(type(tmp_path), "rglob", lambda path, pattern: listed.append(path) or rglob(path, pattern))
     pull(one.bucket, tmp_path / "other", silent)
     assert len(listed) == 1
+
+
+def test_push_that_was_stopped_sends_nothing_twice(places, folder, faults):
+    """It was stopped before it named what it had sent: that is copied, so that no gc takes it away."""
+    whole = push(folder, places()().bucket, silent).files
+    one = places()(faults.endpoint)
+    faults.every = [Fault("status", ("PUT",), "manifests/models/", status=403)]
+    with pytest.raises(StoreUnavailable):
+        push(folder, one.bucket, silent)
+    sent = {item.key for item in one.bucket.list(BLOBS.rstrip("/"))}
+    faults.every = []
+    assert 1 < len(sent) < whole
+    assert push(folder, one.bucket, silent).files == whole - len(sent)
+    one.bucket.delete([key for key in sent if key not in named_in(one)])
+    assert check(one.bucket, silent).files == len(contents(folder))
+
+
+def named_in(one):
+    return {entry.blob_key for manifest in manifests(one.bucket, Counts(), silent) for entry in manifest.files.values()}
+
+
+def test_push_mends_what_is_lost_and_a_manifest_that_is_damaged(replica, folder):
+    one = replica()
+    push(folder, one.bucket, silent)
+    files = one.mirror.look(model_unit(KEY)).files
+    one.bucket.delete([files["Master1/Pattern/memory.npz"].blob_key])
+    one.bucket.put(files["Master1/Pattern/.versions/2/memory.npz"].blob_key, b"other")
+    one.bucket.put(model_unit(IN_RECIPE).key, b"damaged")
+    pushed = push(folder, one.bucket, silent)
+    assert (pushed.changed, pushed.files) == (2, 2)
+    assert check(one.bucket, silent).files == len(contents(folder))
+    assert push(folder, one.bucket, silent).changed == 0
