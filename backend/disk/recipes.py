@@ -174,17 +174,38 @@ def read_settings(path: Path) -> dict[str, Any]:
         StorageError: it cannot be read, or has no scale.
     """
     try:
-        values = json.loads(read_small(path, MAX_JSON_FILE_BYTES))
+        content = read_small(path, MAX_JSON_FILE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as exc:
         raise StorageError(f"the settings of the recipe cannot be read ({exc.strerror})") from exc
+    except ValueError as exc:
+        raise _damaged(path.name) from exc
+    return parse_settings(content, path.name)
+
+
+def parse_settings(content: bytes, name: str) -> dict[str, Any]:
+    """What a file of settings says.
+
+    Args:
+        content: its bytes.
+        name: of the file, for messages.
+
+    Raises:
+        StorageError: it is damaged, or has no scale.
+    """
+    try:
+        values = json.loads(content)
     except (ValueError, RecursionError) as exc:
-        raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it") from exc
+        raise _damaged(name) from exc
     scale = values.get("mm_per_px") if isinstance(values, dict) else None
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
-        raise StorageError(f"the stored {path.name} of the recipe is damaged: restore or remove it")
+        raise _damaged(name)
     return dict(values)
+
+
+def _damaged(name: str) -> StorageError:
+    return StorageError(f"the stored {name} of the recipe is damaged: restore or remove it")
 
 
 def _commit_pending(folder: Path) -> None:

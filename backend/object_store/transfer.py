@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 from backend.common.errors import StorageError
 from backend.common.files import TEMPORARY_PREFIX, delete, make_folder, replace, write_atomic
 from backend.disk.judgements import SUFFIX as HISTORY_SUFFIX
 from backend.disk.judgements import JudgementFiles
-from backend.disk.layout import MEMORY_FILE
+from backend.disk.layout import MEMORY_FILE, RECIPES_FOLDER
 from backend.disk.locking import writing
 from backend.disk.memory_file import read_header
-from backend.disk.recipes import RECIPE_FILE
+from backend.disk.recipes import RECIPE_FILE, parse_settings, read_settings, same_scale
 from backend.object_store.bucket import PROBES, Bucket
 from backend.object_store.judgements import Segment, kept_in, segments_of
 from backend.object_store.lost import error_about, how_lost, mend
@@ -55,7 +56,8 @@ class Counts:
 def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
     """Bring what is in a models folder into the store. What the store has of the same unit is replaced by it.
 
-    Bytes that the store has are not sent again, whichever push brought them.
+    Bytes that the store has are not sent again, whichever push brought them. The scale of a recipe stays once it is
+    settled there: a recipe that has another one in the folder is left out.
 
     Args:
         folder: a models folder, which nobody writes meanwhile.
@@ -77,11 +79,41 @@ def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
             _tell(counts, tell, f"{path}: not pushed: an older backend wrote it; run migrate first, or refit")
         else:
             units.setdefault(unit, []).append(path)
+    settled = {
+        unit.names[0]: why for unit in units if unit.kind == "recipes" and (why := _other_scale(folder, bucket, unit))
+    }
+    for name in sorted(settled):
+        _tell(counts, tell, f"recipe {unquote(name)!r}: not pushed: {settled[name]}")
     blobs = _Blobs(bucket)
     for unit, paths in sorted(units.items()):
+        if unit.kind in ("models", "datasets", "recipes") and unit.names[0] in settled:
+            continue
         counts.units += 1
         _push_unit(folder, bucket, unit, paths, blobs, counts, tell)
     return counts
+
+
+def _other_scale(folder: Path, bucket: Bucket, unit: Unit) -> str | None:
+    """Which scale the store has of a recipe, if that is another one: replicas know it as settled for good."""
+    path = f"{RECIPES_FOLDER}/{unit.names[0]}/{RECIPE_FILE}"
+    theirs = _manifest_in(bucket, unit)[0].files.get(path)
+    with contextlib.suppress(StorageError):  # damaged here, and damaged there
+        ours = read_settings(folder / path) or read_settings(folder / f"{path}.pending")
+        if ours and theirs is not None and theirs.text is not None:
+            scale, settled = ours["mm_per_px"], parse_settings(theirs.text.encode(), RECIPE_FILE)["mm_per_px"]
+            if not same_scale(scale, settled):
+                return f"its mm_per_px is {scale:g}, and the store has settled {settled:g}: push to another prefix"
+    return None
+
+
+def _manifest_in(bucket: Bucket, unit: Unit) -> tuple[Manifest, str | None]:
+    """What the store has of a unit, and the ETag of the manifest; nothing of one that is damaged, to be replaced."""
+    found = bucket.get(unit.key)
+    manifest = Manifest(unit)
+    if found is not None:
+        with contextlib.suppress(StorageError):
+            manifest = parse_manifest(unit, found.content)
+    return manifest, None if found is None else found.etag
 
 
 class _Blobs:
@@ -119,12 +151,8 @@ def _content_of(blob_key: str) -> str:
 def _push_unit(
     folder: Path, bucket: Bucket, unit: Unit, paths: list[str], blobs: _Blobs, counts: Counts, tell: Tell
 ) -> None:
-    found = bucket.get(unit.key)
-    manifest = Manifest(unit)
-    if found is not None:
-        with contextlib.suppress(StorageError):  # a damaged one is replaced, as what is not damaged
-            manifest = parse_manifest(unit, found.content)
-    files: dict[str, Entry] = {}
+    manifest, etag = _manifest_in(bucket, unit)
+    files = {path: entry for path, entry in manifest.files.items() if path.endswith(f"/{RECIPE_FILE}")}
     known = {entry.sha256: entry for entry in manifest.files.values() if blobs.has(entry)}
     is_as_it_was = True
     for path in paths:
@@ -142,7 +170,7 @@ def _push_unit(
         files[_as_in_a_store(path)] = entry
     if is_as_it_was and _contents(files) == _contents(manifest.files):
         return
-    if swap(bucket, manifest.successor(files), None if found is None else found.etag) is None:
+    if swap(bucket, manifest.successor(files), etag) is None:
         _tell(counts, tell, f"{unit}: not pushed: somebody changed it in the store meanwhile; push again")
     else:
         counts.changed += 1

@@ -250,3 +250,35 @@ def test_push_mends_what_is_lost_and_a_manifest_that_is_damaged(replica, folder)
     assert (pushed.changed, pushed.files) == (2, 2)
     assert check(one.bucket, silent).files == len(contents(folder))
     assert push(folder, one.bucket, silent).changed == 0
+
+
+@pytest.mark.parametrize("suffix", ["", ".pending"])
+def test_recipe_of_another_scale_than_the_store_settled_is_not_pushed(replica, folder, suffix):
+    """Replicas ask for a scale once, as it is settled for good: they would go on with the one before."""
+    one, told = replica(), []
+    settings = folder / "@recipes/line 1/recipe.json"
+    settings.rename(settings.with_name(f"recipe.json{suffix}"))
+    with one.recipes.locking_scale("line 1", 0.3):
+        pass
+    assert one.recipes.mm_per_px("line 1") == 0.3
+    counts = push(folder, one.bucket, told.append)
+    (problem,) = told
+    assert problem.startswith("recipe 'line 1': not pushed: its mm_per_px is 0.2, and the store has settled 0.3")
+    assert {manifest.unit.kind for manifest in manifests(one.bucket, Counts(), silent)} == {
+        "recipes",
+        "models",
+        "drift",
+        "history",
+    }
+    assert counts.units == 3
+    assert replica().recipes.mm_per_px("line 1") == 0.3
+    assert replica().models.load(KEY) is not None
+
+
+def test_scale_that_is_settled_stays_though_the_folder_has_none(replica, tmp_path):
+    one = replica()
+    with one.recipes.locking_scale("line 1", 0.3):
+        pass
+    GuiLayoutStore(tmp_path / "models").write("line 1", b'{"a": 1}', lambda _: None)
+    push(tmp_path / "models", one.bucket, silent)
+    assert (replica().recipes.mm_per_px("line 1"), replica().layouts.read("line 1")) == (0.3, b'{"a": 1}')
