@@ -164,6 +164,19 @@ class Bucket:
 
         yield from map(_listed, self._patiently("LIST", prefix, listed))
 
+    def is_listed(self, key: str) -> bool:
+        """Whether a listing has an object, which begins there however many objects lie beside it.
+
+        Raises:
+            StoreUnavailable: as `get`.
+        """
+
+        def asked() -> bool:
+            listed = obstore.list(self._small, key.rpartition("/")[0], offset=key[:-1], chunk_size=1000)
+            return any(item["path"] == key for item in next(iter(listed), ()))
+
+        return bool(self._patiently("LIST", key, asked))
+
     def head(self, key: str) -> Listed | None:
         """What a listing tells of an object; None where there is none.
 

@@ -78,7 +78,7 @@ class Fetcher:
         if key is None:
             return (entry.text or "").encode()
         content = self._bucket.get_large(key)
-        if content is None and any(item.key == key for item in self._bucket.list(key.rpartition("/")[0])):
+        if content is None and self._bucket.is_listed(key):
             raise StoreUnavailable(
                 f"the object store says that there is no {key}, and lists it; nothing was lost: retry"
             )

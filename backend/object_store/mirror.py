@@ -331,10 +331,7 @@ class Mirror:
         Raises:
             StoreUnavailable: there was one, or is.
         """
-        is_listed = state.manifest.generation == 0 and any(
-            item.key == unit.key for item in self.bucket.list(_folder_of(unit))
-        )
-        if is_listed or state.manifest.generation:
+        if state.manifest.generation or self.bucket.is_listed(unit.key):
             raise StoreUnavailable(
                 f"the object store says that there is no manifest of {unit}, and there is one or was one; retry, and "
                 "if it stays so, look whether somebody deletes objects"
@@ -398,7 +395,3 @@ class Mirror:
             if wanted(path)
             and (state.here.get(path) != entry or path in state.lost or (is_model and not (self.root / path).exists()))
         }
-
-
-def _folder_of(unit: Unit) -> str:
-    return unit.key.rpartition("/")[0]
