@@ -170,8 +170,9 @@ def test_the_other_way_to_start_commands_is_named_once() -> None:
 
 
 def _command_lines() -> list[str]:
-    blocks = (re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S) for page in PAGES)
-    lines = re.sub(r" *\\\n *", " ", "".join(itertools.chain.from_iterable(blocks))).splitlines()
+    blocks = (re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S) for page in PAGES)
+    shell = "".join(block for language, block in itertools.chain.from_iterable(blocks) if not language)
+    lines = re.sub(r" *\\\n *", " ", shell).splitlines()
     return [line[match.start() :] for line in lines if (match := _COMMAND.search(line)) and "…" not in line]
 
 
