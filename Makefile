@@ -11,7 +11,7 @@ PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
-.PHONY: help serve install demo test test-unit test-console check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve install demo test test-unit test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,14 +29,17 @@ demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a pic
 
 test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install mosquitto openssl)
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto openssl"
-	$(PYTEST) --cov --ignore tests/console
+	$(PYTEST) --cov --ignore tests/console --ignore tests/fresh_clone
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
-	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console
+	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console --ignore tests/fresh_clone
 
 test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some ten minutes (apt-get install chromium firefox-esr)
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
 	$(PYTEST) tests/console
+
+test-docs: $(VENV)/.dev ## the shell blocks of README, manual and tutorial in a fresh clone and environment
+	$(RUN) -m pytest tests/fresh_clone
 
 check: $(VENV)/.dev ## formatting, lint, types, who may import whom, spelling
 	$(VENV)/bin/ruff format --check .

@@ -6,7 +6,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 BACKEND = TESTS.parent / "backend"
 # What drives whole servers, or tests what stands beside backend/.
-BESIDE = {"benchmarks", "console", "harness", "integration", "soak"}
+BESIDE = {"benchmarks", "console", "fresh_clone", "harness", "integration", "soak"}
 
 
 def imported(file):
