@@ -1,6 +1,7 @@
 """All that there is in a store: one manifest that cannot be read stops no list."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
@@ -27,14 +28,15 @@ def one(request, replica):
     return one
 
 
-def test_others_are_listed_and_the_damaged_manifest_is_named(one, capsys):
-    known = one.catalog.known_rois()
+def test_others_are_listed_and_the_damaged_manifest_is_named(one):
+    with capture_logs() as logged:
+        known = one.catalog.known_rois()
     assert OTHER in [RoiKey(key.role_id, key.roi_id) for key in known.rois]
     (problem,) = known.problems
     assert problem.startswith(f"the manifest of {model_unit(KEY)} in the object store is damaged")
     assert model_unit(KEY).key in problem
     assert check(one.bucket, lambda _: None).problems == [problem]
-    assert "object_store.not_listed" in capsys.readouterr().out
+    assert [entry["event"] for entry in logged] == ["object_store.not_listed"]
 
 
 def test_others_are_counted_and_who_asks_for_the_damaged_one_is_told(one):
