@@ -187,7 +187,7 @@ export class Loop {
 
 /** @param {string} reason @returns {Part} about a picture that cannot be read */
 function notJudged(reason) {
-  return { verdict: "none", reason, lost: reason, placement: null, etag: null, rois: [], again: false, wait_s: 0 };
+  return { verdict: "none", reason, lost: reason, placement: null, frame: null, etag: null, rois: [], again: false, wait_s: 0 };
 }
 
 /** @param {number} before @param {number} now */

@@ -9,7 +9,7 @@
  * A part is NG if any ROI is NG, and OK only if all of them answered OK. A verdict holds for as long as `partVerdict` says so: ask
  * it again whenever the guard calls.
  */
-import { AnchorError, placed, placementIn } from "./anchor.js";
+import { AnchorError, placed, placementIn, rectOf } from "./anchor.js";
 import { ApiError, call, newId } from "./api.js";
 import { keepJudged } from "./judged.js";
 import { isSame } from "./layout.js";
@@ -40,6 +40,7 @@ import { verdictOf } from "./verdict.js";
  * @property {Word} verdict
  * @property {string} reason why it was not judged
  * @property {import("./anchor.js").Placement | null} placement where the part is, also where that is in doubt; null: there is no anchor
+ * @property {import("./pixels/roi.js").Roi | null} frame the anchor there
  * @property {string | null} lost why nobody knows where the part is
  * @property {string | null} etag of the layout by which it was cut
  * @property {RoiVerdict[]} rois in the order of the layout
@@ -67,7 +68,8 @@ export async function judgePart(guard, picture, { signal, isTest, tries, before 
   await guard.learnt(signal);
   const { rois, etag, anchor } = guard;
   /** @type {Part} */
-  const part = { verdict: "none", reason: "", etag, rois: [], wait_s: 0, ...(await placementOf(guard, picture)) };
+  const part = { verdict: "none", reason: "", etag, rois: [], wait_s: 0, frame: null, ...(await placementOf(guard, picture)) };
+  part.frame = anchor && part.placement && placed(rectOf(anchor), anchor, part.placement);
   if (part.lost) return { ...part, ...partVerdict(part, guard) };
   const known = (/** @type {LayoutRoi} */ roi) => (before?.etag === etag ? before.rois.find((one) => one.reply && isSame(one.roi, roi) && guard.confirms(roi, one.reply)) : undefined);
   const ready = (/** @type {LayoutRoi} */ roi) => known(roi) ?? prepared(guard, picture, roi);

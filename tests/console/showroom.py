@@ -1,5 +1,6 @@
 """A models folder and a browser with every state of the console, of drawn pictures: nothing of anybody is shown."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from backend.service.drift import DriftLog
 from backend.storage import ModelStore
 from harness.server import Server
 from tests.console.line import FULL, done
+from tests.factories import encoded
 
 WIDTH, HEIGHT = 400, 300
 N_GOOD, N_BAD = 16, 5
@@ -31,6 +33,7 @@ N_ROIS, N_STORED = 200, 10_000
 MM_PER_PX = 0.25
 _WORK_MS = 120_000
 _ROLE = "Inspection"
+_ANCHOR = "hole"
 
 
 def ids(recipe: str, roi: str = "inspection-1") -> dict[str, str]:
@@ -129,6 +132,31 @@ def put_layout(client: httpx.Client, recipe: str, content: dict[str, Any]) -> No
     done(client.put("/layout", params={"recipe_id": recipe}, json=content, headers={"If-None-Match": "*"}))
 
 
+def _cut_by_anchor(datasets: DatasetStore, roi: dict[str, str], samples: Sequence[Sample]) -> None:
+    """Store what a model was fitted on as cut where an anchor was found."""
+    folder = datasets.folder(_key(roi)) / "ok"
+    folder.mkdir(parents=True)
+    for sample in samples:
+        os.link(sample.path, folder / sample.path.name)
+        metadata = sample.metadata()
+        cut = json.dumps([*json.loads(metadata["console_cut"]), _ANCHOR], separators=(",", ":"))
+        text = json.dumps(metadata | {"console_cut": cut})
+        (folder / f"{sample.path.name}.json").write_text(text, encoding="utf-8")
+
+
+def _anchored(client: httpx.Client, recipe: str, content: dict[str, Any]) -> None:
+    """Store a layout whose ROIs follow a bolt hole and what lies around it."""
+    cx, cy, side = 258, 108, 72
+    frame = {"cx": cx, "cy": cy, "w": side, "h": side, "search_px": 12, "search_deg": 6, "least_score": 0.8}
+    template = washer(0)[cy - side // 2 : cy + side // 2, cx - side // 2 : cx + side // 2]
+    name = {"recipe_id": recipe, "name": f"anchor-{_ANCHOR}"}
+    kind = {"Content-Type": "image/png"}
+    done(client.put("/layout/picture", params=name, content=encoded(template), headers=kind))
+    put_layout(
+        client, recipe, content | {"anchor": {"id": _ANCHOR, **frame, "picture": {"width": WIDTH, "height": HEIGHT}}}
+    )
+
+
 def furnish(server: Server, page: Page, folder: Path) -> None:
     """Bring a ROI from pictures to a threshold in the console, and make the other states of it.
 
@@ -152,7 +180,7 @@ def furnish(server: Server, page: Page, folder: Path) -> None:
         names = [f"Joint {n + 1}" for n in range(N_ROIS)]
         put_layout(client, MANY["recipe_id"], layout(_many(), names, _GRID))
         put_layout(client, STORED["recipe_id"], layout([STORED], ["Ten thousand"], [_WHOLE]))
-        put_layout(client, LIVE["recipe_id"], layout([LIVE], ["Washer, whole"], [_WHOLE]))
+        _anchored(client, LIVE["recipe_id"], layout([LIVE], ["Washer, whole"], [_WHOLE]))
     page.goto(
         f"{server.address}/#/inspect?{httpx.QueryParams(recipe=READY['recipe_id'], role=_ROLE, roi=READY['roi_id'])}"
     )
@@ -192,6 +220,7 @@ def _copy_states(models: Path) -> None:
     _fill(datasets, STORED, "ng", samples["ng"], 200)
     _save(store, STORED, ready.memory, ready)
     _save(store, LIVE, ready.memory, ready)
+    _cut_by_anchor(datasets, LIVE, samples["ok"])
     for scores in datasets.folder(_key(READY)).glob(".scores-*"):  # of the same pictures by the same memory bank
         shutil.copy(scores, datasets.folder(_key(STORED)))
     for roi, n_good in ((BORE, 24), (UNCALIBRATED, 12), (UNFITTED, 11), (DRIFTING, 40)):

@@ -129,6 +129,17 @@ def _drop(page: Page) -> None:
     page.locator(".message").evaluate_all("(all) => { for (const one of all) one.remove(); }")
 
 
+def _judge_live(page: Page) -> None:
+    """A good part, and a bad one, which is shown: both by the anchor."""
+    page.get_by_role("button", name="Folder, each picture once").click()
+    parts = {"part-0001.png": washer(200), "part-0002.png": washer(201, "stain")}
+    files: Any = [{"name": name, "mimeType": "image/png", "buffer": encoded(part)} for name, part in parts.items()]
+    page.locator("input[type=file][accept]").set_input_files(files)
+    expect(page.locator(".part")).to_have_count(2, timeout=_LOAD_MS)
+    expect(page.locator(".verdict")).to_have_attribute("data-word", "ng")
+    expect(page.locator(".live-anchor")).to_have_count(1)
+
+
 def _closeup(page: Page) -> None:
     page.locator(".sample").first.focus()
     page.keyboard.press("Enter")
@@ -195,6 +206,7 @@ LOOKS = [
     Look("inspect", "infer", ".part", 4, after=_part(2), key=INFER),
     Look("inspect", "no-key", _DIALOG, key=""),
     Look("live", "normal", ".tile", roi=showroom.LIVE),
+    Look("live", "judged", ".tile", roi=showroom.LIVE, after=_judge_live),
     Look("live", "undrawn", ".verdict", roi=showroom.NEW),
     Look("live", "loading", ".verdict", roi=showroom.LIVE, before=holding("layout")),
     Look("live", "away", ".tile", roi=showroom.LIVE, after=_go_away),

@@ -8,8 +8,10 @@ import { colour, decoded, regionsOf } from "../heat.js";
 import { Layers } from "../layers.js";
 import { viewOf } from "../pixels/picture.js";
 import { cropSize } from "../pixels/roi.js";
+import { t } from "../texts.js";
 import { nameOf } from "./tiles.js";
 
+/** @typedef {import("../part.js").Part} Part */
 /** @typedef {import("../part.js").RoiVerdict} RoiVerdict */
 /** @typedef {import("../pixels/picture.js").Picture} Picture */
 /** @typedef {import("../pixels/roi.js").Roi} Roi */
@@ -31,16 +33,16 @@ export class PartView extends Layers {
 
   /**
    * @param {Picture | null} picture
-   * @param {RoiVerdict[]} rois
+   * @param {Part | null} part
    * @param {(roi: RoiVerdict) => boolean} hasScale whether areas are known in mm²
    */
-  async show(picture, rois, hasScale) {
+  async show(picture, part, hasScale) {
     const number = ++this.asked;
     const shrunk = picture ? Math.min(1, MOST_PIXELS / Math.max(picture.width, picture.height)) : 1;
     const [width, height] = picture ? [Math.round(picture.width * shrunk), Math.round(picture.height * shrunk)] : [0, 0];
     const bitmap = picture && (await viewOf(picture, { x: 0, y: 0, width: picture.width, height: picture.height }, width, height));
-    const heats = await Promise.all(rois.map(heatOf));
-    if (number === this.asked) this.draw(picture, bitmap, rois, heats, shrunk, hasScale);
+    const heats = await Promise.all((part?.rois ?? []).map(heatOf));
+    if (number === this.asked) this.draw(picture, bitmap, part, heats, shrunk, hasScale);
     bitmap?.close();
     for (const heat of heats) heat?.close();
   }
@@ -48,14 +50,15 @@ export class PartView extends Layers {
   /**
    * @param {Picture | null} picture
    * @param {ImageBitmap | null} bitmap
-   * @param {RoiVerdict[]} rois
+   * @param {Part | null} part
    * @param {(ImageBitmap | null)[]} heats
    * @param {number} shrunk
    * @param {(roi: RoiVerdict) => boolean} hasScale
    */
-  draw(picture, bitmap, rois, heats, shrunk, hasScale) {
+  draw(picture, bitmap, part, heats, shrunk, hasScale) {
     this.node.hidden = picture === null;
-    if (!picture || !bitmap) return;
+    if (!picture || !bitmap || !part) return;
+    const { rois } = part;
     this.lay(bitmap, picture);
     const context = this.heat.getContext("2d");
     for (const [at, { place }] of rois.entries()) {
@@ -71,7 +74,7 @@ export class PartView extends Layers {
       context.drawImage(colours, -crop.width / 2, -crop.height / 2, crop.width, crop.height);
     }
     this.drawn = rois.filter(({ place }) => place).map((found) => ({ found, group: outlined(found, hasScale(found)) }));
-    fill(this.drawing, this.drawn.map(({ group }) => group));
+    fill(this.drawing, anchorOf(part), this.drawn.map(({ group }) => group));
     this.words(this.chosen);
   }
 
@@ -104,6 +107,25 @@ async function heatOf({ reply }) {
   return reply?.heatmap ? decoded(reply.heatmap) : null;
 }
 
+/** The anchor where it was found; dashed where nobody may believe it. @param {Part} part */
+function anchorOf({ frame, lost, placement }) {
+  if (!frame || !placement) return null;
+  const { w: width, h: height } = frame;
+  const size = Math.max(10, Math.min(width, height) / 6);
+  return s(
+    "g",
+    { class: "live-roi live-anchor", "data-word": lost ? "none" : "", transform: turned(frame, width, height) },
+    s("rect", { width, height, class: "halo" }),
+    s("rect", { width, height, class: "live-outline" }),
+    s("text", { x: 0, y: -size / 3, "font-size": size }, `${t("anchor.title")} ${placement.score.toFixed(2)}`),
+  );
+}
+
+/** To pixels of a ROI. @param {Roi} roi @param {number} width @param {number} height */
+function turned({ cx, cy, angle_deg }, width, height) {
+  return `translate(${cx} ${cy}) rotate(${angle_deg}) translate(${-width / 2} ${-height / 2})`;
+}
+
 /** @param {RoiVerdict} found @param {boolean} hasScale */
 function outlined({ roi: { name }, place: roi, verdict, reply }, hasScale) {
   if (!roi) throw new Error("no ROI is drawn");
@@ -118,7 +140,7 @@ function outlined({ roi: { name }, place: roi, verdict, reply }, hasScale) {
   const size = Math.max(10, Math.min(width, height) / 12);
   return s(
     "g",
-    { class: "live-roi", "data-word": verdict, transform: `translate(${roi.cx} ${roi.cy}) rotate(${roi.angle_deg}) translate(${-width / 2} ${-height / 2})` },
+    { class: "live-roi", "data-word": verdict, transform: turned(roi, width, height) },
     halo, line, hole,
     reply ? regionsOf(reply.regions, width, height, hasScale) : null,
     s("text", { x: size / 3, y: height - size / 2, "font-size": size }, name),

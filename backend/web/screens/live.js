@@ -3,6 +3,7 @@
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { ExplainPanel } from "../explain.js";
 import { FeedbackPanel } from "../feedback.js";
+import { unitOf } from "../heat.js";
 import { screenKeys } from "../keys.js";
 import { Awake } from "../live/awake.js";
 import { LastParts } from "../live/last-parts.js";
@@ -182,7 +183,7 @@ class LiveScreen {
     this.explain.close();
     this.feedback.close();
     const { shown } = this;
-    void this.view.show(shown?.picture ?? null, shown?.part.rois ?? [], ({ roi }) => this.guard.scaleOf(roi) !== 1);
+    void this.view.show(shown?.picture ?? null, shown?.part ?? null, ({ roi }) => this.guard.scaleOf(roi) !== 1);
   }
 
   /** @param {LivePart} part of before */
@@ -264,7 +265,7 @@ class LiveScreen {
     const { loop, shown, guard } = this;
     const verdict = liveVerdict(this);
     this.verdict.show(verdict, "");
-    fill(this.name, shown ? shown.frame.name : null);
+    fill(this.name, shown && this.toldOf(shown));
     this.showNotices();
     const { roi } = this;
     const chosen = roi ? nameOf(roi) : "";
@@ -283,6 +284,12 @@ class LiveScreen {
     this.feedback.hidden = !this.app.mayChange;
     this.feedback.disabled = !answered || answered.verdict === "none" || verdict.word === "none";
     this.sources.node.hidden = loop !== null;
+  }
+
+  /** Its name, what is known of its place, and in what areas are told. @param {LivePart} shown */
+  toldOf({ frame, part }) {
+    const anchor = part.frame && `${t("anchor.title")}: ${part.lost ?? part.placement?.score.toFixed(2)}`;
+    return [frame.name, anchor, this.roi && unitOf(this.guard.scaleOf(this.roi))].filter(Boolean).join(" · ");
   }
 
   showFacts() {

@@ -462,7 +462,7 @@ export default {
   "live.busy": { one: "The service is busy. It is asked again in {n} second.", other: "The service is busy. It is asked again in {n} seconds." },
   "live.late": "{name} has had no answer for {seconds} s.",
   "live.failed": "The console stopped judging: {reason}. Press Stop and start again.",
-  "live.ended": "{name} has no more pictures.",
+  "live.ended": "No more pictures in {name}.",
   "live.hidden": "This tab is hidden, so the browser slows it down. Keep it in sight, in a window of its own.",
   "live.hidden_title": "Hidden, so slowed · ROI inspection",
   "live.was_hidden": {
