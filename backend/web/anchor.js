@@ -38,6 +38,7 @@ const LEAST_CONTRAST = 4;
 const MOST_ERROR_PX = 0.25;
 /** Of a template with itself turned by 10°: discs have 0.997, an octagon 0.97. */
 const MOST_TURNED = 0.985;
+const LEAST_SIDE = 12;
 /** Placements are told in steps that binary numbers hold exactly, so that every computation of them cuts the same pixels. */
 const STEPS_PX = 64;
 const STEPS_DEG = 128;
@@ -107,7 +108,7 @@ export async function placementIn(picture, recipe, anchor) {
   return found;
 }
 
-/** @param {Placement} placement @param {Anchor} anchor @returns {string | null} why it must not be believed */
+/** @param {Placement} placement @param {Pick<Anchor, "least_score">} anchor @returns {string | null} why it must not be believed */
 export function doubtOf({ score, second }, { least_score }) {
   if (score < least_score) return t("anchor.not_found", { score: score.toFixed(2), least: least_score });
   return second >= MOST_SECOND * score ? t("anchor.twice", { score: score.toFixed(2), second: second.toFixed(2) }) : null;
@@ -126,17 +127,47 @@ export function placed(roi, anchor, { dx, dy, angle_deg }) {
   return { ...roi, cx: anchor.cx + dx + (x * cos - y * sin), cy: anchor.cy + dy + (x * sin + y * cos), angle_deg: roi.angle_deg + angle_deg };
 }
 
+/** @typedef {{anchor: Anchor, placement: Placement} | null} Before by which the reference picture is found: its part may have moved */
+
+/**
+ * Where a picture of the anchor alone lies in the reference picture, as far as it is not turned there.
+ * @param {Picture} picture reference picture
+ * @param {Picture} file
+ * @param {number} least_score
+ * @param {Before} before
+ * @returns {Promise<{rectangle: Roi, score: number}>} the frame, with its edges between pixels
+ * @throws {AnchorError}
+ */
+export async function frameOf(picture, file, least_score, before) {
+  const { name, width: w, height: h } = file;
+  const { width, height } = picture;
+  if (Math.min(w, h) < LEAST_SIDE || w >= width || h >= height) throw new AnchorError(t("anchor.file_size", { name, w, h, least: LEAST_SIDE, width, height }), null);
+  const found = await locateIn(picture, file, { cx: width / 2, cy: height / 2, w, h, search_px: Math.max(width - w, height - h) / 2, search_deg: 0 });
+  const reason = doubtOf(found, { least_score });
+  if (reason) throw new AnchorError(reason, found);
+  let [x, y] = [width / 2 + found.dx, height / 2 + found.dy];
+  if (before) {
+    const { cx, cy } = before.anchor;
+    const { dx, dy, angle_deg } = before.placement;
+    const { cos, sin } = turnOf(-angle_deg);
+    const [u, v] = [x - cx - dx, y - cy - dy];
+    [x, y] = [cx + (u * cos - v * sin), cy + (u * sin + v * cos)];
+  }
+  return { rectangle: rectOf({ cx: Math.round(x - w / 2) + w / 2, cy: Math.round(y - h / 2) + h / 2, w, h }), score: found.score };
+}
+
 /**
  * What a template is worth: nothing is stored.
  * @param {Picture} picture reference picture
  * @param {Omit<Anchor, "id">} anchor
- * @param {{anchor: Anchor, placement: Placement} | null} [before] by which the reference picture is found: its part may have moved
+ * @param {Before} [before]
+ * @param {Picture | null} [file] the template; null: it is cut out
  * @returns {Promise<{template: Picture, firmness: Firmness, problem: string | null}>} problem: why it would find no place for certain
  */
-export async function tryAnchor(picture, anchor, before) {
+export async function tryAnchor(picture, anchor, before, file) {
   const rectangle = rectOf(anchor);
-  const { blob } = await cutRoi(picture, before ? placed(rectangle, before.anchor, before.placement) : rectangle);
-  const template = await openPicture(blob, { name: "anchor" });
+  const cut = async () => openPicture((await cutRoi(picture, before ? placed(rectangle, before.anchor, before.placement) : rectangle)).blob, { name: "anchor" });
+  const template = file ?? (await cut());
   const [firm, { second }] = await Promise.all([firmnessOf(template, anchor, NOISE), locateIn(picture, template, anchor)]);
   const firmness = { ...firm, second };
   return { template, firmness, problem: problemOf(firmness, anchor) };

@@ -1,6 +1,7 @@
 """Parts that lie elsewhere and are turned, before the real service: judged where they are, or not at all."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import numpy.typing as npt
 import pytest
 from playwright.sync_api import expect
 
+from backend.commands.watch.anchor import Anchor
+from backend.commands.watch.arrivals import Arrival, identity_of
 from backend.commands.watch.crop import Roi, crop
+from backend.commands.watch.layouts import read_layout
+from backend.commands.watch.preparing import prepare
+from backend.commands.watch.service_judge import ServiceJudge
 from harness.server import Server
 from tests.console.line import ROI, Parts, Serve, Watched, calibrate, done
 
@@ -85,6 +91,60 @@ def server(serve: Serve, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+def _live(watched: Watched, scenes: dict[str, Path]) -> None:
+    """Live shows where the anchor was found, and how well; without it, why nothing is judged."""
+    page = watched.page
+    watched.open("live")
+    page.get_by_role("button", name="Folder, each picture once").click()
+    page.locator("input[type=file][accept]").set_input_files([scenes["bad"], scenes["lost"]])
+    expect(page.locator(".part")).to_have_count(2, timeout=_WAIT_MS)
+    expect(page.locator(".verdict")).to_contain_text("NOT JUDGEDThe anchor was not found (")
+    expect(page.locator(".live-anchor")).to_have_attribute("data-word", "none")
+    page.locator(".part[data-word=ng]").click()
+    expect(page.locator(".inspect-name")).to_have_text(
+        re.compile(r"bad\.png · Anchor: 0\.9\d · areas in pixels: no scale is set")
+    )
+    frame = page.locator(".live-anchor")
+    expect(frame.locator("text")).to_have_text(re.compile(r"Anchor 0\.9\d"))
+    x, y, turn = (float(number) for number in re.findall(r"-?[\d.]+", frame.get_attribute("transform"))[:3])
+    assert turn == pytest.approx(-6, abs=0.2)
+    middle = np.array([2 * MARGIN + 80 + SIDE, 2 * MARGIN + SIDE]) / 2
+    cos, sin = math.cos(math.radians(6)), math.sin(math.radians(6))
+    offset = np.array([[cos, sin], [-sin, cos]]) @ (np.array([ANCHOR["cx"], ANCHOR["cy"]]) - middle)
+    assert [x, y] == pytest.approx(list(middle + np.array([-31, 28]) + offset), abs=0.7)
+
+
+def _master(watched: Watched, server: Server, scenes: dict[str, Path]) -> None:
+    """A picture of the anchor alone, as the desktop GUI has it, is found in the picture that is shown; watch too."""
+    page, files = watched.page, scenes["fit"].parent / "masters"
+    files.mkdir()
+    cv2.imwrite(str(files / "print.png"), np.repeat(_print(), 3, 2))
+    cv2.imwrite(str(files / "whole.png"), cv2.imread(str(scenes["lost"])))
+    cv2.imwrite(str(files / "other.png"), _print()[::-1])
+    page.get_by_role("button", name="Change the anchor").click()
+    for name, told in (
+        ("whole", "whole.png has 460 × 380 pixels. Choose a picture of the anchor alone"),
+        ("other", "The anchor was not found ("),
+        ("print", "print.png (64 × 64 pixels) was found here, score 0.9"),
+    ):
+        page.locator("div.anchor input[type=file]").set_input_files(files / f"{name}.png")
+        expect(page.locator("div.anchor")).to_contain_text(told, timeout=_WAIT_MS)
+    page.get_by_role("button", name="Use this anchor").click()
+    page.get_by_role("button", name="Yes, change it").click(timeout=_WAIT_MS)
+    expect(page.get_by_role("button", name="Change the anchor")).to_be_visible(timeout=_WAIT_MS)
+    judge = ServiceJudge(server.address, None)
+    layout = read_layout(judge.layout(ROI["recipe_id"]), ROI["recipe_id"], "the layout", judge.template)
+    assert layout.anchor is not None
+    assert layout.anchor.id != "a1"
+    assert layout.anchor.search == Anchor(**{name: value for name, value in ANCHOR.items() if name != "least_score"})
+    name = f"anchor-{layout.anchor.id}"
+    assert judge.template(ROI["recipe_id"], name) == (files / "print.png").read_bytes()
+    part = prepare(scenes["good"].parent, Arrival("good.png", identity_of(scenes["good"])), layout)
+    assert part.placement is not None
+    assert part.placement.angle_deg == pytest.approx(6.5, abs=0.1)
+    judge.close()
+
+
 def test_moved_parts_are_judged_where_they_are_or_not_at_all(
     chromium: Any, server: Server, scenes: dict[str, Path]
 ) -> None:
@@ -119,10 +179,11 @@ def test_moved_parts_are_judged_where_they_are_or_not_at_all(
         cell.click()
         expect(page.locator(".verdict")).to_have_attribute("data-word", word)
         expect(page.locator(".verdict")).to_contain_text(reason)
+    _live(watched, scenes)
     watched.open("roi")
     page.get_by_role("button", name="Remove the anchor").click(timeout=_WAIT_MS)
     expect(page.get_by_text("1 model was fitted on crops as they are cut now: Nut.")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("button", name="Change the anchor")).to_be_visible()
+    _master(watched, server, scenes)
     assert without["score"] >= threshold  # where the ROI was drawn, the same part is elsewhere
     watched.close()

@@ -1,8 +1,9 @@
 // @ts-check
 /** The anchor of a recipe: drawn on a picture, tried there, and what of the other pictures it finds. */
-import { changeAnchor, DEFAULTS, rectOf, removeAnchor, saveAnchor, tryAnchor } from "../anchor.js";
+import { changeAnchor, DEFAULTS, frameOf, rectOf, removeAnchor, saveAnchor, tryAnchor } from "../anchor.js";
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { LayoutConflict } from "../layout.js";
+import { openPicture } from "../pixels/picture.js";
 import { messageOf, t } from "../texts.js";
 
 /** @typedef {import("../anchor.js").Anchor} Anchor */
@@ -33,13 +34,16 @@ export class AnchorPanel {
     this.anchor = null;
     /** @type {Roi | null} the frame while it is drawn */
     this.rectangle = null;
+    /** @type {Picture | null} a picture of the anchor alone, where a person chose one */
+    this.file = null;
+    this.files = h("input", { type: "file", accept: ".png", hidden: true, onchange: () => void this.takeFile() });
     this.mayChange = false;
     this.text = h("p.hint");
     this.problem = h("p.anchor-problem", { role: "alert", hidden: true });
     this.inputs = Object.fromEntries(FIELDS.map((name) => [name, h("input", { id: `anchor-${name}`, type: "number", min: RANGES[name][0], max: RANGES[name][1], step: RANGES[name][2], inputmode: "decimal" })]));
     this.fields = h("div.anchor-fields", { hidden: true }, FIELDS.map((name) => h("label.field", { for: `anchor-${name}` }, h("span", {}, t(`anchor.field.${name}`)), this.inputs[name])));
     this.tools = h("div.row");
-    this.node = h("div.panel.anchor", {}, h("h2", {}, t("anchor.title")), this.text, this.fields, this.problem, this.tools);
+    this.node = h("div.panel.anchor", {}, h("h2", {}, t("anchor.title")), this.text, this.fields, this.problem, this.tools, this.files);
   }
 
   get isDrawing() {
@@ -91,12 +95,40 @@ export class AnchorPanel {
   }
 
   showDrawing() {
-    fill(this.tools, h("button.primary", { onclick: () => void this.take() }, icon("check"), t("anchor.use")), h("button", { onclick: () => this.end() }, t("cancel")));
+    fill(this.tools, h("button.primary", { onclick: () => void this.take() }, icon("check"), t("anchor.use")), h("button", { onclick: () => this.files.click() }, icon("file"), t("anchor.file")), h("button", { onclick: () => this.end() }, t("cancel")));
+  }
+
+  /** A picture of the anchor, such as a master of the desktop GUI: where it lies, and that its pixels are searched. */
+  async takeFile() {
+    const [chosen] = this.files.files;
+    const reference = await this.screen.reference();
+    if (!chosen || !reference) return;
+    this.busy(true);
+    try {
+      const file = await openPicture(chosen, { name: chosen.name });
+      const { rectangle, score } = await frameOf(reference.picture, file, this.inputs.least_score.valueAsNumber || DEFAULTS.least_score, this.before(reference));
+      this.screen.draw(rectangle);
+      this.drawn(rectangle);
+      this.file = file;
+      fill(this.text, t("anchor.file_found", { name: file.name, w: file.width, h: file.height, score: score.toFixed(2) }));
+    } catch (problem) {
+      this.say(messageOf(problem));
+    } finally {
+      this.files.value = "";
+      this.busy(false);
+    }
+  }
+
+  /** By what the picture is found now. @param {{placement: Placement | null}} reference */
+  before({ placement }) {
+    return this.anchor && placement && { anchor: this.anchor, placement };
   }
 
   /** @param {Roi} rectangle */
   drawn(rectangle) {
     this.rectangle = rectangle;
+    if (this.file) fill(this.text, t("anchor.how"));
+    this.file = null;
     this.say(null);
   }
 
@@ -111,11 +143,11 @@ export class AnchorPanel {
     const values = Object.fromEntries(FIELDS.map((name) => [name, this.inputs[name].valueAsNumber]));
     const { width, height: rows } = reference.picture;
     const mine = /** @type {Omit<Anchor, "id">} */ ({ cx, cy, w, h: height, ...values, picture: { width, height: rows } });
-    const isSame = base !== null && base.cx === cx && base.cy === cy && base.w === w && base.h === height;
+    const isSame = !this.file && base !== null && base.cx === cx && base.cy === cy && base.w === w && base.h === height;
     this.busy(true);
     try {
       if (isSame) return await this.store(() => changeAnchor(this.recipe, { ...base, ...mine }, base));
-      const { template, problem } = await tryAnchor(reference.picture, mine, base && reference.placement && { anchor: base, placement: reference.placement });
+      const { template, problem } = await tryAnchor(reference.picture, mine, this.before(reference), this.file);
       if (problem) return this.say(problem);
       const save = () => this.store(() => saveAnchor(this.recipe, mine, template, base));
       const fitted = this.screen.fitted();
@@ -165,7 +197,7 @@ export class AnchorPanel {
   }
 
   end() {
-    this.rectangle = null;
+    this.rectangle = this.file = null;
     this.tools.dataset.state = "";
     this.screen.draw(null);
   }
