@@ -1,5 +1,6 @@
 """Review: verdicts of a shift, what a person says of them, what is learnt of it, and the folder for evaluate."""
 
+import base64
 import contextlib
 import csv
 import json
@@ -121,18 +122,43 @@ def test_what_the_service_refuses_to_learn_stands_in_its_row(watched: Watched, j
     watched.complaints = [text for text in watched.complaints if text != "409 /feedback"]
 
 
+_PICKS_OWN_FOLDER = """globalThis.showDirectoryPicker = async () =>
+  (await navigator.storage.getDirectory()).getDirectoryHandle("shift", { create: true })"""
+_READ_OWN_FOLDER = """async () => {
+  const found = {};
+  const read = async (folder, path) => {
+    for await (const [name, handle] of folder) {
+      if (handle.kind === "directory") await read(handle, `${path}${name}/`);
+      else found[path + name] = new Uint8Array(await (await handle.getFile()).arrayBuffer()).toBase64();
+    }
+  };
+  const root = await navigator.storage.getDirectory();
+  for await (const [, made] of await root.getDirectoryHandle("shift")) await read(made, "");
+  return found;
+}"""
+
+
 def test_evaluate_reads_what_is_packed(watched: Watched, parts: Parts, tmp_path: Path) -> None:
     words = judge(watched, parts.fresh)
     escaped, rejected = (next(name for name, word in words.items() if word == wanted) for wanted in ("ok", "ng"))
     part(watched, escaped).get_by_role("button", name=f"{escaped} is bad").click()
     part(watched, rejected).get_by_role("button", name=f"{rejected} is good").click()
     page = watched.page
+    page.evaluate("globalThis.showDirectoryPicker = undefined")  # as in Firefox
     page.get_by_role("button", name="Pack for evaluate").click()
     with page.expect_download(timeout=_LOAD_MS) as download:
         page.get_by_role("link", name="Save inspection-1.zip").click(timeout=_LOAD_MS)
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path / "line")
+    page.evaluate(_PICKS_OWN_FOLDER)
+    page.get_by_role("button", name="Pack for evaluate").click()
+    expect(page.get_by_text("They are in the folder shift/inspection-1_20")).to_be_visible(timeout=_LOAD_MS)
+    packed = {
+        file.relative_to(tmp_path / "line").as_posix(): base64.b64encode(file.read_bytes()).decode()
+        for file in (tmp_path / "line").rglob("*.*")
+    }
+    assert page.evaluate(_READ_OWN_FOLDER) == packed
     rows = list(csv.DictReader((tmp_path / "line" / "verdicts.csv").open(encoding="utf-8", newline="")))
     assert {row["name"]: row["verdict"] for row in rows} == words
     kind = {"ok": "good", "ng": "rejected"}

@@ -4,10 +4,11 @@ import { ApiError, call, fetchBlob, idsOf } from "../api.js";
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { changeJudged, forgetJudged, judgedParts, lost } from "../judged.js";
 import { questionAbout } from "../question.js";
-import { exported, kindOf } from "../review-export.js";
+import { exported, Folder, kindOf } from "../review-export.js";
 import { roiText } from "../router.js";
 import { messageOf, moment, score, t } from "../texts.js";
 import { shapeOfWord } from "../verdict.js";
+import { Zip } from "../zip.js";
 
 /** @typedef {import("../main.js").App} App */
 /** @typedef {import("../api.js").RoiKey} RoiKey */
@@ -266,21 +267,31 @@ class ReviewScreen {
 
   /** The parts that are shown, and what the ROI was fitted on. */
   async export() {
-    this.save.disabled = true;
     const parts = this.chosen.flatMap(({ judged }) => (judged ? [judged] : []));
+    const { roi_id } = this.key;
     try {
-      const { blob, n_train, n_test } = await exported(this.key, parts, (done, total) => fill(this.count, t("review.exporting", { done, total })));
-      URL.revokeObjectURL(this.archive);
-      this.archive = URL.createObjectURL(blob);
-      this.download.href = this.archive;
-      this.download.download = `${this.key.roi_id}.zip`;
-      this.download.hidden = false;
-      fill(this.download, icon("file"), t("save_file", { file: `${this.key.roi_id}.zip` }));
-      this.app.say(n_train ? "done" : "warning", t(n_train ? "review.exported" : "review.exported_alone", { n_train, n: n_test }));
+      // Only asked for at once after the click, and by none but Chromium and Edge, over TLS or from this computer.
+      const parent = await /** @type {any} */ (globalThis).showDirectoryPicker?.({ id: "review", mode: "readwrite" });
+      this.save.disabled = true;
+      const zip = new Zip();
+      const folder = parent && new Folder(parent, `${roi_id} ${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`);
+      const { n_train, n_test } = await exported(this.key, parts, folder ?? zip, (done, total) => fill(this.count, t("review.exporting", { done, total })));
+      if (!folder) this.offer(zip.blob(), `${roi_id}.zip`);
+      const told = t(n_train ? "review.exported" : "review.exported_alone", { n_train, n: n_test });
+      this.app.say(n_train ? "done" : "warning", folder ? `${told} ${t("review.into", { name: `${parent.name}/${folder.name}` })}` : told);
     } catch (problem) {
+      if (problem instanceof DOMException && problem.name === "AbortError") return; // no folder was chosen
       this.app.say("error", problem instanceof RangeError ? t("review.too_many") : messageOf(problem));
     }
     this.show();
+  }
+
+  /** @param {Blob} blob @param {string} file */
+  offer(blob, file) {
+    URL.revokeObjectURL(this.archive);
+    this.archive = URL.createObjectURL(blob);
+    Object.assign(this.download, { href: this.archive, download: file, hidden: false });
+    fill(this.download, icon("file"), t("save_file", { file }));
   }
 
   async clear() {
