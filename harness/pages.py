@@ -1,6 +1,6 @@
 """Pages that use backend/web, served with the console's own headers, and what they post.
 
-For tests and measurements of the console in a real browser; no service is needed.
+For tests and measurements of the console in a real browser. No service is needed; one may stand behind the pages.
 """
 
 import contextlib
@@ -11,10 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from backend import web
 from backend.api.security_headers import OF_CONSOLE
 
 _WEB = Path(web.__file__).parent
+_PATIENCE_S = 60.0
+_ASKED = ("Content-Type", "If-Match", "If-None-Match")
+_TOLD = ("Content-Type", "ETag", "Retry-After")
 
 
 class PageServer(ThreadingHTTPServer):
@@ -26,6 +31,7 @@ class PageServer(ThreadingHTTPServer):
         cases: what ``/cases`` gives.
         results: by name, what was posted to ``/results/name``: its head, its body.
         done: set when ``/results/done`` was posted.
+        behind: address of a service that answers what is none of this; none: nobody does.
     """
 
     daemon_threads = True
@@ -37,6 +43,7 @@ class PageServer(ThreadingHTTPServer):
         self.cases: list[Any] = []
         self.results: dict[str, tuple[dict[str, Any], bytes]] = {}
         self.done = threading.Event()
+        self.behind = ""
 
     @property
     def address(self) -> str:
@@ -58,17 +65,33 @@ class _Handler(BaseHTTPRequestHandler):
         root = self.server.folder if of_pages else _WEB
         file = (root / path.removeprefix("/pages/" if of_pages else "/")).resolve()
         if not file.is_relative_to(root) or not file.is_file():
-            return self.send_error(404)
+            return self._forward() if self.server.behind else self.send_error(404)
         return self._reply(file.read_bytes(), web.SUFFIXES[file.suffix])
+
+    def _forward(self, body: bytes = b"") -> None:
+        """Have the service answer."""
+        headers = {name: self.headers[name] for name in _ASKED if name in self.headers}
+        address = self.server.behind + self.path
+        reply = httpx.request(self.command, address, content=body, headers=headers, timeout=_PATIENCE_S)
+        self.send_response(reply.status_code)
+        for name in _TOLD:
+            if name in reply.headers:
+                self.send_header(name, reply.headers[name])
+        self.send_header("Content-Length", str(len(reply.content)))
+        with contextlib.suppress(ConnectionError):  # the page waits no longer
+            self.end_headers()
+            self.wfile.write(reply.content)
 
     def do_POST(self) -> None:
         """A result."""
-        name = self.path.removeprefix("/results/")
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.path.startswith("/results/"):
+            return self._forward(body)
+        name = self.path.removeprefix("/results/")
         self.server.results[name] = (json.loads(self.headers.get("X-Head", "{}")), body)
         if name == "done":
             self.server.done.set()
-        self._reply(b"", "text/plain")
+        return self._reply(b"", "text/plain")
 
     def _reply(self, body: bytes, kind: str) -> None:
         self.send_response(200)

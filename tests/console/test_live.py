@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import shutil
 import time
 from collections import Counter
@@ -14,8 +15,10 @@ from playwright.sync_api import expect
 
 import harness.server
 from harness.images import png
+from harness.pages import pages
 from harness.server import Server, free_port
 from harness.two_cells import ROIS, ids, pictures
+from tests.console.conftest import PAGES, visit_in_firefox
 from tests.console.line import Serve, done
 from tests.console.live import JUDGE_MS, Live, line_of_two_cells, words
 from tests.console.page_time import pass_and_stop, take_over_time
@@ -283,3 +286,16 @@ def test_a_hidden_tab_says_that_it_is_slowed(chromium: Any, line: Server, files:
     expect(live.page).to_have_title(title)
     expect(live.page.get_by_text("The browser slowed it down meanwhile: 2 parts were judged.")).to_be_visible()
     live.close()
+
+
+def test_a_recorded_folder_is_judged_in_firefox_too(line: Server) -> None:
+    with pages(PAGES) as server:
+        server.behind = line.address
+        server.cases = [picture.name for picture in PICTURES[:4]]
+        server.files = {picture.name: picture.png for picture in PICTURES[:4]}
+        visit_in_firefox(server, "/pages/live.html#/live?recipe=two+cells")
+        found = json.loads(server.results["found"][1])
+    assert "problem" not in found
+    assert {tuple(part) for part in found["parts"]} == set(words(PICTURES[:4]))
+    newest = next(picture for picture in PICTURES if picture.name == found["parts"][0][0])
+    assert found["drawn"] == ["ng" if roi in newest.bad else "ok" for roi in ROIS]
