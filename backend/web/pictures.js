@@ -12,7 +12,7 @@ import { messageOf, t } from "./texts.js";
 /** @typedef {import("./pixels/picture.js").Picture} Picture */
 /** @typedef {import("./keep.js").KeptPicture} KeptPicture */
 /** @typedef {import("./ingest.js").Found} Found */
-/** @typedef {{added: KeptPicture[], known: number, refused: {name: string, reason: string}[]}} Added */
+/** @typedef {{added: KeptPicture[], known: KeptPicture[], refused: {name: string, reason: string}[]}} Added */
 
 const SMALL_PIXELS = 480;
 const WRITTEN_AT_ONCE = 12;
@@ -60,19 +60,25 @@ export class PictureSet {
    */
   async add(found, onProgress, onAdded = () => undefined) {
     /** @type {Added} */
-    const result = { added: [], known: 0, refused: [] };
+    const result = { added: [], known: [], refused: [] };
     await this.load();
-    const known = new Set(this.list.map(({ folder, name, blob }) => `${folder}/${name}/${blob.size}`));
+    /** @type {Map<string, KeptPicture[]>} */
+    const alike = new Map();
+    for (const picture of this.list) {
+      const text = `${picture.folder}/${picture.name}/${picture.blob.size}`;
+      alike.set(text, [...(alike.get(text) ?? []), picture]);
+    }
     let order = Math.max(0, ...this.list.map((picture) => picture.order));
     /** @type {KeptPicture[]} */
     let batch = [];
     for (const [index, { file, folder }] of found.entries()) {
       onProgress(index, found.length);
-      if (known.has(`${folder}/${file.name}/${file.size}`)) {
-        result.known++;
-        continue;
-      }
       try {
+        const known = await sameOf(file, alike.get(`${folder}/${file.name}/${file.size}`) ?? []);
+        if (known) {
+          result.known.push(known);
+          continue;
+        }
         // A copy: the file on the disk may be changed, moved or deleted while the browser still refers to it.
         const blob = new Blob([await file.arrayBuffer()], { type: file.type });
         const picture = await openPicture(blob, { name: file.name });
@@ -175,6 +181,20 @@ export async function cutDrawn(picture, drawn) {
     throw new Error(t("inspect.other_size", { name: picture.name, width: picture.width, height: picture.height, usual_width: usual.width, usual_height: usual.height }));
   const { anchor } = drawn;
   return cutRoi(picture, anchor ? placed(drawn.roi, anchor, await placementIn(picture, drawn.recipe_id, anchor)) : drawn.roi);
+}
+
+/**
+ * The picture that has the bytes of a file. A camera may write each part over the one before: the same name and, as a BMP, the same size.
+ * @param {File} file
+ * @param {KeptPicture[]} alike of its name and size
+ * @returns {Promise<KeptPicture | null>}
+ */
+async function sameOf(file, alike) {
+  for (const kept of alike) {
+    const [one, other] = await Promise.all([file.arrayBuffer(), kept.blob.arrayBuffer()]);
+    if (indexedDB.cmp(one, other) === 0) return kept;
+  }
+  return null;
 }
 
 /**

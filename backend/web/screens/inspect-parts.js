@@ -1,5 +1,6 @@
 // @ts-check
 /** The parts of Inspect: a sign and a name for each, and how many got which verdict. */
+import { newId } from "../api.js";
 import { fill, h } from "../dom.js";
 import { t } from "../texts.js";
 import { shapeOfWord } from "../verdict.js";
@@ -19,10 +20,16 @@ export class PartList {
     this.node = h("div.parts", { role: "list", "aria-label": t("inspect.parts") });
   }
 
-  /** @param {KeptPicture} kept */
-  add(kept) {
+  /** A file that is no picture, or a damaged one: a part without a verdict for as long as the screen is open. @param {string} name @param {string} reason */
+  refuse(name, reason) {
+    const [blob, nowhere] = [new Blob(), { roi: "", file: "", pool: "", folder: "", order: 0, width: 0, height: 0 }];
+    this.add({ ...nowhere, id: newId(), name, blob, label: null, stored: null, duplicateOf: null }, reason);
+  }
+
+  /** @param {KeptPicture} kept @param {string | null} [problem] why it cannot be judged */
+  add(kept, problem = null) {
     /** @type {Part} */
-    const part = { kept, crop: null, reply: null, problem: null, counted: false, cell: null };
+    const part = { kept, crop: null, reply: null, problem, counted: false, cell: null };
     part.cell = h("button.part", { title: kept.name, onclick: () => this.onChoose(part) }, h("span.part-sign", {}), h("span.part-name", {}, kept.name));
     this.list.push(part);
     this.node.append(h("div", { role: "listitem" }, part.cell));

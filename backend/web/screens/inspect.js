@@ -334,9 +334,21 @@ class InspectScreen {
     }
     await this.opened; // what was kept from before stands first, once
     this.setPaused(false);
-    const { known, refused } = await this.set.add(found, () => undefined, (added) => this.take(added));
-    for (const { name, reason } of refused) this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
-    if (known) this.app.say("warning", t("drop.known", { n: known }));
+    const { added, known, refused } = await this.set.add(found, () => undefined, (some) => this.take(some));
+    for (const { name, reason } of refused) {
+      this.app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
+      this.parts.refuse(name, reason);
+    }
+    if (known.length) this.app.say("warning", t("drop.known", { n: known.length }));
+    if (!added.length) this.show(refused.length ? this.parts.list.at(-1) : this.parts.list.find(({ kept }) => kept === known.at(-1)));
+  }
+
+  /** What was dropped last, where nothing of it is judged now: else the verdict on the screen is about another part. @param {Part | undefined} part */
+  show(part) {
+    if (!part) return;
+    this.current = part;
+    this.update();
+    this.showPicture();
   }
 
   /** The first are judged while the others are still read. @param {KeptPicture[]} added */

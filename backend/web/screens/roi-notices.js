@@ -59,7 +59,7 @@ export async function takePictures(app, set, found, onProgress) {
   }
   const { added, known, refused } = await set.add(found, (done, total) => onProgress(t("drop.reading", { done: done + 1, total })));
   if (added.length) app.say("done", t("drop.added", { n: added.length }));
-  if (known) app.say("warning", t("drop.known", { n: known }));
+  if (known.length) app.say("warning", t("drop.known", { n: known.length }));
   for (const { name, reason } of refused.slice(0, MOST_NAMED)) app.say("error", reason.includes(name) ? reason : `${name}: ${reason}`);
   if (refused.length > MOST_NAMED) app.say("error", t("drop.more_refused", { n: refused.length - MOST_NAMED }));
   return added.length > 0;
