@@ -106,7 +106,10 @@ def _fit(page: Page) -> None:
 
 
 def _choose_threshold(page: Page) -> str:
-    page.get_by_role("button", name="Score the pictures and choose one").click()
+    with page.expect_request("**/calibrate_dataset"):
+        page.get_by_role("button", name="Score the pictures and choose one").click()
+    page.wait_for_timeout(500)  # the request is with the service
+    page.reload()  # the scoring goes on, and its end is shown
     stored = page.locator(".stored strong")
     expect(stored).to_be_visible(timeout=_FIT_MS)
     recommended = stored.inner_text()

@@ -1,10 +1,10 @@
 // @ts-check
 /** Threshold: the scores of good and bad pictures, the line between them, and what it promises. */
-import { call, idsOf, newId } from "../api.js";
+import { call, idsOf, newId, pause } from "../api.js";
 import { fill, h, icon, keepFocus } from "../dom.js";
 import "../histogram.js";
 import { hashOf } from "../router.js";
-import { watchRun } from "../runs.js";
+import { ASK_EVERY_MS, findRun, watchRun } from "../runs.js";
 import { percentUp, score, t } from "../texts.js";
 import { Thumbnails } from "../thumbnails.js";
 
@@ -93,11 +93,27 @@ class ThresholdScreen {
     await this.app.refresh(this.key.recipe_id);
     if (this.closed) return;
     if (this.app.facts(this.key)?.fitted) {
+      const run = await findRun("calibrate_dataset", this.key, null); // asked before: else what it finds may be missed
       await this.load();
+      if (run && !this.busy && !this.closed) void this.follow();
       return;
     }
     fill(this.status);
     fill(this.notices, h("div.notice", {}, t("threshold.not_fitted"), h("a.button", { href: hashOf("samples", this.key) }, t("nav.samples"))));
+  }
+
+  /** Scoring that goes on since before this screen was opened: what it finds is shown when it ends. */
+  async follow() {
+    this.bar.hidden = false;
+    for (;;) {
+      const run = await findRun("calibrate_dataset", this.key, null);
+      if (this.closed || this.busy) return;
+      if (run === null) break;
+      if (run) this.showRun(run);
+      await pause(ASK_EVERY_MS);
+    }
+    this.bar.hidden = true;
+    await this.open();
   }
 
   async load() {
@@ -303,7 +319,7 @@ class ThresholdScreen {
   showRun(run) {
     this.bar.max = run.total || 1;
     this.bar.value = run.done;
-    const left = run.left_s === undefined ? "" : t("fit.left", { n: run.left_s });
+    const left = run.left_s ? t("fit.left", { n: run.left_s }) : "";
     fill(this.status, `${t("threshold.scoring", { done: run.done, total: run.total })} ${left}`);
   }
 
