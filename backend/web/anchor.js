@@ -7,7 +7,7 @@ import { fetchBlob, newId, send } from "./api.js";
 import { LayoutConflict, writeLayout } from "./layout.js";
 import { cutRoi, firmnessOf, locateIn, openPicture } from "./pixels/picture.js";
 import { turnOf } from "./pixels/roi.js";
-import { t } from "./texts.js";
+import { fixed, t } from "./texts.js";
 
 /** @typedef {import("./pixels/roi.js").Roi} Roi */
 /** @typedef {import("./pixels/picture.js").Picture} Picture */
@@ -110,8 +110,8 @@ export async function placementIn(picture, recipe, anchor) {
 
 /** @param {Placement} placement @param {Pick<Anchor, "least_score">} anchor @returns {string | null} why it must not be believed */
 export function doubtOf({ score, second }, { least_score }) {
-  if (score < least_score) return t("anchor.not_found", { score: score.toFixed(2), least: least_score });
-  return second >= MOST_SECOND * score ? t("anchor.twice", { score: score.toFixed(2), second: second.toFixed(2) }) : null;
+  if (score < least_score) return t("anchor.not_found", { score: fixed(score, 2), least: least_score });
+  return second >= MOST_SECOND * score ? t("anchor.twice", { score: fixed(score, 2), second: fixed(second, 2) }) : null;
 }
 
 /**
@@ -175,10 +175,10 @@ export async function tryAnchor(picture, anchor, before, file) {
 
 /** @param {Firmness} firmness @param {Omit<Anchor, "id">} anchor @returns {string | null} */
 function problemOf({ contrast, error_px, turned, second }, { search_deg }) {
-  if (contrast < LEAST_CONTRAST) return t("anchor.flat", { contrast: contrast.toFixed(1), least: LEAST_CONTRAST });
-  if (error_px > MOST_ERROR_PX) return t("anchor.slides", { error: error_px < 10 ? error_px.toFixed(2) : "> 10", most: MOST_ERROR_PX, noise: NOISE });
-  if (turned > MOST_TURNED && search_deg > 0) return t("anchor.turns", { score: turned.toFixed(3), most: MOST_TURNED });
-  return second >= MOST_SECOND ? t("anchor.ambiguous", { second: second.toFixed(2), most: MOST_SECOND }) : null;
+  if (contrast < LEAST_CONTRAST) return t("anchor.flat", { contrast: fixed(contrast, 1), least: LEAST_CONTRAST });
+  if (error_px > MOST_ERROR_PX) return t("anchor.slides", { error: error_px < 10 ? fixed(error_px, 2) : "> 10", most: MOST_ERROR_PX, noise: NOISE });
+  if (turned > MOST_TURNED && search_deg > 0) return t("anchor.turns", { score: fixed(turned, 3), most: MOST_TURNED });
+  return second >= MOST_SECOND ? t("anchor.ambiguous", { second: fixed(second, 2), most: MOST_SECOND }) : null;
 }
 
 /** @param {{cx: number, cy: number, w: number, h: number}} anchor @returns {Roi} */

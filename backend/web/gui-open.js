@@ -7,7 +7,7 @@ import { GuiLayoutError, isGuiLayout, readObject, readGuiLayout, ROLE, scaleIn }
 import { LayoutConflict, loadLayout, roiIn, writeLayout } from "./layout.js";
 import { lockedScale } from "./rois.js";
 import { roiText } from "./router.js";
-import { messageOf, t } from "./texts.js";
+import { messageOf, t, written } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./gui-layout.js").Json} Json */
@@ -58,7 +58,7 @@ async function textOf(file) {
   try {
     return await file.text();
   } catch {
-    throw new GuiLayoutError(t("gui.unreadable", { name: file.name }));
+    throw new GuiLayoutError(t("drop.unreadable", { name: file.name }));
   }
 }
 
@@ -295,7 +295,7 @@ function idsOf({ role_id, roi_id, model_key }) {
 }
 
 /** @param {number} value */
-const hundredths = (value) => Math.round(value * 100) / 100;
+const hundredths = (value) => written(Math.round(value * 100) / 100);
 
 /** Whether the recipe has the ROI as the file does. @param {Row} row */
 function isSame({ mine, theirs }) {

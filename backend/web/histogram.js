@@ -7,7 +7,7 @@
  *     histogram.addEventListener("threshold-change", ({ detail }) => …);   // a number, also during a drag
  */
 import { fill, s } from "./dom.js";
-import { number, score, t } from "./texts.js";
+import { number, t } from "./texts.js";
 
 /** CSS pixels; the width is that of the element. */
 const SIZE = { height: 320, side: 18, axis: 165, most: 125 };
@@ -165,9 +165,9 @@ class ScoreHistogram extends HTMLElement {
       legend.setAttribute("x", String(isLeft ? this.width - SIZE.side : SIZE.side));
       legend.setAttribute("text-anchor", isLeft ? "end" : "start");
     }
-    this.handle.setAttribute("aria-valuemin", score(low));
-    this.handle.setAttribute("aria-valuemax", score(high));
-    this.handle.setAttribute("aria-valuenow", score(this.value));
+    this.handle.setAttribute("aria-valuemin", low.toFixed(4));
+    this.handle.setAttribute("aria-valuemax", high.toFixed(4));
+    this.handle.setAttribute("aria-valuenow", this.value.toFixed(4));
   }
 
   /** @param {PointerEvent} event */

@@ -6,7 +6,7 @@ import { Heartbeat, lamp } from "./heartbeat.js";
 import { listRois } from "./rois.js";
 import { hashOf, liveHashOf, nameKey, routeOf, roiText, SCREENS } from "./router.js";
 import { Store } from "./store.js";
-import { messageOf, t } from "./texts.js";
+import { language, LANGUAGES, messageOf, t, useLanguage } from "./texts.js";
 
 /** @typedef {import("./router.js").Route} Route */
 /** @typedef {import("./router.js").ScreenName} ScreenName */
@@ -46,6 +46,13 @@ const messages = h("div.messages", { role: "status", "aria-live": "polite" });
 const navigation = h("nav.navigation", { "aria-label": t("nav.label") });
 const main = h("main.main", { id: "main", tabindex: "-1" });
 const title = h("span.bar-roi");
+const languages = h(
+  "span.languages",
+  {},
+  /** @type {import("./texts.js").Language[]} */ (Object.keys(LANGUAGES))
+    .filter((name) => name !== language)
+    .map((name) => h("button.icon-button", { lang: name, "aria-label": LANGUAGES[name], title: LANGUAGES[name], onclick: () => useLanguage(name) }, name.toUpperCase())),
+);
 
 /** @type {App} */
 const app = {
@@ -116,6 +123,7 @@ function showProblem(screen, problem) {
 function showNavigation(route) {
   const name = route.roi ? (app.facts(route.roi)?.name ?? sessionStorage.getItem(nameKey(route.roi)) ?? route.roi.roi_id) : route.recipe;
   fill(title, name ? [h("span.bar-sep", { "aria-hidden": "true" }, "/"), name] : null);
+  languages.hidden = route.screen !== "line"; // where the others have the name of their ROI
   const recipe = route.recipe || theOneRecipe();
   document.title = name ? t("app.title_of", { name }) : t("app.name");
   fill(
@@ -221,6 +229,7 @@ function frame() {
       title,
       h("span.spacer"),
       access,
+      languages,
       keyButton,
       h("a.icon-button", { href: "docs", target: "_blank", rel: "noreferrer", "aria-label": t("nav.docs"), title: t("nav.docs") }, icon("book")),
       lamp(heartbeat),

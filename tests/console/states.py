@@ -65,6 +65,7 @@ class Look:
         before: what is changed before it is opened.
         after: what is done then.
         key: of the tab.
+        language: that a person chose in this browser; none: the browser's.
         height: of the window, in pixels.
     """
 
@@ -76,6 +77,7 @@ class Look:
     before: Change = nothing
     after: Change = nothing
     key: str = FULL
+    language: str = ""
     height: int = 1000
 
     @property
@@ -160,6 +162,7 @@ _EMPTY = {"roi": showroom.NEW}
 
 LOOKS = [
     Look("line", "normal", _CARD, 5, before=_LINE),
+    Look("line", "spanish", _CARD, 5, before=_LINE, language="es"),
     Look("line", "new", _CARD, 5, before=_LINE, after=_form),
     Look("line", "empty", ".steps", before=_no_rois),
     Look("line", "loading", "text=Loading…", before=holding("rois")),
@@ -186,6 +189,7 @@ LOOKS = [
     Look("samples", "no-key", _DIALOG, key=""),
     Look("samples", "10000-images", ".chip:has-text('10000')", roi=showroom.STORED),
     Look("threshold", "normal", _STORED, height=1300),
+    Look("threshold", "spanish", _STORED, language="es", height=1300),
     Look("threshold", "none", "text=No threshold applies", roi=showroom.UNCALIBRATED, height=1300),
     Look("threshold", "empty", "text=not fitted yet", roi=showroom.NEW),
     Look("threshold", "loading", "text=Loading…", before=holding("datasets/scores")),
@@ -207,6 +211,7 @@ LOOKS = [
     Look("inspect", "no-key", _DIALOG, key=""),
     Look("live", "normal", ".tile", roi=showroom.LIVE),
     Look("live", "judged", ".tile", roi=showroom.LIVE, after=_judge_live),
+    Look("live", "spanish", ".tile", roi=showroom.LIVE, language="es"),
     Look("live", "undrawn", ".verdict", roi=showroom.NEW),
     Look("live", "loading", ".verdict", roi=showroom.LIVE, before=holding("layout")),
     Look("live", "away", ".tile", roi=showroom.LIVE, after=_go_away),
@@ -239,6 +244,8 @@ class Browser:
         if look.key:
             page.add_init_script(f"sessionStorage.setItem('roi-anomaly-key', '{look.key}')")
         page.add_init_script(_TIMELESS)
+        chosen = f"setItem('language', '{look.language}')" if look.language else "removeItem('language')"
+        page.add_init_script(f"localStorage.{chosen}")
         look.before(page)
         roi = look.roi or showroom.READY
         query = httpx.QueryParams(recipe=roi["recipe_id"], role=roi["role_id"], roi=roi["roi_id"])

@@ -5,17 +5,18 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-from tests.console import showroom
+from tests.console import languages, showroom
 from tests.console.line import FULL, INFER, Serve
 from tests.console.looking import MOST, check, difference, renew, small
-from tests.console.states import LOOKS, Browser, Look
+from tests.console.states import LOOKS, Browser, Change, Look
 
 _LEAST_CONTRAST = 4.5
 
@@ -175,6 +176,104 @@ def test_words_on_stripes_can_be_read(browser: Browser) -> None:
         ]
     assert len(stripes) == 2
     assert min(_contrast(word, stripe) for word in words for stripe in stripes) >= _LEAST_CONTRAST
+
+
+_SAY_ALL = [
+    *(
+        "line-normal",
+        "line-new",
+        "line-empty",
+        "line-infer-empty",
+        "line-no-key",
+        "roi-normal",
+        "roi-infer",
+        "roi-empty",
+    ),
+    *("samples-normal", "samples-large", "samples-empty", "threshold-normal", "threshold-none", "inspect-feedback"),
+    *("inspect-no-threshold", "live-normal", "live-undrawn", "review-empty", "health-normal", "health-drift"),
+]
+"""Looks that show every text that the others show, and more."""
+_OF_THE_SERVICE = [
+    r"about [\d.]+ % of good parts score above [\d.]+, by \d+ OK scores",
+    r"(?:The score|part-0002.png scores|the image scores) [\d.]+.*?(?=$|⟦)",
+]
+
+
+def test_every_text_on_every_screen_comes_from_the_catalogue(browser: Browser) -> None:
+    outside = {}
+    for look in LOOKS:
+        if look.name in _SAY_ALL:
+            with browser.showing(replace(look, before=_both(languages.pseudo, look.before))) as page:
+                page.evaluate(_SETTLED)
+                outside[look.name] = languages.unmarked(page, *_OF_THE_SERVICE)
+    assert sorted(outside) == sorted(_SAY_ALL)
+    assert {name: texts for name, texts in outside.items() if texts} == {}
+
+
+def _both(one: Change, other: Change) -> Change:
+    def change(page: Page) -> None:
+        one(page)
+        other(page)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "look", [look for look in LOOKS if look.state in ("normal", "drift")], ids=lambda look: look.name
+)
+def test_no_text_is_cut_off_in_spanish(look: Look, browser: Browser) -> None:
+    wait = look.wait if look.state == "normal" else ".badge.bad"
+    with browser.showing(replace(look, language="es", wait=wait)) as page:
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.evaluate(_SETTLED)
+            assert languages.too_wide(page) == [], width
+
+
+@pytest.mark.parametrize(
+    ("locale", "name", "threshold"), [("es-ES", "Línea", ","), ("es-MX", "Línea", "."), ("fr-FR", "Line", ".")]
+)
+def test_the_language_is_the_browsers_until_a_person_chooses(
+    locale: str, name: str, threshold: str, chromium: Any, browser: Browser
+) -> None:
+    context = chromium.new_context(locale=locale)
+    try:
+        page = context.new_page()
+        page.add_init_script(f"sessionStorage.setItem('roi-anomaly-key', '{FULL}')")
+        loaded: list[str] = []
+        page.on("request", lambda request: "/texts/" in request.url and loaded.append(request.url.rpartition("/")[2]))
+        page.goto(f"{browser.server.address}/#/line")
+        now, other = ("es", "en") if name == "Línea" else ("en", "es")
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+        expect(page.locator("html")).to_have_attribute("lang", now)
+        expect(
+            page.locator(".card-facts").filter(has_text=re.compile(rf"\b0\{threshold}\d{{4}}$")).first
+        ).to_be_visible()
+        assert loaded == [f"{now}.js"]
+        page.get_by_role("button", name={"en": "English", "es": "Español"}[other]).click()
+        expect(page.locator("html")).to_have_attribute("lang", other)
+        page.reload()
+        expect(page.get_by_role("link", name={"en": "Line", "es": "Línea"}[other], exact=True)).to_be_visible()
+        expect(page.locator("html")).to_have_attribute("lang", other)
+        assert set(loaded[1:]) == {f"{other}.js"}
+    finally:
+        context.close()
+
+
+def test_a_text_with_a_number_has_the_forms_that_the_browser_asks_for(browser: Browser) -> None:
+    look = next(look for look in LOOKS if look.name == "line-spanish")
+    with browser.showing(look) as page:
+        counted = """async () => {
+          const { t, score, number, percentUp, written } = await import(new URL("console/texts.js", document.baseURI));
+          const forms = [1, 2, 0, 1000000].map((n) => t("drop.added", { n }));
+          const numbers = [score(0.51239), number(0.025), percentUp(0.0123), written(0.8)];
+          return [...forms, ...numbers, t("anchor.range", { field: "x", low: 0.5, high: 0.99 })];
+        }"""
+        said = page.evaluate(counted)
+    assert said == [
+        *("1 imagen añadida", "2 imágenes añadidas", "0 imágenes añadidas", "1000000 de imágenes añadidas"),
+        *("0,5124", "0,025", "1,3", "0,8", "x tiene que estar entre 0,5 y 0,99."),
+    ]
 
 
 def _contrast(one: Sequence[str], other: Sequence[str]) -> float:

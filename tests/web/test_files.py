@@ -15,8 +15,8 @@ from backend.web import console_files
 
 FILES = console_files()
 ROOT = Path(web.__file__).parents[2]
-MOST_BYTES = {"first screen": 80_000, "from the pictures to a line": 150_000, "all": 230_000}
-"""Of the files, compressed one at a time as the service sends them."""
+MOST_BYTES = {"first screen": 80_000, "from the pictures to a line": 152_000, "all": 230_000}
+"""Of the files, compressed one at a time as the service sends them; with the largest catalogue, where one is loaded."""
 WORKER = "pixels/cut-worker.js"
 JOURNEY = ("line", "roi", "samples", "threshold", "inspect", "health")
 """The screens of one ROI. Live, Review and layouts of another program are loaded by those who open them."""
@@ -40,9 +40,11 @@ def imported(path):
 
 
 def test_the_console_is_small_enough_to_be_loaded_over_a_poor_line():
+    catalogue = max((path for path in FILES if path.startswith("texts/")), key=lambda path: len(FILES[path]))
     first = imported("main.js") | imported("screens/line.js") | {path for path in FILES if not path.endswith(".js")}
+    assert {path for path in first if path.startswith("texts/")} == set()  # the one in use is loaded by its name
+    first |= {catalogue}
     journey = first.union(imported(WORKER), *(imported(f"screens/{screen}.js") for screen in JOURNEY))
-    assert "texts/en.js" in first
     assert "screens/live.js" not in journey
     sizes = {
         name: sum(len(gzip.compress(FILES[path])) for path in paths)

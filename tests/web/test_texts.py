@@ -7,7 +7,7 @@ from backend.web import console_files
 
 CATALOGUE = "texts/en.js"
 SCRIPTS = {path: content.decode() for path, content in console_files().items() if path.endswith(".js")}
-CODE = "".join(text for path, text in SCRIPTS.items() if path != CATALOGUE)
+CODE = "".join(text for path, text in SCRIPTS.items() if not path.startswith("texts/"))
 SAID_TWICE = {"Inspect"}
 """The name of a screen, and what is done there: two words in other languages."""
 

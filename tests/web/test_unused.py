@@ -7,9 +7,12 @@ from pathlib import Path
 
 from backend.web import console_files
 
-TEXTS = "texts/en.js"
 SCRIPTS = {path: content.decode() for path, content in console_files().items() if path.endswith(".js")}
-CODE = {path: re.sub(r"/\*\*.*?\*/", "", text, flags=re.DOTALL) for path, text in SCRIPTS.items() if path != TEXTS}
+CODE = {
+    path: re.sub(r"/\*\*.*?\*/", "", text, flags=re.DOTALL)
+    for path, text in SCRIPTS.items()
+    if not path.startswith("texts/")
+}
 """Every script but the texts, without what it says of types."""
 STYLES = {
     path: re.sub(r"/\*.*?\*/", "", content.decode(), flags=re.DOTALL)

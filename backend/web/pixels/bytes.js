@@ -1,13 +1,31 @@
 // @ts-check
-/** What the readers of all formats share: texts and parts of files, and EXIF. */
+/** What the readers of all formats share: what they refuse, texts and parts of files, and EXIF. */
 
 const ORIENTATION_TAG = 0x0112;
 
+/** @typedef {"ends_early"|"changed"|"missing"|"marker"|"early_scan"|"header_ends"|"no_size"|"no_picture"} Damage */
+/** @typedef {"packed_bmp"|"rare_jpeg"} Kind */
+
 /** A file whose header says that it is damaged. */
-export class HeaderError extends Error {}
+export class HeaderError extends Error {
+  /** @param {Damage} damage  the words are in the catalogue, which a worker does not load */
+  constructor(damage) {
+    super(damage);
+    this.damage = damage;
+  }
+}
 
 /** A file of a kind that browsers do not read, or each in its own way. */
-export class KindError extends Error {}
+export class KindError extends Error {
+  /** @param {Kind} kind */
+  constructor(kind) {
+    super(kind);
+    this.kind = kind;
+  }
+}
+
+/** The browser gives no canvas of the size that is the message. */
+export class CanvasError extends Error {}
 
 /** @param {Uint8Array} bytes @param {number} at @param {number} length */
 export function text(bytes, at, length) {

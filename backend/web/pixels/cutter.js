@@ -9,13 +9,14 @@
  * @import {Box} from "./warp.js"
  * @typedef {{id: number, bare: Blob}} Source  a picture's bytes as a browser may decode them
  * @typedef {Omit<Header, "bare"|"packed"|"longer">} Facts
- * @typedef {{problem: "unreadable"|"damaged"|"kind"|"format"|"undecodable", reason: string}
+ * @typedef {{problem: "unreadable"|"format"} | {problem: "undecodable", reason: string}
+ *   | {problem: "damaged", damage: import("./bytes.js").Damage} | {problem: "kind", kind: import("./bytes.js").Kind}
  *   | {problem: "too_large", facts: Facts} | {problem: "colours", facts: Facts} | {problem: "transparent", facts: Facts}
  *   | {problem: "other_size", facts: Facts, width: number, height: number}
  *   | {problem: null, facts: Facts, bare: Blob}} Opened
  */
 
-import { HeaderError, KindError } from "./bytes.js";
+import { CanvasError, HeaderError, KindError } from "./bytes.js";
 import { guiSourceBox, guiWarp } from "./gui-crop.js";
 import { readHeader } from "./header.js";
 import { sourceBox, warp } from "./warp.js";
@@ -81,7 +82,7 @@ function pixelsOf(bitmap, box) {
 function contextOf(width, height) {
   // Read often, so the pixels stay in memory and no graphics card touches them.
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  if (!context) throw new Error(`the browser gives no canvas of ${width}x${height} pixels`);
+  if (!context) throw new CanvasError(`${width}×${height}`);
   return context;
 }
 
@@ -97,10 +98,10 @@ export async function open(id, blob, maxPixels) {
   try {
     header = readHeader(await blob.arrayBuffer());
   } catch (error) {
-    const problem = error instanceof HeaderError ? "damaged" : error instanceof KindError ? "kind" : "unreadable";
-    return { problem, reason: reasonOf(error) };
+    if (error instanceof HeaderError) return { problem: "damaged", damage: error.damage };
+    return error instanceof KindError ? { problem: "kind", kind: error.kind } : { problem: "unreadable" };
   }
-  if (!header) return { problem: "format", reason: "" };
+  if (!header) return { problem: "format" };
   const { bare: parts, packed, longer, ...facts } = header;
   if (facts.width * facts.height > maxPixels) return { problem: "too_large", facts };
   if (facts.format === "JPEG" && (facts.channels === 4 || facts.bits !== 8)) return { problem: "colours", facts };
@@ -108,12 +109,12 @@ export async function open(id, blob, maxPixels) {
   const decoding = bitmapOf({ id, bare }).catch(reasonOf); // in another thread, while this one unpacks
   const unpacked = packed && (await unpackedSize(packed.parts, packed.size));
   const bitmap = await decoding;
-  if (packed && unpacked !== packed.size) return { problem: "damaged", reason: "a part of it is missing or was changed" };
+  if (packed && unpacked !== packed.size) return { problem: "damaged", damage: "changed" };
   if (typeof bitmap === "string") return { problem: "undecodable", reason: bitmap };
   const { width, height } = bitmap;
   if (width !== facts.width || height !== facts.height) return { problem: "other_size", facts, width, height };
   if (longer && !(longer.onlyIfGrey && !endsGrey(bitmap)) && !(await showsTheSame(bitmap, new Blob(longer.parts)))) {
-    return { problem: "damaged", reason: "a part of the picture is missing" };
+    return { problem: "damaged", damage: "missing" };
   }
   if (facts.mayBeTransparent && !isOpaque(bitmap)) return { problem: "transparent", facts };
   return { problem: null, facts, bare };

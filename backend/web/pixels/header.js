@@ -50,10 +50,10 @@ export function readHeader(content) {
   try {
     header = read(bytes, view);
   } catch (error) {
-    if (error instanceof RangeError) throw new HeaderError("the header is truncated");
+    if (error instanceof RangeError) throw new HeaderError("header_ends");
     throw error;
   }
-  if (!(header.width > 0 && header.height > 0)) throw new HeaderError("the header has no width or height");
+  if (!(header.width > 0 && header.height > 0)) throw new HeaderError("no_size");
   return header;
 }
 
@@ -67,7 +67,7 @@ function readPng(bytes, view) {
   for (let at = 8, type = ""; type !== "IEND"; ) {
     const end = at + 12 + view.getUint32(at);
     type = text(bytes, at + 4, 4);
-    if (end > bytes.length) throw new HeaderError("it ends before the picture does");
+    if (end > bytes.length) throw new HeaderError("ends_early");
     if (PNG_KEPT.has(type)) keep(at, end);
     else dropped = true;
     if (type === "tRNS") transparent = true;
@@ -116,9 +116,9 @@ function readBmp(bytes, view) {
   const height = core ? view.getUint16(20, true) : Math.abs(view.getInt32(22, true)); // negative: the top row is first
   const perPixel = view.getUint16(core ? 24 : 28, true);
   const compression = core ? 0 : view.getUint32(30, true);
-  if (compression !== 0 && compression !== 3) throw new KindError("a compressed BMP, which browsers decode in different ways");
+  if (compression !== 0 && compression !== 3) throw new KindError("packed_bmp");
   const row = Math.ceil((width * perPixel) / 32) * 4;
-  if (view.getUint32(10, true) + row * height > bytes.length) throw new HeaderError("it ends before the picture does");
+  if (view.getUint32(10, true) + row * height > bytes.length) throw new HeaderError("ends_early");
   const mayBeTransparent = !core && (perPixel === 16 || perPixel === 32);
   return { format: "BMP", width, height, bits: 8, channels: 3, mayBeTransparent, orientation: 1, bare: null };
 }
@@ -129,7 +129,7 @@ function readWebp(bytes, view) {
   /** @type {{width: number, height: number}|null} */
   let size = null;
   let [orientation, mayBeTransparent, dropped, kept] = [1, false, false, 4];
-  if (8 + view.getUint32(4, true) > bytes.length) throw new HeaderError("it ends before the picture does");
+  if (8 + view.getUint32(4, true) > bytes.length) throw new HeaderError("ends_early");
   for (let at = 12; at + 8 <= bytes.length; ) {
     const length = view.getUint32(at + 4, true);
     const end = Math.min(at + 8 + length + (length % 2), bytes.length);
@@ -154,7 +154,7 @@ function readWebp(bytes, view) {
     }
     at = end;
   }
-  if (!size) throw new HeaderError("the file has no picture");
+  if (!size) throw new HeaderError("no_picture");
   return {
     format: "WebP", ...size, bits: 8, channels: 3, mayBeTransparent, orientation,
     bare: dropped ? [webpHead(kept), ...withoutFlags(parts())] : null,

@@ -11,7 +11,6 @@
 
 import { exifOrientation, HeaderError, keeper, KindError, text } from "./bytes.js";
 
-const ENDS_EARLY = "it ends before the picture does";
 const COEFFICIENTS = 64;
 /** Enough for some blocks by any table, without the byte that begins a marker. */
 const MORE_DATA = Uint8Array.from({ length: 512 }, (_, n) => (n * 167 + 91) % 255);
@@ -41,8 +40,8 @@ export function readJpeg(bytes, view) {
   const lacking = new Map();
   let at = 2;
   for (;;) {
-    if (at + 2 > bytes.length) throw new HeaderError(ENDS_EARLY);
-    if (bytes[at] !== 0xff) throw new HeaderError("a marker is missing");
+    if (at + 2 > bytes.length) throw new HeaderError("ends_early");
+    if (bytes[at] !== 0xff) throw new HeaderError("marker");
     const marker = bytes[at + 1];
     if (marker === 0xd9) break;
     if (marker === 0xff) {
@@ -58,7 +57,7 @@ export function readJpeg(bytes, view) {
     } else if (marker === 0xe1 && text(bytes, at + 4, 6) === "Exif\0\0" && orientation === 1) {
       orientation = exifOrientation(view, at + 10, end);
     } else if (marker === 0xda) {
-      if (!frame) throw new HeaderError("a scan comes before the header of the picture");
+      if (!frame) throw new HeaderError("early_scan");
       scans += 1;
       readScan(view, at, frame, lacking);
       [end, restarts] = dataAfter(bytes, end);
@@ -67,10 +66,10 @@ export function readJpeg(bytes, view) {
     else keep(at, end);
     at = end;
   }
-  if (!frame) throw new HeaderError(ENDS_EARLY);
+  if (!frame) throw new HeaderError("ends_early");
   const unsent = [...lacking.values()].flatMap((bits) => [...bits]).filter((bits) => bits !== 0).length;
   const missing = scans === 1 && interval > 0 && restarts < Math.ceil(units(frame) / interval) - 1;
-  if (unsent > 0 || missing) throw new HeaderError(ENDS_EARLY);
+  if (unsent > 0 || missing) throw new HeaderError("ends_early");
   const [kept, tail] = [parts(), bytes.subarray(at)];
   return {
     format: "JPEG",
@@ -87,7 +86,7 @@ export function readJpeg(bytes, view) {
 
 /** @param {DataView} view @param {number} at @param {number} marker @returns {Frame} */
 function frameAt(view, at, marker) {
-  if (marker > 0xc2) throw new KindError("a lossless, hierarchical or arithmetic JPEG, which browsers do not read");
+  if (marker > 0xc2) throw new KindError("rare_jpeg");
   /** @type {Map<number, [number, number]>} */
   const sampling = new Map();
   for (let n = 0; n < view.getUint8(at + 9); n++) {
@@ -123,7 +122,7 @@ function dataAfter(bytes, start) {
     else if (marker !== 0 && marker !== 0xff) return [at, restarts];
     at = bytes.indexOf(0xff, marker === 0xff ? at + 1 : at + 2);
   }
-  throw new HeaderError(ENDS_EARLY);
+  throw new HeaderError("ends_early");
 }
 
 /** How many units are coded one after the other in a scan of all components. @param {Frame} frame */

@@ -19,6 +19,7 @@
  * @typedef {{blob: Blob, width: number, height: number}} Crop
  */
 
+import { fixed, t } from "../texts.js";
 import { beyond, isWhole } from "./roi.js";
 import { warp } from "./warp.js";
 import { call } from "./worker.js";
@@ -59,7 +60,7 @@ export async function openPicture(blob, { name = blob instanceof File ? blob.nam
 /** @param {Blob} blob @param {string} name @param {number} maxPixels  @returns {Promise<Picture>} */
 async function openUntested(blob, name, maxPixels) {
   if (blob.size > MAX_BYTES) {
-    throw new PictureError("too_large", `${name} has ${mebibytes(blob.size)} MiB; at most ${mebibytes(MAX_BYTES)} are possible.`);
+    throw new PictureError("too_large", t("picture.many_bytes", { name, mebibytes: mebibytes(blob.size), most: mebibytes(MAX_BYTES) }));
   }
   const id = ++opened;
   const found = await call("open", id, blob, maxPixels);
@@ -77,33 +78,27 @@ async function openUntested(blob, name, maxPixels) {
 function refusal(found, name, maxPixels) {
   switch (found.problem) {
     case "unreadable":
-      return new PictureError("unreadable", `${name} cannot be read: it was changed, moved or deleted since it was chosen. Choose it again.`);
+      return new PictureError("unreadable", t("drop.unreadable", { name }));
     case "damaged":
-      return new PictureError("unreadable", `${name} cannot be read: ${found.reason}. The file is damaged.`);
+      return new PictureError("unreadable", t("picture.damaged", { name, reason: t(`picture.damage.${found.damage}`) }));
     case "format":
-      return new PictureError("format", `${name} is no PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.`);
+      return new PictureError("format", t("picture.format", { name }));
     case "kind":
-      return new PictureError("format", `${name} is ${found.reason}. Save it as a PNG.`);
+      return new PictureError("format", t("picture.kind", { name, kind: t(`picture.kind.${found.kind}`) }));
     case "undecodable":
-      return new PictureError("unreadable", `${name} cannot be decoded: it is truncated or damaged, or a kind that browsers do not read (${found.reason}).`);
+      return new PictureError("unreadable", t("picture.undecodable", { name, reason: found.reason }));
     case "transparent":
-      return new PictureError("transparent", `${name} is transparent in places, and a browser loses the colours there. Save it without an alpha channel.`);
+      return new PictureError("transparent", t("picture.transparent", { name }));
   }
   const { width, height, bits, channels } = found.facts;
   if (found.problem === "too_large") {
-    return new PictureError(
-      "too_large",
-      `${name} has ${width}×${height} pixels, which is ${millions(width * height)} million; at most ${millions(maxPixels)} million are possible. Save it smaller.`,
-    );
+    return new PictureError("too_large", t("picture.many_pixels", { name, width, height, millions: millions(width * height), most: millions(maxPixels) }));
   }
   if (found.problem === "colours") {
-    const kind = channels === 4 ? "a JPEG in CMYK colours" : `a JPEG of ${bits} bits`;
-    return new PictureError("colours", `${name} is ${kind}, which browsers decode in different ways. Save it as a PNG in RGB.`);
+    const kind = channels === 4 ? t("picture.colours.cmyk") : t("picture.colours.deep", { bits });
+    return new PictureError("colours", t("picture.colours", { name, kind }));
   }
-  return new PictureError(
-    "unreadable",
-    `${name} is ${width}×${height} pixels by its header, and the browser made ${found.width}×${found.height} of it. Save it as a PNG.`,
-  );
+  return new PictureError("unreadable", t("picture.other_size", { name, width, height, found_width: found.width, found_height: found.height }));
 }
 
 /**
@@ -122,17 +117,10 @@ export async function cutRoi(picture, roi) {
   }
   const outside = roi.crop === "gui" ? 0 : beyond(roi, picture); // the desktop GUI shows black there
   if (outside > 0) {
-    throw new PictureError(
-      "outside",
-      `The ROI reaches ${Math.ceil(outside)} pixels beyond the ${picture.width}×${picture.height} picture ${picture.name}. Move it or make it smaller.`,
-    );
+    const { name, width, height } = picture;
+    throw new PictureError("outside", t("picture.outside", { n: Math.ceil(outside), name, width, height }));
   }
-  if (picture.bits > 8) {
-    throw new PictureError(
-      "sixteen_bits",
-      `${picture.name} has ${picture.bits} bits, of which a browser keeps 8. Take the whole picture as the ROI, or save it with 8 bits.`,
-    );
-  }
+  if (picture.bits > 8) throw new PictureError("sixteen_bits", t("picture.deep", { name: picture.name, bits: picture.bits }));
   return call("cut", picture.source, roi);
 }
 
@@ -142,7 +130,7 @@ function check(roi) {
   const numbers = [roi.cx, roi.cy, roi.angle_deg, ...sizes];
   const ring = roi.kind !== "annulus" || (roi.r_inner >= 0 && roi.r_inner < roi.r);
   if (!numbers.every(Number.isFinite) || sizes.some((size) => size <= 0) || !ring) {
-    throw new PictureError("invalid_roi", `The ROI has no valid size: ${JSON.stringify(roi)}.`);
+    throw new PictureError("invalid_roi", t("picture.invalid_roi", { roi: JSON.stringify(roi) }));
   }
 }
 
@@ -196,13 +184,10 @@ async function testOnce() {
   try {
     const { wrong, compared } = await wrongPixels();
     if (wrong === 0) return { ok: true };
-    return {
-      ok: false,
-      reason: `This browser changes pixels: ${wrong} of ${compared} differ after a crop. Switch off its protection against fingerprinting for this page, or use another browser.`,
-    };
+    return { ok: false, reason: t("picture.changes_pixels", { wrong, compared }) };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return { ok: false, reason: `This browser cannot cut pictures (${reason}). Use a current Chromium, Edge or Firefox.` };
+    return { ok: false, reason: t("picture.cannot_cut", { reason }) };
   }
 }
 
@@ -215,7 +200,7 @@ async function wrongPixels() {
     value = (value * 48271) % 2147483647; // Park and Miller's generator
     known[k] = k % 4 === 3 ? 255 : value & 255;
   }
-  const picture = await openUntested(bmp(known, width, height), "the test picture", MAX_PIXELS);
+  const picture = await openUntested(bmp(known, width, height), "test.bmp", MAX_PIXELS);
   let [wrong, compared] = [0, 0];
   for (const angle_deg of [0, 33]) {
     const roi = { kind: /** @type {const} */ ("rect"), cx: 32, cy: 24, w: 32, h: 20, r: 0, r_inner: 0, angle_deg };
@@ -251,7 +236,7 @@ function bmp(rgba, width, height) {
 }
 
 /** @param {number} pixels */
-const millions = (pixels) => (pixels / 1e6).toFixed(1);
+const millions = (pixels) => fixed(pixels / 1e6, 1);
 
 /** @param {number} bytes */
 const mebibytes = (bytes) => Math.ceil(bytes / 1024 / 1024);

@@ -28,7 +28,7 @@ import { element, Panel } from "./roi-panel.js";
 import { linkStyle } from "./roi-style.js";
 import { View } from "./roi-view.js";
 import { beyond } from "./roi.js";
-import { t } from "../texts.js";
+import { t, written } from "../texts.js";
 
 const MOST_UNDONE = 200;
 const CLICK = 4; // CSS pixels within which a press is no drag
@@ -369,7 +369,7 @@ class RoiEditor extends HTMLElement {
   sayWhere() {
     if (!this.shown) return;
     const { kind, cx, cy, w, h, r, angle_deg } = this.shown;
-    this.say(t("editor.now", { cx, cy, size: kind === "rect" ? `${w}×${h}` : `r ${r}`, angle_deg }));
+    this.say(t("editor.now", { cx, cy, size: kind === "rect" ? `${written(w)}×${written(h)}` : `r ${written(r)}`, angle_deg }));
   }
 
   drawOverlay() {

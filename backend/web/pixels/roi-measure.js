@@ -6,7 +6,7 @@
  * @typedef {"line"|"circle"} Known
  */
 
-import { t } from "../texts.js";
+import { fixed, t } from "../texts.js";
 
 const SIGNIFICANT = 6;
 
@@ -39,7 +39,7 @@ export class Measure {
   /** What to do next. */
   get says() {
     const { known, points, need, isFull, pixels } = this;
-    if (isFull) return t(`editor.measured.${known}`, { pixels: pixels.toFixed(1) });
+    if (isFull) return t(`editor.measured.${known}`, { pixels: fixed(pixels, 1) });
     return points.length ? t("editor.measure.next", { n: points.length + 1, of: need }) : t(`editor.measure.${known}`);
   }
 

@@ -8,6 +8,8 @@
  * @typedef {typeof import("./cutter.js")} Cutter
  */
 
+import { t } from "../texts.js";
+
 const ADDRESS = new URL("./cut-worker.js", import.meta.url).href;
 
 /** @type {any} */
@@ -26,15 +28,15 @@ const waiting = new Map();
 function started() {
   if (worker) return worker;
   worker = new Worker(address, { type: "module" });
-  worker.addEventListener("message", ({ data: { id, value, error } }) => {
+  worker.addEventListener("message", ({ data: { id, value, error, noCanvas } }) => {
     const call = waiting.get(id);
     waiting.delete(id);
     if (error === undefined) call?.resolve(value);
-    else call?.reject(new Error(error));
+    else call?.reject(new Error(noCanvas ? t("picture.no_canvas", { size: error }) : error));
   });
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    const reason = new Error(`the worker that cuts pictures ended: ${event.message ?? "it could not be loaded"}`);
+    const reason = new Error(t("picture.worker_ended", { reason: event.message ?? t("picture.worker_missing") }));
     for (const { reject } of waiting.values()) reject(reason);
     waiting.clear();
     worker?.terminate();

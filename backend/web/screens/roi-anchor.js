@@ -4,7 +4,7 @@ import { changeAnchor, DEFAULTS, frameOf, rectOf, removeAnchor, saveAnchor, tryA
 import { fill, h, icon, keepFocus } from "../dom.js";
 import { LayoutConflict } from "../layout.js";
 import { openPicture } from "../pixels/picture.js";
-import { messageOf, t } from "../texts.js";
+import { fixed, messageOf, t } from "../texts.js";
 
 /** @typedef {import("../anchor.js").Anchor} Anchor */
 /** @typedef {import("../anchor.js").Placement} Placement */
@@ -65,7 +65,7 @@ export class AnchorPanel {
   /** @param {Anchor} anchor @param {Tally} tally */
   told(anchor, { n, found, lowest }) {
     const what = t("anchor.is", { w: anchor.w, h: anchor.h, px: anchor.search_px, deg: anchor.search_deg });
-    return n ? `${what} ${t("anchor.tally", { n, found, lowest: found ? lowest.toFixed(2) : "–", least: anchor.least_score })}` : what;
+    return n ? `${what} ${t("anchor.tally", { n, found, lowest: found ? fixed(lowest, 2) : "–", least: anchor.least_score })}` : what;
   }
 
   /** What can be done while nothing is drawn. */

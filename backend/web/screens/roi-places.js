@@ -1,7 +1,7 @@
 // @ts-check
 /** Where the part of each picture is, by the anchor: looked for once, when somebody looks at the picture. */
 import { AnchorError, bestPlacement, doubtOf, placed } from "../anchor.js";
-import { t } from "../texts.js";
+import { fixed, t } from "../texts.js";
 
 /** @typedef {import("../anchor.js").Anchor} Anchor */
 /** @typedef {import("../anchor.js").Placement} Placement */
@@ -11,8 +11,8 @@ import { t } from "../texts.js";
 
 /** Where a part is, in words. @param {Placement} placement */
 export function toldOf({ score, dx, dy, angle_deg }) {
-  const tenths = (/** @type {number} */ value) => (Math.round(10 * value) / 10 || 0).toFixed(1); // || 0: never -0
-  return t("anchor.moved", { score: score.toFixed(2), dx: tenths(dx), dy: tenths(dy), angle: tenths(angle_deg) });
+  const tenths = (/** @type {number} */ value) => fixed(Math.round(10 * value) / 10 || 0, 1); // || 0: never -0
+  return t("anchor.moved", { score: fixed(score, 2), dx: tenths(dx), dy: tenths(dy), angle: tenths(angle_deg) });
 }
 
 export class Places {

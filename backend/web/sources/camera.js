@@ -3,7 +3,7 @@
  * A camera of this computer. A frame becomes a PNG of the pixels that the browser gives, so that it is opened, cut and kept
  * like any file. Browsers get frames as YUV and convert them: they are not the sensor's pixels (docs/console.md).
  */
-import { messageOf, t } from "../texts.js";
+import { clock, messageOf, t } from "../texts.js";
 import { Bell } from "./source.js";
 
 /** @typedef {import("./source.js").Frame} Frame */
@@ -128,7 +128,7 @@ export class Camera {
   async frame() {
     const now = new Date();
     const [day, time] = now.toISOString().slice(0, -1).replaceAll(/[-:.]/g, "").split("T");
-    return { name: `camera-${day}-${time}.png`, label: now.toLocaleTimeString(), blob: await this.png() };
+    return { name: `camera-${day}-${time}.png`, label: clock(now), blob: await this.png() };
   }
 
   /** @returns {Promise<Blob>} */
