@@ -30,13 +30,13 @@ _OF_PROGRAMS = {
     "Inspection *",
     "draft of *",
     "fit of *",
-    "heat-layer heat-colours",
     "input, select, textarea, dialog *",
     "live camera",
     "live source",
     "name of */*",
 }
 """Names under which something is kept, selectors, ids, and what is cut off from a text of the service."""
+_CLASSES = re.compile(r"[a-z]+(?:-[a-z]+)+(?: [a-z]+(?:-[a-z]+)+)*")
 _NAMES = re.compile(r"[A-Z][a-z]+(?:-[A-Z][a-z]+)*")
 _WORDS_OF_PROGRAMS = {
     *("Circle", "Rectangle", "Annulus", "Inspection"),  # of the desktop GUI's files
@@ -103,7 +103,7 @@ def literals(text: str) -> Iterator[str]:
 
 def is_said(literal: str) -> bool:
     """Whether a string looks like words for people: two words, or one with a capital."""
-    if literal in _OF_MISTAKES | _OF_PROGRAMS | _WORDS_OF_PROGRAMS:
+    if literal in _OF_MISTAKES | _OF_PROGRAMS | _WORDS_OF_PROGRAMS or _CLASSES.fullmatch(literal):
         return False
     return bool(re.search(r"[^\W\d_]{2,}[,:;.!?…)]? +[(“]?[^\W\d_]{2,}", literal) or _NAMES.fullmatch(literal))
 

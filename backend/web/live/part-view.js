@@ -8,7 +8,7 @@ import { colour, decoded, regionsOf } from "../heat.js";
 import { Layers } from "../layers.js";
 import { viewOf } from "../pixels/picture.js";
 import { cropSize } from "../pixels/roi.js";
-import { t } from "../texts.js";
+import { fixed, t } from "../texts.js";
 import { nameOf } from "./tiles.js";
 
 /** @typedef {import("../part.js").Part} Part */
@@ -117,7 +117,7 @@ function anchorOf({ frame, lost, placement }) {
     { class: "live-roi live-anchor", "data-word": lost ? "none" : "", transform: turned(frame, width, height) },
     s("rect", { width, height, class: "halo" }),
     s("rect", { width, height, class: "live-outline" }),
-    s("text", { x: 0, y: -size / 3, "font-size": size }, `${t("anchor.title")} ${placement.score.toFixed(2)}`),
+    s("text", { x: 0, y: -size / 3, "font-size": size }, `${t("anchor.title")} ${fixed(placement.score, 2)}`),
   );
 }
 

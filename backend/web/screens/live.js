@@ -21,7 +21,7 @@ import { questionAbout } from "../question.js";
 import { RecipeGuard } from "../recipe-guard.js";
 import { Camera } from "../sources/camera.js";
 import { WatchedFolder } from "../sources/watched.js";
-import { number, t } from "../texts.js";
+import { fixed, number, t } from "../texts.js";
 import { verdictPanel } from "../verdict.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -288,7 +288,7 @@ class LiveScreen {
 
   /** Its name, what is known of its place, and in what areas are told. @param {LivePart} shown */
   toldOf({ frame, part }) {
-    const anchor = part.frame && `${t("anchor.title")}: ${part.lost ?? part.placement?.score.toFixed(2)}`;
+    const anchor = part.frame && `${t("anchor.title")}: ${part.lost ?? (part.placement ? fixed(part.placement.score, 2) : "")}`;
     return [frame.name, anchor, this.roi && unitOf(this.guard.scaleOf(this.roi))].filter(Boolean).join(" · ");
   }
 

@@ -110,7 +110,7 @@ export class AnchorPanel {
       this.screen.draw(rectangle);
       this.drawn(rectangle);
       this.file = file;
-      fill(this.text, t("anchor.file_found", { name: file.name, w: file.width, h: file.height, score: score.toFixed(2) }));
+      fill(this.text, t("anchor.file_found", { name: file.name, w: file.width, h: file.height, score: fixed(score, 2) }));
     } catch (problem) {
       this.say(messageOf(problem));
     } finally {
