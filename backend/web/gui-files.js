@@ -4,6 +4,7 @@ import { fill, h, icon } from "./dom.js";
 import { t } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
+/** @typedef {import("./pixels/roi.js").Roi} Roi */
 
 /**
  * @param {App} app
@@ -40,6 +41,23 @@ export function guiFiles(app, recipeOf, onStored) {
       opening.hidden = !app.mayChange;
       saving.hidden = !app.session.value.rois?.length;
       node.hidden = opening.hidden && saving.hidden;
+    },
+  };
+}
+
+/**
+ * The switch between the console's crop and the desktop GUI's.
+ * @param {(crop: Roi["crop"]) => void} onChange
+ * @returns {{node: Element, show: (roi: Roi | null, mayChange: boolean) => void}}
+ */
+export function cropChoice(onChange) {
+  const box = h("input", { type: "checkbox", id: "gui-crop", onchange: () => onChange(box.checked ? "gui" : undefined), "aria-describedby": "gui-crop-hint" });
+  const node = h("div", {}, h("label.inline", { for: "gui-crop" }, box, t("gui.crop")), h("p.hint", { id: "gui-crop-hint" }, t("gui.crop_hint")));
+  return {
+    node,
+    show(roi, mayChange) {
+      box.checked = roi?.crop === "gui";
+      box.disabled = !roi || !mayChange;
     },
   };
 }

@@ -17,7 +17,6 @@
  */
 
 import { CanvasError, HeaderError, KindError } from "./bytes.js";
-import { guiSourceBox, guiWarp } from "./gui-crop.js";
 import { readHeader } from "./header.js";
 import { sourceBox, warp } from "./warp.js";
 
@@ -191,13 +190,23 @@ function* stripsOf({ width, height }) {
  */
 export async function cut(source, roi) {
   const bitmap = await bitmapOf(source);
-  const isGui = roi.crop === "gui";
-  const box = isGui ? guiSourceBox(roi, bitmap) : sourceBox(roi, bitmap);
-  const pixels = pixelsOf(bitmap, box);
-  const { data, width, height } = isGui ? guiWarp(pixels, box, roi, bitmap) : warp(pixels, box, roi);
+  const { data, width, height } = roi.crop === "gui" ? await asGui(bitmap, roi) : warped(bitmap, roi);
   const context = contextOf(width, height);
   context.putImageData(new ImageData(data, width, height), 0, 0);
   return { blob: await context.canvas.convertToBlob({ type: "image/png" }), width, height };
+}
+
+/** @param {ImageBitmap} bitmap @param {Roi} roi */
+function warped(bitmap, roi) {
+  const box = sourceBox(roi, bitmap);
+  return warp(pixelsOf(bitmap, box), box, roi);
+}
+
+/** @param {ImageBitmap} bitmap @param {Roi} roi */
+async function asGui(bitmap, roi) {
+  const { guiSourceBox, guiWarp } = await import("./gui-crop.js"); // few recipes come from the desktop GUI
+  const box = guiSourceBox(roi, bitmap);
+  return guiWarp(pixelsOf(bitmap, box), box, roi, bitmap);
 }
 
 /**

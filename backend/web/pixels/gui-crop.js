@@ -6,11 +6,13 @@
  * outside), and takes whole pixels out of what it gets. It counts from the centres of pixels where the console counts from their
  * corners: half a pixel lies between them. OpenCV interpolates in fixed point: 1/32 of a pixel, weights in 1/1024.
  *
- * @import {Roi, Shape} from "./roi.js"
+ * @import {Roi} from "./roi.js"
  * @import {Box} from "./warp.js"
  * @typedef {{width: number, height: number}} Size
  * @typedef {[number, number, number, number, number, number]} Matrix  two rows
  */
+
+import { guiSidesOf } from "./roi.js";
 
 const RADIANS = Math.PI / 180;
 const STEPS = 32; // of a pixel, between which OpenCV's linear interpolation knows nothing
@@ -23,16 +25,9 @@ function halfToEven(value) {
   return rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? below + 1 : below;
 }
 
-/** Width and height before they are rounded. @param {Roi} roi */
-function sidesOf(roi) {
-  if (roi.kind === "rect") return { width: Math.max(1, roi.w), height: Math.max(1, roi.h) };
-  const side = 2 * Math.max(roi.r, 0.5);
-  return { width: side, height: side };
-}
-
 /** The ROI's centre, with the GUI's way there by its left top corner. @param {Roi} roi */
 function centreOf(roi) {
-  const { width, height } = sidesOf(roi);
+  const { width, height } = guiSidesOf(roi);
   return { x: roi.cx - width / 2 + width / 2, y: roi.cy - height / 2 + height / 2 };
 }
 
@@ -64,7 +59,7 @@ function inverse([a, b, c, d, e, f]) {
  * @returns {Box}
  */
 function guiBox(roi, picture) {
-  const sides = sidesOf(roi);
+  const sides = guiSidesOf(roi);
   const centre = centreOf(roi);
   const [a, b, c, d, e, f] = turning(roi);
   const width = Math.max(1, halfToEven(sides.width));
@@ -151,19 +146,4 @@ export function guiWarp(source, box, roi, picture) {
     }
   }
   return { data, width: cut.width, height: cut.height };
-}
-
-/**
- * The mask that the GUI sends with a crop.
- * @param {Roi} roi
- * @param {Size} crop  its size in pixels
- * @returns {Shape|null}  null for a rect, of which every pixel counts
- */
-export function guiShape(roi, { width, height }) {
-  if (roi.kind === "rect") return null;
-  const centre = { cx: width / 2, cy: height / 2 };
-  if (roi.kind === "circle") return { kind: "circle", ...centre, r: Math.min(width, height) / 2 };
-  const sides = sidesOf(roi);
-  const scale = Math.min(width / sides.width, height / sides.height);
-  return { kind: "annulus", ...centre, r: sides.width / 2 * scale, r_inner: Math.min(Math.max(roi.r_inner, 0), roi.r) * scale };
 }

@@ -13,7 +13,6 @@
  *   | {kind: "annulus", cx: number, cy: number, r: number, r_inner: number}} Shape  in pixels of the crop
  */
 
-import { guiShape } from "./gui-crop.js";
 
 const RADIANS = Math.PI / 180;
 // Taylor coefficients, highest power first: 1e-17 at 45 degrees.
@@ -121,4 +120,26 @@ export function snapped(roi) {
   if (roi.angle_deg % 90 !== 0) return sized;
   const [x, y] = roi.angle_deg % 180 === 0 ? [width / 2, height / 2] : [height / 2, width / 2];
   return { ...sized, cx: Math.floor(roi.cx - x + 0.5) + x, cy: Math.floor(roi.cy - y + 0.5) + y };
+}
+
+/** Width and height of the desktop GUI's crop, before they are rounded. @param {Roi} roi */
+export function guiSidesOf(roi) {
+  if (roi.kind === "rect") return { width: Math.max(1, roi.w), height: Math.max(1, roi.h) };
+  const side = 2 * Math.max(roi.r, 0.5);
+  return { width: side, height: side };
+}
+
+/**
+ * The mask that the GUI sends with a crop.
+ * @param {Roi} roi
+ * @param {{width: number, height: number}} crop  its size in pixels
+ * @returns {Shape|null}  null for a rect, of which every pixel counts
+ */
+function guiShape(roi, { width, height }) {
+  if (roi.kind === "rect") return null;
+  const centre = { cx: width / 2, cy: height / 2 };
+  if (roi.kind === "circle") return { kind: "circle", ...centre, r: Math.min(width, height) / 2 };
+  const sides = guiSidesOf(roi);
+  const scale = Math.min(width / sides.width, height / sides.height);
+  return { kind: "annulus", ...centre, r: sides.width / 2 * scale, r_inner: Math.min(Math.max(roi.r_inner, 0), roi.r) * scale };
 }

@@ -2,8 +2,7 @@
 /** ROI: pictures in, the ROIs of a recipe drawn on one of them, the crop of one ROI from all of them below. */
 import { rectOf } from "../anchor.js";
 import { fill, h, icon, keepFocus } from "../dom.js";
-import { cropChoice } from "../gui-crop-choice.js";
-import { guiFiles } from "../gui-files.js";
+import { cropChoice, guiFiles } from "../gui-files.js";
 import { dropZone } from "../ingest.js";
 import { readLayout } from "../layout.js";
 import { selfTest } from "../pixels/picture.js";
