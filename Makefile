@@ -7,6 +7,8 @@ RUN := $(VENV)/bin/python
 COMMAND := $(VENV)/bin/roi-anomaly
 # Processes that tests share, a file at a time.
 PROCESSES ?= 2
+# Browsers wait more than they compute.
+CONSOLE_PROCESSES ?= 3
 PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
@@ -36,7 +38,7 @@ test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server pro
 
 test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some ten minutes (apt-get install chromium firefox-esr)
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
-	$(PYTEST) tests/console
+	$(PYTEST) --numprocesses $(CONSOLE_PROCESSES) tests/console
 
 test-docs: $(VENV)/.dev ## the shell blocks of README, manual and tutorial in a fresh clone and environment
 	$(RUN) -m pytest tests/fresh_clone
