@@ -92,14 +92,15 @@ def proxied(server: Server) -> Iterator[str]:
                 return self.send_error(404)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
-            with server.client() as client:
-                reply = client.request(self.command, self.path.removeprefix(_PREFIX), headers=headers, content=body)
+            path = self.path.removeprefix(_PREFIX)
+            with server.client() as client, client.stream(self.command, path, headers=headers, content=body) as reply:
+                content = b"".join(reply.iter_raw())  # compressed as it came
             self.send_response(reply.status_code)
             for name, value in reply.headers.items():
                 if name not in ("connection", "transfer-encoding", "date", "server"):
                     self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(reply.content)
+            self.wfile.write(content)
             return None
 
         do_GET = do_POST = do_PUT = forward  # noqa: N815
