@@ -9,7 +9,7 @@ COMMAND := $(VENV)/bin/roi-anomaly
 PROCESSES ?= 2
 # Browsers wait more than they compute.
 CONSOLE_PROCESSES ?= 3
-PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile
+PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 0
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
