@@ -84,14 +84,15 @@ def install(app: FastAPI, settings: Settings) -> None:
             raise exc.__cause__
         path = route_path(request.scope)
         headers = dict(exc.headers) if exc.headers else None
-        if exc.status_code == 405:
-            headers = {"Allow": ", ".join(_methods_at(request, exc))}
+        allowed = ", ".join(_methods_at(request, exc)) if exc.status_code == 405 else ""
+        if allowed:
+            headers = {"Allow": allowed}
         if request.method == "OPTIONS" and exc.status_code == 405:  # clients ask so whether an endpoint is there
             return Response(status_code=204, headers=headers)
         error = {
             400: f"{exc.detail.rstrip('.')}; {_how_to_send(request)}",
             404: f"unknown path {path}; see /docs",
-            405: f"{request.method} is not served at {path}; see /docs",
+            405: f"{request.method} is not allowed on {path}; use {allowed}",
         }.get(exc.status_code, exc.detail)
         annotate(error=error)
         return reply(exc.status_code, error, CODE_OF_STATUS.get(exc.status_code, "internal_error"), exc, headers)

@@ -51,7 +51,7 @@ def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
             if not below:
                 raise InvalidRequest(f"{path}: no images in this folder ({', '.join(SUFFIXES)})")
         elif not path.lower().endswith(SUFFIXES):
-            raise InvalidRequest(f"{path}: no image by its extension; give {', '.join(SUFFIXES)} files, or folders")
+            raise InvalidRequest(f"{path}: unsupported file type; use {', '.join(SUFFIXES)} files, or folders")
         else:
             below = [path]
         for image in below:

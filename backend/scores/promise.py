@@ -302,7 +302,11 @@ def _in_words(n_ok: int, target: float | None, known: dict[str, Any], *, mixed: 
         if missing := known.get("n_ok_missing"):
             sentences.append(f"{scores} too few to promise 1 %: {_more(missing)} needed")
         elif at_most > PROMISED_RATE and mixed:
-            sentences.append(f"more scores like these would not promise 1 %: {n_rejected} of {n_ok} are rejected")
+            are, those = ("is", "that part") if n_rejected == 1 else ("are", "those parts")
+            sentences.append(
+                f"{n_rejected} of {n_ok} good scores {are} rejected, so more scores like these will not reach 1 %: "
+                f"check {those}"
+            )
         elif at_most > PROMISED_RATE:
             sentences.append(
                 f"this rule rejects about {100 * (target or PROMISED_RATE):g} % by design: to promise 1 %, ask for a "

@@ -199,7 +199,7 @@ class DriftLog:
             return DriftStatus("drift", drift.reason(self.defective), drift)
         known = sum(drift.bag.values())
         if known < _ENOUGH:
-            reason = f"{known} scores are known, a change is seen reliably after {_ENOUGH}"
+            reason = f"collecting: {known} of {_ENOUGH} scores"
             return DriftStatus("collecting", reason, drift)
         return DriftStatus("ok", f"no sign of a change in {drift.n_parts} parts", drift)
 

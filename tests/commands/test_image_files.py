@@ -52,7 +52,7 @@ def test_image_given_twice_counts_once_and_a_link_to_it_counts_as_another(parts)
     [
         ("missing.png", "missing.png: no such file or folder"),
         ("parts/empty", "parts/empty: no images in this folder"),
-        ("parts/notes.txt", "parts/notes.txt: no image by its extension"),
+        ("parts/notes.txt", "parts/notes.txt: unsupported file type; use .png"),
     ],
 )
 def test_a_path_without_images_is_an_error_that_names_it(parts, path, says):

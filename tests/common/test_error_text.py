@@ -154,7 +154,7 @@ def test_no_frame_tells_where_the_project_or_its_packages_lie():
     [
         "run /fit_ok first",
         "see /docs",
-        "GET is not served at /infer; see /docs",
+        "GET is not allowed on /infer; use POST",
         "see https://example.com/a/b/c for more",
         "1/2 and 3/4",
         "image/png or image/jpeg",

@@ -48,7 +48,7 @@ ERRORS: dict[str, tuple[Send, int, str]] = {
     "an unknown path": (lambda gui, _: gui.get("/nowhere"), 404, "unknown path"),
     "an unknown path of several parts": (lambda gui, _: gui.get("/datasets/ok/list"), 404, "path /datasets/ok/list;"),
     "a path with a slash too many": (lambda gui, _: gui.get("/health/"), 404, "unknown path"),
-    "a wrong method": (lambda gui, _: gui.get("/infer"), 405, "GET is not served"),
+    "a wrong method": (lambda gui, _: gui.get("/infer"), 405, "GET is not allowed on /infer; use POST"),
     "a missing field": (
         lambda gui, crop: gui.multipart("/infer", [Part("image", crop, "image/png", "a.png")]),
         422,

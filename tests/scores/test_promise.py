@@ -243,7 +243,10 @@ def test_of_scores_that_overlap_no_number_is_named():
     promise = calibrated([0.1] * 90 + [0.9] * 10, [0.5] * 10).promise
     assert promise.n_rejected == 10
     assert promise.n_ok_needed is None
-    assert "more scores like these would not promise 1 %: 10 of 100 are rejected" in promise.text
+    assert (
+        "10 of 100 good scores are rejected, so more scores like these will not reach 1 %: check those parts"
+        in promise.text
+    )
 
 
 def test_missing_scores_are_those_for_as_many_rejected():
