@@ -168,7 +168,7 @@ def test_all_lists_of_what_is_no_text_are_needed() -> None:
     assert (_OF_MISTAKES | _OF_PROGRAMS | _WORDS_OF_PROGRAMS) - all_literals == set()
 
 
-def test_the_page_itself_says_only_its_name_and_what_it_needs_in_each_language() -> None:
+def test_the_page_itself_says_its_name_and_needs_in_each_language() -> None:
     page = FILES["index.html"]
     assert re.findall(r"<title>(.*)</title>", page) == list(catalogue("en")["app.name"].values())
     noscript = page.partition("<noscript>")[2].partition("</noscript>")[0]
