@@ -231,7 +231,7 @@ class Mirror:
             def attempt() -> tuple[_Result, Mapping[str, Kept | Path | None]]:
                 folder = scratch / uuid.uuid4().hex
                 folder.mkdir()
-                self.look_at_all(also, also_wanted, allow_lost=True) if also else None
+                self.look_at_all(also, also_wanted, allow_lost=True)
                 linked, lost = self._linked(state, folder, everything)
                 for other in also:
                     linked |= self._linked(self._state(other), folder, also_wanted)[0]

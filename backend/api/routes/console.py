@@ -75,5 +75,5 @@ def _accepts_gzip(request: Request) -> bool:
     for coding in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";q=")
         if name == "gzip":
-            return weight.strip("0.") != "" or not weight
+            return not weight or weight.strip("0.") != ""
     return False
