@@ -90,7 +90,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
         version=__version__,
         summary="PatchCore on a frozen DINOv2 ViT-S/14: fit on good images, calibrate, infer.",
         description="Images are canonical ROIs, already cropped and rotated; the service never changes their geometry. "
-        'Every error is `{"error", "trace", "code"}`: also 404 at unknown paths and 405 for wrong methods.',
+        'Every error reply is `{"error", "trace", "code"}`, including 404 for unknown paths and 405 for wrong methods.',
         openapi_tags=TAGS,
         lifespan=lifespan,
         redirect_slashes=False,

@@ -28,8 +28,8 @@ _SHOWN = 8  # bits of what the network sees
 # bits less reaches a fourth.
 _DARKER = 3
 NOT_SETTLED = (
-    "the image has 16 bits, and the memory bank does not record how many of them are used: the upper 8 were compared; "
-    "fit anew to settle it"
+    "the image has 16 bits, but the memory bank does not record how many of them are used, so only the upper 8 were "
+    "compared: fit anew to record it"
 )
 
 
@@ -58,9 +58,9 @@ class BitDepth:
         try:
             depth = cls(int(recorded["bits"]), int(recorded["brightest"]))
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
-            raise DamagedMemory("the stored memory is damaged in what it says about bit depth: refit this ROI") from exc
+            raise DamagedMemory("the bit depth in the stored memory is damaged: refit this ROI") from exc
         if not (_SHOWN <= depth.bits <= FULL and 0 <= depth.brightest < 1 << FULL):
-            raise DamagedMemory("the stored memory is damaged in what it says about bit depth: refit this ROI")
+            raise DamagedMemory("the bit depth in the stored memory is damaged: refit this ROI")
         return depth
 
     def as_metadata(self) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def settle(
         for image in wide:
             if _bits_of(image, base) == base.bits and image.declared is None and image.is_dark(base):
                 raise InvalidRequest(
-                    f"{image}, and the images of the memory bank {base.brightest}: it looks like an image of fewer "
-                    f"than {base.bits} bits; append images of one depth (a PNG can say its depth in sBIT), or fit anew"
+                    f"{image}, but the images of the memory bank reach {base.brightest}: it probably has fewer than "
+                    f"{base.bits} bits; append images of one bit depth (a PNG can state it in sBIT), or fit anew"
                 )
         return base
     if not wide:
@@ -169,8 +169,8 @@ def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | Non
     warning = None
     if bits == depth.bits and image.declared is None and image.is_dark(depth):
         warning = (
-            f"the image reaches {image.brightest} where those of the fit reached {depth.brightest}: if it has fewer "
-            f"than {depth.bits} bits, its score means nothing"
+            f"the image reaches {image.brightest}, but those of the fit reach {depth.brightest}: if it has fewer "
+            f"than {depth.bits} bits, its score is meaningless"
         )
     if is_inverted:
         numbers = np.uint16((1 << bits) - 1) - numbers
@@ -208,16 +208,17 @@ def _bits_of(image: _Wide, depth: BitDepth) -> int:
         return FULL if image.is_scaled() else image.declared
     if image.brightest >= 1 << depth.bits:
         raise InvalidImage(
-            f"{image.name}: the image reaches {image.brightest}, and the memory bank was fitted on images of "
-            f"{depth.bits} bits, 0 to {(1 << depth.bits) - 1}; send images of that depth, or fit anew on images of this"
+            f"{image.name}: the image reaches {image.brightest}, but the memory bank was fitted on images of "
+            f"{depth.bits} bits (0 to {(1 << depth.bits) - 1}); send images of that bit depth, or fit anew on images "
+            "like this one"
         )
     return depth.bits
 
 
 def _refuse(one: _Wide, other: _Wide) -> None:
     raise InvalidRequest(
-        f"the 16-bit images of the fit do not agree in how many bits they use: {one}, {other}; send images of one "
-        "depth (a PNG can say its depth in sBIT)"
+        f"the 16-bit images of the fit use different numbers of bits: {one}, {other}; send images of one bit depth "
+        "(a PNG can state it in sBIT)"
     )
 
 

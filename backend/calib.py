@@ -19,8 +19,8 @@ DecideBy = Literal["score", "region", "either"]
 LEAST_NG_FOR_COST = 10
 
 SEEN_IN_THE_FIT = (
-    "the model was fitted on some of the OK images, whose scores are lower than those of fresh parts: check the "
-    "threshold on parts that were not in the fit"
+    "some of the OK images were in the fit, so their scores are lower than those of new parts: check the threshold "
+    "on parts that were not in the fit"
 )
 
 
@@ -66,11 +66,11 @@ class ThresholdOptions:
         }
         named = [name for name, asked in ways.items() if asked]
         if len(named) > 1:
-            raise InvalidRequest(f"{named[0]} and {named[1]} exclude each other: choose the threshold in one way")
+            raise InvalidRequest(f"{named[0]} and {named[1]} cannot be combined: choose the threshold in one way")
         if (self.escape_cost is None) != (self.defect_rate is None):
             raise InvalidRequest("escape_cost and defect_rate belong together: send both, or neither")
         if self.escape_cost is not None and n_ng < LEAST_NG_FOR_COST:
-            raise InvalidRequest(f"escape_cost needs {LEAST_NG_FOR_COST} NG scores or more, and there are {n_ng}")
+            raise InvalidRequest(f"escape_cost needs at least {LEAST_NG_FOR_COST} NG scores, but there are {n_ng}")
 
     def check(self, n_ok: int, n_ng: int) -> None:
         """See that it makes sense for so many scores.
@@ -80,14 +80,16 @@ class ThresholdOptions:
         """
         self.check_way(n_ng)
         if self.keep and self.rule != "recommended":
-            raise InvalidRequest("keep needs rule=recommended: by other rules every OK score counts")
+            raise InvalidRequest("keep needs rule=recommended: with other rules, every OK score counts")
         for name in ("keep", "not_good"):
             if wrong := [position for position in getattr(self, name) if not 0 <= position < n_ok]:
-                raise InvalidRequest(f"{name} names position {wrong[0]}, and there are {n_ok} OK scores, from 0")
+                raise InvalidRequest(
+                    f"{name} names position {wrong[0]}, but there are only {n_ok} OK scores, counted from 0"
+                )
         if both := set(self.keep) & set(self.not_good):
             raise InvalidRequest(f"position {min(both)} is in keep and in not_good")
         if self.not_good and len(set(self.not_good)) == n_ok:
-            raise InvalidRequest("not_good names every OK score: at least one is needed")
+            raise InvalidRequest("not_good names every OK score, but at least one is needed")
 
 
 CONTRACT_RULE = ThresholdOptions()

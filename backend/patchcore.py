@@ -247,8 +247,8 @@ def greedy_cover(
             on_progress(n_far - len(far), n_far)
         if len(far) and products > most_products:
             raise Conflict(
-                "these images are too unlike those of the model, which were nearly alike: appending them would take "
-                "minutes and keep most of their patches; fit anew on all images, or append fewer at a time"
+                "these images differ too much from those of the model, which are nearly identical: appending them "
+                "would take minutes and keep most of their patches; fit anew on all images, or append fewer at a time"
             )
     return np.array(picks, dtype=np.int64)
 

@@ -42,17 +42,21 @@ def check_ways(decide_by: str, pixel_threshold: float | None, options: Threshold
     by_hand = pixel_threshold is not None
     if decide_by == "score":
         if by_hand:
-            raise InvalidRequest("pixel_threshold needs decide_by=region or decide_by=either: decide_by=score has none")
+            raise InvalidRequest(
+                "pixel_threshold needs decide_by=region or decide_by=either: decide_by=score does not use it"
+            )
         return
     if by_hand and replace(options, threshold=None) != replace(CONTRACT_RULE, not_good=options.not_good):
         raise InvalidRequest(
-            "pixel_threshold excludes rule=recommended, target_false_reject_rate and escape_cost: choose the threshold "
-            "in one way"
+            "pixel_threshold cannot be combined with rule=recommended, target_false_reject_rate or escape_cost: "
+            "choose the threshold in one way"
         )
     if options.threshold is not None and not by_hand:
-        raise InvalidRequest(f"decide_by={decide_by} has a pixel threshold, too: send pixel_threshold beside threshold")
+        raise InvalidRequest(
+            f"decide_by={decide_by} also uses a pixel threshold: send pixel_threshold together with threshold"
+        )
     if decide_by == "either" and by_hand and options.threshold is None:
-        raise InvalidRequest("decide_by=either has two thresholds: send threshold beside pixel_threshold")
+        raise InvalidRequest("decide_by=either uses two thresholds: send threshold together with pixel_threshold")
     if decide_by == "either" and options.escape_cost is not None:
         raise InvalidRequest("escape_cost chooses one threshold: use decide_by=score or decide_by=region")
 

@@ -109,7 +109,7 @@ def requested_shape(text: str | None) -> tuple[Shape | None, str | None]:
     for kind in (Rect, Circle, Annulus):
         for name in kind.model_fields:
             kinds.setdefault(name, []).append(kind.__name__.lower())
-    doubts = [f"{name} has no effect: it is of {' and '.join(kinds[name])}" for name in unused if name in kinds]
+    doubts = [f"{name} has no effect: it belongs to {' and '.join(kinds[name])}" for name in unused if name in kinds]
     if unknown := [name for name in unused if name not in kinds]:
         doubts.append(about_unknown(unknown, list(kinds)))
     return shape, f"shape {shape.kind}: {', '.join(doubts)}" if doubts else None

@@ -154,8 +154,8 @@ class ModelStore:
         owner = stored.owner if stored else None
         if owner is not None and owner != key.owner and str(owner).casefold() == str(key.owner).casefold():
             raise InvalidRequest(
-                f"{key} differs from the stored {owner} in upper and lower case only, and the file system of "
-                "MODELS_DIR does not tell them apart: use other ids"
+                f"{key} and the stored {owner} differ only in upper and lower case, which the file system of "
+                "MODELS_DIR does not distinguish: use other ids"
             )
 
     def save_memory(

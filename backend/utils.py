@@ -257,8 +257,8 @@ def _bits_by_black(stored: npt.NDArray[Any], name: str) -> int:
         if largest == (1 << bits) - 1:
             return bits
     raise UnsupportedImage(
-        f"{name}: a 16-bit TIFF in which 0 is white and the largest number is {largest} does not tell which number is "
-        "black; save it with 8 bits, or with 0 as black"
+        f"{name}: 0 is white in this 16-bit TIFF and its largest number is {largest}, so nobody can tell which "
+        "number is black; save it with 8 bits, or with 0 as black"
     )
 
 

@@ -24,7 +24,7 @@ class Reply:
         """The body, which must be JSON without NaN and Infinity."""
 
         def refuse(constant: str) -> None:
-            raise ValueError(f"{constant} is no JSON")
+            raise ValueError(f"{constant} is not JSON")
 
         return json.loads(self.content, parse_constant=refuse)
 

@@ -129,11 +129,11 @@ def test_the_cost_of_regions_is_weighed_by_their_scores():
     ("decide_by", "pixel_threshold", "options", "told"),
     [
         ("score", 0.5, {}, "pixel_threshold needs decide_by=region or decide_by=either"),
-        ("region", 0.5, {"rule": "recommended"}, "pixel_threshold excludes rule=recommended"),
-        ("either", 0.5, {"target_false_reject_rate": 0.1}, "pixel_threshold excludes"),
-        ("region", None, {"threshold": 0.5}, "decide_by=region has a pixel threshold, too: send pixel_threshold"),
-        ("either", None, {"threshold": 0.5}, "decide_by=either has a pixel threshold, too"),
-        ("either", 0.5, {}, "decide_by=either has two thresholds: send threshold beside pixel_threshold"),
+        ("region", 0.5, {"rule": "recommended"}, "pixel_threshold cannot be combined with rule=recommended"),
+        ("either", 0.5, {"target_false_reject_rate": 0.1}, "pixel_threshold cannot be combined"),
+        ("region", None, {"threshold": 0.5}, "decide_by=region also uses a pixel threshold: send pixel_threshold"),
+        ("either", None, {"threshold": 0.5}, "decide_by=either also uses a pixel threshold"),
+        ("either", 0.5, {}, "decide_by=either uses two thresholds: send threshold together with pixel_threshold"),
         ("either", None, {"escape_cost": 5, "defect_rate": 0.1}, "escape_cost chooses one threshold"),
     ],
 )

@@ -34,11 +34,11 @@ def test_no_mask_is_not_doubted(text):
 @pytest.mark.parametrize(
     ("members", "doubt"),
     [
-        ({**CIRCLE, "rInner": 2}, "shape circle: unknown and without effect: 'rInner' (is r_inner meant?)"),
-        ({**CIRCLE, "r_inner": 2}, "shape circle: r_inner has no effect: it is of annulus"),
+        ({**CIRCLE, "rInner": 2}, "shape circle: unknown and without effect: 'rInner' (did you mean r_inner?)"),
+        ({**CIRCLE, "r_inner": 2}, "shape circle: r_inner has no effect: it belongs to annulus"),
         (
             {**RECT, "r": 2, "angle": 30},
-            "shape rect: r has no effect: it is of circle and annulus, unknown and without effect: 'angle'",
+            "shape rect: r has no effect: it belongs to circle and annulus, unknown and without effect: 'angle'",
         ),
     ],
 )
@@ -61,6 +61,6 @@ def test_masks_of_an_upload_are_doubted_by_the_first_image_that_has_them():
     assert about_metas(images, [{}, {"shape_json": json.dumps(CIRCLE)}, {"shape_json": CIRCLE}, {}, {}]) is None
     said = about_metas(images, [{}, odd, odd, bad, {}])
     assert said.startswith(
-        "1.png: shape circle: unknown and without effect: 'rInner' (is r_inner meant?); 3.png: shape: "
+        "1.png: shape circle: unknown and without effect: 'rInner' (did you mean r_inner?); 3.png: shape: "
     )
     assert said.endswith(": the image is stored, but cannot be scored within this mask")

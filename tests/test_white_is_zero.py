@@ -52,12 +52,12 @@ def test_it_is_the_picture_that_it_is_with_0_as_black():
 
 def test_it_may_have_fewer_bits_than_others_only_with_a_word():
     inverted = tiff(numbers(12), extra=WHITE_IS_ZERO)
-    with pytest.raises(InvalidRequest, match="do not agree in how many bits they use"):
+    with pytest.raises(InvalidRequest, match="use different numbers of bits"):
         depth_of(inverted, tiff(numbers(16)))
-    assert "reaches 4095 where those of the fit reached 65535" in str(
+    assert "reaches 4095, but those of the fit reach 65535" in str(
         decode(inverted, "part.tif", LIMITS, BitDepth(16, 65535))[1]
     )
-    with pytest.raises(InvalidImage, match="reaches 4095, and the memory bank was fitted on images of 10 bits"):
+    with pytest.raises(InvalidImage, match="reaches 4095, but the memory bank was fitted on images of 10 bits"):
         decode(inverted, "part.tif", LIMITS, BitDepth(10, 1023))
 
 
@@ -80,5 +80,5 @@ def test_a_mask_marks_what_is_not_its_black(tmp_path, bits):
 def test_a_mask_whose_black_cannot_be_known_is_refused(tmp_path):
     path = tmp_path / "mask.tif"
     path.write_bytes(tiff(np.full((8, 32, 1), 3000, np.uint16), extra=WHITE_IS_ZERO))
-    with pytest.raises(UnsupportedImage, match="largest number is 3000 does not tell which number is black"):
+    with pytest.raises(UnsupportedImage, match="largest number is 3000, so nobody can tell which number is black"):
         read_mask(str(path), LIMITS)

@@ -57,7 +57,7 @@ class ApiKeys:
                 raise ConfigError(f"{source}: {_WHAT_A_KEY_IS}")
             key = ApiKey(_digest(secret.encode()), right)
             if keys.setdefault(key.digest, key).right != right:
-                raise ConfigError(f"{source}: this key is also given the other right; a key has one")
+                raise ConfigError(f"{source}: this key is listed both as a full key and as an infer key; list it once")
         return cls(keys.values())
 
     def __bool__(self) -> bool:

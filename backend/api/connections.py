@@ -72,10 +72,8 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError:
-            too_many = f"more than {_MAX_PIPELINED} requests wait for their replies"
-            self._refuse(
-                HTTPStatus.BAD_REQUEST, too_many if self._is_full() else "the target of the request is no path"
-            )
+            too_many = f"more than {_MAX_PIPELINED} requests are waiting for their replies"
+            self._refuse(HTTPStatus.BAD_REQUEST, too_many if self._is_full() else "the request target is not a path")
         except httptools.HttpParserError as exc:
             self._refuse(HTTPStatus.BAD_REQUEST, f"the request cannot be read as HTTP/1.1: {exc}")
 
@@ -136,7 +134,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = piece[exc.args[0] :] + data
                 self._ignore_upgrade()
             if self._unfinished_bytes == _MAX_HEAD_BYTES:
-                error = f"the head of the request, or what follows its body, is larger than {_MAX_HEAD_BYTES} bytes"
+                error = (
+                    "the headers of the request, or the trailers after its body, are larger than "
+                    f"{_MAX_HEAD_BYTES} bytes"
+                )
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, error)
 
     def _is_full(self) -> bool:
@@ -163,7 +164,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end(self) -> None:
         if self._begun:
-            error = f"the request is too slow: no complete header came in {self.timeout_s:g} s (BODY_TIMEOUT_S)"
+            error = (
+                f"the request is too slow: its headers were not complete after {self.timeout_s:g} s (BODY_TIMEOUT_S)"
+            )
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, error)
         else:
             log.info("connection.silent", client=self._address())

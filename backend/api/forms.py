@@ -62,7 +62,7 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
     if kind == b"application/x-www-form-urlencoded" and has_body(request.scope):
         async with request.form(max_fields=max_fields, max_part_size=_MAX_TEXT_BYTES) as form:
             if "use_dataset" not in form:
-                raise WrongBody(f"{received(request.scope)}, which holds no files")
+                raise WrongBody(f"{received(request.scope)}, which contains no files")
             yield form
         return
     if kind != b"multipart/form-data" or not has_body(request.scope):
@@ -209,7 +209,7 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     for name, several in sent.items():
         if len(set(several)) > 1:
             texts[name] = _meant(name, several, is_switch=model.model_fields[name].annotation is bool)
-            doubts.append(f"{_sent_differently(name, several)}: {quoted(texts[name])} counts")
+            doubts.append(f"{_sent_differently(name, several)}: {quoted(texts[name])} is used")
     try:
         fields = model.model_validate(texts)
     except ValidationError as exc:
@@ -275,7 +275,9 @@ def image_of(value: UploadFile | str) -> NamedImage:
         raise InvalidRequest("the image arrived as text; send it as a file, with a file name")
     name = _name_of(value)
     if value.content_type and not IMAGE_TYPE.fullmatch(value.content_type.strip()):
-        raise UnsupportedImage(f"{name}: content type {value.content_type!r} is no image type; send a {ACCEPTED} image")
+        raise UnsupportedImage(
+            f"{name}: content type {value.content_type!r} is not an image type; send a {ACCEPTED} image"
+        )
     file = value.file
 
     def read() -> bytes:
@@ -337,7 +339,7 @@ async def _text(name: str, value: UploadFile | str) -> str:
 
 def _parse_meta(text: str) -> Any:
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     if len(text) > _MAX_META_CHARACTERS:
         raise InvalidRequest(f"metas: {len(text)} characters, at most {_MAX_META_CHARACTERS} are accepted")

@@ -89,13 +89,13 @@ async def read_json_object(request: Request, most_bytes: int) -> bytes:
     except (ValueError, RecursionError) as exc:
         raise MalformedRequest("There was an error parsing the body") from exc
     if not isinstance(value, dict):
-        raise InvalidRequest(f"the body must be an object of JSON; {SEND_JSON}")
+        raise InvalidRequest(f"the body must be a JSON object; {SEND_JSON}")
     refuse_repeated(text)
     return text.encode()
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parse_json(content: bytes, model: type[Fields]) -> Fields:

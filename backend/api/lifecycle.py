@@ -67,12 +67,12 @@ class Lifecycle:
             NotReady: the service is starting, could not load, or is about to end; the message says which.
         """
         if self.status == "draining":
-            raise NotReady("the service is about to stop and takes no new work; retry", _RETRY_AFTER_S)
+            raise NotReady("the service is stopping and accepts no new work; retry", _RETRY_AFTER_S)
         if self.status == "starting":
             raise NotReady("the service is starting; retry", _RETRY_AFTER_S)
         if self.status == "failed":
             why = f": {self.failure}" if tells_why else ""
-            raise NotReady(f"the service could not load and tries again{why}", _RETRY_AFTER_S)
+            raise NotReady(f"the service could not load and is trying again{why}", _RETRY_AFTER_S)
 
     @contextmanager
     def receiving(self) -> Iterator[None]:

@@ -84,7 +84,7 @@ class Base:
                 f"{name} was fitted by an earlier version and cannot be appended to: fit it anew on all images"
             ) from exc
         if not (all(0 <= radius <= 2 for radius in radii) and 0 < rate <= 1 and n_images > 0 and n_embeddings > 0):
-            raise DamagedMemory("the stored memory is damaged in what it says about its making: refit this ROI")
+            raise DamagedMemory("the fit parameters in the stored memory are damaged: refit this ROI")
         images = comparable_images(metadata, blur_sigma)
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
@@ -106,7 +106,7 @@ class Base:
             return None
         return (
             f"{n_unknown} of the {self.n_images} images of the memory bank were fitted by an earlier version, which "
-            "kept no miniatures: copies of these are not looked for; fit anew to find them"
+            "kept no miniatures, so their copies cannot be found; fit anew to find them"
         )
 
 
@@ -249,7 +249,7 @@ def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool
         )
     if bank.held_out.distances is None:
         one = "1 image has" if n_images == 1 else f"{n_images} copies of one image have"
-        return f"{one} no others to be compared with: send different ones, 2 at least"
+        return f"{one} no others to be compared with: send at least 2 different images"
     return None
 
 
@@ -263,7 +263,7 @@ def of_an_earlier_fit(n_unscored: int, n_images: int, *, is_sample: bool) -> str
     """
     known = ": ok_scores_sample has the scores that are known" if is_sample else ""
     return (
-        f"{n_unscored} of {n_images} images are of an earlier fit, which scored them within another mask, with another "
+        f"{n_unscored} of {n_images} images are from an earlier fit, which scored them with another mask, "
         f"SCORE_PERCENTILE or BLUR_SIGMA, or not at all{known}"
     )
 

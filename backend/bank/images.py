@@ -173,7 +173,7 @@ def recorded_images(metadata: Mapping[str, Any]) -> list[BankImage]:
     try:
         return _images.validate_python(metadata.get("images", []))
     except ValidationError as exc:
-        raise DamagedMemory("the stored memory is damaged in what it says about its images: refit this ROI") from exc
+        raise DamagedMemory("the list of images in the stored memory is damaged: refit this ROI") from exc
 
 
 def recorded_sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:

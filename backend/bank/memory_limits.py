@@ -41,9 +41,9 @@ def check_memory(
     if needed > free:
         raise TooLarge(
             f"this fit does not fit into memory: {n_images} images × {rows * columns} patches × ({features.dim} × 4 + "
-            f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, with {bank / 1e6:.0f} MB for a memory bank of "
-            f"{100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB whatever their number {needed / 1e6:.0f} MB, "
-            f"and {free / 1e6:.0f} MB are free; send fewer images or free memory"
+            f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, plus {bank / 1e6:.0f} MB for a memory bank "
+            f"of {100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB for any number of images: "
+            f"{needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free; send fewer images or free memory"
         )
 
 
@@ -61,5 +61,5 @@ def check_bank(n_embeddings: int, dim: int) -> None:
     if needed > free:
         raise TooLarge(
             f"a memory bank of {n_embeddings} embeddings does not fit into memory: it takes {needed / 1e6:.0f} MB "
-            f"more, and {free / 1e6:.0f} MB are free; append fewer images or free memory"
+            f"more, but only {free / 1e6:.0f} MB are free; append fewer images or free memory"
         )

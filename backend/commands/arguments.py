@@ -17,12 +17,12 @@ from backend.common.roi_key import RoiKey, check_recipe
 
 IMAGES = """
 Images are canonical ROIs: PNG, JPEG, BMP, TIFF or WebP files, already cropped and rotated. Folders are read with all
-that is below them, in natural order (2.png before 10.png); other files, hidden ones, and folders of the system (@eaDir,
-#recycle, $RECYCLE.BIN, __MACOSX, ...) are ignored. How many images each folder gives is printed first."""
+their subfolders, in natural order (2.png before 10.png). Other files, hidden files and system folders (@eaDir,
+#recycle, $RECYCLE.BIN, __MACOSX, ...) are ignored. The number of images in each folder is printed first."""
 RECORDS = """
-FILE gets one record per image, each as soon as it is made. Given the same command again, a run goes on where it
-stopped, even where it was killed. Records of another memory bank, calibration, --mm-per-px, --shape or of an image
-that has changed are never mixed in: the run refuses, and you give another FILE or --restart."""
+FILE gets one record per image, as soon as the image is judged. If you give the same command again, it resumes where it
+stopped, even if it was killed. FILE never mixes records of different memory banks, calibrations, --mm-per-px, --shape
+or image contents: the command stops with an error, and you give another FILE or --restart."""
 _DECIMAL_COMMA = re.compile(r"\s*-?[0-9]*,[0-9]+\s*")
 _ARGUMENTS = {"role_id": "ROLE", "roi_id": "ROI", "recipe_id": "--recipe"}
 
@@ -90,7 +90,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 def add_any_folder(parser: argparse.ArgumentParser) -> None:
     """Add the option that takes folders as they come."""
     parser.add_argument(
-        "--any-folder", action="store_true", help="take all that is below the folders, whatever names say of it"
+        "--any-folder", action="store_true", help="take all images below the folders, whatever their names suggest"
     )
 
 
@@ -105,7 +105,7 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
 
 def add_restart(parser: argparse.ArgumentParser) -> None:
     """Add the option that forgets what an earlier run wrote."""
-    parser.add_argument("--restart", action="store_true", help="forget what is in FILE and begin anew")
+    parser.add_argument("--restart", action="store_true", help="delete the records in FILE and begin again")
 
 
 def percentile(text: str) -> float:
@@ -113,7 +113,7 @@ def percentile(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (value := float(text)) <= 100:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, at most 100")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 100")
 
 
 def natural_number(text: str) -> int:
@@ -121,7 +121,7 @@ def natural_number(text: str) -> int:
     with contextlib.suppress(ValueError):
         if (value := int(text)) >= 1:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
 
 
 def natural_numbers(text: str) -> list[int]:

@@ -45,12 +45,13 @@ from backend.utils import NamedImage
 
 _TEXT = f"""
 {IMAGES}
-Folders below --ok whose names say that they hold no good parts, folders below --ng whose names say that they do, and
-masks stop the command; the folders that you name may have any name but one of masks.
-Scores the images, stores the threshold (the 99th percentile of the OK scores, or its midpoint with the 5th percentile
-of the NG scores) and prints the calibration, with what it promises. Images that were in the fit count with their
-scores by the memory bank of the others, where these are known; without --ok they are the good ones. If one image cannot
-be scored, nothing is calibrated.
+The command stops if the name of a folder below --ok suggests other images than good parts, if that of a folder below
+--ng suggests good parts, or if it finds masks. The folders that you name may have any name, except that of a folder of
+masks.
+The command scores the images, stores the threshold (the 99th percentile of the OK scores, or the midpoint between it
+and the 5th percentile of the NG scores) and prints the calibration with its promise. Images that were in the fit count
+with their scores by the memory bank of the others, if these are known. Without --ok, the images of the fit are the good
+ones. If one image cannot be scored, nothing is calibrated.
 {RECORDS}"""
 _EPILOG = """\
 examples:
@@ -82,46 +83,44 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--choose-percentile",
         action="store_true",
-        help="choose the percentile that separates --ok from --ng best: 99 unless another does by more than chance",
+        help="choose the percentile that separates --ok from --ng best: 99 unless another is significantly better",
     )
     parser.add_argument(
         "--target-false-reject-rate",
         metavar="RATE",
-        help="choose the threshold so that the next good part is rejected with this probability at most",
+        help="choose the threshold so that the next good part is rejected with at most this probability",
     )
     parser.add_argument(
         "--rule",
         choices=("contract", "recommended"),
         default="contract",
-        help="recommended: the limit that about 2.5 %% of good parts exceed, by the OK images that do not stand out; "
-        "NG images lower it",
+        help="recommended: the limit that about 2.5 %% of good parts exceed, estimated from the OK images that do "
+        "not stand out; NG images can lower it",
     )
+    parser.add_argument("--keep", metavar="PATH", nargs="+", default=[], help="OK images that stand out but are good")
     parser.add_argument(
-        "--keep", metavar="PATH", nargs="+", default=[], help="OK images that stand out and are good all the same"
+        "--not-good", metavar="PATH", nargs="+", default=[], help="images of --ok that do not show good parts"
     )
-    parser.add_argument(
-        "--not-good", metavar="PATH", nargs="+", default=[], help="images of --ok that are not of good parts"
-    )
-    parser.add_argument("--threshold", metavar="T", help="take this threshold, and print what it promises")
+    parser.add_argument("--threshold", metavar="T", help="use this threshold, and print what it promises")
     parser.add_argument(
         "--decide-by",
         choices=get_args(DecideBy),
         default="score",
-        help="what makes a part NG: its score; a region of --area-mm2-thr or more at or above a pixel threshold, which "
-        "is chosen as the score's is; or either",
+        help="what makes a part NG: its score; a region of at least --area-mm2-thr at or above a pixel threshold, "
+        "which is chosen like the threshold of the score; or either",
     )
     parser.add_argument(
-        "--pixel-threshold", metavar="T", help="take this pixel threshold; with --decide-by region or either"
+        "--pixel-threshold", metavar="T", help="use this pixel threshold; needs --decide-by region or either"
     )
     parser.add_argument(
         "--escape-cost",
         metavar="C",
-        help="choose the threshold at which a part costs least: what an escaped defective part costs, in rejected good "
-        "parts; with --defect-rate, and at least 10 images in --ng",
+        help="choose the threshold with the lowest cost per part: the cost of an escaped defective part, in rejected "
+        "good parts; needs --defect-rate and at least 10 images in --ng",
     )
-    parser.add_argument("--defect-rate", metavar="RATE", help="share of defective parts among all that come")
+    parser.add_argument("--defect-rate", metavar="RATE", help="share of defective parts in production")
     parser.add_argument(
-        "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to go on after a stop"
+        "--scores", metavar="FILE", type=Path, help="keep the scores in FILE (.jsonl or .csv), to resume after a stop"
     )
     add_restart(parser)
     add_excel(parser)
@@ -248,10 +247,10 @@ def calibrate(
     if failed := [row for row in rows.values() if row["error"]]:
         raise InvalidImage(
             f"{len(failed)} of {count(len(ok) + len(ng), 'image')} could not be scored, so nothing was calibrated: "
-            "mend them or leave them out"
+            "repair them or leave them out"
         )
     if fitted.memory_id != memory_id:
-        raise IncompatibleMemory(f"{scorer.key} was fitted anew while this ran: begin anew")
+        raise IncompatibleMemory(f"{scorer.key} was fitted anew during this run: begin again")
     others: dict[tuple[Label, str], Look] = {}
     for label, images in unknown.items():
         for image in images:
@@ -339,7 +338,7 @@ def _look(service: InspectionService, fitted: FittedRoi, path: str, sha256: str)
     """
     content = read_image(path, max_bytes(service.settings))
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise InvalidRequest(f"{path} has changed while this ran: begin anew")
+        raise InvalidRequest(f"{path} has changed during this run: begin again")
     image = NamedImage(path, lambda: content)
     with service.pixels_of(image):
         pixels, _ = service.decode(image, BitDepth.of(fitted.metadata))

@@ -74,7 +74,7 @@ def add_excel(parser: argparse.ArgumentParser) -> None:
         "--delimiter",
         metavar="MARK",
         choices=(_COMMA, _SEMICOLON),
-        help="with --excel: what stands between cells; default ; where the decimal mark is a comma, else ,",
+        help="with --excel: separator between cells; default ; if the decimal mark is a comma, else ,",
     )
 
 
@@ -91,7 +91,7 @@ def excel_of(options: argparse.Namespace, path: Path | None, option: str) -> Exc
     """
     if not options.excel:
         if options.decimal or options.delimiter:
-            raise InvalidRequest("--decimal and --delimiter have no effect without --excel: give --excel, too")
+            raise InvalidRequest("--decimal and --delimiter have no effect without --excel: add --excel")
         return None
     if path is None or path.suffix.lower() != ".csv":
         raise InvalidRequest(f"--excel needs a CSV file: give {option} FILE.csv")
@@ -99,5 +99,5 @@ def excel_of(options: argparse.Namespace, path: Path | None, option: str) -> Exc
     decimal = options.decimal or (_COMMA if has_comma else _POINT)
     delimiter = options.delimiter or (_SEMICOLON if has_comma else _COMMA)
     if decimal == delimiter:
-        raise InvalidRequest("--decimal , and --delimiter , cannot be told apart: give --delimiter ;")
+        raise InvalidRequest("--decimal , and --delimiter , would be the same character: give --delimiter ;")
     return Excel(delimiter, decimal)

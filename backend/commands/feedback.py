@@ -18,10 +18,10 @@ from backend.utils import NamedImage
 
 _TEXT = f"""
 {IMAGES}
-good: the part was rejected, and is good. Its image joins the memory bank and the good images of the calibration.
-bad: the part was accepted, and is defective. Its score joins those of the defective images.
-Then the ROI is calibrated again by the rule of its calibration. Each image is one change, and `rollback` takes back the
-last one. For each image one line says what changes. If an image fails, those before it stay as they are."""
+good: the part was rejected, but is good. Its image joins the memory bank and the good images of the calibration.
+bad: the part was accepted, but is defective. Its score joins those of the defective images.
+Then the ROI is calibrated again by the rule of its calibration. Each image is one change, and `rollback` undoes the
+last change. One line for each image says what changes. If an image fails, the changes before it stay."""
 _EPILOG = """\
 examples:
   %(prog)s Master1 Pattern good rejected/part7.png --dry-run
@@ -38,7 +38,9 @@ def add_to(commands: Commands) -> None:
     add_ids(parser)
     parser.add_argument("verdict", choices=("good", "bad"), help="what the parts are")
     parser.add_argument("images", metavar="PATH", nargs="+", help="image, or folder with all images below it")
-    parser.add_argument("--mm-per-px", metavar="MM", help="millimetres per pixel; default: that of the calibration")
+    parser.add_argument(
+        "--mm-per-px", metavar="MM", help="millimetres per pixel; default: the scale of the calibration"
+    )
     add_shape(parser)
     parser.add_argument("--dry-run", action="store_true", help="only say what would change")
 

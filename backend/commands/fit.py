@@ -36,11 +36,12 @@ from backend.utils import NamedImage
 
 _TEXT = f"""
 {IMAGES}
-Folders below PATH whose names say that they hold no good parts (test, bad, ng, defects, ground_truth, ...), folders
-beside one of good parts, and masks beside their images stop the fit; PATH itself may have any name but one of masks.
-Replaces the memory bank of the ROI and prints what was built, with a summary of what its images score by the memory
-bank of the others. One broken image fails the whole fit and leaves the old
-model as it was. Stopped or killed, it goes on where it was when the same command is given again."""
+The fit stops if the name of a folder below PATH suggests other images than good parts (test, bad, ng, defects,
+ground_truth, ...), if a folder is beside one of good parts, or if masks are beside their images. PATH itself may have
+any name, except that of a folder of masks.
+The fit replaces the memory bank of the ROI and prints what was built, with a summary of the scores of its images by the
+memory bank of the others. If one image is broken, the whole fit fails and the old model stays. If the fit is stopped or
+killed, the same command resumes it."""
 _EPILOG = """\
 example:
   %(prog)s Master1 Pattern good/ --mm-per-px 0.2
@@ -56,7 +57,7 @@ def add_to(commands: Commands) -> None:
     add_shape(parser)
     parser.add_argument("--keep-all", action="store_true", help="keep every embedding instead of a coreset")
     parser.add_argument(
-        "--append", action="store_true", help="keep the memory bank and add what it lacks of these images"
+        "--append", action="store_true", help="keep the memory bank and add what it lacks from these images"
     )
     parser.add_argument(
         "--group-copies", action="store_true", help="count images that look nearly the same as one image"
@@ -64,11 +65,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--profile",
         choices=PROFILES,
-        help="recommended ranks defective parts better, with four memory banks; default PROFILE, and with --append "
-        "that of the model",
+        help="recommended ranks defective parts better, with four memory banks; default PROFILE, or with --append "
+        "the profile of the model",
     )
     parser.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
-    parser.add_argument("--all-scores", action="store_true", help="print the score of every image, too")
+    parser.add_argument("--all-scores", action="store_true", help="also print the score of every image")
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
@@ -140,9 +141,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
     if not any_folder:
         check_folders(images, paths, GOOD_PARTS)
     if len(images) > settings.max_files:
-        raise TooLarge(
-            f"{count(len(images), 'image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
-        )
+        raise TooLarge(f"{count(len(images), 'image')}, but one fit accepts at most {settings.max_files} (MAX_FILES)")
     key, (shape, doubt) = key_of(fields), requested_shape(fields.shape)
     checkpoint = checkpoint_folder(settings.models_dir, key)
     say_found(images, ignored)
@@ -164,7 +163,7 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
                 checkpoint=checkpoint,
             )
     except KeyboardInterrupt:
-        say(f"stopped; run the same command again to go on (until then {checkpoint} keeps what is done)")
+        say(f"stopped; run the same command again to resume (until then {checkpoint} keeps what is done)")
         raise
     names = [shown(image) for image in images.values()]
     sample = {names[image.index]: image.score for image in result.ok_scores_sample or ()}

@@ -42,14 +42,15 @@ def _why_none(found: ImageScores, shape: Shape | None) -> str:
     images = found.own.images
     if found.regions is not None and images:
         return (
-            f"the memory bank keeps no distance maps of its images by the others, as one of profile={RECOMMENDED} does"
+            "the memory bank keeps no distance maps of its images by the others; only those of "
+            f"profile={RECOMMENDED} do"
         )
     if not images:
-        return "an earlier version fitted the ROI, and kept none"
+        return "an earlier version fitted the ROI, and kept no scores"
     scored = [image for image in images if image.scores]
     if not scored:
         return (
-            "the fit made none: of one image, of too many for an earlier version, or with another BLUR_SIGMA than now"
+            "the fit made no scores: it had only one image, or too many for an earlier version, or another BLUR_SIGMA"
         )
     masked = [image for image in scored if image.has_mask(shape)]
     if not masked:
@@ -108,7 +109,8 @@ def check_not_both(found: ImageScores, label: Label, image: str, own: BankImage)
     """
     if label == "ng" and ("ok", own.identity) in found:
         raise InvalidRequest(
-            f"{image} is given as NG, but it was in the fit and counts as OK: fit again without it, or omit it here"
+            f"{image} is given as NG, but it was in the fit and counts as OK: fit again without it, or leave it out "
+            "here"
         )
 
 

@@ -115,12 +115,14 @@ def check_folders(
         where = some([f"{count(number, 'image')} in {folder}" for folder, number in wrong.items()])
         instead = f", such as {some(right)}," if right else ""
         raise InvalidRequest(
-            f"{where}: by the names of the folders they are not of {parts.name}. Name the folders of {parts.name} "
+            f"{where}: the names of the folders suggest that these are not {parts.name}. Name the folders of "
+            f"{parts.name} "
             f"alone{instead} or {otherwise}"
         )
     if masks:
         raise InvalidRequest(
-            f"{count(len(masks), 'file')} ({some(masks)}): by their names they are masks, and not {parts.name}. Name "
+            f"{count(len(masks), 'file')} ({some(masks)}): their names suggest that these are masks, not "
+            f"{parts.name}. Name "
             f"the folders of {parts.name} alone, move the masks to another folder, or {otherwise}"
         )
 

@@ -109,9 +109,9 @@ def read_image(image: str, max_bytes: int) -> bytes:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise InvalidImage(f"{image}: the file cannot be read (it is no regular file)")
+            raise InvalidImage(f"{image}: the file cannot be read (it is not a regular file)")
         if size > max_bytes:
-            raise TooLarge(f"{image}: {size} bytes, at most {max_bytes} are accepted")
+            raise TooLarge(f"{image}: {size} bytes, but at most {max_bytes} are accepted")
         return path.read_bytes()
     except OSError as exc:
         raise InvalidImage(f"{image}: the file cannot be read ({exc.strerror})") from exc

@@ -39,7 +39,7 @@ from backend.service.scoring import Scoring
 
 _TEXT = f"""
 {IMAGES}
-Every image gives one record: score, threshold, decision, regions, milliseconds, and an error where it failed. Without
+Each image gives one record: score, threshold, decision, regions, milliseconds, and an error if it failed. Without
 --out, records are printed as JSON lines. The exit status is 1 if an image failed.
 {RECORDS}"""
 _EPILOG = """\
@@ -54,19 +54,19 @@ examples:
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
-    parser = add_command(commands, "infer", run, "score images, and judge them by the calibration", _TEXT, _EPILOG)
+    parser = add_command(commands, "infer", run, "score images, and judge them with the calibration", _TEXT, _EPILOG)
     add_roi(parser)
     add_images(parser)
     add_shape(parser)
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="write the records to FILE (.jsonl or .csv), to go on after a stop"
+        "--out", metavar="FILE", type=Path, help="write the records to FILE (.jsonl or .csv), to resume after a stop"
     )
     parser.add_argument("--heatmaps", metavar="FOLDER", type=Path, help="write each heatmap to FOLDER/PATH.png")
     parser.add_argument(
         "--heatmap",
         choices=get_args(HeatmapName),
-        help="scale of the heatmaps: contract stretches each image by itself; threshold is the same for all, 128 and "
-        "above is at or above the threshold",
+        help="scale of the heatmaps: contract stretches each image separately; threshold is the same for all images: "
+        "128 and above is at or above the threshold",
     )
     parser.add_argument(
         "--overlays", metavar="FOLDER", type=Path, help="write each image with colour and regions to FOLDER/PATH.png"
@@ -78,7 +78,7 @@ def add_to(commands: Commands) -> None:
 def run(settings: Settings, options: argparse.Namespace) -> None:
     """Judge the images; the exit status is 1 if one failed."""
     if options.heatmap is not None and options.heatmaps is None:
-        raise InvalidRequest(f"--heatmap {options.heatmap} is a scale of heatmaps: give --heatmaps FOLDER, too")
+        raise InvalidRequest(f"--heatmap {options.heatmap} is a scale of heatmaps: also give --heatmaps FOLDER")
     fields = fields_of(
         InferFields, options, shape=options.shape, heatmap=options.heatmap, overlay=options.overlays is not None
     )
@@ -145,7 +145,7 @@ def infer(
     counts = {
         "ok": n_ok,
         "ng": n_ng,
-        "not judged, for want of a calibration": len(rows) - n_ok - n_ng - n_failed,
+        "not judged, because there is no calibration": len(rows) - n_ok - n_ng - n_failed,
         "failed": n_failed,
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
@@ -159,7 +159,7 @@ def infer(
     for files in pictures.values():
         if files.renamed:
             renamed = some([f"{image}: {path}" for image, path in files.renamed.items()])
-            say(f"{count(len(files.renamed), files.what)} with a shorter or another name than the image: {renamed}")
+            say(f"{count(len(files.renamed), files.what)} with a shorter or different name than the image: {renamed}")
         if files.failed:
             failed = some(list(files.failed))
             say(f"{count(len(files.failed), files.what)} of judged images could not be written: {failed}")

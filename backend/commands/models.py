@@ -12,15 +12,15 @@ from backend.common.errors import ConfigError
 
 _ACTIONS = ("push", "pull", "check", "gc")
 _TEXT = """
-push  brings what is in MODELS_DIR into the store. What the store has of the same ROI, recipe or data set is replaced.
-pull  writes what is in the store into MODELS_DIR, as the files that the service keeps there; files of the same ROI,
+push  copies MODELS_DIR into the store. The same ROIs, recipes and data sets in the store are replaced.
+pull  copies the store into MODELS_DIR, as the files that the service keeps there. Files of the same ROI,
       recipe or data set that the store does not have are deleted. No service may use the folder meanwhile.
-check reads all that is in the store, and says what does not have the bytes that it had when it was stored.
-gc    deletes what no model, data set or recipe names any more, a day after it was written.
+check reads everything in the store, and lists objects whose bytes have changed since they were stored.
+gc    deletes objects that no model, data set or recipe uses any more, a day after they were written.
 
-Each can be stopped, and given again: it goes on with what is missing. Prints what was done as JSON; the exit status is
-1 if anything is wrong. Credentials are those of AWS' own tools: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,
-AWS_PROFILE, or what the machine has; AWS_ENDPOINT_URL names a store that is not AWS'."""
+If a command is stopped, the same command resumes it. Each prints what was done as JSON; the exit status is 1 if
+anything is wrong. Credentials are those of the AWS tools: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or
+the role of the machine. AWS_ENDPOINT_URL is the address of a store other than AWS."""
 _EPILOG = """\
 examples:
   %(prog)s push s3://factory/models

@@ -9,7 +9,7 @@ from backend.common.config import Settings
 
 _FOR_MORE_PATHS = {
     "calibrate": "give images of good parts with --ok, and of defective ones with --ng",
-    "evaluate": "give one folder; of several data sets the folder that holds them",
+    "evaluate": "give one folder; for several data sets, give the folder that contains them",
 }
 
 
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             if first in commands:
                 yield from filter(None, map(commands[first]._about_option, rest))
             elif close := difflib.get_close_matches(first, commands, n=1):
-                yield f"{first!r} is no command: is {close[0]!r} meant?"
+                yield f"unknown command {first!r}: did you mean {close[0]!r}?"
 
     def _about_option(self, argument: str) -> str | None:
         """What is said of an argument that looks like an option and is none."""
@@ -50,10 +50,10 @@ class Parser(argparse.ArgumentParser):
             return None
         setting = option[2:].replace("-", "_")
         if setting in Settings.model_fields:
-            return f"{option} is no option, but a setting: set the environment variable {setting.upper()}"
+            return f"{option} is a setting, not an option: set the environment variable {setting.upper()}"
         if close := difflib.get_close_matches(option.replace("_", "-"), known, n=1):
-            return f"{option} is no option: is {close[0]} meant?"
-        return f"{option} is no option: --help lists them"
+            return f"unknown option {option}: did you mean {close[0]}?"
+        return f"unknown option {option}: --help lists all options"
 
     def _commands(self) -> dict[str, "Parser"]:
         return {

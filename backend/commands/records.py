@@ -26,7 +26,7 @@ from backend.disk.fitted import CalibrationState
 Row = Mapping[str, Any]
 """A record as it was read back, without regions: its columns by name; in CSV all of them text, empty for none."""
 
-_INSTEAD = "give another file, or begin anew with --restart"
+_INSTEAD = "give another file, or begin again with --restart"
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class RecordFile:
                 if (found := _cell(row.get(name))) != now[name]:
                     difference = f"with {name} {found or 'none'} instead of {now[name] or 'none'}"
                     if name == "memory_id":
-                        difference = "against another memory bank; the ROI was fitted anew since"
+                        difference = "with another memory bank, because the ROI was fitted anew since"
                     raise InvalidRequest(f"{self.path} holds records that were made {difference}: {_INSTEAD}")
         if not self.rows:
             self._format = _format_of(self.path, self._excel, by_regions=conditions.decide_by is not None)
@@ -328,7 +328,8 @@ class RecordFile:
         if content[: len(beginning)] != beginning[: len(content)]:
             if b"path" in content[:7] and b"total_area_mm2" in content[: len(beginning) + 8]:
                 raise InvalidRequest(
-                    f"{self.path} was made with other options of --excel; give the same as before, or {_INSTEAD}"
+                    f"{self.path} was made with other options of --excel; give the same options as before, or "
+                    f"{_INSTEAD}"
                 )
             raise InvalidRequest(f"{self.path} was not made by this command; {_INSTEAD}")
         record = b""
@@ -343,7 +344,7 @@ def _format_of(path: Path, excel: Excel | None, *, by_regions: bool = False) -> 
     if not path.parent.is_dir():
         raise InvalidRequest(f"{path}: no such folder")
     if path.exists() and not path.is_file():
-        raise InvalidRequest(f"{path} is no regular file; give a file that ends in {' or '.join(_FORMATS)}")
+        raise InvalidRequest(f"{path} is not a regular file; give a file that ends in {' or '.join(_FORMATS)}")
     try:
         return _FORMATS[path.suffix.lower()](excel, by_regions)
     except KeyError as exc:
@@ -356,11 +357,11 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except filelock.Timeout as exc:
-        raise InvalidRequest(f"{path}: another run is writing this file; wait for its end") from exc
+        raise InvalidRequest(f"{path}: another run is writing this file; wait until it ends") from exc
     except PermissionError as exc:
         raise StorageError(
             f"{path} cannot be written ({exc.strerror}): close it in other programs, such as Excel, or make it and its "
-            "folder writable; then run the command again: it goes on where it stopped"
+            "folder writable; then run the command again: it resumes where it stopped"
         ) from exc
     except OSError as exc:
         raise StorageError(f"{path} cannot be written ({exc.strerror})") from exc

@@ -135,7 +135,7 @@ class Scorer:
         except (InvalidImage, TooLarge, InvalidShape) as exc:
             return record(sha256, ms=_ms_since(start), error=str(exc)), Encoded()
         if self.conditions() != conditions:
-            raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew while this ran: begin anew")
+            raise IncompatibleMemory(f"{self.key} was fitted or calibrated anew during this run: begin again")
         if result.warning is not None and result.warning not in self.warnings:
             self.warnings[result.warning] = image
         regions = [region_reply(region).model_dump() for region in result.inference.regions]
@@ -212,9 +212,9 @@ def score_all(
                         bar.write(on_a_terminal(record.error), file=sys.stderr)
                 bar.update()
     except (KeyboardInterrupt, StorageError):
-        again = f"with {keep_with} FILE a run can go on"
+        again = f"with {keep_with} FILE a run can be resumed"
         if records is not None:
-            again = f"run the same command again{' without --restart' * records.restart} to go on"
+            again = f"run the same command again{' without --restart' * records.restart} to resume"
         say(f"stopped, {len(rows)} of {count(len(images), 'image')} done; {again}")
         raise
     return rows, conditions.memory_id
@@ -262,8 +262,8 @@ def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settin
             if image_sha256(image, max_bytes(settings)) != (row["sha256"] or None):
                 if not row["error"]:
                     raise InvalidRequest(
-                        f"{image} has changed since its record in {records.path} was made: "
-                        "give another file, or begin anew with --restart"
+                        f"{image} has changed since its record in {records.path} was made: give another file, or "
+                        "begin again with --restart"
                     )
                 records.drop(image)
             bar.update()

@@ -27,15 +27,15 @@ _READY_POLL_S = 0.02
 # Who signals a whole group, as systemd does, reaches us through make too.
 _SAME_SIGTERM_S = 2.0
 _SERVE = """
-HOST, PORT and all other settings are environment variables; docs/settings.md lists them. Ctrl-C stops it, once what is
-under way is done."""
+HOST, PORT and all other settings are environment variables; docs/settings.md lists them. Ctrl-C stops
+the service after the current requests."""
 _SERVE_EPILOG = """\
 example:
   PORT=9000 MODELS_DIR=/srv/models %(prog)s
 """
 _WEIGHTS = """
-Prints which file it is. WEIGHTS names one; without it the file is looked for in the cache (WEIGHTS_CACHE), and fetched
-where it is not there yet."""
+Prints the path of the file. If WEIGHTS is not set, the file is taken from the cache (WEIGHTS_CACHE), or downloaded into
+it."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -76,12 +76,13 @@ def cannot_listen(host: str, port: int, cause: BaseException | None) -> str:
     """Why the address cannot be bound, and what to do.
 
     >>> cannot_listen("127.0.0.1", 8000, OSError(errno.EADDRINUSE, "in use"))
-    'cannot listen on HOST=127.0.0.1 PORT=8000: something listens there already; stop it, or set PORT to another number'
+    'cannot listen on HOST=127.0.0.1 PORT=8000: another program uses this port; stop it, or set PORT to another number'
     """
     advice = {
-        errno.EADDRINUSE: "something listens there already; stop it, or set PORT to another number",
-        errno.EADDRNOTAVAIL: "this machine has no such address; set HOST to one that it has, or to 0.0.0.0 for all",
-        errno.EACCES: "this user may not listen there; set PORT to another number, 1024 or more",
+        errno.EADDRINUSE: "another program uses this port; stop it, or set PORT to another number",
+        errno.EADDRNOTAVAIL: "this machine does not have this address; set HOST to one of its addresses, or to "
+        "0.0.0.0 for all",
+        errno.EACCES: "this user may not use this port; set PORT to another number, 1024 or more",
     }
     number = cause.errno if isinstance(cause, OSError) else None
     reason = advice.get(number) if number is not None else None

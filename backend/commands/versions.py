@@ -15,11 +15,11 @@ from backend.service.roll_back import roll_back as roll_back_model
 from backend.service.stores import open_stores
 
 _VERSIONS = """
-Prints one JSON line for each, the newest first: its number, when and by what it was replaced, what it was built from,
-and its threshold."""
+Prints one JSON line for each version, the newest first: its number, when and by what it was replaced, what it was built
+from, and its threshold."""
 _ROLLBACK = """
-Serves an earlier model again, with the calibration that it had, and prints what is served now. The model before is
-kept as the newest version, so that the same command without --version goes forward again."""
+Serves an earlier model again, with its calibration, and prints what is served now. The replaced model is kept as the
+newest version, so the same command without --version restores it."""
 _ROLLBACK_EPILOG = """\
 examples:
   %(prog)s Master1 Pattern
@@ -29,15 +29,13 @@ examples:
 
 def add_to(commands: Commands) -> None:
     """Add both to the command line."""
-    add_ids(
-        add_command(commands, "versions", _run_versions, "list what a model was before its last changes", _VERSIONS)
-    )
+    add_ids(add_command(commands, "versions", _run_versions, "list the earlier versions of a model", _VERSIONS))
     rollback = add_command(
-        commands, "rollback", _run_rollback, "serve an earlier model of a ROI again", _ROLLBACK, _ROLLBACK_EPILOG
+        commands, "rollback", _run_rollback, "restore an earlier model of a ROI", _ROLLBACK, _ROLLBACK_EPILOG
     )
     add_ids(rollback)
     rollback.add_argument(
-        "--version", dest="number", metavar="N", type=natural_number, help="its number; default: the newest"
+        "--version", dest="number", metavar="N", type=natural_number, help="number of the version; default: the newest"
     )
 
 

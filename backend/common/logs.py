@@ -55,7 +55,7 @@ def tell_misspelt_settings() -> None:
     """Warn of environment variables that are taken for misspelt settings; they have no effect."""
     for name, setting in misspelt_settings().items():
         structlog.get_logger(__name__).warning(
-            "setting.unknown", name=name, hint=f"without effect: is {setting} meant?"
+            "setting.unknown", name=name, hint=f"without effect: did you mean {setting}?"
         )
 
 

@@ -80,9 +80,9 @@ def check_recipe(recipe_id: str | None) -> None:
     if recipe_id is not None and len(recipe_id) > MAX_RECIPE_CHARACTERS:
         raise InvalidRequest(f"recipe_id: at most {MAX_RECIPE_CHARACTERS} characters are accepted")
     if recipe_id is not None and (unseen := unseen_in(recipe_id)):
-        raise InvalidRequest(f"recipe_id: holds {unseen}; send it without")
+        raise InvalidRequest(f"recipe_id: contains {unseen}; send it without")
     if recipe_id == _RESERVED_RECIPE:
-        raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under a name of its own")
+        raise ReservedRecipe(f"recipe {_RESERVED_RECIPE!r} is reserved: save the layout under another name")
 
 
 def roles(key: RoiKey) -> tuple[str, ...]:

@@ -293,7 +293,7 @@ def _check_kind(directory: _Directory) -> tuple[int, int, Codec, bool]:
     if samples not in ((3, 4) if colours == _RGB else (1, 2)):
         raise UnsupportedKind(f"a TIFF of {samples} channels in {'RGB' if colours == _RGB else 'grey'}")
     if samples > 1 and directory.number(_PLANAR, 1) != 1:
-        raise UnsupportedKind("a TIFF whose colours lie in planes of their own")
+        raise UnsupportedKind("a TIFF with separate colour planes")
     if directory.number(_FILL_ORDER, 1) != 1:
         raise UnsupportedKind("a TIFF whose bits are in reverse order")
     if _CODECS[codec] in _WITH_PREDICTOR and (predictor := directory.number(_PREDICTOR, 1)) not in (1, 2):

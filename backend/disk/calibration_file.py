@@ -78,8 +78,8 @@ def parse_calibration(content: bytes) -> Calibration | None:
         numbers["threshold"] = numbers.get(_SCORE_THRESHOLD, math.nan)
         if values["decide_by"] not in _BY_REGIONS or not numbers.keys() >= _REGION_NUMBERS:
             raise DamagedCalibration(
-                "the stored calib.json says that regions decide, but not how, or a newer version of this service wrote "
-                "it: update, or calibrate this ROI again"
+                "the stored calib.json says that regions decide, but not how, or a newer version of this service "
+                "wrote the file: update, or calibrate this ROI again"
             )
     if "threshold" not in numbers:
         log.warning("calibration.without_threshold")

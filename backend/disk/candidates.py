@@ -61,7 +61,7 @@ def find_model(root: Path, key: RoiKey, read: Callable[[Path], _Found | None]) -
         if (owner := found.owner) not in (None, files.key):
             raise IncompatibleMemory(
                 f"refit needed: the memory found for {key} was fitted for {owner}; its folder was copied or "
-                "renamed, or the ids differ in upper and lower case only"
+                "renamed, or the ids differ only in upper and lower case"
             )
         return files, found
     return of_no_version

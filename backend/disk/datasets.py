@@ -269,7 +269,7 @@ class DatasetStore:
             return own
         found = [sample for sample in self.samples(key, label) if sample.uploaded_as == filename]
         if not found:
-            raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
+            raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list lists the stored images")
         if len(found) > 1:
             names = ", ".join(sample.name for sample in found[:3]) + (", …" if len(found) > 3 else "")
             raise Conflict(f"{len(found)} {label} images of {key} were uploaded as {filename!r}: name one of {names}")
@@ -328,7 +328,7 @@ class DatasetStore:
         found = [other for other in others if _has_images(other)]
         if len(found) > 1:
             roles = ", ".join(repr(unquote(folder.parent.name)) for folder in found)
-            raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
+            raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, but none under {key.role_id!r}")
         return found[0] if found else own
 
     def _sample(self, folder: Path, label: Label, name: str) -> Sample:

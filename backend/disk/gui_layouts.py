@@ -130,7 +130,7 @@ class GuiLayoutStore:
             self._check(path)  # again: another may have made it
             others = self.pictures(recipe_id).keys() - {name}
             if len(others) >= MAX_PICTURES:
-                raise TooLarge(f"recipe {recipe_id!r} has {MAX_PICTURES} pictures, and no more are kept: delete some")
+                raise TooLarge(f"recipe {recipe_id!r} has {MAX_PICTURES} pictures, which is the maximum: delete some")
             self._keep_name(recipe_id)
             write_atomic({path: content})
 
@@ -193,4 +193,4 @@ def _is_picture(path: Path) -> bool:
 
 
 def _no_picture(recipe_id: str, name: str) -> PictureNotFound:
-    return PictureNotFound(f"recipe {recipe_id!r} has no picture {name!r}; /layout/pictures names them")
+    return PictureNotFound(f"recipe {recipe_id!r} has no picture {name!r}; /layout/pictures lists its pictures")

@@ -85,15 +85,15 @@ def choose(key: RoiKey, files: ModelFiles, number: int | None, find: Find) -> Ve
             return version
     if kept:
         numbers = ", ".join(str(version.number) for version in reversed(kept))
-        raise VersionNotFound(f"{key} has no version {number}; there are {numbers}")
+        raise VersionNotFound(f"{key} has no version {number}; its versions are {numbers}")
     with contextlib.suppress(StorageError, IncompatibleMemory):  # its own, which a fit mends
         found = find(key)
         if found is not None and found[0].memory != files.memory:
             raise Conflict(
-                f"{key} has no model of its own to roll back: it is served that of {found[0].key}, layout "
-                f"{found[0].layout}; ask for that one's versions by its own ids"
+                f"{key} has no model of its own to roll back: it uses that of {found[0].key}, layout "
+                f"{found[0].layout}; ask for the versions of that model by its ids"
             )
-    raise VersionNotFound(f"no earlier model of {key} is kept: it was not changed since, or KEEP_VERSIONS is 0")
+    raise VersionNotFound(f"no earlier model of {key} is kept: the model was not replaced yet, or KEEP_VERSIONS is 0")
 
 
 def first_readable(candidates: Sequence[Version], owner: RoiKey, blur_sigma: float | None) -> Version:
@@ -137,7 +137,7 @@ def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> F
         with open_to_read(version.folder / MEMORY_FILE) as file:
             loaded = read_memory(file, name)
     except FileNotFoundError as exc:
-        raise DamagedMemory(f"the stored {name} is gone; nothing was changed") from exc
+        raise DamagedMemory(f"the stored {name} is missing; nothing was changed") from exc
     except OSError as exc:
         raise StorageError(f"the stored {name} cannot be read ({exc.strerror}); nothing was changed") from exc
     if loaded.memory_id != version.facts.memory_id:  # written over, and it is the same file as the model's

@@ -148,8 +148,8 @@ def check_sizes(file: BinaryIO, name: str) -> None:
     needed, free = _COPIES_OF_BANK * unpacked, free_memory()
     if needed > free:
         raise StorageError(
-            f"the stored {name} does not fit into memory: it takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
-            "free; free memory or refit this ROI on fewer images"
+            f"the stored {name} does not fit into memory: it takes {needed / 1e6:.0f} MB, but only {free / 1e6:.0f} "
+            "MB are free; free memory or refit this ROI on fewer images"
         )
 
 

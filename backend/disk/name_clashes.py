@@ -30,7 +30,7 @@ def refuse_clashes(root: Path, folder: Path) -> None:
             return
         if not is_its_own:
             raise InvalidRequest(
-                f"the file system of MODELS_DIR takes {unquote(name)!r} for another id that is stored already: they "
-                "differ in upper and lower case only, or the one is a short name of the other; use other ids"
+                f"the file system of MODELS_DIR takes {unquote(name)!r} for another stored id: the two differ only "
+                "in upper and lower case, or one is a short name of the other; use other ids"
             )
         parent /= name

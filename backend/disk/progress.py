@@ -138,8 +138,8 @@ class Run:
 
     def _how_far(self) -> str:
         return (
-            f"the run was cancelled (POST /runs/cancel) at step {self._step}, {self._done} of {self._total}: "
-            "no model and no calibration was stored; those that were there stay as they were"
+            f"the run was cancelled (POST /runs/cancel) at step {self._step}, {self._done} of {self._total}: no "
+            "model or calibration was stored, and the earlier ones are unchanged"
         )
 
     def _file(self, state: str) -> Path:
@@ -197,8 +197,8 @@ class RunBoard:
         except FileNotFoundError as exc:
             if path.with_suffix(_STORING).exists():
                 raise RunStoring(
-                    f"the {found['kind']} of role {found['role_id']!r}, roi {found['roi_id']!r} stores its result and "
-                    "cannot be cancelled any more; /rollback takes a fit or a calibration back"
+                    f"the {found['kind']} of role {found['role_id']!r}, roi {found['roi_id']!r} is storing its "
+                    "result and can no longer be cancelled; /rollback undoes a fit or a calibration"
                 ) from exc
             if not path.with_suffix(_CANCELLED).exists():
                 raise not_found(run_id) from exc
@@ -277,7 +277,7 @@ def record_of(kind: str, key: RoiKey, n_images: int) -> dict[str, Any]:
 
 def not_found(run_id: str) -> RunNotFound:
     """The error about a run that is not under way."""
-    return RunNotFound(f"no run {quoted(run_id)} is under way: it has ended, or there was none; /runs lists all")
+    return RunNotFound(f"run {quoted(run_id)} is not under way: it has ended, or never existed; /runs lists all runs")
 
 
 def _forget(path: Path) -> None:

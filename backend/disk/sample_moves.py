@@ -33,9 +33,9 @@ def move_image(image: Path, folder: Path, label: str, facts: FactsCache) -> None
         for place in sorted((image.parent, folder), key=str):  # in one order, or two moves could wait for each other
             held.enter_context(writing(place, "image"))
         if target.exists():
-            raise Conflict(f"the {label} images have one that is called {image.name}; nothing was moved: delete one")
+            raise Conflict(f"the {label} images include another {image.name}; nothing was moved: delete one of the two")
         if not image.exists():
-            raise InvalidImage(f"{image.name}: the stored image was deleted since")
+            raise InvalidImage(f"{image.name}: the stored image was deleted meanwhile")
         pixels = facts.known_pixels(str(image))
         metadata = _metadata_for(image, label)
         if metadata is not None:

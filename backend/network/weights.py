@@ -192,15 +192,15 @@ def _own_weights(settings: Settings) -> Weights:
     assert settings.weights_sha256 is not None, "Settings sees to it"
     expected = settings.weights_sha256.lower()
     if not settings.weights.is_file():
-        raise WeightsError(f"WEIGHTS names no file: {settings.weights.name}")
+        raise WeightsError(f"WEIGHTS is not a file: {settings.weights.name}")
     if sha256_of(settings.weights) != expected:
-        raise WeightsError(f"WEIGHTS ({settings.weights.name}) does not hash to WEIGHTS_SHA256")
+        raise WeightsError(f"the sha256 of WEIGHTS ({settings.weights.name}) is not WEIGHTS_SHA256")
     return Weights(settings.weights, expected, "WEIGHTS")
 
 
 def _given_weights(path: Path, cache: Path) -> Weights:
     if not path.is_file():
-        raise WeightsError(f"WEIGHTS names no file: {path.name}")
+        raise WeightsError(f"WEIGHTS is not a file: {path.name}")
     if sha256_of(path) == CANONICAL_SHA256:
         return Weights(path, CANONICAL_SHA256, "WEIGHTS")
     # The same tensors under another header or other names: bring them into the one form the runtimes read.
@@ -246,8 +246,8 @@ def _fetch(cached: Path) -> Weights:
             log.info("weights.verified", source=source, sha256=CANONICAL_SHA256[:12])
             return Weights(cached, CANONICAL_SHA256, source)
     raise WeightsError(
-        "no weights: put vit_small_patch14_dinov2.safetensors on this machine and set WEIGHTS to it, "
-        "or give it a network once. Tried " + "; ".join(failures)
+        "no weights: copy vit_small_patch14_dinov2.safetensors to this machine and set WEIGHTS to its path, or "
+        "connect the machine to the internet once. Tried " + "; ".join(failures)
     )
 
 

@@ -115,8 +115,8 @@ def _check_endpoint(endpoint: str, insecure: bool) -> None:
         raise ConfigError("AWS_ENDPOINT_URL must be https://HOST or https://HOST:PORT, without credentials")
     if parts.scheme == "http" and not insecure and not _is_loopback(host):
         raise ConfigError(
-            f"AWS_ENDPOINT_URL is without TLS, and {host} is another machine: models and images would be sent as they "
-            "are; use https://, or set MODELS_URL_INSECURE=1 if the network between is trusted"
+            f"AWS_ENDPOINT_URL has no TLS, and {host} is another machine, so models and images would be sent "
+            "unencrypted; use https://, or set MODELS_URL_INSECURE=1 if the network between them is trusted"
         )
 
 

@@ -286,7 +286,7 @@ def _deleted(store: S3Store, keys: list[str]) -> None:
 
 def _etag(etag: str | None) -> str:
     if etag is None:
-        raise StoreUnavailable("the object store gives no ETags, without which nothing can be swapped safely")
+        raise StoreUnavailable("the object store gives no ETags, which are needed to replace objects safely")
     return etag
 
 
@@ -302,9 +302,10 @@ def _unavailable(what: str, key: str, exc: Exception) -> StoreUnavailable:
     if "NoSuchBucket" in str(exc):
         why, advice = "the bucket does not exist", "make it, or name another one"
     elif "RequestTimeTooSkewed" in str(exc):
-        why = "the clock of this machine is wrong, by the store's"
+        why = "the clock of this machine differs from that of the store"
     elif status in (401, 403):
-        why, advice = f"it refuses the credentials: HTTP {status}", "give others, or allow these more (docs/scale.md)"
+        why = f"it refuses the credentials: HTTP {status}"
+        advice = "use other credentials, or give these more rights (docs/scale.md)"
     elif status is not None:
         why = f"HTTP {status}"
     else:

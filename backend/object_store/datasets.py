@@ -130,7 +130,7 @@ class ObjectDatasetStore:
             raise Conflict(f"{len(named)} {label} images of {key} were uploaded as {filename!r}: name one of {some}")
         found = self.stored(key, label, named[0]) if named else None
         if found is None:
-            raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list names them")
+            raise SampleNotFound(f"{key} has no {label} image {filename!r}; /datasets/list lists the stored images")
         return found
 
     def remove(self, sample: Sample) -> None:
@@ -145,10 +145,12 @@ class ObjectDatasetStore:
 
         def move(manifest: Manifest) -> dict[str, Edit]:
             if target.as_posix() in manifest.files:
-                raise Conflict(f"the {to} images have one that is called {image.name}; nothing was moved: delete one")
+                raise Conflict(
+                    f"the {to} images include another {image.name}; nothing was moved: delete one of the two"
+                )
             entry = manifest.files.get(image.as_posix())
             if entry is None:
-                raise InvalidImage(f"{image.name}: the stored image was deleted since")
+                raise InvalidImage(f"{image.name}: the stored image was deleted meanwhile")
             files: dict[str, Edit] = {image.as_posix(): None, target.as_posix(): entry}
             if _metadata(image) in manifest.files:
                 content = (self._mirror.root / _metadata(image)).read_bytes()
@@ -195,7 +197,7 @@ class ObjectDatasetStore:
         found = [unit for unit in others if _has_images(self._mirror.manifest(unit))]
         if len(found) > 1:
             roles = ", ".join(repr(unquote(unit.names[1])) for unit in found)
-            raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, and none under {key.role_id!r}")
+            raise Conflict(f"roi {key.roi_id!r} has images under the roles {roles}, but none under {key.role_id!r}")
         return (
             (found[0], folder.parent.parent / found[0].names[1] / folder_name(key.roi_id)) if found else (own, folder)
         )

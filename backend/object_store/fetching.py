@@ -80,6 +80,6 @@ class Fetcher:
         content = self._bucket.get_large(key)
         if content is None and self._bucket.is_listed(key):
             raise StoreUnavailable(
-                f"the object store says that there is no {key}, and lists it; nothing was lost: retry"
+                f"the object store lists {key}, but says that it does not exist; nothing was lost: retry"
             )
         return content

@@ -25,7 +25,7 @@ def how_lost(content: bytes | None, entry: Entry) -> str:
 def mend(path: str) -> str:
     """What to do about a file that is lost."""
     if is_of_a_version(path):
-        return "no version can be rolled back to with it"
+        return "versions with this file cannot be rolled back to"
     if path.endswith(f"/{MEMORY_FILE}"):
         return "fit this ROI again, or roll it back"
     if path.endswith(f"/{CALIBRATION_FILE}"):
@@ -40,8 +40,8 @@ def error_about(lost: Mapping[str, str]) -> StorageError:
         lost: what is wrong with each, by path; at least one.
     """
     path = min(lost, key=lambda path: (not path.endswith(f"/{MEMORY_FILE}"), path))  # a fit mends all of a model
-    more = f"; {len(lost) - 1} more files are lost, too" if len(lost) > 1 else ""
-    message = f"{path}: {lost[path]}; {mend(path)}{more}; roi-anomaly models check names all"
+    more = f"; {len(lost) - 1} more files are lost" if len(lost) > 1 else ""
+    message = f"{path}: {lost[path]}; {mend(path)}{more}; roi-anomaly models check lists all"
     if path.endswith(f"/{MEMORY_FILE}") and not is_of_a_version(path):
         return DamagedMemory(message)
     if path.endswith(f"/{CALIBRATION_FILE}") and not is_of_a_version(path):

@@ -136,8 +136,9 @@ def parse_manifest(unit: Unit, content: bytes) -> Manifest:
     except (ValidationError, ValueError, EOFError, OSError) as exc:
         why = f"{exc.error_count()} values cannot be used" if isinstance(exc, ValidationError) else str(exc)
         raise StorageError(
-            f"the manifest of {unit} in the object store is damaged ({why}): bring back what the bucket keeps of "
-            f"{unit.key}, or push a backup; where there is neither, delete it, restart the replicas and store this anew"
+            f"the manifest of {unit} in the object store is damaged ({why}): restore an earlier version of "
+            f"{unit.key} in the bucket, or push a backup; if there is neither, delete the manifest, restart the "
+            "replicas and store the data again"
         ) from None
     return Manifest(unit, written.generation, written.nonce, tuple(written.recent), written.files)
 

@@ -280,7 +280,7 @@ class Mirror:
                     for source in sources.values():
                         source.unlink(missing_ok=True)
                 wait_with_jitter(_WAIT_S)
-        raise Overtaken(f"{unit} was changed by others again and again meanwhile; nothing was stored: send it again")
+        raise Overtaken(f"other requests kept changing {unit}; nothing was stored: send it again")
 
     @contextlib.contextmanager
     def _alone(self, state: UnitState, unit: Unit) -> Iterator[None]:
@@ -333,8 +333,8 @@ class Mirror:
         """
         if state.manifest.generation or self.bucket.is_listed(unit.key):
             raise StoreUnavailable(
-                f"the object store says that there is no manifest of {unit}, and there is one or was one; retry, and "
-                "if it stays so, look whether somebody deletes objects"
+                f"the object store says that the manifest of {unit} does not exist, but it exists or existed; retry, "
+                "and if this continues, check whether something deletes objects"
             )
 
     def _install(self, unit: Unit, state: UnitState, found: Object, times: tuple[float, float], wanted: Wanted) -> None:

@@ -147,8 +147,8 @@ class ObjectRunBoard:
                 return shown
             if record.get("state") == "storing":
                 raise RunStoring(
-                    f"the {shown['kind']} of role {shown['role_id']!r}, roi {shown['roi_id']!r} stores its result and "
-                    "cannot be cancelled any more; /rollback takes a fit or a calibration back"
+                    f"the {shown['kind']} of role {shown['role_id']!r}, roi {shown['roi_id']!r} is storing its "
+                    "result and can no longer be cancelled; /rollback undoes a fit or a calibration"
                 )
             # Where it was not swapped, or the store did not say so, the next look tells.
             with contextlib.suppress(SwapRefused, StoreUnavailable):

@@ -69,5 +69,5 @@ def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None
         wait_with_jitter(wait_s)
         wait_s *= 2
     raise OutcomeUnknown(
-        f"{failure}; it is not known whether the change was stored: look, and send it again if it was not"
+        f"{failure}; it is not known whether the change was stored: check, and send it again if it was not"
     )

@@ -102,7 +102,7 @@ def _other_scale(folder: Path, bucket: Bucket, unit: Unit) -> str | None:
         if ours and theirs is not None and theirs.text is not None:
             scale, settled = ours["mm_per_px"], parse_settings(theirs.text.encode(), RECIPE_FILE)["mm_per_px"]
             if not same_scale(scale, settled):
-                return f"its mm_per_px is {scale:g}, and the store has settled {settled:g}: push to another prefix"
+                return f"its mm_per_px is {scale:g}, but the store is locked to {settled:g}: push to another prefix"
     return None
 
 
@@ -296,7 +296,11 @@ def manifests(bucket: Bucket, counts: Counts, tell: Tell) -> Iterator[Manifest]:
         unit = unit_of_key(item.key)
         found = bucket.get(item.key)
         if unit is None or found is None:
-            _tell(counts, tell, f"{item.key}: {'no manifest of this service' if unit is None else 'listed, and gone'}")
+            _tell(
+                counts,
+                tell,
+                f"{item.key}: {'not a manifest of this service' if unit is None else 'listed, but missing'}",
+            )
             continue
         try:
             yield parse_manifest(unit, found.content)
@@ -386,4 +390,4 @@ def _is_of_older_backend(path: Path) -> bool:
 def _why_not(path: str) -> str:
     if path.endswith(".npz") or path.startswith("recipes/"):
         return "an older backend wrote it; run migrate first"
-    return "no file of this service"
+    return "not a file of this service"

@@ -69,7 +69,9 @@ class Unit:
         """
         key = f"{MANIFESTS}{self.kind}/{'/'.join(map(_escaped, self.names))}.json"
         if len(key) > _LONGEST_KEY:
-            raise InvalidRequest(f"the ids make a key of {len(key)} bytes, and object stores take {_LONGEST_KEY}")
+            raise InvalidRequest(
+                f"the ids make a key of {len(key)} bytes, but object stores accept at most {_LONGEST_KEY}"
+            )
         return key
 
     def __str__(self) -> str:

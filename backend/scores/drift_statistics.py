@@ -207,13 +207,13 @@ class RoiDrift(BaseModel):
         if self.alarm == "rejects":
             what = f"more than {math.floor(100 * self.tolerated(defective))} % of the parts are rejected"
             if self.stretch_parts:
-                what += f", {self.stretch_rejected} of the {self.stretch_parts} up to the alarm"
+                what += f" ({self.stretch_rejected} of the {self.stretch_parts} up to the alarm)"
         else:
             whose = "those of the calibration" if self.reference else "before"
             what = f"parts below the threshold score {self.alarm} than {whose}"
-        check = "check lamp, lens, position and parts, then POST /drift/reset, or calibrate anew"
+        check = "check lamp, lens, position and parts, then POST /drift/reset, or calibrate again"
         if self.reference and self.alarm_part <= _N_RECENT:
-            check += "; if it was so from the first part, calibrate on fresh parts that were not in the fit"
+            check += "; if this began with the first part, calibrate on new parts that were not in the fit"
         return f"{what}: {check}"
 
     def _rounded(self, score: float) -> float:

@@ -67,7 +67,7 @@ def choose_percentile(ok: Mapping[float, Sequence[float]], ng: Mapping[float, Se
     if min(n_ok, n_ng) < _LEAST:
         reason = (
             f"99 is kept (AUROC {before.auroc:.4f}): {n_ok} OK and {n_ng} NG images are too few to compare "
-            f"percentiles, it takes {_LEAST} of each"
+            f"percentiles; at least {_LEAST} of each are needed"
         )
         return PercentileChoice(PREFERRED, reason, candidates)
     margin = _student_quantile(1 - _ERROR_OF_EACH, min(n_ok, n_ng) - 1)
@@ -75,16 +75,16 @@ def choose_percentile(ok: Mapping[float, Sequence[float]], ng: Mapping[float, Se
     if better:
         best = max(better, key=lambda item: item.auroc)
         reason = (
-            f"{best.score_percentile:g} separates better than 99, by more than chance would: AUROC {best.auroc:.4f} "
+            f"{best.score_percentile:g} separates significantly better than 99: AUROC {best.auroc:.4f} "
             f"instead of {before.auroc:.4f}"
         )
         return PercentileChoice(best.score_percentile, reason, candidates)
-    reason = f"99 is kept (AUROC {before.auroc:.4f}): none separates better by more than chance would"
+    reason = f"99 is kept (AUROC {before.auroc:.4f}): no other percentile separates significantly better"
     unjudged = [f"{c.score_percentile:g}" for c in candidates if c.gain_in_errors is None and c.auroc > before.auroc]
     if unjudged:
         reason = (
-            f"99 is kept (AUROC {before.auroc:.4f}): whether {', '.join(unjudged)} separate better cannot be judged, "
-            "as the scores of all images are placed alike: add images"
+            f"99 is kept (AUROC {before.auroc:.4f}): {', '.join(unjudged)} may separate better, but the scores of "
+            "all images are ranked alike, so this cannot be tested: add images"
         )
     return PercentileChoice(PREFERRED, reason, candidates)
 

@@ -288,14 +288,14 @@ def _in_words(n_ok: int, target: float | None, known: dict[str, Any], *, mixed: 
     sentences = []
     if missing := known.get("n_ok_missing_for_target"):
         sentences.append(
-            f"{scores} too few for a false reject rate of {target:g}, {_more(missing)} needed: "
-            "the threshold lies just above the largest of them"
+            f"{scores} too few for a false reject rate of {target:g}, {_more(missing)} needed: the threshold is just "
+            "above the highest of them"
         )
     if known.get("false_reject_rate_at_most") is None:
-        sentences.append("nothing is promised about false rejects: OK scores of images in the fit are too low")
+        sentences.append("nothing is promised about false rejects: the scores of OK images in the fit are too low")
     else:
         at_most, n_rejected = known["false_reject_rate_at_most"], known["n_rejected"]
-        condition = ", if the scores are ok_scores of the fit, or of parts that were not in it" if if_fresh else ""
+        condition = ", if the scores are ok_scores of the fit or of parts that were not in the fit" if if_fresh else ""
         sentences.append(
             f"at most {_percent(at_most)} of good parts are rejected ({100 * CONFIDENCE:.0f} % confidence){condition}"
         )

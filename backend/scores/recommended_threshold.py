@@ -204,23 +204,25 @@ def _in_words(
     ok, ng = named_ok[0], named_ng[0]
     n_counted = len(ok) - len(unusual)
     basis = f"{n_counted} of {len(ok)} OK scores" if unusual else f"{n_counted} OK scores"
-    sentences = [f"about {100 * rate:g} % of good parts score above {threshold_of_ok:.4g}, by {basis}"]
+    sentences = [f"about {100 * rate:g} % of good parts score above {threshold_of_ok:.4g}, estimated from {basis}"]
     if n_counted == 1:
-        sentences = [f"1 OK score does not tell how good parts scatter, so {threshold_of_ok:.4g} is a guess"]
+        sentences = [f"1 OK score does not show how much good parts vary, so {threshold_of_ok:.4g} is a guess"]
     elif n_counted < FEW_SCORES:
-        sentences.append(f"{n_counted} are few: {FEW_SCORES} or more tell how good parts scatter")
+        sentences.append(f"{n_counted} are few: {FEW_SCORES} or more show how much good parts vary")
     if len(unusual) == 1:
         sentences.append(
-            f"1 score stands out and does not count: {_named(unusual, *named_ok)}; if it is of a good part, name it in "
-            f"keep, and the threshold is {with_unusual:.4g}"
+            f"1 score stands out and does not count: {_named(unusual, *named_ok)}; if the part is good, name it in "
+            f"keep, and the threshold becomes {with_unusual:.4g}"
         )
     elif unusual:
         sentences.append(
-            f"{len(unusual)} scores stand out and do not count: {_named(unusual, *named_ok)}; if they are of good "
-            f"parts, name them in keep, and the threshold is {with_unusual:.4g}"
+            f"{len(unusual)} scores stand out and do not count: {_named(unusual, *named_ok)}; if the parts are good, "
+            f"name them in keep, and the threshold becomes {with_unusual:.4g}"
         )
     if lowered_by:
-        sentences.append(f"NG scores below that lower it to {threshold:.4g}: {_named(lowered_by, *named_ng)}")
+        sentences.append(
+            f"NG scores below that lower the threshold to {threshold:.4g}: {_named(lowered_by, *named_ng)}"
+        )
     if missed := int(np.count_nonzero(ng < threshold)):
         sentences.append(
             f"{missed} of {len(ng)} NG scores {'is' if missed == 1 else 'are'} still below the threshold: a lower one "

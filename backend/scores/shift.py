@@ -63,6 +63,7 @@ class Shift:
         p = f"p = {self.p_value:.1g}" if self.p_value >= 1e-4 else "p < 0.0001"
         return (
             f"The {parts} score higher than the {images} (median {self.median:.4g} against {self.median_of_fit:.4g}, "
-            f"{p}), and {self.n_rejected} of {self.n} are rejected ({100 * self.n_rejected / self.n:.1f} %), where the "
-            f"threshold promises {100 * self.promised:.1f} % at most. Another day or lamp? Add such parts to the fit"
+            f"{p}), and {self.n_rejected} of {self.n} are rejected ({100 * self.n_rejected / self.n:.1f} %), but the "
+            f"threshold promises at most {100 * self.promised:.1f} %. Is it another day, or another lamp? Add such "
+            "parts to the fit"
         )

@@ -48,14 +48,14 @@ class CalibrationOptions:
         check_ways(self.decide_by, self.pixel_threshold, self.threshold)
         if self.choose and self.decide_by != "score":
             raise InvalidRequest(
-                f"choose_percentile and decide_by={self.decide_by} exclude each other: send one of them"
+                f"choose_percentile and decide_by={self.decide_by} cannot be combined: send one of them"
             )
         if self.keep and self.threshold.rule != "recommended":
-            raise InvalidRequest("keep needs rule=recommended: by other rules every OK image counts")
+            raise InvalidRequest("keep needs rule=recommended: with other rules, every OK image counts")
         for member, names in (("keep", self.keep), ("not_good", self.not_good)):
             unknown = [] if ok_names is None else [name for name in names if name not in ok_names]
             if unknown:
-                raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image has this name")
+                raise InvalidRequest(f"{member} names {unknown[0]!r}, but no OK image has this name")
 
     def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
         """The percentiles that images are scored at, in percent; several where the best of them is to be chosen.

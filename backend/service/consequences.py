@@ -62,16 +62,16 @@ def about_threshold(before: Known, after: Known) -> str:
     moved = (
         f"The threshold stays at {limit}"
         if before.threshold == after.threshold
-        else f"The threshold goes from {told_apart(before.threshold, after.threshold)} to {limit}"
+        else f"The threshold changes from {told_apart(before.threshold, after.threshold)} to {limit}"
     )
     escaped = "no defective image is known"
     if after.n_ng:
         named = f": {named_images(after.escaped, after.threshold)}" if after.escaped else ""
         was = f"{len(before.escaped)} of {before.n_ng}" if before.n_ng else "none was known"
-        escaped = f"of defective images {len(after.escaped)} of {after.n_ng} escape (before: {was}){named}"
+        escaped = f"{len(after.escaped)} of {after.n_ng} defective images escape (before: {was}){named}"
     return (
-        f"{moved}: of good images {len(after.rejected)} of {len(after.good)} are rejected "
-        f"(before: {len(before.rejected)} of {len(before.good)}), {escaped}."
+        f"{moved}: {len(after.rejected)} of {len(after.good)} good images are rejected (before: "
+        f"{len(before.rejected)} of {len(before.good)}), and {escaped}."
     )
 
 
@@ -111,7 +111,7 @@ def about_unlike_others(score: float, others: Sequence[float]) -> str | None:
         return None
     return (
         f"the image scores {score:.4g}, far above most of the other {len(others)} good images (median "
-        f"{median(others):.4g}): look at it once more, it may be defective"
+        f"{median(others):.4g}): check it, because it may be defective"
     )
 
 
@@ -120,9 +120,9 @@ def about_kept_score(kept: float, score: float) -> str | None:
     if math.isclose(kept, score, rel_tol=_SAME):
         return None
     return (
-        f"the image still counts with its score of before, {told_apart(kept, score)}, and not with "
-        f"{told_apart(score, kept)}: its mask or the memory bank is another one now; calibrate anew to count the new "
-        "score"
+        f"the image still counts with its earlier score {told_apart(kept, score)}, not with "
+        f"{told_apart(score, kept)}, because its mask or the memory bank has changed; calibrate again to count the "
+        "new score"
     )
 
 

@@ -44,7 +44,7 @@ from backend.utils import MAX_MM_PER_PX, MIN_MM_PER_PX, NamedImage, check_image
 
 # In the temporary file of one reply. The image that goes beyond it has its overlay, those after it have none.
 _MOST_OVERLAY_BYTES = 256 << 20
-_NO_ROOM = "overlay is left out: those of the images before take 256 MiB; ask /infer for this one"
+_NO_ROOM = "overlay is left out, because the overlays before it take 256 MiB; send this image to /infer for its overlay"
 
 log: Any = structlog.get_logger(__name__)
 
@@ -128,7 +128,7 @@ def fit_stored(
     needed = service.settings.min_ok_samples
     if len(samples) < needed:
         raise InvalidRequest(
-            f"{len(samples)} OK images are stored for {key}, a fit needs {needed} (MIN_OK_SAMPLES): upload more"
+            f"{len(samples)} OK images are stored for {key}, but a fit needs {needed} (MIN_OK_SAMPLES): upload more"
         )
     images = [_named(sample) for sample in samples]
     shapes = _usable_shapes(service, samples)
@@ -227,9 +227,9 @@ def _samples_to_calibrate(
     if not ok:
         raise InvalidRequest(f"no OK images are stored for {key}: upload some")
     if options.choose and options.score_percentile is not None:
-        raise InvalidRequest("score_percentile is given, and choose_percentile asks to choose it: send one of them")
+        raise InvalidRequest("score_percentile and choose_percentile cannot be combined: send one of them")
     if options.choose and not ng:
-        raise InvalidRequest(f"no NG images are stored for {key}, and choose_percentile needs some: upload them first")
+        raise InvalidRequest(f"choose_percentile needs NG images, but none are stored for {key}: upload some first")
     if require_ng and not ng:
         raise InvalidRequest(f"no NG images are stored for {key}: upload some, or set require_ng to false")
     options.check({sample.name for sample in ok}, len(ng))
@@ -309,7 +309,7 @@ def _judge_all(
             if mm_per_px is None:
                 raise InvalidRequest(f"{sample.title}: no mm_per_px is known; send default_mm_per_px")
             if locked is not None and not same_scale(locked, mm_per_px):
-                raise ScaleLocked(f"{sample.title}: mm_per_px is {mm_per_px:g}, the recipe is locked to {locked:g}")
+                raise ScaleLocked(f"{sample.title}: mm_per_px is {mm_per_px:g}, but the recipe is locked to {locked:g}")
             result = judge(_named(sample), mm_per_px, shape_of(metadata))
             judged = Judged(sample, mm_per_px, result)
         except (InvalidImage, TooLarge, InvalidRequest, Conflict, StorageError) as exc:

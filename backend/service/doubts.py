@@ -32,14 +32,14 @@ def about_percentile(percentile: float, source: str) -> str | None:
         percentile: that is the score, in percent.
         source: what gave it, as the user spells it.
 
-    >>> about_percentile(0.99, "score_percentile")
-    'score_percentile 0.99 is in percent (0 to 100), so the score is nearly the lowest: send 99 if that is meant'
+    >>> about_percentile(0.99, "score_percentile").split(": ")[1]
+    'send 99 if you mean that'
     """
     if percentile > 1:
         return None
     return (
-        f"{source} {percentile:g} is in percent (0 to 100), so the score is nearly the lowest: "
-        f"send {100 * percentile:g} if that is meant"
+        f"{source} {percentile:g} is read as percent (0 to 100), so the score is almost the lowest value: send "
+        f"{100 * percentile:g} if you mean that"
     )
 
 
@@ -74,9 +74,9 @@ def about_threshold(threshold: float, fit_scores: Sequence[float]) -> str | None
     if 2 * len(reached) <= len(fit_scores):
         return None
     return (
-        f"{len(reached)} of {len(fit_scores)} images of the fit reach the threshold {threshold:.4g}, as they score "
-        f"{min(fit_scores):.4g} to {max(fit_scores):.4g} by the memory bank of the others: good parts like them are "
-        "rejected; send ok_scores of this model, made with the shape of the inferences"
+        f"{len(reached)} of {len(fit_scores)} images of the fit reach the threshold {threshold:.4g}, because they "
+        f"score {min(fit_scores):.4g} to {max(fit_scores):.4g} by the memory bank of the others: good parts like "
+        "them are rejected; send ok_scores of this model, made with the same shape as the inferences"
     )
 
 
@@ -97,7 +97,7 @@ def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequen
         return None
     return (
         f"{source} {area_mm2_thr:g} mm² is larger than the whole ROI, {area:g} mm² ({width} × {height} pixels of "
-        f"{mm_per_px:g} mm): no region is ever reported; check the limit and mm_per_px"
+        f"{mm_per_px:g} mm), so no region is ever reported; check the limit and mm_per_px"
     )
 
 
@@ -116,9 +116,9 @@ def about_size(image_hw: tuple[int, int], fitted: Sequence[tuple[int, int]]) -> 
     if not any(is_far):
         return None
     return (
-        f"the image has {width} × {height} pixels, and those of the fit {_range(widths)} × {_range(heights)}: its "
-        "width, height or aspect ratio differs by more than a factor of 2, so its score tells little; check the crop, "
-        "or fit such images"
+        f"the image has {width} × {height} pixels, but those of the fit have {_range(widths)} × {_range(heights)}: "
+        "its width, height or aspect ratio differs by more than a factor of 2, so its score is unreliable; check the "
+        "crop, or fit such images"
     )
 
 
@@ -154,14 +154,14 @@ def about_calibration(
             else about_threshold(calibration.threshold, fit_scores),
             None
             if fitted
-            else f"nothing is fitted for {key}, and a calibration holds for the model that it was made "
-            "for: check role_id and roi_id, or fit, then calibrate",
+            else f"no model is fitted for {key}, and a calibration is valid only for its model: check role_id and "
+            "roi_id, or fit and then calibrate",
             None if percentile is None else about_percentile(percentile, _source(percentile, settings)),
             None
             if sent_percentile in (None, percentile)
             else f"score_percentile {sent_percentile:g} has no effect: the model is of profile={RECOMMENDED}, whose "
             f"score is p{percentile:g}",
-            "area_mm2_thr is 0, so that a single pixel at or above the pixel threshold rejects a part: send the "
+            "area_mm2_thr is 0, so a single pixel at or above the pixel threshold rejects a part: send the "
             "smallest area that matters"
             if calibration.decide_by is not None and area == 0
             else None,
@@ -185,8 +185,9 @@ def about_defective_in_the_fit(names: Sequence[str]) -> str | None:
     images = "1 NG image is" if len(names) == 1 else f"{len(names)} NG images are"
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return (
-        f"{images} in the memory bank as good ({', '.join(names[:_MOST_NAMED])}{more}), so that /infer accepts such "
-        "parts, whatever the promise says of NG ones: fit anew without what is defective, and count what is good as OK"
+        f"{images} in the memory bank as good ({', '.join(names[:_MOST_NAMED])}{more}), so /infer accepts such "
+        "parts, whatever the promise says about NG parts: fit anew without the defective images, or count the good "
+        "ones as OK"
     )
 
 
@@ -198,7 +199,7 @@ def _about_pixel_threshold(calibration: Calibration) -> str | None:
     both = f" and the threshold {calibration.threshold:.4g}" if calibration.decide_by == "either" else ""
     return (
         f"{n_rejected} of {calibration.n_ok} OK images are rejected at the pixel threshold "
-        f"{calibration.pixel_threshold:.4g}{both}: good parts like them are rejected; send a higher one"
+        f"{calibration.pixel_threshold:.4g}{both}: good parts like them are rejected; send a higher threshold"
     )
 
 

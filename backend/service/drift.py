@@ -158,8 +158,8 @@ class DriftLog:
                     known = drift.calibration_scores
                 if known == NOT_KNOWN:
                     raise Conflict(
-                        "the OK scores are not known, or are of images of the fit: calibrate with good parts that were "
-                        "not in it, or send reference=production"
+                        "the OK scores are unknown, or come from images of the fit: calibrate with good parts that "
+                        "were not in the fit, or send reference=production"
                     )
             return RoiDrift.starting(drift_key, conditions, threshold, known, time.time())
 

@@ -143,7 +143,7 @@ class _GoodImages:
     def _panel(self, reason: Reason, stored: NamedImage, sha256: str) -> Bgr | None:
         content = stored.read()
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise InvalidImage(f"{stored.name}: another image than was fitted")
+            raise InvalidImage(f"{stored.name}: not the image that was fitted")
         once = NamedImage(stored.name, lambda: content)
         with self._service.pixels_of(once):
             pixels, _ = self._service.decode(once, self._depth)

@@ -43,8 +43,8 @@ from backend.utils import NamedImage, named_with
 Verdict = Literal["good", "bad"]
 
 _SCORES_STAY = (
-    "Scores of the other known images stay as they were: their embeddings are not stored, so they are not scored by "
-    "the new memory bank."
+    "The scores of the other known images stay the same: their embeddings are not stored, so the new memory bank "
+    "cannot score them."
 )
 
 
@@ -207,10 +207,10 @@ def _case(
     calibration = fitted.calibration
     if calibration is None:
         state = "has no calibration" if fitted.calibration_state == "none" else "has a calibration of another model"
-        raise Conflict(f"{key} {state}, and feedback calibrates again by the rule of the last one: calibrate first")
+        raise Conflict(f"{key} {state}: calibrate first, because feedback repeats the rule of the last calibration")
     if calibration.decide_by is not None:
         raise Conflict(
-            f"regions decide about {key} (decide_by={calibration.decide_by}), and feedback weighs image scores alone: "
+            f"regions decide for {key} (decide_by={calibration.decide_by}), but feedback uses only image scores: "
             "store the image with /datasets/ok/upload or /datasets/ng/upload, then calibrate with /calibrate_dataset"
         )
     inputs = service.store.calibration_inputs(fitted)
@@ -225,8 +225,8 @@ def _case(
     service.recipes.check(key.recipe_id, scale)
     if calibration.mm_per_px is not None and not same_scale(scale, calibration.mm_per_px):
         raise Conflict(
-            f"mm_per_px is {scale:g}, and the calibration of {key} is of images of {calibration.mm_per_px:g}: send an "
-            "image of that scale, or calibrate anew"
+            f"mm_per_px is {scale:g}, but the calibration of {key} was made with {calibration.mm_per_px:g}: send an "
+            "image of that scale, or calibrate again"
         )
     content = image.read()
     once = NamedImage(image.name, lambda: content, image.uploaded_as)
@@ -250,9 +250,9 @@ def _good(service: InspectionService, case: _Case, dry_run: bool) -> _Change:
         doubts.append(None if kept is None else about_kept_score(kept, case.scored.score))
         change = _appended(service, case, case.inputs.with_good(case.scored), dry_run)
         return replace(change, doubts=[*doubts, *change.doubts])
-    doubts.append(f"{case.name} is in the memory bank, as {_title(case.own)}: nothing is added to it")
+    doubts.append(f"{case.name} is already in the memory bank, as {_title(case.own)}: nothing is added")
     if kept is not None and not case.own.has_mask(case.shape):
-        doubts.append(f"it was fitted within another mask, and still counts with its score within that, {kept:.4g}")
+        doubts.append(f"it was fitted with another mask, and still counts with its score for that mask, {kept:.4g}")
     # One that is not counted stays out of the good scores: the bank has seen it, so it scores too low.
     inputs = case.inputs.with_good(case.scored) if is_counted else case.inputs.without_defective(case.scored)
     return _calibrated(service, case, inputs, dry_run, doubts)
@@ -342,20 +342,23 @@ def _doubts(case: _Case, told: Feedback, change: _Change) -> list[str | None]:
         others = [image.score for image in change.inputs.good if image.identity != case.scored.identity]
         unlike = about_unlike_others(score, others)
         if told.decision == "ok":
-            pointless = f"the image was not rejected ({old.format('below')}), so this is of little use"
+            pointless = f"the image was not rejected ({old.format('below')}), so this feedback is of little use"
         if score >= threshold:
             missed = (
-                f"parts like it may still be rejected: by the memory bank without it, it scores {new}, and the "
+                f"parts like it may still be rejected: it scores {new} by the memory bank without it, and the "
                 f"threshold is {limit}"
             )
     else:
         if told.decision == "ng":
-            pointless = f"the image was rejected ({old.format('at or above')}), so this is of little use"
+            pointless = f"the image was rejected ({old.format('at or above')}), so this feedback is of little use"
         if score < threshold:
             missed = f"parts like it still escape: it scores {new}, below {limit}"
     stays = None
     if case.inputs.options.threshold is not None:
-        stays = "the threshold was set by hand and stays: calibrate by a rule, and feedback moves it"
+        stays = (
+            "the threshold was set by hand, so feedback does not change it: calibrate by a rule if feedback "
+            "should change it"
+        )
     seen = SEEN_IN_THE_FIT if change.inputs.ok_are_fresh is False else None
     escapes = about_new_escapes(told.before, told.after)
     return [unlike, escapes, pointless, missed, stays, change.calibration.warning, seen]
@@ -377,10 +380,10 @@ def _text(case: _Case, told: Feedback) -> str:
     sentences.append(about_threshold(told.before, told.after))
     if told.score_after is not None:
         size = len(told.fitted.memory.embeddings)
-        joins = "1 patch of it joins" if told.n_added == 1 else f"{told.n_added} patches of it join"
-        added = f"{joins} the memory bank ({size} then)"
+        joins = "1 of its patches joins" if told.n_added == 1 else f"{told.n_added} of its patches join"
+        added = f"{joins} the memory bank, which then has {size}"
         if not told.n_added:
-            added = f"The memory bank covers it already, and keeps its {size} patches"
+            added = f"The memory bank already covers the image, and keeps its {size} patches"
         sentences.append(f"{added}; by that bank it scores {told.score_after:.4g}.")
         sentences.append(_SCORES_STAY)
     return " ".join([*sentences, *(["Nothing was stored (dry_run)."] if told.dry_run else [])])

@@ -169,7 +169,9 @@ def _check_request(
     service.recipes.check(key.recipe_id, mm_per_px)
     service.store.check_savable(key)
     if append and keep_all:
-        raise InvalidRequest("memory_fit and append exclude each other: what is appended to decides what is kept")
+        raise InvalidRequest(
+            "memory_fit and append cannot be combined: the existing model decides which embeddings are kept"
+        )
     if not append:
         return profile or service.settings.profile
     before, _ = _base(service, key)
@@ -185,7 +187,7 @@ def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
     miniatures = service.store.miniatures(fitted)
     base = Base.of(fitted.memory, fitted.metadata, str(fitted.key), pictures, miniatures, service.settings.blur_sigma)
     if fitted.key.owner != key.owner:
-        raise Conflict(f"{key} has no memory bank of its own to append to, that of {fitted.key} is used: fit first")
+        raise Conflict(f"{key} has no memory bank of its own to append to and uses that of {fitted.key}: fit first")
     return fitted, base
 
 

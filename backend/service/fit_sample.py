@@ -48,8 +48,8 @@ class FitSample:
             "1 image of the fit does" if len(self._left_out) == 1 else f"{len(self._left_out)} images of the fit do"
         )
         return (
-            f"{images} not count: of its {len(sampled)} images a random sample of {sum(sampled)} was scored by the "
-            "memory bank of the others, which stands for all"
+            f"{images} not count: a random sample of {sum(sampled)} of the {len(sampled)} images of the fit was "
+            "scored by the memory bank of the others, and represents all"
         )
 
 

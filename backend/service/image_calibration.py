@@ -303,7 +303,7 @@ class ImageScores:
     def _positions(self, member: str, wanted: Sequence[str]) -> tuple[int, ...]:
         known = self._identities["ok"]
         if unknown := [name for name in wanted if name not in known]:
-            raise InvalidRequest(f"{member} names {unknown[0]!r}, and no OK image that was scored has this name")
+            raise InvalidRequest(f"{member} names {unknown[0]!r}, but no OK image that was scored has this name")
         asked = {known[name] for name in wanted}
         return tuple(position for position, identity in enumerate(self.identities("ok")) if identity in asked)
 

@@ -97,7 +97,7 @@ class InspectionService:
         """
         features, reason = open_features(settings)
         if settings.models_url is None and has_older_images(settings.models_dir):
-            log.info("older_images.found", hint=f"{PROGRAM} migrate MODELS_DIR copies those that are not yet")
+            log.info("older_images.found", hint=f"{PROGRAM} migrate MODELS_DIR copies those that are not copied yet")
         stores = open_stores(settings)
         service = cls(settings, features, stores.models, reason, stores=stores)
         service.features_of(settings.profile)  # before somebody waits for it

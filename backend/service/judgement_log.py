@@ -98,7 +98,7 @@ class JudgementLog:
         """
         found = self._files.thumbnail(self._kept_as(key), number)
         if found is None:
-            raise JudgementNotFound(f"no judgement {number} of {key} is kept; /history names those that are")
+            raise JudgementNotFound(f"judgement {number} of {key} is not kept; /history lists those that are")
         return found
 
     def close(self) -> None:

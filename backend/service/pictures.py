@@ -110,7 +110,7 @@ def no_scale(calibration: Calibration | None, state: CalibrationState) -> str | 
     """
     if calibration is not None:
         threshold = picture_threshold(calibration)
-        return None if threshold > 0 else f"the threshold is {threshold:g}, and their scale needs one above 0"
+        return None if threshold > 0 else f"the threshold is {threshold:g}, but their scale needs a threshold above 0"
     if state == "stale":
         return "the calibration is of an earlier fit or another BLUR_SIGMA; calibrate again"
-    return "the ROI has no calibration, and so no threshold; calibrate it first"
+    return "the ROI has no calibration, so it has no threshold; calibrate it first"

@@ -32,7 +32,8 @@ def region_score_of(distance_map: DistanceMap, shape: Shape | None, area_mm2: fl
     if found is None:
         raise InvalidRequest(
             f"area_mm2_thr {area_mm2:g} mm² is larger than the ROI ({width} × {height} pixels of {mm_per_px:g} mm, "
-            "less what is masked): no region would ever reject a part; send a smaller area_mm2_thr, or check mm_per_px"
+            "without the masked area), so no region would ever reject a part; send a smaller area_mm2_thr, or check "
+            "mm_per_px"
         )
     return found
 
@@ -106,7 +107,8 @@ class FitRegions:
 def no_map_of(image: BankImage) -> InvalidRequest:
     """That an image of the fit has no region score that could be used."""
     return InvalidRequest(
-        f"{named_with(image.name, image.uploaded_as)} was in the fit, and the memory bank keeps no distance map of it "
-        f"by the others; by the whole bank its regions would score too low. Fit anew with profile={RECOMMENDED}, which "
+        f"{named_with(image.name, image.uploaded_as)} was in the fit, but the memory bank keeps no distance map of "
+        "it by the bank of the others; the whole bank would score its regions too low. Fit anew with "
+        f"profile={RECOMMENDED}, which "
         "keeps these maps, or calibrate decisions by regions on images that were not in the fit"
     )

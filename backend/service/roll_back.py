@@ -43,6 +43,6 @@ def _accept(service: InspectionService, key: RoiKey, version: Version, fitted: F
     locked, recorded = service.recipes.mm_per_px(key.recipe_id), fitted.metadata.get("mm_per_px")
     if locked is not None and isinstance(recorded, int | float) and not same_scale(locked, recorded):
         raise ScaleLocked(
-            f"{name} was fitted at mm_per_px {recorded:g}, and its recipe is locked to {locked:g}; nothing was "
+            f"{name} was fitted at mm_per_px {recorded:g}, but its recipe is locked to {locked:g}; nothing was "
             "changed: roll back to another version, or refit"
         )

@@ -86,7 +86,9 @@ def store_images(
         raise InvalidRequest(f"{len(metas)} metas for {len(images)} images: send one for each, or none")
     scales = [scale for scale in map(scale_of, metas) if scale is not None]
     if key.recipe_id is not None and len(set(scales)) > 1:
-        raise Conflict(f"the images differ in mm_per_px ({min(scales):g} to {max(scales):g}), a recipe has one")
+        raise Conflict(
+            f"the images have different mm_per_px ({min(scales):g} to {max(scales):g}), but a recipe has only one"
+        )
     for scale in scales[:1]:
         service.recipes.check(key.recipe_id, scale)
     samples = []

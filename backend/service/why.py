@@ -10,8 +10,8 @@ from backend.infer import Inference, find_regions
 from backend.roi_mask import build_mask
 from backend.service.scoring import Scoring
 
-NO_THRESHOLD = "There is no threshold: calibrate."
-STALE = "The stored calibration is of another memory bank or BLUR_SIGMA, so there is no threshold: calibrate again."
+NO_THRESHOLD = "The ROI has no threshold: calibrate it."
+STALE = "The stored calibration belongs to another memory bank or BLUR_SIGMA, so it has no threshold: calibrate again."
 _MOST_DIGITS = 1100  # of any float, after the point
 
 
@@ -76,7 +76,7 @@ def about_regions(
     >>> about_regions([], [2.04, 0.1], 0.9, 0.8, 4)
     'No region of 4 mm² or more reaches the pixel threshold 0.80. 2 smaller ones do: the largest has 2.04 mm².'
     >>> about_regions([], [], 0.7999, 0.8, 0)
-    'No pixel reaches the pixel threshold 0.8000: the highest has 0.7999.'
+    'No pixel reaches the pixel threshold 0.8000: the highest value is 0.7999.'
 
     Args:
         kept: areas of the regions that are large enough, in mm², falling.
@@ -91,7 +91,7 @@ def about_regions(
         return f"{len(kept)} {verb.format(of_area)} the pixel threshold {threshold:.2f}: {_largest(kept)}."
     if not smaller:
         shown, limit = _distinct(highest, threshold)
-        return f"No pixel reaches the pixel threshold {limit}: the highest has {shown}."
+        return f"No pixel reaches the pixel threshold {limit}: the highest value is {shown}."
     do = "1 smaller one does" if len(smaller) == 1 else f"{len(smaller)} smaller ones do"
     return f"No region{of_area} reaches the pixel threshold {threshold:.2f}. {do}: {_largest(smaller, area_mm2)}."
 
@@ -105,7 +105,8 @@ def _regions_beside(
         return f"{reach}: {_largest(kept)}."
     if kept:
         return (
-            f"{reach}, but the score is p{percentile:g} of the map: it leaves out the highest {100 - percentile:.3g} % "
+            f"{reach}, but the score is p{percentile:g} of the map, which leaves out the highest "
+            f"{100 - percentile:.3g} % "
             "of the pixels."
         )
     if not smaller:

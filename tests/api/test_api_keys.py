@@ -96,7 +96,7 @@ def test_key_source_without_a_key_stops_the_start(tmp_path):
 def test_a_key_has_one_right(tmp_path):
     (tmp_path / "keys").write_text(f"{FULL}\n{FULL}\n")
     assert right_of(keys_of(tmp_path / "keys", api_keys=f"{FULL},{FULL}").find(FULL.encode())) == "full"
-    with pytest.raises(ConfigError, match=r"INFER_KEYS: .*the other right"):
+    with pytest.raises(ConfigError, match=r"INFER_KEYS: .*both as a full key and as an infer key"):
         keys_of(api_keys=FULL, infer_keys=f"{INFER},{FULL}")
 
 

@@ -86,7 +86,7 @@ def test_an_upload_names_unknown_texts_and_else_has_no_warning(client, crop):
     files = [("images", ("a.png", crop, "image/png"))]
     assert "warning" not in client.post("/datasets/ok/upload", data={**IDS, "label": "ok"}, files=files).json()
     named = client.post("/datasets/ok/upload", data={**IDS, "recipe": "line 1"}, files=files).json()
-    assert named["warning"] == "unknown and without effect: 'recipe' (is recipe_id meant?)"
+    assert named["warning"] == "unknown and without effect: 'recipe' (did you mean recipe_id?)"
 
 
 def test_a_file_input_that_nobody_filled_is_no_image(client, crop):

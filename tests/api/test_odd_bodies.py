@@ -59,7 +59,7 @@ def stored(client):
         (PNG, "image/png", "a body of image/png was received"),
         (PNG, None, "a body without Content-Type was received"),
         (UPLOAD, "multipart/mixed; boundary=b", "a body of multipart/mixed was received"),
-        (b"role_id=a&roi_id=b&mm_per_px=1", "application/x-www-form-urlencoded", "which holds no files"),
+        (b"role_id=a&roi_id=b&mm_per_px=1", "application/x-www-form-urlencoded", "which contains no files"),
         (b"", FORM, "no body was received"),
         (b"", None, "no body was received"),
         (b"x", "x" * 5000, "a body of " + "x" * 100 + " was received"),
@@ -118,7 +118,7 @@ def test_an_urlencoded_form_may_ask_for_a_fit_of_stored_images(client):
 def test_a_compressed_body_is_refused_with_415(client, path, coding):
     kind, body = (FORM, UPLOAD) if path in FORMS else ("application/json", b"{}")
     reply = send(client, gzip.compress(body), kind, path, **{"Content-Encoding": coding})
-    check_refusal(reply, 415, f"the body is compressed (Content-Encoding: {coding}); send it as it is")
+    check_refusal(reply, 415, f"the body is compressed (Content-Encoding: {coding}); send it uncompressed")
     assert reply.json()["code"] == "unsupported_media_type"
 
 

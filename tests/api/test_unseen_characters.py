@@ -22,7 +22,7 @@ PNG = encoded(np.full((20, 30, 3), 90, np.uint8))
 )
 def test_an_id_with_what_nobody_sees_is_refused(calling, tmp_path, name, text, what):
     client = calling()
-    words = f"{name}: holds {what}; send it without"
+    words = f"{name}: contains {what}; send it without"
     check_refusal(client.get("/state", params={**IDS, name: text}), 422, words)
     check_refusal(client.post("/rollback", json={**IDS, name: text}), 422, words)
     check_refusal(client.post("/calibrate_ng", json={**SCORES, name: text}), 422, words)
@@ -34,7 +34,7 @@ def test_an_id_with_what_nobody_sees_is_refused(calling, tmp_path, name, text, w
 def test_the_header_of_the_recipe_is_held_to_the_same(calling):
     client = calling()
     header = {"X-Recipe-Id": "\ufeffline 1".encode()}
-    check_refusal(client.get("/state", params=IDS, headers=header), 422, "recipe_id: holds a byte order mark")
+    check_refusal(client.get("/state", params=IDS, headers=header), 422, "recipe_id: contains a byte order mark")
     client.app.state.lifecycle.service = None
     assert client.get("/health", headers=header).status_code == 200
 

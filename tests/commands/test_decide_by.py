@@ -69,7 +69,7 @@ def test_infer_records_what_decided_and_why(fitted, work):
 def test_a_bank_without_maps_needs_images_that_it_has_not_seen(run):
     status, _, err = run("calibrate", *ROI, *REGIONS)
     assert status == 2
-    assert "keeps no distance maps of its images by the others, as one of profile=recommended does" in err
+    assert "keeps no distance maps of its images by the others; only those of profile=recommended do" in err
     assert calibration(run("calibrate", *ROI, *REGIONS, "--ok", "parts"))["n_ok"] == 4
 
 
@@ -77,7 +77,7 @@ def test_an_image_of_a_fit_without_maps_is_refused_before_the_network(run):
     assert run("fit", *ROI, "parts/1.png", "parts/2.jpg")[0] == 0
     status, _, err = run("calibrate", *ROI, *REGIONS, "--ok", "parts")
     assert status == 2
-    assert "1.png was in the fit, and the memory bank keeps no distance map of it by the others" in err
+    assert "1.png was in the fit, but the memory bank keeps no distance map of it by the bank of the others" in err
 
 
 def test_scores_of_a_file_know_no_regions(run):

@@ -108,8 +108,8 @@ def test_calibrate_goes_on_with_records_for_excel(run, work, monkeypatch):
     [
         (("--excel",), "--excel needs a CSV file: give --out FILE.csv"),
         (("--excel", "--out", "r.jsonl"), "--excel needs a CSV file: give --out FILE.csv"),
-        (("--decimal", ",", "--out", "r.csv"), "give --excel, too"),
-        (("--delimiter", ";", "--out", "r.csv"), "give --excel, too"),
+        (("--decimal", ",", "--out", "r.csv"), "add --excel"),
+        (("--delimiter", ";", "--out", "r.csv"), "add --excel"),
         (("--excel", "--out", "r.csv", "--decimal", ",", "--delimiter", ","), "give --delimiter ;"),
         (("--out", "r.xlsx"), "use .jsonl or .csv, with --excel to open it in Excel"),
     ],

@@ -26,7 +26,7 @@ def test_a_good_image_is_one_change_and_one_roll_back_takes_it_back(run, calibra
     status, out, err = run("feedback", *IDS, "good", "new.png")
     assert (status, len(out.splitlines())) == (0, 1), err
     assert out.startswith("new.png scores ")
-    assert "of it join" in out or "covers it already" in out
+    assert "of its patches join" in out or "already covers the image" in out
     after = load(calibrated)
     assert (after.calibration.n_ok, len(after.metadata["images"])) == (4, 4)
     assert listed(calibrated)[0][1] == "feedback"

@@ -19,13 +19,16 @@ LONG = "x" * 300
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("fit", "A", "B", "parts", "--mm_per_px", "1"), "--mm_per_px is no option: is --mm-per-px meant?"),
-        (("infer", "A", "B", "parts", "--mm-per-px", "1", "--output", "r.csv"), "--output is no option"),
-        (("infer", *ROI, "parts", "--heat-maps=maps"), "--heat-maps is no option: is --heatmaps meant?"),
-        (("serve", "--port", "9000"), "but a setting: set the environment variable PORT"),
-        (("fit", *ROI, "parts", "--models-dir=x"), "but a setting: set the environment variable MODELS_DIR"),
-        (("fitt", *ROI), "'fitt' is no command: is 'fit' meant?"),
-        (("rollback", "A", "B", "--version", "x"), "'x' is no whole number from 1 on"),
+        (("fit", "A", "B", "parts", "--mm_per_px", "1"), "unknown option --mm_per_px: did you mean --mm-per-px?"),
+        (("infer", "A", "B", "parts", "--mm-per-px", "1", "--output", "r.csv"), "unknown option --output"),
+        (("infer", *ROI, "parts", "--heat-maps=maps"), "unknown option --heat-maps: did you mean --heatmaps?"),
+        (("serve", "--port", "9000"), "is a setting, not an option: set the environment variable PORT"),
+        (
+            ("fit", *ROI, "parts", "--models-dir=x"),
+            "is a setting, not an option: set the environment variable MODELS_DIR",
+        ),
+        (("fitt", *ROI), "unknown command 'fitt': did you mean 'fit'?"),
+        (("rollback", "A", "B", "--version", "x"), "'x' is not a whole number of at least 1"),
         (("fit", "A", "B", "parts", "--mm-per-px", "0,2"), "write the number with a decimal point, 0.2"),
         (("calibrate", *ROI, "--area-mm2-thr", "1,5"), "write the number with a decimal point, 1.5"),
         (("infer", *ROI, f"{LONG}.png"), "cannot be read (File name too long)"),
@@ -33,7 +36,7 @@ LONG = "x" * 300
         (("rollback", "A", "B", "--version", "1", "-x"), "unrecognized arguments: -x"),
         (("calibrate", *ROI, "parts"), "unrecognized arguments: parts\ngive images of good parts with --ok"),
         (("calibrate", *ROI, "parts"), "usage: roi-anomaly calibrate "),
-        (("evaluate", "one", "two"), "of several data sets the folder that holds them"),
+        (("evaluate", "one", "two"), "for several data sets, give the folder that contains them"),
         (("infer", *ROI, "parts", "--decimal", "x"), "argument --decimal: invalid choice: 'x'"),
     ],
 )
@@ -59,7 +62,7 @@ def test_no_command_at_all_prints_the_help(run):
 def test_weights_that_are_not_there_are_told_with_their_path(run, monkeypatch):
     monkeypatch.setenv("WEIGHTS", "/nowhere/w.safetensors")
     status, _, err = run("weights")
-    assert (status, err) == (1, "WEIGHTS names no file: w.safetensors (WEIGHTS=/nowhere/w.safetensors)\n")
+    assert (status, err) == (1, "WEIGHTS is not a file: w.safetensors (WEIGHTS=/nowhere/w.safetensors)\n")
 
 
 def test_an_uncalibrated_roi_is_judged_by_nothing_and_told_what_is_next(run, work):
@@ -121,7 +124,7 @@ def test_records_that_may_not_be_written_are_told_with_both_causes(run, work, mo
     status, _, err = run("infer", *ROI, "parts", "--out", "r.csv")
     assert status == 1
     assert "r.csv cannot be written (Permission denied): close it in other programs, such as Excel, or make it" in err
-    assert "then run the command again: it goes on where it stopped" in err
+    assert "then run the command again: it resumes where it stopped" in err
 
 
 def test_weights_that_cannot_be_read_are_told_by_name(run, work, monkeypatch):
@@ -163,7 +166,7 @@ def test_a_folder_that_vanishes_in_the_middle_gives_records_with_errors(run, wor
     monkeypatch.setattr(scoring, "infer", unplugged)
     status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
     assert status == 1
-    assert "4 images: 1 not judged, for want of a calibration, 3 failed" in err
+    assert "4 images: 1 not judged, because there is no calibration, 3 failed" in err
     rows = records(Path("r.jsonl").read_text(encoding="utf-8"))
     assert [row["error"] for row in rows[1:]] == [
         f"{path}: the file cannot be read (No such file or directory)" for path in PARTS[1:]

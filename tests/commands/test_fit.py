@@ -66,7 +66,7 @@ class TestFit:
             status, _, err = run("fit", *ROI, "parts")
         assert status == 130
         (checkpoint,) = (work / "models").glob(".fit-*")
-        assert f"stopped; run the same command again to go on (until then models/{checkpoint.name} keeps" in err
+        assert f"stopped; run the same command again to resume (until then models/{checkpoint.name} keeps" in err
         assert ModelStore(work / "models").count_fitted() == 1, "a checkpoint is no model"
 
         def counted(pixels):
@@ -106,4 +106,4 @@ class TestFit:
         monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("the network was loaded"))
         status, _, err = run("fit", *ROI, "parts")
         assert status == 1
-        assert "4 images, at most 3 are accepted in one fit (MAX_FILES)" in err
+        assert "4 images, but one fit accepts at most 3 (MAX_FILES)" in err

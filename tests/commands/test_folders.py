@@ -189,7 +189,7 @@ class TestFoldersOfOtherParts:
     def test_masks_beside_their_images_are_refused(self, put, mask):
         """As KolektorSDD and KolektorSDD2 have them."""
         put("set/kos01/Part0.jpg", f"set/kos01/{mask}")
-        assert f"1 file (set/kos01/{mask}): by their names they are masks" in refusal(["set"])
+        assert f"1 file (set/kos01/{mask}): their names suggest that these are masks" in refusal(["set"])
         assert f"set/kos01/{mask}" in refusal(["set/kos01"])
         assert "1 file" in refusal(["set/kos01/Part0.jpg", f"set/kos01/{mask}"]), "as a pattern names them"
         assert refusal([f"set/kos01/{mask}"]) is None, "named itself"
@@ -225,7 +225,7 @@ class TestCommands:
         monkeypatch.setattr(InspectionService, "open", lambda _settings: pytest.fail("the network was loaded"))
         status, out, err = run("fit", *ROI, "parts")
         assert (status, out) == (2, "")
-        assert err.startswith("1 image in parts/bad: by the names of the folders they are not of good parts.")
+        assert err.startswith("1 image in parts/bad: the names of the folders suggest that these are not good parts.")
         assert not (tmp_path / "models").exists()
 
     def test_a_fit_takes_good_parts_says_so_and_takes_all_when_told(self, run):
@@ -241,10 +241,10 @@ class TestCommands:
     def test_a_calibration_refuses_either_kind_among_the_other(self, run):
         run("fit", *ROI, "parts/good")
         for arguments, says in (
-            (("--ok", "parts"), "1 image in parts/bad: by the names of the folders they are not of good parts"),
+            (("--ok", "parts"), "1 image in parts/bad: the names of the folders suggest that these are not good parts"),
             (
                 ("--ok", "parts/good", "--ng", "parts"),
-                "2 images in parts/good: by the names of the folders they are not",
+                "2 images in parts/good: the names of the folders suggest that these are not",
             ),
         ):
             status, out, err = run("calibrate", *ROI, *arguments)

@@ -22,7 +22,7 @@ def test_a_name_too_long_for_a_heatmap_is_cut_and_the_run_goes_on(run, work, nam
     (cut,) = Path("maps/parts").glob("x*")
     assert len(cut.name) < 256
     assert cut.read_bytes() == Path("maps/parts/1.png.png").read_bytes()
-    assert f"1 heatmap with a shorter or another name than the image: parts/{LONG}: {cut}" in err
+    assert f"1 heatmap with a shorter or different name than the image: parts/{LONG}: {cut}" in err
     if name == "r.jsonl":
         told = {record["path"]: record.get("heatmap") for record in records(Path(name).read_text(encoding="utf-8"))}
         assert told == {f"parts/{LONG}": str(cut)} | dict.fromkeys(told.keys() - {f"parts/{LONG}"})
@@ -77,7 +77,7 @@ def test_a_full_disk_stops_the_run_and_says_how_to_go_on(run, work, monkeypatch)
         refusing(patched, Path, "write_bytes", errno.ENOSPC, lambda path, _png: path.name == ".tmp-2.jpg.png")
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
     assert status == 1
-    assert "stopped, 1 of 4 images done; run the same command again to go on" in err
+    assert "stopped, 1 of 4 images done; run the same command again to resume" in err
     assert "maps/parts/2.jpg.png cannot be written (No space left on device)" in err
     assert run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")[0] == 0
 

@@ -67,9 +67,9 @@ def test_what_cannot_be_read_is_an_invalid_image_by_name(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "large.png").write_bytes(b"12345")
     for name, error, says in [
-        ("pipe.png", InvalidImage, "no regular file"),
+        ("pipe.png", InvalidImage, "not a regular file"),
         ("gone.png", InvalidImage, "No such file"),
-        ("large.png", TooLarge, "5 bytes, at most 4 are accepted"),
+        ("large.png", TooLarge, "5 bytes, but at most 4 are accepted"),
     ]:
         with pytest.raises(error, match=rf"{name}: .*{says}"):
             read_image(str(tmp_path / name), 4)

@@ -29,7 +29,7 @@ class TestInfer:
             assert record["score"] == result.inference.score
             assert (record["threshold"], record["decision"], record["calibration"]) == (None, None, "none")
             assert record["regions"] == []
-        assert "4 images: 4 not judged, for want of a calibration" in err
+        assert "4 images: 4 not judged, because there is no calibration" in err
 
     def test_the_calibration_decides_and_finds_regions(self, run, work, features):
         alone = service(work, features)
@@ -56,7 +56,7 @@ class TestInfer:
         assert [bool(row["score"]) for row in rows.values()] == [False, True, False, False, True, True]
         for path in ("parts/1.png", "parts/3.png", "parts/4.png"):
             assert rows[path]["error"] in err
-        assert "6 images: 3 not judged, for want of a calibration, 3 failed" in err
+        assert "6 images: 3 not judged, because there is no calibration, 3 failed" in err
 
     def test_limits_of_the_service_and_shapes_fail_only_the_images_they_hit(self, run, work, monkeypatch):
         """An image above MAX_PIXELS, or one in which the shape selects no pixel, is a record with an error."""
@@ -91,7 +91,7 @@ class TestInfer:
             patched.setattr(scoring, "infer", stopped)
             status, _, err = run("infer", *ROI, "parts", "--out", name, "--heatmaps", "maps")
         assert status == 130
-        assert "stopped, 2 of 4 images done; run the same command again to go on" in err
+        assert "stopped, 2 of 4 images done; run the same command again to resume" in err
         assert without_ms((work / name).read_bytes()) == without_ms(whole)[:2]
 
         monkeypatch.setattr(scoring, "infer", lambda *a, **k: asked.append(a[2].name) or infer_image(*a, **k))
@@ -177,8 +177,8 @@ class TestInfer:
         monkeypatch.setattr(scoring, "infer", lambda *_a, **_k: (_ for _ in ()).throw(KeyboardInterrupt))
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--restart")
         assert status == 130
-        assert "stopped, 0 of 4 images done; run the same command again without --restart to go on" in err
-        assert "stopped, 0 of 4 images done; with --out FILE a run can go on" in run("infer", *ROI, "parts")[2]
+        assert "stopped, 0 of 4 images done; run the same command again without --restart to resume" in err
+        assert "stopped, 0 of 4 images done; with --out FILE a run can be resumed" in run("infer", *ROI, "parts")[2]
 
     def test_an_image_that_failed_is_tried_again_once_it_has_changed(self, run, work):
         right = Path("parts/a/1.png").read_bytes()
@@ -212,7 +212,7 @@ class TestInfer:
         monkeypatch.setattr(scoring, "infer", disturbed)
         status, _, err = run("infer", *ROI, "parts", "--out", "r.jsonl", "--heatmaps", "maps")
         assert status == 1
-        assert "was fitted or calibrated anew while this ran" in err
+        assert "was fitted or calibrated anew during this run" in err
         assert [record["path"] for record in records(Path("r.jsonl").read_text(encoding="utf-8"))] == PARTS[:1]
         assert len(list(Path("maps").rglob("*.png"))) == 1
 

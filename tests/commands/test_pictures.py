@@ -125,8 +125,8 @@ class TestPictures:
         assert status == 0
         record = records(out)[0]
         assert [Path(record[kind]).is_file() for kind in ("heatmap", "overlay")] == [True, True]
-        assert "1 heatmap with a shorter or another name" in err
-        assert "1 overlay with a shorter or another name" in err
+        assert "1 heatmap with a shorter or different name" in err
+        assert "1 overlay with a shorter or different name" in err
         run("infer", *ROI, name, "--out", "r.jsonl", *ON_SCALE, "--overlays", "seen")
         assert run("infer", *ROI, name, "--out", "r.jsonl", *ON_SCALE, "--overlays", "seen")[0] == 0
 

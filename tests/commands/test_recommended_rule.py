@@ -36,4 +36,4 @@ def test_a_threshold_by_hand_is_marked(run):
 def test_a_kept_image_that_was_not_scored_is_refused(run):
     status, _, err = run("calibrate", *ROI, "--rule", "recommended", "--keep", "nowhere.png")
     assert status == 2
-    assert "keep names 'nowhere.png', and no OK image that was scored has this name" in err
+    assert "keep names 'nowhere.png', but no OK image that was scored has this name" in err

@@ -76,7 +76,7 @@ def test_a_power_cut_that_left_zeros_at_the_end_loses_only_the_last_record(tmp_p
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"memory_id": "ff"}, "against another memory bank"),
+        ({"memory_id": "ff"}, "with another memory bank"),
         ({"threshold": 0.3}, "threshold 0.30000000000000004 instead of 0.3:"),
         ({"threshold": None}, "instead of none"),
         ({"calibration": "stale"}, "calibration applied instead of stale"),
@@ -154,7 +154,8 @@ def test_a_damaged_record_in_the_middle_is_refused_by_number(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("results.txt", "extension"), ("folder.csv", "no regular file"), ("no/x.csv", "no such folder")]
+    ("name", "says"),
+    [("results.txt", "extension"), ("folder.csv", "not a regular file"), ("no/x.csv", "no such folder")],
 )
 def test_a_file_that_cannot_be_one_of_records_is_refused(tmp_path, name, says):
     (tmp_path / "folder.csv").mkdir()

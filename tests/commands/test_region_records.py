@@ -12,7 +12,7 @@ from backend.common.errors import InvalidRequest
 from tests.commands.parts import CONDITIONS, RECORDS
 
 BY_REGIONS = replace(CONDITIONS, decide_by="either", pixel_threshold=0.4)
-WHY = "The score 0.33 reaches the threshold 0.30. No pixel reaches the pixel threshold 0.40: the highest has 0.39."
+WHY = "The score 0.33 reaches the threshold 0.30. No pixel reaches the pixel threshold 0.40: the highest value is 0.39."
 RECORD = replace(RECORDS[0], conditions=BY_REGIONS, why=WHY, heatmap="maps/1.png")
 FILES = {"a.jsonl": None, "a.csv": None, "b.csv": Excel(";", ",")}
 

@@ -39,7 +39,7 @@ def test_calibrate_counts_the_sample_and_no_other_image_of_the_fit(run, too_larg
     printed = json.loads(out)
     assert (status, printed["n_ok"]) == (0, 2)
     assert printed["threshold"] == float(np.percentile(list(scores.values()), 99))
-    told = "2 images of the fit do not count: of its 4 images a random sample of 2 was scored by the memory bank"
+    told = "2 images of the fit do not count: a random sample of 2 of the 4 images of the fit was scored by"
     assert told in printed["warning"]
     assert told in err
 
@@ -52,5 +52,7 @@ def test_calibrate_on_images_of_the_fit_outside_the_sample_is_refused(run, too_l
 
 
 def test_evaluate_says_that_a_threshold_rests_on_a_sample():
-    assert sample_remarks(119, 1000)[0].startswith("the threshold rests on a random sample of 119 of the 1000 training")
+    assert sample_remarks(119, 1000)[0].startswith(
+        "the threshold is based on a random sample of 119 of the 1000 training"
+    )
     assert sample_remarks(1000, 1000) == sample_remarks(0, 1) == []

@@ -16,15 +16,15 @@ def test_a_port_in_use_is_told_with_what_to_do():
         with pytest.raises(OSError, match="in use") as caught:
             second.bind(("127.0.0.1", port))
     told = serve.cannot_listen("127.0.0.1", port, caught.value)
-    assert told.startswith(f"cannot listen on HOST=127.0.0.1 PORT={port}: something listens there already")
+    assert told.startswith(f"cannot listen on HOST=127.0.0.1 PORT={port}: another program uses this port")
     assert "set PORT" in told
 
 
 @pytest.mark.parametrize(
     ("cause", "says"),
     [
-        (OSError(errno.EADDRNOTAVAIL, "x"), "this machine has no such address; set HOST"),
-        (OSError(errno.EACCES, "x"), "this user may not listen there; set PORT"),
+        (OSError(errno.EADDRNOTAVAIL, "x"), "this machine does not have this address; set HOST"),
+        (OSError(errno.EACCES, "x"), "this user may not use this port; set PORT"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_calibration_says_what_it_doubts_on_stderr_and_in_its_result(run):
     status, out, err = run("calibrate", *ROI, "--ok", "good", "--score-percentile", "0.99", "--area-mm2-thr", "2000")
     assert status == 0
     (warning,) = warnings(err)
-    assert "score_percentile 0.99 is in percent" in warning
+    assert "score_percentile 0.99 is read as percent" in warning
     assert "area_mm2_thr 2000 mm² is larger than the whole ROI, 1600 mm² (200 × 200 pixels of 0.2 mm)" in warning
     assert json.loads(out)["warning"] == warning
 
@@ -65,7 +65,7 @@ def test_an_inference_says_once_what_is_so_for_many_images(run):
     status, out, err = run("infer", *ROI, "large")
     assert (status, len(out.splitlines())) == (0, 2)
     (warning,) = warnings(err)
-    assert warning.startswith("large/0.png: the image has 500 × 500 pixels, and those of the fit 200 × 200")
+    assert warning.startswith("large/0.png: the image has 500 × 500 pixels, but those of the fit have 200 × 200")
 
 
 def test_commands_name_misspelt_settings(run, monkeypatch):

@@ -48,7 +48,7 @@ def test_the_service_names_misspelt_and_doubtful_settings_at_its_start(monkeypat
     told = told_at_the_start_with(Settings(models_dir=tmp_path, score_percentile=0.99, log_format="json"), capfd)
     assert told["setting.unknown"]["name"] == "SCORE_PERCENTIL"
     assert "SCORE_PERCENTILE" in told["setting.unknown"]["hint"]
-    assert told["setting.doubtful"]["reason"].startswith("SCORE_PERCENTILE 0.99 is in percent")
+    assert told["setting.doubtful"]["reason"].startswith("SCORE_PERCENTILE 0.99 is read as percent")
     assert {entry["level"] for entry in told.values()} == {"warning"}
 
 

@@ -48,7 +48,7 @@ def test_the_size_is_read_in_both_byte_orders(order, size):
         ({258: 32, 339: 3}, "of floating point numbers"),
         ({339: 2}, "of signed integers"),
         ({277: 5}, "of 5 channels in grey"),
-        ({277: 2, 284: 2}, "in planes of their own"),
+        ({277: 2, 284: 2}, "with separate colour planes"),
         ({266: 2}, "in reverse order"),
         ({259: 8, 317: 3}, "with predictor 3"),
     ],

@@ -54,25 +54,25 @@ def test_bands_that_are_never_sent_are_counted():
     assert [scan[1:] for scan in scans(GREY)][:3] == [((1,), 0, 0, 1), ((1,), 1, 5, 2), ((1,), 6, 63, 2)]
     n = len(scans(GREY))
     for n_kept, told in (
-        (1, "never send 63 of 64 coefficients, and 1"),
-        (2, "never send 58 of 64 coefficients, and 6"),
+        (1, "lack 63 of 64 coefficients, and the last bits of 1;"),
+        (2, "lack 58 of 64 coefficients, and the last bits of 6;"),
     ):
         said = refusal(without(GREY, *range(n_kept, n)))
-        assert f"its {n_kept} scans {told} not to the last bit" in said
+        assert f"its {n_kept} scans {told}" in said
 
 
 def test_bits_that_are_never_sent_are_counted():
     last = len(scans(GREY)) - 1
     said = refusal(without(GREY, last))
-    assert f"its {last} scans never send 0 of 64 coefficients, and 63 not to the last bit" in said
+    assert f"its {last} scans lack 0 of 64 coefficients, and the last bits of 63" in said
 
 
 def test_of_several_components_the_one_that_lacks_most_counts():
     blue = next(number for number, scan in enumerate(scans(WHOLE)) if scan[1] == (2,) and scan[2] == 1)
     last = max(number for number, scan in enumerate(scans(WHOLE)) if scan[1] == (2,))
     said = refusal(without(WHOLE, blue, last))
-    assert "never send 63 of 64 coefficients, and 0 not to the last bit" in said
-    assert "the file was cut between two scans, or saved without its detail; send all of it" in said
+    assert "lack 63 of 64 coefficients, and the last bits of 0;" in said
+    assert "the file was cut between two scans, or saved without its detail; send the whole file" in said
 
 
 def test_whole_files_are_taken():

@@ -82,7 +82,11 @@ def test_run_cancelled_after_its_last_report_still_ends_as_cancelled(tmp_path):
 def test_run_that_stores_its_result_is_not_cancelled_any_more(tmp_path):
     with RunBoard(tmp_path).run("fit", KEY, 3) as run:
         run.conclude()
-        with pytest.raises(RunStoring, match=r"the fit of role 'Master1', roi 'Pattern' stores its result .*/rollback"):
+        with pytest.raises(
+            RunStoring,
+            match=r"the fit of role 'Master1', roi 'Pattern' is storing its result "
+            ".*/rollback",
+        ):
             RunBoard(tmp_path).cancel(only_run(tmp_path)["run_id"])
         run.report("score", 3, 3)
     assert left_in(tmp_path) == []
@@ -93,7 +97,7 @@ def test_run_that_is_not_under_way_cannot_be_cancelled(tmp_path, which):
     with RunBoard(tmp_path).run("fit", KEY, 3):
         ended = only_run(tmp_path)["run_id"]
     with RunBoard(tmp_path).run("fit", KEY, 3) as run:
-        with pytest.raises(RunNotFound, match="is under way: it has ended, or there was none"):
+        with pytest.raises(RunNotFound, match="is not under way: it has ended, or never existed"):
             RunBoard(tmp_path).cancel(ended if which == "ended" else which)
         run.report("extract", 1, 3)
 

@@ -36,11 +36,11 @@ def check_refused(root, error, match, key=KEY, version=None, **options):
 
 
 def test_versions_that_there_are_not_are_not_found(changed, tmp_path):
-    check_refused(changed, VersionNotFound, "has no version 7; there are 1, 2, 3", version=7)
+    check_refused(changed, VersionNotFound, "has no version 7; its versions are 1, 2, 3", version=7)
     check_refused(changed, VersionNotFound, "no earlier model of role 'A', roi 'B' is kept", RoiKey("A", "B"))
     assert not (changed / "A").exists()
     store_memory(changed, 1, RoiKey("Once", "Fitted"))
-    check_refused(changed, VersionNotFound, "not changed since", RoiKey("Once", "Fitted"))
+    check_refused(changed, VersionNotFound, "not replaced yet", RoiKey("Once", "Fitted"))
 
 
 def test_roi_served_by_another_model_is_not_rolled_back_under_its_name(changed):
@@ -63,7 +63,7 @@ def test_a_damaged_version_is_refused_and_the_others_are_not_concerned(changed):
         check_refused(changed, StorageError, f"{name} of version 2 is damaged", version=2)
         (versions / "2" / name).write_bytes(content)
     (versions / "3" / "memory.npz").unlink()
-    check_refused(changed, StorageError, "version 3 is gone", version=3)
+    check_refused(changed, StorageError, "version 3 is missing", version=3)
     ModelStore(changed).roll_back(KEY, 2)
     assert served(changed) == (1, 0.4)
 
@@ -131,7 +131,7 @@ def test_no_version_is_deleted_where_none_can_be_read(changed, version):
     for file in (changed / "Master1" / "Pattern" / ".versions").glob("*/memory.npz"):
         file.unlink()
     before = listed(changed)
-    with pytest.raises(StorageError, match="of version 3 is gone"):
+    with pytest.raises(StorageError, match="of version 3 is missing"):
         ModelStore(changed, 1).roll_back(KEY, version)
     assert listed(changed) == before
 

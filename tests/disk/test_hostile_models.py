@@ -174,7 +174,7 @@ def test_a_memory_beyond_what_is_free_is_refused_with_the_arithmetic(
     stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_file, "free_memory", lambda: 4000)
-    with pytest.raises(StorageError, match="does not fit into memory: it takes 0 MB, and 0 MB are free"):
+    with pytest.raises(StorageError, match="does not fit into memory: it takes 0 MB, but only 0 MB are free"):
         ModelStore(stored.parents[1]).load(KEY)
 
 

@@ -65,7 +65,7 @@ def test_an_image_that_was_deleted_or_moved_meanwhile_is_told(tmp_path):
     with pytest.raises(Conflict, match="nothing was moved"):
         store.move(sample, "ng")
     store.remove(store.find(KEY, "ng", sample.name))
-    with pytest.raises(InvalidImage, match="deleted since"):
+    with pytest.raises(InvalidImage, match="deleted meanwhile"):
         store.move(sample, "ng")
 
 

@@ -165,7 +165,7 @@ def test_run_stopped_twice_and_continued_gives_what_a_whole_run_gives(
         assert returned == status
         assert n_lines - 1 <= out.read_bytes().count(b"\n") < N_PARTS, "it was stopped in the middle"
         assert "Traceback" not in errors
-        assert ("run the same command again to go on" in errors) == (number != signal.SIGKILL)
+        assert ("run the same command again to resume" in errors) == (number != signal.SIGKILL)
     with out.open("ab") as file:  # as if the last kill had come while it was writing
         file.write(out.read_bytes()[-100:-50] if suffix == ".csv" else b'{"path": "parts/39.p')
     process = start(*command)

@@ -342,7 +342,7 @@ def test_image_of_another_scale_than_its_recipe_is_an_item_with_an_error(server:
     assert named.fit("R", "S", crops[:1]).status == 200
     text = '{"role_id":"R","roi_id":"S","default_mm_per_px":0,"require_ng":false,"labels":[]}'
     (item,) = named.chunked_json("/infer_dataset", text).json["items"]
-    assert "mm_per_px is 0.1, the recipe is locked to 0.2" in item["error"]
+    assert "mm_per_px is 0.1, but the recipe is locked to 0.2" in item["error"]
     refused = named.chunked_json("/calibrate_dataset", text)
     assert refused.status == 422
     assert "locked to 0.2" in refused.json["error"]

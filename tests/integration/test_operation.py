@@ -252,7 +252,7 @@ def test_start_stops_with_a_message_that_names_an_unusable_address(server: Serve
         )
         assert stopped.returncode != 0
         assert all(f"{name}={value}" in stopped.stderr for name, value in variables.items())
-        assert ("something listens there already" in stopped.stderr) == ("PORT" in variables)
+        assert ("another program uses this port" in stopped.stderr) == ("PORT" in variables)
 
 
 def test_a_wrong_cuda_wish_falls_back_and_says_so(tmp_path: Path, weights: Weights) -> None:

@@ -212,7 +212,7 @@ def test_a_cpu_without_bfloat16_refuses_it_in_words(weights, monkeypatch):
 
 def test_float16_without_cuda_is_refused_in_words(weights, monkeypatch):
     monkeypatch.setattr(runtimes, "_nvidia_driver_sees_a_gpu", lambda: False)
-    with pytest.raises(ConfigError, match=r"PRECISION=float16 is for CUDA"):
+    with pytest.raises(ConfigError, match=r"PRECISION=float16 needs CUDA"):
         open_runtime(Settings(precision="float16", input_size=28), weights)
 
 

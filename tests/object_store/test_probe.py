@@ -35,8 +35,8 @@ def test_store_that_refuses_what_it_should_write_is_refused(replica, faults):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault("status", status=403), "refuses the credentials: HTTP 403); give others"),
-        (Fault("status", status=403, code="RequestTimeTooSkewed"), "the clock of this machine is wrong"),
+        (Fault("status", status=403), "refuses the credentials: HTTP 403); use other credentials"),
+        (Fault("status", status=403, code="RequestTimeTooSkewed"), "the clock of this machine differs"),
         (Fault("status", status=404, code="NoSuchBucket"), "the bucket does not exist); make it"),
         (Fault("status", status=503), "HTTP 503); nothing was lost: retry"),
         (Fault("unreachable"), "no answer"),

@@ -263,7 +263,7 @@ def test_recipe_of_another_scale_than_the_store_settled_is_not_pushed(replica, f
     assert one.recipes.mm_per_px("line 1") == 0.3
     counts = push(folder, one.bucket, told.append)
     (problem,) = told
-    assert problem.startswith("recipe 'line 1': not pushed: its mm_per_px is 0.2, and the store has settled 0.3")
+    assert problem.startswith("recipe 'line 1': not pushed: its mm_per_px is 0.2, but the store is locked to 0.3")
     assert {manifest.unit.kind for manifest in manifests(one.bucket, Counts(), silent)} == {
         "recipes",
         "models",

@@ -49,7 +49,7 @@ def test_object_that_is_no_manifest_is_none(key):
 
 
 def test_ids_that_make_too_long_a_key_are_refused():
-    with pytest.raises(InvalidRequest, match="object stores take"):
+    with pytest.raises(InvalidRequest, match="object stores accept"):
         _ = model_unit(RoiKey("\u0100" * 40, "\u0100" * 40, "\u0100" * 40)).key
 
 

@@ -57,7 +57,7 @@ def test_the_reason_counts_the_stretch_in_which_parts_were_rejected():
     drift.add([0.9] * 20, 0.1, random.Random(0))
     assert drift.alarm == "rejects"
     n_rejects = drift.alarm_part - 70
-    assert f"more than 16 % of the parts are rejected, {n_rejects} of the {n_rejects} up to the alarm" in drift.reason(
+    assert f"more than 16 % of the parts are rejected ({n_rejects} of the {n_rejects} up to the alarm)" in drift.reason(
         0.1
     )
     reason = drift.reason(0.1)

@@ -50,7 +50,7 @@ def test_another_percentile_is_chosen_if_it_separates_better_than_chance():
     rng = np.random.default_rng(2)
     choice = choose_percentile(scores(rng, 80, [0] * 6), scores(rng, 80, [0.5, 0.5, 0.5, 0.5, 3, 0.5]))
     assert choice.chosen == 99.9
-    assert "99.9 separates better than 99" in choice.reason
+    assert "99.9 separates significantly better than 99" in choice.reason
 
 
 @pytest.mark.parametrize(("n_ok", "n_ng"), [(30, 20), (100, 2), (100, 3), (100, 5), (5, 100), (6, 6)])
@@ -76,11 +76,11 @@ def test_a_gain_without_an_error_is_said_to_be_beyond_judgement():
     choice = choose_percentile(ok, {percent: tied if percent == 99 else apart for percent in CANDIDATES})
     assert (choice.chosen, choice.candidates[0].auroc, choice.candidates[2].auroc) == (99, 1, 0.5)
     assert choice.reason == (
-        "99 is kept (AUROC 0.5000): whether 95, 98, 99.5, 99.9, 100 separate better cannot be judged, as the scores of "
-        "all images are placed alike: add images"
+        "99 is kept (AUROC 0.5000): 95, 98, 99.5, 99.9, 100 may separate better, but the scores of all images are "
+        "ranked alike, so this cannot be tested: add images"
     )
     alike = choose_percentile(ok, dict.fromkeys(CANDIDATES, apart))
-    assert "none separates better" in alike.reason, "nor worse"
+    assert "no other percentile separates significantly better" in alike.reason, "nor worse"
 
 
 def test_without_ng_images_there_is_nothing_to_choose_by():

@@ -282,7 +282,7 @@ def test_promise_names_its_condition_where_fitted_parts_are_unknown():
     assert given.as_dict() == {**fresh.as_dict(), "text": given.text}
     assert given.text == fresh.text.replace(
         "(95 % confidence)",
-        "(95 % confidence), if the scores are ok_scores of the fit, or of parts that were not in it",
+        "(95 % confidence), if the scores are ok_scores of the fit or of parts that were not in the fit",
     )
 
 

@@ -104,7 +104,7 @@ def test_the_lowered_threshold_costs_least_of_all_candidates(ok, ng):
 
 
 def test_few_scores_are_said_to_be_few():
-    assert "3 are few: 10 or more tell how good parts scatter" in recommend([0.41, 0.44, 0.39]).why
+    assert "3 are few: 10 or more show how much good parts vary" in recommend([0.41, 0.44, 0.39]).why
     assert "is a guess" in recommend([0.41]).why
     assert recommend([0.41]).threshold > 0.41
     assert recommend([0.5] * 20).threshold > 0.5, "equal scores do not reject one another"
@@ -132,12 +132,15 @@ def test_the_cheapest_threshold_is_that_of_a_search_over_all():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rule": "recommended", "threshold": 0.5}, "rule=recommended and threshold exclude each other"),
-        ({"target_false_reject_rate": 0.1, "threshold": 0.5}, "target_false_reject_rate and threshold exclude"),
+        ({"rule": "recommended", "threshold": 0.5}, "rule=recommended and threshold cannot be combined"),
+        (
+            {"target_false_reject_rate": 0.1, "threshold": 0.5},
+            "target_false_reject_rate and threshold cannot be combined",
+        ),
         ({"escape_cost": 5.0}, "escape_cost and defect_rate belong together"),
-        ({"escape_cost": 5.0, "defect_rate": 0.1}, "needs 10 NG scores or more, and there are 2"),
+        ({"escape_cost": 5.0, "defect_rate": 0.1}, "needs at least 10 NG scores, but there are 2"),
         ({"keep": (0,)}, "keep needs rule=recommended"),
-        ({"rule": "recommended", "keep": (30,)}, "keep names position 30, and there are 30 OK scores"),
+        ({"rule": "recommended", "keep": (30,)}, "keep names position 30, but there are only 30 OK scores"),
         ({"rule": "recommended", "keep": (1,), "not_good": (1,)}, "position 1 is in keep and in not_good"),
         ({"not_good": tuple(range(30))}, "not_good names every OK score"),
     ],

@@ -121,7 +121,8 @@ def test_sentence_has_medians_p_and_what_to_do():
     text = Shift(0.0003, 0.41, 0.52, 4, 10, 0.149).in_words("good test parts", "training images")
     assert text == (
         "The good test parts score higher than the training images (median 0.52 against 0.41, p = 0.0003), and 4 of "
-        "10 are rejected (40.0 %), where the threshold promises 14.9 % at most. Another day or lamp? Add such parts to "
+        "10 are rejected (40.0 %), but the threshold promises at most 14.9 %. Is it another day, or another lamp? "
+        "Add such parts to "
         "the fit"
     )
     assert "p < 0.0001" in Shift(1e-9, 0.41, 0.52, 4, 10, 0.149).in_words("a", "b")

@@ -103,7 +103,10 @@ def test_the_file_holds_what_it_held_and_the_miniatures(service, parts):
 def test_of_images_of_an_earlier_version_it_says_that_it_cannot(service, parts):
     fit(service, KEY, pngs(parts, 0, 1, 2), mm_per_px=0.2)
     leave_out(memory_file(service), MINIATURES)
-    told = "3 of the {} images of the memory bank were fitted by an earlier version, which kept no miniatures: copies"
+    told = (
+        "3 of the {} images of the memory bank were fitted by an earlier version, which kept no miniatures, so "
+        "their copies"
+    )
     assert fit(service, KEY, [jpeg(parts, 1)], mm_per_px=0.2, append=True).warning.startswith(told.format(3))
     again = fit(service, KEY, [named("b.jpg", parts[1], cv2.IMWRITE_JPEG_QUALITY, 90)], mm_per_px=0.2, append=True)
     assert again.warning.startswith("1 pair of images looks nearly the same (1.jpg (in the memory bank) and b.jpg)")

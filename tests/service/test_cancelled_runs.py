@@ -74,7 +74,7 @@ def cancelling(service, monkeypatch, method, at=()):
 
 def check_cancelled(service, work):
     before = files_of(service)
-    with pytest.raises(RunCancelled, match="no model and no calibration was stored"):
+    with pytest.raises(RunCancelled, match="no model or calibration was stored"):
         work()
     assert files_of(service) == before
     assert service.runs.running() == []

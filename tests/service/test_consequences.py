@@ -42,15 +42,15 @@ def test_no_threshold_can_catch_what_scores_below_good_images():
 
 def test_what_a_moved_threshold_means_is_told_before_and_after():
     assert about_threshold(known(0.55), known(0.7)) == (
-        "The threshold goes from 0.55 to 0.7: of good images 0 of 30 are rejected (before: 5 of 30), of defective "
-        "images 6 of 12 escape (before: 2 of 12): 0.png (0.5), 1.png (0.5364), 2.png (0.5727), 3.png (0.6091), 4.png "
+        "The threshold changes from 0.55 to 0.7: 0 of 30 good images are rejected (before: 5 of 30), and 6 of 12 "
+        "defective images escape (before: 2 of 12): 0.png (0.5), 1.png (0.5364), 2.png (0.5727), 3.png (0.6091), 4.png "
         "(0.6455) and 1 more."
     )
     assert about_threshold(known(0.55, ng=()), known(0.55, ng=())) == (
-        "The threshold stays at 0.55: of good images 5 of 30 are rejected (before: 5 of 30), no defective image is "
+        "The threshold stays at 0.55: 5 of 30 good images are rejected (before: 5 of 30), and no defective image is "
         "known."
     )
-    assert "0 of 12 escape (before: none was known)." in about_threshold(known(0.4, ng=()), known(0.4))
+    assert "0 of 12 defective images escape (before: none was known)." in about_threshold(known(0.4, ng=()), known(0.4))
 
 
 def test_only_defects_that_were_rejected_are_called_new_escapes():

@@ -137,7 +137,7 @@ def test_all_calls_judge_alike(fitted, pngs):
 
 def test_why_is_said_of_any_calibration_where_it_is_asked_for(fitted, pngs):
     assert judged(fitted, pngs[4]).why is None
-    assert judged(fitted, pngs[4], with_why=True).why == "There is no threshold: calibrate."
+    assert judged(fitted, pngs[4], with_why=True).why == "The ROI has no threshold: calibrate it."
     calibrate(fitted, "score")
     assert judged(fitted, pngs[4]).why is None
     assert "the threshold" in judged(fitted, pngs[4], with_why=True).why
@@ -225,7 +225,7 @@ def test_rolling_back_puts_back_what_decided(fitted, pngs):
 
 def test_a_choice_of_the_percentile_is_not_for_regions(fitted, pngs):
     store(fitted, "ng", pngs[4:5])
-    with pytest.raises(InvalidRequest, match="choose_percentile and decide_by=region exclude each other"):
+    with pytest.raises(InvalidRequest, match="choose_percentile and decide_by=region cannot be combined"):
         calibrate(fitted, "region", choose=True)
 
 
@@ -239,7 +239,7 @@ def test_that_a_single_pixel_decides_is_told(fitted):
 def test_feedback_says_that_regions_decide(fitted, pngs):
     calibrate(fitted, "either")
     before = snapshot(fitted.settings.models_dir)
-    with pytest.raises(Conflict, match=r"regions decide about .* \(decide_by=either\), and feedback weighs"):
+    with pytest.raises(Conflict, match=r"regions decide for .* \(decide_by=either\), but feedback uses"):
         give_feedback(fitted, IN_RECIPE, NamedImage("x.png", lambda: pngs[4]), "good")
     assert snapshot(fitted.settings.models_dir) == before
 

@@ -6,7 +6,7 @@ from backend.service.doubts import about_area, about_percentile, about_size
 @pytest.mark.parametrize(("percentile", "meant"), [(0.99, "99"), (0.995, "99.5"), (1, "100"), (0.5, "50")])
 def test_a_share_is_told_as_the_percentile_that_it_may_mean(percentile, meant):
     doubt = about_percentile(percentile, "score_percentile")
-    assert f"score_percentile {percentile:g} is in percent" in doubt
+    assert f"score_percentile {percentile:g} is read as percent" in doubt
     assert f"send {meant} " in doubt
 
 
@@ -36,7 +36,7 @@ def test_an_image_within_twice_the_range_of_the_fit_is_fine(image_hw):
 @pytest.mark.parametrize("image_hw", [(501, 620), (119, 150), (240, 621), (240, 149), (130, 600), (500, 250 * 5)])
 def test_an_image_beyond_twice_the_range_of_the_fit_is_told(image_hw):
     doubt = about_size(image_hw, FITTED)
-    assert f"the image has {image_hw[1]} × {image_hw[0]} pixels, and those of the fit 300–310 × 240–250" in doubt
+    assert f"the image has {image_hw[1]} × {image_hw[0]} pixels, but those of the fit have 300–310 × 240–250" in doubt
 
 
 def test_an_aspect_ratio_alone_is_told():

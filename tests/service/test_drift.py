@@ -184,7 +184,7 @@ def test_a_drift_is_told_once_in_the_log_and_in_the_list_of_all(root):
     (found,) = log.drifting()
     assert (found.key.owner, found.alarm) == (KEY, "rejects")
     assert found.n_parts == 90
-    assert ", 11 of the 11 up to the alarm" in log.judge(found).reason
+    assert " (11 of the 11 up to the alarm)" in log.judge(found).reason
 
 
 def test_images_of_the_fit_are_no_reference_and_the_first_parts_become_it(root):

@@ -100,7 +100,7 @@ def test_a_good_image_joins_the_bank_and_the_good_scores(service, parts, scores)
     recorded = recorded_images(after.metadata)[-1]
     assert (recorded.name, recorded.score(99)) == ("9.png", pytest.approx(honest, abs=1e-6))
     assert service.store.calibration_inputs(after).ok[-1].score == honest
-    assert "Scores of the other known images stay as they were" in told.text
+    assert "The scores of the other known images stay the same" in told.text
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(service, parts, scores):
@@ -160,7 +160,7 @@ def test_a_defect_that_a_threshold_can_catch_says_so(service, parts, scores):
     told = give_feedback(service, KEY, missed, "bad")
     assert (told.decision, told.n_rejected_if_caught) == ("ok", 0)
     assert re.search(r"A threshold of \S+ catches it and rejects none of 8 good images\.", told.text)
-    assert "the threshold was set by hand and stays" in told.warning
+    assert "the threshold was set by hand, so feedback does not change it" in told.warning
 
 
 @pytest.mark.parametrize("verdict", ["good", "bad"])
@@ -215,7 +215,7 @@ def test_a_good_image_that_the_bank_covers_counts_all_the_same(service, parts, s
     assert (told.n_added, after.calibration.n_ok) == (0, 9)
     assert recorded_images(after.metadata)[-1].name == "again.png"
     assert "looks nearly the same" in told.warning
-    assert "The memory bank covers it already" in told.text
+    assert "The memory bank already covers the image" in told.text
     assert not give_feedback(service, KEY, covered, "good").changed
 
 
@@ -273,7 +273,7 @@ def refused(service, match, image, verdict="good", error=Conflict, key=KEY, **mo
 
 def test_a_roi_without_an_applied_calibration_is_refused(service, parts):
     fit(service, KEY, parts[:4], mm_per_px=0.2)
-    refused(service, "has no calibration, and feedback calibrates again", parts[5])
+    refused(service, "has no calibration: calibrate first, because feedback repeats", parts[5])
     calibrate(service, KEY, [0.3], [], mm_per_px=0.2)
     fit(service, KEY, parts[:5], mm_per_px=0.2)
     refused(service, "has a calibration of another model", parts[5], "bad")
@@ -296,11 +296,11 @@ def test_a_roi_whose_regions_decide_is_refused(service, parts, scores, verdict):
     fitted = service.fitted(KEY)
     by_regions = replace(fitted.calibration, decide_by="region", pixel_threshold=0.7)
     service.store.save_calibration(KEY, by_regions, service.store.calibration_inputs(fitted))
-    refused(service, "regions decide about", parts[9], verdict)
+    refused(service, "regions decide for", parts[9], verdict)
 
 
 def test_an_image_of_another_scale_is_refused(service, parts, scores):
-    refused(service, "mm_per_px is 0.3, and the calibration .* is of images of 0.2", parts[9], mm_per_px=0.3)
+    refused(service, "mm_per_px is 0.3, but the calibration .* was made with 0.2", parts[9], mm_per_px=0.3)
     fit(service, IN_RECIPE, parts[:8], mm_per_px=0.2)
     calibrate(service, IN_RECIPE, [0.3], [], mm_per_px=0.2)
     refused(service, "locked to mm_per_px 0.2", parts[9], "bad", ScaleLocked, IN_RECIPE, mm_per_px=0.3)

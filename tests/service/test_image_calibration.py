@@ -65,7 +65,9 @@ def test_promise_has_a_condition_where_fitted_images_are_unknown(fitted_on_its_o
     kept = {name: value for name, value in found.metadata.items() if name not in ("images", "source")}
     service.store.save_memory(IN_RECIPE, PatchCoreMemory(found.memory.embeddings, found.memory.token_hw), kept)
     done = calibrate(service, require_ng=False)
-    assert "if the scores are ok_scores of the fit, or of parts that were not in it" in done.calibration.promise.text
+    assert (
+        "if the scores are ok_scores of the fit or of parts that were not in the fit" in done.calibration.promise.text
+    )
     assert done.warning is None or "not in the fit" not in done.warning
 
 
@@ -206,7 +208,7 @@ def test_a_chosen_percentile_rests_on_one_inference_of_each_image(fitted, pngs, 
 
 @pytest.mark.slow
 def test_percentile_is_not_chosen_without_ng_images_or_if_one_is_given(fitted, pngs):
-    with pytest.raises(InvalidRequest, match=r"no NG images .* choose_percentile needs some"):
+    with pytest.raises(InvalidRequest, match=r"choose_percentile needs NG images, but none are stored"):
         calibrate(fitted, require_ng=False, choose=True)
     store(fitted, "ng", pngs[3:4])
     with pytest.raises(InvalidRequest, match="send one of them"):
@@ -227,11 +229,11 @@ def test_a_target_rate_moves_the_threshold(fitted, pngs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold": ThresholdOptions(rule="recommended", threshold=0.5)}, "exclude each other"),
+        ({"threshold": ThresholdOptions(rule="recommended", threshold=0.5)}, "cannot be combined"),
         ({"threshold": ThresholdOptions(escape_cost=5.0)}, "belong together"),
-        ({"threshold": ThresholdOptions(escape_cost=5.0, defect_rate=0.1)}, "needs 10 NG scores or more"),
+        ({"threshold": ThresholdOptions(escape_cost=5.0, defect_rate=0.1)}, "needs at least 10 NG scores"),
         ({"keep": ("x.png",)}, "keep needs rule=recommended"),
-        ({"not_good": ("x.png",)}, "not_good names 'x.png', and no OK image has this name"),
+        ({"not_good": ("x.png",)}, "not_good names 'x.png', but no OK image has this name"),
     ],
 )
 def test_what_cannot_work_is_refused_before_an_image_is_scored(fitted, monkeypatch, options, message):

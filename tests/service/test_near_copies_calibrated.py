@@ -12,7 +12,7 @@ from backend.service.fit import fit
 from backend.utils import NamedImage
 from tests.factories import KEY, service_with, smooth_parts
 
-IF_FRESH = "if the scores are ok_scores of the fit, or of parts that were not in it"
+IF_FRESH = "if the scores are ok_scores of the fit or of parts that were not in the fit"
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ def known(threshold):
 
 def test_an_escape_just_below_the_threshold_looks_lower():
     before, after = known(0.84), known(0.985711)
-    assert about_threshold(before, after).startswith("The threshold goes from 0.84 to 0.98571: ")
-    assert about_threshold(before, after).endswith("1 of 1 escape (before: 0 of 1): bad.png (0.9857).")
+    assert about_threshold(before, after).startswith("The threshold changes from 0.84 to 0.98571: ")
+    assert about_threshold(before, after).endswith("1 of 1 defective images escape (before: 0 of 1): bad.png (0.9857).")
     assert "rises from 0.84 to 0.98571, and" in about_new_escapes(before, after)
 
 
 def test_a_threshold_that_moves_a_little_is_seen_to_move():
     told = about_threshold(known(0.84), known(0.8400001))
-    assert told.startswith("The threshold goes from 0.84 to 0.8400001: ")
+    assert told.startswith("The threshold changes from 0.84 to 0.8400001: ")
 
 
 def test_equal_numbers_look_equal_and_all_others_do_not():

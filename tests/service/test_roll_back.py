@@ -43,7 +43,7 @@ def test_a_version_of_another_scale_than_the_recipes_is_refused(service, tmp_pat
         service.store.save_memory(IN_RECIPE, served_memory(service, seed), {"mm_per_px": mm_per_px})
     with service.recipes.locking_scale(IN_RECIPE.recipe_id, 0.2):
         pass
-    with pytest.raises(Conflict, match=r"version 1 of .* mm_per_px 0\.3, and its recipe is locked to 0\.2; nothing"):
+    with pytest.raises(Conflict, match=r"version 1 of .* mm_per_px 0\.3, but its recipe is locked to 0\.2; nothing"):
         roll_back(service, IN_RECIPE)
     service.store.save_memory(IN_RECIPE, served_memory(service, 3), {"mm_per_px": 0.2})
     assert roll_back(service, IN_RECIPE)[0].number == 2

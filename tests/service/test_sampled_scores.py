@@ -136,7 +136,7 @@ def test_images_that_are_sent_again_have_the_scores_that_are_known(service, name
     again = fit(service, KEY, named, mm_per_px=0.2, append=True)
     assert again.ok_scores is None
     assert again.ok_scores_sample == large.ok_scores_sample
-    assert "4 of 8 images are of an earlier fit" in again.unscored
+    assert "4 of 8 images are from an earlier fit" in again.unscored
     assert again.unscored.endswith("ok_scores_sample has the scores that are known")
 
 
@@ -159,10 +159,11 @@ def test_a_calibration_takes_the_sample_for_all_images_of_the_fit(service, image
     assert done.calibration.n_ok == N_SAMPLED
     assert done.calibration.threshold == float(np.percentile(scores, 99))
     assert (
-        "4 images of the fit do not count: of its 8 images a random sample of 4 was scored by the memory bank of the "
-        "others, which stands for all"
+        "4 images of the fit do not count: a random sample of 4 of the 8 images of the fit was scored by the memory "
+        "bank of the "
+        "others, and represents all"
     ) in done.warning
-    assert "lower than those of fresh parts" not in done.warning
+    assert "lower than those of new parts" not in done.warning
     assert "if the scores" not in done.calibration.promise.text
 
 
@@ -181,7 +182,9 @@ def test_a_calibration_without_an_image_of_the_sample_is_refused(service, images
     fitted = fit(service, IN_RECIPE, [image_named(f"{n}.png", i) for n, i in enumerate(images)], mm_per_px=0.2)
     sampled = {image.index for image in fitted.ok_scores_sample}
     store(service, "ok", [encoded(image) for number, image in enumerate(images) if number not in sampled])
-    with pytest.raises(InvalidRequest, match="4 images of the fit do not count: of its 8 images a random sample of 4"):
+    with pytest.raises(
+        InvalidRequest, match="4 images of the fit do not count: a random sample of 4 of the 8 images of the fit"
+    ):
         calibrate(service)
     assert service.fitted(IN_RECIPE).calibration is None
 
@@ -194,5 +197,5 @@ def test_within_another_mask_the_bank_itself_scores_and_the_reply_warns(service,
     store(service, "ok", [encoded(image) for image in images], shape_json=circle)
     done = calibrate(service)
     assert done.calibration.n_ok == N
-    assert "lower than those of fresh parts" in done.warning
+    assert "lower than those of new parts" in done.warning
     assert "do not count" not in done.warning

@@ -37,7 +37,7 @@ def warning_of(service, ok_scores, ng_scores=()):
 
 def test_ok_scores_of_another_model_are_told(service):
     warning = warning_of(service, [0.44, 0.44], [0.72])  # the threshold is half-way
-    assert warning.startswith("4 of 4 images of the fit reach the threshold 0.58, as they score 0.69 to 0.77 ")
+    assert warning.startswith("4 of 4 images of the fit reach the threshold 0.58, because they score 0.69 to 0.77 ")
     assert "send ok_scores of this model" in warning
 
 

@@ -51,8 +51,8 @@ BELOW, REACHED = "The score 0.70 is below the threshold 0.71.", "The score 0.75 
             None,
             LARGE,
             0.7,
-            f"{BELOW} 2 regions reach it, but the score is p99 of the map: it leaves "
-            "out the highest 1 % of the pixels.",
+            f"{BELOW} 2 regions reach it, but the score is p99 of the map, which leaves out the highest 1 % of the "
+            "pixels.",
         ),
         (None, LARGE, 0.75, f"{REACHED} 2 regions reach it: the largest has 20 mm²."),
         (
@@ -76,7 +76,7 @@ BELOW, REACHED = "The score 0.70 is below the threshold 0.71.", "The score 0.75 
             "No region of 4 mm² or more reaches the pixel threshold 0.80. 2 smaller ones do: the largest has 3 mm². "
             "The score 0.75 reaches the threshold 0.71, which does not decide here.",
         ),
-        ("region", {(0, 0, 9, 9): 0.79}, 0.7, "No pixel reaches the pixel threshold 0.80: the highest has 0.79."),
+        ("region", {(0, 0, 9, 9): 0.79}, 0.7, "No pixel reaches the pixel threshold 0.80: the highest value is 0.79."),
         (
             "either",
             SMALL,
@@ -97,13 +97,13 @@ def test_a_decision_says_what_it_rests_on(decide_by, map_of, score, why):
 
 
 def test_without_a_threshold_it_says_what_to_do():
-    assert judged({}, 0.7, None, "none") == "There is no threshold: calibrate."
-    assert judged({}, 0.7, None, "stale").endswith("so there is no threshold: calibrate again.")
+    assert judged({}, 0.7, None, "none") == "The ROI has no threshold: calibrate it."
+    assert judged({}, 0.7, None, "stale").endswith("so it has no threshold: calibrate again.")
 
 
 def test_what_is_masked_is_not_told():
     why = judged({(0, 0, 9, 9): 0.9}, 0.6, by("region"), shape='{"kind":"rect","x":10,"y":0,"w":10,"h":20}')
-    assert "the highest has 0.50" in why
+    assert "the highest value is 0.50" in why
 
 
 @pytest.mark.parametrize("seed", range(20))

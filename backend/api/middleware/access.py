@@ -143,10 +143,10 @@ class Gate:
 
 def _check_right(key: ApiKey | None, method: str, path: str) -> None:
     if key is None:
-        raise Unauthorized("this needs a known API key: send X-API-Key: KEY, or Authorization: Bearer KEY")
+        raise Unauthorized("a valid API key is needed: send X-API-Key: KEY, or Authorization: Bearer KEY")
     may_infer = method == "POST" and path in _INFERENCE
     if key.right != "full" and (path in _FOR_FULL_KEYS or not (method in _READING or may_infer)):
-        raise Forbidden(f"{method} {path} needs a key that may do everything; this one may only read and infer")
+        raise Forbidden(f"{method} {path} needs a full API key; this key may only read and infer")
 
 
 def _given(scope: Scope) -> bytes:

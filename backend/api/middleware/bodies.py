@@ -46,7 +46,7 @@ def keeping_request() -> Iterator[None]:
         yield
     except OSError as exc:
         raise StorageError(
-            f"the request cannot be kept while it arrives ({exc.strerror}); check the folder for temporary files"
+            f"the request cannot be stored while it arrives ({exc.strerror}); check the folder for temporary files"
         ) from exc
 
 
@@ -153,13 +153,13 @@ class BodyLimit:
     def _too_slow(self, arrived: int) -> HTTPException:
         return HTTPException(
             408,
-            f"the body is too slow: {arrived} bytes came in {self._timeout_s:g} s (BODY_TIMEOUT_S) and a second for "
-            f"every {SLOWEST_BYTES_PER_S}; send it faster",
+            f"the body is too slow: {arrived} bytes arrived in {self._timeout_s:g} s (BODY_TIMEOUT_S) plus one "
+            f"second for every {SLOWEST_BYTES_PER_S} bytes; send it faster",
         )
 
 
 def _compressed(coding: str) -> HTTPException:
-    return HTTPException(415, f"the body is compressed (Content-Encoding: {_shortened(coding)}); send it as it is")
+    return HTTPException(415, f"the body is compressed (Content-Encoding: {_shortened(coding)}); send it uncompressed")
 
 
 def _shortened(header: str) -> str:

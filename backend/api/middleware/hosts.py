@@ -58,7 +58,7 @@ class TrustedHosts:
 
         await self._judge(scope, receive, keep)
         if refusal:
-            error = "the header Host names no host of this service; ALLOWED_HOSTS lists them"
+            error = "the Host header does not name a host of this service; ALLOWED_HOSTS lists them"
             annotate(error=error)
             await JSONResponse(error_reply(error, None, code="wrong_host", with_trace=False), 400)(scope, receive, send)
         else:
@@ -85,8 +85,8 @@ class LoopbackHosts:
             await self._app(scope, receive, send)
             return
         error = (
-            f"the header Host names {quoted(host)}, and this address serves localhost and 127.0.0.1 only: set "
-            "ALLOWED_HOSTS to the names that the service is called by"
+            f"the Host header names {quoted(host)}, but this address serves only localhost and 127.0.0.1: set "
+            "ALLOWED_HOSTS to the names that clients use"
         )
         annotate(error=error)
         await JSONResponse(error_reply(error, None, code="wrong_host", with_trace=False), 400)(scope, receive, send)
@@ -135,8 +135,8 @@ class ForeignPages:
         if site == "cross-site" or (origin is not None and not _is_own(origin, headers.get("host", ""))):
             page = "another site" if origin is None else quoted(origin)
             raise ForeignOrigin(
-                f"a web page of {page} asks for a change: CORS_ORIGINS lists the origins that may; a proxy in front of "
-                "the service must pass the header Host on"
+                f"a web page of {page} may not change anything here: add its origin to CORS_ORIGINS; a proxy in "
+                "front of the service must forward the Host header"
             )
 
 

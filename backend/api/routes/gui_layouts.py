@@ -169,7 +169,7 @@ def _condition(recipe_id: str, if_match: str | None, if_none_match: str | None) 
     if if_match is None and not is_first:
         raise ConditionMissing(
             "the request does not say which layout it replaces: send the header If-Match with the ETag of GET /layout, "
-            "or If-None-Match: * for the first one"
+            "or If-None-Match: * for the first layout"
         )
 
     def check(tag: str | None) -> None:
@@ -179,7 +179,7 @@ def _condition(recipe_id: str, if_match: str | None, if_none_match: str | None) 
             )
         if if_match is not None and (tag is None or not _names(if_match, tag)):
             if tag is None:
-                raise LayoutChanged(f"recipe {recipe_id!r} has no layout: send If-None-Match: * for the first one")
+                raise LayoutChanged(f"recipe {recipe_id!r} has no layout: send If-None-Match: * for the first layout")
             raise LayoutChanged(
                 f"the layout of recipe {recipe_id!r} was replaced since it was read; nothing was stored: GET it again, "
                 "and send its ETag in the header If-Match",

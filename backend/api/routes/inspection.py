@@ -68,7 +68,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
         key = roi_key(fields, recipe)
         images = images_of(form)
         if fields.use_dataset and images:
-            raise InvalidRequest("with use_dataset the stored images are fitted: send no files, or leave it out")
+            raise InvalidRequest("use_dataset fits the stored images: send no files, or leave use_dataset out")
         shape, shape_doubt = requested_shape(fields.shape)
         run = partial(fit_stored, service, key)
         if not fields.use_dataset:
@@ -168,7 +168,7 @@ def _check_decided_by_scores(body: CalibrateRequest) -> None:
     if body.decide_by != "score" or body.pixel_threshold is not None:
         asked = f"decide_by={body.decide_by}" if body.decide_by != "score" else "pixel_threshold"
         raise InvalidRequest(
-            f"{asked} needs images, and /calibrate_ng gets scores alone: use /calibrate_dataset, or in a shell "
+            f"{asked} needs images, but /calibrate_ng receives only scores: use /calibrate_dataset, or in a shell "
             f"`{PROGRAM} calibrate` with --decide-by"
         )
 

@@ -38,7 +38,7 @@ MEMORY_ID = Field(
 
 def _without_unseen(text: str) -> str:
     if unseen := unseen_in(text):
-        raise PydanticCustomError("unseen", "holds {unseen}; send it without", {"unseen": unseen})
+        raise PydanticCustomError("unseen", "contains {unseen}; send it without", {"unseen": unseen})
     return text
 
 

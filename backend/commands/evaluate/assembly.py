@@ -67,8 +67,8 @@ def assemble(name: str, layout: str, folders: Folders) -> Category:
     if not folders.train:
         train, good = _split(good)
         remarks.append(
-            f"the data set has no training images of its own: fitted on the first {len(train)} good images in natural "
-            f"order, the last {len(good)} are the good test images"
+            f"the data set has no training images of its own: the first {len(train)} good images in natural order "
+            f"are the training images, the last {len(good)} are the good test images"
         )
     truth = None if folders.masks is None else MaskFiles(images_below(folders.masks, ignored), folders.masks)
     test = [TestImage(path, _name(path, folders.root), GOOD) for path in good.values()]
@@ -103,8 +103,8 @@ class _Owners:
             other, another = self._owners.setdefault(mask, (defect, image))
             if other != defect:
                 raise InvalidRequest(
-                    f"{mask}: it would be the mask of {another} and of {image}; put the masks of each type "
-                    f"into a folder of its name, such as {PurePath(mask).parent / defect}"
+                    f"{mask} would be the mask of {another} and of {image}; put the masks of each type into a folder "
+                    f"with the name of the type, such as {PurePath(mask).parent / defect}"
                 )
 
 
@@ -124,7 +124,7 @@ def _split(good: FoundImages) -> tuple[FoundImages, FoundImages]:
     """Images to fit on and to judge: four fifths, and the last fifth."""
     if len(good) < 2:
         raise InvalidRequest(
-            f"{count(len(good), 'good image')}: too few to fit on some and to judge others; it takes 2 or more"
+            f"{count(len(good), 'good image')}: too few to fit on some and judge others; at least 2 are needed"
         )
     n_test = max(1, len(good) // _TEST_SHARE)
     items = list(good.items())
@@ -136,7 +136,7 @@ def _refuse_twice(kinds: Mapping[str, FoundImages]) -> None:
     for kind, images in kinds.items():
         for file, image in images.items():
             if (other := seen.setdefault(file, kind)) != kind:
-                raise InvalidRequest(f"{image}: the image is given twice, as {other} and as {kind}")
+                raise InvalidRequest(f"{image} is given twice, as {other} and as {kind}")
 
 
 def _name(path: str, root: str | None) -> str:

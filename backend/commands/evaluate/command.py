@@ -16,7 +16,7 @@ from backend.common.errors import InvalidRequest
 from backend.common.profiles import PROFILES, ProfileName, score_percentile_of
 
 _TEXT = """
-DATASET is a folder in a layout that is known, or holds several such folders:
+DATASET is a folder in a known layout, or a folder of such folders:
 
   MVTec AD     train/good, test/good, test/TYPE for every type of defect, masks in ground_truth/TYPE/NAME_mask.png
   MVTec AD 2   train/good, test_public/good, test_public/bad, test_public/ground_truth/bad
@@ -25,16 +25,17 @@ DATASET is a folder in a layout that is known, or holds several such folders:
   VisA         Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly; or as MVTec AD
   two folders  good, and bad or one for every type of defect beside it; masks in ground_truth/TYPE/ or masks/
 
-Of any other layout, name the folders with --good, --bad and --masks. Which layout was found and what was read is
-printed first. Where there is no folder of training images, the first 80 % of the good ones are, in natural order.
+For any other layout, name the folders with --good, --bad and --masks. The layout that was found and the folders that
+were read are printed first. Without a folder of training images, the first 80 % of the good images in natural order are
+the training images.
 
-A mask marks where its pixels are above 0; a JPEG or WebP from 128 on. Where alpha varies and all that is drawn has one
-colour, alpha is the mask.
+A mask marks the pixels above 0; in a JPEG or WebP those from 128 on. If the alpha channel varies and all visible pixels
+have one colour, the alpha channel is the mask.
 
-Fits on the training images and scores the test images as the service would. The threshold comes from the training
-images alone. Prints how well the scores tell defective parts from good ones, and what is decided: good parts rejected
-and defective ones that pass, by both rules, with good images only and with 3 and 10 NG images of the test. Writes
-report.html, which opens offline and has a threshold to move, and results.json. MODELS_DIR is not touched."""
+The command fits on the training images and scores the test images as the service would. Only the training images decide
+the threshold. It prints how well the scores separate defective parts from good ones, and the decisions: rejected good
+parts and accepted defective parts, for both rules, with good images only and with 3 and 10 NG images of the test. It
+writes results.json and report.html, which opens offline and has a movable threshold. MODELS_DIR stays unchanged."""
 _EPILOG = """\
 examples:
   %(prog)s hazelnut/
@@ -48,14 +49,14 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     parser = add_command(commands, "evaluate", run, "measure how good the service is on a data set", _TEXT, _EPILOG)
     parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="folder in a known layout, or folder of such folders"
+        "dataset", metavar="DATASET", nargs="?", help="folder in a known layout, or a folder of such folders"
     )
     parser.add_argument("--good", metavar="PATH", nargs="+", help="instead of DATASET: good parts")
     parser.add_argument(
         "--bad",
         metavar="PATH",
         nargs="+",
-        help="with --good: defective parts; a folder's name is the type of its defects",
+        help="with --good: defective parts; the name of a folder is the type of its defects",
     )
     parser.add_argument(
         "--train",
@@ -68,19 +69,22 @@ def add_to(commands: Commands) -> None:
         "--masks", metavar="FOLDER", help="with --good: masks, as FOLDER/TYPE/NAME_mask.png or FOLDER/NAME_mask.png"
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="where the results go; default evaluation-NAME, of the data set"
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="folder of the results; default evaluation-NAME, with the name of the data set",
     )
     parser.add_argument(
-        "--profile", choices=PROFILES, help="fit and score in this way, as fit --profile does; default PROFILE"
+        "--profile", choices=PROFILES, help="profile of the fit and of the scores, as in fit --profile; default PROFILE"
     )
     threshold = parser.add_mutually_exclusive_group()
     threshold.add_argument(
         "--rule",
         choices=get_args(RuleName),
-        help="what chooses the threshold of the regions, of the line on the page and of the pictures shown first; "
-        "default: the rule that has the name of the profile",
+        help="rule for the threshold of the regions, of the line on the page and of the pictures shown first; "
+        "default: the rule with the name of the profile",
     )
-    threshold.add_argument("--threshold", metavar="T", type=_score, help="take this threshold for them")
+    threshold.add_argument("--threshold", metavar="T", type=_score, help="use this threshold instead")
     parser.add_argument(
         "--percentile",
         metavar="P",
@@ -92,10 +96,10 @@ def add_to(commands: Commands) -> None:
         metavar="N,N,...",
         type=natural_numbers,
         default=[],
-        help="also with so few training images, drawn at random",
+        help="also evaluate with so few training images, drawn at random",
     )
     parser.add_argument(
-        "--seeds", metavar="N", type=natural_number, default=1, help="draws for each of --shots; default 1"
+        "--seeds", metavar="N", type=natural_number, default=1, help="random draws for each of --shots; default 1"
     )
 
 
@@ -104,7 +108,7 @@ def _score(text: str) -> float:
     with contextlib.suppress(ValueError):
         if math.isfinite(value := float(text)):
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number")
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
@@ -164,7 +168,7 @@ def _dataset(options: argparse.Namespace) -> str:
     """
     if options.dataset is not None:
         if options.good or options.bad or options.train or options.masks:
-            raise InvalidRequest("give DATASET, or --good, --bad, --train and --masks, but not both")
+            raise InvalidRequest("give either DATASET, or --good, --bad, --train and --masks")
         return str(options.dataset)
     if not (options.good and options.bad):
         raise InvalidRequest("give DATASET, or both --good and --bad")

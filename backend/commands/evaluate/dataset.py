@@ -86,12 +86,12 @@ def say_category(category: Category) -> None:
     say_ignored(category.ignored, "  ")
     if category.unused_masks:
         number = count(len(category.unused_masks), "mask")
-        say(f"  not used: {number} of no defective image ({some(category.unused_masks)})")
+        say(f"  not used: {number} without a defective image ({some(category.unused_masks)})")
     for folder in category.unused_folders:
         say(f"  not used: {folder}")
     without = sum(image.is_defective and not image.masks for image in category.test)
     if without:
-        say(f"{category.name}: {count(without, 'defective image')} without a mask, left out of pixel measures")
+        say(f"{category.name}: {count(without, 'defective image')} without a mask, left out of the pixel measures")
     for remark in category.remarks:
         say(f"{category.name}: {remark}")
 

@@ -89,7 +89,9 @@ def evaluate(
         )
     for category in categories:
         if ALL in category.defects:
-            raise InvalidRequest(f"{category.name}: rename the folder test/{ALL}: the total of all types is called so")
+            raise InvalidRequest(
+                f"{category.name}: rename the folder test/{ALL}: this is the name of the total of all types"
+            )
         if shots and max(shots) > len(category.train):
             raise InvalidRequest(
                 f"--shots {max(shots)}: {category.name} has {count(len(category.train), 'training image')}"

@@ -53,7 +53,7 @@ def find_categories(dataset: str) -> list[Category]:
         readers = [(path, read) for path in subfolders(folder) if (read := _reader(path)) is not None]
         if not readers:
             raise InvalidRequest(
-                f"{dataset}: no data set in a known layout, and none in the folders below it; {holds(folder)}. "
+                f"{dataset}: neither the folder nor its subfolders have a known layout; {holds(folder)}. "
                 f"Known are {_KNOWN}. For another layout, {OPTIONS}"
             )
         return [read(path) for path, read in readers]
@@ -112,7 +112,7 @@ def _read_visa(folder: Path) -> Category:
     masks = only(images.parent, ("masks",))
     unused = others(folder, (images.parent, images, masks))
     category = _beside(folder.resolve().name, "VisA", images, masks, unused)
-    return category.with_remarks("the split of VisA's split_csv is not read, so published results are of another one")
+    return category.with_remarks("the split in split_csv of VisA is not read, so published results use another split")
 
 
 def _read_beside(folder: Path) -> Category:
@@ -131,12 +131,12 @@ def _beside(name: str, layout: str, folder: Path, masks: Path | None, unused: Se
     unclear = [path.name for path in types if kind_of(path.name) in (Kind.GOOD, Kind.MASK, Kind.TEST)]
     if unclear:
         raise InvalidRequest(
-            f"{folder}: beside {good.name} lies {some(unclear)}, which is no type of defect by its name; "
-            f"{holds(folder)}. Rename it, or {OPTIONS}"
+            f"{folder}: the name of {some(unclear)}, beside {good.name}, is not a type of defect; {holds(folder)}. "
+            f"Rename it, or {OPTIONS}"
         )
     if not types:
         raise InvalidRequest(
-            f"{folder}: no defective images; they belong into a folder beside {good.name}, such as {folder / 'bad'}"
+            f"{folder}: no defective images; put them into a folder beside {good.name}, such as {folder / 'bad'}"
         )
     return assemble(
         name,

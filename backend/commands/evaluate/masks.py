@@ -147,14 +147,14 @@ def check_masks(category: Category, sizes: Mapping[str, tuple[int, int]], limits
     remarks = []
     if inverted:
         remarks.append(
-            f"{count(len(inverted), 'mask')} marked more than half of the image ({some(inverted)}). Pixel measures are "
-            "wrong if these masks are inverted, with the defect dark on white ground. Invert them then, such as with "
+            f"{count(len(inverted), 'mask')} marked more than half of the image ({some(inverted)}). If these masks "
+            "are inverted (the defect is black on white), the pixel measures are wrong. Then invert them, such as with "
             "`magick mogrify -negate FILE`, and evaluate again"
         )
     if empty:
         remarks.append(
             f"{count(len(empty), 'mask')} of defective images marked no pixel ({some(empty)}). Their images are left "
-            "out of pixel measures. Mend the masks, or move images that are good to the good ones"
+            "out of the pixel measures. Repair the masks, or move good images to the good ones"
         )
     return replace(category, test=tuple(checked)).with_remarks(*remarks)
 
@@ -167,4 +167,4 @@ def _numbers(content: bytes, path: str, limits: ImageLimits) -> npt.NDArray[np.u
     except UnsupportedImage:  # which says what to save it as
         raise
     except InvalidImage as exc:
-        raise InvalidRequest(f"{path}: the mask cannot be decoded; it is damaged or no image") from exc
+        raise InvalidRequest(f"{path}: the mask cannot be decoded; it is damaged or not an image") from exc

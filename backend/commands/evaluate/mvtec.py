@@ -49,7 +49,7 @@ def read_mvtec(folder: Path) -> Category:
     masks = only(folder, MASK_NAMES) or only(test, MASK_NAMES)
     types = [path for path in subfolders(test) if path not in (good[1], masks)]
     if not types:
-        raise InvalidRequest(f"{test}: no defective images; they belong into {test / 'TYPE'}")
+        raise InvalidRequest(f"{test}: no defective images; put them into {test / 'TYPE'}")
     return assemble(
         folder.resolve().name,
         _layout(test, good[1], [path.name for path in types]),
@@ -86,7 +86,8 @@ def only(folder: Path, names: Sequence[str]) -> Path | None:
     found = named(folder, names)
     if len(found) > 1:
         raise InvalidRequest(
-            f"{folder}: {' and '.join(path.name for path in found)} may both be meant; rename one of them, or {OPTIONS}"
+            f"{folder}: {' and '.join(path.name for path in found)} both have a suitable name; rename one of them, "
+            f"or {OPTIONS}"
         )
     return found[0] if found else None
 

@@ -192,19 +192,21 @@ def facts_of(evaluation: Evaluation, result: CategoryResult) -> list[str]:
     """What the threshold of the decisions rests on."""
     counts = f"{len(result.category.train)} training and {len(result.cases)} test images."
     if result.calibration is None:
-        return [f"{counts} The training images have no scores: it takes two of them that differ."]
+        return [f"{counts} The training images have no scores: at least two different ones are needed."]
     if evaluation.rule == "manual":
-        basis = "It was named."
+        basis = "You gave this threshold."
     elif evaluation.rule == "contract":
-        basis = "It is the 99th percentile of the training images' scores, each by a memory bank of the others."
+        basis = "It is the 99th percentile of the scores of the training images, each by a memory bank of the others."
     else:
         basis = (
-            f"It rests on the training images' scores, each by a memory bank of the others: {result.calibration.why}."
+            "It is based on the scores of the training images, each by a memory bank of the others: "
+            f"{result.calibration.why}."
         )
     promise = result.calibration.promise
     promised = f" It promises: {promise.text}." if promise else ""
     return [
-        f"{counts} The line stands at {result.threshold:.4f} first. {basis} No test image has a part in it.{promised}"
+        f"{counts} At first, the line is at {result.threshold:.4f}. {basis} It does not depend on any test "
+        f"image.{promised}"
     ]
 
 

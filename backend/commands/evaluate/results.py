@@ -88,8 +88,8 @@ def sample_remarks(n_scored: int, n_train: int) -> list[str]:
     if n_scored in (0, n_train):
         return []
     return [
-        f"the threshold rests on a random sample of {n_scored} of the {n_train} training images: to score all would "
-        "take more than a minute"
+        f"the threshold is based on a random sample of {n_scored} of the {n_train} training images, because scoring "
+        "all would take more than a minute"
     ]
 
 

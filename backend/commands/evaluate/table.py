@@ -21,8 +21,8 @@ _CHOSEN: dict[ChosenBy, str] = {
 }
 _DECISIONS = ("threshold by", "NG images", "threshold", "false rejects", "escapes", "mean error")
 _DRAWN = (
-    "decisions: by each rule, with good images only and with NG images, which are drawn from the defective test images "
-    "and not counted; the best threshold in hindsight is known only after the test"
+    "decisions: by each rule, with good images only and with NG images, which are drawn from the defective test "
+    "images and do not count; the best threshold in hindsight is known only after the test"
 )
 _PAIRS = "with few training images: false rejects / escapes with good images only, the mean over the draws"
 _BRACKETS = (
@@ -64,7 +64,7 @@ def as_text(evaluation: Evaluation) -> str:
 def facts(result: CategoryResult) -> str:
     """The threshold and what it does, speed and size, in a sentence or two."""
     if result.threshold is None or result.false_rejects is None or result.groups[0].escapes is None:
-        judged = "no threshold, as the training images have no scores: it takes two of them that differ"
+        judged = "no threshold, because the training images have no scores: at least two different ones are needed"
     else:
         judged = (
             f"threshold {result.threshold:.4f}: {share(result.false_rejects)} false rejects, "

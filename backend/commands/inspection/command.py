@@ -23,13 +23,13 @@ ROLE = "inspect"
 _OF_ANY_SET = frozenset(("train", "training", "images", "image", "data", "bilder", "imagenes", "imágenes"))
 
 _TEXT = f"""
-Five words are enough. Good images teach what a good part looks like. Bad images, if there are some, show defects. A
-part is bad if its score reaches the threshold. Every image gets a verdict, OK or NG. The model is kept under a name.
+Five words are enough. Good images teach what a good part looks like. Bad images are optional and show defects. A part
+is bad if its score reaches the threshold. Every image gets a verdict, OK or NG. The model is stored under a name.
 {IMAGES}
-Fits with the recommended profile, chooses the threshold by the recommended rule from the scores that good images have
-by the memory bank of the others, judges every image, and writes report.html, which opens offline, and results.csv. The
-model stays in MODELS_DIR as role {ROLE}, ROI NAME, so that the service and the other commands can use it. Given the
-same command again, it goes on where it stopped, and does nothing twice."""
+The command fits with the recommended profile. It chooses the threshold by the recommended rule, from the scores of the
+good images by the memory bank of the others. Then it judges every image, and writes results.csv and report.html, which
+opens offline. The model stays in MODELS_DIR as role {ROLE}, ROI NAME, for the service and the other commands. If you
+give the same command again, it resumes where it stopped, and repeats nothing."""
 _EPILOG = """\
 examples:
   %(prog)s good/
@@ -45,17 +45,17 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("parts", metavar="PARTS", nargs="*", help="images of parts to judge")
     parser.add_argument("--ng", metavar="PATH", nargs="+", default=[], help="bad images: they can lower the threshold")
     parser.add_argument(
-        "--name", help="name of the model; default the folder's, or that of the folder above where it is called good"
+        "--name", help="name of the model; default: that of the folder, or of the folder above if it is called good"
     )
     parser.add_argument(
-        "--mm-per-px", metavar="MM", help="millimetres per pixel of the images; without it areas are in pixels"
+        "--mm-per-px", metavar="MM", help="millimetres per pixel of the images; without it, areas are in pixels"
     )
     add_shape(parser)
+    parser.add_argument("--keep", metavar="PATH", nargs="+", default=[], help="good images that stand out but are good")
+    parser.add_argument("--threshold", metavar="T", help="use this threshold instead of the recommended one")
     parser.add_argument(
-        "--keep", metavar="PATH", nargs="+", default=[], help="good images that stand out and are good all the same"
+        "--out", metavar="FOLDER", type=Path, help="folder of the page and the results; default inspection-NAME"
     )
-    parser.add_argument("--threshold", metavar="T", help="take this threshold instead of the recommended one")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where page and results go; default inspection-NAME")
     add_any_folder(parser)
 
 
@@ -72,7 +72,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
 
     if options.keep and options.threshold is not None:
         raise InvalidRequest(
-            "--keep cannot be given with --threshold: no image decides about a threshold that is named"
+            "--keep cannot be combined with --threshold: images do not change a threshold that you give"
         )
     name = options.name or shown(name_of(options.good))
     fields = fields_of(
@@ -91,7 +91,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     images = _find(options.good, options.ng, options.parts, any_folder=options.any_folder)
     if len(images.good) > settings.max_files:
         raise TooLarge(
-            f"{count(len(images.good), 'good image')}, at most {settings.max_files} are accepted in one fit (MAX_FILES)"
+            f"{count(len(images.good), 'good image')}, but one fit accepts at most {settings.max_files} (MAX_FILES)"
         )
     if len(images.good) < 2:
         raise InvalidRequest(f"{options.good} gives 1 good image, and {inspection.NEEDED}")

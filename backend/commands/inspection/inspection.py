@@ -42,7 +42,7 @@ from backend.utils import NamedImage
 Kind = Literal["good", "bad", "part"]
 Verdict = Literal["ok", "ng"]
 
-NEEDED = "a threshold needs two different ones at least, each scored by the memory bank of the others: add good images"
+NEEDED = "a threshold needs at least two different ones, each scored by the memory bank of the others: add good images"
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,13 @@ def fit_once(
     paths = list(good.values())
     stored = _stored(service, key)
     if stored is not None and _is_of(service, stored, paths, mm_per_px, shape):
-        say(f"the model of {key} was fitted on the same images: it is used again")
+        say(f"the model of {key} was fitted on the same images and is used again")
         return stored
     if stored is not None:
         say(
-            f"the model of {key} is of other images, or of another scale, mask, profile or BLUR_SIGMA: it is replaced. "
-            f"`{PROGRAM} versions {key.role_id} {shlex.quote(key.roi_id)}` will list it, to roll back to"
+            f"the model of {key} is replaced, because its images, scale, mask, profile or BLUR_SIGMA differ. "
+            f"`{PROGRAM} versions {key.role_id} {shlex.quote(key.roi_id)}` will list the old one, so that you can "
+            "roll back to it"
         )
     try:
         with step_bars() as on_progress:
@@ -153,7 +154,7 @@ def fit_once(
                 checkpoint=checkpoint_folder(service.settings.models_dir, key),
             )
     except KeyboardInterrupt:
-        say("stopped; run the same command again to go on")
+        say("stopped; run the same command again to resume")
         raise
     return service.fitted(key, with_calibration=False)
 
@@ -223,11 +224,11 @@ class Inspector:
         service = self._service
         scored = [*self._score_all("bad", images.bad), *self._score_all("part", images.parts)]
         if both := [image.path for image in scored if image.kind == "bad" and image.is_of_the_fit]:
-            raise InvalidRequest(f"{some(both)}: given as bad, and the same pixels are among the good images")
+            raise InvalidRequest(f"{some(both)}: given as bad, but the same pixels are among the good images")
         if failed := [image for image in scored if image.kind == "bad" and image.error]:
             raise InvalidImage(
-                f"{len(failed)} of {count(len(images.bad), 'bad image')} cannot be judged, so no threshold was chosen: "
-                "mend them or leave them out"
+                f"{len(failed)} of {count(len(images.bad), 'bad image')} cannot be judged, so no threshold was "
+                "chosen: repair them or leave them out"
             )
         found = ImageScores(
             self._fitted,
@@ -250,8 +251,8 @@ class Inspector:
         chosen = found.calibrate(service, self._key, self._mm_per_px, options)
         if before is not None and (before.threshold, before.decide_by) != (chosen.calibration.threshold, None):
             say(
-                f"the threshold was {before.threshold:.4g} before: this run has chosen it anew, by the images that it "
-                f"was given. `{PROGRAM} versions` lists what was replaced"
+                f"the threshold was {before.threshold:.4g} before; this run chose a new one from its images. "
+                f"`{PROGRAM} versions` lists the replaced model"
             )
         good = self._good(images.good)
         judged = [self._judged(image, chosen) for image in (*good, *scored)]
@@ -298,7 +299,7 @@ class Inspector:
         """The identity of a good image that is kept; `identities` are of those that were scored."""
         number = self._number_of(path)
         if number is None or self._own.images[number].identity not in identities:
-            raise InvalidRequest(f"--keep {path}: it is none of the good images that were scored")
+            raise InvalidRequest(f"--keep {path}: this is not one of the good images that were scored")
         return self._own.images[number].identity
 
     def _good(self, images: FoundImages) -> list[Judged]:

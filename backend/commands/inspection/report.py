@@ -99,9 +99,9 @@ def next_steps(found: Inspection) -> list[str]:
             "with --keep, and run the command again"
         )
     if len(good) < FEW_SCORES:
-        steps.append(f"add good images: {len(good)} are few, {FEW_SCORES} or more tell how good parts scatter")
+        steps.append(f"add good images: {len(good)} are few, {FEW_SCORES} or more show how much good parts vary")
     if not bad:
-        steps.append("give some bad images with --ng: without them nobody knows how many would pass")
+        steps.append("give some bad images with --ng: without them, the share that would pass is unknown")
     if any(image.is_wrong for image in bad):
         steps.append("look at the bad images that would be OK: is the defect visible in the image?")
     steps.append(

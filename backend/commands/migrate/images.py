@@ -100,7 +100,7 @@ class ImageCopies:
                 return name
             if _content(stored.path) == content:
                 return None
-        raise Conflict(f"{_as_text(old_name)}: every name that it could have is taken by another image")
+        raise Conflict(f"{_as_text(old_name)}: all possible names are taken by other images")
 
     def _metadata(self, image: OlderImage, key: RoiKey, label: Label) -> dict[str, Any]:
         known = {
@@ -119,7 +119,7 @@ class ImageCopies:
             metadata = None
         if isinstance(metadata, dict):
             return metadata
-        self._note(image.metadata, "no JSON object: its image gets default metadata")
+        self._note(image.metadata, "not a JSON object: its image gets default metadata")
         return known
 
     def _stored(self, folder: Path) -> dict[str, StoredImage]:
@@ -161,7 +161,7 @@ class ImageCopies:
         others = [folder for folder in folders if folder.parent.parent == roles and folder.name == own.name]
         found = [folder for folder in others if self._has_images(folder)]
         if len(found) > 1:
-            raise Conflict(f"several roles have images of roi {key.roi_id!r}, and {key.role_id!r} has none")
+            raise Conflict(f"several roles have images of roi {key.roi_id!r}, but {key.role_id!r} has none")
         return found[0] if found else own
 
     def _has_images(self, folder: Path) -> bool:

@@ -30,7 +30,7 @@ from backend.service.datasets import fit_stored, scale_of
 from backend.service.inspection import InspectionService
 from backend.utils import utc_now
 
-_UNKNOWN_ROI = "its name does not tell role and roi"
+_UNKNOWN_ROI = "its name does not state role and roi"
 
 
 def migrate(settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> int:
@@ -56,7 +56,7 @@ def migrate(settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> int
     try:
         _Migration(settings, old, report, dry_run=dry_run, refit=refit).run()
     except KeyboardInterrupt:
-        say("stopped; run the same command again to go on")
+        say("stopped; run the same command again to resume")
         raise
     for line in report.text():
         print_line(line)
@@ -150,7 +150,7 @@ class _Migration:
             try:
                 line.results.append(self._lock(found.recipe, mm_per_px, settings.get("created_at_utc")))
             except UnicodeEncodeError:  # a file name that is no text
-                line.results.append("not taken over: its name is no recipe")
+                line.results.append("not taken over: its name is not a recipe")
 
     def _lock(self, recipe_id: str, mm_per_px: float, created_at_utc: Any) -> str:
         locked = self._scale_of_recipe(recipe_id)

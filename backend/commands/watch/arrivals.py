@@ -129,5 +129,5 @@ class Arrivals:
         if entry.is_dir(follow_symlinks=False):
             return "a folder of the system" if is_left_out(entry.name) else None
         if not entry.is_file(follow_symlinks=False):
-            return "no regular file"
-        return None if entry.name.lower().endswith(SUFFIXES) else "no picture by its extension"
+            return "not a regular file"
+        return None if entry.name.lower().endswith(SUFFIXES) else "its extension is not that of a picture"

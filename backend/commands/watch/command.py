@@ -37,12 +37,13 @@ from backend.service.inspection import InspectionService
 
 _TEXT = """
 
-LAYOUT is a recipe whose ROIs were drawn in the console, or a file as GET /layout gives it. Each picture that arrives in
-FOLDER is cut as the console cuts it, byte for byte, and judged: NG if any ROI is NG, OK only if all are OK, else NOT
-JUDGED. Without --url the engine in this process judges, by the models below MODELS_DIR; with it a service that runs.
+LAYOUT is a recipe whose ROIs were drawn in the console, or a file in the format of GET /layout. Each picture that
+arrives in FOLDER is cropped exactly as in the console, byte for byte, and judged: NG if any ROI is NG, OK only if all
+are OK, else NOT JUDGED. Without --url, this process judges, with the models in MODELS_DIR. With --url, a running
+service judges.
 
-A file counts once neither its size nor its time has changed for --settle seconds. No part is judged twice or lost over
-a restart: FOLDER/.roi-anomaly-watch remembers. Nothing is sent anywhere unless --webhook or --mqtt says so. Keys and
+A file is judged when its size and time have not changed for --settle seconds. No part is judged twice or lost over a
+restart: FOLDER/.roi-anomaly-watch keeps the state. Nothing is sent anywhere without --webhook or --mqtt. Keys and
 passwords come from the environment: WATCH_API_KEY, WATCH_WEBHOOK_TOKEN, WATCH_MQTT_USERNAME, WATCH_MQTT_PASSWORD."""
 _EPILOG = """\
 examples:
@@ -63,8 +64,10 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     parser = add_command(commands, "watch", run, "judge the pictures that arrive in a folder", _TEXT, _EPILOG)
     parser.add_argument("layout", metavar="LAYOUT", help="recipe, or layout file (.json)")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where pictures arrive, with all that is below it")
-    parser.add_argument("--recipe", metavar="NAME", help="recipe of a layout file; default: the default recipe")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where pictures arrive, including its subfolders")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="recipe of the ROIs in a layout file; default: the default recipe"
+    )
     parser.add_argument("--url", metavar="URL", help="service that judges, such as http://127.0.0.1:8000")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the results to FILE (.csv or .jsonl)")
     parser.add_argument("--ok", metavar="DIR", type=Path, help="move files of parts that are OK to DIR")
@@ -82,10 +85,10 @@ def add_to(commands: Commands) -> None:
         metavar="SECONDS",
         type=_seconds,
         default=_SETTLE_S,
-        help="how long a file must stay as it is before it is judged (%(default)s)",
+        help="how long a file must stay unchanged before it is judged (%(default)s)",
     )
-    parser.add_argument("--once", action="store_true", help="judge what is there, and end")
-    parser.add_argument("--state", metavar="FILE", type=Path, help=f"what it remembers (FOLDER/{_STATE_NAME})")
+    parser.add_argument("--once", action="store_true", help="judge the pictures that are in FOLDER, and end")
+    parser.add_argument("--state", metavar="FILE", type=Path, help=f"file of its state (FOLDER/{_STATE_NAME})")
     add_excel(parser)
 
 
@@ -138,7 +141,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
                 delivery.close(max(0.0, deadline - time.monotonic()))
             showing.end(watching.tally)
         if options.once and (waiting := sum(journal.n_messages().get(one.name, 0) for one in channels)):
-            raise NotReady(f"{waiting} messages did not arrive: the next run sends them", 1)
+            raise NotReady(f"{waiting} messages did not arrive; the next run sends them", 1)
 
 
 @contextlib.contextmanager
@@ -174,7 +177,7 @@ def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= (value := float(text)) < math.inf:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 def _places(options: argparse.Namespace) -> Places:
@@ -193,7 +196,8 @@ def _places(options: argparse.Namespace) -> Places:
     for path in by_verdict.values():
         if path.resolve() == folder.resolve() or path.resolve() in folder.resolve().parents:
             raise InvalidRequest(
-                f"{path}: files cannot go where they come from: give a folder beside {folder} or below"
+                f"{path}: files cannot be moved into the folder that they come from: give a folder beside {folder} "
+                "or below it"
             )
     return Places(folder, by_verdict, options.copy)
 
@@ -228,7 +232,7 @@ def _layout(judge: Judge, options: argparse.Namespace, stopping: threading.Event
         NotReady: nobody answers, and it is not worth waiting.
     """
     if not _is_file(options.layout) and options.recipe is not None:
-        raise InvalidRequest("--recipe is of a layout file: LAYOUT names the recipe itself where it is no .json file")
+        raise InvalidRequest("--recipe needs a layout file: without a .json file, LAYOUT is the name of the recipe")
     wait_s, tries, told = _FIRST_WAIT_S, 1, ""
     while True:
         try:
@@ -238,7 +242,7 @@ def _layout(judge: Judge, options: argparse.Namespace, stopping: threading.Event
                 raise NotReady(str(exc), round(wait_s)) from exc
             if str(exc) != told:
                 told = str(exc)
-                say(f"{told}. It is tried again until it works.")
+                say(f"{told}. The command tries again until it works.")
         if stopping.wait(wait_s):
             return None
         wait_s, tries = min(2 * wait_s, _LONGEST_WAIT_S), tries + 1

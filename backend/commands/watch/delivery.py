@@ -101,7 +101,7 @@ class Delivery(threading.Thread):
             except Undelivered as exc:
                 if str(exc) != told:
                     told = str(exc)
-                    self._say(f"{self.channel.name}: {exc}. It is sent again until it arrives.")
+                    self._say(f"{self.channel.name}: {exc}. The message is sent again until it arrives.")
                 if self._closing.wait(max(wait_s, exc.retry_after_s or 0)):
                     return False
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

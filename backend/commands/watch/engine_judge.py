@@ -40,7 +40,7 @@ class EngineJudge:
             where = f"MODELS_DIR={settings.models_dir}" if settings.models_url is None else "MODELS_URL"
             raise LayoutNotFound(
                 f"no layout of recipe {recipe!r} is stored in {where}: draw its ROIs in the console first, or give a "
-                "file"
+                "layout file"
             ) from exc
 
     def template(self, recipe: str, name: str) -> bytes:

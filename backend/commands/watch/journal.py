@@ -102,7 +102,7 @@ class Journal:
         if version not in (0, _VERSION):
             self._db.execute("ROLLBACK")
             raise InvalidRequest(
-                f"{self._path} is of another version of this program ({version}): give another --state"
+                f"{self._path} was written by another version of this program ({version}): give another --state"
             )
         if version == 0:
             for statement in _TABLES.split(";"):

@@ -122,12 +122,12 @@ def read_layout(content: bytes, recipe: str | None, source: str, template_of: Ca
     try:
         layout = json.loads(content)
     except ValueError as exc:
-        raise InvalidRequest(f"{source} is no JSON ({exc}): give a file as GET /layout gives it") from exc
+        raise InvalidRequest(f"{source} is not JSON ({exc}): give a file in the format of GET /layout") from exc
     if not isinstance(layout, dict) or layout.get("format") != FORMAT or not isinstance(layout.get("rois"), list):
-        raise InvalidRequest(f"{source} is no layout of the console: its format must be {FORMAT!r}")
+        raise InvalidRequest(f"{source} is not a layout of the console: its format must be {FORMAT!r}")
     if layout.get("version") != VERSION:
         raise InvalidRequest(
-            f"{source} has version {layout.get('version')!r}, and this program reads {VERSION}: update it"
+            f"{source} has version {layout.get('version')!r}, but this program reads {VERSION}: update it"
         )
     anchor = _anchor(layout.get("anchor"), source)
     drawn = [

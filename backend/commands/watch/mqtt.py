@@ -98,7 +98,7 @@ def _parts_of(url: str) -> tuple[str, str, int, str]:
     try:
         parts = urlsplit(url)
     except ValueError as exc:
-        raise InvalidRequest(f"--mqtt: this is no address ({exc}): give one such as {_EXAMPLE}") from exc
+        raise InvalidRequest(f"--mqtt: this is not an address ({exc}): give one such as {_EXAMPLE}") from exc
     topic = unquote(parts.path).removeprefix("/")
     port = None
     with contextlib.suppress(ValueError):
@@ -106,7 +106,7 @@ def _parts_of(url: str) -> tuple[str, str, int, str]:
     if parts.scheme not in _PORTS or not parts.hostname or port is None or not topic or parts.query or parts.fragment:
         raise InvalidRequest(f"--mqtt: give an address such as {_EXAMPLE}, or mqtts:// for TLS")
     if "@" in parts.netloc:
-        raise InvalidRequest("--mqtt: leave name and password out; others would see them in the list of processes")
+        raise InvalidRequest("--mqtt: leave out name and password; other users could see them in the list of processes")
     if any(sign in topic for sign in "#+\0"):
-        raise InvalidRequest(f"--mqtt: the topic {topic!r} has one of # and +, which are for those who listen")
+        raise InvalidRequest(f"--mqtt: the topic {topic!r} contains # or +, which only subscribers may use")
     return parts.scheme, parts.hostname, port, topic

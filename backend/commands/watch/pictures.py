@@ -160,7 +160,7 @@ def _facts_of(content: bytes, name: str) -> _Facts:
     readers = {PNG_SIGNATURE: _png, _JPEG: _jpeg, _BMP: _bmp, _RIFF: _webp}
     read = next((read for signature, read in readers.items() if content.startswith(signature)), None)
     if read is None or (read is _webp and content[8:12] != b"WEBP"):
-        raise PictureRefused("format", f"{name} is no PNG, JPEG, BMP or WebP. Save it as a PNG.")
+        raise PictureRefused("format", f"{name} is not a PNG, JPEG, BMP or WebP. Save it as a PNG.")
     try:
         return read(content, name)
     except PictureRefused:

@@ -54,7 +54,7 @@ class Results:
         except OSError as exc:
             raise StorageError(f"{path} cannot be read ({exc.strerror})") from exc
         if not beginning.startswith(found):
-            raise InvalidRequest(f"{path} holds something else, or was begun with other options: give another file")
+            raise InvalidRequest(f"{path} contains something else, or was begun with other options: give another file")
 
     def end(self) -> int:
         """Bytes of the file.

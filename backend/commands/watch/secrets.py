@@ -37,6 +37,7 @@ def in_header(secret: SecretStr | None, variable: str) -> str | None:
     value = secret.get_secret_value()
     if not (value.isascii() and value.isprintable() and value == value.strip()):
         raise InvalidRequest(
-            f"{variable} has a character that no header may hold, such as an umlaut, or a space or line break at an end"
+            f"{variable} has a character that is not allowed in a header, such as an umlaut, or begins or ends with "
+            "a space or line break"
         )
     return value

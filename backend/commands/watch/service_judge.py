@@ -58,7 +58,9 @@ class ServiceJudge:
         try:
             return self._learn(drawn)
         except (ValueError, KeyError, TypeError) as exc:
-            raise Refused(f"What {self._client.base_url} says of the model is no reply of this service.") from exc
+            raise Refused(
+                f"The reply of {self._client.base_url} about the model is not a reply of this service."
+            ) from exc
 
     def _learn(self, drawn: DrawnRoi) -> Learnt:
         ids = _ids(drawn.key)
@@ -78,7 +80,7 @@ class ServiceJudge:
         try:
             found = InferReply.model_validate_json(reply.content)
         except ValidationError as exc:
-            raise Refused(f"The service replied with what is no judgement: {exc.errors()[0]['msg']}.") from exc
+            raise Refused(f"The reply of the service is not a judgement: {exc.errors()[0]['msg']}.") from exc
         areas = [region.area_mm2 for region in found.regions] if found.threshold is not None else None
         return Answer(
             found.score,
@@ -145,11 +147,13 @@ def address_of(url: str, option: str) -> httpx2.URL:
     try:
         address = httpx2.URL(url)
     except httpx2.InvalidURL as exc:
-        raise InvalidRequest(f"{option}: this is no address ({exc})") from exc
+        raise InvalidRequest(f"{option}: this is not an address ({exc})") from exc
     if address.scheme not in ("http", "https") or not address.host:
         raise InvalidRequest(f"{option}: give an address such as http://127.0.0.1:8000")
     if address.userinfo:
-        raise InvalidRequest(f"{option}: leave name and password out; others would see them in the list of processes")
+        raise InvalidRequest(
+            f"{option}: leave out name and password; other users could see them in the list of processes"
+        )
     return address
 
 
@@ -167,4 +171,4 @@ def _error_of(reply: httpx2.Response) -> str:
     try:
         return str(json.loads(reply.content)["error"])
     except (ValueError, KeyError, TypeError):
-        return f"status {reply.status_code}, which is no reply of this service."
+        return f"status {reply.status_code}, which is not a reply of this service."

@@ -61,7 +61,9 @@ class Showing:
             if channel in channels:
                 self.say(f"{channel}: {count(waiting, 'message')} of an earlier run are sent first")
             else:
-                self.say(f"{count(waiting, 'message')} of an earlier run wait for --{channel}, which was not given")
+                self.say(
+                    f"{count(waiting, 'message')} of an earlier run are waiting for --{channel}, which was not given"
+                )
 
     def report(self, told: dict[str, Any]) -> None:
         """Show a part that was judged, by what is told of it."""

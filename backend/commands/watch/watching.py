@@ -131,7 +131,7 @@ class Watching:
         self._watch()
         self._catch_up()
         if self._lack:
-            problem = f"{self._lack}. Then run the command again: no verdict is lost, and it goes on where it stopped."
+            problem = f"{self._lack}. Then run the command again: it resumes where it stopped, and no verdict is lost."
             if self._once:
                 raise StorageError(problem)
             self._say(problem)
@@ -227,10 +227,10 @@ class Watching:
                 continue
             except Away as exc:
                 if self._once and tries >= _MOST_TRIES:
-                    raise NotReady(f"{exc}. What was not judged stays where it is.", round(wait_s)) from exc
+                    raise NotReady(f"{exc}. Pictures that were not judged stay where they are.", round(wait_s)) from exc
                 if str(exc) != told:
                     told = str(exc)
-                    self._say(f"nothing is judged: {told}. It is tried again until it works.")
+                    self._say(f"nothing is judged: {told}. The command tries again until it works.")
                 if self._stopping.wait(max(wait_s, exc.retry_after_s or 0)):
                     return None
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
@@ -277,7 +277,7 @@ class Watching:
         """Go on without the results: the journal has what is to be written."""
         self._next_try = time.monotonic() + _WRITE_AGAIN_S
         if not self._is_lack_told:
-            self._say(f"{problem}. Parts are judged meanwhile: their lines are kept, and written once it can be.")
+            self._say(f"{problem}. Parts are still judged: their lines are kept, and written as soon as possible.")
         self._lack, self._is_lack_told = problem, True
 
     def _catch_up(self) -> None:

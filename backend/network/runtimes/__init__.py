@@ -35,7 +35,7 @@ def open_runtime(
     """
     obstacle = _cuda_obstacle(settings)
     if settings.precision == "float16" and obstacle is not None:
-        raise ConfigError(f"PRECISION=float16 is for CUDA, and {obstacle}; use float32 or bfloat16")
+        raise ConfigError(f"PRECISION=float16 needs CUDA, but {obstacle}; use float32 or bfloat16")
     if settings.runtime == "torch" or settings.model_name != DEFAULT_MODEL or obstacle is None:
         if not _torch_is_installed():
             raise ConfigError(f"RUNTIME=torch and other MODEL_NAMEs need torch and timm: {_INSTALL_TORCH}")

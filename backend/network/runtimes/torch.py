@@ -91,7 +91,9 @@ class TorchRuntime:
         if grid is None:
             raise ConfigError(f"MODEL_NAME={model_name!r} is not a vision transformer with a patch grid")
         if any(input_size % side for side in patches.patch_size):
-            raise ConfigError(f"INPUT_SIZE={input_size} is no multiple of the patches of MODEL_NAME={model_name!r}")
+            raise ConfigError(
+                f"INPUT_SIZE={input_size} is not a multiple of the patch size of MODEL_NAME={model_name!r}"
+            )
         self._blocks = tuple(blocks) if blocks else ()
         self.block: int | str | None
         if self._blocks:
@@ -128,7 +130,7 @@ class TorchRuntime:
 def _end_after(model: Any, block: int) -> int | None:
     """Leave out the blocks after this one, the final norm stays: see `earlier_block`."""
     if not all(hasattr(model, name) for name in ("blocks", "prune_intermediate_layers")):
-        raise ConfigError(f"BLOCK={block}: timm does not tell the blocks of this MODEL_NAME apart")
+        raise ConfigError(f"BLOCK={block}: timm cannot select a block of this MODEL_NAME")
     earlier = earlier_block(block, len(model.blocks))
     if earlier is not None:
         model.prune_intermediate_layers([earlier - 1], prune_norm=False, prune_head=False)

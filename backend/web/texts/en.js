@@ -415,7 +415,7 @@ export default {
   "picture.damage.header_ends": "the header is truncated",
   "picture.damage.no_size": "the header has no width or height",
   "picture.damage.no_picture": "the file has no picture",
-  "picture.format": "{name} is no PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.",
+  "picture.format": "{name} is not a PNG, JPEG, BMP or WebP, which are the pictures that browsers read. Save it as a PNG.",
   "picture.kind": "{name} is {kind}. Save it as a PNG.",
   "picture.kind.packed_bmp": "a compressed BMP, which browsers decode in different ways",
   "picture.kind.rare_jpeg": "a lossless, hierarchical or arithmetic JPEG, which browsers do not read",

@@ -199,7 +199,7 @@ def test_an_infer_key_may_read_and_infer_and_nothing_else(keyed):
     for method, path in may_not:
         status, sent, content = keyed(method, path, x_api_key=INFER)
         assert (status, "www-authenticate" in sent) == (403, False)
-        assert json.loads(content)["error"].startswith(f"{method} {path} needs a key that may do everything")
+        assert json.loads(content)["error"].startswith(f"{method} {path} needs a full API key")
 
 
 def test_health_and_options_need_no_key_and_say_who_is_known(keyed):

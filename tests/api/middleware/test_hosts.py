@@ -101,7 +101,7 @@ def test_origins_that_are_allowed_may_change(calling):
 
 
 def test_the_trace_of_the_refusal_follows_its_setting(calling):
-    assert post(calling(), Origin=OTHER).json()["trace"].endswith("must pass the header Host on\n")
+    assert post(calling(), Origin=OTHER).json()["trace"].endswith("must forward the Host header\n")
     assert post(calling(trace=False), Origin=OTHER).json()["trace"] == ""
 
 

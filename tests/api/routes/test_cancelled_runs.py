@@ -63,7 +63,7 @@ def test_cancelled_fit_is_told_to_who_cancels_it_and_to_who_waits_for_it(client,
     assert client.get("/runs").json()["runs"] == []
     assert client.get("/state", params=IDS).json()["memory_fitted"] is False
     again = client.post("/runs/cancel", json={"run_id": run["run_id"]})
-    check_refusal(again, 404, f"no run '{run['run_id']}' is under way: it has ended, or there was none")
+    check_refusal(again, 404, f"run '{run['run_id']}' is not under way: it has ended, or never existed")
     assert again.json()["code"] == "run_not_found"
 
 
@@ -83,7 +83,9 @@ def test_run_that_stores_is_refused_with_a_code_of_its_own(client, fitting, monk
 
     monkeypatch.setattr(Run, "conclude", then_cancel)
     assert end().status_code == 200
-    check_refusal(refused[0], 409, "the fit of role 'Master1', roi 'Pattern' stores its result and cannot be cancelled")
+    check_refusal(
+        refused[0], 409, "the fit of role 'Master1', roi 'Pattern' is storing its result and can no longer be cancelled"
+    )
     assert refused[0].json()["code"] == "run_storing"
 
 

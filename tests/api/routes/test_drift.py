@@ -22,7 +22,8 @@ from tests.factories import unit_rows
 KEY = RoiKey("Master1", "Pattern")
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
 UNKNOWN = (
-    "the OK scores are not known, or are of images of the fit: calibrate with good parts that were not in it, or send "
+    "the OK scores are unknown, or come from images of the fit: calibrate with good parts that were not in the fit, "
+    "or send "
     "reference=production"
 )
 FULL, LINE = "full-key-of-the-engineer", "key-that-may-only-infer"

@@ -109,7 +109,7 @@ def test_what_has_no_effect_is_told(client, ok_scores):
 def test_a_key_that_may_only_infer_gives_no_feedback(models):
     keyed = client_without_network(models, api_keys=FULL, infer_keys=INFER)
     reply = keyed.post("/feedback", headers={"X-API-Key": INFER})
-    check_refusal(reply, 403, "POST /feedback needs a key that may do everything")
+    check_refusal(reply, 403, "POST /feedback needs a full API key")
     assert keyed.post("/feedback", headers={"X-API-Key": FULL}).status_code == 422
 
 

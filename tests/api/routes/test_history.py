@@ -153,7 +153,7 @@ def test_what_cannot_be_asked_for_is_refused(calling, query):
 
 def test_a_thumbnail_that_is_not_kept_is_not_found(calling):
     reply = calling().get("/history/thumbnail", params={**IDS, "number": 7})
-    check_refusal(reply, 404, "no judgement 7")
+    check_refusal(reply, 404, "judgement 7")
     assert reply.json()["code"] == "judgement_not_found"
 
 

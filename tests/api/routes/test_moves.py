@@ -104,5 +104,5 @@ def test_a_move_needs_a_key_that_may_do_everything(calling):
 def test_a_member_that_is_misspelt_is_refused(calling):
     client = calling()
     name = upload(client)
-    check_refusal(move(client, name, file_name="x"), 422, "is filename meant?")
+    check_refusal(move(client, name, file_name="x"), 422, "did you mean filename?")
     assert "unknown" in move(client, name, comment="x").json()["warning"]

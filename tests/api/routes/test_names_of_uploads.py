@@ -136,7 +136,7 @@ def test_the_reply_to_an_upload_says_what_is_stored_already(client):
 def test_an_upload_with_a_misspelt_field_says_so_and_is_stored(client):
     files = {"images": ("a.png", encoded(picture(1)), "image/png")}
     reply = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicate": "true"}, files=files).json()
-    assert "'skip_duplicate' (is skip_duplicates meant?)" in reply["warning"]
+    assert "'skip_duplicate' (did you mean skip_duplicates?)" in reply["warning"]
     assert len(reply["files"]) == 1
     wrong = client.post("/datasets/ok/upload", data={**ROI, "skip_duplicates": "perhaps"}, files=files)
     assert (wrong.status_code, "skip_duplicates" in wrong.json()["error"]) == (422, True)

@@ -57,7 +57,7 @@ def test_the_manifest_keeps_the_promise(client, images):
     assert client.post("/fit_ok", data={**ids, "mm_per_px": 0.2}, files={"images": png}).status_code == 200
     promise = client.post("/calibrate_ng", json={**BODY, "target_false_reject_rate": 0.001}).json()["promise"]
     assert promise["n_ok_missing"] == 296
-    assert "if the scores are ok_scores of the fit, or of parts that were not in it" in promise["text"]
+    assert "if the scores are ok_scores of the fit or of parts that were not in the fit" in promise["text"]
     assert client.get("/manifest", params=ids).json()["calib"]["promise"] == promise
 
 
@@ -97,4 +97,4 @@ def test_a_manual_threshold_is_marked_in_the_reply(client):
 def test_two_ways_to_choose_a_threshold_are_refused(client):
     reply = client.post("/calibrate_ng", json={**BODY, "threshold": 0.55, "rule": "recommended"})
     assert reply.status_code == 422
-    assert "rule=recommended and threshold exclude each other" in reply.json()["error"]
+    assert "rule=recommended and threshold cannot be combined" in reply.json()["error"]

@@ -29,7 +29,7 @@ def test_misspelt_member_of_a_change_is_refused_with_the_name_meant(client, path
     assert reply.status_code == 422
     (name,) = body
     meant = {"verzion": "version", "referenze": "reference"}[name]
-    assert reply.json()["error"] == f"unknown and without effect: '{name}' (is {meant} meant?)"
+    assert reply.json()["error"] == f"unknown and without effect: '{name}' (did you mean {meant}?)"
 
 
 def test_members_that_clients_send_are_no_reason_to_refuse_a_rollback(client):
@@ -42,7 +42,7 @@ def test_misspelt_field_of_explain_and_infer_dataset_is_named(client):
     explained = http.post(
         "/explain", data={**IDS, "mm_per_px": "0.2", "trail": "true"}, files={"image": ("1.png", png)}
     )
-    assert "'trail' (is trial meant?)" in explained.json()["warning"]
+    assert "'trail' (did you mean trial?)" in explained.json()["warning"]
     judged = http.post("/infer_dataset", json={**IDS, "labelz": ["ok"], "default_mm_per_px": 0.2})
-    assert "'labelz' (is labels meant?)" in judged.json()["warning"]
+    assert "'labelz' (did you mean labels?)" in judged.json()["warning"]
     assert "warning" not in http.post("/infer_dataset", json={**IDS, "default_mm_per_px": 0.2}).json()

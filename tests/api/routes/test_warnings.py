@@ -77,7 +77,7 @@ def test_a_calibration_without_peculiarities_has_no_warning(client):
 def test_a_share_as_percentile_is_stored_and_told(client):
     reply = calibrate(client, score_percentile=0.99)
     assert reply["score_percentile"] == 0.99
-    assert "score_percentile 0.99 is in percent (0 to 100)" in reply["warning"]
+    assert "score_percentile 0.99 is read as percent (0 to 100)" in reply["warning"]
     assert "send 99 " in reply["warning"]
 
 
@@ -101,14 +101,14 @@ def test_a_configured_limit_is_told_by_its_own_name(features, tmp_path, service)
 
 def test_a_calibration_of_a_roi_that_was_never_fitted_is_told(client):
     reply = calibrate(client, roi_id="Other")
-    assert "nothing is fitted for" in reply["warning"]
+    assert "no model is fitted for" in reply["warning"]
     assert "Other" in reply["warning"]
 
 
 def test_unknown_members_are_named_with_the_nearest_known_one(client):
     reply = calibrate(client, area_mm2=3, limit=0.7)
     assert reply["area_mm2_thr"] == 1
-    assert reply["warning"] == "unknown and without effect: 'area_mm2' (is area_mm2_thr meant?), 'limit'"
+    assert reply["warning"] == "unknown and without effect: 'area_mm2' (did you mean area_mm2_thr?), 'limit'"
 
 
 def test_members_that_existing_clients_send_are_no_reason_to_warn(client):
@@ -149,7 +149,7 @@ def test_an_inference_without_peculiarities_has_no_warning(client):
 
 def test_an_unknown_field_of_a_form_is_named(client):
     reply = infer(client, mm_per_pixel="0.3", threshold="0.7")
-    assert reply["warning"] == "unknown and without effect: 'mm_per_pixel' (is mm_per_px meant?), 'threshold'"
+    assert reply["warning"] == "unknown and without effect: 'mm_per_pixel' (did you mean mm_per_px?), 'threshold'"
 
 
 def test_a_limit_above_the_image_is_told_where_it_applies(client):
@@ -162,7 +162,7 @@ def test_a_limit_above_the_image_is_told_where_it_applies(client):
 def test_an_image_of_another_size_is_judged_and_told(client):
     reply = infer(client, image(SIDE * 2 + 1, SIDE * 2))
     assert reply["score"] > 0
-    assert "the image has 400 × 401 pixels, and those of the fit 200 × 200" in reply["warning"]
+    assert "the image has 400 × 401 pixels, but those of the fit have 200 × 200" in reply["warning"]
     assert "warning" not in infer(client, image(SIDE * 2, SIDE))
 
 
@@ -181,7 +181,7 @@ def test_a_share_as_configured_percentile_is_told_everywhere(features, tmp_path,
     with TestClient(create_app(service.settings, opened(features, tmp_path, score_percentile=0.99))) as client:
         fitted = fit(client, [image(seed=1), image(seed=2)])
         for reply in (fitted, infer(client), calibrate(client)):
-            assert "SCORE_PERCENTILE 0.99 is in percent" in reply["warning"]
+            assert "SCORE_PERCENTILE 0.99 is read as percent" in reply["warning"]
 
 
 # --- /fit_ok
@@ -206,12 +206,12 @@ def test_append_with_another_mask_tells_why_there_are_no_scores(client):
     circle = json.dumps({"kind": "circle", "cx": 100, "cy": 100, "r": 90})
     reply = fit(client, [image(seed=1), image(seed=3)], append="true", shape=circle)
     assert "ok_scores" not in reply
-    assert "1 of 2 images are of an earlier fit, which scored them within another mask" in reply["warning"]
+    assert "1 of 2 images are from an earlier fit, which scored them with another mask" in reply["warning"]
 
 
 def test_an_unknown_field_of_a_fit_is_named(client):
     reply = fit(client, [image(seed=1), image(seed=2)], memoryfit="true")
-    assert reply["warning"] == "unknown and without effect: 'memoryfit' (is memory_fit meant?)"
+    assert reply["warning"] == "unknown and without effect: 'memoryfit' (did you mean memory_fit?)"
 
 
 # --- stored images
@@ -226,5 +226,5 @@ def test_a_calibration_from_stored_images_tells_the_same(client):
     odd = client.post("/calibrate_dataset", json={**IDS, "area_mm2_thr": 2000, "requireng": True}).json()
     before = [plain["warning"]] if "warning" in plain else []
     assert "area_mm2_thr 2000 mm² is larger than the whole ROI" in odd["warning"]
-    assert odd["warning"].endswith("unknown and without effect: 'requireng' (is require_ng meant?)")
+    assert odd["warning"].endswith("unknown and without effect: 'requireng' (did you mean require_ng?)")
     assert "area_mm2_thr" not in "".join(before)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 def results(folder):
     def refuse(name):
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     return json.loads((folder / "results.json").read_text(), parse_constant=refuse)
 

@@ -56,11 +56,11 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("option", "value", "wrong"),
         [
-            ("--percentile", "0", "'0' is no number"),
-            ("--percentile", "x", "'x' is no number"),
-            ("--shots", "0", "'0' is no whole number"),
-            ("--shots", "1,", "'' is no whole number"),
-            ("--seeds", "a", "'a' is no whole number"),
+            ("--percentile", "0", "'0' is not a number"),
+            ("--percentile", "x", "'x' is not a number"),
+            ("--shots", "0", "'0' is not a whole number"),
+            ("--shots", "1,", "'' is not a whole number"),
+            ("--seeds", "a", "'a' is not a whole number"),
         ],
     )
     def test_an_option_that_cannot_be_used_is_named(self, run, option, value, wrong):

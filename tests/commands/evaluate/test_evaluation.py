@@ -97,7 +97,7 @@ class TestResults:
             path.unlink()
         status, out, _ = run("part")
         assert status == 0
-        assert "no threshold, as the training images have no scores" in out
+        assert "no threshold, because the training images have no scores" in out
         (found,) = results(tmp_path / "evaluation-part")["categories"]
         assert (found["threshold"], found["ok_scores"], found["false_rejects"]) == (None, [], None)
         assert {image["rejected"] for image in found["images"]} == {None}
@@ -108,7 +108,7 @@ class TestResults:
         shutil.rmtree(part / "ground_truth")
         status, _, err = run("part")
         assert status == 0
-        assert "part: 3 defective images without a mask, left out of pixel measures" in err
+        assert "part: 3 defective images without a mask, left out of the pixel measures" in err
         for group in results(tmp_path / "evaluation-part")["categories"][0]["groups"]:
             for name in PIXEL_MEASURES:
                 assert group[name] == vars(Measure(None))

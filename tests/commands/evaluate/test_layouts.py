@@ -114,7 +114,7 @@ class TestLayoutsOfMvtec:
     def test_two_folders_that_may_both_be_meant_are_refused(self, put):
         put("train/good/0.png", "train/ok/0.png", "test/good/2.png", "test/bad/3.png")
         with pytest.raises(
-            InvalidRequest, match="set/train: good and ok may both be meant; rename one of them, or name"
+            InvalidRequest, match="set/train: good and ok both have a suitable name; rename one of them, or name"
         ):
             find_categories("set")
 
@@ -140,7 +140,7 @@ class TestTwoFolders:
         say_category(category)
         said = capsys.readouterr().err
         assert "set: read as good parts beside defective ones" in said
-        assert "set: the data set has no training images of its own: fitted on the first 10 good images" in said
+        assert "set: the data set has no training images of its own: the first 10 good images" in said
 
     @pytest.mark.parametrize(("n_good", "n_test"), [(2, 1), (4, 1), (9, 1), (10, 2), (100, 20)])
     def test_there_is_one_to_test_at_least(self, put, n_good, n_test):
@@ -150,7 +150,7 @@ class TestTwoFolders:
 
     def test_one_good_image_is_too_few(self, put):
         put("good/1.png", "bad/1.png")
-        with pytest.raises(InvalidRequest, match="1 good image: too few to fit on some and to judge others"):
+        with pytest.raises(InvalidRequest, match="1 good image: too few to fit on some and judge others"):
             find_categories("set")
 
     def test_every_other_folder_with_images_is_a_type(self, put, tmp_path):
@@ -165,7 +165,7 @@ class TestTwoFolders:
         put("good/1.png", "good/2.png", "bad/1.png", f"{name}/1.png", f"{name}/2.png")
         with pytest.raises(InvalidRequest) as refused:
             find_categories("set")
-        assert f"set: beside good lies {name}, which is no type of defect by its name" in str(refused.value)
+        assert f"set: the name of {name}, beside good, is not a type of defect" in str(refused.value)
         assert f"{name} (2 images)" in str(refused.value)
         assert "--good, --bad and --masks" in str(refused.value)
 
@@ -177,7 +177,7 @@ class TestTwoFolders:
     def test_a_mask_of_images_of_two_types_is_refused(self, put):
         put("good/1.png", "good/2.png", "bent/1.png", "torn/1.png", "masks/1.png")
         with pytest.raises(
-            InvalidRequest, match=r"set/masks/1\.png: it would be the mask of set/bent/1\.png and of set/torn"
+            InvalidRequest, match=r"set/masks/1\.png would be the mask of set/bent/1\.png and of set/torn"
         ):
             find_categories("set")
 
@@ -195,7 +195,7 @@ class TestVisa:
         assert [image.name for image in category.test] == ["Normal/0008.JPG", "Normal/0009.JPG", "Anomaly/000.JPG"]
         say_category(category)
         said = capsys.readouterr().err
-        assert "split_csv is not read, so published results are of another one" in said
+        assert "split_csv of VisA is not read, so published results use another split" in said
         assert "not used" not in said
         assert only("set/candle") == category
 
@@ -243,13 +243,13 @@ class TestFoldersThatAreNamed:
     @pytest.mark.parametrize(
         ("named", "says"),
         [
-            ({"good": ["set/a"], "bad": ["set/a"]}, r"set/a/1\.png: the image is given twice, as good and as a"),
+            ({"good": ["set/a"], "bad": ["set/a"]}, r"set/a/1\.png is given twice, as good and as a"),
             ({"good": ["set/a"], "bad": ["set/good"]}, "--bad set/good: the type of a defect cannot be called good"),
             ({"good": ["set/a"], "bad": ["set/b"], "train": ["set/a"]}, "given twice, as to fit on and as good"),
             ({"good": ["set/a"], "bad": ["set/b"], "masks": "set/m"}, "--masks set/m: no such folder"),
             (
                 {"good": ["set"], "bad": ["set/b"]},
-                "images? in set/.*: by the names of the folders they are not of good",
+                "images? in set/.*: the names of the folders suggest that these are not good",
             ),
         ],
     )
@@ -265,9 +265,9 @@ class TestFoldersThatAreNamed:
             (("--good", "set/a"), "give DATASET, or both --good and --bad"),
             (
                 ("set", "--good", "set/a", "--bad", "set/b"),
-                "give DATASET, or --good, --bad, --train and --masks, but not",
+                "give either DATASET, or --good, --bad, --train and --masks",
             ),
-            (("set", "--masks", "set/a"), "but not both"),
+            (("set", "--masks", "set/a"), "give either DATASET, or"),
         ],
     )
     def test_the_command_takes_a_data_set_or_folders(self, put, command_line, arguments, says):

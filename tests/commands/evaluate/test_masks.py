@@ -192,7 +192,7 @@ class TestPixelAuroc:
             (part / name).unlink()
         assert (category["n_train"], category["n_defective"], category["groups"][0]["n_masks"]) == (3, 2, 2)
         assert found(category) == pytest.approx(pixel_auroc(part, features, [MARKED, MARKED]), abs=1e-5)
-        assert "not used: 1 mask of no defective image (part/train/good/0_mask.png)" in err
+        assert "not used: 1 mask without a defective image (part/train/good/0_mask.png)" in err
 
     def test_folders_that_are_named_give_the_same(self, run, part, features):
         for number in (0, 1):
@@ -251,6 +251,6 @@ class TestMasksThatMarkTheWrongPixels:
         assert [path.removeprefix("part/ground_truth/") for path in known.unused_masks] == [
             *("blot/0.png", "blot/7_mask.png", "dent/0.png", "good/0_mask.png"),
         ]
-        assert "not used: 4 masks of no defective image (part/ground_truth/blot/0.png, " in err
+        assert "not used: 4 masks without a defective image (part/ground_truth/blot/0.png, " in err
         assert "ignored: 1 other file (part/ground_truth/blot/0.json)" in err
         assert category["n_ignored"] == 5

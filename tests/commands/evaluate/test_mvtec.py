@@ -78,8 +78,8 @@ def test_folder_of_categories_gives_them_in_natural_order_and_no_others(part):
     [
         (["train/good"], r"train/good: no such folder; a data set in MVTec layout has train/good, test/good"),
         (["test/good"], r"test/good: no such folder"),
-        (["test/scratch", "test/torn"], r"test: no defective images; they belong into .*test/TYPE"),
-        (["train", "test"], r"no data set in a known layout, and none in the folders below it"),
+        (["test/scratch", "test/torn"], r"test: no defective images; put them into .*test/TYPE"),
+        (["train", "test"], r"neither the folder nor its subfolders have a known layout"),
     ],
 )
 @pytest.mark.parametrize("with_others", [False, True])

@@ -128,7 +128,7 @@ class TestThreshold:
         assert "not allowed with argument" in err
 
     def test_a_threshold_that_is_no_number_is_named(self, run):
-        assert "argument --threshold: 'nan' is no number" in run("part", "--threshold", "nan")[2]
+        assert "argument --threshold: 'nan' is not a number" in run("part", "--threshold", "nan")[2]
 
 
 def test_decisions_are_in_the_json_the_table_and_the_page(run, tmp_path):

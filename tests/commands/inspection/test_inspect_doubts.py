@@ -22,7 +22,7 @@ def test_a_part_of_another_size_is_warned_about_every_time(run, folders):
     for _ in range(2):  # the second time its map is read from the file
         status, _, err = run(*ALL)
         assert status == 0, err
-        assert "warning: parts/tiny.png: the image has 1 × 1 pixels, and those of the fit 110 × 90" in err
+        assert "warning: parts/tiny.png: the image has 1 × 1 pixels, but those of the fit have 110 × 90" in err
         assert "parts/tiny.png: the image has 1 × 1 pixels" in page_of(folders)
 
 
@@ -55,7 +55,7 @@ def test_good_images_that_look_alike_are_warned_about_every_time(run, folders):
 def test_one_good_image_is_refused_before_anything_is_fitted(run, folders, forwards):
     status, _, err = run("inspect", "widget/good/1.png", "--name", "one")
     assert status == 2
-    assert "widget/good/1.png gives 1 good image, and a threshold needs two different ones at least" in err
+    assert "widget/good/1.png gives 1 good image, and a threshold needs at least two different ones" in err
     assert not forwards
     assert not (folders / "models").exists()
     assert not (folders / "inspection-one").exists()
@@ -70,7 +70,7 @@ def test_copies_of_one_good_image_are_refused_in_words_of_inspect(run, folders):
         shutil.copy("widget/good/1.png", folders / "same" / f"{number}.png")
     status, _, err = run("inspect", "same")
     assert status == 2
-    assert "a threshold needs two different ones at least" in err
+    assert "a threshold needs at least two different ones" in err
     assert "--ok" not in err
 
 
@@ -137,21 +137,21 @@ def test_the_page_draws_the_regions_that_it_counts(run, folders, monkeypatch):
 
 def test_a_model_of_other_images_is_said_to_be_replaced(run, folders):
     _, _, err = run(*ALL)
-    assert "it is replaced" not in err
+    assert "is replaced, because" not in err
     (folders / "widget" / "good" / "10.png").unlink()
     _, _, err = run(*ALL)
-    assert "it is replaced" in err
-    assert "versions inspect widget` will list it" in err
+    assert "is replaced, because" in err
+    assert "versions inspect widget` will list the old one" in err
     _, out, _ = run("versions", "inspect", "widget")
     assert '"n_images": 10' in out
 
 
 def test_a_threshold_that_somebody_else_chose_is_said_to_be_replaced(run, folders):
     run(*ALL)
-    assert "this run has chosen it anew" not in run(*ALL)[2]
+    assert "this run chose a new one" not in run(*ALL)[2]
     run("calibrate", "inspect", "widget", "--mm-per-px", 1, "--threshold", 0.123456)
     _, _, err = run(*ALL)
-    assert "the threshold was 0.1235 before: this run has chosen it anew" in err
+    assert "the threshold was 0.1235 before; this run chose a new one" in err
 
 
 def test_a_bad_image_that_looks_like_a_good_one_is_warned_about(run, folders):

@@ -48,11 +48,11 @@ def test_of_images_with_one_name_the_one_that_is_named_is_kept(run, folders):
 def test_keeping_what_is_no_good_image_is_refused(run, folders):
     status, _, err = run(*ALL, "--keep", "bad/1.png")
     assert status == 2
-    assert "--keep bad/1.png: it is none of the good images that were scored" in err
+    assert "--keep bad/1.png: this is not one of the good images that were scored" in err
 
 
 def test_images_to_keep_beside_a_named_threshold_are_refused_at_once(run, folders):
     status, _, err = run(*ALL, "--keep", "widget/good/1.png", "--threshold", "0.5")
     assert status == 2
-    assert "--keep cannot be given with --threshold" in err
+    assert "--keep cannot be combined with --threshold" in err
     assert not (folders / "models").exists()

@@ -121,7 +121,7 @@ def test_models_of_every_layout_are_reported_and_never_copied(run):
     assert status == 0
     for layout, *texts in [
         ("L0", "default", "Master1  ", "Pattern", "1152-d, 32x32, 7 patches", "needs a refit: no stored images"),
-        ("L1", "Master1_Pattern", "needs a refit: its name does not tell role and roi"),
+        ("L1", "Master1_Pattern", "needs a refit: its name does not state role and roi"),
         ("L2", "default", "384-d, 32x32, 7 patches", "needs a refit: no stored images"),
         ("L3", "line 1", "1152-d, 32x32, 7 patches, model_key Key7", "needs a refit: no stored images"),
         ("L4", "line-2", "1152-d, 32x32, 7 patches", "needs a refit: no stored images"),
@@ -250,7 +250,7 @@ def test_files_that_are_no_images_are_named_and_not_copied(run, pngs, monkeypatc
         ("notes.txt", "not an accepted image"),
         ("large.bmp", "200x200 pixels, at most 12000"),
         ("link.png", "cannot be read"),
-        ("below", "no regular file"),
+        ("below", "not a regular file"),
     ]:
         assert reason in line_of(out, f"{folder}/{name}: not copied: ")
 
@@ -274,8 +274,8 @@ def test_ids_that_this_service_cannot_store_are_reported(run, pngs):
     write(b"recipes/\xff/recipe_meta.json".decode("utf-8", "surrogateescape"), {"mm_per_px": 0.2})
     status, out, _ = run("old")
     assert status == 0
-    assert out.count("not copied: its name does not tell role and roi") == 3
-    assert "not taken over: its name is no recipe" in out
+    assert out.count("not copied: its name does not state role and roi") == 3
+    assert "not taken over: its name is not a recipe" in out
     assert not Path("models").exists()
 
 
@@ -456,7 +456,7 @@ def test_a_refit_that_is_stopped_goes_on_where_it_was(run, network, features, pn
         patched.setattr(features.runtime, "forward", stopped)
         status, _, err = run("old")
     assert status == 130
-    assert "stopped; run the same command again to go on" in err
+    assert "stopped; run the same command again to resume" in err
     monkeypatch.setattr(features.runtime, "forward", counted)
     assert run("old")[0] == 0
     assert sizes == [3, 1], "no image was embedded twice"

@@ -77,12 +77,12 @@ def test_what_is_no_picture_hidden_or_elsewhere_is_not_read(folder, put):
     arrivals = arrivals_of(folder, 0, [folder / "ok"])
     assert sorted(names(arrivals.look(0.0))) == ["a.png", "b.JPG", "c.tif"]
     assert arrivals.ignored == {
-        "notes.txt": "no picture by its extension",
-        "part.png.part": "no picture by its extension",
+        "notes.txt": "its extension is not that of a picture",
+        "part.png.part": "its extension is not that of a picture",
         "@eaDir": "a folder of the system",
         "link.png": "a link",
         "linked": "a link",
-        "pipe.png": "no regular file",
+        "pipe.png": "not a regular file",
     }
 
 

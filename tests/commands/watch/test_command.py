@@ -133,9 +133,9 @@ def test_once_fails_where_messages_wait_and_the_next_run_sends_them(line, run, m
     url = f"http://127.0.0.1:{port}/verdicts"
     status, _, err = run(*WATCH, "--out", "results.jsonl", "--webhook", url)
     assert status == 1
-    assert "2 messages did not arrive: the next run sends them" in err
+    assert "2 messages did not arrive; the next run sends them" in err
     assert "messages that are sent next time: 2 for webhook" in err
-    assert "2 messages of an earlier run wait for --webhook, which was not given" in run(*WATCH)[2]
+    assert "2 messages of an earlier run are waiting for --webhook, which was not given" in run(*WATCH)[2]
     monkeypatch.undo()
     monkeypatch.chdir(line)
     with Receiver(port) as receiver:
@@ -153,16 +153,16 @@ def test_once_fails_where_messages_wait_and_the_next_run_sends_them(line, run, m
         (["layout.json", "nowhere"], "no such folder"),
         (["missing.json", "in"], "cannot be read"),
         (["layout.json", "in", "--copy"], "--copy needs a folder"),
-        (["layout.json", "in", "--ok", "in"], "files cannot go where they come from"),
-        (["layout.json", "in", "--ok", "."], "files cannot go where they come from"),
-        (["layout.json", "in", "--settle", "-1"], "no number of seconds"),
-        (["layout.json", "in", "--settle", "nan"], "no number of seconds"),
+        (["layout.json", "in", "--ok", "in"], "files cannot be moved into the folder that they come from"),
+        (["layout.json", "in", "--ok", "."], "files cannot be moved into the folder that they come from"),
+        (["layout.json", "in", "--settle", "-1"], "not a number of seconds"),
+        (["layout.json", "in", "--settle", "nan"], "not a number of seconds"),
         (["layout.json", "in", "--out", "results.txt"], "use .csv or .jsonl"),
         (["layout.json", "in", "--out", "results.jsonl", "--excel"], "--excel needs a CSV file"),
         (["layout.json", "in", "--webhook", "mes.example"], "--webhook: give an address"),
         (["layout.json", "in", "--mqtt", "broker"], "--mqtt: give an address"),
         (["layout.json", "in", "--url", "host:8000"], "--url: give an address"),
-        (["line 1", "in", "--recipe", "line 2"], "--recipe is of a layout file"),
+        (["line 1", "in", "--recipe", "line 2"], "--recipe needs a layout file"),
     ],
 )
 def test_what_cannot_be_used_is_said_before_anything_is_done(work, run, arguments, said):
@@ -242,7 +242,7 @@ def test_a_service_that_is_not_there_is_waited_for_and_once_gives_up(work, run, 
     url = f"http://127.0.0.1:{free_port()}"
     status, _, err = run("watch", "line 1", "in", "--once", "--url", url)
     assert status == 1
-    assert err.count("does not answer (ConnectError). It is tried again until it works.") == 1
+    assert err.count("does not answer (ConnectError). The command tries again until it works.") == 1
     threading.Timer(0.3, _signal, (signal.SIGTERM,)).start()
     began = time.monotonic()
     assert run("watch", "line 1", "in", "--url", url)[0] == 143

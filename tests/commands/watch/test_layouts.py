@@ -144,9 +144,9 @@ def test_a_roi_that_is_cut_as_the_gui_does_is_another_cut():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"no JSON", "is no JSON"),
-        (b"[]", "is no layout of the console"),
-        (json.dumps({"format": "another", "version": 1, "rois": []}).encode(), "is no layout of the console"),
+        (b"no JSON", "is not JSON"),
+        (b"[]", "is not a layout of the console"),
+        (json.dumps({"format": "another", "version": 1, "rois": []}).encode(), "is not a layout of the console"),
         (json.dumps({"format": "roi-anomaly-console", "version": 2, "rois": []}).encode(), "has version 2"),
         (json.dumps({"format": "roi-anomaly-console", "version": 1, "rois": []}).encode(), "has no ROI to judge"),
         (layout_of("no ROI"), "ROI 1"),

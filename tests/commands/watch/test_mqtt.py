@@ -17,11 +17,11 @@ from backend.common.errors import InvalidRequest
         ("mqtt:///topic", "give an address such as mqtt://"),
         ("mqtt://broker:port/topic", "give an address such as mqtt://"),
         ("mqtt://broker:99999/topic", "give an address such as mqtt://"),
-        ("mqtt://[::1/topic", "no address"),
+        ("mqtt://[::1/topic", "not an address"),
         ("mqtt://broker/topic?qos=2", "give an address such as mqtt://"),
-        ("mqtt://name:pass@broker/topic", "leave name and password out"),
-        ("mqtt://broker/line/+/verdicts", "for those who listen"),
-        ("mqtt://broker/line%23", "for those who listen"),
+        ("mqtt://name:pass@broker/topic", "leave out name and password"),
+        ("mqtt://broker/line/+/verdicts", "which only subscribers may use"),
+        ("mqtt://broker/line%23", "which only subscribers may use"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(url, said):

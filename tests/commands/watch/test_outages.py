@@ -106,7 +106,7 @@ def test_parts_are_judged_while_results_cannot_be_written(tmp_path, monkeypatch,
     said = [text for text in line.said if "written" in text]
     assert len(said) == 2
     assert "such as Excel" in said[0]
-    assert "Parts are judged meanwhile" in said[0]
+    assert "Parts are still judged" in said[0]
     assert said[1] == "the results are written again, and none is missing."
 
 

@@ -128,8 +128,8 @@ def test_a_file_that_was_taken_away_meanwhile_is_begun_anew(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("r.csv", b"path,score,decision\n", "holds something else"),
-        ("r.jsonl", b'{"path": "a.png"}\n', "holds something else"),
+        ("r.csv", b"path,score,decision\n", "contains something else"),
+        ("r.jsonl", b'{"path": "a.png"}\n', "contains something else"),
         ("r.txt", b"", r"use \.csv or \.jsonl"),
         ("missing/r.csv", None, "no such folder"),
     ],

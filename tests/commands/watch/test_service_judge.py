@@ -173,14 +173,14 @@ def test_what_the_service_refuses_is_not_judged_in_its_own_words(service, judge,
 @pytest.mark.parametrize("reply", [b"<html>", b"{}", b"[]", {**REPLY, "score": "high"}])
 def test_a_reply_that_is_no_judgement_is_none(service, judge, reply):
     service.replies["/plant/infer"] = (200, {}, reply)
-    with pytest.raises(Refused, match="no judgement"):
+    with pytest.raises(Refused, match="not a judgement"):
         judge.infer(DRAWN, CROP, "part.png", 1.0)
 
 
 @pytest.mark.parametrize("reply", [b"<html>", {"images": []}, {"images": [{}], "model": MODEL}, []])
 def test_a_model_about_which_nothing_can_be_read_is_not_judged_by(service, judge, reply):
     service.replies |= {"/plant/bank": (200, {}, reply), "/plant/rois": (200, {}, {"rois": []})}
-    with pytest.raises(Refused, match="no reply of this service"):
+    with pytest.raises(Refused, match="not a reply of this service"):
         judge.learn(DRAWN)
 
 

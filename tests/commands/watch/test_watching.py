@@ -142,8 +142,8 @@ def test_while_nobody_judges_parts_wait_and_then_none_is_missing(line):
     line.put("part.png")
     assert line.run() == {"ok": 1, "ng": 0, "not_judged": 0}
     assert [text for text in line.said if "judged" in text] == [
-        "nothing is judged: the service does not answer. It is tried again until it works.",
-        "nothing is judged: it asks to wait. It is tried again until it works.",
+        "nothing is judged: the service does not answer. The command tries again until it works.",
+        "nothing is judged: it asks to wait. The command tries again until it works.",
         "parts are judged again.",
     ]
 
@@ -152,7 +152,7 @@ def test_once_ends_with_an_error_where_nobody_judges_for_long(line, monkeypatch)
     monkeypatch.setattr(watching, "_LONGEST_WAIT_S", 0.01)
     line.judge.problems = [Away("no answer")] * 100
     line.put("part.png")
-    with pytest.raises(NotReady, match=r"no answer\. What was not judged stays where it is"):
+    with pytest.raises(NotReady, match=r"no answer\. Pictures that were not judged stay where they are"):
         line.run()
     assert list(line.files()) == ["incoming/part.png"]
     assert line.results() == []
@@ -259,7 +259,7 @@ def test_links_and_other_files_are_passed_over_and_named_once(line):
     line.run()
     said = sorted(text for text in line.said if text.startswith("ignored"))
     assert said[0] == "ignored: link.png (a link)"
-    assert said[1].endswith(" and 1 more (no picture by its extension)")
+    assert said[1].endswith(" and 1 more (its extension is not that of a picture)")
     assert len(said) == 2
     line.run()
     assert len(line.results()) == 1

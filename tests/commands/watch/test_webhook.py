@@ -62,7 +62,7 @@ def test_what_is_refused_is_sent_again_before_what_comes_after(tmp_path, receive
     assert [told["id"] for told in receiver.bodies] == [ids[0], ids[1], ids[1], ids[1], ids[2]]
     assert {headers["Idempotency-Key"] for _, headers, _ in receiver.got} == set(ids)
     assert [text for text in line.said if text.startswith("webhook")] == [
-        f"webhook: 127.0.0.1 answered with status {status}. It is sent again until it arrives.",
+        f"webhook: 127.0.0.1 answered with status {status}. The message is sent again until it arrives.",
         "webhook: messages arrive again.",
     ]
 
