@@ -61,12 +61,13 @@ _ROUTERS = (  # as /docs shows them
 )
 
 
-def create_app(settings: Settings, service: InspectionService | None = None) -> FastAPI:
+def create_app(settings: Settings, service: InspectionService | None = None, *, takes_signals: bool = True) -> FastAPI:
     """Build the application.
 
     Args:
         settings: the configuration.
         service: a ready service; None loads one in the background of the start.
+        takes_signals: whether the stop signal drains the application; False leaves all signals to the process.
 
     Raises:
         ConfigError: an API key cannot be used.
@@ -76,7 +77,7 @@ def create_app(settings: Settings, service: InspectionService | None = None) -> 
     if doubt := about_percentile(settings.score_percentile, "SCORE_PERCENTILE"):
         log.warning("setting.doubtful", reason=doubt)
     keys = ApiKeys.of(settings)
-    lifecycle = Lifecycle(partial(InspectionService.open, settings), service)
+    lifecycle = Lifecycle(partial(InspectionService.open, settings), service, takes_signals=takes_signals)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -37,10 +37,18 @@ class Lifecycle:
     Args:
         open_service: loads it; called in a thread.
         service: one that is loaded.
+        takes_signals: whether the stop signal drains it; not where the process belongs to somebody who drains it.
     """
 
-    def __init__(self, open_service: Callable[[], InspectionService], service: InspectionService | None = None) -> None:
+    def __init__(
+        self,
+        open_service: Callable[[], InspectionService],
+        service: InspectionService | None = None,
+        *,
+        takes_signals: bool = True,
+    ) -> None:
         self._open_service = open_service
+        self._takes_signals = takes_signals
         self.service = service
         self.failure: str | None = None
         self.draining = False
@@ -135,8 +143,9 @@ class Lifecycle:
     def _draining_on_stop_signal(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         """Take the signal to stop before the server does, which would at once refuse new work without a reply."""
         before = signal.getsignal(STOP_SIGNAL)
-        if threading.current_thread() is not threading.main_thread() or not callable(before):
-            yield  # under a test client, or a server without a handler of its own
+        is_main = threading.current_thread() is threading.main_thread()
+        if not self._takes_signals or not is_main or not callable(before):
+            yield  # in a replica of a cluster, under a test client, or a server without a handler of its own
             return
 
         stopping: list[asyncio.Task[None]] = []  # the loop itself does not hold its tasks

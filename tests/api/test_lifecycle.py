@@ -1,5 +1,7 @@
 """What the service answers while it starts, where it could not load, and when it is about to end."""
 
+import asyncio
+import signal
 import threading
 import time
 
@@ -10,6 +12,7 @@ from backend.api import lifecycle as lifecycle_module
 from backend.app import create_app
 from backend.common.config import Settings
 from backend.common.errors import WeightsError
+from backend.common.machine import STOP_SIGNAL
 from backend.service.inspection import InspectionService
 
 
@@ -104,3 +107,22 @@ def test_below_a_root_path_the_same_questions_are_answered_in_every_state(monkey
         assert "script-src" in client.get("/api/docs").headers["content-security-policy"]
         assert client.post("/api/infer").status_code == 503
         assert client.post("/api/openapi.json").headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("takes_signals", [True, False])
+def test_stop_signal_stays_with_the_process_where_the_app_leaves_it(service, takes_signals):
+    def of_the_process(_number, _frame):
+        raise AssertionError("nobody sends the signal")
+
+    async def handler_while_it_runs():
+        app = create_app(service.settings, service, takes_signals=takes_signals)
+        async with app.router.lifespan_context(app):
+            return signal.getsignal(STOP_SIGNAL)
+
+    before = signal.signal(STOP_SIGNAL, of_the_process)
+    try:
+        during = asyncio.run(handler_while_it_runs())
+        assert (during is of_the_process) is not takes_signals
+        assert signal.getsignal(STOP_SIGNAL) is of_the_process
+    finally:
+        signal.signal(STOP_SIGNAL, before)
