@@ -47,7 +47,7 @@ class Run:
         self._path = path
         self._record = record
         self._on_progress = on_progress
-        self._step, self._step_since = "wait", time.monotonic()
+        self._step, self._step_since, self._step_began_with = "wait", time.monotonic(), 0
         self._done, self._total = 0, int(record["n_images"])
         self._logged = time.monotonic()
         self._shown = 0.0
@@ -69,11 +69,11 @@ class Run:
             self._on_progress(step, done, total)
         now = time.monotonic()
         if step != self._step:
-            self._step, self._step_since = step, now
+            self._step, self._step_since, self._step_began_with = step, now, done
         self._done, self._total = done, total
         progress = {"step": step, "done": done, "total": total}
-        if done:
-            progress["left_s"] = round((now - self._step_since) / done * (total - done))
+        if done > self._step_began_with:  # what was done when the step was first told of took nobody knows how long
+            progress["left_s"] = round((now - self._step_since) / (done - self._step_began_with) * (total - done))
         if now - self._logged >= _LOG_EVERY_S and 0 < done < total:
             self._logged = now
             whose = {name: self._record[name] for name in _IDS if name in self._record}

@@ -1,14 +1,16 @@
 // @ts-check
 /** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
-import { ApiError, call, formOf, newId, pause } from "./api.js";
+import { ApiError, call, formOf, idsOf, newId, pause } from "./api.js";
 import { fill, h, icon, keepFocus } from "./dom.js";
+import { keepText } from "./keep.js";
 import { LEAST_GOOD } from "./rois.js";
 import { hashOf, roiText } from "./router.js";
-import { ASK_EVERY_MS, findRun, watchRun } from "./runs.js";
+import { ASK_EVERY_MS, findRun, leftOf, watchRun } from "./runs.js";
 import { messageOf, t } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./api.js").RoiKey} RoiKey */
+/** @typedef {{before?: string, seen: boolean}} Asked before: what `state` was; seen: the service has listed the fit */
 
 /** A run that is not listed by then is over, or was never begun. */
 const LISTED_WITHIN_MS = 20000;
@@ -31,6 +33,10 @@ export class FitPanel {
     this.watching = false;
     this.closed = false;
     this.askedKey = `fit of ${roiText(key)}`;
+    /** @type {Asked | null} what this browser has no room for */
+    this.unkept = null;
+    /** What became of a fit that brought no model. */
+    this.lost = "";
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
@@ -39,39 +45,68 @@ export class FitPanel {
     this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
   }
 
-  /** A fit may be under way since before this page was loaded; the service lists it only once it has looked at its pictures. */
-  async open() {
-    const asked = this.asked();
-    let seen = false;
+  /**
+   * A fit may be under way since before this page was loaded; the service lists it only once it has looked at its pictures.
+   * @param {boolean} [away] the service did not answer
+   */
+  async open(away = false) {
     const begun = performance.now();
+    let seen = false;
     while (!this.closed && !this.running) {
+      const asked = this.asked();
       const run = await findRun("fit", this.key, null);
+      const now = run === null && asked ? await this.state() : undefined;
       if (this.closed || this.running) return;
-      this.watching = Boolean(run) || asked !== null;
-      if (run) {
-        seen = true;
-        this.show(run);
-      } else if (run === null && (seen || !asked || performance.now() - begun > LISTED_WITHIN_MS || (await this.isOver(asked)))) break;
-      else this.showWaiting();
+      this.watching = Boolean(run ?? asked);
+      seen ||= Boolean(run ?? asked?.seen);
+      if (run) this.show(run);
+      else if (run === null && !asked) break;
+      else if (asked && now) {
+        const isOver = now !== asked.before;
+        if (isOver || seen || performance.now() - begun > LISTED_WITHIN_MS) {
+          this.forget();
+          if (!isOver) this.lost = [t(away ? "fit.lost" : "fit.ended"), t(this.app.facts(this.key)?.fitted ? "fit.before" : "fit.no_model"), t("fit.start_again")].join(" ");
+          break;
+        }
+        this.showWaiting();
+      } else if (asked) {
+        away = true;
+        this.showWaiting("fit.away");
+      }
       await pause(ASK_EVERY_MS);
     }
-    localStorage.removeItem(this.askedKey);
+    const wasWatching = this.watching;
     this.watching = false;
     await this.app.refresh(this.key.recipe_id);
-    if ((seen || asked) && !this.closed) this.samples.onFitted();
+    if (wasWatching && !this.closed) this.samples.onFitted();
     this.update();
   }
 
-  /** A fit that was asked for in this browser and did not answer yet. @returns {{before: string | null} | null} */
+  /** A fit that was asked for in this browser and did not answer yet. @returns {Asked | null} */
   asked() {
     const asked = localStorage.getItem(this.askedKey);
-    return asked ? JSON.parse(asked) : null;
+    return asked ? JSON.parse(asked) : this.unkept;
   }
 
-  /** @param {{before: string | null}} asked */
-  async isOver({ before }) {
-    await this.app.refresh(this.key.recipe_id);
-    return (this.app.facts(this.key)?.memory_id ?? null) !== before;
+  /** @param {Asked} asked */
+  remember(asked) {
+    this.unkept = keepText(this.askedKey, JSON.stringify(asked)) ? null : asked;
+  }
+
+  forget() {
+    this.unkept = null;
+    localStorage.removeItem(this.askedKey);
+  }
+
+  /** What changes with every fit that ends well, also with one that finds the same again. @returns {Promise<string | undefined>} undefined: the service did not say */
+  async state() {
+    try {
+      const [{ versions }] = await Promise.all([call("versions", { query: idsOf(this.key) }), this.app.refresh(this.key.recipe_id)]);
+      return `${this.app.facts(this.key)?.memory_id} ${versions[0]?.kept_at_utc}`;
+    } catch (problem) {
+      if (problem instanceof ApiError) return undefined;
+      throw problem;
+    }
   }
 
   update() {
@@ -87,13 +122,15 @@ export class FitPanel {
       this.button.disabled = good < least || pending > 0;
       this.next.hidden = !facts?.fitted;
     });
-    this.button.classList.toggle("primary", !facts?.fitted);
+    this.button.classList.toggle("primary", Boolean(this.lost) || !facts?.fitted);
+    this.text.classList.toggle("notice", Boolean(this.lost));
     fill(this.button, t(facts?.fitted ? "fit.again" : "fit.fit", { n: good }));
     fill(this.text, this.told(good, least, pending, facts));
   }
 
   /** @param {number} good @param {number} least @param {number} pending @param {import("./rois.js").RoiFacts | null} facts */
   told(good, least, pending, facts) {
+    if (this.lost) return this.lost;
     if (facts?.fitted && facts.calibration !== "applied") return t("fit.fitted");
     if (facts?.fitted) return t(this.app.mayChange ? "fit.fitted_calibrated" : "fit.fitted_look");
     if (pending) return t("fit.wait_for_storing");
@@ -105,9 +142,10 @@ export class FitPanel {
     const running = new AbortController();
     this.running = running;
     this.runId = undefined;
+    this.lost = "";
     this.showWaiting();
     this.cancel.hidden = false;
-    localStorage.setItem(this.askedKey, JSON.stringify({ before: this.app.facts(this.key)?.memory_id ?? null }));
+    this.remember({ before: await this.state(), seen: false });
     const scale = this.app.facts(this.key)?.mm_per_px ?? 1;
     const form = formOf(this.key, { mm_per_px: scale, use_dataset: true, profile: "recommended" });
     try {
@@ -120,7 +158,7 @@ export class FitPanel {
       if (problem instanceof ApiError && problem.status === 0 && !running.signal.aborted) {
         // The line broke, or the page is being left: the fit goes on all the same.
         this.running = null;
-        if (!this.closed) void this.open();
+        if (!this.closed) void this.open(true);
         return;
       }
       if (running.signal.aborted) this.app.say("warning", t("fit.cancelled"));
@@ -128,7 +166,7 @@ export class FitPanel {
       else this.app.say("error", messageOf(problem));
     }
     this.running = null;
-    localStorage.removeItem(this.askedKey);
+    this.forget();
     if (this.closed) return;
     await this.app.refresh(this.key.recipe_id);
     this.samples.onFitted();
@@ -151,25 +189,29 @@ export class FitPanel {
       this.button.hidden = this.next.hidden = true;
     });
     this.bar.hidden = false;
+    this.text.classList.remove("notice");
   }
 
-  showWaiting() {
+  /** @param {"fit.step.wait" | "fit.away"} [text] */
+  showWaiting(text = "fit.step.wait") {
     this.showRunning();
+    this.cancel.hidden ||= text === "fit.away";
     this.bar.removeAttribute("value");
-    fill(this.text, t("fit.step.wait"));
+    fill(this.text, t(text));
   }
 
   /** @param {import("./runs.js").Run} run */
   show(run) {
     this.runId = run.run_id;
+    const asked = this.asked();
+    if (asked && !asked.seen) this.remember({ ...asked, seen: true });
     this.cancel.hidden = !this.app.mayChange || !(this.runId || this.running);
     this.showRunning();
     this.bar.max = run.total || 1;
     if (run.step === "wait") this.bar.removeAttribute("value");
     else this.bar.value = run.done;
     const step = STEPS.find((name) => name === run.step) ?? "wait";
-    const left = run.left_s === undefined ? "" : t("fit.left", { n: run.left_s });
-    fill(this.text, `${t(`fit.step.${step}`, { done: run.done, total: run.total })} ${left}`);
+    fill(this.text, `${t(`fit.step.${step}`, { done: run.done, total: run.total })} ${leftOf(run)}`);
   }
 
   close() {

@@ -61,6 +61,17 @@ export async function keptPictures(pool, roi, newId) {
   return found.sort((/** @type {KeptPicture} */ a, /** @type {KeptPicture} */ b) => a.order - b.order);
 }
 
+/** Keep a text across reloads. @param {string} name @param {string} text @returns {boolean} whether this browser has room */
+export function keepText(name, text) {
+  try {
+    localStorage.setItem(name, text);
+    return true;
+  } catch (problem) {
+    if (/** @type {DOMException} */ (problem).name !== "QuotaExceededError") throw problem;
+    return false;
+  }
+}
+
 /** @param {KeptPicture[]} pictures new ones */
 export async function keepPictures(pictures) {
   await transact("readwrite", (samples, files) => {

@@ -2,6 +2,7 @@
 /** Long work of the service: how far it is. */
 import { ApiError, call, pause } from "./api.js";
 import { roiText } from "./router.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 /** @typedef {{run_id?: string, kind: string, step: string, done: number, total: number, left_s?: number, request_id?: string} & RoiKey} Run */
@@ -23,6 +24,9 @@ export async function findRun(kind, key, id) {
     throw problem;
   }
 }
+
+/** How long a step still takes, where that is known. @param {Run} run */
+export const leftOf = ({ left_s }) => (left_s ? t("fit.left", { n: left_s }) : "");
 
 /**
  * Tell how far a run is until it ends.

@@ -1,10 +1,10 @@
 // @ts-check
 /** The samples of a ROI: pictures of this browser and images of the service as one list, and the way from here to there. */
 import { ApiError, call, fetchBlob, formOf, idsOf, send } from "./api.js";
-import { giveBack } from "./blobs.js";
 import { PictureSet, cutText } from "./pictures.js";
 import { sentOf } from "./question.js";
 import { messageOf } from "./texts.js";
+import { giveBack } from "./thumbnails.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 /** @typedef {import("./keep.js").KeptPicture} KeptPicture */

@@ -1,13 +1,51 @@
 // @ts-check
-/** Small pictures of stored images, a few at a time. */
+/** Small pictures of stored images, a few at a time, and their addresses in the memory of this browser. */
 import { fetchBlob, idsOf } from "./api.js";
-import { giveBack } from "./blobs.js";
 import { fill, h } from "./dom.js";
-import { Few } from "./few.js";
 import { messageOf } from "./texts.js";
 
 const AT_ONCE = 4;
 const SIZE = 256;
+const LOADED_WITHIN_MS = 10_000;
+
+/** Work of which only a few pieces are done at once, first come first served: a screen full of pictures is no storm of requests. */
+export class Few {
+  /** @param {number} most pieces at once */
+  constructor(most) {
+    this.free = most;
+    /** @type {(() => void)[]} */
+    this.waiting = [];
+  }
+
+  /**
+   * Do a piece of work once it is its turn.
+   * @template T
+   * @param {() => T | Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async run(work) {
+    if (this.free > 0) this.free--;
+    else await new Promise((resolve) => this.waiting.push(() => resolve(null)));
+    try {
+      return await work();
+    } finally {
+      const next = this.waiting.shift();
+      if (next) next();
+      else this.free++;
+    }
+  }
+}
+
+/**
+ * Give an address back, not before an element that is still loading its picture has done so.
+ * @param {Promise<string | null>} address
+ */
+export function giveBack(address) {
+  address.then(
+    (url) => url && setTimeout(() => URL.revokeObjectURL(url), LOADED_WITHIN_MS),
+    () => undefined, // there is none
+  );
+}
 
 export class Thumbnails {
   /** @param {import("./api.js").RoiKey} key */

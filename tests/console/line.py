@@ -1,13 +1,16 @@
 """A service with real parts, and a browser before it that notices everything that goes wrong on a page."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+import harness.server
 from demo.cells import split_cells
 from harness.server import Server
 from tests.factories import SHARED
@@ -64,6 +67,14 @@ def _written(folder: Path, files: dict[str, bytes]) -> list[Path]:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return sorted(folder.iterdir())
+
+
+@contextlib.contextmanager
+def on_port(serve: Serve, port: int, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A service on a port that was chosen, so that a page finds it again after it was ended."""
+    monkeypatch.setattr(harness.server, "free_port", lambda: port)
+    with serve(MODELS_DIR=str(models)) as server:
+        yield server
 
 
 def prepare(server: Server, parts: Parts, key: str = "") -> None:

@@ -1,6 +1,5 @@
 """A live line in a real browser before the real service: nothing lost, nothing twice, no verdict of another part."""
 
-import contextlib
 import itertools
 import json
 import shutil
@@ -13,13 +12,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-import harness.server
 from harness.images import png
 from harness.pages import pages
 from harness.server import Server, free_port
 from harness.two_cells import ROIS, ids, pictures
 from tests.console.conftest import PAGES, visit_in_firefox
-from tests.console.line import Serve, done
+from tests.console.line import Serve, done, on_port
 from tests.console.live import JUDGE_MS, Live, line_of_two_cells, words
 from tests.console.page_time import pass_and_stop, take_over_time
 
@@ -112,13 +110,6 @@ def test_of_a_recording_that_is_too_quick_the_newest_picture_wins(
     assert len(names) < len(files)
     assert f"{len(files) - len(names)} pictures passed over" in live.facts()
     live.close()
-
-
-@contextlib.contextmanager
-def on_port(serve: Serve, port: int, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(harness.server, "free_port", lambda: port)
-    with serve(MODELS_DIR=str(models)) as server:
-        yield server
 
 
 def test_a_service_that_is_killed_loses_no_part_and_repeats_none(

@@ -1,14 +1,13 @@
 // @ts-check
 /** Line: a card for each ROI with its state and what to do next; the way to a new one. */
 import { call, fetchBlob, idsOf } from "../api.js";
-import { giveBack } from "../blobs.js";
 import { fill, h, icon } from "../dom.js";
-import { Few } from "../few.js";
 import { guiFiles } from "../gui-files.js";
 import { freshIds } from "../layout.js";
 import { hashOf, nameKey, roiText } from "../router.js";
 import { nextStep, SCREEN_OF } from "../rois.js";
 import { score, t } from "../texts.js";
+import { Few, giveBack } from "../thumbnails.js";
 
 /** @typedef {import("../main.js").App} App */
 /** @typedef {import("../rois.js").RoiFacts} RoiFacts */

@@ -1,7 +1,6 @@
 // @ts-check
 /** Samples: good or bad by click or key, suspicious ones first; and the fit. */
 import { fill, h, icon } from "../dom.js";
-import { Few } from "../few.js";
 import { FitPanel } from "../fit.js";
 import { drawnIn, loadLayout } from "../layout.js";
 import { onPage, pager, pagesOf, PER_PAGE } from "../pager.js";
@@ -9,6 +8,7 @@ import { selfTest } from "../pixels/picture.js";
 import { hashOf } from "../router.js";
 import { Samples } from "../samples.js";
 import { messageOf, score, t } from "../texts.js";
+import { Few } from "../thumbnails.js";
 import { closeUp } from "./closeup.js";
 
 /** @typedef {import("../main.js").App} App */

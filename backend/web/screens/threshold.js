@@ -4,7 +4,7 @@ import { call, idsOf, newId, pause } from "../api.js";
 import { fill, h, icon, keepFocus } from "../dom.js";
 import "../histogram.js";
 import { hashOf } from "../router.js";
-import { ASK_EVERY_MS, findRun, watchRun } from "../runs.js";
+import { ASK_EVERY_MS, findRun, leftOf, watchRun } from "../runs.js";
 import { percentUp, score, t } from "../texts.js";
 import { Thumbnails } from "../thumbnails.js";
 
@@ -319,8 +319,7 @@ class ThresholdScreen {
   showRun(run) {
     this.bar.max = run.total || 1;
     this.bar.value = run.done;
-    const left = run.left_s ? t("fit.left", { n: run.left_s }) : "";
-    fill(this.status, `${t("threshold.scoring", { done: run.done, total: run.total })} ${left}`);
+    fill(this.status, `${t("threshold.scoring", { done: run.done, total: run.total })} ${leftOf(run)}`);
   }
 
   close() {

@@ -287,6 +287,12 @@ export default {
   "fit.done": { one: "Fitted on {n} good picture.", other: "Fitted on {n} good pictures." },
   "fit.cancelled": "You gave up waiting. The service may still finish the fit that it has begun; Health lists the model before it.",
   "fit.stopped": "The fit was cancelled. Nothing was stored; the model before it stays.",
+  "fit.away": "The service does not answer. Whether the fit goes on shows when it is back.",
+  "fit.lost": "The service stopped during the fit.",
+  "fit.ended": "The fit ended without a new model.",
+  "fit.before": "The model before it is still in use.",
+  "fit.no_model": "There is no model yet.",
+  "fit.start_again": "Start the fit again.",
 
   "threshold.progress": "How far the scoring is",
   "threshold.histogram": "Scores of good and bad pictures",

@@ -315,6 +315,12 @@ export default {
   "fit.done": { one: "Entrenada con {n} imagen buena.", many: "Entrenada con {n} de imágenes buenas.", other: "Entrenada con {n} imágenes buenas." },
   "fit.cancelled": "Usted dejó de esperar. El servicio quizá termine el entrenamiento que empezó; Estado muestra el modelo anterior.",
   "fit.stopped": "El entrenamiento se canceló. No se guardó nada; se mantiene el modelo anterior.",
+  "fit.away": "El servicio no responde. Cuando vuelva, se verá si el entrenamiento sigue.",
+  "fit.lost": "El servicio se detuvo durante el entrenamiento.",
+  "fit.ended": "El entrenamiento terminó sin un modelo nuevo.",
+  "fit.before": "El modelo anterior sigue en uso.",
+  "fit.no_model": "Aún no hay ningún modelo.",
+  "fit.start_again": "Inicie de nuevo el entrenamiento.",
 
   "threshold.progress": "Avance de la puntuación",
   "threshold.histogram": "Puntuaciones de imágenes buenas y defectuosas",

@@ -1,0 +1,85 @@
+"""A fit that ends without a model and without a reply: the console says so."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from harness.server import Server, free_port
+from tests.console.line import NO_LAYOUT_YET, ROI, Serve, Watched, done, metas, on_port
+from tests.factories import encoded, smooth_parts
+
+_FIT_MS = 120_000
+_N_SAMPLES = 14
+"""So that the fit takes seconds."""
+_SAY_MS = 10_000
+_AWAY = "Whether the fit goes on shows when it is back."
+
+
+def _store_samples(server: Server, folder: Path) -> None:
+    files = [folder / f"part{number}.png" for number in range(_N_SAMPLES)]
+    with server.client() as client:
+        form = [
+            ("images", (file.name, encoded(one))) for file, one in zip(files, smooth_parts(len(files)), strict=True)
+        ]
+        done(client.post("/datasets/ok/upload", data=ROI | {"metas": metas(files)}, files=form))
+
+
+def _begin(page: Page) -> None:
+    page.get_by_role("button", name=re.compile("^Fit (again )?on")).click()
+    expect(page.get_by_text("Looking at picture")).to_be_visible(timeout=_FIT_MS)
+
+
+@pytest.mark.parametrize(
+    ("has_model", "what_is_left"),
+    [(False, "There is no model yet."), (True, "The model before it is still in use.")],
+    ids=["first fit", "second fit"],
+)
+def test_a_service_that_is_killed_in_a_fit_is_said_to_have_stopped(
+    has_model: bool,
+    what_is_left: str,
+    chromium: Any,
+    serve: Serve,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, port = tmp_path / "models", free_port()
+    if has_model:
+        shutil.copytree(models, folder)
+    with on_port(serve, port, folder, monkeypatch) as server:
+        _store_samples(server, tmp_path)
+        watched = Watched(chromium, server)
+        watched.open("samples")
+        _begin(watched.page)
+        server.process.kill()
+        expect(watched.page.get_by_text(_AWAY)).to_be_visible(timeout=_SAY_MS)
+    with on_port(serve, port, folder, monkeypatch):
+        said = f"The service stopped during the fit. {what_is_left} Start the fit again."
+        expect(watched.page.get_by_text(said)).to_be_visible(timeout=_FIT_MS)
+        _begin(watched.page)
+        expect(watched.page.get_by_text(said)).to_be_hidden()
+        watched.page.reload()  # its reply is lost, and the fit is not
+        expect(watched.page.get_by_text("Looking at picture")).to_be_visible(timeout=_FIT_MS)
+        expect(watched.page.get_by_text(re.compile("^Fitted"))).to_be_visible(timeout=_FIT_MS)
+        watched.close(NO_LAYOUT_YET, *(text for text in watched.complaints if text.startswith("ERR_")))
+
+
+def test_a_fit_that_was_cancelled_elsewhere_is_told_after_a_reload(
+    chromium: Any, judging: Server, tmp_path: Path
+) -> None:
+    _store_samples(judging, tmp_path)
+    watched = Watched(chromium, judging)
+    watched.open("samples")
+    _begin(watched.page)
+    watched.page.reload()
+    expect(watched.page.get_by_text("Looking at picture")).to_be_visible(timeout=_FIT_MS)
+    with judging.client() as client:
+        (run,) = done(client.get("/runs"))["runs"]
+        done(client.post("/runs/cancel", json={"run_id": run["run_id"]}))
+    said = "The fit ended without a new model. The model before it is still in use. Start the fit again."
+    expect(watched.page.get_by_text(said)).to_be_visible(timeout=_FIT_MS)
+    watched.close(NO_LAYOUT_YET)
