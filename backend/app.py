@@ -66,7 +66,7 @@ def create_app(settings: Settings, service: InspectionService | None = None, *, 
 
     Args:
         settings: the configuration.
-        service: a ready service; None loads one in the background of the start.
+        service: a loaded service; None loads one in the background after the start.
         takes_signals: whether the stop signal drains the application; False leaves all signals to the process.
 
     Raises:
@@ -110,7 +110,7 @@ def create_app(settings: Settings, service: InspectionService | None = None, *, 
 
 
 def _middleware(settings: Settings, lifecycle: Lifecycle, keys: ApiKeys) -> list[Middleware]:
-    """What goes around every request, the outermost first."""
+    """The middleware around every request, the outermost first."""
     rate_limit = RateLimit(settings.rate_limit_per_s) if settings.rate_limit_per_s else None
     around = [
         Middleware(UnreadBody),  # outside all that may answer before the body was read

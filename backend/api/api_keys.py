@@ -1,4 +1,4 @@
-"""API keys: where they come from, how they are compared, and what each may do. Requests are judged in `access`."""
+"""API keys: where they come from, how they are compared, and what each may do. Requests are checked in `access`."""
 
 import hashlib
 import hmac
@@ -27,7 +27,7 @@ _WHAT_A_KEY_IS = "a key is 16 to 512 characters of printable ASCII without space
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key that was configured; of the key itself only its hash is kept.
+    """A configured key; only its hash is kept.
 
     Attributes:
         digest: sha256 of the key.
@@ -39,7 +39,7 @@ class ApiKey:
 
 
 class ApiKeys:
-    """The keys of a service; it has none where everybody may do everything."""
+    """The keys of a service; without keys, everybody may do everything."""
 
     def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
         self._keys = tuple(keys)
@@ -64,7 +64,7 @@ class ApiKeys:
         return bool(self._keys)
 
     def find(self, given: bytes) -> ApiKey | None:
-        """The key that `given` is, if any. The time that this takes does not depend on which one, or how much fits."""
+        """The key that equals `given`, if any. The time does not depend on the key or on matching characters."""
         digest = _digest(given)
         found = None
         for key in self._keys:

@@ -1,8 +1,8 @@
-"""Connections: what uvicorn would wait for without end, or keep without limit, has one here.
+"""Limits for connections: for everything that uvicorn would wait for or keep without a limit.
 
-Heads that do not come use up what the process may have open ("slowloris"), endless ones and replies that nobody reads
-its memory. What is refused before it is a request gets the shape of all errors too. Bodies have their limits in
-`backend.api.middleware.bodies`.
+Connections that never send their headers use up the open files of the process ("slowloris"). Endless headers and
+replies that nobody reads use up its memory. Refusals before there is a request also have the shape of all errors. The
+limits of bodies are in `backend.api.middleware.bodies`.
 """
 
 import asyncio
@@ -35,9 +35,10 @@ log: Any = structlog.get_logger(__name__)
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with limits for heads, for trailers, for replies that are not read, and for connections.
+    """uvicorn's protocol, with limits for headers, for trailers, for replies that are not read, and for connections.
 
-    A connection that never sent a byte, or whose reply is not read, is closed; all else that is refused gets a reply.
+    A connection that never sent a byte, or whose reply is not read, is closed. Everything else that is refused gets a
+    reply.
     """
 
     timeout_s = 30.0
@@ -62,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; between two requests it begins another."""
+        """Take received data; between two requests, it begins a new request."""
         if self._refused:
             return
         self._begun = True
@@ -78,7 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.BAD_REQUEST, f"the request cannot be read as HTTP/1.1: {exc}")
 
     def on_headers_complete(self) -> None:
-        """The head is there: what is left to wait for is the body."""
+        """The headers are complete; only the body is still awaited."""
         self._unfinished_bytes = 0
         self._forget()
         if self._is_full() or self.parser.get_method() == b"CONNECT":
@@ -87,42 +88,42 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body is there."""
+        """A piece of the body has arrived."""
         self._unfinished_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is there."""
+        """The request is complete."""
         self._unfinished_bytes = 0
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as the service writes."""
+        """The client reads more slowly than the service writes."""
         super().pause_writing()
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        """It has read, or the system has taken, all that was written."""
+        """The client has read everything that was written, or the system has taken it."""
         super().resume_writing()
         self._leave_reader()
 
     def shutdown(self) -> None:
-        """The server stops: replies are finished, and nothing else."""
+        """The server stops: only replies are finished."""
         self._stopping = True
         super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing will come."""
+        """The connection is closed."""
         self._forget()
         self._leave_reader()
         super().connection_lost(exc)
 
     def _feed(self, data: bytes) -> None:
-        """Parse what came, never more at once than a head may have left.
+        """Parse received data, at once never more than the headers may still have.
 
         Raises:
-            HttpParserError: it is no HTTP.
+            HttpParserError: it is not HTTP.
         """
         while data and not self._refused:
             room = _MAX_HEAD_BYTES - self._unfinished_bytes
@@ -144,9 +145,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return len(self.pipeline) >= _MAX_PIPELINED
 
     def _ignore_upgrade(self) -> None:
-        """Begin the request again without its wish for another protocol, as RFC 9110 (7.8) allows.
+        """Begin the request again without its ``Upgrade`` header, as RFC 9110 (7.8) allows.
 
-        Java's HttpClient wishes for HTTP/2 with every request, and the parser would lose its body.
+        Java's HttpClient asks for HTTP/2 with every request, and the parser would lose its body.
         """
         line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
@@ -173,7 +174,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus, error: str, *, lingers: bool = True) -> None:
-        """Answer what is no request, after those before it, and close; nothing more is taken."""
+        """Answer what is not a request, after the requests before it, and close the connection."""
         self._forget()
         self._refused = True
         if self.transport.is_closing():
@@ -223,12 +224,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bounded(timeout_s: float) -> type[BoundedProtocol]:
-    """The protocol for uvicorn's ``http`` setting, in a process that may open as many files as the system lets it.
+    """The protocol for uvicorn's ``http`` setting. The process may then open as many files as the system allows.
 
-    Connections may be at most half of them: the others are for models and uploads.
+    At most half of these are connections: the others are for models and uploads.
 
     Args:
-        timeout_s: seconds that a head may take, and that a reply may lie unread.
+        timeout_s: seconds that headers may take, and that a reply may stay unread.
     """
     attributes: dict[str, Any] = {
         "timeout_s": timeout_s,
@@ -248,7 +249,7 @@ def _refusal(status: HTTPStatus, error: str, request_id: str) -> JSONResponse:
 
 
 def _written(reply: JSONResponse) -> bytes:
-    """A reply as it goes over the connection where there is no request that it could be given to."""
+    """The bytes of a reply, for a connection without a request that it could belong to."""
     lines = [b"HTTP/1.1 %d %b" % (reply.status_code, HTTPStatus(reply.status_code).phrase.encode())]
     lines += [name + b": " + value for name, value in reply.raw_headers]
     return b"\r\n".join([*lines, b"", bytes(reply.body)])

@@ -1,4 +1,4 @@
-"""What routes ask of a request besides its body: the service, ids, the recipe of the header."""
+"""What routes need from a request besides its body: the service, ids, the recipe of the header."""
 
 from typing import Annotated, Any
 
@@ -42,25 +42,25 @@ async def service_of(request: Request) -> InspectionService:
 
 
 async def request_id_of(request: Request) -> str:
-    """The id that `RequestTelemetry` took or made."""
+    """The id of the request, which `RequestTelemetry` took from it or made."""
     request_id: str = request.state.request_id
     return request_id
 
 
 async def is_known(request: Request) -> bool:
-    """Whether `Gate` found that the client may see everything."""
+    """Whether the client may see everything, according to `Gate`."""
     known: bool = request.state.known
     return known
 
 
 async def access_of(request: Request) -> Right:
-    """What the client may do, where it is known."""
+    """What the client may do, if it is known."""
     right: Right = request.state.right
     return right
 
 
 async def recipe_of_header(request: Request) -> str | None:
-    """The recipe that ``X-Recipe-Id`` names: a layout name in any script, as it is."""
+    """The recipe of ``X-Recipe-Id``: the name of a layout in any script, unchanged."""
     raw = dict(request.scope["headers"]).get(b"x-recipe-id", b"")
     try:
         return canonical_recipe(raw.decode())
@@ -85,10 +85,10 @@ _QUERY_NAMES = dict.fromkeys(
 
 
 async def refuse_ambiguous(request: Request) -> None:
-    """Refuse a query or a small JSON body in which one name has several values: only the last one would count.
+    """Refuse a query or a small JSON body in which a name has several values, because only the last one would count.
 
     Raises:
-        InvalidRequest: it does; the message names it.
+        InvalidRequest: a name has several values; the message says which.
     """
     if route_path(request.scope) in OPEN_PATHS:  # which are never an error
         return
@@ -102,7 +102,7 @@ async def refuse_ambiguous(request: Request) -> None:
 
 
 def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
-    """The ROI that a request is about; its own recipe goes before the header's.
+    """The ROI of a request; its own recipe takes precedence over that of the header.
 
     Raises:
         ReservedRecipe, InvalidRequest: see `check_recipe`.
@@ -116,7 +116,7 @@ def roi_key(ids: RoiIds, header_recipe: str | None) -> RoiKey:
 
 
 def named_recipe(recipe_id: str | None, header_recipe: str | None) -> str | None:
-    """The recipe that a request names by its query, else by its header; None where it names none.
+    """The recipe in the query of a request, else in its header; None if neither names one.
 
     Raises:
         ReservedRecipe, InvalidRequest: see `check_recipe`.

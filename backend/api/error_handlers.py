@@ -51,7 +51,7 @@ log: Any = structlog.get_logger(__name__)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Let an application answer every error in the shape of the contract."""
+    """Make an application answer every error in the shape of the contract."""
 
     def reply(
         status: int, error: str, code: ErrorCode, exc: Exception, headers: dict[str, str] | None = None
@@ -103,13 +103,13 @@ def _how_to_send(request: Request) -> str:
 
 
 def _methods_at(request: Request, refusal: HTTPException) -> list[str]:
-    """The methods that a path is served with; the refusal names those of its first route only."""
+    """The methods that a path allows; the refusal names only those of its first route."""
     named = (refusal.headers or {}).get("Allow", "").split(", ")
     return sorted({*named, *map(str.upper, request.app.openapi()["paths"].get(route_path(request.scope), ()))} - {""})
 
 
 def _problem_of(request: Request, errors: Any) -> InvalidRequest:
-    """What is wrong with a JSON body or a query, all of it in one sentence."""
+    """Everything that is wrong with a JSON body or a query, in one sentence."""
     if any(item["loc"][:1] == ("body",) for item in errors):
         try:
             check_json_type(request)

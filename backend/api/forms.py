@@ -1,4 +1,4 @@
-"""What routes share: the service, ids from headers, and the reading of forms into plain values."""
+"""Reading forms into plain values, for all routes."""
 
 import json
 import re
@@ -48,13 +48,13 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 @asynccontextmanager
 async def complete_form(request: Request, max_files: int, also_fields: int = 0) -> AsyncIterator[FormData]:
-    """The request's form, read to its end before anything waits for it.
+    """The form of a request, read completely before anything waits for it.
 
     Raises:
-        WrongBody: there is no body, or it is no form that may hold what is asked for; it is not read then.
-        MalformedRequest: it is malformed, has too many parts, or its end is missing: the parser drops an unfinished
-            part without a word.
-        TooLarge: a file is larger than allowed; nothing after that is read.
+        WrongBody: there is no body, or it is not a form that can contain what is needed; it is not read then.
+        MalformedRequest: it is malformed, has too many parts, or its end is missing. The parser would silently drop an
+            unfinished part.
+        TooLarge: a file is larger than allowed; nothing after it is read.
         StorageError: there is no room for it in the folder for temporary files.
     """
     max_fields = _MAX_TEXT_FIELDS + also_fields
@@ -95,11 +95,11 @@ async def complete_form(request: Request, max_files: int, also_fields: int = 0) 
 
 
 async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
-    """A form without its preamble, which the parser takes for damage.
+    """A form without its preamble, which the parser would treat as damage.
 
     Raises:
-        MalformedRequest: there is no boundary where a form begins, or one at the end of a line without CR, or one
-            within a line before it: the part behind that would be lost without a word.
+        MalformedRequest: there is no boundary where the form begins, or one at the end of a line without CR, or one
+            within a line before it. The part after it would be silently lost.
     """
     first = re.compile(rb"(?:\A|\n)(--%b(?:\r|--|(\n)))" % re.escape(boundary))
     begin, searched, found = b"", 0, None
@@ -125,10 +125,10 @@ async def _from_first_boundary(stream: AsyncIterator[bytes], boundary: bytes) ->
 
 
 async def _without_bare_boundaries(form: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
-    """A form whose parts all end with CRLF: to the parser, a boundary behind LF is content of the part before it.
+    """A form whose parts all end with CRLF. For the parser, a boundary after LF alone is content of the previous part.
 
     Raises:
-        MalformedRequest: a boundary stands behind LF alone.
+        MalformedRequest: a boundary follows LF alone.
     """
     line_end = b"\n--" + boundary
     bare = re.compile(rb"[^\r]%b(?:\r\n|--)" % re.escape(line_end))
@@ -142,7 +142,7 @@ async def _without_bare_boundaries(form: AsyncIterator[bytes], boundary: bytes) 
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's, with limits that hold while the form arrives."""
+    """Starlette's parser, with limits that apply while the form arrives."""
 
     def __init__(self, request: Request, boundary: bytes, max_files: int, max_fields: int, max_file_bytes: int) -> None:
         super().__init__(
@@ -186,7 +186,7 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
     """The text fields of a form.
 
     Raises:
-        InvalidRequest: one is missing or out of range, and the message names all of them; or one was sent several times
+        InvalidRequest: a field is missing or out of range (the message names all of them), or was sent several times
             with different values.
     """
     sent: dict[str, list[str]] = {}
@@ -221,12 +221,13 @@ async def read_fields(form: FormData, model: type[Fields]) -> Fields:
 
 
 def _meant(name: str, sent: Sequence[str], *, is_switch: bool) -> str:
-    """Which of the different texts of a field is meant.
+    """Which of several different texts of a field counts.
 
-    Empty texts mean nothing. Of a switch the last text counts: page builders put a hidden "false" before a check box.
+    Empty texts do not count. For a switch, the last text counts: web frameworks put a hidden "false" before a check
+    box.
 
     Raises:
-        InvalidRequest: nobody can tell.
+        InvalidRequest: this cannot be decided.
     """
     filled = [text for text in sent if text.strip()]
     if len(set(filled)) > 1 and not is_switch:
@@ -240,7 +241,7 @@ def _sent_differently(name: str, sent: Sequence[str]) -> str:
 
 
 def images_of(form: FormData) -> list[NamedImage]:
-    """The images of a form, in the order in which they were sent.
+    """The images of a form, in the order of the request.
 
     Their fields are ``images``, ``image``, ``files`` and ``file``, each also with ``[]``, ``[0]`` and so on.
 
@@ -265,10 +266,10 @@ def only_image_of(form: FormData) -> NamedImage:
 
 
 def image_of(value: UploadFile | str) -> NamedImage:
-    """A file of a form; its bytes are read when they are needed.
+    """A file of a form; its bytes are read only when they are needed.
 
     Raises:
-        InvalidRequest: it is a text.
+        InvalidRequest: it is a text, not a file.
         UnsupportedImage: it is declared as something other than an image.
     """
     if isinstance(value, str):
@@ -293,7 +294,7 @@ def _is_of_files(name: str) -> bool:
 
 
 def _is_blank(value: UploadFile | str) -> bool:
-    """Whether it is what a browser sends for a file that nobody chose."""
+    """Whether it is what a browser sends for a file field without a file."""
     return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
@@ -301,7 +302,7 @@ async def metas_of(form: FormData) -> list[dict[str, Any]]:
     """The metadata of uploaded images: a part ``metas`` for each, or one part with an array.
 
     Raises:
-        InvalidRequest: no JSON, or no object.
+        InvalidRequest: it is not JSON, or not an object.
     """
     texts = [await _text(name, value) for name, value in form.multi_items() if _METAS_FIELD.fullmatch(name)]
     parsed = [_parse_meta(text) for text in texts]
@@ -316,7 +317,7 @@ def _name_of(file: UploadFile) -> str:
 
 
 def _decoded(filename: str) -> str:
-    """The name of a file; .NET clients encode one that is not ASCII as in mail headers (RFC 2047)."""
+    """The name of a file; .NET clients encode names that are not ASCII as in mail headers (RFC 2047)."""
     try:
         decoded = str(make_header(decode_header(filename)))
         decoded.encode()  # UTF-7 holds halves of characters, which no reply could name

@@ -1,4 +1,4 @@
-"""Large JSON bodies into models."""
+"""Parsing large JSON bodies into models."""
 
 import json
 import re
@@ -24,35 +24,35 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def max_json_bytes(settings: Settings) -> int:
-    """The largest body of JSON."""
+    """The largest JSON body, in bytes."""
     return int(min(settings.max_json_mb, settings.max_request_mb) * 2**20)
 
 
 def max_layout_bytes(settings: Settings) -> int:
-    """The largest layout."""
+    """The largest layout, in bytes."""
     return min(MAX_LAYOUT_BYTES, max_json_bytes(settings))
 
 
 def check_json_type(request: Request) -> None:
-    """Refuse a body that is no JSON by its ``Content-Type``.
+    """Refuse a body whose ``Content-Type`` is not JSON.
 
     Raises:
-        WrongBody: it is of another kind, or there is none.
+        WrongBody: the body is of another kind, or there is none.
     """
     if not has_body(request.scope) or not _JSON_TYPE.fullmatch(request.headers.get("content-type", "")):
         raise WrongBody(received(request.scope))
 
 
 async def read_json(request: Request, model: type[Fields]) -> Fields:
-    """A body of JSON that may be large: its bytes wait in a file, and one body at a time is parsed.
+    """A JSON body that may be large. Its bytes are kept in a file, and only one body at a time is parsed.
 
     Raises:
         HTTPException: it is larger than ``MAX_JSON_MB``.
         WrongBody: see `check_json_type`; it is not read then.
         MalformedRequest: it is too deep, or not UTF-8.
-        TooLarge: it holds too many values; nothing after that is read.
+        TooLarge: it has too many values; the rest is not read.
         InvalidRequest: it has a member several times with different values.
-        RequestValidationError: it is no JSON, or not as the model says.
+        RequestValidationError: it is not JSON, or does not match the model.
         StorageError: there is no room for it in the folder for temporary files.
     """
     check_json_type(request)
@@ -72,13 +72,13 @@ async def read_json(request: Request, model: type[Fields]) -> Fields:
 
 
 async def read_json_object(request: Request, most_bytes: int) -> bytes:
-    """A body that is an object of JSON of any kind: its bytes as they came, but for a byte order mark.
+    """A body that is any JSON object: its bytes as they arrived, without a byte order mark.
 
     Raises:
         HTTPException: it is larger than `most_bytes`.
         WrongBody: see `check_json_type`; it is not read then.
-        MalformedRequest: it is no JSON, too deep, or not UTF-8.
-        InvalidRequest: it is no object, or has a member several times with different values.
+        MalformedRequest: it is not JSON, too deep, or not UTF-8.
+        InvalidRequest: it is not an object, or has a member several times with different values.
     """
     check_json_type(request)
     request.state.most_bytes = MostBytes(most_bytes, "send less")

@@ -1,4 +1,4 @@
-"""From the start of the process to its end: starting, ok, failed to load, draining. And who may work meanwhile."""
+"""The states of the process, from start to end (starting, ok, failed, draining), and what is allowed in each."""
 
 import asyncio
 import signal
@@ -32,12 +32,12 @@ Status = Literal["starting", "ok", "failed", "draining"]
 
 
 class Lifecycle:
-    """Loads the service in the background, tries again where that fails, and ends only after the work in flight.
+    """Loads the service in the background, tries again if that fails, and ends only after the running work.
 
     Args:
-        open_service: loads it; called in a thread.
-        service: one that is loaded.
-        takes_signals: whether the stop signal drains it; not where the process belongs to somebody who drains it.
+        open_service: loads the service; called in a thread.
+        service: a service that is already loaded.
+        takes_signals: whether the stop signal drains it; False if the process belongs to somebody who drains it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Lifecycle:
 
     @property
     def status(self) -> Status:
-        """What the service is doing."""
+        """The state of the service."""
         if self.draining:
             return "draining"
         if self.service is not None:
@@ -66,13 +66,13 @@ class Lifecycle:
         return "starting" if self.failure is None else "failed"
 
     def require_ready(self, *, tells_why: bool = True) -> None:
-        """Refuse work that cannot be done now.
+        """Refuse work that is not possible now.
 
         Args:
-            tells_why: say why it could not load.
+            tells_why: whether the message says why the service could not load.
 
         Raises:
-            NotReady: the service is starting, could not load, or is about to end; the message says which.
+            NotReady: the service is starting, could not load, or is stopping; the message says which.
         """
         if self.status == "draining":
             raise NotReady("the service is stopping and accepts no new work; retry", _RETRY_AFTER_S)
@@ -84,10 +84,10 @@ class Lifecycle:
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """The wait for a piece of a body, which ends when the service is about to stop: what is not there is new work.
+        """Wait for a piece of a body. The wait ends when the service stops, because an incomplete body is new work.
 
         Raises:
-            HTTPException: 503, the piece did not come before.
+            HTTPException: 503; the piece did not arrive before the stop.
         """
         with anyio.CancelScope() as scope:
             if self.draining:
@@ -104,14 +104,14 @@ class Lifecycle:
                 raise HTTPException(exc.status, str(exc), {"Retry-After": str(exc.retry_after_s)}) from exc
 
     async def wait_until_started(self) -> None:
-        """Wait while the service is starting, but not for long: of several workers, one may be new."""
+        """Wait for a short time while the service starts, because one of several workers may be new."""
         deadline = time.monotonic() + _STARTS_WITHIN_S
         while self.status == "starting" and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The time in which the server runs."""
+        """The lifespan of the server."""
         limit_arenas()
         tasks = [asyncio.create_task(work()) for work in (self._load, _return_memory)]
         with self._draining_on_stop_signal(asyncio.get_running_loop()):
@@ -141,7 +141,7 @@ class Lifecycle:
 
     @contextmanager
     def _draining_on_stop_signal(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Take the signal to stop before the server does, which would at once refuse new work without a reply."""
+        """Handle the stop signal before the server does. The server would refuse new work at once, without a reply."""
         before = signal.getsignal(STOP_SIGNAL)
         is_main = threading.current_thread() is threading.main_thread()
         if not self._takes_signals or not is_main or not callable(before):

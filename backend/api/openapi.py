@@ -1,4 +1,4 @@
-"""What ``/docs`` shows beyond the schemas: the bodies that routes read themselves, and the API keys."""
+"""Additions to the schemas for ``/docs``: the bodies that routes read themselves, and the API keys."""
 
 from typing import Any
 
@@ -11,17 +11,20 @@ from backend.api.paths import OPEN_PATHS
 TAGS = [
     {"name": "inspection", "description": "Fit a ROI on good images, calibrate it, infer images, and ask for reasons."},
     {"name": "data sets", "description": "Store images of a ROI, and calibrate and infer from them."},
-    {"name": "state", "description": "See how the service is, what there is for a ROI, and whether production drifts."},
-    {"name": "layouts", "description": "Keep what a GUI wants to know of a recipe: its layout, and pictures."},
-    {"name": "versions", "description": "See what a model was before, and go back to it."},
+    {
+        "name": "state",
+        "description": "See the state of the service, what is stored for a ROI, and whether production drifts.",
+    },
+    {"name": "layouts", "description": "Store what a GUI needs for a recipe: its layout and pictures."},
+    {"name": "versions", "description": "List the earlier versions of a model, and roll back to one."},
 ]
 
 
 def show_examples(app: FastAPI) -> None:
-    """Let ``/docs`` fill in requests that work as they are, one after the other.
+    """Give ``/docs`` examples of requests that work unchanged, one after the other.
 
-    The page takes the examples of form fields from their schemas, but not those of parameters, and what it makes of
-    the schema of a JSON body names every member that may be left out.
+    The page takes the examples of form fields from their schemas, but not those of parameters. From the schema of a
+    JSON body it makes an example with every optional member.
     """
     plain = app.openapi
 
@@ -47,7 +50,7 @@ def _example_of(schema: dict[str, Any]) -> Any:
 
 
 def declare_keys(app: FastAPI) -> None:
-    """Let the document of `app` say that all but ``/health`` and ``/ready`` needs an API key."""
+    """Declare in the document of `app` that everything except ``/health`` and ``/ready`` needs an API key."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

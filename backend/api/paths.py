@@ -1,4 +1,4 @@
-"""Where a request goes, as the routes see it, and which of these places show the documentation or the console."""
+"""The path of a request as the routes see it, and which paths belong to the documentation or the console."""
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -14,17 +14,17 @@ def route_path(scope: Scope) -> str:
 
 
 def is_documentation(path: str) -> bool:
-    """Whether a page of the documentation, what leads to it, or what it is made of, is at `path`."""
+    """Whether `path` is a page of the documentation, a redirect to it, or one of its files."""
     return path in ("/", "/docs", "/redoc", "/openapi.json") or path.startswith("/static-offline-docs/")
 
 
 def asks_for_page(scope: Scope) -> bool:
-    """Whether a request wants a web page, as browsers do that open an address."""
+    """Whether a request asks for a web page, like a browser that opens an address."""
     return "text/html" in Headers(scope=scope).get("accept", "")
 
 
 def is_console(scope: Scope) -> bool:
-    """Whether a request is for the page of the console or one of its files, which hold nothing of anybody's."""
+    """Whether a request is for the page of the console or one of its files, which contain no user data."""
     if scope["method"] not in ("GET", "HEAD"):
         return False
     path = route_path(scope)

@@ -1,4 +1,4 @@
-"""Examples of the replies that vary, for ``/docs``."""
+"""Examples of replies with several forms, for ``/docs``."""
 
 from typing import Any
 

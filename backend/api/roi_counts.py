@@ -1,4 +1,4 @@
-"""How many ROIs need attention: counted when ``/health`` is asked, and at most once a second."""
+"""How many ROIs need attention: counted for ``/health``, at most once a second."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ log: Any = structlog.get_logger(__name__)
 
 
 class Counts(NamedTuple):
-    """How many ROIs need attention; None where that cannot be told now.
+    """How many ROIs need attention; None if this is unknown now.
 
     Attributes:
         stale_calibrations: see `ModelStore.count_stale`.
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
 
 
 class RoiCounts:
-    """One count serves all who ask at the same time. It runs in a thread of its own: requests may occupy all others."""
+    """One count serves all requests at the same time. It has its own thread: requests may occupy all others."""
 
     def __init__(self) -> None:
         self._counts = Counts()
@@ -38,7 +38,7 @@ class RoiCounts:
         self._failures: dict[str, str] = {}
 
     async def fresh(self, service: InspectionService) -> Counts:
-        """The counts, at most a second old; none where counting takes longer than half a second."""
+        """The counts, at most a second old; None if counting takes longer than half a second."""
         if time.monotonic() - self._counted_at >= _FRESH_S:
             if self._counting is None or self._counting.done():
                 self._counting = asyncio.create_task(self._count(service))

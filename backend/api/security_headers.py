@@ -1,4 +1,4 @@
-"""What replies tell browsers: not to sniff, frame or store them, and what pages may load."""
+"""Headers that tell browsers not to sniff, frame or store replies, and what pages may load."""
 
 _OF_ALL = [
     (b"x-content-type-options", b"nosniff"),

@@ -1,1 +1,1 @@
-"""What goes around every request, one concern a file."""
+"""The middleware around every request, one concern a file."""

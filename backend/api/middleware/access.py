@@ -1,4 +1,4 @@
-"""Who may come in, and how often: the key and rate of requests, judged before their body is read; keys: `api_keys`."""
+"""Access control: the key and the rate of requests, checked before their body is read; keys: `api_keys`."""
 
 import base64
 import math
@@ -31,14 +31,14 @@ log: Any = structlog.get_logger(__name__)
 
 
 class RateLimit:
-    """How many requests each client may send: `per_s` on average, and five seconds' worth at once (GCRA).
+    """Limits the requests of each client: `per_s` on average, and at once those of five seconds (GCRA).
 
-    Only the clients seen last are remembered, in this process: the longest unseen one is forgotten for a new one.
+    This process remembers only the latest clients: a new client replaces the one that was silent for longest.
 
     Args:
         per_s: requests per second.
-        clock: seconds that never go back.
-        max_clients: how many are remembered.
+        clock: monotonic seconds.
+        max_clients: how many clients are remembered.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RateLimit:
         """Count one request.
 
         Raises:
-            TooManyRequests: it is one too many, and is not counted.
+            TooManyRequests: it exceeds the limit, and is not counted.
         """
         now = self._clock()
         before = max(self._whole_at.pop(client, now), now)
@@ -72,14 +72,14 @@ class RateLimit:
 class Gate:
     """Lets a request in, or answers 401, 403 or 429 without reading its body.
 
-    Leaves in ``request.state.known`` whether the client may know more than that the service is there, and in
-    ``request.state.right`` what it may do then. ``/health`` and ``/ready`` are open to everybody at any rate, and
-    ``OPTIONS`` without a key: both only tell that something is there.
+    Stores in ``request.state.known`` whether the client may see more than the existence of the service, and in
+    ``request.state.right`` what it may do. ``/health`` and ``/ready`` are open to everybody at any rate. ``OPTIONS``
+    needs no key. Both only show that something exists.
 
     Args:
         app: the application.
-        keys: the keys of the service; with none, everybody may do everything.
-        rate_limit: how often clients may call; None is any rate.
+        keys: the keys of the service; without keys, everybody may do everything.
+        rate_limit: how often clients may call; None is no limit.
         with_trace: whether error replies carry a trace.
     """
 

@@ -1,4 +1,4 @@
-"""No work while the service is starting, could not load, or is about to stop."""
+"""Refuses work while the service is starting, could not load, or is stopping."""
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,11 +15,11 @@ _ALWAYS_SERVED = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Admission:
-    """Refuses work that the service cannot do, once it had time to start, and counts what is in flight.
+    """Refuses work that the service cannot do, after a short wait for its start, and counts running requests.
 
     Args:
         app: the application.
-        lifecycle: knows whether it can.
+        lifecycle: knows whether the service can work.
         with_trace: whether error replies carry a trace.
     """
 

@@ -1,4 +1,4 @@
-"""How much of a body is read, how fast it must come, and what becomes of one that nobody reads."""
+"""Limits of bodies: how large they may be, how fast they must arrive, and what happens to an unread body."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _MOST_CHARACTERS = 100
 
 
 class MostBytes(NamedTuple):
-    """How large a body may be, and what its sender may do about one that is larger."""
+    """The largest body, and what its sender can do about a larger one."""
 
     n_bytes: int
     advice: str
@@ -41,7 +41,7 @@ def received(scope: Scope) -> str:
 
 @contextmanager
 def keeping_request() -> Iterator[None]:
-    """Tell what a request that is kept in a file while it arrives may meet on the disk."""
+    """Report problems of the disk with a request that is stored in a file while it arrives."""
     try:
         yield
     except OSError as exc:
@@ -51,9 +51,9 @@ def keeping_request() -> Iterator[None]:
 
 
 class UnreadBody:
-    """Closes the connection of a request that is answered before its body was read.
+    """Closes the connection of a request that is answered before its body has been read.
 
-    Some of what is still coming is taken and thrown away first, as nginx does: see `LINGER_S`.
+    First, some of the remaining body is read and discarded, as nginx does: see `LINGER_S`.
 
     Args:
         app: the application.
@@ -100,14 +100,14 @@ async def _throw_away(receive: Receive) -> None:
 
 
 class BodyLimit:
-    """Refuses a body that is compressed (415), too large (413) or too slow (408) as soon as its header or bytes tell.
+    """Refuses a body that is compressed (415), too large (413) or too slow (408), as soon as this is known.
 
-    Whoever streams the body instead of holding it in memory allows it to be larger with ``most_bytes``.
+    Code that streams the body instead of keeping it in memory allows a larger one with ``most_bytes``.
 
     Args:
         app: the application.
         max_bytes: the largest body that is not streamed.
-        timeout_s: seconds that a body may take beside those that its size allows.
+        timeout_s: seconds that a body may take, in addition to those for its size.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
@@ -163,7 +163,7 @@ def _compressed(coding: str) -> HTTPException:
 
 
 def _shortened(header: str) -> str:
-    """The value of a header that a client sent, short and in ASCII."""
+    """The value of a client's header, shortened and in ASCII."""
     return header[:_MOST_CHARACTERS].encode("ascii", "backslashreplace").decode()
 
 

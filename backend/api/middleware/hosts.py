@@ -1,4 +1,4 @@
-"""Which web pages may ask and change, and under which host names."""
+"""Which web pages may read and change data, and under which host names."""
 
 from collections.abc import Sequence
 
@@ -19,14 +19,14 @@ _REFUSAL_LEAVES_OUT = ("content-", "access-control-allow-private-network")
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, but errors are in the contract's shape, and the service may be in a private network.
+    """Starlette's CORS middleware, with errors in the shape of the contract, and for services in a private network.
 
     Browsers ask with ``Access-Control-Request-Private-Network`` before a public page calls a private address. Its
     successor, Local Network Access, asks the user and has no header.
     """
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser's question whether it may call."""
+        """Answer a browser that asks whether it may call (preflight)."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
@@ -38,11 +38,11 @@ class Cors(CORSMiddleware):
 
 
 class TrustedHosts:
-    """Starlette's, with refusals in the contract's shape.
+    """Starlette's check of hosts, with refusals in the shape of the contract.
 
     Args:
         app: the application.
-        allowed_hosts: names that requests may call the service by; ``*.example`` is any below it.
+        allowed_hosts: host names that requests may use; ``*.example`` is any name below it.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
@@ -66,10 +66,11 @@ class TrustedHosts:
 
 
 class LoopbackHosts:
-    """Refuses other names than those of loopback on connections over loopback.
+    """Refuses host names other than loopback names on connections over loopback.
 
-    Else a web page could rebind its own name to this address, and read what the service replies. A request that names
-    no host (HTTP/1.0) does not come from a browser. Addresses that others reach, and Unix sockets, may have any name.
+    Otherwise a web page could rebind its own name to this address, and read the replies of the service. A request
+    without a host (HTTP/1.0) does not come from a browser. Addresses that other machines reach, and Unix sockets, may
+    have any name.
 
     Args:
         app: the application.
@@ -93,14 +94,14 @@ class LoopbackHosts:
 
 
 class ForeignPages:
-    """Refuses changes that a web page of another origin makes a browser ask for: browsers send forms to any address.
+    """Refuses changes that come from a web page of another origin, because browsers send forms to any address.
 
-    A page is the service's own if its ``Origin`` names the ``Host`` that it called, or if the browser says so in
-    ``Sec-Fetch-Site``, which holds where a proxy changed the host, too. Clients that are no browsers send neither.
+    A page belongs to the service if its ``Origin`` names the ``Host`` that it called, or if ``Sec-Fetch-Site`` says so.
+    The latter is also right if a proxy changed the host. Clients other than browsers send neither.
 
     Args:
         app: the application.
-        allowed_origins: origins that may call all the same; ``*`` is any.
+        allowed_origins: other origins that may call; ``*`` is any.
         with_trace: whether error replies carry a trace.
     """
 
@@ -124,10 +125,10 @@ class ForeignPages:
             await self._app(scope, receive, send)
 
     def _check(self, headers: Headers) -> None:
-        """Judge a request by its headers.
+        """Check a request by its headers.
 
         Raises:
-            ForeignOrigin: a page of another origin made it.
+            ForeignOrigin: it comes from a page of another origin.
         """
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin in self._allowed_origins or site == "same-origin":
@@ -141,7 +142,7 @@ class ForeignPages:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    """Whether pages of `origin` are the service's, which was called by `host`; the scheme may be a proxy's."""
+    """Whether pages of `origin` belong to the service, which was called as `host`; the scheme may be a proxy's."""
     scheme, _, authority = origin.lower().partition("://")
     port = _DEFAULT_PORTS.get(scheme, "")
     return bool(authority) and authority.removesuffix(port) == host.lower().removesuffix(port)
@@ -153,7 +154,7 @@ def _came_over_loopback(scope: Scope) -> bool:
 
 
 def _is_loopback_name(host: str) -> bool:
-    """Whether the value of a header ``Host`` names this machine to itself.
+    """Whether the value of a ``Host`` header is a loopback name.
 
     >>> [_is_loopback_name(host) for host in ("localhost:8000", "gui.localhost", "127.0.0.2", "[::1]:8000")]
     [True, True, True, True]
@@ -166,4 +167,4 @@ def _is_loopback_name(host: str) -> bool:
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """An application that says nothing."""
+    """An application that does nothing."""

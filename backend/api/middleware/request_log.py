@@ -1,4 +1,4 @@
-"""Id, log line, metrics and security headers of every request, and an answer when nothing else gave one."""
+"""Id, log line, metrics and security headers of every request, and a reply if nothing else gave one."""
 
 import os
 import re
@@ -24,7 +24,7 @@ log: Any = structlog.get_logger(__name__)
 
 
 class RequestTelemetry:
-    """Takes or makes ``X-Request-Id``, returns it with the security headers, and writes one log line per request.
+    """Takes or makes ``X-Request-Id``, returns it with the security headers, and writes one log line for each request.
 
     Args:
         app: the application.

@@ -43,7 +43,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def start_page(request: Request) -> Response:
-    """The console for browsers; for all others the way to the documentation, as before there was a console."""
+    """The console for browsers; other clients are redirected to the documentation, as before there was a console."""
     if asks_for_page(request.scope):
         return _reply(request, _FILES[_PAGE], "Accept, Accept-Encoding")
     # Relative, and so also right below a path that a proxy adds.
@@ -71,7 +71,7 @@ def _reply(request: Request, file: _File, vary: str) -> Response:
 
 
 def _accepts_gzip(request: Request) -> bool:
-    """Whether a client reads gzip (RFC 9110, 12.5.3): it names it, and not with a weight of zero."""
+    """Whether a client accepts gzip (RFC 9110, 12.5.3): it names gzip with a weight above zero."""
     for coding in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";q=")
         if name == "gzip":

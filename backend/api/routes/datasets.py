@@ -1,4 +1,4 @@
-"""The routes around stored images: upload and care, calibration and judgement."""
+"""The routes of stored images: upload and management, calibration and judgement."""
 
 import contextlib
 import mimetypes
@@ -71,7 +71,7 @@ def _add_upload(label: Label) -> None:
         ),
     )
     async def upload(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> UploadReply:
-        """Store images of the ROI with their metadata, all of them or none; they come back byte for byte."""
+        """Store images of the ROI with their metadata, either all or none; they are kept byte for byte."""
         max_files = service.settings.max_files
         async with complete_form(request, max_files=max_files, also_fields=max_files) as form:
             fields = await read_fields(form, UploadFields)
@@ -136,7 +136,7 @@ def read_metadata(wanted: Annotated[SampleName, Query()], service: Service, reci
 def calibrate_dataset(
     body: CalibrateDatasetRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> CalibrateDatasetReply:
-    """Score the stored images and choose and store the ROI's threshold; see /runs for how far it is."""
+    """Score the stored images, and choose and store the threshold of the ROI; /runs shows the progress."""
     key = roi_key(body, recipe)
     options = CalibrationOptions(
         body.score_percentile,
@@ -180,7 +180,7 @@ def calibrate_dataset(
 
 @router.post(
     "/infer_dataset",
-    summary="Score the stored images, one item each.",
+    summary="Score the stored images, with one item for each.",
     response_class=StreamingResponse,
     tags=["data sets"],
     responses={200: {"model": InferDatasetReply, "description": "one item per image"}, **ERRORS["/infer_dataset"]},
@@ -188,7 +188,7 @@ def calibrate_dataset(
 def infer_dataset(
     body: InferDatasetRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> StreamingResponse:
-    """Judge the stored images as /infer would, one item each; see /runs for how far it is."""
+    """Judge the stored images as /infer would, one item each; /runs shows the progress."""
     key = roi_key(body, recipe)
     # With heatmaps a reply may be larger than what a process should hold.
     with contextlib.ExitStack() as on_failure:

@@ -1,4 +1,4 @@
-"""The routes around drift: what is known about the production of a ROI, and the reset once its cause is mended."""
+"""The routes of drift: what is known about the production of a ROI, and the reset after its cause is repaired."""
 
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ router = APIRouter()
     responses=ERRORS["read"],
 )
 def drift(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> DriftReply:
-    """Whether the production of a ROI left what was calibrated; up to two seconds old."""
+    """Whether the production of a ROI drifts away from its calibration; up to two seconds old."""
     key = roi_key(ids, recipe)
     status = service.drift.status(key, service.state(key).fitted)
     return DriftReply(**ids_of(key, request_id), **_numbers(service.drift, status))
@@ -56,13 +56,13 @@ def drifting(service: Service, request_id: RequestId) -> DriftingReply:
 
 @router.post(
     "/drift/reset",
-    summary="Begin anew after a drift.",
+    summary="Restart the statistics after a drift.",
     response_model_exclude_none=True,
     tags=["state"],
     responses=ERRORS["/drift/reset"],
 )
 def reset(body: DriftResetRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> DriftReply:
-    """Begin anew, once the cause of a drift is mended or accepted."""
+    """Restart the statistics, after the cause of a drift is repaired or accepted."""
     key = roi_key(body, recipe)
     fitted = service.fitted(key)
     service.drift.reset(key, fitted, body.reference)

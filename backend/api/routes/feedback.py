@@ -1,4 +1,4 @@
-"""The route of a person's verdict: ``/feedback`` lets one image count as good or as defective."""
+"""The route of a person's verdict: ``/feedback`` counts one image as good or as defective."""
 
 from functools import partial
 
@@ -30,7 +30,7 @@ router = APIRouter()
     openapi_extra=multipart(FeedbackFields, {"image": "the canonical ROI image; also `file`, `images`"}),
 )
 async def feedback(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> FeedbackReply:
-    """Let an image count as good or as defective: memory bank and calibration change in one step, or not at all."""
+    """Count an image as good or as defective: memory bank and calibration change in one step, or not at all."""
     async with complete_form(request, max_files=_MAX_FILES) as form:
         fields = await read_fields(form, FeedbackFields)
         key = roi_key(fields, recipe)

@@ -1,4 +1,4 @@
-"""The routes around what a GUI keeps of a recipe: ``/layout``, which only the GUI understands, and its pictures."""
+"""The routes of what a GUI stores for a recipe: ``/layout``, which only the GUI understands, and its pictures."""
 
 import re
 from collections.abc import Callable
@@ -42,7 +42,7 @@ router = APIRouter()
 
 @router.put(
     "/layout",
-    summary="Store the layout that a GUI keeps of a recipe.",
+    summary="Store the layout of a recipe for a GUI.",
     tags=["layouts"],
     responses={200: {"headers": _ETAG_HEADER}, **ERRORS["put layout"]},
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": _LAYOUT_BODY}}},
@@ -55,9 +55,9 @@ async def write_layout(
     request_id: RequestId,
     recipe: HeaderRecipe,
     if_match: Annotated[str | None, Header(description="ETag of the layout that is replaced")] = None,
-    if_none_match: Annotated[str | None, Header(description="`*`: there is none yet", examples=["*"])] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: no layout is stored yet", examples=["*"])] = None,
 ) -> LayoutReply:
-    """Replace the layout of a recipe by an object of JSON, unless it is another than the client has read."""
+    """Replace the layout of a recipe with a JSON object, if the stored layout is the one that the client has read."""
     named = named_recipe(wanted.recipe_id, recipe) or DEFAULT_RECIPE
     condition = _condition(named, if_match, if_none_match)
     content = await read_json_object(request, max_layout_bytes(service.settings))
@@ -68,7 +68,7 @@ async def write_layout(
 
 @router.get(
     "/layout",
-    summary="Read the layout that a GUI keeps of a recipe.",
+    summary="Read the layout of a recipe for a GUI.",
     response_class=Response,
     tags=["layouts"],
     responses={**_LAYOUT_REPLY, **ERRORS["layout"]},
@@ -78,7 +78,7 @@ def read_layout(
     service: Service,
     recipe: HeaderRecipe,
     if_none_match: Annotated[
-        str | None, Header(description="tag of the layout that is known: 304 if it is this")
+        str | None, Header(description="ETag of the layout that the client has: 304 if it is still the stored one")
     ] = None,
 ) -> Response:
     """The layout of a recipe, byte for byte as it was sent."""
@@ -104,7 +104,7 @@ async def write_picture(
     request_id: RequestId,
     recipe: HeaderRecipe,
 ) -> PictureReply:
-    """Store a PNG or JPEG under a name, in place of one that has it."""
+    """Store a PNG or JPEG under a name; a picture with this name is replaced."""
     named = named_recipe(wanted.recipe_id, recipe) or DEFAULT_RECIPE
     if not IMAGE_TYPE.fullmatch(request.headers.get("content-type", "")):
         raise WrongBody(received(request.scope))
@@ -123,7 +123,7 @@ async def write_picture(
 def list_pictures(
     wanted: Annotated[RecipeName, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> PicturesReply:
-    """The names of the pictures of a recipe, and how large they are."""
+    """The names and sizes of the pictures of a recipe."""
     named = named_recipe(wanted.recipe_id, recipe) or DEFAULT_RECIPE
     pictures = service.layouts.pictures(named)
     listed = [StoredPictureReply(name=name, bytes=size) for name, size in pictures.items()]
@@ -160,10 +160,10 @@ def delete_picture(
 
 
 def _condition(recipe_id: str, if_match: str | None, if_none_match: str | None) -> Callable[[str | None], None]:
-    """Refuses to replace a layout by its tag, as the headers ask for; the tag is None where there is no layout.
+    """Refuses to replace a layout, depending on its tag and the headers; the tag is None if there is no layout.
 
     Raises:
-        ConditionMissing: they ask for nothing.
+        ConditionMissing: the headers have no condition.
     """
     is_first = if_none_match is not None and if_none_match.strip() == "*"
     if if_match is None and not is_first:
@@ -190,5 +190,5 @@ def _condition(recipe_id: str, if_match: str | None, if_none_match: str | None) 
 
 
 def _names(header: str, tag: str) -> bool:
-    """Whether a header of tags names this one."""
+    """Whether a header with tags names this tag."""
     return header.strip() == "*" or tag in _ETAG.findall(header)

@@ -1,4 +1,4 @@
-"""The routes that show what inferences found: the judgements that are kept where ``HISTORY`` is set."""
+"""The routes of stored judgements, which are kept if ``HISTORY`` is set."""
 
 from datetime import datetime, timezone
 from typing import Annotated
@@ -14,7 +14,7 @@ router = APIRouter()
 
 @router.get(
     "/history",
-    summary="List what the last inferences of a ROI found.",
+    summary="List the last judgements of a ROI.",
     response_model_exclude_none=True,
     tags=["state"],
     responses=ERRORS["history"],
@@ -53,11 +53,11 @@ def history(
 
 @router.get(
     "/history/thumbnail",
-    summary="Show the part that a kept judgement is about.",
+    summary="Show the part of a stored judgement.",
     response_class=Response,
     tags=["state"],
     responses={200: {"content": {"image/jpeg": {}}, "description": "a small JPEG"}, **ERRORS["judgement"]},
 )
 def thumbnail(wanted: Annotated[JudgementNumber, Query()], service: Service, recipe: HeaderRecipe) -> Response:
-    """A picture of the part, of 256 pixels at most."""
+    """A picture of the part, with at most 256 pixels."""
     return Response(service.history.thumbnail(roi_key(wanted, recipe), wanted.number), media_type="image/jpeg")

@@ -121,7 +121,7 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
 async def calibrate_ng(
     request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> CalibrateReply:
-    """Choose and store the ROI's threshold from scores that `/infer` gave."""
+    """Choose and store the threshold of the ROI from scores of `/infer`."""
     body = await read_json(request, CalibrateRequest)
     key = roi_key(body, recipe)
     _check_decided_by_scores(body)
@@ -222,14 +222,14 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
 
 @router.post(
     "/explain",
-    summary="Show which good patches come nearest to the worst places of an image.",
+    summary="Show the good patches that are nearest to the worst places of an image.",
     response_model_exclude_none=True,
     tags=["inspection"],
     responses=ERRORS["/infer"],
     openapi_extra=multipart(ExplainFields, {"image": "the canonical ROI image; also `file`, `images`"}),
 )
 async def explain(request: Request, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> ExplainReply:
-    """Judge an image as `/infer` does, and show the good patches that come nearest to its worst places."""
+    """Judge an image as `/infer` does, and show the good patches that are nearest to its worst places."""
     async with complete_form(request, max_files=_MAX_FILES) as form:
         fields = await read_fields(form, ExplainFields)
         key = roi_key(fields, recipe)

@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.get(
     "/rois",
-    summary="List every ROI and what there is for it.",
+    summary="List every ROI and what is stored for it.",
     response_model_exclude_none=True,
     tags=["state"],
     responses=ERRORS["read"],
@@ -23,7 +23,7 @@ router = APIRouter()
 def rois(
     wanted: Annotated[RoisQuery, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> RoisReply:
-    """Every ROI that has a model, a calibration or stored images; no memory bank is read for it."""
+    """Every ROI with a model, a calibration or stored images; memory banks are not read."""
     found = list_rois(service, named_recipe(wanted.recipe_id, recipe), wanted.offset, wanted.limit)
     return RoisReply(
         rois=[_roi_reply(roi) for roi in found.rois],

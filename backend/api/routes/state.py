@@ -1,4 +1,4 @@
-"""The routes that tell what there is: the service, a ROI, its memory bank, and long work that is under way."""
+"""The routes of the state of the service, of a ROI, of its memory bank, and of long work."""
 
 import contextlib
 from typing import Annotated, Any
@@ -50,7 +50,7 @@ router = APIRouter()
 @router.head("/health", include_in_schema=False)
 @router.get(
     "/health",
-    summary="Tell how the service is.",
+    summary="Tell the state of the service.",
     response_model_exclude_none=True,
     tags=["state"],
     responses=ERRORS["/health"],
@@ -63,7 +63,7 @@ async def health(
     known: Known,
     access: Access,
 ) -> HealthReply | MinimalHealthReply:
-    """Status, device and model; where there are API keys, little more without one. 200 in every state."""
+    """Status, device and model; if there are API keys, little more without one. 200 in every state."""
     service = lifecycle.service
     minimal = MinimalHealthReply(
         status=lifecycle.status,
@@ -107,9 +107,9 @@ def _limits(settings: Settings) -> LimitsReply:
 
 
 @router.head("/ready", include_in_schema=False)
-@router.get("/ready", summary="Tell whether the service takes work.", tags=["state"], responses=ERRORS["/ready"])
+@router.get("/ready", summary="Tell whether the service accepts work.", tags=["state"], responses=ERRORS["/ready"])
 async def ready(lifecycle: Running, request_id: RequestId, known: Known) -> ReadyReply:
-    """Whether the service takes work: 503 while it starts, could not load, or is about to stop."""
+    """Whether the service accepts work: 503 while it starts, if it could not load, or while it stops."""
     lifecycle.require_ready(tells_why=known)
     return ReadyReply(status="ok", request_id=request_id)
 
@@ -131,13 +131,13 @@ def metrics(lifecycle: Running) -> Response:
 
 @router.get(
     "/state",
-    summary="Tell whether a ROI can be inferred, and by what.",
+    summary="Tell whether a ROI can be inferred, and with which model.",
     response_model_exclude_none=True,
     tags=["state"],
     responses=ERRORS["read"],
 )
 def state(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> StateReply:
-    """Whether a ROI can be inferred, and by what."""
+    """Whether a ROI can be inferred, and with which model."""
     key = roi_key(ids, recipe)
     found = service.state(key)
     calibration = found.fitted.calibration_state if found.fitted else "none"
@@ -171,13 +171,13 @@ def manifest(
 
 @router.get(
     "/runs",
-    summary="Show how far long work is.",
+    summary="Show the progress of long work.",
     response_model_exclude_none=True,
     tags=["state"],
     responses=ERRORS["/runs"],
 )
 def runs(service: Service, request_id: RequestId) -> RunsReply:
-    """How far fits, calibrations and inferences over many images are, in whichever process."""
+    """The progress of fits, calibrations and inferences over many images, in all processes."""
     shown = []
     for record in service.runs.running():
         with contextlib.suppress(ValidationError):  # another version of the service may show other things
@@ -193,7 +193,7 @@ def runs(service: Service, request_id: RequestId) -> RunsReply:
     responses=ERRORS["/runs/cancel"],
 )
 def cancel_run(body: CancelRunRequest, service: Service, request_id: RequestId) -> CancelRunReply:
-    """Cancel a run in whichever process: it ends at its next image or block, and stores no result."""
+    """Cancel a run in any process: it ends at its next image or block, and stores no result."""
     run = service.runs.cancel(body.run_id)
     annotate(**{name: run[name] for name in ("run_id", "kind", "role_id", "roi_id")})
     return CancelRunReply.model_validate({**run, "cancelled": True, "warning": body.doubts, "request_id": request_id})
@@ -207,7 +207,7 @@ def cancel_run(body: CancelRunRequest, service: Service, request_id: RequestId) 
     responses=ERRORS["bank"],
 )
 def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe) -> BankReply:
-    """The images that the memory bank was built from: which may be defective, and which it hardly needs."""
+    """The images of the memory bank: which may be defective, and which are hardly needed."""
     key = roi_key(ids, recipe)
     report = bank_report(service, key)
     percentile = service.score_percentile_of(report.fitted.profile)

@@ -1,4 +1,4 @@
-"""The route that tells the scores of stored images that are known already."""
+"""The route of the known scores of stored images."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ router = APIRouter()
 
 @router.get(
     "/datasets/scores",
-    summary="Tell the known scores of the stored images.",
+    summary="List the known scores of the stored images.",
     response_model_exclude_none=True,
     tags=["data sets"],
     responses=ERRORS["scores"],
@@ -24,7 +24,7 @@ router = APIRouter()
 def stored_scores(
     wanted: Annotated[ScoresQuery, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> ScoresReply:
-    """The scores of stored images that the fit and the last calibration have left; nothing is inferred."""
+    """The scores of stored images from the fit and from the last calibration; nothing is inferred."""
     key = roi_key(wanted, recipe)
     labels: tuple[Label, ...] = (wanted.label,) if wanted.label else ("ok", "ng")
     found = known_scores(service, key, labels, wanted.offset, wanted.limit)

@@ -1,4 +1,4 @@
-"""The routes around what a model was before: ``/versions`` lists it, ``/rollback`` serves it again."""
+"""The routes of earlier models: ``/versions`` lists them, ``/rollback`` restores one."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ router = APIRouter()
 def versions(
     ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestId, recipe: HeaderRecipe
 ) -> VersionsReply:
-    """What a ROI's own model was before its last changes: fits, calibrations, feedback and roll-backs."""
+    """The earlier versions of the ROI's own model, before each fit, calibration, feedback and roll-back."""
     key = roi_key(ids, recipe)
     fitted = service.state(key).fitted
     return VersionsReply(
@@ -35,13 +35,13 @@ def versions(
 
 @router.post(
     "/rollback",
-    summary="Serve an earlier model of a ROI again.",
+    summary="Restore an earlier model of a ROI.",
     response_model_exclude_none=True,
     tags=["versions"],
     responses=ERRORS["/rollback"],
 )
 def roll_back(body: RollbackRequest, service: Service, request_id: RequestId, recipe: HeaderRecipe) -> RollbackReply:
-    """Serve an earlier model of the ROI again, with its calibration; the one before is kept as the newest version."""
+    """Restore an earlier model of the ROI with its calibration; the replaced model is kept as the newest version."""
     key = roi_key(body, recipe)
     version, fitted = roll_back_model(service, key, body.version)
     return RollbackReply(

@@ -1,1 +1,1 @@
-"""The contract: requests and replies, a file for each router."""
+"""The contract: requests and replies, one file for each router."""

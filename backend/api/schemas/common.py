@@ -1,4 +1,4 @@
-"""What the requests and the replies of several routers share, as pydantic models, with the examples of ``/docs``."""
+"""Parts of requests and replies that several routers share, as pydantic models, with the examples of ``/docs``."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -63,17 +63,17 @@ class RequestFields(BaseModel):
 
 
 def zero_is_none(value: Any) -> Any:
-    """None for 0, which clients write that do not know better."""
+    """None for 0, which some clients send for an unknown value."""
     return None if isinstance(value, int | float) and value == 0 else value
 
 
 def or_zero(schema: dict[str, Any]) -> None:
-    """Let the schema of a number accept 0 too."""
+    """Make the schema of a number also accept 0."""
     schema["anyOf"].append({"type": "number", "const": 0})
 
 
 def json_number(value: Any) -> Any:
-    """In JSON a text or a truth value is no number, as in the OpenAPI document; in a form all is text."""
+    """In JSON, a text or a boolean is not a number, as in the OpenAPI document. In a form, everything is text."""
     if isinstance(value, bool | str):
         raise PydanticCustomError("number", "must be a number")
     return value
@@ -88,40 +88,40 @@ def empty_is_none(value: Any) -> Any:
 
 
 class RoiIds(RequestFields):
-    """What every request names."""
+    """The ids of every request."""
 
     role_id: Identifier = Field(description="inspection role, as the GUI names it", examples=["Master1"])
     roi_id: Identifier = Field(description="region of interest within the role", examples=["Pattern"])
     recipe_id: Annotated[_RecipeName | None, BeforeValidator(empty_is_none)] = Field(
         None,
-        description="recipe (the GUI's layout), without regard to case; default is the header X-Recipe-Id, else none",
+        description="recipe (the layout of the GUI), case-insensitive; default: the header X-Recipe-Id, else none",
         examples=[None],
     )
     model_key: Annotated[_ModelKey | None, BeforeValidator(empty_is_none)] = Field(
         None,
-        description="which model of the ROI, default is roi_id; of no effect without a recipe",
+        description="model of the ROI; default: roi_id; has no effect without a recipe",
         examples=[None],
     )
 
     def roi_key(self, other_recipe: str | None = None) -> RoiKey:
-        """The ROI that is meant.
+        """The ROI of the request.
 
         Args:
-            other_recipe: recipe where the request names none.
+            other_recipe: recipe if the request names none.
         """
         return RoiKey(self.role_id, self.roi_id, canonical_recipe(self.recipe_id or "") or other_recipe, self.model_key)
 
 
 class RecipeName(RequestFields):
-    """Query of what is about a recipe."""
+    """Query of requests about a recipe."""
 
     recipe_id: Annotated[_RecipeName | None, BeforeValidator(empty_is_none)] = Field(
-        None, description="recipe, without regard to case; else the header X-Recipe-Id, else default", examples=[None]
+        None, description="recipe, case-insensitive; default: the header X-Recipe-Id, else default", examples=[None]
     )
 
 
 class RoiFields(RoiIds):
-    """What every request names that is about images of its own."""
+    """The ids and the scale of every request with images."""
 
     mm_per_px: MillimetresPerPixel
 
@@ -131,21 +131,21 @@ def _as_if_ignored(schema: dict[str, Any]) -> None:
 
 
 class TellsUnknown(RequestFields):
-    """A request whose reply names the members that it does not know; they have no effect."""
+    """A request whose reply names its unknown members; these have no effect."""
 
     # Kept instead of ignored only to be named; the document says nothing of it.
     model_config = ConfigDict(extra="allow", json_schema_extra=_as_if_ignored)
     _doubts: tuple[str, ...] = PrivateAttr(())
 
     def also_tell(self, *doubts: str) -> None:
-        """Keep what else is to be said about how the members were sent."""
+        """Keep further remarks about how the members were sent."""
         self._doubts += doubts
 
     @property
     def doubts(self) -> str | None:
-        """What is to be said about the members: which have no effect, and what `also_tell` kept.
+        """Remarks about the members: which have no effect, and what `also_tell` kept.
 
-        Members that clients are known to send along are not told.
+        Members that known clients send needlessly are not named.
         """
         names = [name for name in self.model_extra or {} if name not in SENT_BY_CLIENTS]
         members = [about_unknown(names, list(type(self).model_fields))] if names else []
@@ -158,7 +158,7 @@ UNKNOWN_MEMBERS = "unknown_members"
 
 
 class KnownOnly(TellsUnknown):
-    """A request that is refused where a member is nearly the name of one that it knows, which may be what was meant."""
+    """A request that is refused if the name of a member is probably misspelt."""
 
     @model_validator(mode="after")
     def _known_only(self) -> "KnownOnly":
@@ -171,13 +171,13 @@ class KnownOnly(TellsUnknown):
 
 
 def about_unused_files(numbers: Mapping[str, int]) -> str:
-    """Files that are not used.
+    """A remark about files that are not used.
 
     >>> about_unused_files({"pictures": 2, "photo": 1})
     "3 files are not used: 2 in the field 'pictures', 1 in the field 'photo'; send images in the field 'images'"
 
     Args:
-        numbers: how many there are, by their field; at least one.
+        numbers: numbers of files by field; at least one.
     """
     told = [f"{number} in the field {quoted(name)}" for name, number in islice(numbers.items(), MOST_NAMES)]
     more = len(numbers) - len(told)
@@ -198,16 +198,16 @@ class ErrorReply(Reply):
     """The body of every error."""
 
     error: str = Field(description="what went wrong and what to do about it")
-    trace: str = Field(description="where, without absolute paths; empty with TRACE=false")
+    trace: str = Field(description="where it went wrong, without absolute paths; empty with TRACE=false")
     code: ErrorCode = Field(description="what went wrong, for programs; each is explained in docs/api.md")
 
 
 class RoiReply(Reply):
-    """What every reply about a ROI says."""
+    """The ids in every reply about a ROI."""
 
     role_id: str = Field(examples=["Master1"])
     roi_id: str = Field(examples=["Pattern"])
-    recipe_id: str = Field(description="recipe that was meant", examples=["default"])
+    recipe_id: str = Field(description="recipe of the request", examples=["default"])
     model_key: str = Field(examples=["Pattern"])
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
@@ -216,14 +216,14 @@ class ModelReply(Reply):
     """The stored model that was used."""
 
     role_id: str = Field(examples=["Master1"])
-    recipe_id: str = Field(description="default where the recipe has no model of its own", examples=["default"])
+    recipe_id: str = Field(description="default if the recipe has no model of its own", examples=["default"])
     model_key: str = Field(examples=["Pattern"])
     layout: Literal["current", "L4", "L3", "L2", "L1", "L0"] = Field(
-        description="current, or the older backend's that stored it", examples=["current"]
+        description="current, or the layout of the older backend that stored it", examples=["current"]
     )
     memory_id: str = MEMORY_ID
     profile: ProfileName | None = Field(
-        None, description="of its memory bank; left out for the contract's", examples=[None]
+        None, description="profile of its memory bank; left out for the profile of the contract", examples=[None]
     )
 
 

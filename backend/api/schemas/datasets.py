@@ -1,4 +1,4 @@
-"""What requests about stored images say, and what they get back."""
+"""Requests and replies about stored images."""
 
 from typing import Annotated, Any, Literal
 
@@ -62,37 +62,37 @@ Label = Annotated[
 
 
 class SampleClass(RoiIds):
-    """Query of what is about one class of stored images."""
+    """Query of requests about one class of stored images."""
 
     label: Label = Field(description="good or defective", examples=["ok"])
 
 
 class SampleName(SampleClass):
-    """Query of what is about one stored image."""
+    """Query of requests about one stored image."""
 
     filename: str = Field(
         min_length=1,
         max_length=1000,
-        description="its name in /datasets/list, or the filename in its metadata",
+        description="name of the image in /datasets/list, or the filename in its metadata",
         examples=[UPLOADED_AS],
     )
 
 
 class SampleFile(SampleName):
-    """Query of what reads a stored image."""
+    """Query of requests that read a stored image."""
 
     size: Annotated[Annotated[int, Field(ge=16, le=1024)] | None, BeforeValidator(empty_is_none)] = Field(
         None,
-        description="a JPEG for browsing whose longer side has so many pixels at most, instead of the stored bytes",
+        description="maximum length of the longer side in pixels: a JPEG for browsing instead of the stored bytes",
         examples=[None],
     )
 
 
 class UploadFields(RoiIds, TellsUnknown):
-    """Form fields of an upload beside the images and their metadata."""
+    """Form fields of an upload besides the images and their metadata."""
 
     skip_duplicates: bool = Field(
-        False, description="do not store images whose pixels are stored in the class already", examples=[False]
+        False, description="do not store images whose pixels are already stored in the class", examples=[False]
     )
 
     @field_validator("skip_duplicates", mode="before")
@@ -104,14 +104,14 @@ class UploadFields(RoiIds, TellsUnknown):
 class MoveRequest(SampleName, KnownOnly):
     """Body of ``POST /datasets/move``."""
 
-    label: Label = Field(description="the class that it is in", examples=["ng"])
-    to: Label = Field(description="the class that it shall be in", examples=["ok"])
+    label: Label = Field(description="current class of the image", examples=["ng"])
+    to: Label = Field(description="new class of the image", examples=["ok"])
 
 
 class _DatasetRequest(RoiIds):
     default_mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(zero_is_none), JsonNumber] = Field(
         None,
-        description="for images whose metadata does not say, of a recipe that is not locked; 0 is none",
+        description="for images without mm_per_px in their metadata, if the recipe is not locked; 0 means none",
         examples=[0.2],
         json_schema_extra=or_zero,
     )
@@ -127,7 +127,7 @@ class CalibrateDatasetRequest(_DatasetRequest, TellsUnknown):
         None, description="smallest region in mm²; default AREA_MM2_THR", examples=[1.0]
     )
     require_ng: Annotated[StrictBool, BeforeValidator(lambda value: True if value is None else value)] = Field(
-        True, description="refuse without NG images", examples=[True]
+        True, description="fail if there are no NG images", examples=[True]
     )
     target_false_reject_rate: Annotated[TargetRate | None, JsonNumber] = Field(
         None, description=TARGET_RATE, examples=[None]
@@ -144,8 +144,8 @@ class CalibrateDatasetRequest(_DatasetRequest, TellsUnknown):
     not_good: Names = Field([], description=f"{NOT_GOOD}; names of stored OK images", examples=[[]])
     choose_percentile: Annotated[StrictBool, BeforeValidator(lambda value: False if value is None else value)] = Field(
         False,
-        description="choose the percentile that separates OK from NG images best, 99 unless another does so by more "
-        "than chance; needs NG images",
+        description="choose the percentile that separates OK from NG images best: 99 unless another is significantly "
+        "better; needs NG images",
         examples=[False],
     )
 
@@ -156,11 +156,11 @@ class InferDatasetRequest(_DatasetRequest, TellsUnknown):
     labels: list[Label] | None = Field(
         None, max_length=100, description="empty or left out: both", examples=[["ok", "ng"]]
     )
-    include_heatmap: StrictBool = Field(False, description="with the heatmap of each image", examples=[False])
-    why: StrictBool = Field(False, description="say in words why each part is OK or NG", examples=[False])
+    include_heatmap: StrictBool = Field(False, description="include the heatmap of each image", examples=[False])
+    why: StrictBool = Field(False, description="explain in words why each part is OK or NG", examples=[False])
     heatmap: WantedHeatmap = Field(None, description=f"with include_heatmap: {WANTED_HEATMAP}", examples=[None])
     overlay: StrictBool = Field(
-        False, description=f"{WANTED_OVERLAY}; of a reply they take about 256 MiB at most", examples=[False]
+        False, description=f"{WANTED_OVERLAY}; the overlays of a reply take at most about 256 MiB", examples=[False]
     )
 
     @property
@@ -170,7 +170,7 @@ class InferDatasetRequest(_DatasetRequest, TellsUnknown):
 
     @property
     def about_heatmap(self) -> str | None:
-        """That a scale is named, and no heatmap is asked for."""
+        """A remark if a scale is named, but no heatmap is requested."""
         if self.heatmap is None or self.include_heatmap:
             return None
         return f"heatmap={self.heatmap} has no effect without include_heatmap"
@@ -181,13 +181,14 @@ class SampleClassReply(Reply):
 
     count: int = Field(examples=[1])
     files: list[str] = Field(
-        description="names, sorted by the time of upload", examples=[["20261122-210455-123456-1a2b3c4d.png"]]
+        description="names of the images, sorted by the time of upload",
+        examples=[["20261122-210455-123456-1a2b3c4d.png"]],
     )
     meta: dict[str, bool] = Field(
         description="whether an image has metadata", examples=[{"20261122-210455-123456-1a2b3c4d.png": True}]
     )
     uploaded_as: dict[str, str] = Field(
-        description="the names that they came with, where they are known",
+        description="original names of the images, if they are known",
         examples=[{"20261122-210455-123456-1a2b3c4d.png": UPLOADED_AS}],
     )
 
@@ -223,50 +224,53 @@ class DatasetListReply(RoiReply):
 
 
 class UploadedReply(Reply):
-    """What became of an uploaded image."""
+    """The result for one uploaded image."""
 
     filename: str | None = Field(
         None,
-        description="its stored name; left out where it was not stored",
+        description="stored name; left out if the image was not stored",
         examples=["20261122-210455-123456-1a2b3c4d.png"],
     )
     uploaded_as: UploadedAs = None
     duplicate_of: str | None = Field(
         None,
-        description="stored name of an image of the class that has the same pixels; left out where none is known",
+        description="stored name of an image of the class with the same pixels; left out if none is known",
         examples=["20261120-093012-654321-4d3c2b1a.png"],
     )
     duplicate_uploaded_as: str | None = Field(
-        None, description="the name that duplicate_of came with; left out where it is not known", examples=["part3.png"]
+        None, description="original name of duplicate_of; left out if it is unknown", examples=["part3.png"]
     )
     skipped: bool | None = Field(
-        None, description="true where it was not stored, as skip_duplicates asks", examples=[None]
+        None, description="true if the image was not stored, because of skip_duplicates", examples=[None]
     )
 
 
 class UploadReply(RoiReply):
-    """Images that were stored."""
+    """The stored images of an upload."""
 
     status: Literal["ok"] = Field("ok", examples=["ok"])
     label: Literal["ok", "ng"] = Field(examples=["ok"])
     files: list[str] = Field(
-        description="their names, in the order of the upload", examples=[["20261122-210455-123456-1a2b3c4d.png"]]
+        description="stored names, in the order of the upload", examples=[["20261122-210455-123456-1a2b3c4d.png"]]
     )
     images: list[UploadedReply] = Field(description="every uploaded image, in the order of the upload")
     n_not_compared: int | None = Field(
         None,
-        description="stored images of earlier versions that there was no time to compare with; left out where all were",
+        description="number of stored images of earlier versions that were not compared, for lack of time; left out "
+        "if all were compared",
         examples=[None],
     )
     warning: str | None = Field(None, description=WARNING)
 
 
 class MoveReply(RoiReply):
-    """An image that is in the other class now."""
+    """An image that was moved to the other class."""
 
     status: Literal["ok"] = Field("ok", examples=["ok"])
-    label: Literal["ok", "ng"] = Field(description="its class now", examples=["ok"])
-    filename: str = Field(description="its stored name, as before", examples=["20261122-210455-123456-1a2b3c4d.png"])
+    label: Literal["ok", "ng"] = Field(description="new class of the image", examples=["ok"])
+    filename: str = Field(
+        description="stored name of the image, as before", examples=["20261122-210455-123456-1a2b3c4d.png"]
+    )
     uploaded_as: UploadedAs = None
     warning: str | None = Field(None, description=WARNING)
 
@@ -278,7 +282,7 @@ class DeleteReply(RoiReply):
     label: Literal["ok", "ng"] = Field(examples=["ok"])
     n_deleted: int = Field(examples=[1])
     filename: str | None = Field(
-        None, description="name of the one image", examples=["20261122-210455-123456-1a2b3c4d.png"]
+        None, description="name, if there is one image", examples=["20261122-210455-123456-1a2b3c4d.png"]
     )
     uploaded_as: UploadedAs = None
 
@@ -292,23 +296,23 @@ class FailedSampleReply(Reply):
     error: str = Field(
         description="why", examples=["part7.png: the image cannot be decoded; it is truncated or damaged"]
     )
-    code: ErrorCode | None = Field(None, description="the same for programs", examples=["bad_image"])
+    code: ErrorCode | None = Field(None, description="error code for programs", examples=["bad_image"])
 
 
 class CalibrateDatasetReply(CalibrationNumbers):
-    """The stored calibration, and the images that it does not rest on."""
+    """The stored calibration, and the images that it does not use."""
 
     status: Literal["ok"] = Field("ok", examples=["ok"])
     score_percentile: int | None = Field(
-        None, description="left out when SCORE_PERCENTILE is no integer", examples=[99]
+        None, description="left out if SCORE_PERCENTILE is not an integer", examples=[99]
     )
-    percentile_choice: PercentileChoiceReply | None = Field(None, description="with choose_percentile")
+    percentile_choice: PercentileChoiceReply | None = Field(None, description="only with choose_percentile")
     n_errors: int = Field(examples=[0])
     errors: list[FailedSampleReply]
 
 
 class ItemReply(Reply):
-    """The judgement of one stored image; a failed one has no score."""
+    """The judgement of one stored image; a failed image has no score."""
 
     label: Literal["ok", "ng"] = Field(examples=["ok"])
     filename: str = Field(examples=["20261122-210455-123456-1a2b3c4d.png"])
@@ -322,11 +326,11 @@ class ItemReply(Reply):
     why: Why = None
     regions: list[RegionReply]
     n_regions: int = Field(examples=[0])
-    heatmap_png_base64: str | None = Field(None, description="with include_heatmap", examples=[HEATMAP_EXAMPLE])
+    heatmap_png_base64: str | None = Field(None, description="only with include_heatmap", examples=[HEATMAP_EXAMPLE])
     overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])
-    warning: str | None = Field(None, description="as of /infer")
-    error: str | None = Field(None, description="why it failed")
-    code: ErrorCode | None = Field(None, description="the same for programs; left out like error")
+    warning: str | None = Field(None, description="as in the reply to /infer")
+    error: str | None = Field(None, description="why the image failed")
+    code: ErrorCode | None = Field(None, description="error code for programs; left out like error")
 
 
 class InferDatasetReply(RoiReply):

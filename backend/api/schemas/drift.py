@@ -1,4 +1,4 @@
-"""What is known about the drift of a production, and what its reset asks for."""
+"""Requests and replies about the drift of a production."""
 
 from typing import Literal
 
@@ -12,14 +12,14 @@ class DriftResetRequest(RoiIds, KnownOnly):
 
     reference: Literal["calibration", "production"] = Field(
         "calibration",
-        description="what to compare with from now on: the OK scores of the calibration (409 where they are not "
-        "known), or the parts that come next",
+        description="reference from now on: the OK scores of the calibration (409 if they are unknown), or the next "
+        "parts",
         examples=["calibration"],
     )
 
 
 class ScoreSummaryReply(Reply):
-    """Scores in short."""
+    """A summary of scores."""
 
     n: int = Field(examples=[200])
     p5: float = Field(examples=[0.41])
@@ -32,7 +32,7 @@ class RecentReply(ScoreSummaryReply):
 
     mean: float = Field(examples=[0.446])
     reject_rate: float | None = Field(
-        None, description="share at or above the threshold; left out without one", examples=[0.02]
+        None, description="share at or above the threshold; left out without a threshold", examples=[0.02]
     )
 
 
@@ -40,44 +40,45 @@ class DriftNumbers(Reply):
     """What is known about the production of a ROI."""
 
     verdict: Literal["ok", "drift", "collecting", "none"] = Field(
-        description="none: no calibration is applied; collecting: few scores are known to compare with", examples=["ok"]
+        description="none: no calibration is applied; collecting: too few scores for a comparison", examples=["ok"]
     )
     reason: str = Field(examples=["no sign of a change in 48210 parts"])
     direction: Literal["higher", "lower", "rejects"] | None = Field(
-        None, description="what changed, where the verdict is drift: the accepted scores or the reject rate"
+        None, description="what changed, if the verdict is drift: the accepted scores or the reject rate"
     )
     since_utc: str | None = Field(None, description="when the drift was noticed")
-    since_part: int | None = Field(None, description="how many parts had been inspected then")
+    since_part: int | None = Field(None, description="number of parts that had been inspected then")
     started_at_utc: str | None = Field(
-        None, description="since when parts are counted", examples=["2026-11-22T21:04:55+00:00"]
+        None, description="time since which parts are counted", examples=["2026-11-22T21:04:55+00:00"]
     )
     last_at_utc: str | None = Field(
-        None, description="when the last part was counted", examples=["2026-11-23T06:10:02+00:00"]
+        None, description="time of the last counted part", examples=["2026-11-23T06:10:02+00:00"]
     )
     n_parts: int = Field(examples=[48210])
     n_rejected: int = Field(examples=[961])
     recent: RecentReply | None = Field(None, description="left out before the first part")
     reference: ScoreSummaryReply | None = Field(
         None,
-        description="the OK scores of the calibration below the threshold; left out where the first parts are compared "
-        "with instead",
+        description="OK scores of the calibration below the threshold; left out if the first parts are the reference",
     )
     evidence: float | None = Field(
-        None, description="what the bets on a change have made; drift at alarm_at", examples=[5.2]
+        None,
+        description="evidence for a change, as the gain of bets on it; drift is reported at alarm_at",
+        examples=[5.2],
     )
     alarm_at: float = Field(
-        description="without a change, parts until a false alarm: on average at least so many", examples=[1e6]
+        description="mean number of parts until a false alarm, at least, without a change", examples=[1e6]
     )
     tolerated_reject_rate: float | None = Field(
         None,
-        description="share of rejected parts that is no drift: DRIFT_REJECT_RATE, and of the others as many as the "
-        "calibration rejects of its OK scores, at its upper 99 % confidence bound",
+        description="share of rejected parts that does not count as drift: DRIFT_REJECT_RATE, plus the share of the "
+        "other parts that the calibration rejects of its OK scores, at the upper 99 % confidence bound",
         examples=[0.16],
     )
 
 
 class DriftReply(RoiReply, DriftNumbers):
-    """Whether the production of a ROI left what was calibrated."""
+    """Whether the production of a ROI drifts away from its calibration."""
 
 
 class DriftingRoiReply(DriftNumbers):

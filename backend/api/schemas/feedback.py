@@ -1,4 +1,4 @@
-"""What feedback on one image says, and what it replies."""
+"""Requests and replies of feedback on one image."""
 
 from typing import Annotated, Any, Literal
 
@@ -21,18 +21,18 @@ _MOST_IMAGES = 100
 
 
 class FeedbackFields(RoiIds, TellsUnknown):
-    """Form fields of ``POST /feedback`` beside the image."""
+    """Form fields of ``POST /feedback`` besides the image."""
 
     mm_per_px: Annotated[MillimetresPerPixel | None, BeforeValidator(empty_is_none)] = Field(
-        None, description="millimetres per pixel of the image; default that of the calibration", examples=[None]
+        None, description="millimetres per pixel of the image; default: the scale of the calibration", examples=[None]
     )
 
     verdict: Literal["good", "bad"] = Field(
-        description="what the part is: good, so that rejecting it was wrong, or bad, so that accepting it was",
+        description="good: rejecting the part was wrong; bad: accepting it was wrong",
         examples=["good"],
     )
-    shape: str | None = Field(None, description="mask in pixels of the uploaded image, as of /infer", examples=[None])
-    dry_run: bool = Field(False, description="only say what would change", examples=[True])
+    shape: str | None = Field(None, description="mask in pixels of the uploaded image, as in /infer", examples=[None])
+    dry_run: bool = Field(False, description="only report what would change", examples=[True])
 
     @field_validator("dry_run", mode="before")
     @classmethod
@@ -41,19 +41,19 @@ class FeedbackFields(RoiIds, TellsUnknown):
 
 
 class KnownReply(Reply):
-    """The known images by a threshold: those whose scores it was chosen from."""
+    """The known images at a threshold: those whose scores it was chosen from."""
 
     threshold: float = Field(examples=[0.5512])
-    n_ok: int = Field(description="good images that count", examples=[30])
-    n_rejected: int = Field(description="those of them at or above the threshold", examples=[1])
-    rejected: list[UnusualReply] = Field(description=f"which, {_MOST_IMAGES} at most", examples=[[]])
-    n_ng: int = Field(description="defective images", examples=[12])
-    n_escaped: int = Field(description="those of them below the threshold", examples=[0])
-    escaped: list[UnusualReply] = Field(description=f"which, {_MOST_IMAGES} at most", examples=[[]])
+    n_ok: int = Field(description="number of good images that count", examples=[30])
+    n_rejected: int = Field(description="number of those at or above the threshold", examples=[1])
+    rejected: list[UnusualReply] = Field(description=f"these images, at most {_MOST_IMAGES}", examples=[[]])
+    n_ng: int = Field(description="number of defective images", examples=[12])
+    n_escaped: int = Field(description="number of those below the threshold", examples=[0])
+    escaped: list[UnusualReply] = Field(description=f"these images, at most {_MOST_IMAGES}", examples=[[]])
 
 
 def known_reply(known: Known) -> KnownReply:
-    """The known images, as clients read it."""
+    """The known images, in the form of the reply."""
     images = {
         name: [
             UnusualReply(
@@ -74,41 +74,45 @@ def known_reply(known: Known) -> KnownReply:
 
 
 class FeedbackReply(RoiReply):
-    """What feedback changed; with dry_run what it would change."""
+    """What the feedback changed; with dry_run, what it would change."""
 
     verdict: Literal["good", "bad"] = Field(examples=["good"])
     dry_run: bool = Field(description="true: nothing was stored", examples=[True])
     changed: bool = Field(
-        description="false: the image counted as that before, so nothing changes; the warning says so", examples=[True]
+        description="false: the image already counted like that, so nothing changes; the warning says so",
+        examples=[True],
     )
     text: str = Field(
-        description="what it means, in words",
+        description="what the change means, in words",
         examples=[
-            "part7.png scores 0.6121 and is rejected at 0.5512. The threshold goes from 0.5512 to 0.5893: of good "
-            "images 1 of 31 are rejected (before: 0 of 30), of defective images 0 of 12 escape (before: 0 of 12). 9 "
-            "patches of it join the memory bank (706 then); by that bank it scores 0.4127. Scores of the other known "
-            "images stay as they were: their embeddings are not stored, so they are not scored by the new memory bank."
+            "part7.png scores 0.6121 and is rejected at 0.5512. The threshold changes from 0.5512 to 0.5893: 1 of 31 "
+            "good images are rejected (before: 0 of 30), and 0 of 12 defective images escape (before: 0 of 12). 9 of "
+            "its patches join the memory bank, which then has 706; by that bank it scores 0.4127. The scores of the "
+            "other known images stay the same: their embeddings are not stored, so the new memory bank cannot score "
+            "them."
         ],
     )
-    score: float = Field(description="of the image by the model before", examples=[0.6121])
-    decision: Literal["ok", "ng"] = Field(description="on it before", examples=["ng"])
+    score: float = Field(description="score of the image by the previous model", examples=[0.6121])
+    decision: Literal["ok", "ng"] = Field(description="previous decision on the image", examples=["ng"])
     score_after: float | None = Field(
-        None, description="by the memory bank that it joins; left out for bad images", examples=[0.4127]
+        None, description="score by the memory bank that the image joins; left out for bad images", examples=[0.4127]
     )
-    before: KnownReply = Field(description="the known images by the calibration before")
-    after: KnownReply = Field(description="by the one after; honest scores of older images stay as they were")
+    before: KnownReply = Field(description="the known images with the previous calibration")
+    after: KnownReply = Field(
+        description="the known images with the new calibration; honest scores of older images stay the same"
+    )
     n_rejected_if_caught: int = Field(
-        description="known good images that score as high as this image, or higher: a threshold that rejects it "
-        "rejects them, too",
+        description="number of known good images with the same score or a higher one: a threshold that rejects this "
+        "image also rejects them",
         examples=[1],
     )
-    n_added: int = Field(description="embeddings that the memory bank gains", examples=[9])
-    coreset_size: int = Field(description="embeddings in the memory bank afterwards", examples=[706])
+    n_added: int = Field(description="number of embeddings that the memory bank gains", examples=[9])
+    coreset_size: int = Field(description="number of embeddings in the memory bank afterwards", examples=[706])
     memory_id: str = MEMORY_ID
     rule: Literal["recommended", "cost", "manual"] | None = Field(
-        None, description="by which it is calibrated again; left out for the contract's", examples=[None]
+        None, description="rule of the new calibration; left out for the rule of the contract", examples=[None]
     )
-    why: str | None = Field(None, description="what the threshold rests on, by rule=recommended", examples=[None])
-    promise: PromiseReply | None = Field(None, description="of the threshold afterwards")
-    warning: str | None = Field(None, description="what is doubtful, pointless or dangerous about it")
-    model: ModelReply = Field(description="afterwards, with dry_run as it would be")
+    why: str | None = Field(None, description="basis of the threshold, with rule=recommended", examples=[None])
+    promise: PromiseReply | None = Field(None, description="promise of the new threshold")
+    warning: str | None = Field(None, description="what is doubtful, useless or dangerous about the change")
+    model: ModelReply = Field(description="model afterwards; with dry_run, as it would be")

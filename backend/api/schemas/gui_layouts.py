@@ -1,4 +1,4 @@
-"""What requests about the layout of a recipe say, and what they get back."""
+"""Requests and replies about the layout of a recipe."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ from backend.api.schemas.common import Identifier, RecipeName, Reply
 
 
 class PictureName(RecipeName):
-    """Query of what is about one picture of a layout."""
+    """Query of requests about one picture of a layout."""
 
-    name: Identifier = Field(description="of the picture; any text", examples=["anchor 1"])
+    name: Identifier = Field(description="name of the picture; any text", examples=["anchor 1"])
 
 
 class _RecipeReply(Reply):
     status: Literal["ok"] = Field(default="ok", examples=["ok"])
-    recipe_id: str = Field(description="recipe that was meant", examples=["default"])
+    recipe_id: str = Field(description="recipe of the request", examples=["default"])
     request_id: str = Field(examples=["0f8fad5b-d9cb-469f-a165-70867728950e"])
 
 
@@ -23,7 +23,7 @@ class LayoutReply(_RecipeReply):
     """A layout that was stored."""
 
     etag: str = Field(
-        description="of the layout, as in the header ETag but without quotes",
+        description="ETag of the layout, as in the header but without quotes",
         examples=["9f86d081884c7d659a2feaa0c55ad015"],
     )
 
@@ -38,7 +38,7 @@ class StoredPictureReply(Reply):
     """A picture of a layout."""
 
     name: str = Field(examples=["anchor 1"])
-    bytes: int = Field(description="size of the file", examples=[20480])
+    bytes: int = Field(description="size of the file in bytes", examples=[20480])
 
 
 class PicturesReply(_RecipeReply):

@@ -1,4 +1,4 @@
-"""What a fit, an inference and an explanation are asked for, and what they reply."""
+"""Requests and replies of fits, inferences and explanations."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,55 +10,52 @@ from backend.infer import Region
 from backend.service.pictures import HeatmapName, Wanted
 from backend.service.results import InferResult
 
-WARNING = "what was asked for and can hardly be meant, or had no effect"
+WARNING = "what in the request is probably a mistake or had no effect"
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
 WantedHeatmap = Annotated[HeatmapName | None, BeforeValidator(empty_is_none)]
 WANTED_HEATMAP = (
-    "scale of the heatmap: contract stretches each image by itself; threshold is the same for all images of a "
-    "calibration, floor(128 * distance / threshold), so that 128 and above is at or above the threshold"
+    "scale of the heatmap: contract stretches each image separately; threshold is the same for all images of a "
+    "calibration, floor(128 * distance / threshold), so 128 and above is at or above the threshold"
 )
-WANTED_OVERLAY = "also overlay_png_base64: colour and regions with their mm² over the image"
+WANTED_OVERLAY = "also return overlay_png_base64: the image with colour and with regions and their mm²"
 OVERLAY = (
-    "colour PNG of the uploaded image's size: the image, coloured at and above the threshold, with its regions "
-    "and their mm²; with overlay, left out where there is no threshold"
+    "colour PNG of the uploaded image's size: the image, coloured at and above the threshold, with its regions and "
+    "their mm²; only with overlay, left out if there is no threshold"
 )
 
 UPLOADED_AS = "part7.png"
 """What examples of requests call the image that the examples of uploads store."""
 
-UploadedAs = Annotated[
-    str | None, Field(description="of a stored image the name that it came with", examples=[UPLOADED_AS])
-]
+UploadedAs = Annotated[str | None, Field(description="original name of a stored image", examples=[UPLOADED_AS])]
 
 
 class FitFields(RoiFields, TellsUnknown):
-    """Form fields of ``POST /fit_ok`` beside the images."""
+    """Form fields of ``POST /fit_ok`` besides the images."""
 
     memory_fit: bool = Field(False, description="keep every embedding instead of a coreset", examples=[False])
-    use_dataset: bool = Field(False, description="fit on the stored OK images; then send no files", examples=[False])
+    use_dataset: bool = Field(False, description="fit on the stored OK images; send no files", examples=[False])
     append: bool = Field(
-        False, description="keep the memory bank that there is and add what it lacks of these images", examples=[False]
+        False, description="keep the existing memory bank, and add what it lacks from these images", examples=[False]
     )
     thumbnails: bool = Field(
-        False, description="keep a small picture of every image with the memory, for /explain", examples=[False]
+        False, description="keep a small picture of every image with the memory bank, for /explain", examples=[False]
     )
     group_copies: bool = Field(
         False,
-        description="count images that look nearly the same as one: none of them is another image to the others",
+        description="count images that look nearly the same as one image: they are not compared with each other",
         examples=[False],
     )
     profile: ProfileName | None = Field(
         None,
-        description="which tokens are compared, how distances become a map, and which score judges: contract, or "
-        "recommended, which ranks defective parts better; default PROFILE, and with append that of the model",
+        description="profile: how embeddings, distance maps and scores are made; contract, or recommended, which "
+        "ranks defective parts better; default: PROFILE, or with append the profile of the model",
         examples=[None],
     )
     shape: str | None = Field(
         None,
-        description="mask in pixels of the images, as of /infer, within which ok_scores are made; stored images have "
-        "their own",
+        description="mask in pixels of the images, as in /infer, for ok_scores; stored images have their own masks",
         examples=[None],
     )
 
@@ -74,7 +71,7 @@ class FitFields(RoiFields, TellsUnknown):
 
 
 class InferFields(RoiFields, TellsUnknown):
-    """Form fields of ``POST /infer`` beside the image."""
+    """Form fields of ``POST /infer`` besides the image."""
 
     shape: str | None = Field(
         None,
@@ -82,15 +79,13 @@ class InferFields(RoiFields, TellsUnknown):
         '(cx, cy, r, r_inner), such as {"kind":"circle","cx":128,"cy":128,"r":120}',
         examples=[None],
     )
-    trial: bool = Field(
-        False, description="somebody tries an image: /drift does not count it as a part", examples=[False]
-    )
+    trial: bool = Field(False, description="a trial: /drift does not count the image as a part", examples=[False])
 
     heatmap: WantedHeatmap = Field(None, description=WANTED_HEATMAP, examples=[None])
     overlay: bool = Field(False, description=WANTED_OVERLAY, examples=[False])
     why: bool = Field(
         False,
-        description="say in words why the part is OK or NG; where regions decide, that is said anyway",
+        description="explain in words why the part is OK or NG; always done if regions decide",
         examples=[False],
     )
 
@@ -106,19 +101,19 @@ class InferFields(RoiFields, TellsUnknown):
 
 
 class ExplainFields(InferFields):
-    """Form fields of ``POST /explain`` beside the image."""
+    """Form fields of ``POST /explain`` besides the image."""
 
     x: Annotated[int | None, BeforeValidator(empty_is_none)] = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="the pixel that is asked about, with y; default the regions",
+        description="x of a pixel to explain, with y; default: the regions",
         examples=[None],
     )
     y: Annotated[int | None, BeforeValidator(empty_is_none)] = Field(
-        None, ge=0, le=1_000_000, description="the pixel that is asked about, with x", examples=[None]
+        None, ge=0, le=1_000_000, description="y of a pixel to explain, with x", examples=[None]
     )
-    pictures: bool = Field(True, description="with a picture of each place", examples=[True])
+    pictures: bool = Field(True, description="include a picture of each place", examples=[True])
 
     @field_validator("pictures", mode="before")
     @classmethod
@@ -133,12 +128,12 @@ class ExplainFields(InferFields):
 
     @property
     def wanted(self) -> Wanted:
-        """The pictures of the whole image; no heatmap that is not named."""
+        """The pictures of the whole image; a heatmap only if it is named."""
         return Wanted(self.heatmap, self.overlay)
 
     @property
     def point(self) -> tuple[int, int] | None:
-        """(x, y), if a pixel is asked about."""
+        """(x, y), if a pixel is requested."""
         return None if self.x is None or self.y is None else (self.x, self.y)
 
 
@@ -161,32 +156,32 @@ class ScoredReply(Reply):
 
 
 class FitReply(RoiReply):
-    """What a fit built."""
+    """The result of a fit."""
 
     calibration: Literal["none", "applied", "stale"] = Field(
-        description="stale: the one there was is not applied any more; calibrate again", examples=["none"]
+        description="stale: the previous calibration is no longer applied; calibrate again", examples=["none"]
     )
-    n_embeddings: int = Field(description="patch embeddings of all images", examples=[34816])
-    coreset_size: int = Field(description="embeddings in the memory bank", examples=[697])
+    n_embeddings: int = Field(description="number of patch embeddings of all images", examples=[34816])
+    coreset_size: int = Field(description="number of embeddings in the memory bank", examples=[697])
     memory_id: str = MEMORY_ID
     profile: ProfileName | None = Field(
-        None, description="of the memory bank; left out for the contract's", examples=[None]
+        None, description="profile of the memory bank; left out for the profile of the contract", examples=[None]
     )
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     ok_scores: list[float] | None = Field(
         None,
-        description="score of each image by a memory bank of the others, in the order they were sent: what fresh good "
-        "parts score; left out where there are no others, and where only a sample is scored (`ok_scores_sample`)",
+        description="score of each image by a memory bank of the others, in the order of the upload: what new good "
+        "parts score; left out if there are no others, or if only a sample is scored (`ok_scores_sample`)",
         examples=[[0.43, 0.41, 0.47]],
     )
     ok_scores_sample: list[ScoredReply] | None = Field(
         None,
-        description="instead of ok_scores, where there are too many images to score all: a random sample of them, each "
+        description="instead of ok_scores, if there are too many images to score all: a random sample, each image "
         "with its score by a memory bank of the others",
         examples=[None],
     )
     suspicious: list[SuspiciousReply] = Field(
-        description="images that score far above the others: look at them before you trust the model", examples=[[]]
+        description="images that score far above the others: check them before you trust the model", examples=[[]]
     )
     warning: str | None = Field(None, description=WARNING)
 
@@ -207,7 +202,7 @@ class RegionReply(Reply):
 
 
 def told_of(result: InferResult) -> dict[str, Any]:
-    """What replies say of a decision beside it, by name: where regions decide, or why was asked for."""
+    """Further members of replies with a decision, by name, if regions decide or ``why`` is requested."""
     calibration = result.calibration
     return {
         "decide_by": calibration.decide_by if calibration else None,
@@ -217,22 +212,26 @@ def told_of(result: InferResult) -> dict[str, Any]:
 
 
 def region_reply(region: Region) -> RegionReply:
-    """A region, as clients read it."""
+    """A region, in the form of the reply."""
     return RegionReply(bbox=[region.x, region.y, region.w, region.h], **vars(region))
 
 
 DecidedBy = Annotated[
     Literal["region", "either"] | None,
-    Field(description="what decides, as it was calibrated; left out where the score does", examples=[None]),
+    Field(description="what decides, according to the calibration; left out if the score decides", examples=[None]),
 ]
 PixelThreshold = Annotated[
     float | None,
-    Field(description="regions are found at it; left out where the score decides: at threshold then", examples=[None]),
+    Field(
+        description="threshold of the regions; left out if the score decides, because regions are then found at "
+        "threshold",
+        examples=[None],
+    ),
 ]
 Why = Annotated[
     str | None,
     Field(
-        description="why the part is OK or NG; left out where it was not asked for and the score decides",
+        description="why the part is OK or NG; left out if it was not requested and the score decides",
         examples=["The score 0.61 reaches the threshold 0.55. 1 region reaches it: it has 10 mm²."],
     ),
 ]
@@ -245,20 +244,20 @@ class InferReply(RoiReply):
     threshold: float | None = Field(None, description="left out before calibration", examples=[0.5512])
     decision: Literal["ok", "ng"] | None = Field(
         None,
-        description="ng when score >= threshold, or as decide_by says; left out before calibration",
+        description="ng if score >= threshold, or according to decide_by; left out before calibration",
         examples=["ng"],
     )
     decide_by: DecidedBy = None
     pixel_threshold: PixelThreshold = None
     why: Why = None
     calibration: Literal["none", "applied", "stale"] = Field(
-        description="stale: there is one, made for an earlier fit or another BLUR_SIGMA; it is not applied",
+        description="stale: the calibration belongs to an earlier fit or another BLUR_SIGMA and is not applied",
         examples=["applied"],
     )
     heatmap_png_base64: str | None = Field(
         None,
-        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask; left out with heatmap=threshold "
-        "where there is no threshold",
+        description="8-bit grey PNG of the uploaded image's size, 0 outside the mask; left out with "
+        "heatmap=threshold if there is no threshold",
         examples=[HEATMAP_EXAMPLE],
     )
     overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])
@@ -269,30 +268,30 @@ class InferReply(RoiReply):
 
 
 class GoodPatchReply(Reply):
-    """The good patch that comes nearest to a place."""
+    """The good patch that is nearest to a place."""
 
-    index: int = Field(description="which image of the fit, from 0", examples=[3])
-    filename: str = Field(description="its name", examples=["part12.png"])
+    index: int = Field(description="position of the image in the fit, from 0", examples=[3])
+    filename: str = Field(description="name of the image", examples=["part12.png"])
     uploaded_as: UploadedAs = None
     box: list[int] = Field(description="[x, y, w, h] in pixels of that image", examples=[[128, 72, 8, 8]])
 
 
 class ReasonReply(Reply):
-    """A place of an image, and the good patch that comes nearest to it."""
+    """A place of an image, and the good patch that is nearest to it."""
 
     x: int = Field(description="in pixels of the uploaded image", examples=[140])
     y: int = Field(examples=[80])
     region: int | None = Field(
-        None, description="position among the regions of /infer; left out where none has the place", examples=[0]
+        None, description="position among the regions of /infer; left out if the place is in none", examples=[0]
     )
-    box: list[int] = Field(description="its patch, [x, y, w, h]", examples=[[136, 80, 8, 8]])
-    distance: float = Field(description="of the patch to the nearest good one, 0..2", examples=[0.83])
+    box: list[int] = Field(description="patch of the place, [x, y, w, h]", examples=[[136, 80, 8, 8]])
+    distance: float = Field(description="distance of the patch to the nearest good one, 0..2", examples=[0.83])
     good: GoodPatchReply | None = Field(
-        None, description="left out for models of earlier versions, which do not know where their patches come from"
+        None, description="left out for models of earlier versions, which do not record the images of their patches"
     )
     picture_png_base64: str | None = Field(
         None,
-        description="the place, and to its right the good patch, where its image is stored or has a thumbnail",
+        description="the place, and to its right the good patch, if its image is stored or has a thumbnail",
         examples=[HEATMAP_EXAMPLE],
     )
 
@@ -307,10 +306,12 @@ class ExplainReply(RoiReply):
     pixel_threshold: PixelThreshold = None
     why: Why = None
     calibration: Literal["none", "applied", "stale"] = Field(examples=["applied"])
-    heatmap_png_base64: str | None = Field(None, description="with heatmap, as of /infer", examples=[None])
+    heatmap_png_base64: str | None = Field(
+        None, description="only with heatmap, as in the reply to /infer", examples=[None]
+    )
     overlay_png_base64: str | None = Field(None, description=OVERLAY, examples=[None])
     reasons: list[ReasonReply] = Field(
-        description="of the eight largest regions, or of the worst place where there is none"
+        description="reasons for the eight largest regions, or for the worst place if there is no region"
     )
     model: ModelReply
-    warning: str | None = Field(None, description="as of /infer")
+    warning: str | None = Field(None, description="as in the reply to /infer")
