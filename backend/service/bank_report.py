@@ -13,10 +13,10 @@ from backend.service.inspection import InspectionService
 
 @dataclass(frozen=True)
 class BankEntry:
-    """An image that a memory bank was built from, and what it is to the bank.
+    """An image of a memory bank, and how much the bank uses it.
 
     Attributes:
-        image: what is remembered of it.
+        image: what is stored about it.
         n_kept: how many of its patches are in the bank.
         suspicious: whether it scores far above the others.
     """
@@ -33,7 +33,7 @@ class BankReport:
     Attributes:
         fitted: the model.
         entries: its images, in the order of the fit; empty for models of versions that did not keep them.
-        covering_radius: distance within which the bank covers every patch of theirs; None where it is not known.
+        covering_radius: distance within which the bank covers every patch of these images; None if unknown.
     """
 
     fitted: FittedRoi

@@ -43,18 +43,17 @@ def calibrate(
         ng_scores: scores of defective parts, possibly none.
         mm_per_px: millimetres per pixel.
         area_mm2_thr: smallest region in mm²; None takes the configured one.
-        score_percentile: percentile that the scores are; None takes the configured one.
-        memory_id: the memory bank that the scores came from; None takes the stored one on trust.
+        score_percentile: percentile of the scores; None takes the configured one.
+        memory_id: the memory bank that gave the scores; None assumes the stored one.
         options, n_candidates, ok_are_fresh, ok_names, ng_names: as for `calib.calibrate`.
-        images: the OK and the NG scores with what is known of their images; None where that is nothing.
-        regions: region scores of the same parts, where regions decide; see `calibrate_by_regions`.
+        images: the OK and the NG scores with what is known of their images; None if nothing is known.
+        regions: region scores of the same parts, if regions decide; see `calibrate_by_regions`.
 
     Raises:
         InvalidRequest: the ids are too long for a file name, or see `ThresholdOptions.check` and
             `check_ways`.
-        Conflict: the recipe is locked to another `mm_per_px`, or the ROI has another memory bank than `memory_id`
-            by now.
-        IncompatibleMemory: the stored memory was built by another extractor, and no score can come from it.
+        Conflict: the recipe is locked to another `mm_per_px`, or the memory bank of the ROI is no longer `memory_id`.
+        IncompatibleMemory: the stored memory was built by another extractor, so it cannot have given the scores.
         StorageError: the stored memory is damaged, or the calibration cannot be written.
     """
     settings = service.settings
@@ -93,10 +92,10 @@ def calibrate(
 
 
 def calibrated_again(before: Calibration, inputs: CalibrationInputs, memory_id: str) -> Calibration:
-    """A calibration by the rule of an earlier one, with its options, from other scores; stores nothing.
+    """A calibration from new scores, with the rule and options of an earlier one; stores nothing.
 
     Args:
-        before: it gives the percentile, the smallest region and the scale.
+        before: the earlier calibration: it gives the percentile, the smallest region and the scale.
         inputs: the scores, and how the threshold is chosen.
         memory_id: of the memory bank that it is for.
 

@@ -1,4 +1,4 @@
-"""What a calibration from images is asked for, checked before any image costs time."""
+"""The options of a calibration from images, checked before any image is scored."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from backend.scores.percentile_choice import CANDIDATES
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What a calibration from images is asked for, beside the images.
+    """The options of a calibration from images.
 
     Attributes:
-        score_percentile: percentile that is the score; None takes the configured one.
+        score_percentile: percentile of the score; None takes the configured one.
         area_mm2_thr: as for `calibrate`.
         threshold: how the threshold is chosen.
         choose: choose the percentile by `choose_percentile`, from one inference of each image.
-        keep, not_good: names of OK images, beside those of `threshold` by their positions.
+        keep, not_good: names of OK images, in addition to the positions in `threshold`.
         decide_by: what decides about a part, see `Calibration`.
         pixel_threshold: see `RegionScores`.
     """
@@ -34,15 +34,15 @@ class CalibrationOptions:
     pixel_threshold: float | None = None
 
     def check(self, ok_names: Collection[str] | None, n_ng: int) -> None:
-        """Refuse at once what would be refused after all images were scored.
+        """Refuse at once what would be refused after the scoring of all images.
 
         Args:
-            ok_names: of the images that are to be scored as OK; None where they are not known yet.
+            ok_names: names of the images that will be scored as OK; None if unknown yet.
             n_ng: NG images.
 
         Raises:
-            InvalidRequest: see `ThresholdOptions.check_way` and `check_ways`; `keep` by another rule, or the name of no
-                OK image; a percentile is to be chosen where regions decide.
+            InvalidRequest: see `ThresholdOptions.check_way` and `check_ways`; `keep` by another rule, or a name that no
+                OK image has; the percentile should be chosen although regions decide.
         """
         self.threshold.check_way(n_ng)
         check_ways(self.decide_by, self.pixel_threshold, self.threshold)
@@ -58,14 +58,14 @@ class CalibrationOptions:
                 raise InvalidRequest(f"{member} names {unknown[0]!r}, but no OK image has this name")
 
     def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
-        """The percentiles that images are scored at, in percent; several where the best of them is to be chosen.
+        """The percentiles that images are scored at, in percent; several if the best of them will be chosen.
 
         Args:
             profile: of the memory bank; the recommended one has a percentile of its own.
             configured: ``SCORE_PERCENTILE``.
 
         Raises:
-            InvalidRequest: a percentile is to be chosen, but the profile has a fixed one.
+            InvalidRequest: the percentile should be chosen, but the profile has a fixed one.
         """
         if profile == RECOMMENDED:
             if self.choose:

@@ -1,4 +1,4 @@
-"""What becomes of calibrations with a fit."""
+"""What a fit does to calibrations."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ log: Any = structlog.get_logger(__name__)
 
 
 def calibration_state(service: InspectionService, key: RoiKey) -> CalibrationState:
-    """What became of the ROI's calibration with a fit; the log warns where none applies any more.
+    """The state of the ROI's calibration after a fit; the log warns if none applies any more.
 
     Raises:
-        StoreUnavailable: nobody can tell now; the fit is stored.
+        StoreUnavailable: the state is unknown now; the fit is stored.
     """
     try:
         fitted = service.store.load(key)

@@ -1,4 +1,4 @@
-"""What becomes of known images when a threshold and the scores behind it change, in numbers and in words."""
+"""The effect of a changed threshold on known images, in numbers and in words."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _FEWEST_DIGITS, _MOST_DIGITS = 4, 17  # the latter tell any two floats apart
 
 @dataclass(frozen=True)
 class Known:
-    """Images whose scores are known, by a threshold.
+    """Images whose scores are known, at a threshold.
 
     Attributes:
         threshold: scores at or above it are rejected.
@@ -37,7 +37,7 @@ class Known:
 
     @classmethod
     def of(cls, calibration: Calibration, inputs: CalibrationInputs) -> "Known":
-        """By a calibration, and what it was made from."""
+        """The images of a calibration, at its threshold."""
         threshold, left = calibration.threshold, set(inputs.options.not_good)
         return cls(
             threshold,
@@ -52,12 +52,12 @@ class Known:
         )
 
     def n_rejected_at(self, score: float) -> int:
-        """How many good images a threshold rejects that rejects this score, too."""
+        """How many good images are rejected by a threshold that rejects this score."""
         return sum(other >= score for other in self.good)
 
 
 def about_threshold(before: Known, after: Known) -> str:
-    """What becomes of the threshold and of known images."""
+    """How the threshold and the decisions on known images change."""
     limit = _shown_threshold(after, before)
     moved = (
         f"The threshold stays at {limit}"
@@ -76,7 +76,7 @@ def about_threshold(before: Known, after: Known) -> str:
 
 
 def about_catching(score: float, known: Known) -> str:
-    """Whether any threshold rejects a defective image without good ones."""
+    """Whether a threshold can reject a defective image without rejecting good ones."""
     n, n_good = known.n_rejected_at(score), len(known.good)
     if n:
         return f"No threshold can catch it without rejecting {n} of {n_good} good images."
@@ -84,7 +84,7 @@ def about_catching(score: float, known: Known) -> str:
 
 
 def _catching(score: float, known: Known) -> str:
-    """A short threshold that rejects a score, and no good image that it does not have to."""
+    """A threshold with few digits that rejects a score, and no more good images than necessary."""
     n_rejected = known.n_rejected_at(score)
     for digits in range(_FEWEST_DIGITS, _MOST_DIGITS + 1):
         below = Decimal(repr(float(score))).quantize(Decimal(10) ** -digits, ROUND_FLOOR)
@@ -94,7 +94,7 @@ def _catching(score: float, known: Known) -> str:
 
 
 def about_new_escapes(before: Known, after: Known) -> str | None:
-    """That a higher threshold lets defective images pass that were rejected."""
+    """A warning if a higher threshold accepts defective images that were rejected."""
     new = [(position, image) for position, image in after.escaped if image.score >= before.threshold]
     if not new:
         return None
@@ -106,7 +106,7 @@ def about_new_escapes(before: Known, after: Known) -> str | None:
 
 
 def about_unlike_others(score: float, others: Sequence[float]) -> str | None:
-    """That a good image scores far above all other good ones: it may be defective."""
+    """A warning if a good image scores far above all other good ones: it may be defective."""
     if len(others) not in outliers([*others, score]):
         return None
     return (
@@ -116,7 +116,7 @@ def about_unlike_others(score: float, others: Sequence[float]) -> str | None:
 
 
 def about_kept_score(kept: float, score: float) -> str | None:
-    """That an image which counted before keeps its score, though it scores another one now."""
+    """A warning if an image that already counted keeps its score, although it now scores differently."""
     if math.isclose(kept, score, rel_tol=_SAME):
         return None
     return (
@@ -127,7 +127,7 @@ def about_kept_score(kept: float, score: float) -> str | None:
 
 
 def told_apart(value: float, *others: float) -> str:
-    """A number with four digits, or with as many more as tell it apart from others that are not equal to it.
+    """A number with four digits, or with as many more as distinguish it from other numbers.
 
     >>> told_apart(0.985703, 0.985711), told_apart(0.985711, 0.985703), told_apart(0.5, 0.5)
     ('0.9857', '0.98571', '0.5')
@@ -140,13 +140,13 @@ def told_apart(value: float, *others: float) -> str:
 
 
 def _shown_threshold(known: Known, before: Known) -> str:
-    """A threshold, told apart from the one before and from what escapes it."""
+    """A threshold, with enough digits to differ from the previous one and from the scores that escape it."""
     escaped = (image.score for _, image in known.escaped[:_MOST_NAMED])
     return told_apart(known.threshold, before.threshold, *escaped)
 
 
 def named_images(images: Sequence[tuple[int, ScoredImage]], threshold: float) -> str:
-    """The first of some images by name, else by their position, with their scores, told apart from a threshold."""
+    """The first of some images, by name or position, with scores whose digits distinguish them from a threshold."""
     named = [
         f"{named_with(image.name, image.uploaded_as) if image.name else position_name(position)} "
         f"({told_apart(image.score, threshold)})"

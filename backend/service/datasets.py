@@ -53,14 +53,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Judged(Generic[Result]):
-    """A stored image and what came of it.
+    """A stored image and its result.
 
     Attributes:
         sample: the image.
-        mm_per_px: millimetres per pixel that it was judged with; None if that is not known.
+        mm_per_px: millimetres per pixel of the judgement; None if unknown.
         result: None when it failed.
         error: why it failed.
-        code: the same for programs.
+        code: error code for programs.
     """
 
     sample: Sample
@@ -75,8 +75,8 @@ class DatasetCalibration(ImageCalibration):
     """A calibration from stored images.
 
     Attributes:
-        fitted: the model that it was made for.
-        failed: images that could not be scored; it rests on the others.
+        fitted: the model of the calibration.
+        failed: images that could not be scored; the calibration is based on the others.
     """
 
     fitted: FittedRoi
@@ -84,7 +84,7 @@ class DatasetCalibration(ImageCalibration):
 
 
 def about_metas(images: Sequence[NamedImage], metas: Sequence[dict[str, Any]]) -> str | None:
-    """What is to be said about the masks in the metadata of stored images, each thing with the first image that has it.
+    """Remarks about the masks in the metadata of stored images, each with the first image that it concerns.
 
     Args:
         images, metas: as for `store_images`.
@@ -163,15 +163,15 @@ def calibrate_stored(
     Args:
         service: who scores them.
         key: the ROI.
-        options: what is asked for; a choice of the percentile needs NG images.
-        default_mm_per_px: for images that do not say, of a recipe that is not locked.
+        options: the options; a choice of the percentile needs NG images.
+        default_mm_per_px: for images without a scale, if the recipe is not locked.
         require_ng: refuse without NG images.
 
     Raises:
-        InvalidRequest: a percentile is given and shall be chosen; no OK image, or no NG image where they are required,
-            is stored or could be scored.
+        InvalidRequest: a percentile is given, but should also be chosen; no OK image, or no required NG image, is
+            stored or could be scored.
         Conflict: the ROI was fitted anew meanwhile; nothing was calibrated.
-        RunCancelled: somebody cancelled it; nothing was calibrated. The scores that were made are remembered.
+        RunCancelled: somebody cancelled it; nothing was calibrated. The finished scores are kept.
         BackendError: as `infer` and `calibrate`.
     """
     fitted = service.fitted(key)
@@ -253,16 +253,16 @@ def infer_stored(
         key: the ROI.
         labels: classes of images, in the order of the result.
         default_mm_per_px: as for `calibrate_stored`.
-        wanted: pictures of each; overlays as long as all of them together take no more than 256 MiB.
-        on_judged: called with each image as soon as it is judged; results are not kept, since runs are long.
+        wanted: pictures of each; overlays until they take 256 MiB together.
+        on_judged: called with each image as soon as it is judged; results are not kept, because runs are long.
         with_why: see `Scoring`.
 
     Returns:
-        The model that all of them were compared with.
+        The model that all images were compared with.
 
     Raises:
         RunCancelled: somebody cancelled it.
-        BackendError: as `infer`, where it is not about one image.
+        BackendError: as `infer`, except for errors of a single image.
     """
     fitted = service.fitted(key)
     samples = [sample for label in labels for sample in service.datasets.samples(key, label)]
@@ -285,7 +285,7 @@ def infer_stored(
 
 @contextlib.contextmanager
 def _judging(service: InspectionService, key: RoiKey, kind: str, n_images: int) -> Iterator[Run]:
-    """A run in the place of one inference."""
+    """A run that takes the place of one inference."""
     with service.inference_slot(), service.runs.run(kind, key, n_images) as run:
         yield run
 
@@ -299,7 +299,7 @@ def _judge_all(
     judge: Callable[[NamedImage, float, Shape | None], Result],
     on_judged: Callable[[Judged[Result]], None],
 ) -> None:
-    """Judge all samples, in order; what is wrong with one of them is its error."""
+    """Judge all samples in order; an error of one sample is stored with it."""
     locked = service.recipes.mm_per_px(key.recipe_id)
     for number, sample in enumerate(samples, start=1):
         mm_per_px = None
@@ -325,10 +325,10 @@ def _named(sample: Sample) -> NamedImage:
 
 
 def scale_of(metadata: dict[str, Any]) -> float | None:
-    """Millimetres per pixel in the metadata of an image, if it is known; a client that does not know writes 0.
+    """Millimetres per pixel in the metadata of an image, if known; some clients write 0 for an unknown scale.
 
     Raises:
-        InvalidRequest: this is no scale.
+        InvalidRequest: this is not a scale.
     """
     value = metadata.get("mm_per_px")
     if value is None or value == 0:
@@ -339,7 +339,7 @@ def scale_of(metadata: dict[str, Any]) -> float | None:
 
 
 def _usable_shapes(service: InspectionService, samples: Sequence[Sample]) -> list[Shape | None] | None:
-    """The masks of images; None, and a warning, if one of them cannot be used: a fit does without."""
+    """The masks of images; None and a warning if one of them cannot be used, because a fit does not need them."""
     shapes = []
     for sample in samples:
         try:
@@ -357,12 +357,12 @@ def shape_of(metadata: dict[str, Any]) -> Shape | None:
     """The mask in the metadata of an image.
 
     Raises:
-        InvalidShape: this is no mask.
+        InvalidShape: this is not a mask.
     """
     return parse_shape(_shape_text(metadata))
 
 
 def _shape_text(metadata: dict[str, Any]) -> str | None:
-    """The mask as JSON, where it may be in a text, or as it is."""
+    """The mask as JSON: parsed if it is a text, else unchanged."""
     shape = metadata.get("shape_json")
     return shape if shape is None or isinstance(shape, str) else json.dumps(shape)

@@ -1,4 +1,4 @@
-"""What a request asks for that can hardly be meant: it is done all the same, and said."""
+"""Warnings about requests that are probably mistakes: they are served, but the reply says so."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _FAR = 2.0
 
 
 def joined(doubts: Iterable[str | None]) -> str | None:
-    """Several sentences as one text; None where there are none.
+    """Several sentences as one text; None if there are none.
 
     >>> joined(["a", None, "b"]), joined([None])
     ('a; b', None)
@@ -26,7 +26,7 @@ def joined(doubts: Iterable[str | None]) -> str | None:
 
 
 def about_percentile(percentile: float, source: str) -> str | None:
-    """A share is given where percent are meant.
+    """A warning if a share seems to be given instead of percent.
 
     Args:
         percentile: that is the score, in percent.
@@ -44,7 +44,7 @@ def about_percentile(percentile: float, source: str) -> str | None:
 
 
 def about_scores(ok_scores: Sequence[float], ng_scores: Sequence[float]) -> str | None:
-    """Scores that no inference gives: distances on the unit sphere.
+    """A warning about scores that no inference gives: scores are distances on the unit sphere.
 
     >>> about_scores([90, 97, 0.4], [])
     '2 of 3 ok_scores (90 to 97) are not from 0 to 2, the range of /infer: send scores of /infer'
@@ -61,11 +61,11 @@ def about_scores(ok_scores: Sequence[float], ng_scores: Sequence[float]) -> str 
 
 
 def about_threshold(threshold: float, fit_scores: Sequence[float]) -> str | None:
-    """A threshold that rejects most images of the fit: the OK scores are of another model, or of other images.
+    """A warning if a threshold rejects most images of the fit: the OK scores come from another model or other images.
 
     Args:
         threshold: image scores at or above it are defects.
-        fit_scores: what the images of the fit score by the memory bank of the others; none tell nothing.
+        fit_scores: what the images of the fit score by the memory bank of the others; without any, there is no warning.
 
     >>> about_threshold(0.57, [0.5, 0.6]), about_threshold(0.57, [])
     (None, None)
@@ -81,13 +81,13 @@ def about_threshold(threshold: float, fit_scores: Sequence[float]) -> str | None
 
 
 def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequence[tuple[int, int]]) -> str | None:
-    """The smallest region is larger than every image, so that no region is ever reported.
+    """A warning if the smallest region is larger than every image, so that no region is ever reported.
 
     Args:
         area_mm2_thr: smallest region in mm².
         source: what gave it, as the user spells it.
         mm_per_px: millimetres per pixel.
-        sizes: of the images (rows, columns), in pixels; none tell nothing.
+        sizes: of the images (rows, columns), in pixels; without any, there is no warning.
     """
     if not sizes:
         return None
@@ -102,11 +102,11 @@ def about_area(area_mm2_thr: float, source: str, mm_per_px: float, sizes: Sequen
 
 
 def about_size(image_hw: tuple[int, int], fitted: Sequence[tuple[int, int]]) -> str | None:
-    """An image is unlike those of the fit in size or in aspect ratio.
+    """A warning if the size or the aspect ratio of an image differs much from those of the fit.
 
     Args:
         image_hw: its rows and columns.
-        fitted: rows and columns of the images of the fit; none tell nothing.
+        fitted: rows and columns of the images of the fit; without any, there is no warning.
     """
     if not fitted:
         return None
@@ -131,12 +131,12 @@ def about_calibration(
     sent_area: bool,
     sent_percentile: float | None = None,
 ) -> str | None:
-    """What is to be said about a calibration beside its numbers.
+    """The warnings about a calibration.
 
     Args:
         key: the ROI.
         calibration: as it was stored.
-        fitted: its model; None where it was never fitted.
+        fitted: its model; None if it was never fitted.
         settings: the configuration.
         sent_area: whether the request gave the smallest region; else the configuration did.
         sent_percentile: that the request gave.
@@ -173,7 +173,7 @@ def about_calibration(
 
 
 def about_defective_in_the_fit(names: Sequence[str]) -> str | None:
-    """NG images are in the memory bank as good ones, so that parts like them are accepted.
+    """A warning if NG images are in the memory bank as good ones, so that parts like them are accepted.
 
     Args:
         names: of these images.
@@ -192,7 +192,7 @@ def about_defective_in_the_fit(names: Sequence[str]) -> str | None:
 
 
 def _about_pixel_threshold(calibration: Calibration) -> str | None:
-    """Thresholds that were set by hand reject most good images, where regions decide."""
+    """A warning if thresholds that were set by hand reject most good images, when regions decide."""
     n_rejected = calibration.promise.n_rejected if calibration.promise else None
     if calibration.rule != "manual" or n_rejected is None or 2 * n_rejected <= (calibration.n_ok or 0):
         return None
@@ -206,7 +206,7 @@ def _about_pixel_threshold(calibration: Calibration) -> str | None:
 def about_inference(
     image_hw: tuple[int, int], mm_per_px: float, fitted: FittedRoi, calibration: Calibration | None, settings: Settings
 ) -> str | None:
-    """What is to be said about the judgement of one image.
+    """The warnings about the judgement of one image.
 
     Args:
         image_hw: its rows and columns.

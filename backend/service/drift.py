@@ -1,8 +1,8 @@
-"""Counting what is inspected, and what is known about it: a small file a ROI, see `drift_files`.
+"""Statistics of the inspected parts: one small file for each ROI, see `drift_files`.
 
-``record`` costs an inference microseconds: scores are written behind, see `write_behind`, and under a lock, so that
-those of all workers add up. A machine that loses power loses what its disk had not written by itself. Where the disk
-takes nothing, the last 20,000 scores are kept and tried again, and inferences never know.
+``record`` costs an inference microseconds, because scores are written later, see `write_behind`. They are written under
+a lock, so that those of all workers add up. A power failure loses what the disk had not written yet. If the disk
+accepts nothing, the last 20,000 scores are kept and tried again, without an effect on inferences.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ class DriftStatus:
     """What is known about a ROI.
 
     Attributes:
-        verdict: ``"none"`` where no calibration is applied, ``"collecting"`` while few scores are known to compare
-            with, ``"drift"`` from an alarm to the next reset, calibration or fit of another bank.
+        verdict: ``"none"`` if no calibration is applied, ``"collecting"`` while there are too few scores for a
+            comparison, ``"drift"`` from an alarm to the next reset, calibration or fit of another bank.
         reason: the same for people.
         drift: the numbers behind it; None before the first part.
     """
@@ -55,8 +55,8 @@ class _Part(NamedTuple):
     """One inspected part.
 
     Attributes:
-        key: the ROI that was asked for.
-        memory_id, calibration: what it was judged by.
+        key: the requested ROI.
+        memory_id, calibration: the model and the calibration of the judgement.
         score: of the part.
         at: when it was inspected, in seconds since 1970.
     """
@@ -78,7 +78,7 @@ class DriftLog:
     Args:
         files: where they are.
         store: the models.
-        defective: share of defective parts that is no drift.
+        defective: share of defective parts that does not count as drift.
     """
 
     def __init__(self, files: DriftStatistics, store: Models, defective: float) -> None:
@@ -93,7 +93,7 @@ class DriftLog:
         """Count one inspected part.
 
         Args:
-            key: the ROI that was asked for.
+            key: the requested ROI.
             fitted: the model it was compared with.
             score: of the part, by the ROI's own calibration.
         """
@@ -101,21 +101,21 @@ class DriftLog:
         self._behind.add(fitted.calibrated.owner, part)
 
     def flush(self) -> None:
-        """Add what waits to the files; what they do not take waits on."""
+        """Add the waiting parts to the files; those that cannot be written keep waiting."""
         self._behind.flush()
 
     def close(self) -> None:
-        """Add what waits, and end the thread; it starts again with the next part."""
+        """Add the waiting parts, and end the thread; it starts again with the next part."""
         self._behind.close()
 
     def begin(self, key: RoiKey, calibration: Calibration, ok_scores: Sequence[float]) -> None:
-        """Start anew with a calibration that was just stored; the log warns where that fails.
+        """Restart with a calibration that was just stored; the log warns if this fails.
 
         Args:
             key: the ROI, as it was calibrated.
-            calibration: what was stored; nothing is done where it is not what the ROI is judged by: it came before
-                the fit, or another calibration has come since.
-            ok_scores: the OK scores of the calibration; none where they are not those of fresh parts.
+            calibration: the stored calibration. Nothing is done if it is not applied to the ROI, because a fit or
+                another calibration came later.
+            ok_scores: the OK scores of the calibration; empty if they do not come from new parts.
         """
         known = CalibrationScores.of(ok_scores, calibration.threshold)
         try:
@@ -136,15 +136,15 @@ class DriftLog:
             log.warning("drift.not_stored", reason=str(exc), hint="the first parts become the reference")
 
     def reset(self, key: RoiKey, fitted: FittedRoi, reference: Reference) -> None:
-        """Forget what was counted, and the alarm.
+        """Delete the counts and the alarm.
 
         Args:
             key: the ROI.
             fitted: its model.
-            reference: what to compare with from now on: the OK scores of the calibration, or the parts that come next.
+            reference: reference from now on: the OK scores of the calibration, or the next parts.
 
         Raises:
-            Conflict: the OK scores of the calibration are not known; nothing was changed.
+            Conflict: the OK scores of the calibration are unknown; nothing was changed.
             StorageError: it cannot be written.
         """
         drift_key = fitted.calibrated.owner
@@ -167,7 +167,7 @@ class DriftLog:
         self._files.prune()
 
     def forget(self, key: RoiKey) -> None:
-        """Drop the statistics of a ROI unless they are about what it is judged by now."""
+        """Delete the statistics of a ROI unless they belong to its current model and calibration."""
 
         def kept(drift: RoiDrift | None) -> Literal["keep"] | None:
             return "keep" if drift is not None and drift.conditions == self._present_conditions(key) else None
@@ -176,11 +176,11 @@ class DriftLog:
         self._files.forget(self._files.path(key.owner), kept)
 
     def status(self, key: RoiKey, fitted: FittedRoi | JudgedBy | None) -> DriftStatus:
-        """What is known about a ROI, but for the last two seconds.
+        """What is known about a ROI, without the last two seconds.
 
         Args:
             key: the ROI.
-            fitted: its model; None where it has none to use.
+            fitted: its model; None if it has no usable one.
         """
         if fitted is None:
             return DriftStatus("none", "there is no model to use: see /state")
@@ -233,7 +233,7 @@ class DriftLog:
         return sorted(found, key=lambda drift: drift.alarm_utc)
 
     def _is_present(self, path: Path, drift: RoiDrift) -> bool | None:
-        """Whether a file is about what its ROI is judged by now; None where the model cannot be read."""
+        """Whether a file belongs to the current model and calibration of its ROI; None if the model cannot be read."""
         try:
             # A client may have meant either by its ids.
             judged = [self._store.judged_by(key) for key in {drift.key.owner, drift.key}]
@@ -273,7 +273,7 @@ class DriftLog:
         self._files.prune()
 
     def _added(self, drift: RoiDrift | None, key: RoiKey, parts: Sequence[_Part]) -> tuple[RoiDrift | None, bool]:
-        """What is known with some more parts, None where none of them counts, and whether they raise an alarm."""
+        """The statistics with some more parts (None if none of them counts), and whether these raise an alarm."""
         was_alarm = drift is not None and drift.alarm is not None
         counted = [part for part in parts if drift is None or not drift.is_before(part.at, part.conditions)]
         for conditions, group in itertools.groupby(counted, key=lambda part: part.conditions):

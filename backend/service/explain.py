@@ -1,4 +1,4 @@
-"""Why an image was judged as it was: its worst places beside the good patches that come nearest."""
+"""Why an image was judged as it was: its worst places beside the nearest good patches."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ class Explanation:
     """Why an image was judged as it was.
 
     Attributes:
-        result: the judgement; its heatmap and overlay where they are wanted.
+        result: the judgement, with heatmap and overlay if requested.
         reasons: the places that decided.
         pictures: of each, PNG in base64; empty without pictures.
     """
@@ -57,13 +57,13 @@ def explain(
     wanted: Wanted = NO_PICTURES,
     with_why: bool = False,
 ) -> Explanation:
-    """Judge an image and say what its worst places were compared with.
+    """Judge an image, and show what its worst places were compared with.
 
     Args:
         service: who judges.
         key, image, mm_per_px, shape: as for `judge.infer`.
-        point: (x, y) in pixels of the image that is asked about; None asks about the regions, or the worst place.
-        with_pictures: draw each place beside the good patch that comes nearest.
+        point: (x, y) of the place to explain, in pixels of the image; None explains the regions, or the worst place.
+        with_pictures: draw each place beside the nearest good patch.
         wanted: pictures of the whole image.
         with_why: see `Scoring`.
 
@@ -109,7 +109,7 @@ def explain(
 
 
 class _GoodImages:
-    """The pictures of the images of a bank: the stored image where the fit was from a data set, else its thumbnail."""
+    """The pictures of the images of a bank: the stored image if the fit was from a data set, else its thumbnail."""
 
     def __init__(self, service: InspectionService, key: RoiKey, fitted: FittedRoi) -> None:
         self._service = service
@@ -119,7 +119,7 @@ class _GoodImages:
         self._depth = BitDepth.of(fitted.metadata)
 
     def panel(self, reason: Reason) -> Bgr | None:
-        """The nearest good patch of a place; None where there is no picture of its image."""
+        """A picture of the nearest good patch of a place; None if there is no picture of its image."""
         if reason.image is None or reason.image_index is None:
             return None
         sample = None

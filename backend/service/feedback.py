@@ -1,7 +1,8 @@
 """A person's verdict on one image → the memory bank and the calibration of a ROI, changed in one step.
 
-It was good: the image joins the memory bank and the good images of the calibration. It was bad: it joins the defective
-ones. Then the ROI is calibrated again by the rule that it was calibrated by. See `consequences` for what is said of it.
+If it was good, the image joins the memory bank and the good images of the calibration. If it was bad, it joins the
+defective ones. Then the ROI is calibrated again by the rule of its calibration. `consequences` describes the change in
+words.
 """
 
 import hashlib
@@ -54,19 +55,19 @@ class Feedback:
 
     Attributes:
         verdict: of the person.
-        dry_run: whether nothing was stored, because nothing was to be.
+        dry_run: whether the change was only computed, and nothing was stored.
         changed: whether there is a change at all.
-        score: of the image by the model before.
-        decision: on it by the calibration before.
-        score_after: of the image by the memory bank that it has joined; None where it joins none.
+        score: score of the image by the previous model.
+        decision: decision on it by the previous calibration.
+        score_after: score by the memory bank that the image has joined; None if it joins none.
         n_added: embeddings that the memory bank gains.
-        fitted: the model afterwards, in a dry run as it would be.
-        calibration: the one afterwards.
+        fitted: the model afterwards; in a dry run, as it would be.
+        calibration: the calibration afterwards.
         before, after: the known images by the two calibrations.
-        n_rejected_if_caught: how many known good images score as high as this image, or higher: any threshold that
-            rejects it rejects them, too.
-        text: what it means, in sentences.
-        warning: what is doubtful about it.
+        n_rejected_if_caught: how many known good images have the same score or a higher one: any threshold that rejects
+            this image also rejects them.
+        text: what the change means, in sentences.
+        warning: what is doubtful about the change.
     """
 
     verdict: Verdict
@@ -87,17 +88,17 @@ class Feedback:
 
 @dataclass(frozen=True)
 class _Case:
-    """An image, and what it is judged by before anything changes.
+    """An image, with the model and the calibration before any change.
 
     Attributes:
         key: the ROI.
-        image: of a person's verdict.
+        image: the image of the verdict.
         mm_per_px: of it.
         shape: its mask.
-        fitted, calibration, inputs: the model before, its calibration, and what that was made from.
+        fitted, calibration, inputs: the previous model, its calibration, and the scores behind it.
         result: its judgement.
-        own: the image of the memory bank that it is; None where it is none.
-        scored: it as a calibration counts it.
+        own: the same image in the memory bank, if any.
+        scored: the image as a calibration counts it.
     """
 
     key: RoiKey
@@ -118,13 +119,13 @@ class _Case:
 
 @dataclass
 class _Change:
-    """What becomes of a case.
+    """The change that a case makes.
 
     Attributes:
-        inputs: what the calibration is made from afterwards.
+        inputs: the scores of the new calibration.
         fitted, calibration: afterwards.
         score_after: see `Feedback`.
-        doubts: what is to be said.
+        doubts: the warnings.
     """
 
     inputs: CalibrationInputs
@@ -144,22 +145,22 @@ def give_feedback(
     shape: Shape | None = None,
     dry_run: bool = False,
 ) -> Feedback:
-    """Let a person's verdict on an image count.
+    """Apply a person's verdict on an image.
 
     Args:
         service: who judges.
         key: the ROI.
         image: the canonical ROI image.
         verdict: ``"good"`` or ``"bad"``.
-        mm_per_px: millimetres per pixel of the image; None is that of the calibration.
+        mm_per_px: millimetres per pixel of the image; None takes the scale of the calibration.
         shape: its mask, as for `infer`.
-        dry_run: only tell what would change.
+        dry_run: only report what would change.
 
     Raises:
         MemoryNotFound, IncompatibleMemory, InvalidImage, InvalidShape, Busy, StorageError: as `infer` and `fit`.
-        InvalidRequest: the rule of the calibration cannot be applied to what is left.
-        Conflict: the ROI is not calibrated, or the scores of its calibration are not known; the image is of another
-            scale; it is said to be bad and in the memory bank; see also `fit`.
+        InvalidRequest: the rule of the calibration cannot be applied to the remaining scores.
+        Conflict: the ROI is not calibrated, or the scores of its calibration are unknown; the image has another scale;
+            the verdict is bad, but the image is in the memory bank; see also `fit`.
         StaleModel: the ROI was fitted or calibrated anew meanwhile; nothing was stored.
         RunCancelled: see `fit`.
     """
@@ -369,7 +370,7 @@ def _about_image(service: InspectionService, case: _Case) -> str | None:
 
 
 def _text(case: _Case, told: Feedback) -> str:
-    """What a verdict means, in sentences."""
+    """The effect of a verdict, in sentences."""
     is_rejected = told.decision == "ng"
     score, limit = told_apart(told.score, told.before.threshold), told_apart(told.before.threshold, told.score)
     sentences = [f"{case.name} scores {score} and is {'rejected' if is_rejected else 'accepted'} at {limit}."]

@@ -42,14 +42,14 @@ log: Any = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Learned:
-    """What a fit made of its images.
+    """The result of a fit, before it is stored.
 
     Attributes:
         bank: the memory bank.
-        images: what it remembers of them.
-        thumbnails: a small picture of each; empty bytes where none is kept.
+        images: what the bank records about them.
+        thumbnails: a small picture of each; empty bytes if none is kept.
         miniatures: of each; see `Look`.
-        unscored: why not all of them have a score by the memory bank of the others, if so.
+        unscored: the reason if not all of them have a score by the memory bank of the others.
         warning: that some are near copies.
     """
 
@@ -79,7 +79,7 @@ def fit(
     profile: ProfileName | None = None,
     save: Callable[..., str] | None = None,
 ) -> FitResult:
-    """Learn what OK looks like and replace the ROI's memory bank.
+    """Learn what good parts look like, and replace the memory bank of the ROI.
 
     Args:
         service: who fits.
@@ -87,28 +87,28 @@ def fit(
         images: good parts, at least one.
         mm_per_px: millimetres per pixel, recorded with the memory.
         keep_all: keep every embedding instead of a coreset.
-        append: keep the memory bank that there is, and add what it lacks of these images.
-        group_copies: count near copies as one image: none of them is another image to the others of its group.
+        append: keep the existing memory bank, and add what it lacks from these images.
+        group_copies: count near copies as one image: images of a group are not compared with each other.
         shapes: mask of each image, in its pixels, within which it is scored; None is the whole image.
-        with_scores: score the images by the memory bank of the others; not where a mask of one cannot be used.
+        with_scores: score the images by the memory bank of the others; false if the mask of one cannot be used.
         thumbnails: keep a small picture of every image with the memory.
         source: where the images came from, recorded with the memory.
-        on_progress: called with the step (``"extract"``, ``"coreset"``, ``"score"``), how much of it is done, and
-            of how much.
-        checkpoint: folder that keeps the embeddings of finished images, so that a fit that was stopped goes on
-            where it was; removed when the fit is done.
-        profile: of the memory bank; None is that of the bank that it appends to, else the configured one.
-        save: stores the model in place of `ModelStore.save_memory`, and takes the same, and `conclude`, which it calls
-            before it stores anything; the scale is not locked then.
+        on_progress: called with the step (``"extract"``, ``"coreset"``, ``"score"``), its finished units and all its
+            units.
+        checkpoint: folder that keeps the embeddings of finished images, so that a stopped fit can resume; removed after
+            the fit.
+        profile: of the memory bank; None takes that of the bank that is appended to, else the configured one.
+        save: stores the model instead of `ModelStore.save_memory`. It takes the same arguments, and `conclude`, which
+            it calls before it stores anything. The scale is not locked then.
 
     Raises:
-        InvalidRequest: no image, images that do not agree in their bit depth, ids that the file system cannot hold, or
-            a profile that is not for this network or not that of the bank.
+        InvalidRequest: no image; images of different bit depths; ids that the file system cannot store; a profile for
+            another network, or another profile than that of the bank.
         InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
         InvalidShape: a mask selects no pixel of its image.
-        MemoryNotFound, IncompatibleMemory: there is nothing to append to, or it was built by another extractor.
-        TooLarge: the embeddings would not fit into the memory that is free; the message has the arithmetic.
-        Conflict: the recipe is locked to another `mm_per_px`; what there is cannot be appended to, or was replaced
+        MemoryNotFound, IncompatibleMemory: there is no model to append to, or it was built by another extractor.
+        TooLarge: the embeddings do not fit into the free memory; the message has the calculation.
+        Conflict: the recipe is locked to another `mm_per_px`; the model cannot be appended to, or was replaced
             meanwhile.
         Busy: the queue is full.
         RunCancelled: somebody cancelled it; nothing is replaced.
@@ -163,7 +163,7 @@ def _check_request(
     keep_all: bool,
     append: bool,
 ) -> ProfileName:
-    """Refuse at once what would be refused after a long fit; the profile that it is to have."""
+    """Refuse at once what would be refused after a long fit; returns the profile of the fit."""
     if not images:
         raise InvalidRequest("no images: send at least one good image in the file field 'images'")
     service.recipes.check(key.recipe_id, mm_per_px)
@@ -181,7 +181,7 @@ def _check_request(
 
 
 def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
-    """The ROI's own model, and what it is to a fit that appends to it."""
+    """The ROI's own model, as the base of a fit that appends to it."""
     fitted = service.fitted(key, with_calibration=False)
     pictures = service.store.thumbnails(fitted)
     miniatures = service.store.miniatures(fitted)
@@ -194,7 +194,7 @@ def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
 def _depth(
     service: InspectionService, new: FitImages, before: FittedRoi | None, run: Run
 ) -> tuple[BitDepth | None, str | None]:
-    """How 16-bit images are read, as `settle` finds it or the model before has it, and what is doubtful about that."""
+    """How 16-bit images are read, from `settle` or from the previous model, and a warning if this is doubtful."""
     recorded = None if before is None else BitDepth.of(before.metadata)
     if before is not None and recorded is None:
         is_unsettled = any(unsettled(image.read(), None) for image in new.images)
@@ -218,7 +218,7 @@ def _embed(
     checkpoint: Checkpoint | None,
     run: Run,
 ) -> Embedded:
-    """Embed images, but for those whose pixels the base was built from."""
+    """Embed images, except those whose pixels are already in the base."""
     headers = new.headers
     if not new.images:
         return Embedded(np.empty((0, features.dim), np.float32), [], [])
@@ -313,7 +313,7 @@ def _metadata(
     mm_per_px: float,
     source: str | None,
 ) -> dict[str, Any]:
-    """What is recorded with a memory bank: what decides whether images may be compared with it, and its making."""
+    """The metadata of a memory bank: which images may be compared with it, and how it was made."""
     metadata = {
         "extractor": features.identity.as_dict(),
         **bank_metadata(learned.bank, base, images, len(learned.images), rate, mm_per_px),
@@ -335,7 +335,7 @@ def _store(
     save: Callable[..., str] | None,
     run: Run,
 ) -> str:
-    """Replace the ROI's memory bank, and lock its recipe to the scale if it is the first; the bank's identity."""
+    """Replace the memory bank of the ROI, and lock its recipe to the scale if it is the first; returns its identity."""
     thumbnails = [*(base.thumbnails if base else []), *learned.thumbnails]
     miniatures = dict(base.miniatures) if base else {}
     first = len(base.images) if base else 0

@@ -1,4 +1,4 @@
-"""What a fit replies: its counts, the scores of its images, and those that may be defective."""
+"""The reply of a fit: its counts, the scores of its images, and those that may be defective."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,19 +30,19 @@ def fit_result(
     memory_id: str,
     unscored: str | None,
 ) -> FitResult:
-    """What a fit replies.
+    """The reply of a fit.
 
     Args:
         service: who fitted.
         key: the ROI.
         profile: of the memory bank.
-        sent: the images that were sent; what one scored within another mask is no score of it.
-        pixels: hash of the pixels of those whose files are new, by the hash of the file.
-        images: all that the memory bank was built from.
+        sent: the images that were sent; a score within another mask does not count.
+        pixels: hash of the pixels of new files, by the hash of the file.
+        images: all images of the memory bank.
         n_embeddings: their patch embeddings.
-        coreset_size: how many of those the memory bank holds.
+        coreset_size: how many of those the memory bank keeps.
         memory_id: its identity.
-        unscored: why those that are new do not all have a score.
+        unscored: the reason if not all new images have a score.
     """
     state, percentile = calibration_state(service, key), service.score_percentile_of(profile)
     annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)

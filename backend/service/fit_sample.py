@@ -1,4 +1,4 @@
-"""The random sample of a large fit's images that was scored, and the images that it stands for in a calibration."""
+"""The scored random sample of a large fit, and the images that it represents in a calibration."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from backend.service.region_scores import FitRegions
 
 
 class FitSample:
-    """Which images of a fit do not count in a calibration, as others of its random sample stand for them.
+    """Which images of a fit do not count in a calibration, because its random sample represents them.
 
     Args:
         images: of the fit.
@@ -27,7 +27,7 @@ class FitSample:
         self._left_out: set[tuple[Label, str]] = set()
 
     def stands_for(self, image: BankImage, shape: Shape | None) -> bool:
-        """Whether an image of the fit was not in its sample, and the scores of the sample can be used.
+        """Whether the sample represents an image of the fit: the image is not in it, and its scores can be used.
 
         Args:
             image: of the fit.
@@ -40,7 +40,7 @@ class FitSample:
         self._left_out.add((label, image.identity))
 
     def about(self) -> str | None:
-        """That images of the fit do not count, as the sample stands for them; None where all count."""
+        """A warning that images of the fit do not count, because the sample represents them; None if all count."""
         if not self._left_out:
             return None
         sampled = [image.sampled for image in self._images if image.sampled is not None]

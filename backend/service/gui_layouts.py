@@ -28,13 +28,13 @@ def media_type(content: bytes) -> str:
 
 
 def store_picture(service: InspectionService, recipe_id: str, name: str, content: bytes) -> None:
-    """Store a picture of a layout under a name, in place of one that has it.
+    """Store a picture of a layout under a name; a picture with this name is replaced.
 
     Args:
         service: whose limits and stores apply.
         recipe_id: the recipe.
-        name: of the picture.
-        content: of its file.
+        name: name of the picture.
+        content: content of its file.
 
     Raises:
         InvalidImage, UnsupportedImage: it is damaged; it is neither PNG nor JPEG.

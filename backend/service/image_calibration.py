@@ -29,13 +29,13 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Deciding:
-    """An image that decided about a threshold.
+    """An image that influenced a threshold.
 
     Attributes:
         position: among the images of its class that were scored.
         score: of the image, 0..2.
         filename: its name.
-        uploaded_as: of a stored image the name that it came with, if that is known.
+        uploaded_as: original name of a stored image, if known.
     """
 
     position: int
@@ -51,10 +51,10 @@ class ImageCalibration:
     Attributes:
         calibration: as it was stored.
         warning: what the numbers cannot promise.
-        choice: the percentile that was chosen, where that was asked for.
-        unusual: OK images that did not count, as they stand out.
+        choice: the chosen percentile, if a choice was requested.
+        unusual: OK images that did not count, because they stand out.
         lowered_by: NG images that lowered the threshold.
-        pixel_unusual: OK images that did not count for the pixel threshold, as their region scores stand out.
+        pixel_unusual: OK images that did not count for the pixel threshold, because their region scores stand out.
     """
 
     calibration: Calibration
@@ -66,24 +66,24 @@ class ImageCalibration:
 
 
 class ImageScores:
-    """The scores of images that a calibration is made from.
+    """The scores of the images of a calibration.
 
-    An image that was in the fit counts with its score by the memory bank of the others. Where the fit was too large to
-    score all of its images, the random sample that was scored counts, and the others do not. Copies of an image count
-    once: those that have the same pixels, whatever their files, and near copies that the fit was asked to group. One
-    that looks nearly the same as an image of the fit counts with its score by the whole bank, and is named.
+    An image that was in the fit counts with its score by the memory bank of the others. If the fit was too large to
+    score all of its images, only its scored random sample counts. Copies of an image count once: images with the same
+    pixels, and near copies if the fit grouped them. An image that looks nearly the same as one of the fit counts with
+    its score by the whole bank, and is named.
 
     Args:
         fitted: the model that the images are scored by.
-        blur_sigma: as of inferences now.
+        blur_sigma: that of current inferences.
         percentiles: each gives a score of every image.
         miniatures: of the images of the fit, by their number; see `Look`. Earlier versions kept none.
-        regions: scores images of the fit by their regions, too: each image then has that score after those of the
-            percentiles. None: by no regions.
+        regions: also scores images of the fit by their regions: each image then has this score after those of the
+            percentiles. None: no region scores.
 
     Attributes:
         own: the images of the fit.
-        sample: those of them that were scored, where the fit was too large to score all.
+        sample: those of them that were scored, if the fit was too large to score all.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class ImageScores:
     def by_the_others(
         self, image: BankImage, shape: Shape | None, mm_per_px: float | None = None
     ) -> tuple[float, ...] | None:
-        """What an image of the fit scores by the memory bank of the others; None: score it by the bank itself.
+        """The score of an image of the fit by the memory bank of the others; None: score it by the bank itself.
 
         Raises:
-            InvalidRequest: regions decide, and its region score is not known; see `FitRegions.scores`.
+            InvalidRequest: regions decide, but its region score is unknown; see `FitRegions.scores`.
         """
         found = self.known(image, shape, mm_per_px)
         if found is None and not self.sample.stands_for(image, shape):
@@ -126,7 +126,7 @@ class ImageScores:
         return found
 
     def known(self, image: BankImage, shape: Shape | None, mm_per_px: float | None = None) -> tuple[float, ...] | None:
-        """What an image of the fit scores by the memory bank of the others; None where that is not known.
+        """The score of an image of the fit by the memory bank of the others; None if unknown.
 
         Args:
             image: the image.
@@ -138,7 +138,7 @@ class ImageScores:
         return image.scores_within(shape, self._percentiles)
 
     def add_the_fit(self, shape: Shape | None) -> int:
-        """Count every image of the fit as a good one, and give how many are scored by the memory bank of the others."""
+        """Count every image of the fit as good; returns how many have a score by the memory bank of the others."""
         for image in self.own.images:
             if self.sample.stands_for(image, shape):
                 self.sample.leave_out("ok", image)
@@ -148,7 +148,7 @@ class ImageScores:
         return len(scored)
 
     def add(self, label: Label, identity: str, name: str, scores: Sequence[float]) -> None:
-        """Count an image, one score for each percentile, and that of its regions where they decide."""
+        """Count an image with one score for each percentile, and with its region score if regions decide."""
         self._scores[label].setdefault(identity, tuple(scores))
         self._names[label].setdefault(identity, name)
         self._identities[label][name] = identity
@@ -159,13 +159,14 @@ class ImageScores:
         return bool(self._looks)
 
     def originals_of(self, looks: Sequence[Look]) -> list[str | None]:
-        """Find the images of the fit that other images look nearly the same as.
+        """Find the images of the fit that look nearly the same as other images.
 
         Args:
             looks: of the other images.
 
         Returns:
-            For each of them the identity of the pixels of its first original (see `look_id`); None if it has none.
+            For each of them, the identity of the pixels of its first original (see `look_id`); None if it has no
+            original.
         """
         known = list(self._looks.values())
         found = copies_of_known(known, looks)
@@ -174,7 +175,7 @@ class ImageScores:
         return [None if number is None else known[number].pixels_sha256 for number in originals]
 
     def add_near_copy(self, label: Label, name: str, original: str) -> None:
-        """Name an image that was counted and looks nearly the same as one of the fit.
+        """Record a counted image that looks nearly the same as one of the fit.
 
         Args:
             label: its class.
@@ -207,10 +208,10 @@ class ImageScores:
             key: the ROI.
             mm_per_px: millimetres per pixel of the images.
             options: what was asked for.
-            came_as: of stored images the name that they came with, by their class and name.
+            came_as: original names of stored images, by their class and name.
 
         Raises:
-            InvalidRequest: no OK image counts, as all are of the fit and none of its sample.
+            InvalidRequest: no OK image counts, because all are images of the fit that are not in its sample.
             BackendError: as the function `calibrate`.
         """
         if not self.count("ok") and (left_out := self.sample.about()):

@@ -239,7 +239,7 @@ class InspectionService:
 
 
 def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
-    """What keeps an extractor from being compared with a model, in words; empty where nothing does."""
+    """What keeps an extractor from being compared with a model, in words; empty if nothing does."""
     stored = fitted.memory.dim, fitted.memory.token_hw
     return differences_between(features.identity.as_dict(), (features.dim, features.token_hw), fitted.metadata, stored)
 

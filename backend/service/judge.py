@@ -148,7 +148,7 @@ def said(
     calibration: Calibration | None,
     scoring: Scoring,
 ) -> str | None:
-    """Why an image is OK or NG; None where nobody asks.
+    """Why an image is OK or NG; None if nobody asks.
 
     Args:
         service, fitted, scoring: as for `judge`.

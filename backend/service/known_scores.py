@@ -26,10 +26,10 @@ class KnownScore:
 
     Attributes:
         sample: the image.
-        score: 0..2; None where it is not known.
-        honest: whether the memory bank that gave the score has not seen the image; None where nobody can tell, or
+        score: 0..2; None if unknown.
+        honest: whether the memory bank that gave the score has not seen the image; None if nobody can tell, or
             without a score.
-        in_fit: whether it is an image of the fit; None where nobody can tell.
+        in_fit: whether it is an image of the fit; None if nobody can tell.
         error: why it cannot be scored.
         code: the same for programs.
     """
@@ -129,7 +129,7 @@ class _Book:
     def _by_hashes(
         self, sample: Sample, shape: Shape | None, pixels: Sequence[str], file: str | None
     ) -> KnownScore | None:
-        """What is known of an image by hashes of its pixels and of its file; None where nothing is."""
+        """What is known of an image by hashes of its pixels and of its file; None if nothing is."""
         own = next((own for digest in pixels if (own := self._own.of_pixels(digest))), None)
         own = own or (self._own.of_file(file) if file else None)
         if own is not None and (honest := own.scores_within(shape, (self._percentile,))):

@@ -69,7 +69,7 @@ def draw_pictures(
     calibration: Calibration | None,
     state: CalibrationState,
 ) -> Pictures:
-    """Draw and encode what is wanted; what needs a threshold is left out where there is none, and the warning says so.
+    """Draw and encode what is wanted; what needs a threshold is left out if there is none, and the warning says so.
 
     Args:
         wanted: which.
@@ -102,7 +102,7 @@ def draw_pictures(
 
 
 def no_scale(calibration: Calibration | None, state: CalibrationState) -> str | None:
-    """Why there is no threshold above 0, which is the unit of the scale; None where there is one.
+    """Why there is no threshold above 0, which is the unit of the scale; None if there is one.
 
     Args:
         calibration: the one that is applied.

@@ -61,7 +61,7 @@ class FitRegions:
     def of(
         cls, service: InspectionService, fitted: FittedRoi, options: CalibrationOptions, mm_per_px: float
     ) -> "FitRegions | None":
-        """For a calibration; None where regions do not decide."""
+        """For a calibration; None if regions do not decide."""
         if options.decide_by == "score":
             return None
         area = service.settings.area_mm2_thr if options.area_mm2_thr is None else options.area_mm2_thr
@@ -83,7 +83,7 @@ class FitRegions:
             mm_per_px: millimetres per pixel of the image; None takes those of all.
 
         Returns:
-            None where its map is not kept.
+            None if its map is not kept.
 
         Raises:
             InvalidRequest, InvalidShape: see `region_score_of`.

@@ -20,7 +20,7 @@ class FitResult:
         memory_id: its identity.
         token_hw: token grid (rows, columns).
         calibration_state: what became of the calibration.
-        ok_scores: score of each image by the memory bank of the others, in order; None where there are no others, or
+        ok_scores: score of each image by the memory bank of the others, in order; None if there are no others, or
             so many that it would take more than a minute.
         ok_scores_sample: the images of a random sample, with such scores, where there are too many for all; else None.
         suspicious: those among them that score far above the others.
@@ -60,7 +60,7 @@ class InferResult:
     """One inference, the model that it was compared with and the calibration it was judged by.
 
     Attributes:
-        heatmap_png_base64: empty where none was wanted, or none could be had.
+        heatmap_png_base64: empty if none was wanted, or none could be had.
         warning: what is doubtful about the image.
         overlay_png_base64: the overlay, where it was asked for and can be had.
         pixels_sha256: identity of the image, where that was asked for.

@@ -30,7 +30,7 @@ class ListedModel:
         memory_id: identity of its memory bank; None in files that do not say it.
         profile: of the memory bank.
         coreset_size: embeddings in it.
-        n_images: that it was built from; None where the file does not say it.
+        n_images: that it was built from; None if the file does not say it.
     """
 
     key: RoiKey
@@ -77,7 +77,7 @@ class ListedRoi:
         return "ok" if self.refit_reason is None else "refit_needed"
 
     def read(self, get: Callable[[], _Found]) -> _Found | None:
-        """What `get` gives; None where it fails, which `errors` tell then."""
+        """What `get` gives; None if it fails, which `errors` tell then."""
         try:
             return get()
         except BackendError as exc:

@@ -29,7 +29,7 @@ class Scored(NamedTuple):
         scores: one for each percentile, and that of its regions where they decide.
         is_honest: whether they are by the memory bank of the others.
         warning: what is doubtful about its bit depth.
-        look: what it is compared with the images of the fit by; None where it is one of them, or was compared.
+        look: what it is compared with the images of the fit by; None if it is one of them, or was compared.
         near_copy_of: what `ImageScores.originals_of` gave when it was.
         left_out: the image of the fit that it is, where that does not count, see `FitSample`; it has no scores then.
     """

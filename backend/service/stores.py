@@ -216,7 +216,7 @@ class Stores:
 
     Attributes:
         known_rois: lists the ROIs that something is stored of, see `known_rois`.
-        contact: with the object store; None where all is kept in a folder.
+        contact: with the object store; None if all is kept in a folder.
     """
 
     models: Models

@@ -29,9 +29,9 @@ class Uploaded:
 
     Attributes:
         name: its name in the data set; None if it was not stored.
-        uploaded_as: the name that it came with; None where its metadata gives none that a request could name.
+        uploaded_as: the name that it came with; None if its metadata gives none that a request could name.
         duplicate_of: name of an image of its class with the same pixels; None if none is known.
-        duplicate_uploaded_as: the name that this image came with; None where that is not known.
+        duplicate_uploaded_as: the name that this image came with; None if unknown.
     """
 
     name: str | None
