@@ -1,4 +1,4 @@
-"""The memory banks of several blocks: selection, what lands on their patches, and honest distances by them."""
+"""The memory banks of several blocks: selection, landings on their patches, and honest distances."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -49,13 +49,13 @@ class BlockBase:
 
 @dataclass(frozen=True)
 class _OfBlock:
-    """What a fit makes of one block.
+    """The result of a fit for one block.
 
     Attributes:
         bank, landings, covering_radius: see `BlockMemory` and `BlockBase`.
-        held_out: see `hold_out`; of a sample of the images where all would have taken too long.
-        distances: float32 [n_images, patches per image], honest ones less excess radii, of the images of `held_out`;
-            None where there are none.
+        held_out: see `hold_out`; of a sample of the images if all would have taken too long.
+        distances: float32 [n_images, patches per image], honest distances minus excess radii, of the images of
+            `held_out`; None if there are none.
     """
 
     bank: PatchCoreMemory
@@ -84,16 +84,16 @@ def build_block_bank(
         own: a number for each image, from 0; copies of one have the same.
         before: the number of each image that the base was built from, -1 for one that is not in this fit.
         token_hw: token grid (rows, columns).
-        coreset_rate: share to keep, where there is no base.
-        base: the model to append to; None begins anew.
+        coreset_rate: share to keep, if there is no base.
+        base: the model to append to; None starts a new bank.
         turn: see `k_center_greedy`.
-        on_progress: called with the step, how much of it is done, and of how much.
+        on_progress: called with the step, its finished units and all its units.
 
     Returns:
-        The banks, their covering radii, and what the fit tells about its images, or about a sample of a large fit's.
+        The banks, their covering radii, and what the fit tells about its images, or about a sample of them.
 
     Raises:
-        Conflict: the images are too unlike those of the base.
+        Conflict: the images differ too much from those of the base.
     """
     report = partial(on_progress, "coreset")
     if base is None:
@@ -120,7 +120,7 @@ def build_block_bank(
 
 
 def _held_out(found: Sequence[_OfBlock]) -> HeldOut:
-    """What all blocks together tell about the images; of patches that no other covers, what the last one tells."""
+    """What all blocks together tell about the images; `n_unique` is that of the last block."""
     last = found[-1].held_out
     distances = [of_block.distances for of_block in found if of_block.distances is not None]
     if len(distances) < len(found):
@@ -138,7 +138,7 @@ def _of_block(
     bound: float | None,
     turn: Turn,
 ) -> _OfBlock:
-    """What a fit makes of a block; `landed` is what had landed on its bank before, `bound` of the covering radius."""
+    """The result of a fit for a block; `landed`: earlier landings on its bank; `bound`: of the covering radius."""
     per_image, n_bank = len(embeddings) // len(images), len(bank.embeddings)
     products = len(embeddings) * n_bank * n_blocks
     has_others = len(np.unique(images)) > 1 or bool(np.any(owner < 0))

@@ -1,4 +1,4 @@
-"""From the embeddings of a fit to its memory bank, and what is recorded about it. No files, no HTTP."""
+"""From the embeddings of a fit to its memory bank and its metadata. No files, no HTTP."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -34,11 +34,11 @@ class Base:
     Attributes:
         memory: its bank.
         covering_radii: distance within which the bank covers the images that it was built from, of each block.
-        coreset_rate: share of their patches that it was to keep.
-        n_images, n_embeddings: how many it was built from.
-        images: what is remembered of them, with scores that were made as they are now.
-        source: where they came from, if that is known.
-        thumbnails: of each of them; empty bytes where none was kept.
+        coreset_rate: share of their patches that the bank was made to keep.
+        n_images, n_embeddings: numbers of images and embeddings that it was built from.
+        images: what is recorded about them, with scores that were made like the current ones.
+        source: where the images came from, if known.
+        thumbnails: of each image; empty bytes if none was kept.
         miniatures: see `Look`, by their number; earlier versions kept none.
     """
 
@@ -62,7 +62,7 @@ class Base:
         miniatures: Mapping[int, Miniature],
         blur_sigma: float,
     ) -> "Base":
-        """What a stored model is to a fit that appends to it.
+        """A stored model, as the base of a fit that appends to it.
 
         Args:
             memory: its bank.
@@ -72,8 +72,8 @@ class Base:
             blur_sigma: as of inferences now.
 
         Raises:
-            Conflict: it lacks what an earlier version did not record.
-            DamagedMemory: what is recorded makes no sense.
+            Conflict: it lacks data that an earlier version did not record.
+            DamagedMemory: the recorded data is invalid.
         """
         try:
             rate = float(metadata["coreset_rate"])
@@ -92,7 +92,7 @@ class Base:
         return cls(memory, radii, rate, *counts, images, metadata.get("source"), pictures, known)
 
     def known(self) -> list[tuple[BankImage, Miniature]]:
-        """The images that have a miniature, with it; of images with the same pixels the first alone."""
+        """The images that have a miniature, with the miniature; only the first of images with the same pixels."""
         found: dict[str, tuple[BankImage, Miniature]] = {}
         for number, miniature in sorted(self.miniatures.items()):
             image = self.images[number]
@@ -100,7 +100,7 @@ class Base:
         return list(found.values())
 
     def copies_not_sought(self) -> str | None:
-        """That copies of some images cannot be found, as no miniatures of them are kept; None where all are."""
+        """A warning if copies of some images cannot be found, because their miniatures are not kept; else None."""
         n_unknown = self.n_images - len(self.miniatures)
         if n_unknown <= 0:
             return None
@@ -111,7 +111,7 @@ class Base:
 
 
 def look_id(image: BankImage) -> str:
-    """Identity of the pixels of an image of a bank; of the file, where an earlier version recorded nothing else."""
+    """Identity of the pixels of an image of a bank; that of the file, if an earlier version recorded nothing else."""
     return image.pixels_sha256 or image.sha256
 
 
@@ -121,8 +121,8 @@ class Bank:
 
     Attributes:
         memory: the bank.
-        covering_radii: see `Base`; where `held_out` is of a sample, upper bounds.
-        held_out: what the fit tells about its own images; about a sample of them where all would have taken too long.
+        covering_radii: see `Base`; upper bounds, if `held_out` is of a sample.
+        held_out: what the fit tells about its own images, or about a sample of them if all would have taken too long.
     """
 
     memory: Memory
@@ -133,8 +133,8 @@ class Bank:
     def honest_maps(self) -> dict[int, DistanceMap]:
         """Distances of images of the fit by the bank of the others, float32 [rows, columns] of the token grid.
 
-        By the position of the image. None of a bank of one block: the contract's files stay as they are. None where
-        they are not known.
+        By the position of the image. Empty for a bank of one block, because the files of the contract do not change.
+        Images whose distances are unknown are left out.
         """
         if not isinstance(self.memory, BlockMemory) or self.held_out.distances is None:
             return {}
@@ -160,9 +160,9 @@ def build_bank(
         identities: of each image; copies of one have the same.
         token_hw: token grid (rows, columns).
         coreset_rate: share to keep, where there is no base.
-        base: the model to append to; None begins anew.
+        base: the model to append to; None starts again.
         turn: see `k_center_greedy`.
-        on_progress: called with the step, how much of it is done, and of how much.
+        on_progress: called with the step, its finished units and all its units.
         joined: identity that an image of the base counts as, by its own identity; images that are not in it count as
             themselves.
         n_blocks: of how many blocks the embeddings are, side by side.
@@ -232,12 +232,12 @@ def _extended(
 
 
 def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool) -> str | None:
-    """Why the images of a fit have no score by the memory bank of the others; None where they have.
+    """Why the images of a fit have no score by the memory bank of the others; None if they have.
 
     Args:
         bank: the memory bank.
         n_images, n_embeddings: of the fit.
-        with_scores: whether they were asked for.
+        with_scores: whether scores were requested.
     """
     if not with_scores:
         return "the mask of a stored image cannot be used (fit.images_not_scored in the log names it)"
@@ -254,7 +254,7 @@ def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool
 
 
 def of_an_earlier_fit(n_unscored: int, n_images: int, *, is_sample: bool) -> str:
-    """Why not all images have a score by the memory bank of the others, where none of them is new.
+    """Why not all images have a score by the memory bank of the others, if none of them is new.
 
     Args:
         n_unscored: how many have none.
@@ -271,12 +271,12 @@ def of_an_earlier_fit(n_unscored: int, n_images: int, *, is_sample: bool) -> str
 def bank_metadata(
     bank: Bank, base: Base | None, images: Sequence[BankImage], n_new: int, coreset_rate: float, mm_per_px: float
 ) -> dict[str, Any]:
-    """What is recorded with a memory bank about its making.
+    """The metadata about how a memory bank was made.
 
     Args:
         bank: the memory bank.
         base: what it was appended to.
-        images: all that it was built from.
+        images: all images of the bank.
         n_new: how many of them are of this fit.
         coreset_rate: share to keep, where there is no base.
         mm_per_px: millimetres per pixel.

@@ -1,4 +1,4 @@
-"""Embeddings of a long fit, kept on disk so that it can go on where it was stopped."""
+"""Embeddings of a long fit, kept on disk so that it can resume where it was stopped."""
 
 import hashlib
 import io
@@ -20,11 +20,11 @@ _LOOK = re.compile(rb"([0-9a-f]{64})(.{%d})" % SIDE**2, re.DOTALL)
 
 
 class Kept(NamedTuple):
-    """What was kept of an image.
+    """The stored embeddings of an image.
 
     Attributes:
         embeddings: float32 [T, D].
-        look: None where an earlier version kept the embeddings.
+        look: None if an earlier version stored the embeddings.
     """
 
     embeddings: npt.NDArray[np.float32]
@@ -35,9 +35,9 @@ class Checkpoint:
     """One file of embeddings per image, named by the image's content, so that order and names of images do not matter.
 
     Args:
-        folder: made when needed; nothing else may lie in it.
+        folder: made when needed; it must not contain anything else.
         identity: of the extractor; embeddings of another one are not found.
-        bits: how many bits 16-bit images use; embeddings of images that were read otherwise are not found.
+        bits: how many bits 16-bit images use; embeddings with another number of bits are not found.
     """
 
     def __init__(self, folder: Path, identity: ExtractorIdentity, bits: int = 16) -> None:
@@ -46,7 +46,7 @@ class Checkpoint:
         self._extractor = json.dumps({**identity.as_dict(), **read_as}, sort_keys=True).encode()
 
     def get(self, image: bytes) -> Kept | None:
-        """What was put for these image bytes; None if that is nothing, or damaged."""
+        """The stored embeddings for these image bytes; None if there are none, or if they are damaged."""
         try:
             with self._path(image).open("rb") as file:
                 embeddings = np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
@@ -56,11 +56,11 @@ class Checkpoint:
         return Kept(embeddings, _look(behind))
 
     def put(self, image: bytes, kept: Kept) -> None:
-        """Keep the embeddings of an image, and behind them, which earlier versions do not read, its look.
+        """Store the embeddings of an image, followed by its look, which earlier versions do not read.
 
         Args:
             image: its encoded bytes.
-            kept: what is to be found again.
+            kept: the data to store.
 
         Raises:
             StorageError: the folder cannot be written.

@@ -1,7 +1,7 @@
-"""Copies among the images of a fit: what tells images apart, and which of them are nearly the same.
+"""Copies among the images of a fit: the identity of images, and which of them are nearly the same.
 
-Several frames of one part, or a part that was sent as PNG and as JPEG, are no independent good parts: the score of one
-by the memory bank of the others is too low as long as the other is in it. Near copies are found on miniatures, by the
+Several frames of one part, or a part that was sent as PNG and as JPEG, are not independent good parts: the score of one
+by the memory bank of the others is too low, because a copy is in that bank. Near copies are found on miniatures, by the
 distance of one to the tangent space of the other (Simard, LeCun and Denker, 1993): a change of brightness or contrast,
 or a shift by a pixel or two, moves an image within that space, and images of other parts are far from it.
 """
@@ -35,7 +35,7 @@ _MOST_NAMED = 5
 
 
 class Look(NamedTuple):
-    """What is remembered of the pixels of an image while a fit runs.
+    """What a fit remembers about the pixels of an image.
 
     Attributes:
         pixels_sha256: identity; see `utils.pixels_sha256`.
@@ -58,7 +58,7 @@ class Look(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """The near copies among the images of a fit; of n images there may be n²/2 pairs, so most of them are only counted.
+    """The near copies among the images of a fit. There may be n²/2 pairs of n images, so most pairs are only counted.
 
     Attributes:
         n_pairs: how many pairs there are.
@@ -72,7 +72,7 @@ class Copies(NamedTuple):
 
     @classmethod
     def of(cls, identities: Sequence[str], pairs: Iterable[Pair]) -> "Copies":
-        """Count pairs, which need not be in memory at once.
+        """Count pairs, which do not have to be in memory at once.
 
         Args:
             identities: of the images, in order.
@@ -98,15 +98,15 @@ def near_copies(
 ) -> Iterator[Pair]:
     """Pairs of images that look nearly the same, but are not the same.
 
-    One bit is kept for each two images, and no list of pairs.
+    One bit is kept for each pair of images, but no list of pairs.
 
     Args:
         looks: of the images, in order.
         turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
-        n_known: the first so many looks are not compared with one another. No two of them have the same pixels.
+        n_known: so many looks at the beginning are not compared with one another. No two of them have the same pixels.
 
     Yields:
-        Positions, the lower one first, in order; of images with the same pixels the first stands for all.
+        Positions, the lower one first, in order; the first of images with the same pixels represents all.
     """
     firsts: dict[str, int] = {}
     for number, look in enumerate(looks):
@@ -145,7 +145,7 @@ def unlikeness(
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     n_known: int = 0,
 ) -> Iterator[tuple[int, Vectors]]:
-    """How far images are from the tangent spaces of one another: the share of their contrast that these do not explain.
+    """The distance of images from the tangent spaces of each other: the share of contrast that these do not explain.
 
     Args:
         miniatures: uint8 [64, 64], of n images.
@@ -153,8 +153,8 @@ def unlikeness(
 
     Yields:
         start: the first of some images.
-        unlike: float32 [rows, n], 0..1, of these to each image; infinite where one of the two shows nothing, or both
-            are known.
+        unlike: float32 [rows, n], 0..1, of these to each image; infinite if one of the two is uniform, or both are
+            known.
     """
     if not miniatures:
         return
@@ -176,7 +176,7 @@ def unlikeness(
 
 
 def first_copies(identities: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
-    """Of each image the identity of the first one that it is a copy of, at one remove or more; else its own.
+    """For each image, the identity of the first image that it copies, directly or indirectly; else its own.
 
     >>> first_copies(["a", "b", "c", "d", "e", "d"], [(1, 4), (3, 4)])
     ['a', 'b', 'c', 'b', 'b', 'b']
@@ -202,7 +202,7 @@ def first_copies(identities: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
 
 
 def copies_warning(names: Sequence[str], copies: Copies, *, grouped: bool) -> str | None:
-    """What near copies do to the scores of a fit; None where there are none.
+    """The warning about near copies in a fit; None if there are none.
 
     Args:
         names: of the images, in order.

@@ -1,4 +1,4 @@
-"""Embedding the images of a fit: headers first, then decoded in advance and embedded, in one array."""
+"""Embedding the images of a fit: headers are checked first, then images are decoded in advance and embedded."""
 
 import contextlib
 import contextvars
@@ -52,9 +52,9 @@ class _Prepared(NamedTuple):
 
     Attributes:
         look: of its pixels.
-        embeddings: float32 [rows * columns, D], where the checkpoint has them.
-        pixels: float32 [3, S, S] for the network; None where nothing is to be embedded.
-        content: its bytes, if a checkpoint wants them.
+        embeddings: float32 [rows * columns, D], if the checkpoint has them.
+        pixels: float32 [3, S, S] for the network; None if the image is not embedded.
+        content: its bytes, if a checkpoint needs them.
     """
 
     look: Look
@@ -65,7 +65,7 @@ class _Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageHeaders:
-    """What is known of a fit's images before any is decoded, in their order.
+    """What is known about the images of a fit before any is decoded, in their order.
 
     Attributes:
         sizes: (rows, columns) in pixels.
@@ -79,11 +79,11 @@ class ImageHeaders:
 
     @property
     def most_pixels(self) -> int:
-        """Of the largest image."""
+        """Pixels of the largest image."""
         return max(height * width for height, width in self.sizes)
 
     def only(self, numbers: Sequence[int]) -> "ImageHeaders":
-        """What is known of some of the images.
+        """The headers of some of the images.
 
         Args:
             numbers: their positions.
@@ -94,7 +94,7 @@ class ImageHeaders:
 
 
 def read_headers(images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> ImageHeaders:
-    """Refuse images that cannot be fitted, as far as their headers tell.
+    """Refuse images that cannot be fitted, as far as their headers show this.
 
     Args:
         images: at least one.
@@ -126,7 +126,7 @@ class FitImages:
     Attributes:
         images: as they were sent.
         masks: of each, in its pixels.
-        headers: what is known of them.
+        headers: their headers.
     """
 
     images: Sequence[NamedImage]
@@ -135,16 +135,16 @@ class FitImages:
 
     @classmethod
     def read(cls, images: Sequence[NamedImage], masks: Sequence[Shape | None], limits: ImageLimits) -> "FitImages":
-        """Refuse images that cannot be fitted, as far as their headers tell; see `read_headers`."""
+        """Refuse images that cannot be fitted, as far as their headers show this; see `read_headers`."""
         return cls(images, masks, read_headers(images, masks, limits))
 
     def without_files_of(self, known: Sequence[BankImage]) -> "FitImages":
-        """Those among them whose files a memory bank was not built from."""
+        """The images whose files are not in a memory bank."""
         digests = {image.sha256 for image in known}
         return self.only([number for number, digest in enumerate(self.headers.digests) if digest not in digests])
 
     def only(self, numbers: Sequence[int]) -> "FitImages":
-        """Some of them.
+        """Some of the images.
 
         Args:
             numbers: their positions.
@@ -164,7 +164,7 @@ def embed_all(
     depth: BitDepth | None = None,
     known: Collection[str] = (),
 ) -> Embedded:
-    """Embed images in order, each decoded while the network runs on those before it.
+    """Embed images in order; each is decoded while the network processes the previous ones.
 
     Args:
         images: at least one.
@@ -222,7 +222,7 @@ def embed_all(
 
 
 def _keep(checkpoint: Checkpoint, image: bytes, kept: Kept) -> Checkpoint | None:
-    """Put embeddings into the checkpoint; None if that failed: the fit goes on without."""
+    """Store embeddings in the checkpoint; None if this failed, because the fit continues without a checkpoint."""
     try:
         checkpoint.put(image, kept)
     except StorageError as exc:
@@ -232,12 +232,12 @@ def _keep(checkpoint: Checkpoint, image: bytes, kept: Kept) -> Checkpoint | None
 
 
 def most_ahead(features: DinoV2Features) -> int:
-    """How many images are made ready before the network wants them."""
+    """How many images are prepared in advance."""
     return 2 * features.runtime.batch
 
 
 def _ahead(prepare: Callable[[T], R], items: Sequence[T], most_ahead: int) -> Generator[R, None, None]:
-    """What `prepare` makes of each item, in order; another thread makes up to `most_ahead` of them in advance."""
+    """The results of `prepare` for the items, in order; another thread computes up to `most_ahead` in advance."""
     futures: deque[Future[R]] = deque()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""What a memory bank remembers of the images it was built from: names, sizes, honest scores, thumbnails."""
+"""What a memory bank records about its images: names, sizes, honest scores, thumbnails."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -37,16 +37,15 @@ class BankImage:
         sha256: of the file.
         height, width: in pixels.
         n_unique: how many of its patches the bank of the other images does not cover as closely as their own; None if
-            that is not known.
+            unknown.
         shape: mask within which it was scored, as JSON; None is the whole image.
-        scores: what the image scores by the bank of the other images, 0..2, by percentile of the map; empty where there
-            were no others, or it was not in the sample.
-        pixels_sha256: of the pixels, see `utils.pixels_sha256`; None in banks of versions that did not keep it.
-        copy_of: `pixels_sha256` of the image of the fit that it counts as, being nearly the same; None if it counts
-            itself.
-        uploaded_as: of a stored image the name that it came with, if that was known.
-        sampled: whether the image was in the sample that was scored, where the fit was too large to score all; None
-            where it was not.
+        scores: scores of the image by the bank of the other images, 0..2, by percentile of the map; empty if there were
+            no others, or if it was not in the sample.
+        pixels_sha256: of the pixels, see `utils.pixels_sha256`; None in banks of versions that did not record it.
+        copy_of: `pixels_sha256` of the nearly identical image of the fit that it counts as; None if it counts itself.
+        uploaded_as: original name of a stored image, if known.
+        sampled: whether the image was in the scored sample of a fit that was too large to score all; None for other
+            fits.
     """
 
     name: str
@@ -63,15 +62,15 @@ class BankImage:
 
     @property
     def identity(self) -> str:
-        """What it counts as: images with the same identity are copies of one."""
+        """The identity that it counts as: images with the same identity are copies of one image."""
         return self.copy_of or self.pixels_sha256 or self.sha256
 
     def score(self, percentile: float) -> float | None:
-        """What it scores by the bank of the other images; None if that is not known for this percentile."""
+        """Its score by the bank of the other images; None if unknown for this percentile."""
         return self.scores.get(_key(percentile))
 
     def scores_within(self, shape: Shape | None, percentiles: Sequence[float]) -> tuple[float, ...] | None:
-        """What it scores within a mask by the bank of the others, at every percentile; None if not all are known."""
+        """Its scores within a mask by the bank of the others, at every percentile; None if not all are known."""
         found = [score for percentile in percentiles if (score := self.score(percentile)) is not None]
         return tuple(found) if self.has_mask(shape) and len(found) == len(percentiles) else None
 
@@ -87,7 +86,7 @@ class ScoredImage:
     Attributes:
         index: its position in the fit.
         filename: its name.
-        score: what it scores by the bank of the other images.
+        score: its score by the bank of the other images.
         uploaded_as: see `BankImage`.
     """
 
@@ -98,7 +97,7 @@ class ScoredImage:
 
 
 class SuspiciousImage(ScoredImage):
-    """An image that may be defective, as it scores far above the others."""
+    """An image that may be defective, because it scores far above the others."""
 
 
 _images = TypeAdapter(list[BankImage])
@@ -119,7 +118,7 @@ def remembered(
     copy_of: str | None,
     uploaded_as: str | None = None,
 ) -> BankImage:
-    """What is remembered of an image of a fit.
+    """The record of an image of a fit.
 
     Args:
         name, sha256: of its file.
@@ -129,8 +128,8 @@ def remembered(
         number: its position in the fit.
         held_out: what the fit tells about its images, or about a sample of them.
         token_hw: token grid (rows, columns).
-        blur_sigma: as of inferences.
-        percentiles: each gives a score; none score no image.
+        blur_sigma: that of inferences.
+        percentiles: each gives a score; without any, no image is scored.
         copy_of, uploaded_as: see `BankImage`.
     """
     scores, row = {}, held_out.row_of(number)
@@ -152,7 +151,7 @@ def remembered(
 
 
 def shown_name(name: str) -> str:
-    """The name of a file as text that is not too long: names of files may be any bytes."""
+    """The name of a file as a text of limited length: names of files may be any bytes."""
     return name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()
 
 
@@ -165,10 +164,10 @@ def as_metadata(images: Sequence[BankImage]) -> list[dict[str, Any]]:
 
 
 def recorded_images(metadata: Mapping[str, Any]) -> list[BankImage]:
-    """The images that a memory bank was built from; empty for banks of versions that did not keep them.
+    """The images that a memory bank was built from; empty for banks of versions that did not record them.
 
     Raises:
-        DamagedMemory: what is stored about them is no such list.
+        DamagedMemory: the stored record is not such a list.
     """
     try:
         return _images.validate_python(metadata.get("images", []))
@@ -179,7 +178,7 @@ def recorded_images(metadata: Mapping[str, Any]) -> list[BankImage]:
 def recorded_sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Rows and columns of the images that a memory bank was built from, each size once.
 
-    Empty where they are not known; damaged ones, too, tell nothing: an inference needs none.
+    Empty if they are unknown or damaged, because an inference does not need them.
     """
     images = metadata.get("images")
     known = [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
@@ -188,14 +187,14 @@ def recorded_sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def recorded_scores(metadata: Mapping[str, Any], percentile: float | None, blur_sigma: float | None) -> list[float]:
-    """What the images of a memory bank score by the bank of the others, copies once.
+    """The scores of the images of a memory bank by the bank of the others, with copies counted once.
 
-    Empty where it is not known, or was made with another blur; damaged scores, too, tell nothing.
+    Empty if they are unknown, damaged, or made with another blur.
 
     Args:
         metadata: of the memory bank.
-        percentile: that is the score, in percent.
-        blur_sigma: as of the scores that these are compared with.
+        percentile: percentile of the score, in percent.
+        blur_sigma: that of the scores that these are compared with.
     """
     if percentile is None or metadata.get("blur_sigma") != blur_sigma:
         return []
@@ -214,7 +213,7 @@ def comparable_images(metadata: Mapping[str, Any], blur_sigma: float) -> list[Ba
 
     Args:
         metadata: of the memory bank.
-        blur_sigma: as of inferences now.
+        blur_sigma: that of current inferences.
 
     Raises:
         DamagedMemory: see `recorded_images`.
@@ -224,13 +223,13 @@ def comparable_images(metadata: Mapping[str, Any], blur_sigma: float) -> list[Ba
 
 
 class OwnImages:
-    """The images that a memory bank was built from, to be recognised when they are scored.
+    """The images of a memory bank, to recognise them when they are scored.
 
-    By the bank itself they score far too low: what they score by the bank of the others stands in its place.
+    By the bank itself they score far too low, so their scores by the bank of the others are used instead.
 
     Args:
         metadata: of the memory bank.
-        blur_sigma: as of inferences now; scores that were made with another one are of no use.
+        blur_sigma: that of current inferences; scores that were made with another one are not used.
 
     Attributes:
         images: all of them, in the order of the fit.
@@ -246,11 +245,11 @@ class OwnImages:
         self._fitted_from_stored_images = metadata.get("source") == "dataset"
 
     def of_file(self, sha256: str) -> BankImage | None:
-        """The image of the bank that this is, by the hash of its file; None: ask by its pixels."""
+        """The image of the bank with this hash of its file; None: look it up by its pixels."""
         return self._by_file.get(sha256)
 
     def of_pixels(self, pixels_sha256: str) -> BankImage | None:
-        """The image of the bank that this is, by the hash of its pixels; None where it is none of them, or unknown."""
+        """The image of the bank with this hash of its pixels; None if there is none, or if this is unknown."""
         return self._by_pixels.get(pixels_sha256)
 
     def are_fresh(self, *, recognised: bool) -> bool | None:
@@ -260,8 +259,8 @@ class OwnImages:
             recognised: whether one of them is an image of the bank.
 
         Returns:
-            None where nobody can tell: an earlier version fitted it, and did not write down from what. One that was
-            fitted from stored images has most likely seen them.
+            None if unknown: an earlier version fitted it and did not record its images. A bank that was fitted from
+            stored images most likely contains them.
         """
         if self._by_file:
             return not recognised
@@ -269,11 +268,11 @@ class OwnImages:
 
 
 def scored_images(images: Sequence[BankImage], masks: Sequence[Shape | None], percentile: float) -> list[ScoredImage]:
-    """Those images whose score by the bank of the others is known.
+    """The images whose score by the bank of the others is known.
 
     Args:
         images: of a bank.
-        masks: within which each is asked about.
+        masks: mask of each image for the score.
         percentile: of the scores.
     """
     return [
@@ -289,9 +288,9 @@ def suspicious_images(
     """Images that score far above the others by the bank of the others: perhaps they are defective.
 
     Args:
-        images: those that are asked about.
+        images: images to check.
         percentile: of the scores.
-        others: images of the same bank, which count among the others. Copies count once.
+        others: further images of the same bank, for the comparison. Copies count once.
     """
     scored: dict[str, float] = {}  # of a group the image that is least like the others
     for image in (*others, *images):
@@ -307,7 +306,7 @@ def suspicious_images(
 
 
 def _key(percentile: float) -> str:
-    """As JSON writes it, but 99 for 99.0."""
+    """The number in JSON, but 99 for 99.0."""
     return repr(float(percentile)).removesuffix(".0")
 
 

@@ -1,11 +1,11 @@
 """Distances of a fit's own images as if each had not been in the fit: leave-one-image-out, without refitting.
 
-An image compared with a memory bank that holds its own patches scores too low. A bank without those of its patches
-that were picked is no honest one either: every pick is farther than the covering radius from all others, so a place of
-the bank is empty wherever the image was picked, and it scores too high. So, for each image, the greedy selection goes
-on over the patches of the *other* images from the bank without the image's picks, until they are covered as closely
-as the whole fit is covered by the whole bank. What comes out is a k-center greedy bank of the other images: no patch
-of the image itself is in it or had a say in its size.
+An image that is compared with a memory bank that contains its own patches scores too low. A bank without the selected
+patches of the image is not honest either: every selected patch is farther than the covering radius from all others, so
+each of them would leave a hole in the bank, and the image would score too high. Therefore, for each image, the greedy
+selection starts from the bank without the patches of the image, and continues over the patches of the *other* images,
+until the bank covers them as closely as the whole bank covers the whole fit. The result is a k-center greedy bank of
+the other images: the image itself has no patch in it and no influence on its size.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +37,11 @@ class HeldOut:
 
     Attributes:
         covering_radius: distance of the patch that is farthest from the whole bank, 0..2.
-        distances: float32 [n_images, patches per image], of each patch to the bank of the other images, 0..2; None
-            where there are no others.
+        distances: float32 [n_images, patches per image], of each patch to the bank of the other images, 0..2; None if
+            there are no others.
         n_unique: int64 [n_images], how many patches of the image the bank of the others does not cover as closely.
-        positions: int64 [n_images], rising, of the images that all this is of, where it is of a sample of the fit's
-            (see `hold_out_sample`); None where it is of all.
+        positions: int64 [n_images], rising, positions of the images in the fit, if they are a sample (see
+            `hold_out_sample`); None if they are all.
     """
 
     covering_radius: float
@@ -51,11 +51,11 @@ class HeldOut:
 
     @property
     def scored_positions(self) -> Rows:
-        """int64 [n_images], of the images that all this is of."""
+        """int64 [n_images], positions of the images in the fit."""
         return np.arange(len(self.n_unique)) if self.positions is None else self.positions
 
     def row_of(self, position: int) -> int | None:
-        """Where in `distances` and `n_unique` an image of the fit stands; None where it is not in the sample."""
+        """The row of an image of the fit in `distances` and `n_unique`; None if it is not in the sample."""
         if self.positions is None:
             return position
         row = int(np.searchsorted(self.positions, position))
@@ -63,7 +63,7 @@ class HeldOut:
 
 
 class _Nearest(NamedTuple):
-    """For every patch the nearest embedding of the bank, by the image that it comes from.
+    """The nearest embeddings of the bank for every patch, by the image that they come from.
 
     Attributes:
         owner: int64 [N], the image of the nearest one, -1 for an earlier fit's.
@@ -88,13 +88,13 @@ def hold_out(
 
     Args:
         embeddings: float32 [N, D] of all images, in order, L2-normalised.
-        images: int64 [n_images], a number for each, from 0; copies of one image have the same, and are no others to
-            each other. Each has N / n_images patches.
+        images: int64 [n_images], a number for each, from 0; copies of one image have the same number, and are not
+            compared with each other. Each has N / n_images patches.
         bank: float32 [M, D], what the fit selected, L2-normalised.
         owner: int64 [M], number of the image that each embedding of the bank comes from; -1 for one that is not in
             this fit.
         on_progress: called with (images compared, different images).
-        turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile.
+        turn: entered for every piece of the work and left in between, so that other threads can use its lock meanwhile.
     """
     per_image = len(embeddings) // len(images)
     nearest = _nearest_by_image(embeddings, bank, owner, turn)
@@ -150,14 +150,14 @@ def _nearest_by_image(
 
 
 def last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
-    """An upper bound of the covering radius: the distance of the embedding picked last to those picked before it.
+    """An upper bound of the covering radius: the distance of the last selected embedding to those selected before it.
 
     Args:
-        memory: a bank in the order in which it was picked; embeddings float32 [M, D], L2-normalised.
-        n_embeddings: how many embeddings it was picked from.
+        memory: a bank in the order of its selection; embeddings float32 [M, D], L2-normalised.
+        n_embeddings: how many embeddings it was selected from.
 
     Returns:
-        0..2, on the unit sphere; 0 where the bank keeps every embedding.
+        0..2, on the unit sphere; 0 if the bank keeps every embedding.
     """
     bank = memory.embeddings
     if len(bank) == n_embeddings:
@@ -166,7 +166,7 @@ def last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
 
 
 def owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
-    """The number of the image that each embedding of a bank comes from, -1 where it is not known.
+    """The number of the image that each embedding of a bank comes from, -1 if unknown.
 
     Args:
         memory: the bank.

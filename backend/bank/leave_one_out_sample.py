@@ -1,9 +1,9 @@
-"""Leave-one-image-out distances of a sample of a fit's images, where those of all would take too long.
+"""Leave-one-image-out distances of a sample of the images of a fit, if those of all would take too long.
 
-They are the distances that `hold_out` gives these images. It looks for the patches that each image alone covers among
-all patches, by comparing each with the whole bank. For a few images that is not needed: such a patch lies within the
-covering radius of a pick of the image, so only patches that do are compared with the rest of the bank, and only until
-something of the rest covers them.
+They equal the distances of `hold_out` for these images. `hold_out` searches all patches for those that only one image
+covers, by comparing each with the whole bank. A few images do not need this: such a patch is within the covering radius
+of a selected patch of the image. So only patches within that radius are compared with the rest of the bank, and only
+until an embedding of the rest covers them.
 """
 
 from collections.abc import Callable
@@ -43,15 +43,15 @@ class _Covered(NamedTuple):
 
 
 def choose_sample(images: Rows, per_image: int, n_bank: int, n_blocks: int = 1) -> Rows:
-    """Draw the images that are scored of a fit that is too large for all: as many as take a minute, 30 at least.
+    """Draw the images that are scored in a fit that is too large to score all: as many as take a minute, at least 30.
 
-    Always the same ones for the same sizes, and at random over the order in which they were sent.
+    The draw is always the same for the same sizes, and random over the order of the upload.
 
     Args:
-        images: int64 [n_images], a number for each; copies of one image have the same, and are drawn together.
+        images: int64 [n_images], a number for each; copies of one image have the same number, and are drawn together.
         per_image: patches of an image.
         n_bank: embeddings in the bank.
-        n_blocks: of how many blocks there are banks.
+        n_blocks: number of blocks with banks.
 
     Returns:
         int64 [n], their numbers, rising.
@@ -79,7 +79,7 @@ def hold_out_sample(
     Args:
         embeddings, images, bank, owner: as for `hold_out`.
         sample: int64 [n], numbers of the images that are compared, rising.
-        covering_radius: distance, 0..2, within which the bank covers all patches; a bound of it does.
+        covering_radius: distance, 0..2, within which the bank covers all patches, or an upper bound of it.
         on_progress: called with (images compared, images of the sample).
         turn: see `hold_out`.
     """
@@ -109,7 +109,7 @@ def hold_out_sample(
 
 
 def _nearest_of_others(own: Embeddings, bank: Embeddings, is_own: Rows, turn: Turn) -> Cosines:
-    """Cosine of each patch of an image to the nearest embedding of the bank that is not its own."""
+    """Cosine of each patch of an image to the nearest embedding of the bank from another image."""
     cosine = np.empty(len(own), np.float32)
     step = max(1, PRODUCTS_AT_ONCE // len(bank))
     for start in range(0, len(own), step):
@@ -130,13 +130,13 @@ def _covered_by_one(
     enough: np.float32,
     turn: Turn,
 ) -> _Covered:
-    """The patches that a single image of the sample covers, which is not their own, and nothing else of the bank.
+    """The patches of other images that only a single image of the sample covers.
 
     Args:
         embeddings: float32 [N, D], L2-normalised.
         image: int64 [N], number of the image of each.
         bank, owner, sample, turn: see `hold_out_sample`.
-        enough: what is covered has at least this cosine.
+        enough: smallest cosine of a covered patch.
     """
     is_sampled = np.isin(owner, sample)
     picks = np.flatnonzero(is_sampled)
@@ -168,7 +168,7 @@ def _covered_by_one(
 def _not_covered(
     covered: _Covered, embeddings: Embeddings, rest: Embeddings, enough: np.float32, turn: Turn
 ) -> _Covered:
-    """Those that the rest of the bank does not cover, compared with all of it."""
+    """The patches that the rest of the bank does not cover, after a comparison with all of it."""
     found: list[_Covered] = []
     for first in range(0, len(covered.rows), _COMPARED_AT_ONCE):
         which = slice(first, first + _COMPARED_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Whether a fit fits into the memory that is free."""
+"""Whether a fit fits into the free memory."""
 
 from backend.bank.embedding import most_ahead
 from backend.common.errors import TooLarge
@@ -17,7 +17,7 @@ _BYTES_PER_EMBEDDING = 64
 def check_memory(
     features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int, n_before: int = 0
 ) -> None:
-    """See that a fit will fit.
+    """Check that a fit fits into the free memory.
 
     Args:
         features: the extractor.
@@ -28,7 +28,7 @@ def check_memory(
         n_before: embeddings of the memory bank that they are appended to.
 
     Raises:
-        TooLarge: it needs more memory than is free; the message has the arithmetic.
+        TooLarge: it needs more memory than is free; the message has the calculation.
     """
     rows, columns = features.token_hw
     n_embeddings = n_images * rows * columns
@@ -48,14 +48,14 @@ def check_memory(
 
 
 def check_bank(n_embeddings: int, dim: int) -> None:
-    """See that a memory bank whose size only its making could tell fits beside itself, indexed and serialised.
+    """Check that a finished memory bank fits into memory together with its index and its serialised form.
 
     Args:
         n_embeddings: of the bank.
         dim: length of each.
 
     Raises:
-        TooLarge: it does not.
+        TooLarge: it does not fit.
     """
     needed, free = n_embeddings * dim * 4 * (_COPIES_OF_BANK - 1), free_memory()
     if needed > free:

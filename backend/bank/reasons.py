@@ -1,4 +1,4 @@
-"""Why an image was judged as it was: the places that decided, and the good patches that come nearest to them."""
+"""Why an image was judged as it was: the places that decided, and the good patches nearest to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ _QUERY_COLOUR, _GOOD_COLOUR = (28, 95, 224), (178, 114, 0)  # BGR
 
 @dataclass(frozen=True)
 class Reason:
-    """A place of an image, and what comes nearest to it among the good images.
+    """A place of an image, and the nearest patch of the good images.
 
     Attributes:
         x, y: the place, in pixels of the image.
-        region: position among the regions of the inference; None where no region has the place.
-        box: the patch that has the place, (x, y, w, h) in pixels of the image.
+        region: position among the regions of the inference; None if the place is in no region.
+        box: the patch of the place, (x, y, w, h) in pixels of the image.
         distance: of its embedding to the nearest in the memory bank, 0..2; of several blocks as the map has it.
-        image_index: which image of the fit that one is from; None where the bank does not know.
-        image: what is remembered of that image; None where nothing is.
-        image_box: the nearest patch, (x, y, w, h) in pixels of that image; None where that is not known.
+        image_index: position of its image in the fit; None if the bank does not record it.
+        image: record of that image; None if there is none.
+        image_box: the nearest patch, (x, y, w, h) in pixels of that image; None if unknown.
     """
 
     x: int
@@ -63,7 +63,7 @@ def reasons(
         images: of that bank.
         mask: bool [H, W], or None for every pixel.
         point: (x, y) in pixels of the image; None takes the worst place of each of the eight largest regions, or of the
-            image where there is no region.
+            image if there is no region.
     """
     points: list[tuple[int, int, int | None]]
     if point is not None:
@@ -120,7 +120,7 @@ def _reason(
 
 
 def patch_box(point: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple[int, int]) -> Box:
-    """The pixels of a patch, those that it shares with another included.
+    """The pixels of a patch, including those that it shares with another patch.
 
     Args:
         point: (row, column) in the token grid.
@@ -136,10 +136,10 @@ def patch_box(point: tuple[int, int], token_hw: tuple[int, int], image_hw: tuple
 
 
 def beside(panel: Bgr, good: Bgr | None) -> Bgr:
-    """A place, and to its right the good patch that comes nearest.
+    """A place, and to its right the nearest good patch.
 
     Args:
-        panel, good: as `panel` draws them; without a good one the place is shown alone.
+        panel, good: as `panel` draws them; without a good patch, only the place is shown.
 
     Returns:
         uint8 [288, W, 3], BGR.
@@ -160,7 +160,7 @@ def panel_of_place(reason: Reason, image: Bgr) -> Bgr:
 
 
 def panel_of_good(reason: Reason, good: Bgr) -> Bgr | None:
-    """The surroundings of the nearest good patch, which is framed; None where it is not known.
+    """The surroundings of the nearest good patch, with a frame; None if unknown.
 
     Args:
         reason: what is shown.

@@ -1,1 +1,1 @@
-"""What scores tell. Pure: numbers in, numbers out."""
+"""Statistics of scores, as pure functions of numbers."""

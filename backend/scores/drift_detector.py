@@ -1,13 +1,13 @@
 """Has production left the calibrated distribution? A sequential test with a proven false alarm rate. No files, no HTTP.
 
-What is tested, part after part, is that (1) the scores below the threshold and the OK scores of the calibration come
-from one distribution, and (2) no more parts are rejected than is tolerated. Rejected parts do not enter (1), so that
-a defect now and then is no evidence.
+Two hypotheses are tested, part after part: (1) the scores below the threshold and the OK scores of the calibration come
+from one distribution, and (2) no more parts are rejected than is tolerated. Rejected parts do not enter (1), so an
+occasional defect is no evidence.
 
 (1) turns every score into a smoothed conformal p-value: its rank among the reference and all scores before it. Under
-the hypothesis these are independent and uniform however small the reference is (Vovk, Gammerman, Shafer: Algorithmic
-Learning in a Random World, 2nd ed., ch. 8). Bets on high and on low ranks, and bets on more rejects than tolerated,
-are summed over all parts at which a change may have begun (Shiryaev-Roberts e-detectors; Shin, Ramdas, Rinaldo:
+the hypothesis, these are independent and uniform for any size of the reference (Vovk, Gammerman, Shafer: Algorithmic
+Learning in a Random World, 2nd ed., ch. 8). Bets on high and on low ranks, and bets on more rejects than tolerated, are
+summed over all parts at which a change may have begun (Shiryaev-Roberts e-detectors; Shin, Ramdas, Rinaldo:
 E-detectors, 2024). The sum M_t has M_t - t as a supermartingale, so an alarm at M_t >= A is false after A parts on
 average at the earliest, and within the first m parts with a probability of at most m / A (Doob).
 """
@@ -43,38 +43,37 @@ _SHARES: dict[Direction, float] = {"higher": 0.25, "lower": 0.25, "rejects": 0.5
 
 
 def reference_of(ok_scores: Sequence[float], threshold: float) -> dict[int, int]:
-    """How many OK scores below the threshold lie on each step of 1/2048.
+    """How many OK scores below the threshold are on each step of 1/2048.
 
-    Equal ones are later ranked by lot, so the rounding takes nothing from the guarantee.
+    Equal scores are later ranked at random, so the rounding does not weaken the guarantee.
     """
     return dict(Counter(_step(score) for score in ok_scores if score < threshold))
 
 
 def tolerated_rate(defective: float, n_ok: int, n_rejected: int) -> float:
-    """Share of rejected parts that is no alarm: defective ones, and as many of the others as the calibration rejects.
+    """Share of rejected parts without an alarm: defective parts, and as many of the others as the calibration rejects.
 
     Args:
-        defective: share of defective parts that is no alarm.
+        defective: share of defective parts without an alarm.
         n_ok: OK scores of the calibration.
-        n_rejected: how many of them its threshold rejects; their share is taken at its upper 99 % confidence bound
-            (Clopper and Pearson), and as 0 where no score is known.
+        n_rejected: how many of them its threshold rejects; the upper 99 % confidence bound (Clopper and Pearson) of
+            their share is used, or 0 if no score is known.
     """
     false_rejects = upper_bound(n_rejected, n_ok, _CONFIDENCE) if n_ok else 0.0
     return min(defective + (1 - defective) * false_rejects, _MOST_TOLERATED)
 
 
 def rejecting_stretch(rejected: Sequence[bool], tolerated: float) -> tuple[int, int]:
-    """Where more parts than tolerated began to be rejected, as likely as any start of the bets is.
+    """The most likely start of a stretch in which more parts were rejected than tolerated.
 
-    Its likelihood ratio beside the tolerated rate is above 1, and so the share of its rejects above that rate.
+    Its likelihood ratio to the tolerated rate is above 1, so the share of its rejects is above that rate.
 
     Args:
-        rejected: of each part up to the alarm, whether it was rejected.
-        tolerated: share of rejected parts that is no alarm.
+        rejected: for each part up to the alarm, whether it was rejected.
+        tolerated: share of rejected parts without an alarm.
 
     Returns:
-        How many parts the stretch up to the last one has, and how many of them were rejected; (0, 0) where there is
-        none.
+        The number of parts in the stretch up to the last part, and how many were rejected; (0, 0) if there is none.
     """
     paid = [[_odds_ratio(part, odds, tolerated) for part in reversed(rejected)] for odds in _ODDS]
     by_length = np.cumsum(np.log(np.asarray(paid)), axis=1).max(axis=0, initial=-math.inf)
@@ -85,20 +84,20 @@ def rejecting_stretch(rejected: Sequence[bool], tolerated: float) -> tuple[int, 
 
 
 def no_wealth() -> dict[Direction, list[float]]:
-    """What the bets have made before the first part."""
+    """The wealth of the bets before the first part."""
     bets = {"higher": len(_POWERS), "lower": len(_POWERS), "rejects": len(_ODDS)}
     return {direction: [0.0] * bets[direction] for direction in DIRECTIONS}
 
 
 @dataclass
 class DriftDetector:
-    """The test for one ROI under one calibration: some kilobytes, whatever it has seen.
+    """The test for one ROI under one calibration; its size is some kilobytes for any number of parts.
 
     Attributes:
         threshold: of the calibration; scores at or above it are rejected.
-        tolerated: share of rejected parts that is no alarm, in (0, 1).
-        bag: int64 [N_STEPS], how many reference and accepted scores lie on each step.
-        wealth: by direction, what each of its bets has made, summed over the parts at which a change may have begun.
+        tolerated: share of rejected parts without an alarm, in (0, 1).
+        bag: int64 [N_STEPS], how many reference and accepted scores are on each step.
+        wealth: by direction, the wealth of each of its bets, summed over the parts at which a change may have begun.
         alarm: the direction of the alarm; the test ends with it.
     """
 
@@ -110,7 +109,7 @@ class DriftDetector:
 
     @classmethod
     def starting(cls, reference: Mapping[int, int], threshold: float, tolerated: float) -> "DriftDetector":
-        """A test that begins, with `reference_of` the calibration; without one the first scores become it."""
+        """A new test, with `reference_of` the calibration; without a reference, the first scores become it."""
         detector = cls(threshold, tolerated)
         for step, count in reference.items():
             detector.bag[step] = count
@@ -118,7 +117,7 @@ class DriftDetector:
 
     @property
     def evidence(self) -> float:
-        """M_t; at `ALARM_AT` it is an alarm."""
+        """M_t; an alarm is raised at `ALARM_AT`."""
         return math.fsum(self._evidence_for(direction) for direction in DIRECTIONS)
 
     def add(self, score: float, lot: float) -> None:
@@ -126,7 +125,7 @@ class DriftDetector:
 
         Args:
             score: of the part.
-            lot: drawn uniformly from [0, 1), decides between equal scores.
+            lot: random number from [0, 1), decides between equal scores.
         """
         if self.alarm is not None:
             return
@@ -160,12 +159,12 @@ def _step(score: float) -> int:
 
 
 def _power_bet(p: float, power: float) -> float:
-    """What a bet on small p pays: a density on [0, 1], but for its peak."""
+    """What a bet on small p pays: a density on [0, 1], except for its peak."""
     paid: float = power * max(p, _LEAST_RANK) ** (power - 1)
     return paid
 
 
 def _odds_ratio(rejected: bool, odds: float, tolerated: float) -> float:
-    """Likelihood ratio of a part between a reject rate whose odds are `odds` times those tolerated, and that one."""
+    """Likelihood ratio of a part: a reject rate with `odds` times the tolerated odds, against the tolerated rate."""
     more = odds * tolerated / (1 - tolerated + odds * tolerated)
     return more / tolerated if rejected else (1 - more) / (1 - tolerated)

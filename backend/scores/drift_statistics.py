@@ -1,4 +1,4 @@
-"""What the production of one ROI scored, and what `drift` says about it."""
+"""The scores of the production of one ROI, and the verdict of `drift`."""
 
 import math
 import random
@@ -37,9 +37,9 @@ class CalibrationScores:
     """What is kept of the OK scores of a calibration.
 
     Attributes:
-        steps: those below the threshold, see `reference_of`; empty where the first parts are what is compared with.
+        steps: those below the threshold, see `reference_of`; empty if the first parts are the reference.
         rejected: how many are not below it.
-        percentiles: 5, 50 and 95 of those below it; None where there are none, or an earlier version kept steps only.
+        percentiles: 5, 50 and 95 of those below it; None if there are none, or if an earlier version kept only steps.
     """
 
     steps: Steps
@@ -48,7 +48,7 @@ class CalibrationScores:
 
     @classmethod
     def of(cls, ok_scores: Sequence[float], threshold: float) -> "CalibrationScores":
-        """What is to be kept of them; of none, `NOT_KNOWN`."""
+        """What is kept of OK scores; `NOT_KNOWN` if there are none."""
         below = [score for score in ok_scores if score < threshold]
         p5, p50, p95 = np.percentile(below, _SUMMARY).tolist() if below else (0.0, 0.0, 0.0)
         return cls(reference_of(ok_scores, threshold), len(ok_scores) - len(below), (p5, p50, p95) if below else None)
@@ -62,16 +62,16 @@ class RoiDrift(BaseModel):
 
     Attributes:
         role_id, roi_id, recipe_id, model_key: whose it is.
-        conditions: the memory bank and calibration that all of it belongs to.
-        threshold: of the calibration; None where none is applied, and then parts are only counted.
+        conditions: the memory bank and the calibration that the statistics belong to.
+        threshold: of the calibration; None if none is applied, so that parts are only counted.
         reference, reference_rejected, reference_percentiles: see `CalibrationScores`.
         bag, wealth, alarm: see `DriftDetector`.
         alarm_utc, alarm_part: when the alarm came, and how many parts had been inspected then.
         stretch_parts, stretch_rejected: see `rejecting_stretch`, of the last 200 parts before an alarm of rejects; 0 in
             files of earlier versions.
         n_parts, n_rejected: parts since `started_utc`.
-        started: of a calibration or a reset, in seconds since 1970; 0 where the first part was the start. Another
-            process may still hold parts from before it.
+        started: time of the calibration or the reset, in seconds since 1970; 0 if the first part was the start. Another
+            process may still have earlier parts.
         recent: the last scores, at most 200, oldest first.
     """
 
@@ -119,7 +119,7 @@ class RoiDrift(BaseModel):
         known: CalibrationScores,
         started: float = 0.0,
     ) -> "RoiDrift":
-        """One that has seen no part."""
+        """Statistics without parts."""
         return cls(
             role_id=key.role_id,
             roi_id=key.roi_id,
@@ -137,7 +137,7 @@ class RoiDrift(BaseModel):
 
     @property
     def key(self) -> RoiKey:
-        """Whose it is."""
+        """The ROI of the statistics."""
         return RoiKey(self.role_id, self.roi_id, self.recipe_id, self.model_key)
 
     @property
@@ -147,13 +147,13 @@ class RoiDrift(BaseModel):
 
     @property
     def reference_summary(self) -> _Percentiles | None:
-        """Percentiles 5, 50 and 95 of the reference; of files of earlier versions within 1/4096. None without one."""
+        """Percentiles 5, 50 and 95 of the reference, or None; in files of earlier versions within 1/4096."""
         if not self.reference:
             return None
         return self.reference_percentiles or percentiles_of(self.reference, _SUMMARY)
 
     def is_before(self, at: float, conditions: str) -> bool:
-        """Whether a part of these conditions was inspected before this began.
+        """Whether a part with these conditions was inspected before the start.
 
         Args:
             at: when it was, in seconds since 1970.
@@ -168,10 +168,10 @@ class RoiDrift(BaseModel):
         return tolerated_rate(defective, n_ok, self.reference_rejected)
 
     def detector(self, defective: float) -> DriftDetector:
-        """The test as far as it is.
+        """The test in its current state.
 
         Raises:
-            ValueError: there is no threshold, so nothing is tested.
+            ValueError: there is no threshold, so there is no test.
         """
         if self.threshold is None:
             raise ValueError("nothing is tested without a threshold")
@@ -203,7 +203,7 @@ class RoiDrift(BaseModel):
         self.last_utc = now
 
     def reason(self, defective: float) -> str:
-        """What the alarm says, and what to do about it, for people."""
+        """The reason for the alarm, and what to do about it, for people."""
         if self.alarm == "rejects":
             what = f"more than {math.floor(100 * self.tolerated(defective))} % of the parts are rejected"
             if self.stretch_parts:
@@ -217,13 +217,13 @@ class RoiDrift(BaseModel):
         return f"{what}: {check}"
 
     def _rounded(self, score: float) -> float:
-        """Six digits, unless that moved it to the other side of the threshold."""
+        """A score with six digits, unless the rounding moves it to the other side of the threshold."""
         rounded = round(score, 6)
         return rounded if self.threshold is None or (rounded >= self.threshold) == (score >= self.threshold) else score
 
 
 def percentiles_of(steps: Mapping[int, int], percents: _Percentiles) -> _Percentiles:
-    """Percentiles of the scores that are counted by steps, which are at least one, as `numpy.percentile` takes them."""
+    """Percentiles of at least one score, counted by steps, as `numpy.percentile` defines them."""
     order = sorted(steps)
     reached = np.cumsum([steps[step] for step in order])
     ranks = np.asarray(percents) / 100 * (reached[-1] - 1)  # from 0, between two scores

@@ -1,4 +1,4 @@
-"""Scores that stand out: of parts that are perhaps not of the same kind as the others."""
+"""Scores that stand out: their parts may be of another kind than the others."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which percentile of the distance map separates good from defective images best, where it is not mere chance."""
+"""Which percentile of the distance map separates good from defective images best, beyond mere chance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ class Candidate:
         score_percentile: of the masked distance map.
         auroc: probability that a defective image scores above a good one, ties counted by half.
         gap: lowest defective minus highest good score; negative when they overlap.
-        gain_in_errors: how much better than 99 its AUROC is, in standard errors; None for 99 and where no error can be
-            told: a class of one image, or placed alike by both percentiles.
+        gain_in_errors: how far its AUROC is above that of 99, in standard errors; None for 99, and if the error is
+            unknown: a class has one image, or both percentiles rank all images alike.
     """
 
     score_percentile: float
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PercentileChoice:
-    """The percentile that was chosen, why, and what it was chosen from."""
+    """The chosen percentile, the reason, and the candidates."""
 
     chosen: float
     reason: str
@@ -46,7 +46,7 @@ class PercentileChoice:
 
 
 def choose_percentile(ok: Mapping[float, Sequence[float]], ng: Mapping[float, Sequence[float]]) -> PercentileChoice:
-    """The percentile with the largest AUROC that beats 99 by more than chance does, else 99; 99 below 5 images a class.
+    """The percentile with the largest AUROC that is significantly better than 99, else 99; 99 below 5 images a class.
 
     AUROCs of the same images are compared by their paired standard error: DeLong, DeLong, Clarke-Pearson, *Comparing
     the areas under two or more correlated receiver operating characteristic curves*, Biometrics 44 (1988). Each of the
@@ -112,7 +112,7 @@ def _candidate(
 
 
 def _placements(ok: Sequence[float], ng: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """For each defective score the share of good ones below it, and for each good one of defective ones above it."""
+    """The share of good scores below each defective score, and the share of defective scores above each good score."""
     good, defective = np.sort(ok), np.sort(ng)
     of_ng = (np.searchsorted(good, ng, "left") + np.searchsorted(good, ng, "right")) / (2 * len(good))
     of_ok = 1 - (np.searchsorted(defective, ok, "left") + np.searchsorted(defective, ok, "right")) / (

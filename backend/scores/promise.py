@@ -1,24 +1,22 @@
 """What scores can promise about a threshold: false reject and escape rates with bounds that hold for any distribution.
 
-A part is rejected when ``score >= threshold``. Future good parts are taken to come from the same process as the scored
-ones, and each score to be made without the others: of parts that were not in the fit. Nothing else is assumed: ties,
+A part is rejected when ``score >= threshold``. Two things are assumed: future good parts come from the same process as
+the scored ones, and the scores are independent, because the parts were not in the fit. Nothing else is assumed: ties,
 heavy tails and overlapping classes are all right. Leave-one-out scores of a fit's own images share most of their memory
 banks; for them the bounds hold approximately, as ``tests/service/test_promise_of_a_fit.py`` shows. Every bound is the
 upper end of Clopper and Pearson, *The use of confidence or fiducial limits illustrated in the case of the binomial*,
 Biometrika 26 (1934), at a confidence that makes up for the threshold having been chosen from the very scores that are
 counted:
 
-- It lies at or above a fixed order statistic of the good scores: no correction, as long as no fewer scores are counted
-  as rejected than lie beyond that order statistic. (Let t be where the true rate falls to the bound for that count. A
+- It is at or above a fixed order statistic of the good scores: no correction, if at least as many scores are counted as
+  rejected as are beyond that order statistic. (Let t be where the true rate falls to the bound for that count. A
   threshold below t breaks its bound only when at least so many scores lie below t, which a binomial variable does with
-  the stated probability at most.)
-- It mixes two neighbouring order statistics of one class with scores of the other, which are independent: given those
-  two, the scores on either side are again a sample. Over everything that the mixture could then do, the most that a
-  bound can fail is an integral, below 5 % where the single bound allows 1.5 %; ``tests/scores/test_promise.py``
-  computes it.
-- It is any other function of the scores: `k` of them are counted as rejected only where it lies above the (k + 1)-th
-  largest, and each k has a share of the 5 % of its own, ``6 / (π² (k + 1)²)``, all of them together 1.
-- It is the best of several candidates: each gets its share of the 5 % (Bonferroni).
+  the stated probability at most.) - It mixes two neighbouring order statistics of one class with scores of the other,
+  which are independent: given those two, the scores on either side are again a sample. Over everything that the mixture
+  could then do, the most that a bound can fail is an integral, below 5 % where the single bound allows 1.5 %;
+  ``tests/scores/test_promise.py`` computes it. - It is any other function of the scores: `k` of them are counted as
+  rejected only where it lies above the (k + 1)-th largest, and each k has a share of the 5 % of its own, ``6 / (π² (k +
+  1)²)``, all of them together 1. - It is the best of several candidates: each gets its share of the 5 % (Bonferroni).
 
 A part may also be judged by two scores, and be rejected where either reaches a threshold of its own: see
 `make_joint_promise`.
@@ -41,22 +39,22 @@ _SHARE_OF_MIXED = {1: 0.3, 6: 0.2}
 
 @dataclass(frozen=True)
 class Promise:
-    """What the scores behind a threshold say about parts to come; each bound holds with `confidence`.
+    """What the scores behind a threshold say about future parts; each bound holds with `confidence`.
 
     Attributes:
-        confidence: 0..1, of each bound by itself.
+        confidence: 0..1, of each bound separately.
         text: the same in words.
         n_rejected: good scores at or above the threshold.
-        false_reject_rate: share of good parts to be expected at or above it, ``(counted + 1) / (n_ok + 1)``:
-            counted are those rejected, and no fewer than the rule rejects of other scores.
-        false_reject_rate_at_most: its upper bound. The three are None where a good score is of an image in the fit, by
-            a memory bank that holds it.
-        n_ok_needed: good scores from which the same rule promises 1 %, if no more of them are rejected than now; None
-            where no number does that anybody would collect.
-        n_ok_missing: how many there are too few; 0 exactly where 1 % is promised.
-        n_ok_missing_for_target: good scores that a false reject rate which was asked for needs beyond those there are.
+        false_reject_rate: expected share of good parts at or above it, ``(counted + 1) / (n_ok + 1)``:
+            counted are the rejected scores, but at least as many as the rule rejects by design.
+        false_reject_rate_at_most: its upper bound. The three are None if a good score comes from an image of the fit,
+            by a memory bank that contains it.
+        n_ok_needed: number of good scores with which the same rule promises 1 %, if no more of them are rejected than
+            now; None if no realistic number does.
+        n_ok_missing: how many of these are missing; 0 exactly if 1 % is promised.
+        n_ok_missing_for_target: how many further good scores a requested false reject rate needs.
         n_escaped: defective scores below the threshold. It and the next two are None without such scores.
-        escape_rate: share of defective parts to be expected below it, ``(n_escaped + 1) / (n_ng + 1)``.
+        escape_rate: expected share of defective parts below it, ``(n_escaped + 1) / (n_ng + 1)``.
         escape_rate_at_most: its upper bound.
     """
 
@@ -86,7 +84,7 @@ class Promise:
         return cls(text=text, **numbers) if "confidence" in numbers else None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, without what is not known."""
+        """JSON values, without unknown members."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -108,13 +106,13 @@ def make_promise(
         ok_scores: scores of good parts, at least one.
         ng_scores: scores of defective parts.
         threshold: scores at or above it are rejected.
-        rank: the threshold was chosen from good scores alone, such that it never lies below the `rank`-th smallest of
-            them (1 is the smallest). None: it is a mean of percentiles of both classes.
+        rank: the threshold was chosen from good scores alone, and is never below the `rank`-th smallest of them (1 is
+            the smallest). None: it is a mean of percentiles of both classes.
         target: the false reject rate that the threshold was chosen for by `conformal_threshold`, if any.
-        n_candidates: of how many calibrations, each of scores of its own, this one was chosen.
-        ok_are_fresh: whether every good score was made by a memory bank without its image; None where nobody can tell.
+        n_candidates: number of calibrations, each with its own scores, from which this one was chosen.
+        ok_are_fresh: whether every good score was made by a memory bank without its image; None if unknown.
         freely_chosen: the threshold may be any function of all scores; `rank` is None then.
-        unusual: positions of good scores that count as rejected, wherever they lie.
+        unusual: positions of good scores that always count as rejected.
     """
     error = (1 - CONFIDENCE) / n_candidates
 
@@ -166,7 +164,7 @@ def make_joint_promise(
     ok_are_fresh: bool | None = None,
     unusual: Collection[int] = (),
 ) -> Promise:
-    """What two thresholds promise together, where a part is rejected when either of its two scores reaches its own.
+    """What two thresholds promise together, if a part is rejected when either of its two scores reaches its threshold.
 
     Cut the good parts off one after the other: the highest by the first score, then, of those below, the highest by the
     second. However many go in each step, what is left of n parts when m have gone has the probability of the part below
@@ -185,7 +183,7 @@ def make_joint_promise(
             `conformal_thresholds` makes them. None: they are any function of all scores.
         target: the false reject rate that the thresholds were chosen for, if any.
         ok_are_fresh: as for `make_promise`.
-        unusual: positions of good parts that count as rejected, whatever they score.
+        unusual: positions of good parts that always count as rejected.
     """
     error = 1 - CONFIDENCE
     n_ok, n_ng = len(ok_pairs), len(ng_pairs)
@@ -233,7 +231,7 @@ def _share_of_count(count: int) -> float:
 
 
 def upper_bound(count: int, n: int, confidence: float) -> float:
-    """Clopper and Pearson's one-sided upper bound of a probability of which `count` in `n` were seen.
+    """Clopper and Pearson's one-sided upper bound of a probability, from `count` events in `n` trials.
 
     >>> round(upper_bound(0, 299, 0.95), 4)
     0.01
@@ -244,7 +242,7 @@ def upper_bound(count: int, n: int, confidence: float) -> float:
 
 
 def _scores_needed(n_rejected: int, n_ok: int, confidence: float) -> int | None:
-    """The fewest scores that bound a rate by 1 % when `n_rejected` are rejected; None where more than 1 % are."""
+    """The fewest scores that bound a rate by 1 % when `n_rejected` are rejected; None if more than 1 % are."""
     if n_rejected > PROMISED_RATE * n_ok:
         return None
     if n_rejected == 0:
@@ -262,7 +260,7 @@ def _scores_needed_for_target(target: float, least: int, confidence: float, leas
     between them, so what is best of a step is its end.
 
     Returns:
-        None where `_MOST_SCORES` would not do.
+        None if `_MOST_SCORES` are not enough.
     """
     if target >= PROMISED_RATE:
         return None
@@ -323,7 +321,7 @@ def _more(missing: int) -> str:
 
 
 def _percent(rate: float) -> str:
-    """Rounded up: a bound is not made to look smaller than it is."""
+    """A percentage, rounded up, so that a bound never looks smaller than it is."""
     percent = 100 * rate
     digits = 0 if percent >= 10 else 1 if percent >= 1 else 2
     scaled = math.ceil(round(percent * 10**digits, 6)) / 10**digits

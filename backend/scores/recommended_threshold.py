@@ -1,4 +1,4 @@
-"""The recommended threshold: from few scores of good parts, one or two of which may be unusual."""
+"""The recommended threshold, from few scores of good parts, of which one or two may be unusual."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -25,20 +25,20 @@ Scores = npt.NDArray[np.float64]
 
 
 def position_name(position: int) -> str:
-    """What a score is called that has no other name."""
+    """The name of a score that has no other name."""
     return f"position {position}"
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A threshold, and what it rests on.
+    """A threshold, and its basis.
 
     Attributes:
         threshold: scores at or above it are rejected.
-        unusual: positions of OK scores that do not count, as they stand out.
-        threshold_with_unusual: what it would be if they counted.
-        lowered_by: positions of NG scores that would escape at `threshold_of_ok`, and do not at `threshold`.
-        threshold_of_ok: what the OK scores alone give.
+        unusual: positions of OK scores that do not count, because they stand out.
+        threshold_with_unusual: the threshold if they counted.
+        lowered_by: positions of NG scores that would escape at `threshold_of_ok`, but not at `threshold`.
+        threshold_of_ok: the threshold from the OK scores alone.
         why: the same in words.
     """
 
@@ -52,7 +52,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Scatter:
-    """How scores of good parts scatter, taken to be normal.
+    """The spread of the scores of good parts, assumed to be normal.
 
     Attributes:
         mean: of them.
@@ -66,14 +66,14 @@ class Scatter:
 
     @classmethod
     def of(cls, scores: Scores) -> "Scatter":
-        """What some scores, at least one, tell."""
+        """The spread of some scores, at least one."""
         mean, n = float(scores.mean()), len(scores)
         deviation = float(scores.std(ddof=1)) if n > 1 else 0.0
         deviation = max(deviation, _LEAST_SCATTER * abs(mean))
         return cls(mean, deviation * math.sqrt(1 + 1 / n), max(n - 1, _LEAST_DEGREES))
 
     def limit(self, rate: float) -> float:
-        """What the next good score exceeds with probability `rate`.
+        """The limit that the next good score exceeds with probability `rate`.
 
         Hahn, *Finding an interval for the next observation from a normal distribution*, J. Quality Technology 1 (1969).
         """
@@ -83,7 +83,7 @@ class Scatter:
         return max(limit, math.nextafter(self.mean, math.inf))  # scores of 0 alone do not scatter at all
 
     def rates_above(self, thresholds: Scores) -> Scores:
-        """Shares of good parts to be expected at or above some thresholds."""
+        """Expected shares of good parts at or above some thresholds."""
         from scipy.special import stdtr
 
         if self.deviation == 0:
@@ -99,17 +99,17 @@ def recommend(
     ng_name: Callable[[int], str] = position_name,
     rate: float = REJECTED_RATE,
 ) -> Recommendation:
-    """The limit that the next good part's score exceeds with probability `rate`, lowered where NG scores lie below it.
+    """The limit that the next good score exceeds with probability `rate`, lowered if NG scores are below it.
 
-    OK scores that stand out (`outliers`) do not count. NG scores below the limit lower it as long as that costs fewer
-    good parts than it finds defective ones, each counted as 10 % of the good parts: they never raise it, and a further
-    NG score that is rejected anyway changes nothing.
+    OK scores that stand out (`outliers`) do not count. NG scores below the limit lower it, as long as this costs fewer
+    good parts than it finds defective ones, where each defective one counts as 10 % of the good parts. They never raise
+    it, and a further NG score that is rejected anyway changes nothing.
 
     Args:
         ok_scores: image scores of good parts, at least one, by memory banks without them.
         ng_scores: image scores of defective parts.
-        keep: positions of OK scores that count though they stand out.
-        ok_name, ng_name: what a score is called in words, by its position.
+        keep: positions of OK scores that count although they stand out.
+        ok_name, ng_name: names of scores, by their position.
         rate: share of good parts.
 
     Raises:
@@ -133,13 +133,13 @@ def recommend(
 
 
 def cheapest(ok_scores: Sequence[float], ng_scores: Sequence[float], escape_cost: float, defect_rate: float) -> float:
-    """The threshold at which a part costs least: by what it costs to reject a good one, or to let a defective one pass.
+    """The threshold with the lowest cost per part: of rejected good parts and escaped defective parts.
 
     Args:
         ok_scores: image scores of good parts, at least one.
         ng_scores: image scores of defective parts, at least one.
         escape_cost: what an escaped defective part costs, in rejected good parts.
-        defect_rate: share of defective parts among all that come, 0..1 exclusive.
+        defect_rate: share of defective parts in production, 0..1 exclusive.
 
     Returns:
         Half way from a defective score to the next lower one, or just above all scores.
@@ -155,17 +155,17 @@ def cheapest(ok_scores: Sequence[float], ng_scores: Sequence[float], escape_cost
 
 
 def _rejected(thresholds: Scores, ok: Scores, scatter: Scatter) -> Scores:
-    """Shares of good parts at or above thresholds: what the scores show, and no less than their scatter lets expect."""
+    """Shares of good parts at or above thresholds: those of the scores, but at least those that the spread predicts."""
     return np.maximum((len(ok) - _numbers_below(thresholds, ok)) / len(ok), scatter.rates_above(thresholds))
 
 
 def _numbers_below(thresholds: Scores, scores: Scores) -> Scores:
-    """How many scores are below each threshold: by a search, as there may be a million of both."""
+    """How many scores are below each threshold, by a binary search, because there may be a million of both."""
     return np.asarray(np.searchsorted(np.sort(scores), thresholds, side="left"), np.float64)
 
 
 def _least(thresholds: Scores, costs: Scores) -> float:
-    """The threshold that costs least; of several, the highest.
+    """The threshold with the lowest cost; the highest of several.
 
     Args:
         thresholds: rising.
@@ -182,7 +182,7 @@ def _lowered(limit: float, ok: Scores, counted: Scores, ng: Scores, scatter: Sca
 
 
 def _below(score: float, ok: Scores, ng: Scores) -> float:
-    """The middle between a score and the next lower one; the score where there is none."""
+    """The midpoint between a score and the next lower one; the score itself if there is none."""
     every = np.concatenate([ok, ng])
     lower = every[every < score]
     if not len(lower):

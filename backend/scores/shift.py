@@ -1,4 +1,4 @@
-"""Whether fresh good parts score higher than the images of a fit do."""
+"""Whether new good parts score higher than the images of a fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ SHIFT_LEVEL = 0.01
 
 @dataclass(frozen=True)
 class Shift:
-    """Scores of fresh good parts beside those of the images of a fit.
+    """Scores of new good parts, compared with those of the images of a fit.
 
     Attributes:
-        p_value: how often chance lets fresh scores of the same kind lie so far above; 0..1.
-        median_of_fit, median: of the images of the fit, and of the fresh parts.
-        n_rejected, n: fresh parts at or above the threshold, and all of them.
+        p_value: probability that new scores of the same kind are so much higher by chance; 0..1.
+        median_of_fit, median: of the images of the fit, and of the new parts.
+        n_rejected, n: new parts at or above the threshold, and all of them.
         promised: share of good parts that the threshold promises to reject at most, 0..1.
     """
 
@@ -29,11 +29,11 @@ class Shift:
 
     @classmethod
     def of(cls, scores_of_fit: Sequence[float], scores: Sequence[float], threshold: float, promised: float) -> "Shift":
-        """Compare scores by the one-sided test of Mann and Whitney (1947), which takes no distribution for granted.
+        """Compare scores by the one-sided test of Mann and Whitney (1947), which assumes no distribution.
 
         Args:
             scores_of_fit: of the images of the fit, each by a memory bank of the others; at least one.
-            scores: of fresh good parts, at least one.
+            scores: of new good parts, at least one.
             threshold: scores at or above it are rejected.
             promised: see `Promise.false_reject_rate_at_most`.
         """
@@ -46,10 +46,10 @@ class Shift:
 
     @property
     def matters(self) -> bool:
-        """Whether the fresh parts score higher by more than chance, and the threshold does not hold for them.
+        """Whether the new parts score significantly higher, and the threshold does not keep its promise for them.
 
-        Higher scores alone do no harm: the promise leaves room for them. A share above the promise alone may be chance,
-        as the promise is about parts like those of the fit. Both together say that the parts are others.
+        Higher scores alone do no harm, because the promise leaves room for them. A share above the promise alone may be
+        chance, because the promise is about parts like those of the fit. Both together show that the parts differ.
         """
         return self.p_value < SHIFT_LEVEL and self.n_rejected > self.promised * self.n
 
@@ -57,8 +57,8 @@ class Shift:
         """A sentence for people.
 
         Args:
-            parts: what the fresh parts are called, such as ``"good test parts"``.
-            images: what the images of the fit are called.
+            parts: name of the new parts, such as ``"good test parts"``.
+            images: name of the images of the fit.
         """
         p = f"p = {self.p_value:.1g}" if self.p_value >= 1e-4 else "p < 0.0001"
         return (

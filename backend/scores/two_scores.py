@@ -1,4 +1,4 @@
-"""Thresholds for parts that are judged by two scores, and are rejected where either reaches its own."""
+"""Thresholds for parts that are judged by two scores, and rejected if either score reaches its threshold."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class TwoThresholds(NamedTuple):
 
 
 def conformal_thresholds(pairs: Sequence[tuple[float, float]], rate: float) -> TwoThresholds:
-    """The thresholds of two scores that together reject the next good part with probability `rate` at most.
+    """The thresholds of two scores that together reject the next good part with at most probability `rate`.
 
     As for one score, ``⌊(n + 1) · rate⌋`` of n parts may be cut off (see `calib.conformal_threshold`): half of them by
     the first score, and of those below the others by the second. Each threshold lies just above the last part of its
