@@ -1,8 +1,8 @@
-"""How many of their 16 bits images use: settled by a fit, recorded with its bank, and by it every image is read.
+"""How many of their 16 bits images use: a fit determines it, its bank records it, and every image is read with it.
 
-Cameras of 10, 12 and 14 bits write numbers up to 1023, 4095 and 16383 into files of 16 bits. Their upper 8 bits alone
-are nearly black, and a stain in them is none. A PNG may say its depth (``sBIT``). It should scale its numbers up to 16
-bits then, which its own largest number tells: few programs do.
+Cameras of 10, 12 and 14 bits write numbers up to 1023, 4095 and 16383 into files of 16 bits. The upper 8 of these 16
+bits are nearly black, and a stain in them is invisible. A PNG may state its depth (``sBIT``). Its numbers should then
+be scaled up to 16 bits, but few programs do this: the largest number shows it.
 """
 
 import struct
@@ -39,7 +39,7 @@ class BitDepth:
 
     Attributes:
         bits: how many of their 16 bits are used, 8..16.
-        brightest: the largest number in those of the fit.
+        brightest: the largest number in the images of the fit.
     """
 
     bits: int
@@ -47,10 +47,10 @@ class BitDepth:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> "BitDepth | None":
-        """What is recorded with a memory bank; None where it was fitted on images of 8 bits, or by an earlier version.
+        """The record of a memory bank; None if it was fitted on images of 8 bits, or by an earlier version.
 
         Raises:
-            DamagedMemory: what is recorded makes no sense.
+            DamagedMemory: the record is invalid.
         """
         recorded = metadata.get(_FIELD)
         if recorded is None:
@@ -73,9 +73,9 @@ class _Wide:
     """A 16-bit image.
 
     Attributes:
-        name: its file's.
-        brightest: its largest number, which is its darkest where 0 is white.
-        declared: how many bits its file says that are used, 8..16; None where it says nothing.
+        name: name of its file.
+        brightest: its largest number, which is its darkest if 0 is white.
+        declared: number of used bits according to its file, 8..16; None if the file does not state it.
     """
 
     name: str
@@ -87,11 +87,11 @@ class _Wide:
         return f"{self.name} reaches {self.brightest}{said}"
 
     def is_scaled(self) -> bool:
-        """Whether its numbers exceed what its file says: they are scaled up to 16 bits, as they should be."""
+        """Whether its numbers exceed the stated depth: they are scaled up to 16 bits, as they should be."""
         return self.declared is not None and self.brightest >= 1 << self.declared
 
     def is_dark(self, depth: BitDepth) -> bool:
-        """Whether it looks like an image of fewer bits than others."""
+        """Whether it probably has fewer bits than others."""
         return 0 < _DARKER * self.brightest <= depth.brightest and _camera_depth(self.brightest) < depth.bits
 
 
@@ -107,13 +107,13 @@ def settle(
         images: of the fit.
         limits: for every image.
         hold: held while an image is decoded.
-        base: of the memory bank that is appended to.
+        base: depth of the memory bank that is appended to.
 
     Returns:
-        None where no image has 16 bits.
+        None if no image has 16 bits.
 
     Raises:
-        InvalidRequest: they do not agree; the message has the numbers.
+        InvalidRequest: they use different numbers of bits; the message has the numbers.
         InvalidImage: one cannot be decoded, or has more bits than the base.
     """
     wide = list(_wide_images(images, limits, hold))
@@ -146,7 +146,7 @@ def settle(
 
 
 def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | None) -> tuple[Bgr, str | None]:
-    """Decode an image as a memory bank's own images were read.
+    """Decode an image as the images of a memory bank were read.
 
     Args:
         content, name: as for `decode_image`.
@@ -157,7 +157,7 @@ def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | Non
         warning: what is doubtful about its depth.
 
     Raises:
-        InvalidImage: its numbers are larger than the bank's images can hold.
+        InvalidImage: its numbers are larger than the bit depth of the bank allows.
         InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
     """
     if depth is None or not _is_wide(content):
@@ -178,7 +178,7 @@ def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | Non
 
 
 def unsettled(content: bytes, depth: BitDepth | None) -> bool:
-    """Whether an image has 16 bits, and the bank does not say how they are read.
+    """Whether an image has 16 bits, but the bank does not record how they are read.
 
     Args:
         content: of an image; a damaged one has no 16 bits.
@@ -188,7 +188,7 @@ def unsettled(content: bytes, depth: BitDepth | None) -> bool:
 
 
 def whole_pixels_sha256(content: bytes, name: str, limits: ImageLimits) -> str:
-    """Identity of an image that no bank has settled the depth of: see `pixels_sha256`, of 16 bits with all of them.
+    """Identity of an image without a depth from a bank: see `pixels_sha256`; images of 16 bits count with all bits.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: see `decode_image`.
@@ -201,7 +201,7 @@ def whole_pixels_sha256(content: bytes, name: str, limits: ImageLimits) -> str:
 
 
 def _bits_of(image: _Wide, depth: BitDepth) -> int:
-    """How many bits of an image are used, to the best of what it and the bank say."""
+    """How many bits of an image are used, according to the image and the bank."""
     if depth.bits == FULL:
         return FULL
     if image.declared is not None:
@@ -234,7 +234,7 @@ def _wide_images(
 
 
 def _is_wide(content: bytes) -> bool:
-    """Whether bytes are an image of 16 bits; not where they are damaged, which decoding says."""
+    """Whether bytes are an image of 16 bits; False for damaged ones, which decoding reports."""
     if content.startswith(PNG_SIGNATURE):
         return content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == bytes([FULL])
     try:
@@ -244,7 +244,7 @@ def _is_wide(content: bytes) -> bool:
 
 
 def _declared_bits(content: bytes) -> int | None:
-    """The most bits that a PNG says of a colour; None where it says nothing, or what cannot be."""
+    """The largest number of bits that a PNG states for a colour; None if it states none, or an impossible one."""
     if not content.startswith(PNG_SIGNATURE):
         return None
     n_colours = 3 if content[25] & 2 else 1
@@ -258,5 +258,5 @@ def _declared_bits(content: bytes) -> int | None:
 
 
 def _camera_depth(brightest: int) -> int:
-    """The least depth of cameras that a number fits into."""
+    """The smallest bit depth of cameras that a number fits into."""
     return next(bits for bits in CAMERA_DEPTHS if brightest < 1 << bits)

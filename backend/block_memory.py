@@ -1,10 +1,10 @@
-"""A memory bank for each of several blocks of the network, with what good patches have shown about its patches.
+"""A memory bank for each of several blocks of the network, with statistics of good patches that landed on its patches.
 
-The distance of a patch is the mean over the blocks of its distance to the nearest patch of a bank, each less by the
-excess radius of that patch: by how much farther than on average patches of other good images land on it. So a place
-that varies from part to part counts for less, and one that never does for more. Distances relative to what is usual
-nearby are those of Breunig et al., *LOF: Identifying Density-Based Local Outliers*, SIGMOD 2000. ``docs/accuracy.md``
-has what was measured.
+The distance of a patch is the mean over the blocks of its distance to the nearest patch of a bank, minus the excess
+radius of that patch: how much farther than average the patches of other good images land on it. So places that vary
+from part to part count less, and places that never vary count more. Distances relative to the usual ones nearby are
+from Breunig et al., *LOF: Identifying Density-Based Local Outliers*, SIGMOD 2000. ``docs/accuracy.md`` has the
+measurements.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ PSEUDO_LANDINGS = 30
 
 @dataclass(frozen=True)
 class Landings:
-    """Where patches of other good images have landed: which patch of a bank is the nearest to them, and how far it is.
+    """Landings of patches of other good images: the nearest patch of a bank, and its distance.
 
     Attributes:
         count: int64 [M], how many landed on each embedding of a bank.
@@ -39,8 +39,8 @@ class Landings:
         """Count landings.
 
         Args:
-            rows: int64 [N], on which embedding each patch landed.
-            distances: float32 [N], how far it was.
+            rows: int64 [N], the embedding on which each patch landed.
+            distances: float32 [N], its distance.
             n_bank: embeddings in the bank.
         """
         count = np.bincount(rows, minlength=n_bank).astype(np.int64)
@@ -48,15 +48,15 @@ class Landings:
 
     @classmethod
     def none(cls, n_bank: int) -> "Landings":
-        """Of a bank of so many embeddings on which none has landed."""
+        """The landings of a bank of so many embeddings, without any yet."""
         return cls(np.zeros(n_bank, np.int64), np.zeros(n_bank))
 
     def without(self, others: "Landings") -> "Landings":
-        """What is left without some of them."""
+        """The landings without some of them."""
         return Landings(self.count - others.count, self.total - others.total)
 
     def plus(self, others: "Landings") -> "Landings":
-        """All of both; `others` may be of a bank that was extended."""
+        """The sum of both; `others` may be of an extended bank."""
         n_new = len(others.count) - len(self.count)
         return Landings(
             np.pad(self.count, (0, n_new)) + others.count,
@@ -64,7 +64,7 @@ class Landings:
         )
 
     def excess_radii(self) -> npt.NDArray[np.float32]:
-        """How much farther than all on average patches landed on each embedding, shrunk towards 0: float32 [M]."""
+        """How much farther than average patches landed on each embedding, shrunk towards 0: float32 [M]."""
         landed = int(self.count.sum())
         mean = float(self.total.sum()) / landed if landed else 0.0
         excess = (self.total - mean * self.count) / (self.count + PSEUDO_LANDINGS)
@@ -110,11 +110,11 @@ class BlockMemory:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding that can be compared with it: those of all blocks, side by side."""
+        """Length of a comparable embedding: those of all blocks, side by side."""
         return sum(bank.dim for bank in self.banks)
 
     def distances(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
-        """Mean over the blocks of the distance to the nearest embedding, less its excess radius.
+        """Mean over the blocks of the distance to the nearest embedding, minus its excess radius.
 
         Args:
             embeddings: float32 [N, blocks * D], of the blocks side by side, not necessarily normalised.

@@ -26,17 +26,17 @@ SEEN_IN_THE_FIT = (
 
 @dataclass(frozen=True)
 class ThresholdOptions:
-    """How a threshold is chosen; at most one way, and the contract's rule where none is named.
+    """How a threshold is chosen: at most one way; without any, by the rule of the contract.
 
     Attributes:
         rule: by name.
         target_false_reject_rate: choose by `conformal_threshold`.
-        threshold: take this one.
-        escape_cost: choose the cheapest threshold; an escaped defective part costs as much as so many rejected good
-            parts.
-        defect_rate: share of defective parts among all that come; 0..1 exclusive.
-        keep: positions of OK scores that stand out and count all the same; only with the recommended rule.
-        not_good: positions of OK scores that a person says are not of good parts: they count nowhere.
+        threshold: use this threshold.
+        escape_cost: choose the threshold with the lowest cost; an escaped defective part costs as much as so many
+            rejected good parts.
+        defect_rate: share of defective parts in production; 0..1 exclusive.
+        keep: positions of OK scores that stand out but count; only with the recommended rule.
+        not_good: positions of OK scores of parts that are not good, according to a person: they do not count.
         n_tests: how many tests of a part share the false reject rate of the recommended rule.
     """
 
@@ -50,10 +50,10 @@ class ThresholdOptions:
     n_tests: int = 1
 
     def check_way(self, n_ng: int) -> None:
-        """See that it asks for one way, before anything is scored.
+        """Check that it names only one way, before anything is scored.
 
         Args:
-            n_ng: NG scores that there are at most.
+            n_ng: largest possible number of NG scores.
 
         Raises:
             InvalidRequest: two ways at once, half a cost, or too few NG scores for a cost.
@@ -73,10 +73,10 @@ class ThresholdOptions:
             raise InvalidRequest(f"escape_cost needs at least {LEAST_NG_FOR_COST} NG scores, but there are {n_ng}")
 
     def check(self, n_ok: int, n_ng: int) -> None:
-        """See that it makes sense for so many scores.
+        """Check that it is valid for so many scores.
 
         Raises:
-            InvalidRequest: see `check_way`; `keep` by another rule, or a position of no score.
+            InvalidRequest: see `check_way`; `keep` with another rule, or a position without a score.
         """
         self.check_way(n_ng)
         if self.keep and self.rule != "recommended":
@@ -97,7 +97,7 @@ CONTRACT_RULE = ThresholdOptions()
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``/infer`` applies to an image of the ROI.
+    """The calibration that ``/infer`` applies to an image of the ROI.
 
     Attributes:
         threshold: image scores and map values at or above it are defects.
@@ -110,20 +110,20 @@ class Calibration:
         n_ok, n_ng: how many scores there were.
         overlap: whether an OK score reaches the lowest NG score, so that no threshold separates the two.
         memory_id: identity of the memory bank the scores came from; None in files of older generations.
-        blur_sigma: Gaussian σ of the maps that they came from, in pixels; None where the file does not say.
-        target_false_reject_rate: what the threshold was chosen for; None by the percentile rule.
-        rule: what the threshold was chosen by, where it is not the contract's rule: ``"recommended"``, ``"cost"`` or
+        blur_sigma: Gaussian σ of the maps behind the scores, in pixels; None if the file does not state it.
+        target_false_reject_rate: the rate that the threshold was chosen for; None with the percentile rule.
+        rule: the rule of the threshold, if it is not that of the contract: ``"recommended"``, ``"cost"`` or
             ``"manual"``.
-        why: what it rests on, in words, by the recommended rule.
+        why: basis of the threshold, in words, with the recommended rule.
         unusual: positions of OK scores that did not count.
-        threshold_with_unusual: what the threshold would be if they counted.
+        threshold_with_unusual: the threshold if they counted.
         lowered_by: positions of NG scores that lowered it.
-        threshold_of_ok: what the OK scores alone give by the recommended rule.
+        threshold_of_ok: the threshold of the recommended rule from the OK scores alone.
         promise: what decisions promise; None in older files.
-        decide_by: ``"region"`` where a part is defective if a region of `area_mm2_thr` or more stands at or above
-            `pixel_threshold`, ``"either"`` where it is defective by its score, too; None by the score alone.
-        pixel_threshold: map values at or above it are defects, where `decide_by` is not None.
-        pixel_why, pixel_unusual, pixel_overlap: as `why`, `unusual` and `overlap`, of region scores.
+        decide_by: ``"region"``: a part is defective if a region of at least `area_mm2_thr` is at or above
+            `pixel_threshold`; ``"either"``: it is defective by its region or by its score; None: by the score alone.
+        pixel_threshold: map values at or above it are defects, if `decide_by` is not None.
+        pixel_why, pixel_unusual, pixel_overlap: like `why`, `unusual` and `overlap`, for region scores.
     """
 
     threshold: float
@@ -154,7 +154,7 @@ class Calibration:
     pixel_overlap: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, without what there is not."""
+        """JSON values, without missing members."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         if self.promise is not None:
             values["promise"] = self.promise.as_dict()
@@ -166,13 +166,13 @@ class Calibration:
         return self.threshold if self.pixel_threshold is None else self.pixel_threshold
 
     def is_defective(self, score: float, n_regions: int) -> bool:
-        """Whether a part is, by its image score and how many regions stand at or above `region_threshold`."""
+        """Whether a part is defective, by its image score and the number of regions at or above `region_threshold`."""
         by_score = score >= self.threshold
         return {None: by_score, "region": n_regions > 0, "either": by_score or n_regions > 0}[self.decide_by]
 
     @property
     def warning(self) -> str | None:
-        """What a user has to know about the threshold; None when there is nothing."""
+        """A warning about the threshold; None if there is nothing to say."""
         if self.rule == "recommended":  # by which unusual scores do not count; `why` says the rest
             return None
         told = []
@@ -190,7 +190,7 @@ class Calibration:
 
 
 def choose_threshold(ok_scores: Sequence[float], ng_scores: Sequence[float] = ()) -> float:
-    """p99 of the OK scores, or with NG scores the midpoint between it and their p5.
+    """p99 of the OK scores; with NG scores, the midpoint between it and their p5.
 
     Args:
         ok_scores: image scores of good parts, at least one.
@@ -206,10 +206,10 @@ def choose_threshold(ok_scores: Sequence[float], ng_scores: Sequence[float] = ()
 
 
 def conformal_threshold(ok_scores: Sequence[float], rate: float) -> tuple[float, int]:
-    """The lowest threshold that rejects the next good part with probability `rate` at most, whatever the distribution.
+    """The lowest threshold that rejects the next good part with at most probability `rate`, for any distribution.
 
-    Just above the k-th smallest of n scores, k = ⌈(n + 1)(1 - rate)⌉: the next score is as likely to be of any rank
-    among n + 1. Where n is too small for the rate, k is n: just above the largest score, which is reached with
+    Just above the k-th smallest of n scores, k = ⌈(n + 1)(1 - rate)⌉: the next score has each rank among n + 1 with the
+    same probability. If n is too small for the rate, k is n: just above the largest score, which is reached with
     probability 1 / (n + 1) at most. Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random World*, 2005.
 
     Args:
@@ -245,14 +245,14 @@ def calibrate(
     ok_names: Sequence[str] | None = None,
     ng_names: Sequence[str] | None = None,
 ) -> Calibration:
-    """Choose the threshold and record what it rests on.
+    """Choose the threshold, and record its basis.
 
     Args:
         ok_scores, ng_scores: as for `choose_threshold`.
         mm_per_px, area_mm2_thr, score_percentile, memory_id, blur_sigma: see `Calibration`.
         options: how the threshold is chosen.
         n_candidates, ok_are_fresh: as for `make_promise`.
-        ok_names, ng_names: what each score is called in words; None calls it by its position.
+        ok_names, ng_names: name of each score; None names it by its position.
 
     Raises:
         InvalidRequest: see `ThresholdOptions.check`.
@@ -296,10 +296,10 @@ def calibrate(
 
 @dataclass(frozen=True)
 class Chosen:
-    """A threshold, as it was chosen.
+    """A chosen threshold.
 
     Attributes:
-        threshold: it.
+        threshold: its value.
         rank: see `make_promise`.
         rule: see `Calibration`.
         recorded: further values of the `Calibration`.
@@ -353,11 +353,11 @@ def choose(
 def recommended_for(
     ok_scores: Sequence[float], ng_scores: Sequence[float], options: ThresholdOptions
 ) -> Recommendation:
-    """What the recommended rule chooses, whatever rule the options name.
+    """The threshold of the recommended rule, whatever rule the options name.
 
     Args:
         ok_scores, ng_scores: as for `choose_threshold`.
-        options: whose `keep` and `not_good` count; `check` accepts them.
+        options: give `keep` and `not_good`; `check` accepts them.
 
     Returns:
         The recommendation, with positions among all OK scores.
@@ -368,7 +368,7 @@ def recommended_for(
 
 
 def good_positions(n_ok: int, options: ThresholdOptions) -> list[int]:
-    """Of the OK scores that count: those that `not_good` does not name."""
+    """Positions of the OK scores that count: those that `not_good` does not name."""
     left = set(options.not_good)
     return [position for position in range(n_ok) if position not in left]
 
@@ -398,5 +398,5 @@ def _name(position: int, names: Sequence[str] | None) -> str:
 
 
 def _rank_below_p99(n: int) -> int:
-    """Which of `n` sorted scores, counted from 1, p99 never lies below: it lies between that and the next."""
+    """Which of `n` sorted scores, counted from 1, is the last at or below p99."""
     return int((n - 1) * 0.99) + 1

@@ -38,12 +38,12 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """What the network computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
+        """The number format of the network: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
         ...
 
     @property
     def block(self) -> int | str | None:
-        """The block, from 1, after which the network ends; None is its last; several as in ``"9+10+11+12"``."""
+        """The block, from 1, after which the network ends; None is the last one; several as in ``"9+10+11+12"``."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class Runtime(Protocol):
 
     @property
     def batch(self) -> int:
-        """Images per forward pass where many wait, as in a fit."""
+        """Images per forward pass if many wait, as in a fit."""
         ...
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -76,7 +76,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class ExtractorIdentity:
-    """What decides the value of an embedding. Memory banks of different identities are never compared."""
+    """Everything that determines the value of an embedding. Memory banks of different identities are never compared."""
 
     model: str
     weights_sha256: str
@@ -86,7 +86,7 @@ class ExtractorIdentity:
     block: int | str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for storage; ``block`` only where it is not the last: older memory banks do not name it."""
+        """Plain values, for storage; ``block`` only if it is not the last: older memory banks do not name it."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -143,7 +143,7 @@ class DinoV2Features:
 
 
 def require_finite(embeddings: Embeddings) -> None:
-    """See that no number overflowed: a NaN would hide its part of the distance map from the score.
+    """Check that no number overflowed: a NaN would hide its part of the distance map from the score.
 
     Raises:
         NonFiniteEmbeddings: one of them is NaN or infinite.
@@ -156,8 +156,8 @@ def preprocess(image: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.
     """Stretch to ``input_size``², BGR → RGB, ImageNet mean and standard deviation.
 
     Stretches by area averaging along an axis that shrinks and bilinearly along one that grows. Never crops and never
-    letterboxes: a token covers the same share of the ROI in both directions, and the distance map goes back by the
-    inverse stretch.
+    letterboxes: a token covers the same share of the ROI in both directions, and the distance map is mapped back by the
+        inverse stretch.
 
     Args:
         image: uint8 [H, W, 3], BGR.

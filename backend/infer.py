@@ -42,12 +42,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one image gave, without anything of its size.
+    """The result for one image, without arrays of its size.
 
     Attributes:
         score: percentile of the masked distance map; a distance, 0..2.
         regions: defects by falling area; empty without a threshold.
-        scores: further percentiles of the map, those that were asked for.
+        scores: further requested percentiles of the map.
     """
 
     score: float
@@ -57,7 +57,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inference(Finding):
-    """What one image gave.
+    """The result for one image.
 
     Attributes:
         score, regions, scores: see `Finding`.
@@ -174,7 +174,7 @@ def image_scores(
 
 
 def to_heatmap(distance_map: DistanceMap, mask: Mask | None, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Stretch `low`..`high` to 0..255, for the eye only; 0 outside the mask, and everywhere where the map is flat.
+    """Stretch `low`..`high` to 0..255, only for display; 0 outside the mask, and everywhere if the map is flat.
 
     Args:
         distance_map: float32 [H, W].
@@ -203,12 +203,12 @@ def to_threshold_heatmap(distance_map: DistanceMap, mask: Mask | None, threshold
 
     A grey value is ``floor(128 * distance / threshold)``, and 255 from there on; 0 for distances below 0. So a distance
     lies between ``grey * threshold / 128`` and ``(grey + 1) * threshold / 128``. A pixel inside the mask is 128 or
-    brighter exactly where `find_regions` takes it for defective, whatever rounds.
+    brighter exactly if `find_regions` counts it as defective, independent of rounding.
 
     Args:
         distance_map: float32 [H, W].
         mask: bool [H, W], or None for every pixel.
-        threshold: distance at and above which a pixel is defective; above 0, since it is the unit.
+        threshold: distance at and above which a pixel is defective; above 0, because it is the unit.
 
     Returns:
         uint8 [H, W].
@@ -269,20 +269,20 @@ def find_regions(
 
 
 def region_score(distance_map: DistanceMap, mask: Mask | None, area_mm2: float, mm_per_px: float) -> float | None:
-    """The highest level at and above which a region of at least some area stands.
+    """The highest level at which a region of at least some area exists.
 
-    So `find_regions` finds one at a threshold if and only if this score reaches it: what an image scores where it is
+    `find_regions` finds one at a threshold if and only if this score reaches it. It is the score of an image that is
     judged by its regions. It is the maximum of the map's area opening: Vincent, *Grayscale area openings and closings*,
     Proc. EURASIP Workshop on Mathematical Morphology (1993).
 
     Args:
         distance_map: float32 [H, W].
-        mask: bool [H, W], or None for every pixel; it selects one at least.
+        mask: bool [H, W], or None for every pixel; it selects at least one.
         area_mm2: least area of a region, in mm²; 0 makes it the maximum of the map.
         mm_per_px: millimetres per pixel.
 
     Returns:
-        A value of the map; None where the mask has no room for such a region.
+        A value of the map; None if the mask is too small for such a region.
     """
     inside = distance_map if mask is None else distance_map[mask]
     low, high = _ordered(inside.min()), _ordered(inside.max())
@@ -326,7 +326,7 @@ def _row_blocks(image_hw: tuple[int, ...]) -> Iterator[slice]:
 def _measure(
     contours: Sequence[cv2.typing.MatLike],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Pixels inside contours, boxes around them, and which are holes; all contours at once.
+    """Number of pixels inside contours, boxes around them, and which contours are holes; for all contours at once.
 
     By Pick's theorem a lattice polygon of area A that takes S steps from pixel to neighbouring pixel has A + S/2 + 1
     pixels in or on it and A - S/2 + 1 strictly inside. An outline runs on its component's outermost pixels; a hole's

@@ -72,8 +72,8 @@ def k_center_greedy(
     distance to all of them, so only the points of the greatest bounds can be the next picks. Each round takes those as
     its pool, compares them with the picks they have missed, and runs the greedy on them alone as long as its next pick
     is farther than every bound outside the pool. A point that is covered early is never compared with later picks. The
-    picks are those of the plain loop wherever distances are not tied within float error; equal distances go to the
-    lowest index.
+    picks are those of the plain loop, unless distances are equal within float error; of equal distances, the lowest
+    index is picked.
 
     Beside the embeddings it needs 64 MiB at most for D = 384, and some 20 bytes per embedding.
 
@@ -81,7 +81,7 @@ def k_center_greedy(
         embeddings: float32 [N, D], L2-normalised.
         n_select: how many to select, 1..N.
         on_progress: called with (selected, n_select) as the selection grows.
-        turn: entered for every piece of the work and left in between, so that a lock lets others compute meanwhile;
+        turn: entered for every piece of the work and left in between, so that other threads can use its lock meanwhile;
             a piece takes some milliseconds, on two cores less than 100 for a million embeddings.
 
     Returns:
@@ -98,18 +98,18 @@ def k_center_greedy(
 
 
 class _Outside(NamedTuple):
-    """The farthest that a point outside a pool may be: `cosine` to its nearest pick, and it is not before `row`."""
+    """A bound for the points outside a pool: at least `cosine` to the nearest pick; if equal, not before `row`."""
 
     cosine: float
     row: int
 
     def is_beaten_by(self, cosine: npt.NDArray[np.float32], row: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Whether the greedy takes these points first: they are farther, or as far and before."""
+        """Whether the greedy selection takes these points first: they are farther, or equally far and earlier."""
         return np.asarray((cosine < self.cosine) | ((cosine == self.cosine) & (row < self.row)))
 
 
 class _Selection:
-    """A greedy k-center selection under way.
+    """A running greedy k-center selection.
 
     Attributes:
         picks: int64 [n_select], of which the first `n_picked` are made.
@@ -163,7 +163,7 @@ class _Selection:
         return pool, outside
 
     def _compare(self, pool: npt.NDArray[np.int64], outside: _Outside) -> Iterator[None]:
-        """Compare the pool with the picks it has missed, except points that turn out to be covered."""
+        """Compare the pool with the picks that it has missed, except points that prove to be covered."""
         rows = pool[self.seen[pool] < self.n_picked]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]
         embeddings, cosine, seen = self.embeddings[rows], self.cosine[rows], self.seen[rows]
@@ -181,7 +181,7 @@ class _Selection:
             yield
 
     def _pick(self, pool: npt.NDArray[np.int64], outside: _Outside) -> Iterator[None]:
-        """The plain loop on the points of the pool that beat every point outside."""
+        """The plain loop on the points of the pool that are farther than every point outside."""
         rows = pool[outside.is_beaten_by(self.cosine[pool], pool)]
         embeddings, cosine = self.embeddings[rows], self.cosine[rows]
         while len(rows) and self.n_picked < len(self.picks):
@@ -211,21 +211,21 @@ def greedy_cover(
     on_progress: Callable[[int, int], None] | None = None,
     most_products: float = np.inf,
 ) -> npt.NDArray[np.int64]:
-    """Go on with a greedy k-center selection until every point is near a pick: each pick is farthest from all before.
+    """Continue a greedy k-center selection until every point is near a pick: each pick is farthest from all before.
 
     Args:
-        embeddings: float32 [N, D], L2-normalised, the points that may be picked and are to be covered.
+        embeddings: float32 [N, D], L2-normalised, the points that may be picked and must be covered.
         cosine: float32 [N], of each point to the nearest of the picks made before, -1..1, or less for none.
         least_cosine: points of this cosine are near enough.
         turn: see `k_center_greedy`.
-        on_progress: called with (points that a pick has come near to, all that were far).
+        on_progress: called with (points that are now near a pick, all points that were far).
         most_products: how many points may be compared with a pick, over all picks.
 
     Returns:
         int64 [n], row indices in the order of selection.
 
     Raises:
-        Conflict: that would not do.
+        Conflict: more comparisons would be needed.
     """
     picks, products = [], 0
     enough = least_cosine - ROUNDING
@@ -254,7 +254,7 @@ def greedy_cover(
 
 
 def distance_of_cosine(cosine: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Euclidean distances of unit vectors; near zero off by up to 5e-4, the root of what the cosines are off by."""
+    """Euclidean distances of unit vectors; near zero the error is up to 5e-4, the root of that of the cosines."""
     return np.asarray(np.sqrt(np.maximum(2 - 2 * cosine, 0)), np.float32)
 
 
@@ -262,7 +262,7 @@ class NearestNeighbourIndex(Protocol):
     """Finds the memory embeddings nearest to each query; callable from many threads."""
 
     def nearest(self, queries: Embeddings, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The `k` memory embeddings nearest to each of float32 queries [N, D], as well as products in float32 tell.
+        """The `k` memory embeddings nearest to each of float32 queries [N, D], as accurate as products in float32.
 
         Returns:
             squared: float32 [N, k], rising squared distances.
@@ -324,7 +324,7 @@ class PatchCoreMemory:
         embeddings: float32 [M, D], L2-normalised.
         token_hw: token grid (rows, columns) of the images it was built from.
         patches: int64 [M], where each embedding comes from: number of the image times patches per image plus place in
-            the token grid, row by row; -1 where that is not known. None is known of none.
+            the token grid, row by row; -1 if unknown. None: all are unknown.
         index: nearest-neighbour search over `embeddings`.
     """
 
@@ -338,7 +338,7 @@ class PatchCoreMemory:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding that can be compared with it."""
+        """Length of a comparable embedding."""
         return int(self.embeddings.shape[1])
 
     @property
@@ -359,12 +359,13 @@ class PatchCoreMemory:
         """Normalise, select the coreset, index it. The same embeddings always give the same memory.
 
         Args:
-            embeddings: float32 [N, D] of all images, in order; normalised in place, as a copy may not fit beside them.
+            embeddings: float32 [N, D] of all images, in order; normalised in place, because a copy may not fit into
+                memory.
             token_hw: token grid (rows, columns).
             coreset_rate: share to keep, 0 < rate <= 1; 1 keeps every embedding, in order, and the array itself.
             on_progress: see `k_center_greedy`.
             turn: see `k_center_greedy`.
-            n_different: how many of them the rate is a share of, where some are of copies; None is all of them.
+            n_different: number of embeddings that the rate refers to, if some belong to copies; None is all.
         """
         for rows in _blocks(len(embeddings)):
             with turn():
@@ -383,20 +384,20 @@ class PatchCoreMemory:
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> "PatchCoreMemory":
-        """The memory with what it lacks of further images: until their patches are covered as closely as those before.
+        """The memory, extended by further images until their patches are covered as closely as the previous ones.
 
-        The picks go on where a greedy k-center selection stopped. As many centres cannot cover all images, those
-        before included, with less than half of this radius, wherever they lie (Gonzalez, 1985).
+        The picks continue a greedy k-center selection. The same number of centres, at any place, cannot cover all
+        images (including the previous ones) with less than half of this radius (Gonzalez, 1985).
 
         Args:
             embeddings: float32 [N, D] of the further images, in order; normalised in place.
             covering_radius: distance, 0..2, within which the memory covers the images that it was built from.
-            n_images: how many images those were, as far as they are known.
+            n_images: number of these images, if known.
             turn: see `k_center_greedy`.
             on_progress: see `greedy_cover`.
 
         Raises:
-            Conflict: it lacks so much that it would take minutes.
+            Conflict: so much is missing that it would take minutes.
         """
         for rows in _blocks(len(embeddings)):
             with turn():
@@ -431,7 +432,7 @@ class PatchCoreMemory:
         return self.nearest(embeddings)[0]
 
     def nearest(self, embeddings: Embeddings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """As `distances`, and which embedding of the memory is the nearest; of equally near ones the first.
+        """Like `distances`, with the nearest embedding of the memory; the first of equally near ones.
 
         Args:
             embeddings: float32 [N, D], not necessarily normalised.

@@ -1,7 +1,7 @@
 """From image scores and region scores to the two thresholds of decisions by regions.
 
-A part is defective if a region of at least some area stands at or above the pixel threshold: exactly where its region
-score (`infer.region_score`) reaches it. So rules and promises for image scores hold for region scores.
+A part is defective if a region of at least some area is at or above the pixel threshold: exactly if its region score
+(`infer.region_score`) reaches it. So rules and promises for image scores also hold for region scores.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from backend.scores.two_scores import conformal_thresholds
 
 @dataclass(frozen=True)
 class RegionScores:
-    """What decisions by regions rest on.
+    """The basis of decisions by regions.
 
     Attributes:
         decide_by: see `Calibration`.
         ok, ng: region scores of the good and of the defective parts, in the order of their image scores.
-        pixel_threshold: take this one; None chooses it as `ThresholdOptions` say.
+        pixel_threshold: use this threshold; None chooses one by `ThresholdOptions`.
     """
 
     decide_by: Literal["region", "either"]
@@ -33,11 +33,11 @@ class RegionScores:
 
 
 def check_ways(decide_by: str, pixel_threshold: float | None, options: ThresholdOptions) -> None:
-    """See that a request names one way to both thresholds, before anything is scored.
+    """Check that a request names one way for both thresholds, before anything is scored.
 
     Raises:
-        InvalidRequest: see `ThresholdOptions.check_way`; a threshold by hand without the other, or one that decides
-            nothing; a cost of two thresholds.
+        InvalidRequest: see `ThresholdOptions.check_way`; one threshold by hand without the other, or one that is not
+            used; a cost with two thresholds.
     """
     by_hand = pixel_threshold is not None
     if decide_by == "score":
@@ -72,7 +72,7 @@ def calibrate_by_regions(
     ng_names: Sequence[str] | None = None,
     **conditions: Any,
 ) -> Calibration:
-    """Choose both thresholds, and record what decisions by them promise.
+    """Choose both thresholds, and record their promise.
 
     With ``decide_by="either"`` the two tests share the false reject rate of ``rule=recommended`` and of
     `target_false_reject_rate`; the contract's rule is applied to each.
@@ -156,6 +156,6 @@ def _promise(
 
 
 def _up_to_float32(threshold: float) -> float:
-    """The least float32 that is not below a threshold: maps are of such numbers, so it decides the same."""
+    """The smallest float32 that is not below a threshold: maps are float32, so it decides the same."""
     nearest = np.float32(threshold)
     return float(nearest if float(nearest) >= threshold else np.nextafter(nearest, np.float32(np.inf)))

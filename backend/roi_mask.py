@@ -68,7 +68,7 @@ _shape_adapter: TypeAdapter[Shape | None] = TypeAdapter(Annotated[Shape, Field(d
 
 
 def parse_shape(text: str | None) -> Shape | None:
-    """Read a shape as the GUI sends it.
+    """Read a shape in the format of the GUI.
 
     Args:
         text: JSON such as ``{"kind": "circle", "cx": 64, "cy": 64, "r": 60}``; empty, ``null`` or None is no mask.
@@ -85,20 +85,20 @@ def parse_shape(text: str | None) -> Shape | None:
 
 
 def requested_shape(text: str | None) -> tuple[Shape | None, str | None]:
-    """Read a shape that somebody asks for, and say what of it has no effect.
+    """Read the shape of a request, and name its members without an effect.
 
-    Clients may write the members of all kinds into every shape; null and 0 mean nothing there.
+    Clients may write the members of all kinds into every shape; null and 0 do not count there.
 
     Args:
         text: as for `parse_shape`.
 
     Returns:
         shape: None is no mask.
-        doubt: names the members that have a value and no effect; None where there are none.
+        doubt: names the members with a value but no effect; None if there are none.
 
     Raises:
         InvalidShape: see `parse_shape`.
-        InvalidRequest: a member stands there several times with different values.
+        InvalidRequest: a member occurs several times with different values.
     """
     shape = parse_shape(text)
     if text is None or shape is None:
@@ -123,7 +123,7 @@ def build_mask(shape: Shape | None, image_hw: tuple[int, int]) -> npt.NDArray[np
         image_hw: image size (rows, columns).
 
     Returns:
-        bool [rows, columns], or None where every pixel counts.
+        bool [rows, columns], or None if every pixel counts.
 
     Raises:
         InvalidShape: the shape selects no pixel of the image.

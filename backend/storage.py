@@ -1,9 +1,9 @@
 """Models on disk: ``memory.npz``, ``index.faiss`` and ``calib.json`` in a folder that `layout` names.
 
-A fit replaces ``memory.npz`` in one rename, so a reader or a crash sees the old model or the new one. Everything
-else is checked against it: the index is rebuilt where it is missing, stale or damaged, and a calibration names the
-memory bank its scores came from. What a model was before its last changes is kept, see `versions`. Layouts of older
-backends are read and never written. What is in a file, `memory_file` and `calibration_file` know.
+A fit replaces ``memory.npz`` in one rename, so a reader or a crash sees the old model or the new one. Everything else
+is checked against it: the index is rebuilt if it is missing, stale or damaged, and a calibration names the memory bank
+of its scores. Earlier versions of a model are kept, see `versions`. Layouts of older backends are read, but never
+written. The contents of files are defined in `memory_file` and `calibration_file`.
 """
 
 import contextlib
@@ -60,8 +60,8 @@ class ModelStore:
     Args:
         root: the models folder; created at the first write.
         keep_versions: how many versions are kept of each model; 0 keeps none.
-        blur_sigma: Gaussian σ of the maps that images are scored by; a calibration of other scores is not applied.
-            None applies any.
+        blur_sigma: Gaussian σ of the maps that images are scored by; a calibration of other scores is not applied. None
+            applies every calibration.
     """
 
     def __init__(self, root: Path, keep_versions: int = KEEP_VERSIONS, blur_sigma: float | None = None) -> None:
@@ -85,7 +85,7 @@ class ModelStore:
 
         Args:
             key: the ROI.
-            with_calibration: False leaves the calibration alone, for who is about to replace it.
+            with_calibration: False does not read the calibration, because the caller will replace it.
 
         Returns:
             None if the ROI was never fitted.
@@ -112,7 +112,7 @@ class ModelStore:
         return None
 
     def judged_by(self, key: RoiKey) -> JudgedBy | None:
-        """What the images of a ROI are judged by, as `load` finds it, but without the embeddings that it does not need.
+        """The model and calibration of a ROI, as in `load`, but without embeddings.
 
         Returns:
             None if the ROI was never fitted.
@@ -137,8 +137,8 @@ class ModelStore:
         """Refuse at once what `save_memory` would refuse after a long fit.
 
         Raises:
-            InvalidRequest: the ids are too long for a file name or a path, or the file system takes them for another
-                ROI's.
+            InvalidRequest: the ids are too long for a file name or a path, or the file system confuses them with those
+                of another ROI.
             StorageError: the folder cannot be written, or its file system is read-only.
         """
         files = current_files(self._root, key)
@@ -171,27 +171,29 @@ class ModelStore:
         calibration: Calibration | None = None,
         inputs: CalibrationInputs | None = None,
     ) -> str:
-        """Replace the memory bank of a ROI, and keep the model before. Nothing changes unless all could be written.
+        """Replace the memory bank of a ROI, and keep the previous model.
 
-        With a calibration both change in one step: a reader or a crash sees the old two or the new two. Where the
-        embeddings stay as they were, a crash may leave the old metadata beside the new calibration.
+        Nothing changes unless everything can be written.
+
+        With a calibration, both change in one step: a reader or a crash sees both old or both new. If the embeddings
+        stay the same, a crash may leave the old metadata beside the new calibration.
 
         Args:
             key: the ROI.
             memory: its new memory bank.
-            metadata: what decides whether an image may be compared with it, and what it was built from; JSON values.
-            thumbnails: small encoded pictures of the images it was built from, in order; empty where there is none.
+            metadata: which images may be compared with it, and what it was built from; JSON values.
+            thumbnails: small encoded pictures of the images it was built from, in order; empty if there is none.
             miniatures, honest_maps: of these images.
             instead_of: the model that the new one was made from; None replaces any.
-            calibration: of the new memory bank, made from the one of `instead_of`; None leaves that as it is.
-            inputs: what it was made from.
+            calibration: of the new memory bank, made from that of `instead_of`; None does not change it.
+            inputs: the scores of the calibration.
 
         Returns:
             Identity of the memory bank.
 
         Raises:
             InvalidRequest: as `check_savable`.
-            StaleModel: the ROI has another model than `instead_of` by now, or another calibration; nothing was written.
+            StaleModel: the model or the calibration of the ROI is no longer `instead_of`; nothing was written.
             StorageError: the folder cannot be written.
         """
         files, identity = current_files(self._root, key), memory_id(memory)
@@ -215,11 +217,11 @@ class ModelStore:
         return identity
 
     def file_identity(self, key: RoiKey) -> FileIdentity | None:
-        """Another value for each file that the ROI's own memory bank is written to; None where there is none.
+        """A value that differs for each file of the ROI's own memory bank; None if there is none.
 
         Raises:
             InvalidRequest: the ids are too long for a file name.
-            OSError: it cannot be told.
+            OSError: the file cannot be examined.
         """
         try:
             return identity_of(current_files(self._root, key).memory.stat())
@@ -230,7 +232,7 @@ class ModelStore:
         """Small encoded pictures of the images that a model was built from, in order; see `save_memory`.
 
         Returns:
-            Nothing where none were kept, or the model was replaced since.
+            Empty if none were kept, or if the model was replaced since.
 
         Raises:
             StorageError: the file is damaged or cannot be read.
@@ -257,21 +259,21 @@ class ModelStore:
         *,
         instead_of: FittedRoi | None = None,
     ) -> None:
-        """Replace the calibration of a ROI, and keep the model with the one before.
+        """Replace the calibration of a ROI, and keep the model with the previous one.
 
-        What was found in the default recipe for another one keeps its own.
+        A model of the default recipe that serves another recipe keeps its own calibration.
 
         Args:
             key: the ROI.
             calibration: its new calibration.
-            inputs: what it was made from; kept beside it.
+            inputs: the scores of the calibration; stored beside it.
             instead_of: the model whose calibration it was made from; None replaces any.
 
         Raises:
             InvalidRequest: as `check_savable`.
             IncompatibleMemory: as `load`.
-            StaleModel: the ROI has another memory bank than the calibration was made for, or another calibration than
-                `instead_of`; nothing was written.
+            StaleModel: the calibration belongs to another memory bank, or the calibration of the ROI is no longer that
+                of `instead_of`; nothing was written.
             StorageError: the folder cannot be written.
         """
         found = self._find(key)
@@ -289,11 +291,11 @@ class ModelStore:
             write_atomic(with_inputs(files.calibration, content, inputs))
 
     def calibration_inputs(self, fitted: FittedRoi) -> CalibrationInputs | None:
-        """What the calibration of a model was made from; returns and raises as `inputs_of`."""
+        """The scores of the calibration of a model; returns and raises as `inputs_of`."""
         return inputs_of(self._root, fitted)
 
     def versions(self, key: RoiKey) -> list[tuple[Version, Calibration | None]]:
-        """What the ROI's own model was before its last changes, each with its calibration; the newest first.
+        """The earlier versions of the ROI's own model, each with its calibration; the newest first.
 
         Raises:
             InvalidRequest: as `check_savable`.
@@ -310,24 +312,24 @@ class ModelStore:
     def roll_back(
         self, key: RoiKey, version: int | None = None, *, accept: Callable[[Version, FittedRoi], None] | None = None
     ) -> tuple[Version, FittedRoi]:
-        """Put back what the ROI's own model was before a change, with the calibration that it had, or with none.
+        """Restore an earlier version of the ROI's own model, with the calibration that it had, or without any.
 
-        That is a change too: the model that is replaced is kept as the newest version. It takes hardly any room on the
-        disk, and a death at any instant leaves the one model or the other, each as it was served.
+        This is a change too: the replaced model is kept as the newest version. It takes hardly any disk space. A crash
+        at any moment leaves one of the two models, as it was served.
 
         Args:
             key: the ROI.
             version: its number; None is the newest that is not damaged. The version stays until the next change, so
                 that a call can be repeated.
-            accept: called with what will be served before anything changes; may raise.
+            accept: called with the model that will be served, before anything changes; may raise.
 
         Returns:
-            The version, and what is served now.
+            The version, and the model that is served now.
 
         Raises:
             InvalidRequest: as `check_savable`.
             VersionNotFound: there is no such version.
-            Conflict: the ROI has no model of its own, and is served another's.
+            Conflict: the ROI has no model of its own, and uses that of another ROI.
             IncompatibleMemory: the version is another ROI's, or its embeddings are not L2-normalised.
             StorageError: the version is damaged, or the folder cannot be written; parts are judged as before.
         """
@@ -361,7 +363,7 @@ class ModelStore:
         return chosen, fitted
 
     def count_stale(self) -> int:
-        """How many calibrations of this service are not of the scores that images get now, or are damaged.
+        """How many calibrations of this service no longer match the current scores, or are damaged.
 
         Raises:
             OSError: files cannot be read.
@@ -369,7 +371,7 @@ class ModelStore:
         return self._stale.count()
 
     def stale_in_recipes(self, key: RoiKey) -> list[RoiKey]:
-        """Who is served this model of the default recipe, and has a calibration of its own that is stale.
+        """The ROIs that use this model of the default recipe and have a stale calibration of their own.
 
         Raises:
             OSError: files cannot be read.
@@ -377,7 +379,7 @@ class ModelStore:
         return self._stale.in_recipes(key)
 
     def count_fitted(self) -> int:
-        """How many memory banks are stored, in this layout and the older ones."""
+        """How many memory banks are stored, in this layout and in older ones."""
         current = ("*/*/memory.npz", "@recipes/*/models/*/*/*/memory.npz")
         patterns = (*current, "recipes/*/*/*__*.npz", "*.npz")
         return sum(1 for pattern in patterns for _ in self._root.glob(pattern))
@@ -386,7 +388,7 @@ class ModelStore:
         return find_model(self._root, key, partial(self._cache.read, repair=repair))
 
     def _is_found(self, key: RoiKey, files: ModelFiles, memory_id: str) -> bool:
-        """Whether a model that was found is found still."""
+        """Whether a model that was found still exists."""
         if files.layout != "current" and not any(
             ours.memory.exists() for ours in candidates(self._root, key, older=False)
         ):

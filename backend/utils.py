@@ -46,12 +46,12 @@ _JPEG_SIGNATURE, _BMP_SIGNATURE = b"\xff\xd8\xff", b"BM"
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An encoded image that is read when it is needed.
+    """An encoded image that is read only when it is needed.
 
     Attributes:
         name: file name.
         read: gives its bytes; may be called more than once.
-        uploaded_as: of a stored image the name that it came with, if that is known.
+        uploaded_as: original name of a stored image, if known.
     """
 
     name: str
@@ -65,7 +65,7 @@ class NamedImage:
 
 
 def named_with(name: str, uploaded_as: str | None) -> str:
-    """The name of a stored image beside the one that people know it by.
+    """The name of a stored image, with its original name.
 
     >>> named_with("20261122-210455-123456-1a2b3c4d.png", "part7.png"), named_with("part7.png", "part7.png")
     ('20261122-210455-123456-1a2b3c4d.png (uploaded as part7.png)', 'part7.png')
@@ -82,7 +82,7 @@ class ImageLimits:
 
 
 def check_image(content: bytes, name: str, limits: ImageLimits) -> tuple[int, int]:
-    """Check format (by content, not by name) and size from the header alone.
+    """Check the format (by content, not by name) and the size, from the header alone.
 
     Args:
         content: the uploaded bytes.
@@ -158,7 +158,7 @@ def decode_wide(content: bytes, name: str, limits: ImageLimits) -> tuple[npt.NDA
 
     Returns:
         numbers: uint16 [H, W, 3], BGR, as they are stored.
-        is_inverted: whether 0 is white; the largest number of the bits that are used is black then.
+        is_inverted: whether 0 is white; then the largest number of the used bits is black.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
@@ -180,7 +180,7 @@ def decode_wide(content: bytes, name: str, limits: ImageLimits) -> tuple[npt.NDA
 
 
 def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-    """Decode an image onto its own pixel grid, and leave its numbers as they are: for masks.
+    """Decode an image onto its own pixel grid with unchanged numbers: for masks.
 
     Args:
         content, name: as for `decode_image`.
@@ -190,7 +190,7 @@ def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArra
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: as `decode_image`.
-        UnsupportedImage: 0 is white in numbers of 16 bits, and none of them can be black.
+        UnsupportedImage: 0 is white in numbers of 16 bits, and the black number is unknown.
     """
     check_image(content, name, limits)
     if content.startswith(TIFF_SIGNATURES):
@@ -210,12 +210,12 @@ def decode_numbers(content: bytes, name: str, limits: ImageLimits) -> npt.NDArra
 
 
 def _buffer(content: bytes) -> npt.NDArray[np.uint8]:
-    """An image with a sound header, as OpenCV takes it: uint8 [N]."""
+    """An image with a valid header, in the form for OpenCV: uint8 [N]."""
     return np.frombuffer(as_opencv_reads(content) if content.startswith(_BMP_SIGNATURE) else content, np.uint8)
 
 
 def _decoded(content: bytes) -> npt.NDArray[np.uint8] | None:
-    """What OpenCV makes of an image, uint8 [H, W, 3], BGR; None where it makes nothing of it."""
+    """The image decoded by OpenCV, uint8 [H, W, 3], BGR; None if it fails."""
     try:
         image = cv2.imdecode(_buffer(content), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
@@ -233,7 +233,7 @@ def _layout_of(content: bytes, name: str) -> TiffLayout:
 
 
 def _tiff_of(content: bytes, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.uint16], TiffLayout]:
-    """uint8 or uint16 [H, W, C], see `tiff_pixels`, and how they lie in the file."""
+    """uint8 or uint16 [H, W, C], see `tiff_pixels`, and their layout in the file."""
     layout = _layout_of(content, name)
     try:
         return tiff_pixels(content, layout), layout
@@ -247,7 +247,7 @@ def _inverted(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
 
 
 def _bits_by_black(stored: npt.NDArray[Any], name: str) -> int:
-    """How many bits are used of numbers in which 0 is white: the largest one must be the black of a camera's depth.
+    """How many bits are used of numbers in which 0 is white: the largest must be the black of a camera's bit depth.
 
     Raises:
         UnsupportedImage: it is not.
@@ -297,8 +297,7 @@ def percentile(
 ) -> list[float]:
     """Percentiles with linear interpolation between order statistics: ``numpy.percentile``, bit for bit.
 
-    Only the tail beyond a loose bound, which a sample gives, is put in order: two hundredths of the map for percentiles
-    1 and 99.
+    Only the tail beyond a loose bound from a sample is sorted: two hundredths of the map for percentiles 1 and 99.
 
     Args:
         distance_map: float32 [H, W], finite.
@@ -330,9 +329,9 @@ def _tail(
     sample: npt.NDArray[np.float32],
     percent: float,
 ) -> npt.NDArray[np.float32]:
-    """The values that may be about the percentile and all beyond, above it from 50 on and below it under 50.
+    """The values near the percentile and all values beyond: above it from 50 on, below it under 50.
 
-    None, where they would be no small part of the map.
+    None if they would be a large part of the map.
     """
     upper = percent >= 50
     rank = int(len(sample) * (percent / 100 + (-_SLACK if upper else _SLACK)))
@@ -352,7 +351,7 @@ def _tail(
 
 
 def _interpolate(below: np.float32, above: np.float32, share: float) -> float:
-    """As numpy rounds it: the difference in float32, the rest in float64, from the nearer end."""
+    """Interpolation with the rounding of numpy: the difference in float32, the rest in float64, from the nearer end."""
     difference = float(above - below)
     return float(below) + difference * share if share < 0.5 else float(above) - difference * (1 - share)
 

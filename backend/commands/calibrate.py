@@ -308,7 +308,7 @@ def _count(
     """Count an image that was scored; one that was in the fit by its score by the memory bank of the others.
 
     Returns:
-        What it is compared with the images of the fit by; None where it is one of them, or nothing is known of those.
+        What it is compared with the images of the fit by; None if it is one of them, or nothing is known of those.
     """
     scores = tuple(float(score) for score in (row["score"], *row.get("scores", ())))
     own = found.own.of_file(row["sha256"])

@@ -79,7 +79,7 @@ def add_excel(parser: argparse.ArgumentParser) -> None:
 
 
 def excel_of(options: argparse.Namespace, path: Path | None, option: str) -> Excel | None:
-    """What the options say; None where the CSV is the plain one.
+    """What the options say; None if the CSV is the plain one.
 
     Args:
         options: of the command line.

@@ -73,7 +73,7 @@ def is_of_masks(name: str) -> bool:
 
 
 def kind_of(name: str) -> Kind | None:
-    """What a folder of this name holds; None where the name does not tell.
+    """What a folder of this name holds; None if the name does not tell.
 
     >>> kind_of("NOK_2"), kind_of("GroundTruth"), kind_of("test_public"), kind_of("not good"), kind_of("no defects")
     (<Kind.DEFECTIVE: 'defective parts'>, <Kind.MASK: 'masks or labels'>, <Kind.TEST: 'test images'>, \

@@ -118,7 +118,7 @@ def read_image(image: str, max_bytes: int) -> bytes:
 
 
 def image_sha256(image: str, max_bytes: int) -> str | None:
-    """Hash of the bytes of an image; None where `read_image` refuses it."""
+    """Hash of the bytes of an image; None if `read_image` refuses it."""
     try:
         return hashlib.sha256(read_image(image, max_bytes)).hexdigest()
     except (InvalidImage, TooLarge):

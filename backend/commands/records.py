@@ -34,7 +34,7 @@ class Conditions:
     """What decides a record beside its image; the names are columns.
 
     Attributes:
-        threshold, area_mm2_thr: of the calibration; None where none is applied.
+        threshold, area_mm2_thr: of the calibration; None if none is applied.
         calibration: as in the reply of ``/infer``.
         score_percentile: percentile of the masked distance map that is the score.
         mm_per_px: millimetres per pixel of the images.
@@ -65,10 +65,10 @@ class Record:
 
     Attributes:
         path: the image, as it was given.
-        sha256: of its bytes; None where they cannot be read.
+        sha256: of its bytes; None if they cannot be read.
         conditions: how it was judged.
         ms: milliseconds from reading the image to its heatmap.
-        score, decision, regions: as in the reply of ``/infer``; None where the image failed.
+        score, decision, regions: as in the reply of ``/infer``; None if the image failed.
         error: why it failed.
         scores: at the further percentiles that were asked for, and of regions; no column.
         pixels_sha256: identity of its pixels, where that was asked for; no column.

@@ -1,4 +1,4 @@
-"""Scoring the images of files and folders: a run can be stopped, and goes on where it was when it is given again."""
+"""Scoring the images of files and folders: a run can be stopped, and resumes when it is given again."""
 
 import base64
 import contextlib
@@ -38,7 +38,7 @@ PictureName = Literal["heatmap", "overlay"]
 
 
 class Encoded(NamedTuple):
-    """The pictures of an image as PNG; empty where there is none."""
+    """The pictures of an image as PNG; empty if there is none."""
 
     heatmap: bytes = b""
     overlay: bytes = b""

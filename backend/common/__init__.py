@@ -1,1 +1,1 @@
-"""What every room may use: settings, errors, logs, the machine, files."""
+"""Modules that every package may use: settings, errors, logs, the machine, files."""

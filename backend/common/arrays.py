@@ -1,4 +1,4 @@
-"""Names of the arrays that pass from room to room; their shapes stand where they are made."""
+"""Names of the arrays that pass between packages; their shapes are documented where they are made."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,7 +1,7 @@
 """Settings: every environment variable, its default and its meaning.
 
-Nothing else reads the environment, but for the keys and passwords of the command `watch`, the credentials of an object
-store (`object_store.address`), and what Prometheus' client needs of several workers.
+Nothing else reads the environment, except for the keys and passwords of the command `watch`, the credentials of an
+object store (`object_store.address`), and the settings of Prometheus' client for several workers.
 """
 
 import os
@@ -189,7 +189,7 @@ class Settings(BaseSettings):
 
 
 def misspelt_settings(environment: Iterable[str] = os.environ) -> dict[str, str]:
-    """Names of environment variables that are nearly those of settings, each with the setting that may be meant.
+    """Environment variables that are probably misspelt settings, each with the setting that may be meant.
 
     Args:
         environment: names of the variables that are set.
@@ -209,7 +209,7 @@ def misspelt_settings(environment: Iterable[str] = os.environ) -> dict[str, str]
 
 
 def _edits(text: str, other: str, most: int) -> int:
-    """Levenshtein's distance of two texts, or some number above `most`."""
+    """Levenshtein distance of two texts, or some number above `most`."""
     if abs(len(text) - len(other)) > most:
         return most + 1
     before = list(range(len(other) + 1))

@@ -1,4 +1,4 @@
-"""What is said about an error: its one translation into ``{"error", "trace", "code"}``, without absolute paths."""
+"""The only translation of errors into ``{"error", "trace", "code"}``, without absolute paths."""
 
 import re
 import traceback
@@ -37,14 +37,14 @@ def error_reply(error: str, exc: BaseException | None, *, code: ErrorCode, with_
     """The body of every error reply.
 
     Args:
-        error: what went wrong and what to do about it, in words of ours and the client's own paths and ids.
+        error: what went wrong and what to do about it, with only the client's own paths and ids.
         exc: the exception behind it; its frames become the trace.
         code: the same for programs.
         with_trace: ``False`` leaves the trace empty (shared deployments).
 
     Returns:
-        ``{"error": str, "trace": str, "code": str}``, messages without their middle where they are long, the trace
-        without absolute paths; neither holds a phrase that clients misread.
+        ``{"error": str, "trace": str, "code": str}``, long messages shortened in the middle, the trace without absolute
+        paths; neither contains a phrase that clients misread.
     """
     trace = format_trace(exc) if with_trace and exc is not None else ""
     return {"error": _defuse(_shorten(error)), "trace": _defuse(trace), "code": code}
@@ -65,7 +65,7 @@ def format_trace(exc: BaseException) -> str:
 
 
 def strip_paths(text: str) -> str:
-    """`text` with every absolute path cut down to its last component."""
+    """`text` with every absolute path reduced to its last component."""
 
     def last_component(match: re.Match[str]) -> str:
         quote = match["quote"] or ""
@@ -103,7 +103,7 @@ def _defuse(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    r"""What a client sent, in quotes, short and in ASCII.
+    r"""A text of a client, in quotes, shortened and in ASCII.
 
     >>> quoted("ñ" * 3)
     "'\\\\xf1\\\\xf1\\\\xf1'"
@@ -112,12 +112,12 @@ def quoted(text: str) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that is most like this one; None where none is like it."""
+    """The most similar known name; None if no name is similar."""
     return next(iter(get_close_matches(name.lower(), known, n=1)), None)
 
 
 def about_unknown(names: Sequence[str], known: Sequence[str]) -> str:
-    """Names without effect, each with the known one that is most like it.
+    """A remark about names without effect, each with the most similar known name.
 
     >>> about_unknown(["area_mm2", "threshold"], ["area_mm2_thr", "ok_scores"])
     "unknown and without effect: 'area_mm2' (did you mean area_mm2_thr?), 'threshold'"

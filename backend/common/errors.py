@@ -275,7 +275,7 @@ class LayoutChanged(BackendError):
     """The layout is another one than the client wants to replace.
 
     Attributes:
-        etag: of the layout that is there; None where there is none.
+        etag: of the layout that is there; None if there is none.
     """
 
     status = 412

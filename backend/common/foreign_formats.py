@@ -1,4 +1,4 @@
-"""What a file is that is no accepted image, by its first bytes, so that a refusal can name it."""
+"""The kind of a file that is not an accepted image, by its first bytes, so that a refusal can name it."""
 
 import re
 
@@ -47,7 +47,7 @@ class UnsupportedKind(ValueError):
 
 
 def format_name(content: bytes) -> str:
-    r"""What a file is, with its article, as far as its first bytes tell.
+    r"""The kind of a file, with its article, as far as its first bytes show it.
 
     >>> format_name(b"GIF89a")
     'a GIF'
@@ -70,7 +70,7 @@ def format_name(content: bytes) -> str:
 
 
 def _text_name(head: bytes) -> str | None:
-    """What a text is; None where it is none."""
+    """The kind of a text; None if it is not a text."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not _TEXT.fullmatch(text):
         return None

@@ -1,7 +1,8 @@
-"""How large an image is, by its header alone, in bounded time and memory whatever the file. Of a TIFF: `tiff_headers`.
+"""The size of an image, from its header alone, in bounded time and memory for any file. For TIFF: `tiff_headers`.
 
-Parsers of whole headers keep and join all the metadata that they meet: a few megabytes of it could take minutes. Here
-only what decides the size is read, by the rules of OpenCV's decoders, so that no other size is decoded than was told.
+Parsers of whole headers keep and join all the metadata that they meet: a few megabytes of it could take minutes. Here,
+only the data that determines the size is read, by the rules of OpenCV's decoders, so that the decoded size is always
+this size.
 """
 
 import re
@@ -72,7 +73,7 @@ def image_size(content: bytes) -> tuple[int, int]:
         (width, height) in pixels, each at least 1.
 
     Raises:
-        UnsupportedKind: it is of a kind of its format that is not accepted.
+        UnsupportedKind: its format is accepted, but not its kind of this format.
         ValueError: the header is truncated or damaged, or asks for more work than that of an image; the message says
             which.
     """
@@ -87,11 +88,11 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of a PNG up to its end: name, and where their content begins and how many bytes it has.
+    """The chunks of a PNG up to its end: name, start of the content and number of bytes.
 
     Raises:
-        ValueError: there are too many, or the content of one is not there in whole. OpenCV takes as much memory as a
-            chunk says, up to 4 GB, before it reads any of it.
+        ValueError: there are too many, or the content of one is incomplete. OpenCV allocates the stated size of a
+            chunk, up to 4 GB, before it reads it.
     """
     offset = len(PNG_SIGNATURE)
     for _ in range(_MAX_CHUNKS):
@@ -117,7 +118,7 @@ def _size_of_png(content: bytes) -> tuple[int, int]:
 
 
 def jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int]]:
-    """The segments of a JPEG up to its end: marker, and where its length stands.
+    """The segments of a JPEG up to its end: marker, and the position of its length.
 
     Raises:
         ValueError: there are too many segments or scans.
@@ -162,7 +163,7 @@ def _size_of_bmp(content: bytes) -> tuple[int, int]:
 
 
 def _check_bmp_kind(bmp: bytes, header_bytes: int) -> None:
-    """Refuse what OpenCV would call damaged because of its kind."""
+    """Refuse kinds that OpenCV would call damaged."""
     if _OLDEST_HEADER < header_bytes < _SHORTEST_HEADER:
         raise UnsupportedKind(f"a BMP with a header of {header_bytes} bytes")
     bits, compression = struct.unpack_from("<HI", bmp, 28)
@@ -176,7 +177,7 @@ def _check_bmp_kind(bmp: bytes, header_bytes: int) -> None:
 
 
 def as_opencv_reads(bmp: bytes) -> bytes:
-    """The same pixels in a BMP that OpenCV reads: it knows no bit fields with alpha, nor of 16 bits in long headers.
+    """The same pixels in a BMP for OpenCV, which has no bit fields with alpha, or of 16 bits in long headers.
 
     Args:
         bmp: bytes whose header `image_size` could read.
@@ -194,7 +195,7 @@ def as_opencv_reads(bmp: bytes) -> bytes:
 
 
 def has_red_first(bmp: bytes) -> bool:
-    """Whether a BMP keeps red where blue usually is, in a header that OpenCV does not look for masks in.
+    """Whether a BMP stores red and blue in reverse order, in a header in which OpenCV does not read the masks.
 
     Args:
         bmp: bytes whose header `image_size` could read.
@@ -203,7 +204,7 @@ def has_red_first(bmp: bytes) -> bool:
 
 
 def _check_bmp_masks(bmp: bytes) -> None:
-    """Refuse channels that OpenCV would take for others."""
+    """Refuse channels that OpenCV would confuse."""
     masks = _bmp_masks(bmp)
     (bits,) = struct.unpack_from("<H", bmp, 28)
     if (
@@ -219,7 +220,7 @@ def _check_bmp_masks(bmp: bytes) -> None:
 
 
 def _bmp_masks(bmp: bytes) -> tuple[int, int, int] | None:
-    """Which bits are red, green and blue; None where nothing says it."""
+    """Which bits are red, green and blue; None if the file does not state it."""
     (compression,) = struct.unpack_from("<I", bmp, 30)
     return struct.unpack_from("<III", bmp, 54) if compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) else None
 

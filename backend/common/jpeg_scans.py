@@ -1,8 +1,8 @@
 """Whether a JPEG holds all of its image: one that was cut and closed again decodes, with grey where rows are missing.
 
-libjpeg says so on stderr, through OpenCV, and nowhere else. Here the scans say which coefficients there are. Then the
-file is decoded again, by Pillow, which is silent, with more data at its end: they change an image that lacks some.
-Where there is one scan, that is done only if the last pixel is as grey as one that is missing.
+libjpeg reports this only on stderr, through OpenCV. Here, the scans show which coefficients exist. Then Pillow, which
+is silent, decodes the file again with more data at its end: this changes an image that lacks data. With a single scan,
+this is done only if the last pixel has the grey of a missing one.
 """
 
 import io
@@ -54,7 +54,7 @@ class _Frame:
         return cls(marker, bits, (width, height), {name: (both >> 4, both & 15) for name, both in components})
 
     def n_units(self) -> int:
-        """How many units are coded one after the other in a scan of all components."""
+        """How many units in sequence a scan of all components codes."""
         across, down = 8, 8
         if len(self.sampling) > 1:
             across, down = (8 * max(factors) for factors in zip(*self.sampling.values(), strict=True))
@@ -62,7 +62,7 @@ class _Frame:
 
 
 def unsupported_jpeg(jpeg: bytes) -> str | None:
-    """What a JPEG is that the decoder does not take because of its kind, in words; None where its kind is no reason."""
+    """The kind of a JPEG that the decoder does not support, in words; None if its kind is supported."""
     try:
         frame = next((_Frame.at(jpeg, *found) for found in jpeg_segments(jpeg) if found[0] in JPEG_FRAMES), None)
     except (struct.error, ValueError):
@@ -75,10 +75,10 @@ def unsupported_jpeg(jpeg: bytes) -> str | None:
 
 
 def missing_part(jpeg: bytes, pixels: Pixels) -> str | None:
-    """What a JPEG that could be decoded lacks of its image, in words; None where it lacks no more than its last block.
+    """What is missing in a decoded JPEG, in words; None if at most the last block is missing.
 
-    The standard lets a progressive JPEG leave out fine detail for good. But one that was cut between two scans is just
-    like it, and an image without its detail scores as no other does.
+    By the standard, a progressive JPEG may omit fine detail. But a file that was cut between two scans looks the same,
+    and an image without its detail has a score of its own.
 
     Args:
         jpeg: the file.
@@ -101,7 +101,7 @@ def missing_part(jpeg: bytes, pixels: Pixels) -> str | None:
 
 
 def _ends_early(jpeg: bytes, pixels: Pixels, scans: "_Scans", frame: _Frame) -> bool:
-    """Whether the data of the last scan end before it does."""
+    """Whether the data ends before the last scan is complete."""
     could_be_grey = scans.number > 1 or len(frame.sampling) >= _CMYK_COMPONENTS
     if not could_be_grey and np.any(pixels[-1, -1] != _MISSING_GREY):
         return False
@@ -120,12 +120,12 @@ def _ends_early(jpeg: bytes, pixels: Pixels, scans: "_Scans", frame: _Frame) -> 
 
 
 class _Scans:
-    """What the segments of a JPEG say: all of them, or up to a scan that is the whole image.
+    """The contents of the segments of a JPEG: all of them, or up to a scan of the whole image.
 
     Attributes:
         head: the file up to its first scan, without metadata.
         first: where that scan begins.
-        frame: the first one; None where there is none.
+        frame: the first one; None if there is none.
         restart_interval: units between two restart markers; 0 is none.
         number: of scans.
         data: where the data of the last one begin.
@@ -156,12 +156,12 @@ class _Scans:
         self.head = b"".join(parts)
 
     def unsent(self) -> tuple[int, int]:
-        """Of the component that lacks most: how many coefficients no scan sends, and how many not to the last bit."""
+        """The gaps of the least complete component: how many coefficients are missing, and how many lack last bits."""
         lacks = [(bits.count(None), sum(bool(bit) for bit in bits)) for bits in self._lowest_bits.values()]
         return max(lacks, default=(0, 0))
 
     def _note_scan(self, jpeg: bytes, start: int, frame: _Frame) -> bool:
-        """Note the lowest bit that a scan tells of each coefficient; whether the scan is the whole image."""
+        """Record the lowest bit of each coefficient in a scan; returns whether the scan is the whole image."""
         n_bytes, n_components = struct.unpack_from(">HB", jpeg, start)
         names = [name for name, _ in struct.iter_unpack("BB", jpeg[start + 3 : start + 3 + 2 * n_components])]
         first, last, bits = 0, _COEFFICIENTS - 1, 0
@@ -177,7 +177,7 @@ class _Scans:
 
 
 def _decoded(jpeg: bytes) -> Pixels | None:
-    """What Pillow makes of a JPEG, uint8 [H, W, 3], BGR, or [H, W, 4] of CMYK; None where it makes nothing of it."""
+    """A JPEG decoded by Pillow, uint8 [H, W, 3], BGR, or [H, W, 4] of CMYK; None if it fails."""
     try:
         with JpegImageFile(io.BytesIO(jpeg)) as image:
             decoded = np.asarray(image)

@@ -1,4 +1,4 @@
-"""Members that a JSON object has several times: parsers take the last one, whichever was meant."""
+"""Members that occur several times in a JSON object: parsers would take the last one."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ def refuse_repeated(text: str | bytes) -> None:
     """Refuse JSON in which an object has a member several times with different values.
 
     Args:
-        text: JSON. Other text passes: whoever parses it refuses it.
+        text: JSON. Other text passes here: the parser refuses it later.
 
     Raises:
         InvalidRequest: it has one; the message names it.

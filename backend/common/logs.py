@@ -1,4 +1,4 @@
-"""How logs are written: to stderr, one line an event, for people or as JSON. Never image content or paths."""
+"""Logs: to stderr, one line for each event, for people or as JSON. Never image content or paths."""
 
 import logging
 import sys
@@ -52,7 +52,7 @@ def configure_logging(level: str, log_format: str) -> None:
 
 
 def tell_misspelt_settings() -> None:
-    """Warn of environment variables that are taken for misspelt settings; they have no effect."""
+    """Warn about environment variables that are probably misspelt settings; they have no effect."""
     for name, setting in misspelt_settings().items():
         structlog.get_logger(__name__).warning(
             "setting.unknown", name=name, hint=f"without effect: did you mean {setting}?"

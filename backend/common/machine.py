@@ -29,7 +29,7 @@ STOP_SIGNAL: signal.Signals = getattr(signal, "SIGBREAK", signal.SIGTERM)
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: its affinity mask, less where a container's quota is smaller; at least 1."""
+    """Cores that this process may use: those of its affinity mask, or fewer by a container's quota; at least 1."""
     process = psutil.Process()
     cores = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
     quota, _, period = _read("cpu.max").partition(" ")  # "max 100000", or microseconds per period
@@ -50,7 +50,7 @@ def free_memory() -> int:
 
 
 def raise_open_files() -> int:
-    """Let this process open as many files and connections as the system allows it, and say how many that are."""
+    """Allow this process as many open files and connections as the system permits; returns their number."""
     try:
         resource: Any = importlib.import_module("resource")
     except ImportError:  # Windows has no such limit, and its event loop one of its own
@@ -63,7 +63,7 @@ def raise_open_files() -> int:
 
 
 def longest_path() -> int | None:
-    """Characters that the path of a file may have at most; None where only the file system has a limit.
+    """Maximum number of characters in the path of a file; None if only the file system has a limit.
 
     Windows has one unless its setting ``LongPathsEnabled`` is on.
     """
@@ -74,7 +74,7 @@ def longest_path() -> int | None:
 
 
 def limit_threads(threads: int) -> None:
-    """Let the numeric libraries of this process use so many threads: BLAS, OpenCV, OpenMP, and `shared_pool`."""
+    """Limit the threads of the numeric libraries of this process: BLAS, OpenCV, OpenMP, and `shared_pool`."""
     global _pool
     # Here, since gunicorn's master counts cores and should stay small.
     import cv2
@@ -104,7 +104,7 @@ def _read(name: str) -> str:
 
 
 def _cgroup() -> Path:
-    """The folder with the limits of this process: the unit's under systemd, the root as a container sees it."""
+    """The folder with the limits of this process: that of its systemd unit, or the root inside a container."""
     own_cgroup = _OWN_CGROUP.read_text(encoding="utf-8", errors="surrogateescape")
     version_2 = [line for line in own_cgroup.splitlines() if line.startswith("0::/")]
     own = _CGROUP / version_2[0].removeprefix("0::/") if version_2 else _CGROUP
@@ -118,7 +118,7 @@ def limit_arenas() -> None:
 
 
 def return_free_memory() -> None:
-    """Give memory that lies free in any arena back to the system; takes milliseconds."""
+    """Return free memory of all arenas to the system; takes milliseconds."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 

@@ -1,6 +1,6 @@
-"""Whether the pixels of a PNG are no more than its header says: a decoder unpacks them all, and throws away the rest.
+"""Whether a PNG has more pixel data than its header says: a decoder unpacks all of it, and discards the rest.
 
-A megabyte of zeros, deflated, unpacks to a thousand: a second of a core each time that the image is decoded.
+A megabyte of deflated zeros unpacks to a thousand megabytes, which takes a core one second at each decoding.
 """
 
 import struct
@@ -24,7 +24,7 @@ def unpacks_too_far(png: bytes) -> bool:
     An interlaced image takes a little more than its rows do, and never twice as much.
 
     Args:
-        png: bytes whose header `image_size` could read. What else is wrong with them is for the decoder to say.
+        png: bytes whose header `image_size` could read. The decoder reports other errors.
     """
     if len(png) < _LOOKED_AT_FROM_BYTES:
         return False

@@ -1,4 +1,4 @@
-"""PNG files, written here for the sake of ISA-L: it deflates heatmaps four times as fast as the zlib in OpenCV."""
+"""PNG files, written with ISA-L, which deflates heatmaps four times as fast as the zlib in OpenCV."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ def encode_png(image: npt.NDArray[np.uint8], text: str | None = None) -> bytes:
 
     Args:
         image: uint8 [H, W], grey, or [H, W, 3], BGR.
-        text: what the file says of itself, in ASCII; see `png_text`.
+        text: description of the file, in ASCII; see `png_text`.
     """
     height, width = image.shape[:2]
     is_grey = image.ndim == 2
@@ -40,7 +40,7 @@ def encode_png(image: npt.NDArray[np.uint8], text: str | None = None) -> bytes:
 
 
 def png_text(beginning: bytes) -> str | None:
-    """What a file of `encode_png` says of itself; None where it says nothing.
+    """The description in a file of `encode_png`; None if there is none.
 
     Args:
         beginning: the first 512 bytes of the file, or more.
@@ -53,7 +53,7 @@ def png_text(beginning: bytes) -> str | None:
 
 
 def _lines(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """What is deflated of uint8 [H, W, C]: [H, 1 + W * C]."""
+    """The rows to deflate for uint8 [H, W, C]: [H, 1 + W * C]."""
     height, width, n_channels = picture.shape
     lines = np.empty((height, 1 + width * n_channels), np.uint8)
     lines[:, 0] = 1  # filter Sub: differences to the pixel on the left, modulo 256

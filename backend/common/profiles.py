@@ -1,9 +1,9 @@
 """Profiles: which tokens are compared, how their distances become a map, and which score judges an image.
 
-``contract`` is the playbook's: tokens of the last block, the distance to the nearest, and a percentile that a setting
-or a calibration names. ``recommended`` is what ranked defective parts best on real sets (``docs/accuracy.md``): a
-memory bank for each of the last four blocks, distances less by excess radii (`backend.block_memory`), and p99.5 of
-their mean.
+``contract`` follows the playbook: tokens of the last block, the distance to the nearest embedding, and a percentile
+from a setting or a calibration. ``recommended`` ranked defective parts best on real data sets (``docs/accuracy.md``): a
+memory bank for each of the last four blocks, distances minus excess radii (`backend.block_memory`), and p99.5 of their
+mean.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def coreset_rate_of(profile: ProfileName, configured: float) -> float:
 
 
 def profile_of(metadata: Mapping[str, Any]) -> ProfileName:
-    """The profile of a memory bank, by what was recorded with it."""
+    """The profile of a memory bank, from its metadata."""
     return RECOMMENDED if metadata.get("profile") == RECOMMENDED else CONTRACT
 
 
 def score_percentile_of(profile: ProfileName, configured: float) -> float:
-    """The percentile that is the score where no calibration says.
+    """The percentile of the score, if no calibration names one.
 
     Args:
         profile: of the memory bank.

@@ -1,4 +1,4 @@
-"""How this program is called, for messages and help that tell a command to run."""
+"""How this program is called, for messages and help texts with a command."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ def program(arguments: Sequence[str]) -> str:
     """What to type before the name of a command.
 
     Args:
-        arguments: of the process, as ``sys.argv`` has them.
+        arguments: of the process, as in ``sys.argv``.
 
     >>> program(["/opt/roi-anomaly/.venv/bin/roi-anomaly", "fit"])
     'roi-anomaly'

@@ -18,8 +18,8 @@ class RoiKey:
 
     Attributes:
         role_id, roi_id: the ROI.
-        recipe_id: as `canonical_recipe` gives it; None where the client named none, which is the default recipe.
-        model_key: which model of the ROI; None is the ROI's own, named by `roi_id`. Of no effect without a recipe.
+        recipe_id: as `canonical_recipe` gives it; None, the default recipe, if the client named none.
+        model_key: model of the ROI; None is the ROI's own, named by `roi_id`. Has no effect without a recipe.
     """
 
     role_id: str
@@ -29,17 +29,17 @@ class RoiKey:
 
     @property
     def recipe(self) -> str:
-        """The recipe that is meant."""
+        """The recipe, with its default."""
         return DEFAULT_RECIPE if self.recipe_id is None else self.recipe_id
 
     @property
     def model(self) -> str:
-        """The model key that is meant."""
+        """The model key, with its default."""
         return self.roi_id if self.recipe_id is None or self.model_key is None else self.model_key
 
     @property
     def owner(self) -> "RoiKey":
-        """The one among the keys that mean the same model."""
+        """The canonical one of the keys for the same model."""
         if self.recipe == DEFAULT_RECIPE and self.model == self.roi_id:
             return RoiKey(self.role_id, self.roi_id)
         return replace(self, model_key=self.model)
@@ -51,7 +51,7 @@ class RoiKey:
 
 
 def unseen_in(text: str) -> str | None:
-    r"""What an id holds that nobody sees, so that it would name another ROI than it seems to; None if nothing.
+    r"""An invisible character in an id, with which it would name another ROI than it seems to; None if there is none.
 
     >>> unseen_in("Master1"), unseen_in("\ufeffMaster1"), unseen_in("Master1\r\n")
     (None, 'a byte order mark (U+FEFF)', 'a line break')
@@ -62,7 +62,7 @@ def unseen_in(text: str) -> str | None:
 
 
 def canonical_recipe(text: str) -> str | None:
-    """The recipe that a client's layout name means: without outer blanks, in lower case.
+    """The recipe of a layout name of a client: without outer blanks, in lower case.
 
     >>> canonical_recipe(" My Layout 1"), canonical_recipe("DEFAULT"), canonical_recipe(" ")
     ('my layout 1', 'default', None)
@@ -71,11 +71,11 @@ def canonical_recipe(text: str) -> str | None:
 
 
 def check_recipe(recipe_id: str | None) -> None:
-    """Refuse a recipe that no client may name.
+    """Refuse a reserved or invalid recipe.
 
     Raises:
         ReservedRecipe: it is "last".
-        InvalidRequest: its name is too long, or holds what nobody sees.
+        InvalidRequest: its name is too long, or it contains an invisible character.
     """
     if recipe_id is not None and len(recipe_id) > MAX_RECIPE_CHARACTERS:
         raise InvalidRequest(f"recipe_id: at most {MAX_RECIPE_CHARACTERS} characters are accepted")
@@ -88,9 +88,9 @@ def check_recipe(recipe_id: str | None) -> None:
 def roles(key: RoiKey) -> tuple[str, ...]:
     """The roles that the model of a ROI may be stored under.
 
-    Clients that name recipes turn the role of every roi called "inspection…" into "Inspection" when they fit and infer,
-    and leave it when they ask for the state or send images. What lies under the other role in the default recipe was
-    fitted by clients that name none.
+    Clients that name recipes change the role of every roi called "inspection…" to "Inspection" when they fit and infer,
+    but not when they ask for the state or send images. A model under the other role in the default recipe was fitted by
+    clients that name no recipe.
     """
     if key.recipe_id is None or not is_inspection(key) or key.role_id == INSPECTION_ROLE:
         return (key.role_id,)
@@ -98,5 +98,5 @@ def roles(key: RoiKey) -> tuple[str, ...]:
 
 
 def is_inspection(key: RoiKey) -> bool:
-    """Whether this is a ROI whose role some clients turn into "Inspection"; see `roles`."""
+    """Whether some clients change the role of this ROI to "Inspection"; see `roles`."""
     return key.roi_id.casefold().startswith("inspection")

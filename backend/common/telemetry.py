@@ -1,4 +1,7 @@
-"""What one request tells the log and the metrics: fields, stage timings, counts. Never image content or paths."""
+"""The record of one request for the log and the metrics: fields, stage timings, counts.
+
+Never image content or paths.
+"""
 
 import contextlib
 import os
@@ -33,12 +36,12 @@ QUEUE_REJECTED = Counter("queue_rejected_total", "Requests answered 503 because 
 
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with a step of long work, how much of it is done, and of how much."""
+"""Called with a step of long work, its finished units and all its units."""
 
 
 @dataclass
 class RequestRecord:
-    """What one request will say in its log line.
+    """The contents of the log line of a request.
 
     Attributes:
         request_id: taken from ``X-Request-Id`` or made.
@@ -56,7 +59,7 @@ _current: ContextVar[RequestRecord | None] = ContextVar("request_record", defaul
 
 @contextlib.contextmanager
 def recording(record: RequestRecord) -> Iterator[None]:
-    """Collect what `stage` and `annotate` report, in this context and the threads it starts, into `record`."""
+    """Collect the reports of `stage` and `annotate`, in this context and its threads, in `record`."""
     token = _current.set(record)
     try:
         yield
@@ -94,7 +97,7 @@ def current_request_id() -> str | None:
 
 
 def render_metrics() -> bytes:
-    """All metrics in Prometheus text format; of all workers when ``PROMETHEUS_MULTIPROC_DIR`` is set."""
+    """All metrics in Prometheus text format; those of all workers if ``PROMETHEUS_MULTIPROC_DIR`` is set."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -1,8 +1,8 @@
-"""How the pixels of a TIFF lie in its file, by its one directory alone; what is not plain is refused by its name.
+"""The layout of the pixels of a TIFF, from its only directory; unsupported kinds are refused by name.
 
-Nothing of a TIFF is believed: every offset is inside the file, every count is what the size of the image makes it, and
-all segments together are no longer than the file. Tags that do not decide about pixels are not read, and so is the
-orientation: pixels stay where they are stored.
+Nothing in a TIFF is trusted: every offset must be inside the file, every count must fit the size of the image, and all
+segments together must not be longer than the file. Tags that do not affect pixels are not read, nor is the orientation:
+pixels stay where they are stored.
 """
 
 import struct
@@ -62,7 +62,7 @@ _DAMAGED = "the image header is truncated or damaged"
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """Where the pixels of a TIFF lie, and how.
+    """The layout of the pixels of a TIFF.
 
     Attributes:
         width, height: in pixels.
@@ -71,7 +71,7 @@ class TiffLayout:
         is_big_endian: how numbers of 16 bits are written.
         is_inverted: whether 0 is white; only of grey.
         codec: how the segments are packed.
-        has_differences: whether each number is kept as its difference to the pixel on the left.
+        has_differences: whether each number is stored as the difference to the pixel on the left.
         segment_hw: rows and columns of a segment; of strips, all columns. Those at the right and the lower edge may
             reach beyond the image: strips end with it, tiles are filled up.
         is_tiled: whether the segments are tiles.
@@ -93,7 +93,7 @@ class TiffLayout:
 
     @property
     def needs_depth(self) -> bool:
-        """Whether it is 16 bits with 0 as white. Which number is black then depends on how many bits are used."""
+        """Whether it has 16 bits with 0 as white. Then the number of black depends on how many bits are used."""
         return self.is_inverted and self.bits > 8
 
     @property
@@ -108,7 +108,7 @@ class TiffLayout:
 
 
 def tiff_size(content: bytes) -> tuple[int, int]:
-    """The size of a TIFF, once its directory has been found to be of an accepted kind.
+    """The size of a TIFF, after a check that its kind is accepted.
 
     Args:
         content: bytes that begin with one of `SIGNATURES`.
@@ -182,7 +182,7 @@ def tiff_layout(content: bytes) -> TiffLayout:
 
 
 def _counts(directory: "_Directory", layout: TiffLayout) -> npt.NDArray[np.int64]:
-    """How many bytes each segment has; of what is not packed, no more than it needs."""
+    """How many bytes each segment has; for unpacked segments, not more than they need."""
     n_segments = len(layout.offsets)
     tag = _TILE_COUNTS if layout.is_tiled else _STRIP_COUNTS
     if layout.codec != "none":
@@ -223,7 +223,7 @@ class _Directory:
         return tag in self._entries
 
     def number(self, tag: int, default: int | None = None) -> int:
-        """The one number of a tag, or the first of them; the default where there is no such tag."""
+        """The only or the first number of a tag; the default if there is no such tag."""
         if default is not None and not self.has(tag):
             return default
         return int(self.numbers(tag, 1)[0])
@@ -253,7 +253,7 @@ class _Directory:
 
         Raises:
             UnsupportedKind: there is one.
-            ValueError: where it should be, nothing can be.
+            ValueError: its offset is impossible.
         """
         (following,) = struct.unpack_from(f"{self._order}I", self._content, self._end)
         if following == 0:

@@ -1,8 +1,8 @@
 """The pixels of a TIFF as they are stored, whatever its orientation tag says.
 
-OpenCV turns an image by that tag whatever it is told, and takes damaged rows of 8-bit images for black ones. So it gets
-to see neither: LZW and PackBits are unpacked by it in a file that is made here, as grey numbers of 16 bits, of which
-it checks every row. What each number means is worked out here.
+OpenCV always rotates an image by that tag, and treats damaged rows of 8-bit images as black. Therefore it sees neither:
+it unpacks LZW and PackBits from a file that is made here, as grey numbers of 16 bits, because it checks every row of
+these. The meaning of each number is computed here.
 """
 
 import struct
@@ -34,7 +34,7 @@ def tiff_pixels(content: bytes, layout: TiffLayout) -> npt.NDArray[np.uint8] | n
         layout: what `tiff_layout` says about it.
 
     Returns:
-        uint8 or uint16 [H, W, C], grey or RGB; then alpha where there is one. 0 is black, unless `layout.needs_depth`:
+        uint8 or uint16 [H, W, C], grey or RGB; then alpha, if there is one. 0 is black, unless `layout.needs_depth`:
             then the numbers are as stored, and 0 is white.
 
     Raises:
@@ -51,7 +51,7 @@ def tiff_pixels(content: bytes, layout: TiffLayout) -> npt.NDArray[np.uint8] | n
 
 
 def _summed(differences: npt.NDArray[Any], columns: int) -> npt.NDArray[Any]:
-    """Differences to the pixel on the left, added up within each segment, modulo 2 to the power of their bits."""
+    """The sums of differences to the pixel on the left, within each segment, modulo 2 to the power of their bits."""
     dtype = np.dtype(f"u{differences.dtype.itemsize}")
     summed = np.empty(differences.shape, dtype)
     for left in range(0, differences.shape[1], columns):
@@ -61,7 +61,7 @@ def _summed(differences: npt.NDArray[Any], columns: int) -> npt.NDArray[Any]:
 
 
 def _unpacked(content: bytes, layout: TiffLayout) -> npt.NDArray[np.uint8]:
-    """All rows as bytes, uint8 [rows, bytes of a row]; of tiles, with what they are filled up with."""
+    """All rows as bytes, uint8 [rows, bytes of a row]; rows of tiles with their padding."""
     row_bytes = layout.segment_row_bytes
     if layout.codec in _OPENCV_CODECS:
         return _unpacked_by_opencv(content, layout)
@@ -131,7 +131,7 @@ def _unpacked_by_opencv(content: bytes, layout: TiffLayout) -> npt.NDArray[np.ui
 
 
 def _check_start(segment: bytes, codec: str) -> None:
-    """See that a packed row can be put before a packed segment.
+    """Check that a packed row can be put before a packed segment.
 
     Raises:
         ValueError: it does not begin as LZW must.
@@ -141,7 +141,7 @@ def _check_start(segment: bytes, codec: str) -> None:
 
 
 def _row_before(codec: str, row_bytes: int) -> bytes:
-    """A packed row of zeros, to be put before a packed segment."""
+    """A packed row of zeros, to put before a packed segment."""
     if codec == "PackBits":
         runs, rest = divmod(row_bytes, 128)
         return b"\x81\0" * runs + (bytes([257 - rest & 255, 0]) if rest else b"")
@@ -156,7 +156,7 @@ def _row_before(codec: str, row_bytes: int) -> bytes:
 def _grey_tiff(
     segments: list[bytes], size: tuple[int, int], rows_each: int, tile_columns: int | None, compression: int
 ) -> bytes:
-    """A TIFF of one directory that says of packed segments that they are grey numbers of 16 bits, in Intel's order.
+    """A TIFF with one directory that declares packed segments as grey numbers of 16 bits, in Intel's order.
 
     Args:
         segments: strips, or tiles row by row.

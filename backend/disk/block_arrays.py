@@ -22,8 +22,8 @@ class StoredBlocks(NamedTuple):
     """What a file holds of several blocks.
 
     Attributes:
-        earlier: embeddings float32 [M, D] and patches int64 [M] of all blocks but the last; patches are None where
-            they are not known.
+        earlier: embeddings float32 [M, D] and patches int64 [M] of all blocks but the last; patches are None if
+            unknown.
         landings: of each block, the last one included.
     """
 
@@ -48,7 +48,7 @@ def read_blocks(arrays: Mapping[str, Any], n_patches: int | None) -> StoredBlock
 
     Args:
         arrays: of the file, by name.
-        n_patches: number of patches of all its images; None where it is not known.
+        n_patches: number of patches of all its images; None if unknown.
 
     Raises:
         KeyError: an array is missing.

@@ -36,7 +36,7 @@ def calibration_bytes(calibration: Calibration) -> bytes:
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Read a calibration; None where there is no file, or no threshold in it.
+    """Read a calibration; None if there is no file, or no threshold in it.
 
     Raises:
         DamagedCalibration: it is damaged.

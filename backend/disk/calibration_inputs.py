@@ -30,9 +30,9 @@ class ScoredImage:
 
     Attributes:
         score: of the image.
-        name: of its file; None where scores were sent alone.
-        uploaded_as: of a stored image the name that it came with.
-        identity: by which it is recognised: see `BankImage.identity`; None where that is not known.
+        name: of its file; None if scores were sent alone.
+        uploaded_as: original name of a stored image.
+        identity: by which it is recognised: see `BankImage.identity`; None if unknown.
     """
 
     score: FiniteFloat
@@ -93,7 +93,7 @@ _OPTIONS = {option.name for option in fields(ThresholdOptions)}
 
 
 def position_of(images: Sequence[ScoredImage], image: ScoredImage) -> int | None:
-    """Where an image is among others; None where it is not, or its identity is not known."""
+    """Where an image is among others; None if it is not, or its identity is not known."""
     return next((position for position, other in enumerate(images) if _is_same(other, image)), None)
 
 
@@ -114,7 +114,7 @@ def is_of_inputs(name: str) -> bool:
 
 
 def inputs_bytes(inputs: CalibrationInputs) -> bytes | None:
-    """The file of the inputs of a calibration; None where they are too many for a file."""
+    """The file of the inputs of a calibration; None if they are too many for a file."""
     if len(inputs.ok) + len(inputs.ng) > MOST_SCORES:
         return None
     options = {name: value for name, value in asdict(inputs.options).items() if value is not None}
@@ -126,7 +126,7 @@ def inputs_bytes(inputs: CalibrationInputs) -> bytes | None:
 
 
 def read_inputs(calibration: Path, content: bytes) -> CalibrationInputs | None:
-    """What a calibration was made from; None where that is not stored, is damaged, or of a newer version.
+    """What a calibration was made from; None if that is not stored, is damaged, or of a newer version.
 
     Args:
         calibration, content: as for `inputs_path`.
@@ -175,7 +175,7 @@ def tidy_inputs(folder: Path, calibrations: Sequence[Path]) -> None:
 
 
 def kept_inputs(calibration: Path) -> Path | None:
-    """The file that belongs to a calibration as it is on disk; None where there is none.
+    """The file that belongs to a calibration as it is on disk; None if there is none.
 
     Raises:
         OSError: the calibration cannot be read.

@@ -40,7 +40,7 @@ def find_model(root: Path, key: RoiKey, read: Callable[[Path], _Found | None]) -
     Args:
         root: the models folder.
         key: the ROI.
-        read: what a file holds; None where there is no file.
+        read: what a file holds; None if there is no file.
 
     Raises:
         InvalidRequest: see `folder_name`.

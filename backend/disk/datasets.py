@@ -57,7 +57,7 @@ class Sample:
         label: its class.
         name: its name in the data set.
         path: its file.
-        uploaded_as: the name that it came with; None if that is not known.
+        uploaded_as: the name that it came with; None if unknown.
     """
 
     label: Label

@@ -27,7 +27,7 @@ _MAX_FILES = 1000
 _MAX_FILE_BYTES = 256 << 10  # more than N_STEPS occupied steps take
 
 DriftChange = Callable[[RoiDrift | None], RoiDrift | Literal["keep"] | None]
-"""From what is known of a ROI, None where that is nothing, to what shall be; ``"keep"`` leaves it, None deletes it."""
+"""From what is known of a ROI, None if that is nothing, to what shall be; ``"keep"`` leaves it, None deletes it."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class DriftFiles:
         return self._folder.glob(_FILES)
 
     def read(self, path: Path) -> RoiDrift | None:
-        """What a file says; None where there is none, or one that cannot be used: then the ROI begins anew."""
+        """What a file says; None if there is none, or one that cannot be used: then the ROI starts again."""
         return _read(path)
 
     def update(self, path: Path, change: DriftChange, *, is_patient: bool = True, is_durable: bool = True) -> None:
@@ -111,7 +111,7 @@ def _read(path: Path) -> RoiDrift | None:
 
 
 def _written_at(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 where nobody can tell."""
+    """When a file was written, in nanoseconds; 0 if nobody can tell."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

@@ -140,7 +140,7 @@ def inputs_of(root: Path, fitted: FittedRoi) -> CalibrationInputs | None:
         fitted: the model, with its calibration.
 
     Returns:
-        None where that was not kept: by an earlier version, or of too many scores.
+        None if that was not kept: by an earlier version, or of too many scores.
 
     Raises:
         StaleModel: it was calibrated anew since it was read.

@@ -56,7 +56,7 @@ class GuiLayoutStore:
         Args:
             recipe_id: the recipe.
             content: an object of JSON in UTF-8, at most `MAX_LAYOUT_BYTES`.
-            accept: called with the `etag_of` the layout that is there, None where there is none; may raise.
+            accept: called with the `etag_of` the layout that is there, None if there is none; may raise.
 
         Returns:
             The `etag_of` of the new one.

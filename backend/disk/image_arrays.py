@@ -32,7 +32,7 @@ def image_arrays(thumbnails: Sequence[bytes], miniatures: Miniatures, honest_map
     """The arrays of a file, by name; none of what there is none of.
 
     Args:
-        thumbnails: of each image, in order; empty where there is none.
+        thumbnails: of each image, in order; empty if there is none.
         miniatures, honest_maps: of some images.
     """
     arrays: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def image_arrays(thumbnails: Sequence[bytes], miniatures: Miniatures, honest_map
 
 
 def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
-    """The thumbnails in a file, as `image_arrays` takes them; nothing where none were kept, or there is no file.
+    """The thumbnails in a file, as `image_arrays` takes them; nothing if none were kept, or there is no file.
 
     Args:
         path: the file.

@@ -65,8 +65,8 @@ class Judgement:
         mm_per_px: millimetres per pixel of the image.
         memory_id: identity of the memory bank that it was compared with.
         request_id: of the request.
-        decide_by: ``"region"`` or ``"either"``; None where the score decides.
-        pixel_threshold: that regions were found at; None where the score decides.
+        decide_by: ``"region"`` or ``"either"``; None if the score decides.
+        pixel_threshold: that regions were found at; None if the score decides.
     """
 
     at: float
@@ -194,7 +194,7 @@ class JudgementFiles:
         return None if row is None else bytes(row[0])
 
     def last(self, key: RoiKey) -> int:
-        """Number of the newest kept judgement; 0 where there is none.
+        """Number of the newest kept judgement; 0 if there is none.
 
         Raises:
             StorageError: they cannot be read.
@@ -273,7 +273,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _written_at(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 where nobody can tell."""
+    """When a file was written, in nanoseconds; 0 if nobody can tell."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

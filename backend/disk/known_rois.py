@@ -109,7 +109,7 @@ def _key_of_images(root: Path, folder: Path, names: dict[str, str | None]) -> Ro
 
 
 def _name_of(recipe: Path) -> str | None:
-    """The name of a recipe; None where its folder does not say it, nor a file in it."""
+    """The name of a recipe; None if its folder does not say it, nor a file in it."""
     if not is_hashed(recipe):
         return unquote(recipe.name)
     for file in (RECIPE_FILE, NAME_FILE):

@@ -48,7 +48,7 @@ class StoredMemory:
 
     @property
     def owner(self) -> RoiKey | None:
-        """The ROI that it was fitted for; None where the file does not say."""
+        """The ROI that it was fitted for; None if the file does not say."""
         return _owner(self.metadata)
 
 
@@ -255,7 +255,7 @@ def _header(file: BinaryIO, name: str) -> Header:
 
 
 def summarise(path: Path) -> Summary | None:
-    """What a file tells without its embeddings; None where there is no file of this service, or a damaged one."""
+    """What a file tells without its embeddings; None if there is no file of this service, or a damaged one."""
     try:
         header = read_header(path)
         if header is None or header.version is None:

@@ -64,7 +64,7 @@ class ModelHeaders:
             found: its model.
 
         Returns:
-            None where only the embeddings could tell: a model of an older backend with a calibration of this service.
+            None if only the embeddings could tell: a model of an older backend with a calibration of this service.
 
         Raises:
             StorageError: the calibration is damaged or cannot be read.

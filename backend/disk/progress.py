@@ -40,7 +40,7 @@ class Run:
     Args:
         path: file that shows it to other processes.
         record: what it is.
-        on_progress: also told; called with the step, how much of it is done, and of how much.
+        on_progress: also told; called with the step, its finished units and all its units.
     """
 
     def __init__(self, path: Path, record: dict[str, Any], on_progress: OnProgress | None) -> None:

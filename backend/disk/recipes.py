@@ -138,7 +138,7 @@ class RecipeStore:
         return (recipe_folder(self._root, recipe_id) / RECIPE_FILE).exists()
 
     def _left_pending(self, folder: Path) -> dict[str, Any]:
-        """What a process had written that died before it could settle it; nothing where it is still at work."""
+        """What a process had written that died before it could settle it; nothing if it is still at work."""
         try:
             if (folder / _PENDING_FILE).exists():
                 stat = (folder / _PENDING_FILE).stat()
@@ -168,7 +168,7 @@ def same_scale(first: float, second: float) -> bool:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What is in a file of settings, this service's or an older backend's; nothing where there is no file.
+    """What is in a file of settings, this service's or an older backend's; nothing if there is no file.
 
     Raises:
         StorageError: it cannot be read, or has no scale.

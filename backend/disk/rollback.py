@@ -78,7 +78,7 @@ def write_next_calibration(files: ModelFiles, content: bytes, inputs: Calibratio
 
 
 def read_next_calibration(memory: Path) -> Calibration | None:
-    """The calibration that waits for the memory bank of this file; None where there is none, or a damaged one."""
+    """The calibration that waits for the memory bank of this file; None if there is none, or a damaged one."""
     try:
         return read_calibration(next_calibration(memory))
     except StorageError:

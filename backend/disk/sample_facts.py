@@ -29,7 +29,7 @@ class SampleFacts(NamedTuple):
     """What the metadata of a stored image says.
 
     Attributes:
-        uploaded_as: the name that it came with; None if that is not known.
+        uploaded_as: the name that it came with; None if unknown.
         pixels_sha256: see `bit_depth.whole_pixels_sha256`; None in metadata of earlier versions.
     """
 
@@ -52,7 +52,7 @@ class FactsCache:
         self._lock = threading.Lock()
 
     def of(self, image: str) -> SampleFacts:
-        """The facts of an image; nothing where it has no metadata, or none that can be read."""
+        """The facts of an image; nothing if it has no metadata, or none that can be read."""
         path = f"{image}{METADATA_SUFFIX}"
         try:
             identity = identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path(path).stat

@@ -64,7 +64,7 @@ class ScoreCache:
         return self._originals.get(pixels_sha256)
 
     def put_original(self, pixels_sha256: str, original: str) -> None:
-        """Keep of which image of the fit an image is nearly a copy, as `put` keeps scores; empty where of none."""
+        """Keep of which image of the fit an image is nearly a copy, as `put` keeps scores; empty if of none."""
         self._originals[pixels_sha256] = original
         self._append([pixels_sha256, _NEARLY, original])
 

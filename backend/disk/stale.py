@@ -123,7 +123,7 @@ class StaleCalibrations:
         return all(applicable(other, memory_id, self._blur_sigma) is None for other in others)
 
     def _memory_of(self, calibration: Path) -> Path | None:
-        """The memory bank that a calibration is for; None where there is none of this service."""
+        """The memory bank that a calibration is for; None if there is none of this service."""
         memory = calibration.with_name(MEMORY_FILE)
         if memory.exists():
             return memory
@@ -166,7 +166,7 @@ class _FolderLists:
 
 
 def _identity(path: str) -> FileIdentity | None:
-    """See `identity_of`; None where there is no such file."""
+    """See `identity_of`; None if there is no such file."""
     try:
         return identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path(path).stat
     except OSError as exc:

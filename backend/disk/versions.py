@@ -50,7 +50,7 @@ class VersionFacts:
         replaced_by: by what.
         memory_id: identity of its memory bank.
         coreset_size: embeddings in the memory bank.
-        n_embeddings, n_images: what it was built from; None where the fit did not say.
+        n_embeddings, n_images: what it was built from; None if the fit did not say.
     """
 
     kept_at_utc: str

@@ -1,1 +1,1 @@
-"""The frozen network: its weights, who runs it, and who has it when."""
+"""The frozen network: its weights, its runtimes, and the queue for it."""

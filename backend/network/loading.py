@@ -1,4 +1,4 @@
-"""The extractor that runs: how it is loaded, and which models it can be compared with."""
+"""The running extractor: how it is loaded, and which models it can be compared with."""
 
 import time
 from typing import Any
@@ -19,7 +19,7 @@ def open_features(settings: Settings, profile: ProfileName = CONTRACT) -> tuple[
     """Find the weights and load the network of a profile.
 
     Returns:
-        The extractor, and why it does not run where ``DEVICE`` asked for, if so.
+        The extractor, and the reason if it does not run on ``DEVICE``.
 
     Raises:
         ConfigError: no verified weights, or a runtime that is not installed.

@@ -1,9 +1,9 @@
 """OpenVINO without its usage statistics; everything that needs OpenVINO imports it from here.
 
-`import openvino` reports to a public analytics service and writes a client id into the home folder, asked for by
-nobody; only a file in that home folder or variables of build machines such as ``CI`` would stop it. It does so with the
-package ``openvino_telemetry``, and does without where that cannot be imported: None in ``sys.modules`` is how Python
-spells that, whether the package is installed or not.
+`import openvino` reports to a public analytics service and writes a client id into the home folder. Only a file in that
+home folder or variables of build machines such as ``CI`` would stop it. It uses the package ``openvino_telemetry``, and
+works without it if it cannot be imported: None in ``sys.modules`` makes the import fail, whether the package is
+installed or not.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Who may use the network when: bounded queues, inferences before fits, one forward pass at a time."""
+"""The queue for the network: bounded, inferences before fits, one forward pass at a time."""
 
 import contextlib
 import threading
@@ -32,7 +32,7 @@ class _Inference:
         forward: runs the network; inferences of one network share a pass.
         tokens: float32 [T, D] once the pass is done.
         failure: what the pass raised instead.
-        started_at: when the pass began, on the clock of `time.perf_counter`.
+        started_at: time when the pass began, on the clock of `time.perf_counter`.
     """
 
     pixels: Pixels
@@ -49,17 +49,17 @@ class _Inference:
 class NetworkQueue:
     """Shares the network between requests.
 
-    A forward pass already uses every core, so two at once only slow each other down: they take turns, in order of
-    arrival, inferences before the turns of a fit. Where one pass over several images is cheaper than one each (CUDA),
+    A forward pass already uses every core, so two at once would only slow each other down. Passes take turns in order
+    of arrival, inferences before those of a fit. If one pass over several images is cheaper than one each (CUDA),
     inferences that arrive together share a pass. Fits run one after the other.
 
     Args:
-        forward: runs the network where an inference names no other, float32 [B, 3, S, S] → [B, T, D]; called by one
+        forward: runs the network if an inference names no other, float32 [B, 3, S, S] → [B, T, D]; called by one
             thread at a time.
         max_inferences: inferences that may run or wait; the next one is refused.
         max_fits: fits that may run or wait; the next one is refused.
         batch: most inferences in one pass.
-        window_s: how long a pass waits for others to share it; of no effect when `batch` is 1.
+        window_s: how long a pass waits for others to share it; has no effect if `batch` is 1.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class NetworkQueue:
 
     @contextlib.contextmanager
     def fit(self) -> Iterator[Callable[..., None]]:
-        """Hold one of the places for fits; what it gives waits until the fits before are done.
+        """Hold one of the places for fits; yields a function that waits until the earlier fits are done.
 
-        It takes a function, which it calls twice a second while it waits: what that raises ends the wait.
+        That function takes another one, which it calls twice a second while it waits: an exception of it ends the wait.
 
         Raises:
             Busy: every place is taken.
@@ -138,7 +138,7 @@ class NetworkQueue:
 
     @contextlib.contextmanager
     def fit_turn(self) -> Iterator[None]:
-        """Hold the network, and with it every core, for one piece of a fit; inferences that wait go first."""
+        """Hold the network, and thus every core, for one piece of a fit; waiting inferences go first."""
         ticket = object()
         with stage("queue"), self._changed:
             self._fit_turns.append(ticket)
@@ -155,7 +155,7 @@ class NetworkQueue:
             self._release()
 
     def infer(self, pixels: Pixels, forward: Forward | None = None) -> Embeddings:
-        """Run the network on one image, in its turn.
+        """Run the network on one image, when it is its turn.
 
         Args:
             pixels: float32 [3, S, S].

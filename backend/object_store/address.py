@@ -28,7 +28,7 @@ class Address:
         prefix: of all keys, without slashes at the ends; may be empty.
         endpoint: of the store; None is AWS' own.
         region: of the bucket.
-        credentials: by the names that the client has for them; empty where the machine has them, which the client asks
+        credentials: by the names that the client has for them; empty if the machine has them, which the client asks
             by itself.
     """
 

@@ -70,12 +70,12 @@ class Bucket:
 
     @property
     def silent_s(self) -> float | None:
-        """For how many seconds the store has not answered; None where it did the last time."""
+        """For how many seconds the store has not answered; None if it did the last time."""
         since = self._silent_since  # once: another thread may hear from the store meanwhile
         return None if since is None else time.monotonic() - since
 
     def get(self, key: str) -> Object | None:
-        """An object of a manifest's size; None where there is none.
+        """An object of a manifest's size; None if there is none.
 
         Raises:
             StoreUnavailable: the store does not answer, or refuses.
@@ -96,7 +96,7 @@ class Bucket:
         return found
 
     def get_large(self, key: str) -> bytes | None:
-        """The bytes of an object of any size; None where there is none.
+        """The bytes of an object of any size; None if there is none.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -178,7 +178,7 @@ class Bucket:
         return bool(self._patiently("LIST", key, asked))
 
     def head(self, key: str) -> Listed | None:
-        """What a listing tells of an object; None where there is none.
+        """What a listing tells of an object; None if there is none.
 
         Raises:
             StoreUnavailable: as `get`.

@@ -156,7 +156,7 @@ class Catalog:
         self._shown[manifest.unit] = manifest
 
     def _content(self, path: str, entry: Entry) -> bytes:
-        """The bytes of a file; nothing where they are not needed here."""
+        """The bytes of a file; nothing if they are not needed here."""
         if entry.text is not None or not _is_calibration(path):
             return (entry.text or "").encode()
         with self._mirror.reading(), contextlib.suppress(FileNotFoundError):  # replaced since, and shown the next time

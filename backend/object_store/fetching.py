@@ -73,7 +73,7 @@ class Fetcher:
         return source, wrong
 
     def _bytes(self, entry: Entry) -> bytes | None:
-        """What the store has; None where it neither gives nor lists it: what is only out of sight is not lost."""
+        """What the store has; None if it neither gives nor lists it: what is only out of sight is not lost."""
         key = entry.blob_key
         if key is None:
             return (entry.text or "").encode()

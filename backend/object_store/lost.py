@@ -13,7 +13,7 @@ def how_lost(content: bytes | None, entry: Entry) -> str:
     """What is wrong with the bytes of a file, in words.
 
     Args:
-        content: what the store has instead; None where it has nothing.
+        content: what the store has instead; None if it has nothing.
         entry: of the file.
     """
     if content is None:

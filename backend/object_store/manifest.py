@@ -36,7 +36,7 @@ class Entry(BaseModel):
     Attributes:
         sha256, size: of its bytes.
         mtime_ns: when it was written, in nanoseconds since 1970.
-        blob: tells its blob from others of the same bytes; None where `text` has them.
+        blob: tells its blob from others of the same bytes; None if `text` has them.
         text: its bytes, as UTF-8.
         memory_id: identity of the memory bank that it holds, if it does.
     """
@@ -77,7 +77,7 @@ class Manifest:
 
     Attributes:
         unit: whose it is.
-        generation: how often it was written; 0 where it never was.
+        generation: how often it was written; 0 if it never was.
         nonce: of who wrote it, so that no two manifests have the same bytes, nor the same ETag.
         recent: nonces of those before, the newest first: who wrote one and got no answer finds its own.
         files: by path below the models folder, with slashes.

@@ -26,7 +26,7 @@ class Linked(NamedTuple):
 def changes_in(
     folder: Path, unit: Unit, before: Mapping[str, Linked], lost: Collection[str]
 ) -> dict[str, Kept | Path | None]:
-    """The files of a unit that are others than before, by path below the folder; None where one went.
+    """The files of a unit that are others than before, by path below the folder; None if one went.
 
     Args:
         folder: as a models folder; files of other units may be there, too.

@@ -19,7 +19,7 @@ class Swapped(NamedTuple):
     """A manifest was replaced.
 
     Attributes:
-        etag: of the new one; None where another one has replaced it since.
+        etag: of the new one; None if another one has replaced it since.
     """
 
     etag: str | None
@@ -34,10 +34,10 @@ def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None
     Args:
         bucket: where it is.
         manifest: the new one.
-        etag: of the one that it follows; None where there was none.
+        etag: of the one that it follows; None if there was none.
 
     Returns:
-        None where another one is there: nothing was changed.
+        None if another one is there: nothing was changed.
 
     Raises:
         OutcomeUnknown: the store does not say whether it was done.

@@ -99,7 +99,7 @@ def recipe_unit(recipe_id: str) -> Unit:
 
 
 def unit_of(path: str) -> Unit | None:
-    """The unit of a file, by its path below the models folder, with slashes; None where no unit has it."""
+    """The unit of a file, by its path below the models folder, with slashes; None if no unit has it."""
     parts = PurePosixPath(path).parts
     if path != "/".join(parts) or ".." in parts or path.startswith("/"):
         return None

@@ -13,7 +13,7 @@ from backend.object_store.manifest import Entry, Manifest, entry_of
 from backend.object_store.units import Unit
 
 Edit = bytes | Callable[[], bytes] | Entry | None
-"""New bytes of a file, or what gives them; or what is known to be in the store already; None where it goes."""
+"""New bytes of a file, or what gives them; or what is known to be in the store already; None if it goes."""
 
 
 class Kept(NamedTuple):

@@ -43,7 +43,7 @@ class Decision:
     escapes_by_type: dict[str, Rate]
 
     def of_type(self, kind: str) -> "Decision | None":
-        """The same of one type of defect; None where no image of it is left."""
+        """The same of one type of defect; None if no image of it is left."""
         escapes = self.escapes_by_type.get(kind)
         return None if escapes is None else replace(self, escapes=escapes, escapes_by_type={kind: escapes})
 
@@ -160,5 +160,5 @@ def mean_rates(decisions: Sequence[Decision]) -> tuple[float, float]:
 
 
 def found_by(decisions: Sequence[Decision], chosen_by: ChosenBy, n_ng: int = 0) -> Decision | None:
-    """The decision of a rule with so many NG images; None where there is none."""
+    """The decision of a rule with so many NG images; None if there is none."""
     return next((one for one in decisions if (one.chosen_by, one.n_ng) == (chosen_by, n_ng)), None)

@@ -90,7 +90,7 @@ def category_of(
 
 
 def _reader(folder: Path) -> Callable[[Path], Category] | None:
-    """What reads the folder; None where it has no known layout."""
+    """What reads the folder; None if it has no known layout."""
     if looks_like_mvtec(folder):
         return read_mvtec
     if _visa_images(folder) is not None:

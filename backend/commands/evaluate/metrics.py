@@ -38,9 +38,9 @@ class Measure:
     """A measure with the limits of its 95 % interval.
 
     Attributes:
-        value: 0..1; None where there is nothing to measure.
+        value: 0..1; None if there is nothing to measure.
         low, high: of image AUROC by `auroc_interval`; of all others the 2.5th and 97.5th percentile of the bootstrap,
-            None where a kind has fewer than 5 images. None as `value`.
+            None if a kind has fewer than 5 images. None as `value`.
     """
 
     value: float | None
@@ -256,7 +256,7 @@ class PixelHistograms:
         Args:
             group: what the image belongs to.
             distance_map: float32 [H, W], 0..2.
-            mask: bool [H, W], True for defective pixels; None where there is none.
+            mask: bool [H, W], True for defective pixels; None if there is none.
         """
         bins = np.clip(distance_map * np.float32(_BINS / 2), 0, _BINS - 1).astype(np.int32)
         counts = np.zeros((3, _BINS))  # defective pixels, good pixels, shares of components
@@ -275,7 +275,7 @@ class PixelHistograms:
         self._images.append(counts.reshape(3, _COARSE_BINS, -1).sum(axis=-1).astype(np.float32))
 
     def values(self, groups: Sequence[str]) -> dict[str, float | None]:
-        """`PIXEL_MEASURES` over all images of the groups; None where they have no defective pixel, or no good one."""
+        """`PIXEL_MEASURES` over all images of the groups; None if they have no defective pixel, or no good one."""
         known: Any = [self._sums[group] for group in groups if group in self._sums]
         positives, negatives, overlaps = np.sum(known, axis=0) if known else np.zeros((3, 1))
         values = (_number(auroc(positives, negatives)), _number(aupro(overlaps, negatives)))

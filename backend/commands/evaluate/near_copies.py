@@ -10,7 +10,7 @@ _MOST_NAMED = 5
 def near_copy_remarks(
     train: Sequence[str], train_looks: Sequence[Look], test: Sequence[str], test_looks: Sequence[Look]
 ) -> list[str]:
-    """That images are nearly the same as training images; nothing where none is. Those with the same pixels are not.
+    """That images are nearly the same as training images; nothing if none is. Those with the same pixels are not.
 
     Args:
         train, test: what the images are called.

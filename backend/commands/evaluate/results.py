@@ -60,7 +60,7 @@ class Case:
         ms: milliseconds from encoded bytes to score, heatmap and regions.
         image_hw: its size (rows, columns) in pixels.
         distances: float32 [rows, columns] of the token grid, 0..2.
-        trained_as: the training image that has the same pixels; None where there is none.
+        trained_as: the training image that has the same pixels; None if there is none.
     """
 
     image: TestImage
@@ -108,7 +108,7 @@ def fresh_scores(cases: Sequence[Case], looks: Sequence[Look]) -> list[float]:
 
 
 def trained_remarks(cases: Sequence[Case]) -> list[str]:
-    """That test images are training images, which makes the results too good; nothing where none is."""
+    """That test images are training images, which makes the results too good; nothing if none is."""
     trained = [f"test/{case.image.name} is {case.trained_as}" for case in cases if case.trained_as]
     if not trained:
         return []
@@ -164,8 +164,8 @@ class CategoryResult:
         category: which.
         n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
         train: the training images, each by the memory bank of the others; a random sample where there are so
-            many that all would take more than a minute; empty where there are no others.
-        threshold: from their scores, or the one that was named; None where there is neither.
+            many that all would take more than a minute; empty if there are no others.
+        threshold: from their scores, or the one that was named; None if there is neither.
         calibration: how it was chosen, and what it promises; None without scores of training images.
         shift: the good test images that are no training images, copies counted once, beside the training images; None
             without scores of either.
@@ -173,7 +173,7 @@ class CategoryResult:
         false_rejects: good test images at or above the threshold; None without one.
         cases: the test images, in order.
         few_shot: runs by shots, then seed.
-        depth: how images of 16 bits were read; None where no training image has 16.
+        depth: how images of 16 bits were read; None if no training image has 16.
     """
 
     category: Category

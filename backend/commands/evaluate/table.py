@@ -114,7 +114,7 @@ def _both_rates(decisions: Sequence[Decision]) -> list[str]:
 
 
 def mean_decision_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """A table of the mean rates over the categories, its header first; nothing where no category has decisions."""
+    """A table of the mean rates over the categories, its header first; nothing if no category has decisions."""
     rows = [
         (
             chosen(one),
@@ -176,7 +176,7 @@ def number(value: float | None) -> str:
 
 
 def interval(measure: Measure) -> str:
-    """The interval of a measure in brackets, nothing where there is none."""
+    """The interval of a measure in brackets, nothing if there is none."""
     return "" if measure.low is None or measure.high is None else f"[{measure.low:.3f}, {measure.high:.3f}]"
 
 

@@ -52,8 +52,8 @@ class Judged:
     Attributes:
         path: as it was given.
         kind: what it was given as.
-        score: of an image of the fit by the memory bank of the others; None where it is not known, or it failed.
-        verdict: None where there is no score.
+        score: of an image of the fit by the memory bank of the others; None if unknown, or it failed.
+        verdict: None if there is no score.
         regions: at or above the threshold, by falling area; empty for images of the fit, of which no map is kept.
         map: None for images of the fit and for those that failed.
         warning: what is doubtful about its score.
@@ -117,7 +117,7 @@ class Inspection:
 
     @property
     def why(self) -> str | None:
-        """What the threshold rests on, in words; None where it was named. The field `keep` is an option here."""
+        """What the threshold rests on, in words; None if it was named. The field `keep` is an option here."""
         why = self.calibration.calibration.why
         return None if why is None else why.replace("in keep,", "with --keep,")
 

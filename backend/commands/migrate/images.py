@@ -36,7 +36,7 @@ class StoredImage:
     planned: dict[str, Any] | None = None
 
     def metadata(self) -> dict[str, Any]:
-        """Its metadata; nothing where that is damaged: a fit takes the image without."""
+        """Its metadata; nothing if that is damaged: a fit takes the image without."""
         if self.planned is not None:
             return self.planned
         try:

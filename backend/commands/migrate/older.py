@@ -27,7 +27,7 @@ class Found:
         path: the file; of a data set its folder.
         recipe: the recipe it belongs to.
         name: what to call it by where `key` is None.
-        key: whose it is; None where its name does not tell, or tells what this service cannot store.
+        key: whose it is; None if its name does not tell, or tells what this service cannot store.
     """
 
     layout: Layout

@@ -60,7 +60,7 @@ def few_shots(points: Sequence[tuple[int, float, float | None]]) -> Markup:
     """Image AUROC over the number of training images, at equal distances.
 
     Args:
-        points: number, mean and standard deviation, None where there is none.
+        points: number, mean and standard deviation, None if there is none.
     """
     low = min(mean - (deviation or 0) for _, mean, deviation in points)
     bottom = max(0.0, np.floor(low * 20) / 20 - 0.05)

@@ -51,7 +51,7 @@ class ScoredImage:
     notes: tuple[str, ...] = ()
 
     def verdict(self, threshold: float | None) -> Verdict | None:
-        """What is wrong with the decision at a threshold; None where nothing is, or nobody can tell."""
+        """What is wrong with the decision at a threshold; None if nothing is, or nobody can tell."""
         if threshold is None:
             return None
         if self.kind == "good":
@@ -125,7 +125,7 @@ class Section:
         name: its heading.
         words: what its images and decisions are called.
         images: every scored image.
-        threshold: where the line stands at first, and at which regions are drawn; None where there is none.
+        threshold: where the line stands at first, and at which regions are drawn; None if there is none.
         marks: thresholds to choose from; the first is that at which the line stands.
         remarks: what a reader has to know first, a sentence each.
         facts: what the scores rest on, a sentence each.

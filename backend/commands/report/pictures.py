@@ -60,7 +60,7 @@ def draw(
         scale: of the heatmap.
         threshold: regions are what reaches it; None draws none.
         blur_sigma: Gaussian sigma on the distance map, in pixels of the image.
-        truth: bool [H, W], pixels that are defective; None where nobody knows.
+        truth: bool [H, W], pixels that are defective; None if nobody knows.
         mask: bool [H, W], pixels that are judged; None is every pixel.
         least_area_px: regions smaller than this are not drawn, in pixels of the image.
     """

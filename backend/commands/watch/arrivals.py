@@ -29,7 +29,7 @@ class Arrival:
 
 
 def identity_of(path: Path) -> Identity | None:
-    """Of a file; None where there is none.
+    """Of a file; None if there is none.
 
     Raises:
         OSError: it cannot be looked at.

@@ -225,7 +225,7 @@ def _is_file(layout: str) -> bool:
 
 
 def _layout(judge: Judge, options: argparse.Namespace, stopping: threading.Event) -> Layout | None:
-    """The layout; None where somebody stopped this before there was one.
+    """The layout; None if somebody stopped this before there was one.
 
     Raises:
         InvalidRequest, LayoutNotFound, PictureNotFound: there is none that can be used.

@@ -60,7 +60,7 @@ class Roi:
         )
 
     def beyond(self, width: int, height: int) -> float:
-        """How far the ROI reaches beyond a picture of this size, in pixels; 0 where it lies inside.
+        """How far the ROI reaches beyond a picture of this size, in pixels; 0 if it lies inside.
 
         Of a rect the centres of the crop's outermost pixels count, of a circle and an annulus the circle: the corners
         around it are masked.

@@ -15,7 +15,7 @@ class Undelivered(Exception):
     """A message did not arrive; it is sent again.
 
     Attributes:
-        retry_after_s: how long the receiver asks to wait, in seconds; None where it does not.
+        retry_after_s: how long the receiver asks to wait, in seconds; None if it does not.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:

@@ -41,7 +41,7 @@ class Owed:
         id: of the part.
         arrival: its file.
         told: what is written and sent of it.
-        results_at: bytes of the results before its lines; None where nobody tried to write them.
+        results_at: bytes of the results before its lines; None if nobody tried to write them.
     """
 
     id: str

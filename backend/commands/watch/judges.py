@@ -41,7 +41,7 @@ class Learnt:
 
     Attributes:
         memory_id: identity of its memory bank.
-        mm_per_px: millimetres per pixel that it is asked with; None where the layout says it.
+        mm_per_px: millimetres per pixel that it is asked with; None if the layout says it.
         place: whether it was fitted on the place that the ROI shows; unknown: it was not fitted by the console.
         threshold: that applies; None: there is none.
     """
@@ -108,7 +108,7 @@ def place_of(drawn: DrawnRoi, fitted_on: Sequence[str], metadata_of: Callable[[s
     Args:
         drawn: the ROI.
         fitted_on: names of the images of the fit.
-        metadata_of: metadata of a stored good image; None where it is gone.
+        metadata_of: metadata of a stored good image; None if it is gone.
     """
     stored = [name for name in fitted_on if _STORED_NAME.match(name)][:_ASKED]
     for name in stored:

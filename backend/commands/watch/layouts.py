@@ -65,9 +65,9 @@ class DrawnRoi:
         key: which model judges it.
         name: for people.
         mm_per_px: millimetres per pixel of the pictures, where the service knows no other.
-        roi: where it lies in the picture; None where it is not drawn yet.
-        picture: width and height of the pictures in which it was drawn; None where that is not known.
-        anchor_id: of the anchor by which its place is found; None where parts lie where they lie.
+        roi: where it lies in the picture; None if it is not drawn yet.
+        picture: width and height of the pictures in which it was drawn; None if unknown.
+        anchor_id: of the anchor by which its place is found; None if parts lie where they lie.
     """
 
     key: RoiKey
@@ -92,7 +92,7 @@ class Layout:
         recipe: of its ROIs.
         rois: those that are enabled, in the order of the layout; at least one.
         content: as it was read.
-        anchor: by which a part is found in its picture; None where parts lie where they lie.
+        anchor: by which a part is found in its picture; None if parts lie where they lie.
         template: grey values of the anchor's picture, float64 [h, w]; None without an anchor.
     """
 

@@ -23,7 +23,7 @@ class Mqtt:
 
     Args:
         url: broker and topic.
-        username, password: of the broker; None where it asks for none.
+        username, password: of the broker; None if it asks for none.
 
     Raises:
         InvalidRequest: the address cannot be used, or paho-mqtt is not installed.
@@ -93,7 +93,7 @@ def _parts_of(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and topic.
 
     Raises:
-        InvalidRequest: it is no such address.
+        InvalidRequest: it is not such address.
     """
     try:
         parts = urlsplit(url)

@@ -116,7 +116,7 @@ class Crop:
 
     Attributes:
         content: of an image file.
-        shape: the service's mask; None where every pixel counts.
+        shape: the service's mask; None if every pixel counts.
     """
 
     content: bytes

@@ -111,7 +111,7 @@ def _rename(source: Path, target: Path, identity: Identity | None = None) -> Non
     Args:
         source: the file.
         target: its new name.
-        identity: what it must be; None where nobody else can write it.
+        identity: what it must be; None if nobody else can write it.
 
     Raises:
         FileExistsError: somebody has it.

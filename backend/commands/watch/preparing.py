@@ -27,7 +27,7 @@ class Prepared:
         layout: by which it was cut.
         state: unfinished: it cannot be read, which may pass; changed: it is another file by now, or gone.
         ms: milliseconds that this took.
-        sha256: of the file; None where it could not be read.
+        sha256: of the file; None if it could not be read.
         problem: why none of its ROIs can be judged.
         crops: by position of the ROI what was cut out, or why it cannot be cut.
         placement: where the part is; None without an anchor.

@@ -27,7 +27,7 @@ class ServiceJudge:
 
     Args:
         url: where it is; it may lie below a path.
-        key: its API key; None where it has none.
+        key: its API key; None if it has none.
 
     Raises:
         InvalidRequest: the address cannot be used.
@@ -142,7 +142,7 @@ def address_of(url: str, option: str) -> httpx2.URL:
         option: that names it.
 
     Raises:
-        InvalidRequest: it is no such address, or has a name and a password.
+        InvalidRequest: it is not such address, or has a name and a password.
     """
     try:
         address = httpx2.URL(url)
@@ -158,7 +158,7 @@ def address_of(url: str, option: str) -> httpx2.URL:
 
 
 def retry_after_s(reply: httpx2.Response) -> float | None:
-    """How long a reply asks to wait, in seconds, an hour at most; None where it does not say it as a number."""
+    """How long a reply asks to wait, in seconds, an hour at most; None if it does not say it as a number."""
     text = reply.headers.get("Retry-After", "")
     return min(float(text), _LONGEST_ASKED_S) if text.isascii() and text.isdigit() else None
 

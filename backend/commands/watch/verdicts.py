@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         recipe_id, memory_id: of the model that it was compared with.
-        n_regions, largest_area_mm2: of the regions; None where there is no threshold.
+        n_regions, largest_area_mm2: of the regions; None if there is no threshold.
     """
 
     score: float
@@ -43,7 +43,7 @@ class RoiVerdict:
         drawn: the ROI.
         word: OK only where the model answered OK.
         reason: why it was not judged.
-        answer: what the model said; None where it was not asked, or did not answer.
+        answer: what the model said; None if it was not asked, or did not answer.
     """
 
     drawn: DrawnRoi
@@ -109,13 +109,13 @@ class PartVerdict:
         id: names it in all that is written and sent, and never another one.
         time_utc: when it was judged, ISO 8601.
         file: its path below the folder.
-        sha256: of the file; None where it could not be read.
+        sha256: of the file; None if it could not be read.
         recipe_id: of the layout.
         word: the verdict.
         reason: why it was not judged.
         ms: milliseconds that reading, cutting and judging took.
         rois: of each ROI.
-        placement: where the part is in its picture; None where nobody looks for it, or it was not found.
+        placement: where the part is in its picture; None if nobody looks for it, or it was not found.
     """
 
     id: str

@@ -70,7 +70,7 @@ class Watching:
         arrivals: of the folder.
         judging: judges parts.
         journal: what was done.
-        results: their file; None where `report` gets the parts.
+        results: their file; None if `report` gets the parts.
         deliveries: started; they send the messages.
         report: called with what is told of every part that was judged.
         say: tells people something that happened.
@@ -215,7 +215,7 @@ class Watching:
         self._arrivals.take(part.arrival)
 
     def _verdict(self, part: Prepared) -> PartVerdict | None:
-        """The verdict about a part, however long it takes until somebody judges; None where this ends before."""
+        """The verdict about a part, however long it takes until somebody judges; None if this ends before."""
         wait_s, told = _FIRST_WAIT_S, ""
         for tries in itertools.count(1):
             try:
@@ -241,7 +241,7 @@ class Watching:
         raise AssertionError
 
     def _end(self) -> int | None:
-        """Bytes of the results; None where there are none, or they cannot be written now."""
+        """Bytes of the results; None if there are none, or they cannot be written now."""
         if self._results is None or self._lack:  # lines come after those that wait
             return None
         try:

@@ -1,4 +1,4 @@
-"""Who runs the network: OpenVINO on CPUs (the default), timm on torch (the reference, and CUDA)."""
+"""The runtimes of the network: OpenVINO on CPUs (the default), timm on torch (the reference, and CUDA)."""
 
 import ctypes
 import importlib.util
@@ -24,10 +24,10 @@ def open_runtime(
         settings: the configuration.
         weights: of ``settings.model_name``.
         threads: how many threads a forward pass on the CPU uses; 0 leaves it to the runtime.
-        blocks: whose tokens it gives, side by side; None gives those of ``settings.block``.
+        blocks: blocks whose tokens it gives, side by side; None gives those of ``settings.block``.
 
     Returns:
-        The runtime, and the reason why it does not run where ``DEVICE`` asked for, if so.
+        The runtime, and the reason if it does not run on ``DEVICE``.
 
     Raises:
         ConfigError: the runtime needs torch and it is not installed, the model cannot be built or has no such
@@ -63,7 +63,7 @@ def open_runtime(
 
 
 def _cuda_obstacle(settings: Settings) -> str | None:
-    """Why the network does not run on CUDA; None when it does. Imports torch only where there is a GPU driver."""
+    """Why the network does not run on CUDA; None if it does. Imports torch only if there is a GPU driver."""
     if settings.device == "cpu":
         return "DEVICE=cpu"
     if settings.runtime == "openvino":

@@ -1,4 +1,4 @@
-"""What all runtimes share."""
+"""Common parts of all runtimes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from backend.common.errors import ConfigError
 
 
 def blocks_name(blocks: Sequence[int]) -> str:
-    """What identifies tokens of several blocks side by side.
+    """The identifier of tokens of several blocks, side by side.
 
     >>> blocks_name((9, 10))
     '9+10'
@@ -15,7 +15,7 @@ def blocks_name(blocks: Sequence[int]) -> str:
 
 
 def earlier_block(block: int | None, n_blocks: int) -> int | None:
-    """The same block, or None where it is the last of `n_blocks`: one network, one identity.
+    """The same block, or None if it is the last of `n_blocks`: one network, one identity.
 
     Raises:
         ConfigError: there is no such block.

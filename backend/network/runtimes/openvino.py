@@ -34,7 +34,7 @@ class OpenVinoRuntime:
         precision: ``"float32"``, or ``"bfloat16"`` for matrix products only; see `build_vit`.
         threads: how many threads a forward pass uses; 0 leaves it to OpenVINO.
         block: after which the network ends, 1..12; None is the last.
-        blocks: instead of one block several, 1..12, rising: a token is that of each, side by side.
+        blocks: several blocks instead of one, 1..12, rising: a token has those of all, side by side.
 
     Raises:
         ConfigError: the CPU has no instructions for `precision`, or there is no such block.
@@ -90,12 +90,12 @@ def build_vit(
 ) -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
 
-    Two things are left out because they change nothing, and make attention cheaper and safer to round: the scale of
-    attention is in the query's weights (1/8, exact), and keys have no bias: it adds the same number, up to 400 here, to
-    all logits of a query, and the softmax takes it away again.
+    Two things are left out, because they change nothing, and attention is cheaper and rounds better without them. The
+    scale of attention is in the weights of the query (1/8, exact). Keys have no bias: it would add the same number, up
+    to 400 here, to all logits of a query, and the softmax would remove it again.
 
     In ``"bfloat16"`` the inputs and outputs of matrix products are rounded. Norms, GELU, softmax and the residual
-    stream stay float32: a few of the stream's numbers are so large that rounding it drowns the others.
+    stream stay float32: a few of its numbers are so large that rounding would drown the others.
 
     Args:
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
@@ -177,7 +177,7 @@ def _branch(inputs: ov.Output, weights: Tensors, key: str, layer_scale: str, low
 
 
 def _product(inputs: ov.Output, weight: npt.NDArray[np.float32], lower: ov.Type | None) -> ov.Output:
-    """``inputs @ weight.T``, of and in `lower` where it is given."""
+    """``inputs @ weight.T``, computed in `lower` if it is given."""
     if lower is not None and inputs.get_element_type() != lower:
         inputs = op.convert(inputs, lower)
     return op.matmul(inputs, _constant(weight, lower), False, True)

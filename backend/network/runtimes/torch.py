@@ -47,10 +47,11 @@ class TorchRuntime:
         weights: safetensors file with timm's names for it.
         input_size: side of the input in pixels, a multiple of the model's patch size.
         device: ``"cpu"`` or ``"cuda"``.
-        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` where torch's autocast lowers operations to it.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for the operations that torch's autocast lowers to
+            it.
         threads: how many threads a forward pass on the CPU uses; 0 leaves it to torch.
         block: after which the network ends, from 1; None is the last.
-        blocks: instead of one block several, from 1, rising: a token is that of each, side by side.
+        blocks: several blocks instead of one, from 1, rising: a token has those of all, side by side.
 
     Raises:
         ConfigError: timm does not know the model, it is not a ViT, `input_size` does not fit its patches, or it has no
@@ -128,7 +129,7 @@ class TorchRuntime:
 
 
 def _end_after(model: Any, block: int) -> int | None:
-    """Leave out the blocks after this one, the final norm stays: see `earlier_block`."""
+    """Leave out the blocks after this one, but keep the final norm: see `earlier_block`."""
     if not all(hasattr(model, name) for name in ("blocks", "prune_intermediate_layers")):
         raise ConfigError(f"BLOCK={block}: timm cannot select a block of this MODEL_NAME")
     earlier = earlier_block(block, len(model.blocks))
@@ -138,7 +139,7 @@ def _end_after(model: Any, block: int) -> int | None:
 
 
 def select_patch_tokens(output: Any, grid_hw: tuple[int, int]) -> torch.Tensor:
-    """Find the patch tokens in whatever ``forward_features`` returned.
+    """Find the patch tokens in the output of ``forward_features``.
 
     Args:
         output: a tensor [B, prefix + rows * columns, D], or a dict that holds one (``x_norm_patchtokens`` as in
