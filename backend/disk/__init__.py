@@ -1,1 +1,1 @@
-"""What lies below MODELS_DIR, under `storage`."""
+"""The files below MODELS_DIR; `storage` builds on this package."""

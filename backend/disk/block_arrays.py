@@ -1,7 +1,7 @@
-"""What ``memory.npz`` holds of the memory banks of several blocks, beside the playbook's keys.
+"""The arrays of ``memory.npz`` for the memory banks of several blocks, in addition to the playbook's keys.
 
 ``emb`` and ``patches`` are those of the last block. ``blocks`` names all blocks; ``emb_9`` and ``patches_9`` are those
-of block 9, and ``landings_9`` and ``landed_9`` what has landed on its embeddings: how many patches, and the sum of
+of block 9, and ``landings_9`` and ``landed_9`` the landings on its embeddings: the number of patches, and the sum of
 their distances.
 """
 
@@ -19,12 +19,12 @@ _ROUNDING = 1e-6
 
 
 class StoredBlocks(NamedTuple):
-    """What a file holds of several blocks.
+    """The arrays of several blocks in a file.
 
     Attributes:
         earlier: embeddings float32 [M, D] and patches int64 [M] of all blocks but the last; patches are None if
             unknown.
-        landings: of each block, the last one included.
+        landings: of each block, including the last one.
     """
 
     earlier: list[tuple[Embeddings, npt.NDArray[np.int64] | None]]
@@ -32,7 +32,7 @@ class StoredBlocks(NamedTuple):
 
 
 def block_arrays(memory: BlockMemory) -> dict[str, Any]:
-    """The arrays of a file, by name, but for ``emb`` and ``patches``."""
+    """The arrays of a file, by name, without ``emb`` and ``patches``."""
     arrays: dict[str, Any] = {"blocks": np.array(RECOMMENDED_BLOCKS)}
     for block, bank, landings in zip(RECOMMENDED_BLOCKS, memory.banks, memory.landings, strict=True):
         arrays |= {f"landings_{block}": landings.count, f"landed_{block}": landings.total}
@@ -52,7 +52,7 @@ def read_blocks(arrays: Mapping[str, Any], n_patches: int | None) -> StoredBlock
 
     Raises:
         KeyError: an array is missing.
-        ValueError: an array has another shape or dtype, or holds impossible values.
+        ValueError: an array has another shape or dtype, or contains impossible values.
     """
     blocks = [int(block) for block in arrays["blocks"]]
     if blocks != list(RECOMMENDED_BLOCKS):

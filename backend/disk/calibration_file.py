@@ -1,4 +1,4 @@
-"""``calib.json``: a calibration as a file, of this service or an older backend."""
+"""``calib.json``: the file of a calibration, by this service or an older backend."""
 
 import json
 import math
@@ -26,7 +26,7 @@ log: Any = structlog.get_logger(__name__)
 
 
 def calibration_bytes(calibration: Calibration) -> bytes:
-    """The file of a calibration; of a million positions it keeps the first, since files above a MiB are not read."""
+    """The file of a calibration. Long lists of positions are cut, because files above a MiB are not read."""
     values = calibration.as_dict()
     values |= {name: values[name][:_MOST_POSITIONS] for name in _POSITIONS if name in values}
     if calibration.decide_by is not None:

@@ -1,7 +1,7 @@
-"""What a calibration was made from, in a file beside it, so that it can be made again: scores, names and the rule.
+"""The inputs of a calibration, in a file beside it, so that it can be repeated: scores, names and the rule.
 
 ``calib.<hash>.scores.json`` is named after the bytes of the ``calib.json`` that it belongs to. It is written before
-that is renamed, so whoever finds a calibration finds its scores or none, and never those of another one.
+that file is renamed, so a reader finds the scores of this calibration or none, but never those of another.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ MOST_SCORES = 10_000
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """An image as a calibration counted it.
+    """An image, as it counts in a calibration.
 
     Attributes:
         score: of the image.
-        name: of its file; None if scores were sent alone.
+        name: of its file; None if only scores were sent.
         uploaded_as: original name of a stored image.
-        identity: by which it is recognised: see `BankImage.identity`; None if unknown.
+        identity: identity by which it is recognised: see `BankImage.identity`; None if unknown.
     """
 
     score: FiniteFloat
@@ -43,7 +43,7 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """What a calibration is made from, beside numbers that it records itself.
+    """The inputs of a calibration, besides numbers that it records itself.
 
     Attributes:
         ok: good images, at least one, in order.
@@ -60,12 +60,12 @@ class CalibrationInputs:
 
     @property
     def good(self) -> list[ScoredImage]:
-        """The images of `ok` that a person did not say are not good."""
+        """The images of `ok` that count as good: those that `not_good` does not name."""
         left = set(self.options.not_good)
         return [image for position, image in enumerate(self.ok) if position not in left]
 
     def with_good(self, image: ScoredImage) -> "CalibrationInputs":
-        """The same with an image that a person says is good; one that is counted keeps its score and its place."""
+        """The same with an image that a person calls good; one that already counts keeps its score and its place."""
         position = position_of(self.ok, image)
         ok = self.ok if position is not None else (*self.ok, image)
         place = len(ok) - 1 if position is None else position
@@ -75,11 +75,11 @@ class CalibrationInputs:
         return replace(self.without_defective(image), ok=ok, options=options)
 
     def without_defective(self, image: ScoredImage) -> "CalibrationInputs":
-        """The same without an image among the defective ones."""
+        """The same, with an image removed from the defective ones."""
         return replace(self, ng=tuple(other for other in self.ng if not _is_same(other, image)))
 
     def with_defective(self, image: ScoredImage) -> "CalibrationInputs":
-        """The same with an image that a person says is defective; one that is counted so keeps its score."""
+        """The same with an image that a person calls defective; one that already counts so keeps its score."""
         options, position = self.options, position_of(self.ok, image)
         if position is not None:
             keep, not_good = set(options.keep) - {position}, {*options.not_good, position}
@@ -93,12 +93,12 @@ _OPTIONS = {option.name for option in fields(ThresholdOptions)}
 
 
 def position_of(images: Sequence[ScoredImage], image: ScoredImage) -> int | None:
-    """Where an image is among others; None if it is not, or its identity is not known."""
+    """The position of an image among others; None if it is not among them, or if its identity is unknown."""
     return next((position for position, other in enumerate(images) if _is_same(other, image)), None)
 
 
 def inputs_path(calibration: Path, content: bytes) -> Path:
-    """The file of what a calibration was made from.
+    """The path of the inputs of a calibration.
 
     Args:
         calibration: path of its ``calib.json``.
@@ -109,7 +109,7 @@ def inputs_path(calibration: Path, content: bytes) -> Path:
 
 
 def is_of_inputs(name: str) -> bool:
-    """Whether a file has the name of one of these."""
+    """Whether a file has such a name."""
     return name.startswith(f"{Path(CALIBRATION_FILE).stem}.") and name.endswith(_SUFFIX)
 
 
@@ -126,7 +126,7 @@ def inputs_bytes(inputs: CalibrationInputs) -> bytes | None:
 
 
 def read_inputs(calibration: Path, content: bytes) -> CalibrationInputs | None:
-    """What a calibration was made from; None if that is not stored, is damaged, or of a newer version.
+    """The inputs of a calibration; None if they are not stored, damaged, or of a newer version.
 
     Args:
         calibration, content: as for `inputs_path`.
@@ -146,12 +146,12 @@ def read_inputs(calibration: Path, content: bytes) -> CalibrationInputs | None:
 
 
 def with_inputs(calibration: Path, content: bytes, inputs: CalibrationInputs | None) -> dict[Path, bytes]:
-    """The files of a calibration as `write_atomic` takes them: the last one commits.
+    """The files of a calibration, in the form for `write_atomic`: the last one commits.
 
     Args:
         calibration: path of its ``calib.json``.
         content: of that.
-        inputs: what it was made from; None keeps nothing.
+        inputs: its inputs; None keeps nothing.
     """
     encoded = None if inputs is None else inputs_bytes(inputs)
     beside = {} if encoded is None else {inputs_path(calibration, content): encoded}
@@ -159,7 +159,7 @@ def with_inputs(calibration: Path, content: bytes, inputs: CalibrationInputs | N
 
 
 def tidy_inputs(folder: Path, calibrations: Sequence[Path]) -> None:
-    """Delete what belongs to no calibration any more; the caller holds the lock of the folder.
+    """Delete inputs that no longer belong to a calibration; the caller holds the lock of the folder.
 
     Args:
         folder: of the model.
@@ -175,7 +175,7 @@ def tidy_inputs(folder: Path, calibrations: Sequence[Path]) -> None:
 
 
 def kept_inputs(calibration: Path) -> Path | None:
-    """The file that belongs to a calibration as it is on disk; None if there is none.
+    """The stored inputs of a calibration; None if there are none.
 
     Raises:
         OSError: the calibration cannot be read.

@@ -1,4 +1,4 @@
-"""Where the model of a ROI may lie, in the order in which it is looked for, and which one the ROI is served."""
+"""The places where the model of a ROI may be stored, in the order of the search, and the model that the ROI uses."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ from backend.disk.older_layouts import older_of_recipe, older_without_recipes
 
 
 class _File(Protocol):
-    """What a file says of its model; see `StoredMemory`."""
+    """The contents of a file about its model; see `StoredMemory`."""
 
     @property
     def version(self) -> int | None: ...
@@ -35,12 +35,12 @@ _Found = TypeVar("_Found", bound=_File)
 
 
 def find_model(root: Path, key: RoiKey, read: Callable[[Path], _Found | None]) -> tuple[ModelFiles, _Found] | None:
-    """The model that a ROI is served, and where it is; None if the ROI was never fitted.
+    """The model that a ROI uses, and its place; None if the ROI was never fitted.
 
     Args:
         root: the models folder.
         key: the ROI.
-        read: what a file holds; None if there is no file.
+        read: reads the contents of a file; None if there is no file.
 
     Raises:
         InvalidRequest: see `folder_name`.

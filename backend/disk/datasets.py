@@ -154,12 +154,12 @@ class DatasetStore:
         *,
         skip_duplicates: bool,
     ) -> list[Stored]:
-        """As `add`, and say which images are stored already, by this upload or before.
+        """As `add`, and report which images are already stored, by this upload or before.
 
         Args:
             key, label, samples: as for `add`.
-            compared: what `compare` found a moment ago, to which images that came since are added; None compares
-                only the images among themselves.
+            compared: the recent result of `compare`, to which newer images are added; None compares only the images of
+                the upload.
             skip_duplicates: do not store those.
 
         Raises:
@@ -193,7 +193,7 @@ class DatasetStore:
     def compare(
         self, key: RoiKey, label: Label, wanted: Collection[str], hash_pixels: HashPixels, until: float
     ) -> Compared:
-        """The stored images of a class that have the wanted pixels: see `duplicates.compare`.
+        """The stored images of a class with the given pixels: see `duplicates.compare`.
 
         Raises:
             InvalidRequest, StorageError: as `add`, and where the folder cannot be read.
@@ -203,7 +203,7 @@ class DatasetStore:
         return compare(folder, list(_names(folder)), self._facts, wanted, hash_pixels, until)
 
     def copy(self, key: RoiKey, label: Label, name: str, sample: NewSample) -> None:
-        """Store an image under a name that it had before, unless one is there.
+        """Store an image under its earlier name, unless the name is in use.
 
         Raises:
             InvalidRequest, StorageError: as `add`.
@@ -223,11 +223,11 @@ class DatasetStore:
         return _names(self.folder(key) / label)
 
     def uploaded_as(self, key: RoiKey, label: Label, names: Iterable[str]) -> dict[str, str]:
-        """The names that stored images came with, where they are known.
+        """The original names of stored images, if known.
 
         Args:
             key, label: of the images.
-            names: their own names, of which the result is in the order.
+            names: their stored names, in the order of the result.
 
         Raises:
             InvalidRequest, Conflict: as `names`.
@@ -246,7 +246,7 @@ class DatasetStore:
         return [self._sample(folder, label, name) for name in _names(folder)]
 
     def stored(self, key: RoiKey, label: Label, name: str) -> Sample | None:
-        """The stored image of this very name; None if there is none.
+        """The stored image with exactly this name; None if there is none.
 
         Raises:
             InvalidRequest, Conflict: as `names`.
@@ -257,11 +257,11 @@ class DatasetStore:
         return None
 
     def find(self, key: RoiKey, label: Label, filename: str) -> Sample:
-        """The stored image of a name: its own, or else the one in its metadata.
+        """The stored image of a name: its stored name, or else the name in its metadata.
 
         Raises:
             SampleNotFound: there is none.
-            Conflict: the metadata of several carry that name.
+            Conflict: the metadata of several images have this name.
             InvalidRequest, StorageError: as `names`.
         """
         own = self.stored(key, label, filename)
@@ -285,13 +285,13 @@ class DatasetStore:
             _remove(sample.path)
 
     def move(self, sample: Sample, to: Label) -> Sample:
-        """Move a stored image to the other class, and give it as it is there; arguments and errors as `move_image`."""
+        """Move a stored image to the other class, and return it from there; arguments and errors as `move_image`."""
         folder = sample.path.parent.parent / to
         move_image(sample.path, folder, to, self._facts)
         return replace(sample, label=to, path=folder / sample.name)
 
     def clear(self, key: RoiKey, label: Label) -> int:
-        """Delete all stored images of a class, and how many they were. Only those stored under this very role.
+        """Delete all stored images of a class that are stored under exactly this role; returns their number.
 
         Raises:
             InvalidRequest: as `add`.
@@ -310,7 +310,7 @@ class DatasetStore:
         return len(names)
 
     def folder(self, key: RoiKey) -> Path:
-        """Where the images of a ROI are read: under its role, or what clients had it as before they turned the role.
+        """The folder of the images of a ROI: under its role, or under the role before clients changed it.
 
         Raises:
             InvalidRequest: as `add`.
@@ -350,7 +350,7 @@ def _write(path: Path, sample: NewSample) -> None:
 
 
 def _clear_orphans(folder: Path) -> set[str]:
-    """Delete the metadata that a killed writer left without their image; the names of the other files."""
+    """Delete metadata without an image, which a killed writer left; returns the names of the other files."""
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
     for name in names:
@@ -361,7 +361,7 @@ def _clear_orphans(folder: Path) -> set[str]:
 
 
 def new_name(time: datetime, suffix: str) -> str:
-    """A name that nobody else makes: the time, for people and for the order, and a random part."""
+    """A unique name: the time, for people and for the order, and a random part."""
     return f"{time:%Y%m%d-%H%M%S-%f}-{uuid.uuid4().hex[:8]}{suffix}"
 
 
@@ -382,7 +382,7 @@ def is_image(name: str) -> bool:
 
 
 def _has_file(folder: Path, name: str) -> bool:
-    """Whether there is a file of this very name: Windows opens one by its name in other case, and by a short one."""
+    """Whether there is a file with exactly this name: Windows also opens it by another case or a short name."""
     try:
         return (folder / name).is_file() and any(path.name == name for path in folder.iterdir())
     except OSError:  # no file can have such a name

@@ -53,16 +53,16 @@ class DriftFiles:
         return self._folder.glob(_FILES)
 
     def read(self, path: Path) -> RoiDrift | None:
-        """What a file says; None if there is none, or one that cannot be used: then the ROI starts again."""
+        """The contents of a file; None if there is none, or if it cannot be used: then the ROI starts again."""
         return _read(path)
 
     def update(self, path: Path, change: DriftChange, *, is_patient: bool = True, is_durable: bool = True) -> None:
-        """Replace a file by what is made of it; nobody else changes it meanwhile.
+        """Replace a file by the result of a change; nobody else changes it meanwhile.
 
         Args:
             path: of the ROI, see `path`.
-            change: called with what is there; may raise.
-            is_patient: False gives up soon where somebody else holds the lock of the file.
+            change: called with the current contents; may raise.
+            is_patient: False gives up soon if somebody else holds the lock of the file.
             is_durable: False does not wait for the disk.
 
         Raises:
@@ -77,13 +77,13 @@ class DriftFiles:
                 write_atomic({path: changed.model_dump_json(exclude_none=True).encode()}, durable=is_durable)
 
     def forget(self, path: Path, change: DriftChange) -> None:
-        """As `update`, where anything is counted at all; where it cannot be done, nothing is."""
+        """As `update`, if anything is counted at all; if this fails, nothing happens."""
         with contextlib.suppress(OSError, StorageError):
             if path.parent.exists():
                 self.update(path, change)
 
     def prune(self) -> None:
-        """Keep the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
+        """Keep only the files of the ROIs that were inspected or calibrated last; the caller holds no lock."""
         if not self._grew:
             return
         self._grew = False
@@ -111,7 +111,7 @@ def _read(path: Path) -> RoiDrift | None:
 
 
 def _written_at(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 if nobody can tell."""
+    """The time when a file was written, in nanoseconds; 0 if unknown."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

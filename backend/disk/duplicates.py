@@ -1,4 +1,4 @@
-"""Which stored images have the pixels of some that are to be stored."""
+"""Which stored images have the same pixels as new images."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ HashPixels = Callable[[Path], str]
 
 
 class Stored(NamedTuple):
-    """What became of an image that was to be stored.
+    """The result for a new image.
 
     Attributes:
         name: its name; None if it was not stored.
@@ -27,11 +27,11 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Compared:
-    """Stored images of a class, compared with some that are to be stored.
+    """Stored images of a class, compared with new images.
 
     Attributes:
-        listed: names of those that were there.
-        by_pixels: name of one that has the pixels of one that is to be stored, by the hash of these.
+        listed: names of the stored images.
+        by_pixels: name of a stored image with the pixels of a new image, by the hash of the pixels.
         n_unknown: how many could not be compared in time.
     """
 
@@ -40,12 +40,12 @@ class Compared:
     n_unknown: int
 
     def with_newer(self, folder: Path, names: Collection[str], facts: FactsCache) -> dict[str, str]:
-        """`by_pixels` as it is now: without images that were deleted since, and with those that came.
+        """The current `by_pixels`: without images that were deleted since, and with those that were added.
 
         Args:
             folder: of the images.
-            names: of those that are there now.
-            facts: what is known of them.
+            names: of the images that are stored now.
+            facts: known facts about them.
         """
         by_pixels = {pixels: name for pixels, name in self.by_pixels.items() if name in names}
         for name in sorted(set(names) - self.listed):
@@ -62,15 +62,15 @@ def compare(
     hash_pixels: HashPixels,
     until: float,
 ) -> Compared:
-    """Find the stored images that have the wanted pixels; where time is short, the newest are looked at first.
+    """Find the stored images with the given pixels; because time is limited, the newest are compared first.
 
     Args:
         folder: of the images.
         names: of the images, the oldest first.
-        facts: what is known of them; gets what is found out.
+        facts: known facts about them; new facts are added.
         wanted: hashes of pixels, see `bit_depth.whole_pixels_sha256`.
         hash_pixels: that of a stored image.
-        until: when to stop finding out what is not known yet, on the clock of `time.monotonic`.
+        until: when to stop reading images whose pixels are unknown, on the clock of `time.monotonic`.
     """
     found: dict[str, list[str]] = {}
     n_unknown = 0
@@ -98,7 +98,7 @@ def _find_out(image: Path, facts: FactsCache, hash_pixels: HashPixels) -> str:
 
 
 def _hashed(image: Path, hash_pixels: HashPixels) -> str:
-    """The pixels of a stored image; empty, like none that is sent, where it was deleted since or is damaged."""
+    """The hash of the pixels of a stored image; empty, as for no new image, if it was deleted or is damaged."""
     try:
         return hash_pixels(image)
     except StoreUnavailable:

@@ -19,7 +19,7 @@ class FileHashes:
         self._lock = threading.Lock()
 
     def known(self, path: Path) -> str | None:
-        """The hash of a file that was read before and did not change since; None of any other.
+        """The hash of a file that was read before and has not changed since; else None.
 
         Raises:
             OSError: there is no such file.

@@ -26,11 +26,11 @@ class FittedRoi:
         memory: the memory bank.
         memory_id: hash of its embeddings.
         metadata: what the fit recorded about it; empty in files of other backends.
-        key: the ROI that it is stored under: the default recipe's, where the recipe has none.
+        key: the ROI that it is stored under: that of the default recipe, if the recipe has no model.
         layout: ``"current"``, or the older layout it was found in: ``"L0"`` … ``"L4"``.
         calibration: the calibration made for this memory bank, if there is one.
-        calibration_state: ``"stale"`` when there is only one made for another memory bank, or of other scores.
-        calibrated: the ROI whose calibration that is; `key` where none is applied.
+        calibration_state: ``"stale"`` if the only calibration belongs to another memory bank, or to other scores.
+        calibrated: the ROI of this calibration; `key` if none is applied.
     """
 
     memory: Memory
@@ -57,17 +57,17 @@ class JudgedBy(NamedTuple):
 
 
 def calibrated_as(key: RoiKey, stored: RoiKey) -> RoiKey:
-    """Under which ROI a calibration is stored when `key` is what was asked for, and its memory is that of `stored`."""
+    """The ROI under which the calibration of `key` is stored, if its memory bank is that of `stored`."""
     return key if key.recipe_id is None else replace(key, role_id=stored.role_id, model_key=stored.model)
 
 
 def applicable(calibration: Calibration | None, memory_id: str, blur_sigma: float | None) -> Calibration | None:
-    """A calibration if its scores are those that a memory bank gives now.
+    """A calibration, if its scores match those that a memory bank gives now.
 
     Args:
         calibration: as it was read.
         memory_id: identity of the bank.
-        blur_sigma: of the maps that images are scored by; None applies those of any.
+        blur_sigma: of the current maps; None applies calibrations of any blur.
     """
     if calibration is None or calibration.memory_id != memory_id:
         return None
@@ -78,11 +78,11 @@ def applicable(calibration: Calibration | None, memory_id: str, blur_sigma: floa
 def calibration_for(
     root: Path, key: RoiKey, files: ModelFiles, memory_id: str, blur_sigma: float | None
 ) -> tuple[Calibration | None, CalibrationState, RoiKey]:
-    """The calibration for a memory bank that was found, its state, and whose it is.
+    """The calibration for a memory bank, its state, and its ROI.
 
     Args:
         root: the models folder.
-        key: the ROI that was asked for.
+        key: the requested ROI.
         files: where its memory bank was found.
         memory_id: identity of the bank.
         blur_sigma: as for `applicable`.
@@ -117,14 +117,14 @@ def calibration_for(
 def refuse_if_calibrated_since(
     root: Path, key: RoiKey, files: ModelFiles, fitted: FittedRoi, blur_sigma: float | None
 ) -> None:
-    """See that the calibration of a model is still the one that it was read with; the caller holds the lock.
+    """Check that the calibration of a model has not changed since it was read; the caller holds the lock.
 
     Args:
         root, key, files, blur_sigma: as for `calibration_for`.
         fitted: the model as it was read; it has the same memory bank now.
 
     Raises:
-        StaleModel: it is not.
+        StaleModel: it has changed.
         StorageError: as `calibration_for`.
     """
     now, _, whose = calibration_for(root, key, files, fitted.memory_id, blur_sigma)
@@ -133,17 +133,17 @@ def refuse_if_calibrated_since(
 
 
 def inputs_of(root: Path, fitted: FittedRoi) -> CalibrationInputs | None:
-    """What the calibration of a model was made from.
+    """The inputs of the calibration of a model.
 
     Args:
         root: the models folder.
         fitted: the model, with its calibration.
 
     Returns:
-        None if that was not kept: by an earlier version, or of too many scores.
+        None if they were not stored: by an earlier version, or because there were too many scores.
 
     Raises:
-        StaleModel: it was calibrated anew since it was read.
+        StaleModel: the model was calibrated again since it was read.
         StorageError: the file cannot be read.
     """
     files = current_files(root, fitted.calibrated)

@@ -1,4 +1,4 @@
-"""What a GUI keeps of a recipe: its layout, an object of JSON that only the GUI understands, and small pictures.
+"""The data of a GUI for a recipe: its layout, a JSON object that only the GUI understands, and small pictures.
 
 ::
 
@@ -41,7 +41,7 @@ class GuiLayoutStore:
         """The layout of a recipe, as it was sent.
 
         Raises:
-            InvalidRequest: the recipe is another one's for the file system.
+            InvalidRequest: the file system confuses the recipe with another one.
             LayoutNotFound: none is stored.
             StorageError: it cannot be read.
         """
@@ -56,14 +56,14 @@ class GuiLayoutStore:
         Args:
             recipe_id: the recipe.
             content: an object of JSON in UTF-8, at most `MAX_LAYOUT_BYTES`.
-            accept: called with the `etag_of` the layout that is there, None if there is none; may raise.
+            accept: called with the `etag_of` the stored layout, or None; may raise.
 
         Returns:
             The `etag_of` of the new one.
 
         Raises:
-            InvalidRequest: the recipe's path is too long, or it is another one's for the file system.
-            StorageError: it cannot be written; the one before stays.
+            InvalidRequest: the recipe's path is too long, or the file system confuses the recipe with another one.
+            StorageError: it cannot be written; the previous one stays.
         """
         folder = self._folder(recipe_id)
         refuse_long_paths(folder)
@@ -111,17 +111,17 @@ class GuiLayoutStore:
             raise StorageError(f"the stored picture {name!r} is damaged: send it again") from exc
 
     def write_picture(self, recipe_id: str, name: str, content: bytes) -> None:
-        """Store a picture under a name, in place of one that has it.
+        """Store a picture under a name; a picture with this name is replaced.
 
         Args:
             recipe_id: the recipe.
-            name: any text that may be a file name once it is encoded.
+            name: any text that is a possible file name when encoded.
             content: of the file, at most `MAX_PICTURE_BYTES`.
 
         Raises:
-            InvalidRequest: as `write`, or the name is too long, or is another one's for the file system.
+            InvalidRequest: as `write`, or the name is too long, or the file system confuses it with another one.
             TooLarge: the recipe has `MAX_PICTURES` others.
-            StorageError: it cannot be written; the one before stays.
+            StorageError: it cannot be written; the previous one stays.
         """
         folder = self._pictures(recipe_id)
         path = self._picture(recipe_id, name)
@@ -177,14 +177,14 @@ class GuiLayoutStore:
             ) from exc
 
     def _keep_name(self, recipe_id: str) -> None:
-        """Write down the name of a recipe whose folder does not say it, so that it can be listed."""
+        """Store the name of a recipe whose folder does not state it, so that it can be listed."""
         folder = recipe_folder(self._root, recipe_id)
         if is_hashed(folder) and not (folder / NAME_FILE).exists():
             write_atomic({folder / NAME_FILE: json.dumps({"recipe_id": recipe_id}).encode()})
 
 
 def etag_of(content: bytes) -> str:
-    """What differs between a layout and another one: the first 32 hexadecimal digits of its sha256."""
+    """The tag of a layout: the first 32 hexadecimal digits of its sha256."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 

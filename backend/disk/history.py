@@ -1,4 +1,4 @@
-"""What a model was before its last changes, read as models: which versions there are, and what is in one of them."""
+"""The earlier versions of a model: which exist, and their contents as models."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -34,9 +34,9 @@ log: Any = structlog.get_logger(__name__)
 
 
 def served(files: ModelFiles) -> tuple[dict[str, Any], list[Path]]:
-    """What is served, as `VersionFacts` say it, and its files: memory, calibration, and what that was made from.
+    """The `VersionFacts` of the served model, and its files: memory, calibration, and the inputs of the calibration.
 
-    Nothing where there is no memory bank that this service wrote for this ROI, or a damaged one: those are not kept.
+    Nothing if this service wrote no memory bank for this ROI, or if it is damaged: those are not kept.
     """
     memory = summarise(files.memory)
     if memory is None or memory.owner not in (None, files.key):
@@ -50,7 +50,7 @@ def served(files: ModelFiles) -> tuple[dict[str, Any], list[Path]]:
 
 
 def replaced(files: ModelFiles) -> list[Version]:
-    """The kept versions, but one that is still served: kept for a change that has not come, or never will.
+    """The kept versions, without one that is still served: it was kept for a change that has not happened.
 
     Raises:
         StorageError: they cannot be read.
@@ -66,17 +66,17 @@ def replaced(files: ModelFiles) -> list[Version]:
 
 
 def choose(key: RoiKey, files: ModelFiles, number: int | None, find: Find) -> Version:
-    """The version that a number names.
+    """The version with a number.
 
     Args:
         key: the ROI.
         files: of its own model.
         number: None names the newest.
-        find: gives what the ROI is served.
+        find: gives the model that the ROI uses.
 
     Raises:
         VersionNotFound: there is no such version.
-        Conflict: the ROI has no model of its own, and is served another's.
+        Conflict: the ROI has no model of its own, and uses that of another ROI.
         StorageError: the versions cannot be read.
     """
     kept = replaced(files)
@@ -104,7 +104,7 @@ def first_readable(candidates: Sequence[Version], owner: RoiKey, blur_sigma: flo
         owner, blur_sigma: as for `read_version`.
 
     Raises:
-        DamagedMemory: all are; what is said is what is wrong with the first.
+        DamagedMemory: all are damaged; the message is about the first.
         IncompatibleMemory, StorageError: as `read_version`.
     """
     damaged = []
@@ -120,7 +120,7 @@ def first_readable(candidates: Sequence[Version], owner: RoiKey, blur_sigma: flo
 
 
 def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> FittedRoi:
-    """The model that a version is.
+    """The model of a version.
 
     Args:
         version: to be read.
@@ -157,9 +157,9 @@ def read_version(version: Version, owner: RoiKey, blur_sigma: float | None) -> F
 
 
 def tidy(files: ModelFiles, served_files: Sequence[Path], most: int, spare: int | None) -> None:
-    """Clear the versions as `versions.tidy` does, and what belongs to no calibration.
+    """Delete versions as `versions.tidy` does, and files that belong to no calibration.
 
-    Where that fails the log warns: the next change does it.
+    If this fails, the log warns, and the next change repeats it.
     """
     try:
         versions.tidy(files.memory.parent, served_files, most, spare)
@@ -169,7 +169,7 @@ def tidy(files: ModelFiles, served_files: Sequence[Path], most: int, spare: int 
 
 
 def set_aside_if_damaged(calibration: Path) -> None:
-    """Move a calibration out of the way of a new model, which would be refused for it; the caller holds the lock."""
+    """Move away a calibration that would make a new model fail; the caller holds the lock."""
     try:
         read_calibration(calibration)
     except DamagedCalibration as damaged:

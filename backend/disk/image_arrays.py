@@ -1,10 +1,10 @@
-"""What ``memory.npz`` keeps of the images of its memory bank, beside the embeddings.
+"""The arrays of ``memory.npz`` for the images of its memory bank, besides the embeddings.
 
 - ``thumbnails``, ``thumbnail_ends``: small encoded pictures, to show them.
 - ``miniatures``, ``miniature_images``: 64 x 64 grey values and the numbers of their images, to find copies of them.
 - ``honest_maps``, ``honest_map_images``: distance maps by the memory bank of the others, and the numbers of their
-  images: from them an image can be scored anew, within any mask and by any rule. Files of the contract's profile and of
-  earlier versions have none.
+  images: an image can be scored again from them, within any mask and by any rule. Files of the contract profile and of
+      earlier versions have none.
 """
 
 import json
@@ -29,7 +29,7 @@ _Kept = TypeVar("_Kept")
 
 
 def image_arrays(thumbnails: Sequence[bytes], miniatures: Miniatures, honest_maps: HonestMaps) -> dict[str, Any]:
-    """The arrays of a file, by name; none of what there is none of.
+    """The arrays of a file, by name; empty ones are left out.
 
     Args:
         thumbnails: of each image, in order; empty if there is none.
@@ -49,11 +49,11 @@ def image_arrays(thumbnails: Sequence[bytes], miniatures: Miniatures, honest_map
 
 
 def read_thumbnails(path: Path, memory_id: str) -> list[bytes]:
-    """The thumbnails in a file, as `image_arrays` takes them; nothing if none were kept, or there is no file.
+    """The thumbnails in a file, in the form for `image_arrays`; empty if none were kept, or if there is no file.
 
     Args:
         path: the file.
-        memory_id: of the bank that they belong to; those of another one are not returned.
+        memory_id: of their bank; those of another bank are not returned.
 
     Raises:
         StorageError: the file is damaged or cannot be read.
@@ -96,10 +96,10 @@ def read_honest_maps(path: Path, memory_id: str) -> HonestMaps:
 def _read(
     path: Path, memory_id: str, name: str, what: str, read: Callable[[Mapping[str, Any], Any], _Kept]
 ) -> _Kept | None:
-    """What `read` makes of the arrays and the metadata of a file; None without an array `name` of this memory bank.
+    """The result of `read` for the arrays and the metadata of a file; None without an array `name` of this memory bank.
 
     Raises:
-        StorageError: the file is damaged or cannot be read; it says `what` was in it.
+        StorageError: the file is damaged or cannot be read; the message names `what` it contains.
     """
     try:
         with open_to_read(path) as file, np.load(file, allow_pickle=False) as arrays:

@@ -1,8 +1,8 @@
-"""What inferences found, kept for people to look through: an SQLite database for each ROI, shared by all processes.
+"""Stored judgements, for people to look through: an SQLite database for each ROI, shared by all processes.
 
-SQLite gives what is wanted of these files: a transaction is there whole or not at all, whatever stops a process or the
-machine, and processes that write at once wait for one another. No connection outlives a call, so that none is carried
-over into a worker that is forked.
+SQLite has the needed properties: a transaction is complete or absent, whatever stops a process or the machine, and
+processes that write at the same time wait for each other. No connection outlives a call, so a forked worker inherits
+none.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ log: Any = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one inference found.
+    """The judgement of one inference.
 
     Attributes:
         at: when, in seconds since 1970.
@@ -85,7 +85,7 @@ class KeptJudgement(Judgement):
     """A judgement that is kept.
 
     Attributes:
-        number: greater than that of any that was kept before it.
+        number: greater than the numbers of all earlier ones.
     """
 
     number: int = 0
@@ -93,13 +93,13 @@ class KeptJudgement(Judgement):
 
 @dataclass(frozen=True)
 class JudgementQuery:
-    """Which judgements are asked for.
+    """The requested judgements.
 
     Attributes:
-        decision: None asks for any.
-        before: of smaller numbers; None begins with the newest.
-        since, until: not before, and before these times, in seconds since 1970.
-        limit: how many at most.
+        decision: None means any.
+        before: only smaller numbers; None begins with the newest.
+        since, until: the first time and the time after the last, in seconds since 1970.
+        limit: maximum number.
     """
 
     decision: str | None = None
@@ -125,13 +125,13 @@ class JudgementFiles:
         return self._folder / f"{digest[:32]}{SUFFIX}"
 
     def has(self, key: RoiKey) -> bool:
-        """Whether anything was ever kept of a ROI."""
+        """Whether judgements of a ROI were ever stored."""
         return self.path(key).exists()
 
     def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
-        """Keep judgements with their thumbnails, and let the oldest go.
+        """Store judgements with their thumbnails, and delete the oldest.
 
-        A damaged database is moved aside, and another one begun.
+        A damaged database is moved aside, and a new one is begun.
 
         Args:
             key: the ROI.
@@ -139,7 +139,7 @@ class JudgementFiles:
             most: how many stay.
 
         Raises:
-            StorageError: they cannot be written; what was kept before is as it was.
+            StorageError: they cannot be written; the earlier ones are unchanged.
         """
         path = self.path(key)
         grows = not path.exists()
@@ -194,7 +194,7 @@ class JudgementFiles:
         return None if row is None else bytes(row[0])
 
     def last(self, key: RoiKey) -> int:
-        """Number of the newest kept judgement; 0 if there is none.
+        """The number of the newest stored judgement; 0 if there is none.
 
         Raises:
             StorageError: they cannot be read.
@@ -203,7 +203,7 @@ class JudgementFiles:
         return newest[0].number if newest else 0
 
     def add_numbered(self, path: Path, judgements: Iterable[tuple[KeptJudgement, bytes]]) -> None:
-        """Add judgements that have numbers to a database, and begin one where there is none.
+        """Add judgements with numbers to a database, and begin one if there is none.
 
         Raises:
             StorageError: they cannot be written.
@@ -232,7 +232,7 @@ class JudgementFiles:
             database.execute("COMMIT")
 
     def _prune(self) -> None:
-        """Keep the databases that were written last."""
+        """Keep only the databases that were written last."""
         files = sorted(self._folder.glob(f"*{SUFFIX}"), key=_written_at)
         for path in files[: max(0, len(files) - _MAX_FILES)]:
             with contextlib.suppress(OSError):  # the next new one tries again
@@ -241,7 +241,7 @@ class JudgementFiles:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection; what is not committed inside is undone, and nothing of it outlives the block.
+    """A connection for a block; uncommitted changes are undone, and it is closed at the end.
 
     Raises:
         StorageError: the database cannot be opened, read or written.
@@ -254,12 +254,12 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _is_damaged(cause: BaseException | None) -> bool:
-    """Whether SQLite says that a file is malformed or none of its own: for full disks and locks it has other types."""
+    """Whether SQLite reports that a file is malformed or not a database; full disks and locks have other types."""
     return type(cause) is sqlite3.DatabaseError
 
 
 def _is_empty(database: sqlite3.Connection) -> bool:
-    """Whether a database was begun by a process that died before it stored anything."""
+    """Whether a database is empty, because its process died before it stored anything."""
     return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'judgements'").fetchone() is None
 
 

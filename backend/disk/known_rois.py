@@ -1,4 +1,4 @@
-"""Every ROI that something is stored of below the models folder: names only, and no file of a model is opened."""
+"""Every ROI with stored files below the models folder: only names; no file of a model is opened."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ NAME_FILE = "name.json"
 
 @dataclass(frozen=True)
 class KnownRois:
-    """What is stored below a models folder.
+    """The ROIs and recipes below a models folder.
 
     Attributes:
         rois: sorted by recipe, role, roi and model key.
@@ -45,7 +45,7 @@ def known_rois(root: Path) -> KnownRois:
     A ROI whose images are used with a model of another key is listed under that key alone.
 
     Args:
-        root: the models folder; need not be there.
+        root: the models folder; it may be missing.
     """
     problems: list[str] = []
 
@@ -109,7 +109,7 @@ def _key_of_images(root: Path, folder: Path, names: dict[str, str | None]) -> Ro
 
 
 def _name_of(recipe: Path) -> str | None:
-    """The name of a recipe; None if its folder does not say it, nor a file in it."""
+    """The name of a recipe; None if neither its folder nor a file in it states the name."""
     if not is_hashed(recipe):
         return unquote(recipe.name)
     for file in (RECIPE_FILE, NAME_FILE):
@@ -123,7 +123,7 @@ def _name_of(recipe: Path) -> str | None:
 
 
 def _older(root: Path) -> tuple[set[RoiKey], int]:
-    """ROIs with a model of an older backend, and how many of these models do not say which ROI they are of."""
+    """ROIs with a model of an older backend, and the number of these models that do not state their ROI."""
     found, n_ambiguous = set(), 0
     for memory in _files(root, "*.npz"):
         ids = ids_of_stem(memory.stem)

@@ -1,4 +1,4 @@
-"""Where everything lies below the models folder: names of folders and files only.
+"""The places of everything below the models folder: only names of folders and files.
 
 ::
 
@@ -8,7 +8,7 @@
     @recipes/<recipe>/datasets/<role>/<roi>/{ok,ng}/    stored images
     @recipes/<recipe>/layout/                           what a GUI keeps of the recipe
 
-No id becomes a folder name that begins with ``@`` or a dot, so nothing collides with ``@recipes``, nor with what lies
+No id becomes a folder name that begins with ``@`` or a dot, so nothing collides with ``@recipes``, or with the files
 beside a model (``.versions``, ``.lock``).
 """
 
@@ -40,10 +40,10 @@ Layout = Literal["current", "L4", "L3", "L2", "L1", "L0"]
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies, or may lie.
+    """The place of a model, whether it exists or not.
 
     Attributes:
-        layout: ``"current"``, or the older layout it is: ``"L0"`` … ``"L4"``.
+        layout: ``"current"``, or the older layout: ``"L0"`` … ``"L4"``.
         key: the ROI that it is stored under.
         memory, calibration: its files.
     """
@@ -55,10 +55,10 @@ class ModelFiles:
 
 
 def folder_name(identifier: str) -> str:
-    """The folder of an id: reversible (`urllib.parse.unquote`), never colliding, safe on every file system.
+    """The folder of an id: reversible (`urllib.parse.unquote`), unique, safe on every file system.
 
-    Letters, digits, ``-``, ``_``, ``.``, ``~`` and inner spaces stay as they are; everything else is percent-encoded as
-    UTF-8, and so is what would make a name hidden, relative, or a device on Windows.
+    Letters, digits, ``-``, ``_``, ``.``, ``~`` and inner spaces stay unchanged; everything else is percent-encoded as
+    UTF-8, including characters that would make a name hidden, relative, or a device on Windows.
 
     >>> folder_name("Master1"), folder_name("A B"), folder_name("../x"), folder_name("nul.txt")
     ('Master1', 'A B', '%2E.%2Fx', '%6Eul.txt')
@@ -77,7 +77,7 @@ def folder_name(identifier: str) -> str:
 
 
 def recipe_folder(root: Path, recipe_id: str) -> Path:
-    """The folder of a recipe. Layout names may be longer than a file name: then a hash stands for their end."""
+    """The folder of a recipe. Layout names may be longer than a file name: then a hash replaces their end."""
     encoded = quote(recipe_id, safe=" ")
     if len(encoded) > _MAX_FOLDER_BYTES:
         digest = hashlib.sha256(recipe_id.encode()).hexdigest()[:32]
@@ -110,7 +110,7 @@ def current_files(root: Path, key: RoiKey) -> ModelFiles:
 
 
 def model_folders(root: Path, recipes: Sequence[Path], listed: Callable[[Path], Sequence[Path]]) -> Iterator[Path]:
-    """Folders that may hold a model of this service, or its calibration.
+    """Folders that may contain a model of this service, or its calibration.
 
     Args:
         root: the models folder.
@@ -126,19 +126,19 @@ def model_folders(root: Path, recipes: Sequence[Path], listed: Callable[[Path], 
 
 
 def dataset_folders(recipes: Sequence[Path], listed: Callable[[Path], Sequence[Path]]) -> Iterator[Path]:
-    """Folders that may hold stored images of a ROI; arguments as of `model_folders`."""
+    """Folders that may contain stored images of a ROI; arguments as for `model_folders`."""
     for recipe in recipes:
         for role in listed(recipe / DATASETS_FOLDER):
             yield from listed(role)
 
 
 def is_hashed(recipe: Path) -> bool:
-    """Whether the folder of a recipe does not say its name, which is too long."""
+    """Whether the folder of a recipe does not state its name, because the name is too long."""
     return _HASHED_RECIPE.fullmatch(recipe.name) is not None
 
 
 def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
-    """Where the recipes keep calibrations of their own for a model of the default recipe.
+    """The places of the recipes' own calibrations for a model of the default recipe.
 
     Raises:
         OSError: a folder cannot be read.
@@ -151,7 +151,7 @@ def calibrations_in_recipes(root: Path, key: RoiKey) -> list[Path]:
 def key_of(root: Path, calibration: Path) -> RoiKey:
     """The ROI of a calibration of this service.
 
-    The name of a recipe that is too long for a folder is not known.
+    The name of a recipe is unknown if it is too long for a folder.
     """
     ids = [unquote(part) for part in calibration.relative_to(root).parts[:-1]]
     if ids[0] != RECIPES_FOLDER:
@@ -183,7 +183,7 @@ def recipe_folders(root: Path) -> list[Path]:
 
 
 def folders_of_ids(folder: Path) -> list[Path]:
-    """Folders whose names are those of ids: not what a file system keeps beside them, such as ``lost+found``.
+    """Folders whose names are those of ids, without folders of the file system, such as ``lost+found``.
 
     Raises:
         OSError: the folder cannot be read.
@@ -199,7 +199,7 @@ def _is_folder_name(name: str) -> bool:
 
 
 def newest_first(files: Iterable[Path]) -> list[Path]:
-    """The files that are still there, the one that was written last first."""
+    """The files that still exist, the newest first."""
     dated = []
     for file in files:
         try:
@@ -210,6 +210,6 @@ def newest_first(files: Iterable[Path]) -> list[Path]:
 
 
 def checkpoint_folder(root: Path, key: RoiKey) -> Path:
-    """Where the fit of a ROI keeps its embeddings below the models folder: hidden, so that no id maps to it."""
+    """The folder for the embeddings of a running fit, below the models folder: hidden, so that no id maps to it."""
     digest = hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
     return root / f".fit-{digest[:16]}"

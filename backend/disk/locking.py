@@ -15,11 +15,11 @@ _TIMEOUT_S = 30
 
 @contextlib.contextmanager
 def writing(folder: Path, what: str, timeout_s: float = _TIMEOUT_S) -> Iterator[None]:
-    """Make the folder, hold its lock, and clear what a killed writer left; the system frees the lock of a dead process.
+    """Make the folder, hold its lock, and delete files of killed writers; the system frees the lock of a dead process.
 
     Args:
         folder: of the files that are written.
-        what: what they are, for messages: "model".
+        what: their name in messages: "model".
         timeout_s: how long to wait for the lock, in seconds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Memory banks in memory: read once for all who ask, kept up to 512 MB, read again when their file has changed."""
+"""Memory banks in memory: read once for all requests, kept up to 512 MB, read again if their file has changed."""
 
 import errno
 import os
@@ -26,12 +26,12 @@ log: Any = structlog.get_logger(__name__)
 
 
 def identity_of(stat: os.stat_result) -> FileIdentity:
-    """What differs between a file and another one that was written in its place."""
+    """The identity of a file, which changes if the file is replaced."""
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class MemoryCache:
-    """Reads memory banks, each once for all who ask, and keeps those that were read last. Safe for many threads."""
+    """Reads memory banks, each once for all requests, and keeps the last ones. Safe for many threads."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Path, tuple[FileIdentity, StoredMemory]] = OrderedDict()
@@ -39,10 +39,10 @@ class MemoryCache:
         self._readers: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
 
     def read(self, path: Path, *, repair: bool = True) -> StoredMemory | None:
-        """The memory in a file, None if there is none; `repair` is False for who holds the lock of its folder.
+        """The memory in a file, None if there is none; `repair` is False for callers that hold the lock of its folder.
 
-        If many ask at once for a file that is not in memory yet, one reads it and the others wait: a read takes several
-        times the memory that it leaves in use.
+        If several threads need a file that is not in memory yet, one reads it and the others wait, because reading
+        takes several times the memory of the result.
 
         Raises:
             StorageError: it is damaged or cannot be read.
@@ -76,7 +76,7 @@ class MemoryCache:
             self._kept.pop(path, None)
 
     def repair_index(self, path: Path, identity: FileIdentity, memory: Memory) -> None:
-        """Write the index beside a memory bank again where it is missing, stale or damaged.
+        """Write the index beside a memory bank again if it is missing, stale or damaged.
 
         Args:
             path: file of the memory bank.

@@ -1,4 +1,7 @@
-"""``memory.npz``: a memory bank as a file, with what the fit recorded about it. Which file it is, `storage` knows."""
+"""``memory.npz``: a memory bank as a file, with what the fit recorded about it.
+
+The path of the file is defined in `storage`.
+"""
 
 import errno
 import hashlib
@@ -32,7 +35,7 @@ _IDS = ("role_id", "roi_id", "recipe_id", "model_key")
 
 @dataclass(frozen=True)
 class StoredMemory:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         memory: the memory bank.
@@ -48,17 +51,17 @@ class StoredMemory:
 
     @property
     def owner(self) -> RoiKey | None:
-        """The ROI that it was fitted for; None if the file does not say."""
+        """The ROI that it was fitted for; None if the file does not state it."""
         return _owner(self.metadata)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What little of a file tells.
+    """The facts from a small part of a file.
 
     Attributes:
         owner: see `StoredMemory`.
-        facts: what `versions.Record` says of a memory bank, by name.
+        facts: the facts of `versions.Record` about a memory bank, by name.
     """
 
     owner: RoiKey | None
@@ -67,11 +70,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its memory bank before the embeddings, whichever backend wrote it.
+    """The header of a file about its memory bank, before the embeddings, by any backend.
 
     Attributes:
         metadata, version: see `StoredMemory`.
-        shape: of the embeddings (embeddings, numbers in each); of several blocks those of the last.
+        shape: of the embeddings (embeddings, numbers in each); for several blocks, those of the last.
         token_hw: token grid (rows, columns).
     """
 
@@ -89,7 +92,7 @@ class Header:
 def memory_id(memory: Memory) -> str:
     """Identity of a memory bank: the first 32 hexadecimal digits of the sha256 of its embeddings and grid.
 
-    Of several blocks: of those of each block, with what has landed on them.
+    For several blocks: that of the embeddings of each block, with their landings.
     """
     digest = hashlib.sha256(repr((memory.embeddings.shape, memory.token_hw)).encode())
     digest.update(np.ascontiguousarray(memory.embeddings).data)
@@ -111,7 +114,7 @@ def memory_bytes(
 
     Args:
         memory: the memory bank.
-        metadata: what is to be known about it; JSON values.
+        metadata: its description; JSON values.
         thumbnails, miniatures, honest_maps: of its images, see `image_arrays`.
     """
     extra: dict[str, Any] = {}
@@ -134,15 +137,15 @@ def memory_bytes(
 
 
 def check_sizes(file: BinaryIO, name: str) -> None:
-    """Refuse a bank that would not fit into memory once it is unpacked, by what the file says about itself.
+    """Refuse a bank whose unpacked size, according to the file, does not fit into memory.
 
     Args:
         file: a file on disk, at its beginning.
         name: for messages.
 
     Raises:
-        BadZipFile, DamagedMemory: it is none.
-        StorageError: it is too large for the memory that is free.
+        BadZipFile, DamagedMemory: it is not a memory bank.
+        StorageError: it is too large for the free memory.
     """
     unpacked = _unpacked_bytes(file, name)
     needed, free = _COPIES_OF_BANK * unpacked, free_memory()
@@ -170,9 +173,9 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
         name: for messages.
 
     Raises:
-        DamagedMemory: it is none, whatever is wrong with it.
+        DamagedMemory: it is not a valid memory bank.
         IncompatibleMemory: the embeddings are not L2-normalised.
-        StorageError: a newer version of this service wrote it, or it is too large for the memory that is free.
+        StorageError: a newer version of this service wrote it, or it is too large for the free memory.
     """
     try:
         check_sizes(file, name)
@@ -216,16 +219,16 @@ def _checked_patches(patches: Any, embeddings: Any, n_patches: int) -> Any:
 
 
 def written_memory_id(path: Path) -> str | None:
-    """The identity that a file states of its memory bank; None in files of older backends, and in damaged ones."""
+    """The identity that a file states for its memory bank; None in files of older backends, and in damaged ones."""
     summary = summarise(path)
     return summary.facts["memory_id"] if summary else None
 
 
 def read_header(path: Path) -> Header | None:
-    """What a file says before its embeddings, which are not read: damage in them does not show. None without a file.
+    """The header of a file, without reading its embeddings, so that damage in them is not noticed. None without a file.
 
     Raises:
-        DamagedMemory: it is no memory bank, whatever is wrong with it.
+        DamagedMemory: it is not a valid memory bank.
         StorageError: it cannot be read.
     """
     try:
@@ -255,7 +258,7 @@ def _header(file: BinaryIO, name: str) -> Header:
 
 
 def summarise(path: Path) -> Summary | None:
-    """What a file tells without its embeddings; None if there is no file of this service, or a damaged one."""
+    """The facts of a file without its embeddings; None if there is no file of this service, or if it is damaged."""
     try:
         header = read_header(path)
         if header is None or header.version is None:

@@ -1,4 +1,4 @@
-"""Models without their embeddings: which one a ROI is served, and what its file says, for whoever lists many ROIs."""
+"""Models without their embeddings: which model a ROI uses, and the header of its file, for lists of many ROIs."""
 
 import threading
 from collections import OrderedDict
@@ -20,11 +20,11 @@ _LARGE = ("images", "covering_radii")  # of the metadata; nobody asks a header f
 
 @dataclass(frozen=True)
 class FoundHeader:
-    """The model that a ROI is served, as far as its header tells.
+    """The model that a ROI uses, according to its header.
 
     Attributes:
         files: where it is.
-        header: what its file says; ``images`` of the metadata are left out.
+        header: header of its file; ``images`` of the metadata are left out.
     """
 
     files: ModelFiles
@@ -32,7 +32,7 @@ class FoundHeader:
 
 
 class ModelHeaders:
-    """Reads headers of the models below one folder; a file that did not change is not read again. Thread-safe.
+    """Reads headers of the models below one folder; unchanged files are not read again. Thread-safe.
 
     Args:
         root: the models folder.
@@ -51,20 +51,20 @@ class ModelHeaders:
         Raises:
             InvalidRequest: the ids are too long for a file name.
             IncompatibleMemory: it was fitted for another ROI.
-            StorageError: its file is damaged as far as its header tells, cannot be read, or is of a newer version.
+            StorageError: its file has a damaged header, cannot be read, or is of a newer version.
         """
         found = find_model(self._root, key, self._read)
         return None if found is None else FoundHeader(*found)
 
     def judged_by(self, key: RoiKey, found: FoundHeader) -> tuple[JudgedBy, CalibrationState] | None:
-        """What a ROI is judged by, and the state of its calibration.
+        """The calibration of a ROI, and its state.
 
         Args:
             key: the ROI.
             found: its model.
 
         Returns:
-            None if only the embeddings could tell: a model of an older backend with a calibration of this service.
+            None if the embeddings would be needed: for a model of an older backend with a calibration of this service.
 
         Raises:
             StorageError: the calibration is damaged or cannot be read.

@@ -1,4 +1,4 @@
-"""Replacing the files of a model, under the lock of its folder: a death at any instant leaves the old or the new."""
+"""Replacing the files of a model, under the lock of its folder: a crash at any moment leaves the old or the new."""
 
 import contextlib
 from collections.abc import Iterator
@@ -35,17 +35,17 @@ class ModelWriter:
 
     @contextlib.contextmanager
     def replacing(self, files: ModelFiles, change: Change, spare: int | None = None) -> Iterator[None]:
-        """Hold the lock of a model's folder, and keep the model as a version if it is another one in the end.
+        """Hold the lock of a model's folder, and keep the old model as a version if the model has changed at the end.
 
         Args:
             files: of the model.
-            change: what is about to happen to it.
-            spare: a version that stays, however many there are.
+            change: the name of the change.
+            spare: a version that stays, in addition to the newest ones.
 
         Raises:
-            InvalidRequest: its ids make too long a path, or the file system takes them for another ROI's; nothing was
-                written.
-            StorageError: see `writing`; the model could not be kept either, and then is not changed.
+            InvalidRequest: the path of its ids is too long, or the file system confuses them with those of another ROI;
+                nothing was written.
+            StorageError: see `writing`; also if the model could not be kept: then it is not changed.
         """
         folder = files.memory.parent
         refuse_long_paths(folder)
@@ -72,15 +72,15 @@ class ModelWriter:
         *,
         is_same_bank: bool,
     ) -> None:
-        """Write a memory bank, and a calibration of it where there is one; the caller is `replacing` them.
+        """Write a memory bank, and its calibration if there is one; the caller is `replacing` them.
 
         Args:
             files: of the model.
             memory: the memory bank.
             content: of its file.
-            calibration: content of the file of its calibration; None leaves that as it is.
-            inputs: what the calibration was made from.
-            is_same_bank: whether the embeddings are those of the memory bank that is there.
+            calibration: content of the file of its calibration; None does not change it.
+            inputs: of the calibration.
+            is_same_bank: whether the embeddings equal those of the stored memory bank.
 
         Raises:
             OSError: something cannot be written.
@@ -97,7 +97,7 @@ class ModelWriter:
                 finish_restore(files)
 
     def _write_memory(self, files: ModelFiles, memory: Memory, content: bytes, before: dict[Path, bytes]) -> None:
-        """Write a memory bank; `before` are files of its folder that are replaced just before it."""
+        """Write a memory bank; `before` are files of its folder that are replaced immediately before it."""
         index = files.memory.with_name(INDEX_FILE)
         if isinstance(memory.index, FaissIndex):
             try:

@@ -1,7 +1,7 @@
-"""Folders that a file system opens by other names than their own: it ignores case, or keeps short ones (``MASTER~1``).
+"""Folders that a file system also opens by other names: it ignores case, or keeps short names (``MASTER~1``).
 
-No two ids have one folder name, see `layout`. There they would have one folder all the same. What is asked for by name
-is there, then, and not listed under that name: it is another's.
+No two ids have the same folder name, see `layout`. On such file systems, they would still share one folder. If a folder
+can be opened by a name, but is not listed under this name, it belongs to another id.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ def refuse_clashes(root: Path, folder: Path) -> None:
 
     Args:
         root: the models folder.
-        folder: below it; need not be there.
+        folder: below it; it may be missing.
 
     Raises:
-        InvalidRequest: it does.
+        InvalidRequest: it belongs to another id.
     """
     parent = root
     for name in folder.relative_to(root).parts:

@@ -13,7 +13,7 @@ _NEWEST_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def ids_of_stem(stem: str) -> tuple[str, str] | None:
-    """The role and roi that a name ``<b64 role>__<b64 roi>`` of older backends stands for; None if it is no such name.
+    """The role and roi of a name ``<b64 role>__<b64 roi>`` of older backends; None if it is not such a name.
 
     >>> ids_of_stem("TWFzdGVyMQ__UGF0dGVybg"), ids_of_stem("Master1_Pattern")
     (('Master1', 'Pattern'), None)
@@ -27,7 +27,7 @@ def ids_of_stem(stem: str) -> tuple[str, str] | None:
 
 
 def layout_of_recipe(folder: str) -> Layout:
-    """The layout that a folder ``recipes/<folder>`` of an older backend is: recipes first kept their case."""
+    """The layout of a folder ``recipes/<folder>`` of an older backend: at first, recipes kept their case."""
     return "L4" if _NEWEST_RECIPE_NAME.fullmatch(folder) else "L3"
 
 
@@ -37,7 +37,7 @@ def has_older_images(root: Path) -> bool:
 
 
 def older_of_recipe(root: Path, key: RoiKey) -> Iterator[ModelFiles]:
-    """``recipes/<recipe>/<model_key>/<b64 role>__<b64 roi>.npz``; recipes first kept their case, and then had none."""
+    """``recipes/<recipe>/<model_key>/<b64 role>__<b64 roi>.npz``; at first, recipes kept their case."""
     try:
         folders = [folder for folder in (root / "recipes").iterdir() if canonical_recipe(folder.name) == key.recipe]
     except OSError:  # there are none
@@ -55,7 +55,7 @@ def older_of_recipe(root: Path, key: RoiKey) -> Iterator[ModelFiles]:
 
 
 def older_without_recipes(root: Path, key: RoiKey) -> Iterator[ModelFiles]:
-    """Where older backends kept the ROI, newest first; ids that cannot be a plain name there have no such place."""
+    """The places of the ROI in older backends, newest first; ids that cannot be a plain name there have none."""
     replaced = "_".join(re.sub(r"[^A-Za-z0-9_-]", "_", text) for text in (key.role_id, key.roi_id))
     stems: tuple[tuple[Layout, str], ...] = (("L2", _b64_stem(key)), ("L1", replaced))
     for layout, stem in stems:

@@ -1,4 +1,4 @@
-"""Paths that Windows cannot open, refused before anything is done for them."""
+"""Paths that are too long for Windows, refused before any work."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ _BELOW = 86
 
 
 def refuse_long_paths(folder: Path) -> None:
-    """Refuse a folder of a model, of a recipe or of images whose files would have longer paths than the system opens.
+    """Refuse a folder of a model, a recipe or images whose files would have paths that are too long for the system.
 
     Args:
-        folder: need not be there.
+        folder: it may be missing.
 
     Raises:
-        InvalidRequest: it is such a folder.
+        InvalidRequest: the paths are too long.
     """
     longest = longest_path()
     length = len(str(folder.absolute())) + _BELOW

@@ -1,7 +1,7 @@
-"""Long work and how far it is, for everybody who asks, whichever process does it; and how anybody cancels it.
+"""The progress of long work of all processes, and its cancellation.
 
-A run and whoever cancels it agree by a file, which is renamed once, by the first of them: ``.open`` becomes
-``.cancelled`` or ``.storing``. So a run that was cancelled stores nothing, and none that stores counts as cancelled.
+A run and the request that cancels it agree by a file. The first of them renames it: ``.open`` becomes ``.cancelled`` or
+``.storing``. So a cancelled run stores nothing, and a storing run never counts as cancelled.
 """
 
 import contextlib
@@ -39,8 +39,8 @@ class Run:
 
     Args:
         path: file that shows it to other processes.
-        record: what it is.
-        on_progress: also told; called with the step, its finished units and all its units.
+        record: its description.
+        on_progress: also called, with the step, its finished units and all its units.
     """
 
     def __init__(self, path: Path, record: dict[str, Any], on_progress: OnProgress | None) -> None:
@@ -56,11 +56,11 @@ class Run:
         self.n_errors = 0
 
     def begin(self) -> None:
-        """Show that it waits, and from now on let anybody cancel it."""
+        """Show that the run waits; from now on, it can be cancelled."""
         self.show({"step": self._step, "done": self._done, "total": self._total}, first=True)
 
     def report(self, step: str, done: int, total: int) -> None:
-        """Tell how far a step is: ``"extract"``, ``"coreset"``, ``"score"``.
+        """Report the progress of a step: ``"extract"``, ``"coreset"``, ``"score"``.
 
         Raises:
             RunCancelled: see `raise_if_cancelled`.
@@ -87,7 +87,7 @@ class Run:
         """End the work if somebody cancelled it.
 
         Raises:
-            RunCancelled: somebody did; the message says how far it was.
+            RunCancelled: somebody cancelled it; the message has its progress.
         """
         is_cancelled = False
         if self._may_be_cancelled:
@@ -97,10 +97,10 @@ class Run:
             raise RunCancelled(self._how_far())
 
     def conclude(self) -> None:
-        """From now on nobody can cancel it, so its result may be stored.
+        """From now on, the run cannot be cancelled, so its result may be stored.
 
         Raises:
-            RunCancelled: somebody did before.
+            RunCancelled: somebody cancelled it before.
         """
         try:
             if self._may_be_cancelled:
@@ -110,12 +110,12 @@ class Run:
         self._may_be_cancelled = False
 
     def end(self) -> None:
-        """Show it no more."""
+        """Stop showing the run."""
         with contextlib.suppress(OSError):  # whoever lists sees that this process has ended, in the end
             _forget(self._path)
 
     def show(self, progress: dict[str, Any], *, first: bool = False) -> None:
-        """Let other processes see it; the first time, also let them cancel it."""
+        """Show the run to other processes; the first time, also allow them to cancel it."""
         if not self._shows:
             return
         content = {**self._record, **progress, "n_errors": self.n_errors}
@@ -132,7 +132,7 @@ class Run:
             log.warning("run.not_shown", reason=str(exc.strerror))
 
     def log_cancelled(self) -> None:
-        """Log that it was cancelled, and how far it was."""
+        """Log that the run was cancelled, with its progress."""
         whose = {name: self._record[name] for name in ("kind", *_IDS) if name in self._record}
         log.info("run.cancelled", **whose, step=self._step, done=self._done, total=self._total)
 
@@ -158,16 +158,16 @@ class RunBoard:
 
     @contextlib.contextmanager
     def run(self, kind: str, key: RoiKey, n_images: int, on_progress: OnProgress | None = None) -> Iterator[Run]:
-        """Show a piece of long work for as long as it takes; until it reports, it waits.
+        """Show a piece of long work while it runs; until its first report, it counts as waiting.
 
         Args:
             kind: ``"fit"``, ``"calibrate_dataset"``, ``"infer_dataset"``.
             key: whose it is.
-            n_images: how many images it is about.
+            n_images: number of its images.
             on_progress: see `Run`.
 
         Raises:
-            RunCancelled: somebody cancelled it, see `cancel`; what is done inside ends by it, too.
+            RunCancelled: somebody cancelled it, see `cancel`; the exception also ends the work inside.
         """
         record = record_of(kind, key, n_images)
         run = Run(self._folder / f"{record['run_id']}.json", record, on_progress)
@@ -175,18 +175,18 @@ class RunBoard:
             yield run
 
     def cancel(self, run_id: str) -> dict[str, Any]:
-        """Cancel a run of any process; it ends where it next tells how far it is, and stores nothing.
+        """Cancel a run of any process; it ends at its next report of progress, and stores nothing.
 
         Args:
-            run_id: as `running` tells it.
+            run_id: as in `running`.
 
         Returns:
-            The run as `running` tells it. One that was cancelled before and has not ended yet is told once more.
+            The run, as in `running`. A run that was cancelled before, but has not ended yet, is returned again.
 
         Raises:
-            RunNotFound: it has ended, or there was none.
-            RunStoring: it stores its result.
-            StorageError: the file by which it is told cannot be written.
+            RunNotFound: it has ended, or never existed.
+            RunStoring: it is storing its result.
+            StorageError: the file that cancels it cannot be written.
         """
         found = next((run for run in self.running() if run_id and run.get("run_id") == run_id), None)
         if found is None:
@@ -207,7 +207,7 @@ class RunBoard:
         return found
 
     def running(self) -> list[dict[str, Any]]:
-        """What is under way, the oldest first; what a killed process left is cleared."""
+        """The running work, the oldest first; entries of killed processes are deleted."""
         found: list[tuple[str, dict[str, Any]]] = []
         for left in self._folder.glob("*"):
             with contextlib.suppress(OSError):
@@ -256,7 +256,7 @@ def shown(run: Run) -> Iterator[None]:
 
 
 def record_of(kind: str, key: RoiKey, n_images: int) -> dict[str, Any]:
-    """What a run that begins is, in this process; arguments as of `RunBoard.run`."""
+    """The description of a new run of this process; arguments as for `RunBoard.run`."""
     process = psutil.Process()
     record = {
         "run_id": uuid.uuid4().hex,
@@ -281,7 +281,7 @@ def not_found(run_id: str) -> RunNotFound:
 
 
 def _forget(path: Path) -> None:
-    """Delete what shows a run: ``.open`` before what it may become, and last the record, which says whose it is."""
+    """Delete the files of a run: ``.open`` before the name that it may get, and the record last."""
     for file in (*(path.with_suffix(state) for state in _STATES), path):
         delete(file)
 

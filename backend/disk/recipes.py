@@ -1,4 +1,4 @@
-"""What a recipe has settled: the scale of its images, which its first fit or upload decides."""
+"""The settings of a recipe: the scale of its images, which its first fit or upload decides."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ _SAME_SCALE = 1e-6  # clients print all digits; files of older backends went thr
 class RecipeStore:
     """Settings of the recipes below one models folder. Several processes may share it.
 
-    Calls that name no recipe settle nothing and are bound to nothing: for them, pass None.
+    Requests without a recipe neither set nor need a scale: for them, pass None.
 
     Args:
         root: the models folder.
@@ -57,7 +57,7 @@ class RecipeStore:
         return None
 
     def check(self, recipe_id: str | None, mm_per_px: float) -> None:
-        """Refuse a scale that is not the recipe's.
+        """Refuse a scale other than that of the recipe.
 
         Raises:
             ScaleLocked: the recipe is locked to another one.
@@ -74,20 +74,22 @@ class RecipeStore:
     def locking_scale(
         self, recipe_id: str | None, mm_per_px: float | None, stored: Callable[[], object] = lambda: None
     ) -> Iterator[None]:
-        """Lock the recipe to a scale once what is done inside has succeeded; nobody else settles it meanwhile.
+        """Lock the recipe to a scale after the block has succeeded; nobody else sets the scale meanwhile.
 
-        Of a process that died inside, nobody knows what it still stored: its scale holds, so that a recipe never has
-        models or images of two scales.
+        If a process dies in the block, it is unknown what it stored: its scale stays, so that a recipe never has models
+        or images of two scales.
 
         Args:
             recipe_id: the recipe.
-            mm_per_px: its scale; None settles nothing.
-            stored: tells what is stored, by any value that changes with it. Where it did, the scale holds though it
-                failed: a disk may fail when all is written. Without it, what fails has stored nothing.
+            mm_per_px: its scale; None sets nothing.
+            stored: gives any value that changes with the stored files. If it has changed, the scale stays even after a
+                failure: a disk may fail when everything is written. Without it, a failure means that nothing was
+                stored.
 
         Raises:
-            InvalidRequest: its path is too long, or the file system takes the recipe for another; nothing was done.
-            ScaleLocked: it is locked to another one; nothing was done.
+            InvalidRequest: its path is too long, or the file system confuses the recipe with another one; nothing was
+                done.
+            ScaleLocked: it is locked to another scale; nothing was done.
             StorageError: the settings cannot be read or written.
         """
         if recipe_id is None or mm_per_px is None:
@@ -116,10 +118,11 @@ class RecipeStore:
             _commit_pending(folder)
 
     def adopt(self, recipe_id: str, mm_per_px: float, created_at_utc: str) -> None:
-        """Lock the recipe to what another backend had locked it to.
+        """Lock the recipe to the scale of another backend.
 
         Raises:
-            InvalidRequest: its path is too long, or the file system takes the recipe for another; nothing was done.
+            InvalidRequest: its path is too long, or the file system confuses the recipe with another one; nothing was
+                done.
             ScaleLocked: it is locked to another scale; nothing was done.
             StorageError: the settings cannot be read or written.
         """
@@ -138,7 +141,7 @@ class RecipeStore:
         return (recipe_folder(self._root, recipe_id) / RECIPE_FILE).exists()
 
     def _left_pending(self, folder: Path) -> dict[str, Any]:
-        """What a process had written that died before it could settle it; nothing if it is still at work."""
+        """The scale of a process that died before it could lock it; nothing if the process is still working."""
         try:
             if (folder / _PENDING_FILE).exists():
                 stat = (folder / _PENDING_FILE).stat()
@@ -163,12 +166,12 @@ class RecipeStore:
 
 
 def same_scale(first: float, second: float) -> bool:
-    """Whether two scales in millimetres per pixel are one, but for digits lost on the way."""
+    """Whether two scales in millimetres per pixel are equal, except for rounding."""
     return math.isclose(first, second, rel_tol=_SAME_SCALE)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What is in a file of settings, this service's or an older backend's; nothing if there is no file.
+    """The contents of a file of settings, by this service or an older backend; nothing if there is no file.
 
     Raises:
         StorageError: it cannot be read, or has no scale.
@@ -185,7 +188,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(content: bytes, name: str) -> dict[str, Any]:
-    """What a file of settings says.
+    """The contents of a file of settings.
 
     Args:
         content: its bytes.
@@ -209,7 +212,7 @@ def _damaged(name: str) -> StorageError:
 
 
 def _commit_pending(folder: Path) -> None:
-    """Commit the settings that were written before something was stored; the folder's lock is held."""
+    """Commit the settings that were written before the block; the lock of the folder is held."""
     if (folder / _PENDING_FILE).exists():
         if (folder / RECIPE_FILE).exists():
             delete(folder / _PENDING_FILE)

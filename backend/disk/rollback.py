@@ -1,8 +1,8 @@
-"""Putting a kept version back in place, so that a death at any instant leaves the one model or the other.
+"""Restoring an earlier version, so that a crash at any moment leaves one of the two models.
 
-The rename of the memory bank is what decides, as for a fit. Its calibration waits beside it until then, and is applied
-from the moment that the bank is there. Where both have the same bank, and differ in what else is known about it, the
-threshold that was served is served until the version's comes after.
+The rename of the memory bank decides, as for a fit. Until then, the calibration waits beside it, and it applies from
+the moment that the bank is there. If both versions have the same bank and differ only in its metadata, the old
+threshold applies until that of the version follows.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ NEXT_CALIBRATION_FILE = ".calib.next.json"
 
 
 def restore_model(files: ModelFiles, version: Version, *, with_calibration: bool) -> None:
-    """Replace the model at a place by a version, with its calibration or none; the caller holds the lock."""
+    """Replace the model at a place with a version, with or without its calibration; the caller holds the lock."""
     calibration = version.folder / CALIBRATION_FILE if with_calibration else None
     memory = version.folder / MEMORY_FILE
     if calibration:  # first, as it is written before its calibration
@@ -47,7 +47,7 @@ def restore_model(files: ModelFiles, version: Version, *, with_calibration: bool
 
 
 def finish_restore(files: ModelFiles) -> None:
-    """Give the calibration that waits for its memory bank its name, if that came; the caller holds the lock."""
+    """Rename the waiting calibration to its final name, if its memory bank is there; the caller holds the lock."""
     waiting = next_calibration(files.memory)
     calibration = read_next_calibration(files.memory)
     if calibration is not None and calibration.memory_id == written_memory_id(files.memory):
@@ -58,17 +58,17 @@ def finish_restore(files: ModelFiles) -> None:
 
 
 def next_calibration(memory: Path) -> Path:
-    """Where a calibration waits for its memory bank: in force from the moment that the bank is there."""
+    """The file of a calibration that waits for its memory bank: it applies from the moment that the bank is there."""
     return memory.with_name(NEXT_CALIBRATION_FILE)
 
 
 def write_next_calibration(files: ModelFiles, content: bytes, inputs: CalibrationInputs | None) -> None:
-    """Let a calibration wait for its memory bank; the caller holds the lock, writes that, and calls `finish_restore`.
+    """Store a calibration that waits for its memory bank; the caller holds the lock, and calls `finish_restore` later.
 
     Args:
         files: of the model.
         content: of the calibration.
-        inputs: what it was made from, kept beside it.
+        inputs: its inputs, stored beside it.
 
     Raises:
         OSError: it cannot be written; nothing changed.
@@ -78,7 +78,7 @@ def write_next_calibration(files: ModelFiles, content: bytes, inputs: Calibratio
 
 
 def read_next_calibration(memory: Path) -> Calibration | None:
-    """The calibration that waits for the memory bank of this file; None if there is none, or a damaged one."""
+    """The calibration that waits for the memory bank of this file; None if there is none, or if it is damaged."""
     try:
         return read_calibration(next_calibration(memory))
     except StorageError:

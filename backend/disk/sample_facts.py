@@ -1,4 +1,4 @@
-"""What is known of stored images, in memory: data sets have thousands, and lists and uploads ask about every one."""
+"""Facts about stored images, in memory, because data sets have thousands of images and lists and uploads need all."""
 
 import json
 import os
@@ -26,10 +26,10 @@ log: Any = structlog.get_logger(__name__)
 
 
 class SampleFacts(NamedTuple):
-    """What the metadata of a stored image says.
+    """The facts in the metadata of a stored image.
 
     Attributes:
-        uploaded_as: the name that it came with; None if unknown.
+        uploaded_as: original name; None if unknown.
         pixels_sha256: see `bit_depth.whole_pixels_sha256`; None in metadata of earlier versions.
     """
 
@@ -41,9 +41,9 @@ _NOTHING = SampleFacts()
 
 
 class FactsCache:
-    """Facts of stored images; the metadata of one is read again when its file changed. Safe for many threads.
+    """Facts about stored images; changed metadata files are read again. Safe for many threads.
 
-    Paths are texts here: to make a `Path` of each takes longer than all else.
+    Paths are texts here, because making a `Path` of each would take longer than everything else.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class FactsCache:
         self._lock = threading.Lock()
 
     def of(self, image: str) -> SampleFacts:
-        """The facts of an image; nothing if it has no metadata, or none that can be read."""
+        """The facts of an image; empty if its metadata is missing or cannot be read."""
         path = f"{image}{METADATA_SUFFIX}"
         try:
             identity = identity_of(os.stat(path))  # noqa: PTH116 - a third of the time of Path(path).stat
@@ -77,20 +77,20 @@ class FactsCache:
         return facts
 
     def learn_pixels(self, image: str, pixels_sha256: str) -> None:
-        """Keep what somebody found out: the pixels of an image whose metadata does not say them."""
+        """Keep the hash of the pixels of an image whose metadata does not have it."""
         with self._lock:
             self._pixels[image] = pixels_sha256
             while len(self._pixels) > _MAX_KEPT:
                 self._pixels.popitem(last=False)
 
     def known_pixels(self, image: str) -> str | None:
-        """The pixels of an image as they were last known, without a look at the disk; None if they never were."""
+        """The last known hash of the pixels of an image, without reading the disk; None if there was none."""
         with self._lock:
             return self._pixels.get(image)
 
 
 def path_of(folder: Path, name: str) -> str:
-    """The path of an image, as `FactsCache` takes it."""
+    """The path of an image, in the form for `FactsCache`."""
     return f"{folder}{os.sep}{name}"
 
 
@@ -120,7 +120,7 @@ def parse_metadata(content: bytes, name: str) -> dict[str, Any]:
         name: of the image, for messages.
 
     Raises:
-        StorageError: it is no JSON object.
+        StorageError: it is not a JSON object.
     """
     try:
         metadata = json.loads(content)

@@ -1,7 +1,7 @@
-"""Moving a stored image from one class to the other. It is in one of the two at every instant, whatever stops the move.
+"""Moving a stored image to the other class. It is always in exactly one of the two, whatever stops the move.
 
-Its metadata is written where it goes before it comes, and deleted where it was after it went: metadata without an image
-is cleared by the next upload.
+Its metadata is written to the new place before the move, and deleted from the old place after it. The next upload
+deletes metadata without an image.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from backend.disk.sample_facts import METADATA_SUFFIX, FactsCache, parse_metadat
 
 
 def move_image(image: Path, folder: Path, label: str, facts: FactsCache) -> None:
-    """Move an image and its metadata to another folder, under the name that it has.
+    """Move an image and its metadata to another folder, under the same name.
 
     Args:
         image: its file.
         folder: of the other class.
-        label: that its metadata say then, if they say one.
+        label: new label in its metadata, if they have one.
         facts: what is known of images.
 
     Raises:
@@ -54,7 +54,7 @@ def move_image(image: Path, folder: Path, label: str, facts: FactsCache) -> None
 
 
 def _metadata_for(image: Path, label: str) -> bytes | None:
-    """The metadata of an image with another label; None for an image that somebody put into the folder."""
+    """The metadata of an image with another label; None for an image that somebody copied into the folder."""
     try:
         content = read_small(_metadata_path(image), MAX_JSON_FILE_BYTES)
     except FileNotFoundError:
@@ -65,12 +65,12 @@ def _metadata_for(image: Path, label: str) -> bytes | None:
 
 
 def relabelled(content: bytes, name: str, label: str) -> bytes:
-    """The metadata of an image that is of another class now.
+    """The metadata of an image after the change of its class.
 
     Args:
         content: of the file.
         name: of the image, for messages.
-        label: the class; metadata that name none stay as they are.
+        label: the class; metadata without a class stay unchanged.
 
     Raises:
         StorageError: they are damaged.

@@ -1,4 +1,4 @@
-"""Scores of stored images on disk, so that a calibration that a client gave up on, or repeats, does not start anew."""
+"""Scores of stored images on disk, so that a repeated or abandoned calibration does not start again."""
 
 import contextlib
 import hashlib
@@ -23,15 +23,16 @@ log: Any = structlog.get_logger(__name__)
 
 
 class ScoreCache:
-    """One file of scores, a JSON line each; appended to as they are made, by whatever process.
+    """One file of scores, a JSON line each; all processes append to it as scores are made.
 
-    Images are told apart by their pixels, and lines say which pixels a file has, so that it need not be decoded again.
-    Earlier versions told them apart by their files: those scores are found by the hash of the file. Other lines say of
-    which image of the fit an image is nearly a copy.
+    Images are identified by their pixels. Lines record the pixels of a file, so that it does not have to be decoded
+    again. Earlier versions identified images by their files: those scores are found by the hash of the file. Other
+    lines record of which image of the fit an image is a near copy.
 
     Args:
         folder: of the data set.
-        conditions: everything but image and mask that decides a score, JSON values; scores of others are forgotten.
+        conditions: everything except image and mask that determines a score, JSON values; scores under other conditions
+            are deleted.
     """
 
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
@@ -41,30 +42,30 @@ class ScoreCache:
         self._writes = True
 
     def get(self, sha256: str, shape: Shape | None) -> tuple[float, ...] | None:
-        """What was put for an image, by the hash of its pixels or its file, and this mask; None if nothing was."""
+        """The stored scores of an image, by the hash of its pixels or its file, and this mask; else None."""
         return self._scores.get(_name(sha256, shape))
 
     def put(self, pixels_sha256: str, shape: Shape | None, scores: Sequence[float]) -> None:
-        """Keep the scores of an image; where the disk does not take them, the run goes on without."""
+        """Store the scores of an image; if the disk fails, the run continues without them."""
         name = _name(pixels_sha256, shape)
         self._scores[name] = tuple(scores)
         self._append([name, *scores])
 
     def pixels_of(self, sha256: str) -> str | None:
-        """The hash of the pixels of a file, by the hash of the file; None if that was not put."""
+        """The hash of the pixels of a file, by the hash of the file; None if it is not stored."""
         return self._pixels.get(sha256)
 
     def put_pixels(self, sha256: str, pixels_sha256: str) -> None:
-        """Keep which pixels a file has, as `put` keeps scores."""
+        """Store the pixels of a file, as `put` stores scores."""
         self._pixels[sha256] = pixels_sha256
         self._append([sha256, pixels_sha256])
 
     def original_of(self, pixels_sha256: str) -> str | None:
-        """What was put as the image of the fit that an image is nearly a copy of; None if nothing was."""
+        """The image of the fit that an image is a near copy of; None if it is not stored."""
         return self._originals.get(pixels_sha256)
 
     def put_original(self, pixels_sha256: str, original: str) -> None:
-        """Keep of which image of the fit an image is nearly a copy, as `put` keeps scores; empty if of none."""
+        """Store the image of the fit that an image nearly copies, as `put` stores scores; empty if none."""
         self._originals[pixels_sha256] = original
         self._append([pixels_sha256, _NEARLY, original])
 

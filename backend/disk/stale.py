@@ -1,4 +1,4 @@
-"""Calibrations that no longer apply: of an earlier memory bank, of maps of another blur, or damaged."""
+"""Calibrations that no longer apply: for an earlier memory bank, for maps with another blur, or damaged."""
 
 import contextlib
 import errno
@@ -32,11 +32,11 @@ _SETTLED_NS = 3_000_000_000
 
 
 class StaleCalibrations:
-    """Finds the calibrations below one models folder that are not of the scores that images get now.
+    """Finds the calibrations below one models folder that do not match the current scores.
 
     Args:
         root: the models folder.
-        blur_sigma: Gaussian σ of the maps that images are scored by; None takes calibrations of any.
+        blur_sigma: Gaussian σ of the current maps; None accepts calibrations of any.
         memory_id_of: gives the identity of the memory bank in a file; None reads it there.
     """
 
@@ -54,10 +54,10 @@ class StaleCalibrations:
         self._folders = _FolderLists()
 
     def count(self) -> int:
-        """How many calibrations of this service are not of the scores that images get now, or are damaged.
+        """How many calibrations of this service do not match the current scores, or are damaged.
 
-        In a recipe that is the fit of the default recipe, where the recipe has no model of its own. Asked again, it
-        looks at two files a model and reads those that changed; one thread at a time may ask.
+        In a recipe without a model of its own, the fit of the default recipe counts. Further calls examine two files
+        for each model and read only changed ones. Only one thread at a time may call it.
 
         Raises:
             OSError: files cannot be read.
@@ -83,7 +83,7 @@ class StaleCalibrations:
         return n_stale
 
     def in_recipes(self, key: RoiKey) -> list[RoiKey]:
-        """Who is served this model of the default recipe, and has a calibration of its own that is stale.
+        """The ROIs that use this model of the default recipe and have a stale calibration of their own.
 
         Raises:
             OSError: files cannot be read.
@@ -123,7 +123,7 @@ class StaleCalibrations:
         return all(applicable(other, memory_id, self._blur_sigma) is None for other in others)
 
     def _memory_of(self, calibration: Path) -> Path | None:
-        """The memory bank that a calibration is for; None if there is none of this service."""
+        """The memory bank of a calibration; None if there is none of this service."""
         memory = calibration.with_name(MEMORY_FILE)
         if memory.exists():
             return memory
@@ -135,13 +135,13 @@ class StaleCalibrations:
 
 
 class _FolderLists:
-    """Folders of ids in folders; a folder that did not change is not listed again.
+    """Folders of ids in folders; an unchanged folder is not listed again.
 
     Args:
-        before: what was seen the last time.
+        before: the result of the last time.
 
     Attributes:
-        seen: what was seen this time.
+        seen: the result of this time.
     """
 
     def __init__(self, before: "_FolderLists | None" = None) -> None:

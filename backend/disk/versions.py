@@ -1,8 +1,9 @@
-"""What a model was before its last changes: ``.versions/<number>/`` in its folder, the newest with the highest number.
+"""Earlier versions of a model: ``.versions/<number>/`` in its folder, the newest with the highest number.
 
-A version holds the files as they were served, by hard links, so that it takes no room until they are replaced, and
-``version.json``: when and by what. It appears whole, by one rename, and goes whole, by another. No id becomes a folder
-that begins with a dot, so nothing takes a version for a model. Nothing here knows what is in a model.
+A version contains the served files, as hard links, so that it takes no space until they are replaced. Its
+``version.json`` says when and by what they were replaced. A version appears with one rename, and disappears with one
+rename. No id becomes a folder that begins with a dot, so a version is never confused with a model. This module does not
+know the contents of a model.
 """
 
 import contextlib
@@ -43,14 +44,14 @@ Change = Literal["fit", "append", "calibrate", "feedback", "rollback"]
 
 @dataclass(frozen=True)
 class VersionFacts:
-    """What ``version.json`` says.
+    """The contents of ``version.json``.
 
     Attributes:
         kept_at_utc: when the model was replaced, ISO 8601.
-        replaced_by: by what.
+        replaced_by: the change that replaced it.
         memory_id: identity of its memory bank.
         coreset_size: embeddings in the memory bank.
-        n_embeddings, n_images: what it was built from; None if the fit did not say.
+        n_embeddings, n_images: numbers that it was built from; None if the fit did not record them.
     """
 
     kept_at_utc: str
@@ -73,7 +74,7 @@ class Version:
     folder: Path
 
     def holds(self, files: Sequence[Path]) -> bool:
-        """Whether its files are these, by name and content; scores that it lacks are not missed: they judge nothing."""
+        """Whether it has these files, by name and content; missing scores do not matter: they judge nothing."""
         names = {path.name for path in self.folder.iterdir()} - {_FACTS_FILE}
         compared = [file for file in files if file.name in names or not is_of_inputs(file.name)]
         return names == {file.name for file in compared} and all(
@@ -97,7 +98,7 @@ def keep(model: Path, files: Sequence[Path], facts: VersionFacts) -> None:
     """Keep the files of a model before they are replaced; the caller holds the lock of its folder.
 
     Raises:
-        OSError: they cannot be kept; nothing is left behind.
+        OSError: they cannot be kept; nothing remains on the disk.
     """
     versions = model / FOLDER
     make_folder(versions)
@@ -115,13 +116,13 @@ def keep(model: Path, files: Sequence[Path], facts: VersionFacts) -> None:
 
 
 def tidy(model: Path, served: Sequence[Path], most: int, spare: int | None = None) -> None:
-    """Clear what killed writers left, and all but the newest versions; the caller holds the lock of the folder.
+    """Delete files of killed writers, and all but the newest versions; the caller holds the lock of the folder.
 
     Args:
         model: folder of the model.
-        served: its files now. A newest version that holds them was kept for a change that never came.
+        served: its current files. A newest version with these files was kept for a change that did not happen.
         most: how many versions stay.
-        spare: number of one that stays beside those.
+        spare: number of a version that also stays.
 
     Raises:
         OSError: something cannot be deleted.
@@ -137,7 +138,7 @@ def tidy(model: Path, served: Sequence[Path], most: int, spare: int | None = Non
 
 
 def restore_file(kept_file: Path, target: Path) -> None:
-    """Replace a file of a model by one of a version, in one rename; the version keeps it too.
+    """Replace a file of a model with that of a version, in one rename; the version also keeps it.
 
     Raises:
         OSError: it cannot be replaced; nothing changed.
@@ -178,7 +179,7 @@ def _numbers(model: Path) -> list[int]:
 
 
 def _free_number(model: Path) -> int:
-    """Above the newest; above another where somebody made a folder with the greatest number that there is."""
+    """The number after the newest version; a free number if somebody made a folder with the greatest possible one."""
     numbers = _numbers(model)
     above = (number + 1 for number in (*numbers, 0))
     return next(number for number in above if number not in numbers and _NUMBER.fullmatch(str(number)))
