@@ -1,4 +1,4 @@
-# make serve · make install · make demo · make test · make test-unit · make check · make soak · make bench
+# make serve · make cluster · make install · make demo · make test · make test-unit · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,13 +13,16 @@ PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-wor
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
-.PHONY: help serve install demo test test-unit test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve cluster install demo test test-unit test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 serve: $(COMMAND) ## install, find the weights, start the service on HOST:PORT (127.0.0.1:8000)
 	@$(COMMAND) serve
+
+cluster: $(VENV)/.ray ## serve in several replicas on this machine, with Ray (deploy/serve.yaml)
+	@$(COMMAND) cluster serve
 
 install: $(COMMAND) ## what the service needs, and the command roi-anomaly
 
@@ -115,10 +118,15 @@ $(VENV)/.demo: demo/requirements.txt backend/requirements.txt | $(COMMAND)
 	$(RUN) -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/cluster.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements-mqtt.txt backend/requirements.txt | $(COMMAND)
-	@echo "Installing what development needs, torch included (once, some 480 MB more where torch is a CPU build)"
+$(VENV)/.ray: requirements/ray.txt requirements/cluster.txt | $(COMMAND)
+	@echo "Installing what the cluster needs (once, some 150 MB to download)"
+	$(RUN) -m pip install --disable-pip-version-check -r $< -r requirements/cluster.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt requirements/cluster.txt requirements/ray.txt demo/requirements.txt backend/requirements-torch.txt backend/requirements-mqtt.txt backend/requirements.txt | $(COMMAND)
+	@echo "Installing what development needs, torch included (once, some 640 MB more where torch is a CPU build)"
 	$(RUN) -m pip install --disable-pip-version-check -r $<
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.ray
 
 $(ANOMALIB_VENV)/.installed: benchmarks/anomalib_side/requirements.txt | $(VENV)/bin/python
 	@echo "Installing anomalib in $(ANOMALIB_VENV) (once, 2.0 GB on disk where torch is a CPU build)"

@@ -48,6 +48,11 @@ def gunicorn_command(port: int, workers: int = 2) -> list[str]:
     return [sys.executable, "-m", "gunicorn", *worker]
 
 
+def cluster_command(_port: int) -> list[str]:
+    """Replicas on Ray, which take the port from the environment."""
+    return [sys.executable, "-m", "backend", "cluster", "serve"]
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as probe:

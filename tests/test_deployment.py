@@ -186,3 +186,14 @@ def test_systemd_takes_the_unit_as_it_is_and_would_name_a_mistake(tmp_path, mist
     told = [line for line in done.stderr.splitlines() if UNIT.name in line]  # other lines are about the machine
     assert len(told) == len(named), told
     assert all(word in line for word, line in zip(named, told, strict=True))
+
+
+def test_replicas_refuse_in_the_words_of_the_service_and_before_ray_does():
+    served = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
+    (application,) = served["applications"]
+    (deployment,) = application["deployments"]
+    defaults = Settings.model_construct()
+    assert deployment["max_ongoing_requests"] > 2 * (defaults.max_queue + defaults.max_fits)
+    assert application["import_path"] == "backend.cluster.serving:application"
+    assert application["route_prefix"] == "/"
+    assert served["http_options"] == {"host": "127.0.0.1", "port": defaults.port}

@@ -46,7 +46,7 @@ def test_every_file_that_is_installed_is_checked_against_its_hash() -> None:
 
 def direct(name: str) -> set[str]:
     """The distributions that a file names itself, without their versions."""
-    lines = (re.split(r"==|;", line)[0].strip() for line in (ROOT / name).read_text().splitlines())
+    lines = (re.split(r"\[|==|;", line)[0].strip() for line in (ROOT / name).read_text().splitlines())
     return {line for line in lines if line and not line.startswith(("#", "-r"))}
 
 
@@ -61,6 +61,7 @@ def test_every_direct_requirement_is_pinned() -> None:
         "backend/requirements-torch.txt",
         "backend/requirements-mqtt.txt",
         "requirements/cluster.txt",
+        "requirements/ray.txt",
         "demo/requirements.txt",
     ],
 )

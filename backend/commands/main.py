@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     # These take a second to import: Ctrl-C ends that as it ends the rest.
     from backend.commands import calibrate, feedback, fit, infer, models, serve, versions
     from backend.commands.arguments import HelpFormatter
+    from backend.commands.cluster import command as cluster
     from backend.commands.evaluate import command as evaluate
     from backend.commands.inspection import command as inspection
     from backend.commands.migrate import command as migrate
@@ -131,6 +132,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (serve, inspection, fit, calibrate, infer, watch, feedback, evaluate, versions, migrate, models):
+    for command in (
+        serve,
+        inspection,
+        fit,
+        calibrate,
+        infer,
+        watch,
+        feedback,
+        evaluate,
+        versions,
+        migrate,
+        models,
+        cluster,
+    ):
         command.add_to(commands)
     return parser

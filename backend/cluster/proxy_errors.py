@@ -1,0 +1,78 @@
+"""What Ray's proxy says by itself, in the shape of every error; and one ``X-Request-Id`` in each reply."""
+
+import json
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.common.error_text import error_reply
+
+_RETRY_AFTER_S = "5"
+_OF_RAY = "/-/"  # health and routes of the proxy itself
+_NO_ROUTE = 404
+_BUSY = 503
+_NOT_DEPLOYED = "the service is not deployed on this cluster yet; retry"
+_NO_REPLICA = "no replica takes the request: all are at work, or none runs at the moment; retry"
+_LOST = (
+    "the replica that was at work on this request ended before it replied: send it again; if it was to change "
+    "something, look first whether that was done"
+)
+
+
+class JsonErrors:
+    """Replaces errors that the service did not write, which are plain text, by 503 in the shape of every error.
+
+    Args:
+        app: the proxy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] != "http" or scope["path"].startswith(_OF_RAY):
+            await self._app(scope, receive, send)
+            return
+        body: bytes | None = None
+
+        async def send_json(message: Message) -> None:
+            nonlocal body
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                request_id = headers.get("x-request-id")
+                if request_id is not None:
+                    headers["x-request-id"] = request_id  # and drops the others of the name
+                if message["status"] >= 400 and not headers.get("content-type", "").startswith("application/json"):
+                    body = _body(message["status"])
+                    await send(_start(body, request_id))
+                    return
+                await send({**message, "headers": headers.raw})
+            elif body is None:
+                await send(message)
+            elif not message.get("more_body", False):
+                await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+        await self._app(scope, receive, send_json)
+
+
+def _body(status: int) -> bytes:
+    said = {_NO_ROUTE: _NOT_DEPLOYED, _BUSY: _NO_REPLICA}.get(status, _LOST)
+    return json.dumps(error_reply(said, None, code="not_ready", with_trace=False)).encode()
+
+
+def _start(body: bytes, request_id: str | None) -> Message:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", _RETRY_AFTER_S.encode()),
+    ]
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id.encode("latin-1")))
+    return {"type": "http.response.start", "status": _BUSY, "headers": headers}
+
+
+def middlewares() -> list[Middleware]:
+    """What Ray's proxies put around themselves (``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``)."""
+    return [Middleware(JsonErrors)]

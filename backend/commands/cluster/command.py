@@ -1,0 +1,18 @@
+"""``cluster``: what takes more than one machine, on Ray."""
+
+from backend.commands.arguments import Commands, add_command
+from backend.commands.cluster import serve
+
+_TEXT = """
+This needs Ray: pip install -r requirements/ray.txt. docs/scale.md says what it is for."""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    parser = add_command(commands, "cluster", _without_action, "serve on many machines, with Ray", _TEXT)
+    actions = parser.add_subparsers(dest="action", required=True)
+    serve.add_to(actions)
+
+
+def _without_action(*_: object) -> None:
+    raise AssertionError("the parser requires an action")
