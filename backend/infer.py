@@ -63,8 +63,10 @@ class Inference(Finding):
         score, regions, scores: see `Finding`.
         heatmap: uint8 [H, W], the map stretched from its 1st..99th percentile to 0..255, 0 outside the mask.
         distance_map: float32 [H, W], distances on the pixel grid of the uploaded image, not masked.
-        embeddings: float32 [N, D], of its patches, row by row, not normalised.
-        distances: float32 [rows, columns], of these, on the token grid.
+        embeddings: float32 [N, D], of its patches, row by row, not normalised; of patches that the mask hides with
+            their whole tile zeros; [0, D] where they are not kept.
+        distances: float32 [rows, columns], of these, on the token grid; of patches that the mask hides with their whole
+            tile the median of the others.
     """
 
     heatmap: npt.NDArray[np.uint8]
@@ -97,6 +99,8 @@ class InferenceEngine:
         percentiles: Sequence[float] = (),
         area_mm2_thr: float = 0,
         run_network: RunNetwork | None = None,
+        keeps_embeddings: bool = True,
+        every_tile: bool = False,
     ) -> Inference:
         """Score one image and find its defects.
 
@@ -109,16 +113,17 @@ class InferenceEngine:
             score_percentile: percentile of the masked map that is the score.
             percentiles: further ones, for `Finding.scores`.
             area_mm2_thr: regions smaller than this are dropped, in mm².
-            run_network: see `DinoV2Features.extract`.
+            run_network: see `DinoV2Features.each_tile`.
+            keeps_embeddings: whether `Inference.embeddings` are wanted: of a large grid they take 100 MB and more.
+            every_tile: look at tiles that the mask hides, too.
 
         Raises:
             InvalidShape: the shape selects no pixel.
         """
         image_hw = (image.shape[0], image.shape[1])
         mask = build_mask(shape, image_hw)
-        embeddings, token_hw = self.features.extract(image, run_network)
-        with stage("search"):
-            distances = memory.distances(embeddings).reshape(token_hw)
+        tiles = self.features.tiling.within(None if every_tile else mask, self.blur_sigma)
+        embeddings, distances = self._search(image, memory, tiles, run_network, keeps_embeddings=keeps_embeddings)
         with stage("post"):
             distance_map = to_image_grid(distances, image_hw, self.blur_sigma)
             if mask is None:  # one sample and one upper tail serve the picture and the score
@@ -131,6 +136,30 @@ class InferenceEngine:
             if threshold is not None:
                 regions = find_regions(distance_map, mask, threshold, area_mm2_thr, mm_per_px)
         return Inference(score, regions, tuple(scores), heatmap, distance_map, embeddings, distances)
+
+    def _search(
+        self,
+        image: npt.NDArray[np.uint8],
+        memory: Memory,
+        tiles: Sequence[int],
+        run_network: RunNetwork | None,
+        *,
+        keeps_embeddings: bool,
+    ) -> tuple[Embeddings, DistanceMap]:
+        """Embeddings and distances of the tokens of some tiles, see `Inference`."""
+        grid_hw, kept_hw = self.features.token_hw, self.features.token_hw if keeps_embeddings else (0, 0)
+        embeddings = np.zeros((*kept_hw, self.features.dim), np.float32)
+        distances, is_seen = np.empty(grid_hw, np.float32), np.zeros(grid_hw, np.bool_)
+        for tile, tokens in self.features.each_tile(image, run_network, tiles):
+            place = tile.rows, tile.columns
+            with stage("search"):
+                distances[place] = memory.distances(tokens).reshape(distances[place].shape)
+            is_seen[place] = True
+            if keeps_embeddings:
+                embeddings[place] = tokens.reshape(*distances[place].shape, -1)
+        if not is_seen.all():
+            distances[~is_seen] = np.median(distances[is_seen])
+        return embeddings.reshape(-1, self.features.dim), distances
 
 
 def to_image_grid(distances: DistanceMap, image_hw: tuple[int, int], blur_sigma: float) -> DistanceMap:

@@ -13,6 +13,7 @@ from backend.features import preprocess
 from backend.infer import InferenceEngine, Region, find_regions, to_heatmap, to_image_grid
 from backend.patchcore import PatchCoreMemory
 from backend.roi_mask import build_mask, parse_shape
+from backend.tiles import Tiling
 from backend.utils import percentile
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
@@ -77,9 +78,20 @@ class GivenDistances:
     def __init__(self, distances):
         self.distances = np.asarray(distances, np.float64)
 
-    def extract(self, image, run):
+    dim = 2
+
+    @property
+    def tiling(self):
+        return Tiling(1, self.distances.shape)
+
+    @property
+    def token_hw(self):
+        return self.distances.shape
+
+    def each_tile(self, image, run, tiles):
         angles = 2 * np.arcsin(self.distances.ravel() / 2)
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), self.distances.shape
+        assert tiles == [0]
+        yield self.tiling.tiles[0], np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 BANK = PatchCoreMemory.build(np.array([[1, 0]], np.float32), (1, 1), 1.0)
@@ -402,7 +414,7 @@ def test_a_mask_cuts_a_region_and_its_area():
 
 def test_a_shape_without_a_pixel_is_refused_before_the_network_runs():
     class Unused:
-        def extract(self, image, run):
+        def each_tile(self, image, run, tiles):
             raise AssertionError("the network ran")
 
     shape = parse_shape('{"kind":"circle","cx":500,"cy":5,"r":2}')
