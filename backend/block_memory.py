@@ -151,19 +151,20 @@ def build_banks(
     on_progress: Callable[[int, int], None] | None = None,
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     n_different: int | None = None,
+    places: npt.NDArray[np.int64] | None = None,
 ) -> tuple[PatchCoreMemory, ...]:
     """A bank for each block; see `PatchCoreMemory.build`.
 
     Args:
         embeddings: float32 [N, n_blocks * D] of all images, of the blocks side by side; normalised in place.
         n_blocks: how many blocks.
-        token_hw, coreset_rate, turn, n_different: as for `PatchCoreMemory.build`.
+        token_hw, coreset_rate, turn, n_different, places: as for `PatchCoreMemory.build`.
         on_progress: called with (selected, all that are to be selected), over all blocks.
     """
     banks = []
     for number, part in enumerate(block_parts(embeddings, n_blocks)):
         report = None if on_progress is None else _over_blocks(on_progress, number, n_blocks)
-        banks.append(PatchCoreMemory.build(part, token_hw, coreset_rate, report, turn, n_different))
+        banks.append(PatchCoreMemory.build(part, token_hw, coreset_rate, report, turn, n_different, places))
     return tuple(banks)
 
 

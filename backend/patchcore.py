@@ -258,6 +258,16 @@ def distance_of_cosine(cosine: npt.NDArray[np.float32]) -> npt.NDArray[np.float3
     return np.asarray(np.sqrt(np.maximum(2 - 2 * cosine, 0)), np.float32)
 
 
+def _in_grid(
+    picks: npt.NDArray[np.int64], places: npt.NDArray[np.int64] | None, token_hw: tuple[int, int]
+) -> npt.NDArray[np.int64]:
+    """Rows of embeddings as `PatchCoreMemory.patches` has them: by the place in the token grid, see `build`."""
+    if places is None:
+        return picks
+    image, patch = np.divmod(picks, len(places))
+    return np.asarray(image * (token_hw[0] * token_hw[1]) + places[patch])
+
+
 class NearestNeighbourIndex(Protocol):
     """Finds the memory embeddings nearest to each query; callable from many threads."""
 
@@ -355,6 +365,7 @@ class PatchCoreMemory:
         on_progress: Callable[[int, int], None] | None = None,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         n_different: int | None = None,
+        places: npt.NDArray[np.int64] | None = None,
     ) -> "PatchCoreMemory":
         """Normalise, select the coreset, index it. The same embeddings always give the same memory.
 
@@ -366,15 +377,17 @@ class PatchCoreMemory:
             on_progress: see `k_center_greedy`.
             turn: see `k_center_greedy`.
             n_different: number of embeddings that the rate refers to, if some belong to copies; None is all.
+            places: int64 [K], positions in the token grid of the K patches of each image; None is the whole grid.
         """
         for rows in _blocks(len(embeddings)):
             with turn():
                 embeddings[rows] = l2_normalize(embeddings[rows])
         if coreset_rate == 1:
-            return cls(np.ascontiguousarray(embeddings), token_hw, np.arange(len(embeddings)))
+            every = _in_grid(np.arange(len(embeddings)), places, token_hw)
+            return cls(np.ascontiguousarray(embeddings), token_hw, every)
         n_select = coreset_size(len(embeddings) if n_different is None else n_different, coreset_rate)
         picks = k_center_greedy(embeddings, n_select, on_progress, turn)
-        return cls(embeddings[picks], token_hw, picks)
+        return cls(embeddings[picks], token_hw, _in_grid(picks, places, token_hw))
 
     def extended(
         self,
@@ -383,6 +396,7 @@ class PatchCoreMemory:
         n_images: int,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         on_progress: Callable[[int, int], None] | None = None,
+        places: npt.NDArray[np.int64] | None = None,
     ) -> "PatchCoreMemory":
         """The memory, extended by further images until their patches are covered as closely as the previous ones.
 
@@ -395,6 +409,7 @@ class PatchCoreMemory:
             n_images: number of these images, if known.
             turn: see `k_center_greedy`.
             on_progress: see `greedy_cover`.
+            places: see `build`.
 
         Raises:
             Conflict: so much is missing that it would take minutes.
@@ -417,7 +432,7 @@ class PatchCoreMemory:
         return PatchCoreMemory(
             np.concatenate([self.embeddings, embeddings[picks]]),
             self.token_hw,
-            np.concatenate([known, n_images * per_image + picks]),
+            np.concatenate([known, n_images * per_image + _in_grid(picks, places, self.token_hw)]),
         )
 
     def distances(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:

@@ -2,10 +2,10 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,13 @@ _BLUR_REACH = 4
 
 GridHw = tuple[int, int]
 Places = npt.NDArray[np.int64]
+
+
+def detail_of(metadata: Mapping[str, Any]) -> int:
+    """The detail of a memory bank, by what was recorded with it; 1 where that is nothing, or no detail."""
+    extractor = metadata.get("extractor")
+    recorded = extractor.get("detail") if isinstance(extractor, Mapping) else None
+    return recorded if type(recorded) is int and 1 <= recorded <= MOST_DETAIL else 1
 
 
 class Tile(NamedTuple):

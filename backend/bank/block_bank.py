@@ -75,6 +75,7 @@ def build_block_bank(
     base: BlockBase | None,
     turn: Turn,
     on_progress: OnProgress,
+    places: Rows | None = None,
 ) -> tuple[BlockMemory, list[float], HeldOut]:
     """Select a memory bank for each block, and compare each image with those of the others.
 
@@ -88,6 +89,7 @@ def build_block_bank(
         base: the model to append to; None starts a new bank.
         turn: see `k_center_greedy`.
         on_progress: called with the step, its finished units and all its units.
+        places: see `PatchCoreMemory.build`.
 
     Returns:
         The banks, their covering radii, and what the fit tells about its images, or about a sample of them.
@@ -97,12 +99,12 @@ def build_block_bank(
     """
     report = partial(on_progress, "coreset")
     if base is None:
-        n_different = len(set(own)) * token_hw[0] * token_hw[1]
-        banks = build_banks(embeddings, n_blocks, token_hw, coreset_rate, report, turn, n_different)
+        n_different = len(set(own)) * (len(embeddings) // len(own))
+        banks = build_banks(embeddings, n_blocks, token_hw, coreset_rate, report, turn, n_different, places)
     else:
         parts = block_parts(embeddings, n_blocks)
         banks = tuple(
-            bank.extended(part, radius, base.n_images, turn, report)
+            bank.extended(part, radius, base.n_images, turn, report, places)
             for bank, part, radius in zip(base.memory.banks, parts, base.covering_radii, strict=True)
         )
     found = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ import structlog
 from backend.bank.block_bank import BlockBase, build_block_bank
 from backend.bank.copies import Miniature
 from backend.bank.images import BankImage, as_metadata, comparable_images
-from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, Rows, hold_out, last_distance, owners
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.bank.memory_limits import check_bank
 from backend.block_memory import BlockMemory, Memory
@@ -152,6 +152,7 @@ def build_bank(
     on_progress: OnProgress,
     joined: Mapping[str, str] = MappingProxyType({}),
     n_blocks: int = 1,
+    places: Rows | None = None,
 ) -> Bank:
     """Select the memory bank and compare each image with that of the others.
 
@@ -166,6 +167,7 @@ def build_bank(
         joined: identity that an image of the base counts as, by its own identity; images that are not in it count as
             themselves.
         n_blocks: of how many blocks the embeddings are, side by side.
+        places: see `PatchCoreMemory.build`.
 
     Raises:
         Conflict: the images are too unlike those of the base.
@@ -176,11 +178,11 @@ def build_bank(
     before, own = [numbers.get(identity, -1) for identity in known], [numbers[identity] for identity in identities]
     if n_blocks > 1:
         blocks, radii, held = build_block_bank(
-            embeddings, n_blocks, own, before, token_hw, coreset_rate, _block_base(base), turn, on_progress
+            embeddings, n_blocks, own, before, token_hw, coreset_rate, _block_base(base), turn, on_progress, places
         )
         if base is not None:
             check_bank(len(blocks.embeddings), embeddings.shape[1])
-        return _told(Bank(blocks, radii, held), len(own))
+        return _told(Bank(blocks, radii, _on_grid(held, places, token_hw)), len(own))
     if base is None:
         memory = PatchCoreMemory.build(
             embeddings,
@@ -188,19 +190,31 @@ def build_bank(
             coreset_rate,
             lambda done, total: on_progress("coreset", done, total),
             turn,
-            n_different=len(numbers) * token_hw[0] * token_hw[1],
+            n_different=len(numbers) * (len(embeddings) // len(own)),
+            places=places,
         )
     else:
-        memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"))
+        memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"), places)
     images, owner, score = np.array(own), owners(memory, [*before, *own]), partial(on_progress, "score")
-    per_image, n_bank = token_hw[0] * token_hw[1], len(memory.embeddings)
+    per_image, n_bank = len(embeddings) // len(own), len(memory.embeddings)
     if len(embeddings) * n_bank > MOST_PRODUCTS:
         radius = base.covering_radii[0] if base else last_distance(memory, len(embeddings))
         sample = choose_sample(images, per_image, n_bank)
         held_out = hold_out_sample(embeddings, images, memory.embeddings, owner, sample, radius, score, turn)
     else:
         held_out = hold_out(embeddings, images, memory.embeddings, owner, score, turn)
-    return _told(Bank(memory, base.covering_radii if base else [held_out.covering_radius], held_out), len(own))
+    radii = base.covering_radii if base else [held_out.covering_radius]
+    return _told(Bank(memory, radii, _on_grid(held_out, places, token_hw)), len(own))
+
+
+def _on_grid(held_out: HeldOut, places: Rows | None, token_hw: tuple[int, int]) -> HeldOut:
+    """Its distances on the whole token grid: where a fit had no patches, the median of those of the image."""
+    if places is None or held_out.distances is None:
+        return held_out
+    grid = np.empty((len(held_out.distances), token_hw[0] * token_hw[1]), np.float32)
+    grid[:] = np.median(held_out.distances, axis=1)[:, None]
+    grid[:, places] = held_out.distances
+    return replace(held_out, distances=grid)
 
 
 def _told(bank: Bank, n_images: int) -> Bank:
@@ -223,10 +237,14 @@ def _recorded_radii(memory: Memory, metadata: Mapping[str, Any]) -> list[float]:
 
 
 def _extended(
-    base: Base, embeddings: Embeddings, turn: Turn, on_progress: Callable[[int, int], None]
+    base: Base,
+    embeddings: Embeddings,
+    turn: Turn,
+    on_progress: Callable[[int, int], None],
+    places: Rows | None,
 ) -> PatchCoreMemory:
     assert isinstance(base.memory, PatchCoreMemory), "a fit appends to a model of its own profile"
-    memory = base.memory.extended(embeddings, base.covering_radii[0], len(base.images), turn, on_progress)
+    memory = base.memory.extended(embeddings, base.covering_radii[0], len(base.images), turn, on_progress, places)
     check_bank(len(memory.embeddings), embeddings.shape[1])
     return memory
 
@@ -269,7 +287,13 @@ def of_an_earlier_fit(n_unscored: int, n_images: int, *, is_sample: bool) -> str
 
 
 def bank_metadata(
-    bank: Bank, base: Base | None, images: Sequence[BankImage], n_new: int, coreset_rate: float, mm_per_px: float
+    bank: Bank,
+    base: Base | None,
+    images: Sequence[BankImage],
+    n_new: int,
+    n_embedded: int,
+    coreset_rate: float,
+    mm_per_px: float,
 ) -> dict[str, Any]:
     """The metadata about how a memory bank was made.
 
@@ -278,13 +302,13 @@ def bank_metadata(
         base: what it was appended to.
         images: all images of the bank.
         n_new: how many of them are of this fit.
+        n_embedded: patch embeddings of these.
         coreset_rate: share to keep, where there is no base.
         mm_per_px: millimetres per pixel.
     """
-    rows, columns = bank.memory.token_hw
     return {
         "coreset_rate": base.coreset_rate if base else coreset_rate,
-        "n_embeddings": (base.n_embeddings if base else 0) + n_new * rows * columns,
+        "n_embeddings": (base.n_embeddings if base else 0) + n_embedded,
         "n_images": (base.n_images if base else 0) + n_new,
         "mm_per_px": mm_per_px,
         "images": as_metadata(images),

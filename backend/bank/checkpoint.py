@@ -5,8 +5,9 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +39,16 @@ class Checkpoint:
         folder: made when needed; it must not contain anything else.
         identity: of the extractor; embeddings of another one are not found.
         bits: how many bits 16-bit images use; embeddings with another number of bits are not found.
+        tiles: numbers of the embedded tiles, if masks hide some; None is all.
     """
 
-    def __init__(self, folder: Path, identity: ExtractorIdentity, bits: int = 16) -> None:
+    def __init__(
+        self, folder: Path, identity: ExtractorIdentity, bits: int = 16, tiles: Sequence[int] | None = None
+    ) -> None:
         self._folder = folder
-        read_as = {} if bits == 16 else {"bits": bits}  # as the folders of earlier versions are named
+        read_as: dict[str, Any] = {} if bits == 16 else {"bits": bits}  # as the folders of earlier versions are named
+        if tiles is not None:
+            read_as["tiles"] = list(tiles)
         self._extractor = json.dumps({**identity.as_dict(), **read_as}, sort_keys=True).encode()
 
     def get(self, image: bytes) -> Kept | None:

@@ -4,13 +4,14 @@ import contextlib
 import contextvars
 import hashlib
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from backend.bank.checkpoint import Checkpoint, Kept
@@ -20,8 +21,9 @@ from backend.bit_depth import BitDepth, decode
 from backend.common.arrays import Embeddings, Pixels
 from backend.common.errors import InvalidShape, StorageError
 from backend.common.telemetry import stage
-from backend.features import DinoV2Features, preprocess, require_finite
+from backend.features import DinoV2Features, require_finite
 from backend.roi_mask import Shape, build_mask
+from backend.tiles import Places, Tiling
 from backend.utils import ImageLimits, NamedImage, check_image
 
 # One for all fits: of each thread that resizes an image, OpenCV 5.0 keeps a kilobyte when it ends.
@@ -37,7 +39,7 @@ class Embedded(NamedTuple):
     """Images after the network.
 
     Attributes:
-        embeddings: float32 [len(numbers) * rows * columns, D], not L2-normalised.
+        embeddings: float32 [len(numbers) * K, D] of the K tokens of each image, not L2-normalised.
         numbers: positions of the images that were embedded, in order.
         looks: of every image.
     """
@@ -52,14 +54,14 @@ class _Prepared(NamedTuple):
 
     Attributes:
         look: of its pixels.
-        embeddings: float32 [rows * columns, D], if the checkpoint has them.
-        pixels: float32 [3, S, S] for the network; None if the image is not embedded.
+        embeddings: float32 [K, D], if the checkpoint has them.
+        canvas: see `DinoV2Features.canvas`; None if the image is not embedded.
         content: its bytes, if a checkpoint needs them.
     """
 
     look: Look
     embeddings: Embeddings | None = None
-    pixels: Pixels | None = None
+    canvas: Pixels | None = None
     content: bytes | None = None
 
 
@@ -153,6 +155,22 @@ class FitImages:
         return FitImages(*chosen, self.headers.only(numbers))
 
 
+class _Waiting(NamedTuple):
+    """A tile that waits for the next forward pass.
+
+    Attributes:
+        row: of its image among those that are embedded.
+        image: that it is cut from.
+        canvas: that of the image.
+        tile: its number.
+    """
+
+    row: int
+    image: _Prepared
+    canvas: Pixels
+    tile: int
+
+
 def embed_all(
     images: Sequence[NamedImage],
     features: DinoV2Features,
@@ -163,6 +181,7 @@ def embed_all(
     on_progress: Callable[[int, int], None],
     depth: BitDepth | None = None,
     known: Collection[str] = (),
+    tiles: Sequence[int] | None = None,
 ) -> Embedded:
     """Embed images in order; each is decoded while the network processes the previous ones.
 
@@ -172,15 +191,17 @@ def embed_all(
         limits: for every image.
         turn: held while the network runs.
         checkpoint: gives and keeps embeddings; None keeps nothing.
-        on_progress: called with (embedded, all images).
+        on_progress: called with (embedded, all images), after every pass.
         depth: how images of 16 bits are read; None reads their upper 8.
         known: identities of images that are not embedded.
+        tiles: numbers of the tiles that are embedded, rising; None is all.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: see `decode`.
     """
-    rows, columns = features.token_hw
-    embeddings = np.empty((len(images), rows * columns, features.dim), np.float32)
+    rows_of = _rows_of(features.tiling, tiles)
+    n_patches = sum(len(rows) for rows in rows_of.values())
+    embeddings = np.empty((len(images), n_patches, features.dim), np.float32)
 
     def prepare(image: NamedImage) -> _Prepared:
         content = image.read()
@@ -194,31 +215,56 @@ def embed_all(
         if kept is not None or look.pixels_sha256 in known:
             return _Prepared(look, None if kept is None else kept.embeddings)
         with stage("preprocess"):
-            return _Prepared(look, None, preprocess(decoded, features.input_size), content if keeper else None)
+            return _Prepared(look, None, features.canvas(decoded), content if keeper else None)
 
     numbers: list[int] = []
     looks: list[Look] = []
-    waiting: list[tuple[int, _Prepared, Embeddings]] = []  # row of each, for the next forward pass
+    waiting: list[_Waiting] = []
     with contextlib.closing(_ahead(prepare, images, most_ahead(features))) as in_order:
         for position, prepared in enumerate(in_order):
             looks.append(prepared.look)
             if prepared.look.pixels_sha256 not in known:
-                if prepared.pixels is not None:
-                    waiting.append((len(numbers), prepared, prepared.pixels))
+                if prepared.canvas is not None:
+                    waiting += [_Waiting(len(numbers), prepared, prepared.canvas, tile) for tile in rows_of]
                 else:
                     embeddings[len(numbers)] = prepared.embeddings
                 numbers.append(position)
-            if len(waiting) == features.runtime.batch or (waiting and position == len(images) - 1):
-                with turn(), stage("extract"):
-                    tokens = features.runtime.forward(np.stack([pixels for _, _, pixels in waiting]))
-                require_finite(tokens)
-                for (row, fresh, _), own_tokens in zip(waiting, tokens, strict=True):
-                    embeddings[row] = own_tokens
-                    if checkpoint is not None and fresh.content is not None:
-                        checkpoint = _keep(checkpoint, fresh.content, Kept(own_tokens, fresh.look))
-                waiting.clear()
-            on_progress(position + 1 - len(waiting), len(images))
+            while len(waiting) >= features.runtime.batch or (waiting and position == len(images) - 1):
+                together, waiting = waiting[: features.runtime.batch], waiting[features.runtime.batch :]
+                _embed_together(together, features, turn, rows_of, embeddings)
+                for done in together:
+                    if done.tile == max(rows_of) and checkpoint is not None and done.image.content is not None:
+                        kept = Kept(embeddings[done.row], done.image.look)
+                        checkpoint = _keep(checkpoint, done.image.content, kept)
+                on_progress(position + 1 - len({tile.row for tile in waiting}), len(images))
+            on_progress(position + 1 - len({tile.row for tile in waiting}), len(images))
     return Embedded(embeddings[: len(numbers)].reshape(-1, features.dim), numbers, looks)
+
+
+def _rows_of(tiling: Tiling, tiles: Sequence[int] | None) -> dict[int, Places]:
+    """For each tile, by its number, which rows of an image's embeddings its tokens are."""
+    numbers = range(len(tiling.tiles)) if tiles is None else tiles
+    row = np.full(tiling.grid_hw, -1)
+    places = tiling.places(numbers)
+    row.flat[places] = np.arange(len(places))
+    return {number: row[tiling.tiles[number].rows, tiling.tiles[number].columns].ravel() for number in numbers}
+
+
+def _embed_together(
+    waiting: Sequence[_Waiting],
+    features: DinoV2Features,
+    turn: Callable[[], AbstractContextManager[None]],
+    rows_of: Mapping[int, Places],
+    embeddings: npt.NDArray[np.float32],
+) -> None:
+    """Run the network on some tiles, and put what they give into ``embeddings``, float32 [n_images, K, D]."""
+    tiles = [features.tiling.tiles[each.tile] for each in waiting]
+    pixels = np.stack([features.pixels_of(each.canvas, tile) for each, tile in zip(waiting, tiles, strict=True)])
+    with turn(), stage("extract"):
+        tokens = features.runtime.forward(pixels)
+    require_finite(tokens)
+    for each, tile, own_tokens in zip(waiting, tiles, tokens, strict=True):
+        embeddings[each.row][rows_of[each.tile]] = features.given(own_tokens, tile)
 
 
 def _keep(checkpoint: Checkpoint, image: bytes, kept: Kept) -> Checkpoint | None:
@@ -233,7 +279,7 @@ def _keep(checkpoint: Checkpoint, image: bytes, kept: Kept) -> Checkpoint | None
 
 def most_ahead(features: DinoV2Features) -> int:
     """How many images are prepared in advance."""
-    return 2 * features.runtime.batch
+    return max(1, 2 * features.runtime.batch // len(features.tiling.tiles))
 
 
 def _ahead(prepare: Callable[[T], R], items: Sequence[T], most_ahead: int) -> Generator[R, None, None]:

@@ -1,5 +1,7 @@
 """Whether a fit fits into the free memory."""
 
+import math
+
 from backend.bank.embedding import most_ahead
 from backend.common.errors import TooLarge
 from backend.common.machine import free_memory
@@ -15,7 +17,13 @@ _BYTES_PER_EMBEDDING = 64
 
 
 def check_memory(
-    features: DinoV2Features, n_images: int, coreset_rate: float, most_pixels: int, most_bytes: int, n_before: int = 0
+    features: DinoV2Features,
+    n_images: int,
+    coreset_rate: float,
+    most_pixels: int,
+    most_bytes: int,
+    n_before: int = 0,
+    n_patches: int | None = None,
 ) -> None:
     """Check that a fit fits into the free memory.
 
@@ -26,21 +34,24 @@ def check_memory(
         most_pixels: pixels of the largest of them.
         most_bytes: bytes of the largest file.
         n_before: embeddings of the memory bank that they are appended to.
+        n_patches: of each image; None is the whole token grid.
 
     Raises:
         TooLarge: it needs more memory than is free; the message has the calculation.
     """
-    rows, columns = features.token_hw
-    n_embeddings = n_images * rows * columns
+    n_patches = math.prod(features.token_hw) if n_patches is None else n_patches
+    n_embeddings = n_images * n_patches
     embeddings = n_embeddings * (features.dim * 4 + _BYTES_PER_EMBEDDING)
     bank = (n_before + coreset_size(n_embeddings, coreset_rate)) * features.dim * 4 * _COPIES_OF_BANK
     # One image is decoded at a time; the others are pixels for the network, on their way to it or in its batch.
-    on_the_way = most_ahead(features) + 2 * features.runtime.batch + 1
-    fixed = most_pixels * 3 * 2 + on_the_way * (3 * features.input_size**2 * 4 + most_bytes) + _FIXED_BYTES
+    batch = features.runtime.batch
+    on_the_way = most_ahead(features) + math.ceil(batch / len(features.tiling.tiles)) + 1
+    pixels = on_the_way * features.canvas_side**2 + batch * features.input_size**2
+    fixed = most_pixels * 3 * 2 + pixels * 3 * 4 + (on_the_way + batch) * most_bytes + _FIXED_BYTES
     needed, free = embeddings + bank + fixed, free_memory()
     if needed > free:
         raise TooLarge(
-            f"this fit does not fit into memory: {n_images} images × {rows * columns} patches × ({features.dim} × 4 + "
+            f"this fit does not fit into memory: {n_images} images × {n_patches} patches × ({features.dim} × 4 + "
             f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, plus {bank / 1e6:.0f} MB for a memory bank "
             f"of {100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB for any number of images: "
             f"{needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free; send fewer images or free memory"

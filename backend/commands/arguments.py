@@ -13,7 +13,9 @@ from backend.api.schemas.common import RoiIds
 from backend.common.config import Settings
 from backend.common.errors import InvalidRequest
 from backend.common.field_problems import problem_in_words
+from backend.common.profiles import DetailName
 from backend.common.roi_key import RoiKey, check_recipe
+from backend.tiles import MOST_DETAIL
 
 IMAGES = """
 Images are canonical ROIs: PNG, JPEG, BMP, TIFF or WebP files, already cropped and rotated. Folders are read with all
@@ -91,6 +93,44 @@ def add_any_folder(parser: argparse.ArgumentParser) -> None:
     """Add the option that takes folders as they come."""
     parser.add_argument(
         "--any-folder", action="store_true", help="take all images below the folders, whatever their names suggest"
+    )
+
+
+def detail(text: str) -> DetailName:
+    """Type of an argument: tiles along each side of a ROI, or auto."""
+    if text == "auto":
+        return "auto"
+    if text in {str(number) for number in range(1, MOST_DETAIL + 1)}:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST_DETAIL}, and not auto")
+
+
+def length(text: str) -> float:
+    """Type of an argument: millimetres."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) <= 1e6:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, at most a million, with a decimal point")
+
+
+def add_detail(parser: argparse.ArgumentParser) -> None:
+    """Add in how many tiles the ROI is looked at."""
+    parser.add_argument(
+        "--detail",
+        type=detail,
+        metavar="N",
+        help="look at the ROI in N x N overlapping tiles, 1 to 5, each at the network's full size, for small defects: "
+        "N times as fine, N² passes an image; auto chooses; default DETAIL, and with a model to append to its own",
+    )
+
+
+def add_smallest_defect(parser: argparse.ArgumentParser) -> None:
+    """Add the smallest defect that matters."""
+    parser.add_argument(
+        "--smallest-defect-mm",
+        type=length,
+        metavar="MM",
+        help="length of the smallest defect that matters: --detail auto chooses by it",
     )
 
 

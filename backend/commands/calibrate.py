@@ -229,7 +229,7 @@ def calibrate(
         Scorer(service, key, scoring).conditions()  # says what to do where the ROI was never fitted
         service.store.check_savable(key)
         fitted = service.fitted(key, with_calibration=False)
-        percentiles = options.percentiles(fitted.profile, settings.score_percentile)
+        percentiles = options.percentiles(fitted.profile, settings.score_percentile, fitted.detail)
         regions = FitRegions.of(service, fitted, options, fields.mm_per_px)
         area = None if regions is None else regions.area_mm2
         scoring = replace(scoring, percentile=percentiles[0], percentiles=percentiles[1:], region_mm2=area)

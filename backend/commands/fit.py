@@ -13,9 +13,11 @@ from backend.commands.arguments import (
     Commands,
     add_any_folder,
     add_command,
+    add_detail,
     add_images,
     add_roi,
     add_shape,
+    add_smallest_defect,
     fields_of,
     key_of,
 )
@@ -68,6 +70,8 @@ def add_to(commands: Commands) -> None:
         help="recommended ranks defective parts better, with four memory banks; default PROFILE, or with --append "
         "the profile of the model",
     )
+    add_detail(parser)
+    add_smallest_defect(parser)
     parser.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
     parser.add_argument("--all-scores", action="store_true", help="also print the score of every image")
 
@@ -81,6 +85,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         append=options.append,
         group_copies=options.group_copies,
         profile=options.profile,
+        detail=options.detail,
+        smallest_defect_mm=options.smallest_defect_mm,
         thumbnails=options.thumbnails,
         shape=options.shape,
     )
@@ -107,6 +113,8 @@ def _say_summary(fitted: Mapping[str, Any], did: str) -> None:
     """Say what was built, and name the first of the images that are doubtful."""
     bank = f"{fitted['coreset_size']} of {fitted['n_embeddings']} patch embeddings"
     say(f"{did} {count(fitted['n_images'], 'image')}: the memory bank keeps {bank}")
+    if "detail_reason" in fitted:
+        say(fitted["detail_reason"])
     if scores := fitted.get("ok_scores") or fitted.get("ok_scores_sample"):
         summary = _summary(scores)
         they = "they score" if "ok_scores" in fitted else f"{summary['n']} of them, drawn at random, score"
@@ -159,6 +167,8 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
                 shapes=[shape] * len(images),
                 thumbnails=fields.thumbnails,
                 profile=fields.profile,
+                detail=fields.detail,
+                smallest_defect_mm=fields.smallest_defect_mm,
                 on_progress=on_progress,
                 checkpoint=checkpoint,
             )
@@ -167,13 +177,15 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
         raise
     names = [shown(image) for image in images.values()]
     sample = {names[image.index]: image.score for image in result.ok_scores_sample or ()}
-    about_score = about_percentile(service.score_percentile_of(result.profile), "SCORE_PERCENTILE")
+    about_score = about_percentile(service.score_percentile_of(result.profile, result.detail), "SCORE_PERCENTILE")
     warning = joined([result.warning, result.unscored, about_score, doubt])
     return {
         "n_images": len(images),
         "n_embeddings": result.n_embeddings,
         "coreset_size": result.coreset_size,
         **({"profile": result.profile} if result.profile != CONTRACT else {}),
+        **({"detail": result.detail} if result.detail != 1 else {}),
+        **({"detail_reason": result.detail_reason} if result.detail_reason else {}),
         "token_shape": list(result.token_hw),
         **({} if result.ok_scores is None else {"ok_scores": dict(zip(names, result.ok_scores, strict=True))}),
         **({"ok_scores_sample": sample} if sample else {}),

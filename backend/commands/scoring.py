@@ -82,7 +82,9 @@ class Scorer:
             threshold=float(calibration.threshold) if calibration else None,
             calibration=fitted.calibration_state if self.scoring.percentile is None else "none",
             score_percentile=float(
-                score_percentile_of(fitted.profile, settings.score_percentile) if percentile is None else percentile
+                score_percentile_of(fitted.profile, settings.score_percentile, fitted.detail)
+                if percentile is None
+                else percentile
             ),
             area_mm2_thr=area_mm2_thr,
             mm_per_px=float(self.scoring.mm_per_px),

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         CONTRACT,
         description="profile of fits that name none: contract, or recommended (ranks defects better, twice the space)",
     )
+    detail: Annotated[int, Field(ge=1, le=5)] | Literal["auto"] = Field(
+        1,
+        description="tiles along each side of the ROI, of fits that name none: 1 to 5, or auto; N times as fine, N² "
+        "passes an image",
+    )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")
     models_url: str | None = Field(

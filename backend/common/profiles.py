@@ -11,10 +11,14 @@ from typing import Any, Literal, get_args
 
 ProfileName = Literal["contract", "recommended"]
 PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
+DetailName = int | Literal["auto"]
+"""Tiles along each side of a ROI, or that its size and the smallest defect choose them; see `backend.tiles`."""
 CONTRACT: ProfileName = "contract"
 RECOMMENDED: ProfileName = "recommended"
 RECOMMENDED_BLOCKS = (9, 10, 11, 12)
 RECOMMENDED_PERCENTILE = 99.5
+# With several tiles a small defect is one or two tokens of many thousands: the largest distance judges.
+DETAILED_PERCENTILE = 100.0
 
 
 # What each of the four banks keeps of what one keeps: half does as well, and the search takes twice as long, not four
@@ -37,11 +41,14 @@ def profile_of(metadata: Mapping[str, Any]) -> ProfileName:
     return RECOMMENDED if metadata.get("profile") == RECOMMENDED else CONTRACT
 
 
-def score_percentile_of(profile: ProfileName, configured: float) -> float:
+def score_percentile_of(profile: ProfileName, configured: float, detail: int = 1) -> float:
     """The percentile of the score, if no calibration names one.
 
     Args:
         profile: of the memory bank.
         configured: ``SCORE_PERCENTILE``.
+        detail: of the memory bank.
     """
-    return RECOMMENDED_PERCENTILE if profile == RECOMMENDED else configured
+    if profile != RECOMMENDED:
+        return configured
+    return RECOMMENDED_PERCENTILE if detail == 1 else DETAILED_PERCENTILE

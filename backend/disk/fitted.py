@@ -14,6 +14,7 @@ from backend.disk.calibration_file import parse_calibration, read_calibration, r
 from backend.disk.calibration_inputs import CalibrationInputs, read_inputs
 from backend.disk.layout import Layout, ModelFiles, current_files
 from backend.disk.rollback import next_calibration, read_next_calibration
+from backend.tiles import detail_of
 
 CalibrationState = Literal["none", "applied", "stale"]
 
@@ -46,6 +47,11 @@ class FittedRoi:
     def profile(self) -> ProfileName:
         """Of the memory bank."""
         return profile_of(self.metadata)
+
+    @property
+    def detail(self) -> int:
+        """Tiles along each side of the ROI, of the memory bank."""
+        return detail_of(self.metadata)
 
 
 class JudgedBy(NamedTuple):

@@ -53,7 +53,9 @@ def bank_report(service: InspectionService, key: RoiKey) -> BankReport:
     n_kept = np.zeros(len(images), np.int64)
     if memory.patches is not None:
         n_kept = np.bincount(memory.patches[memory.patches >= 0] // per_image, minlength=len(images))
-    suspicious = {found.index for found in suspicious_images(images, service.score_percentile_of(fitted.profile))}
+    suspicious = {
+        found.index for found in suspicious_images(images, service.score_percentile_of(fitted.profile, fitted.detail))
+    }
     entries = [BankEntry(image, int(n_kept[number]), number in suspicious) for number, image in enumerate(images)]
     radius = fitted.metadata.get("covering_radius")
     return BankReport(fitted, entries, radius if isinstance(radius, float) and math.isfinite(radius) else None)

@@ -7,7 +7,7 @@ from functools import partial
 from backend import calib
 from backend.calib import CONTRACT_RULE, Calibration, ThresholdOptions
 from backend.common.errors import MemoryNotFound
-from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
+from backend.common.profiles import RECOMMENDED
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.disk.calibration_inputs import MOST_SCORES, CalibrationInputs, ScoredImage
@@ -62,7 +62,7 @@ def calibrate(
         fitted = service.fitted(key, with_calibration=False)
         memory_id = memory_id or fitted.memory_id
         if fitted.profile == RECOMMENDED:  # whose scores are of its own percentile, whatever a client calls them
-            score_percentile = RECOMMENDED_PERCENTILE
+            score_percentile = service.score_percentile_of(fitted.profile, fitted.detail)
     choose = calib.calibrate if regions is None else partial(calibrate_by_regions, regions=regions)
     calibration = choose(
         ok_scores,

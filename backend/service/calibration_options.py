@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from backend.calib import CONTRACT_RULE, DecideBy, ThresholdOptions
 from backend.common.errors import InvalidRequest
-from backend.common.profiles import CONTRACT, RECOMMENDED, RECOMMENDED_PERCENTILE, ProfileName
+from backend.common.profiles import CONTRACT, RECOMMENDED, ProfileName, score_percentile_of
 from backend.region_calibration import check_ways
 from backend.scores.percentile_choice import CANDIDATES
 
@@ -57,23 +57,24 @@ class CalibrationOptions:
             if unknown:
                 raise InvalidRequest(f"{member} names {unknown[0]!r}, but no OK image has this name")
 
-    def percentiles(self, profile: ProfileName, configured: float) -> tuple[float, ...]:
+    def percentiles(self, profile: ProfileName, configured: float, detail: int = 1) -> tuple[float, ...]:
         """The percentiles that images are scored at, in percent; several if the best of them will be chosen.
 
         Args:
             profile: of the memory bank; the recommended one has a percentile of its own.
             configured: ``SCORE_PERCENTILE``.
+            detail: of the memory bank.
 
         Raises:
             InvalidRequest: the percentile should be chosen, but the profile has a fixed one.
         """
         if profile == RECOMMENDED:
+            own = score_percentile_of(profile, configured, detail)
             if self.choose:
                 raise InvalidRequest(
-                    f"choose_percentile is for profile={CONTRACT}: the score of profile={RECOMMENDED} is "
-                    f"p{RECOMMENDED_PERCENTILE:g}"
+                    f"choose_percentile is for profile={CONTRACT}: the score of profile={RECOMMENDED} is p{own:g}"
                 )
-            return (RECOMMENDED_PERCENTILE,)
+            return (own,)
         if self.choose:
             return CANDIDATES
         return (configured if self.score_percentile is None else self.score_percentile,)

@@ -21,7 +21,7 @@ from backend.common.errors import (
     StorageError,
     TooLarge,
 )
-from backend.common.profiles import ProfileName
+from backend.common.profiles import DetailName, ProfileName
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate
 from backend.disk.datasets import Label, Sample
@@ -112,13 +112,16 @@ def fit_stored(
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     profile: ProfileName | None = None,
+    detail: DetailName | None = None,
+    smallest_defect_mm: float | None = None,
 ) -> FitResult:
     """Learn what OK looks like from the stored OK images, read one by one.
 
     Args:
         service: who fits.
         key: the ROI.
-        mm_per_px, keep_all, append, group_copies, thumbnails, on_progress, checkpoint, profile: as for `fit`.
+        mm_per_px, keep_all, append, group_copies, thumbnails, on_progress, checkpoint, profile, detail,
+            smallest_defect_mm: as for `fit`.
 
     Raises:
         InvalidRequest: fewer of them than ``MIN_OK_SAMPLES``.
@@ -147,6 +150,8 @@ def fit_stored(
         on_progress=on_progress,
         checkpoint=checkpoint,
         profile=profile,
+        detail=detail,
+        smallest_defect_mm=smallest_defect_mm,
     )
 
 
@@ -176,7 +181,7 @@ def calibrate_stored(
     """
     fitted = service.fitted(key)
     samples = _samples_to_calibrate(service, key, options, require_ng=require_ng)
-    percentiles = options.percentiles(fitted.profile, service.settings.score_percentile)
+    percentiles = options.percentiles(fitted.profile, service.settings.score_percentile, fitted.detail)
     regions = FitRegions.of(service, fitted, options, mm_per_px=1.0)  # images have scales of their own
     scores = ImageScores(fitted, service.settings.blur_sigma, percentiles, service.store.miniatures(fitted), regions)
     scorer = StoredScorer.of(service, key, fitted, scores, percentiles)

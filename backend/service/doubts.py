@@ -215,7 +215,7 @@ def about_inference(
         calibration: that was applied, if any.
         settings: the configuration.
     """
-    percentile = score_percentile_of(fitted.profile, settings.score_percentile)
+    percentile = score_percentile_of(fitted.profile, settings.score_percentile, fitted.detail)
     if calibration is not None and calibration.score_percentile is not None:
         percentile = calibration.score_percentile
     area, source = settings.area_mm2_thr, "AREA_MM2_THR"

@@ -75,13 +75,15 @@ def explain(
     fitted = service.fitted(key)
     images = recorded_images(fitted.metadata)
     with service.inference_slot():
-        with service.pixels_of(image):
+        with service.pixels_of(image, fitted.detail):
             pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
             height, width = pixels.shape[:2]
             if point is not None and not (point[0] < width and point[1] < height):
                 raise InvalidRequest(f"x, y: ({point[0]}, {point[1]}) is outside the image of {width}x{height} pixels")
             scoring = Scoring(mm_per_px, shape, with_why=with_why)
-            inference, calibration = service.run_engine(fitted, pixels, scoring)
+            inference, calibration = service.run_engine(
+                fitted, pixels, scoring, to_explain=True, every_tile=point is not None
+            )
             why = said(service, fitted, inference, calibration, scoring)
             found = reasons(inference, fitted.memory, images, build_mask(shape, (height, width)), point)
             panels = [panel_of_place(reason, pixels) for reason in found] if with_pictures else []

@@ -23,15 +23,17 @@ from backend.bank.images import (
 )
 from backend.bank.memory_limits import check_memory
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
-from backend.common.errors import Conflict, InvalidRequest
-from backend.common.profiles import CONTRACT, ProfileName, coreset_rate_of
+from backend.common.errors import Conflict
+from backend.common.profiles import CONTRACT, DetailName, ProfileName, coreset_rate_of
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate, stage
 from backend.disk.fitted import FittedRoi
 from backend.disk.progress import Run
 from backend.features import DinoV2Features
 from backend.roi_mask import Shape
+from backend.service.detail import fitted_tiles, seen_tiles, settle_detail
 from backend.service.doubts import joined
+from backend.service.fit_request import base_of, check_request, chosen_for
 from backend.service.fit_result import fit_result
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
@@ -47,6 +49,7 @@ class _Learned:
     Attributes:
         bank: the memory bank.
         images: what the bank records about them.
+        n_embeddings: number of their patch embeddings.
         thumbnails: a small picture of each; empty bytes if none is kept.
         miniatures: of each; see `Look`.
         unscored: the reason if not all of them have a score by the memory bank of the others.
@@ -55,6 +58,7 @@ class _Learned:
 
     bank: Bank
     images: list[BankImage]
+    n_embeddings: int
     thumbnails: list[bytes]
     miniatures: list[Miniature]
     unscored: str | None
@@ -77,6 +81,8 @@ def fit(
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     profile: ProfileName | None = None,
+    detail: DetailName | None = None,
+    smallest_defect_mm: float | None = None,
     save: Callable[..., str] | None = None,
 ) -> FitResult:
     """Learn what good parts look like, and replace the memory bank of the ROI.
@@ -98,12 +104,15 @@ def fit(
         checkpoint: folder that keeps the embeddings of finished images, so that a stopped fit can resume; removed after
             the fit.
         profile: of the memory bank; None takes that of the bank that is appended to, else the configured one.
+        detail: tiles along each side of the ROI, or ``"auto"``; None is as for `profile`. With `append`, ``"auto"`` keeps
+            that of the bank.
+        smallest_defect_mm: length of the smallest defect that matters, in mm: ``"auto"`` chooses by it.
         save: stores the model instead of `ModelStore.save_memory`. It takes the same arguments, and `conclude`, which
             it calls before it stores anything. The scale is not locked then.
 
     Raises:
         InvalidRequest: no image; images of different bit depths; ids that the file system cannot store; a profile for
-            another network, or another profile than that of the bank.
+            another network, or another profile or detail than that of the bank.
         InvalidImage: one of the images is broken; the message names it, and nothing is replaced.
         InvalidShape: a mask selects no pixel of its image.
         MemoryNotFound, IncompatibleMemory: there is no model to append to, or it was built by another extractor.
@@ -114,7 +123,8 @@ def fit(
         RunCancelled: somebody cancelled it; nothing is replaced.
         StorageError: the model cannot be written.
     """
-    chosen = _check_request(service, key, images, mm_per_px, profile, keep_all=keep_all, append=append)
+    check_request(service, key, images, mm_per_px, keep_all=keep_all, append=append)
+    chosen, asked = chosen_for(service, key, profile, detail, append=append)
     features = service.features_of(chosen)
     annotate(n_images=len(images), device=service.features.runtime.device)
     rate = 1.0 if keep_all else coreset_rate_of(chosen, service.settings.coreset_rate)
@@ -124,23 +134,30 @@ def fit(
         with service.runs.run("fit", key, len(images), on_progress) as run:
             wait_for_those_before(run.raise_if_cancelled)
             # Only now: those before may have appended to it.
-            before, base = _base(service, key) if append else (None, None)
-            if before is not None and before.profile != chosen:
-                raise Conflict(f"{key} was fitted with profile={before.profile} meanwhile: append once more")
+            before, base = base_of(service, key) if append else (None, None)
+            if before is not None and (before.profile, before.detail) != (chosen, asked):
+                now = f"profile={before.profile}, detail={before.detail}"
+                raise Conflict(f"{key} was fitted with {now} meanwhile: append once more")
+            settled = settle_detail(asked, features, sent.headers.sizes, mm_per_px, smallest_defect_mm)
+            features = features.at(settled.number)
             new = sent if base is None else sent.without_files_of(base.images)
+            tiles = seen_tiles(features, new.headers.sizes, new.masks, service.settings.blur_sigma)
             depth, warning = _depth(service, new, before, run)
+            warning = joined([warning, settled.warning])
             bits = depth.bits if depth else FULL
-            kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits)
-            embedded = _embed(service, features, new, depth, rate, base, kept, run)
+            kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits, tiles)
+            embedded = _embed(service, features, new, depth, rate, base, kept, run, tiles)
             pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
                 as_before = (base.images, base.n_embeddings, size, before.memory_id)
-                return replace(fit_result(service, key, chosen, sent, pixels, *as_before, None), warning=warning)
+                result = fit_result(service, key, chosen, settled, sent, pixels, *as_before, None)
+                return replace(result, warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
-            learned = learn(service, features, new.only(embedded.numbers), embedded, depth, rate, base, run)
+            learned = learn(service, features, new.only(embedded.numbers), embedded, depth, rate, base, run, tiles)
             every = [*(base.images if base else []), *learned.images]
             metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
+            metadata |= fitted_tiles(features, tiles, before)
             metadata |= depth.as_metadata() if depth else {}
             metadata |= {"profile": chosen} if chosen != CONTRACT else {}
             memory_id = _store(service, key, learned, base, metadata, before, mm_per_px, save, run)
@@ -149,46 +166,8 @@ def fit(
         kept.remove()
     size = len(learned.bank.memory.embeddings)
     counts = (metadata["n_embeddings"], size)
-    result = fit_result(service, key, chosen, sent, pixels, every, *counts, memory_id, learned.unscored)
+    result = fit_result(service, key, chosen, settled, sent, pixels, every, *counts, memory_id, learned.unscored)
     return replace(result, warning=joined([warning, learned.warning]))
-
-
-def _check_request(
-    service: InspectionService,
-    key: RoiKey,
-    images: Sequence[NamedImage],
-    mm_per_px: float,
-    profile: ProfileName | None,
-    *,
-    keep_all: bool,
-    append: bool,
-) -> ProfileName:
-    """Refuse at once what would be refused after a long fit; returns the profile of the fit."""
-    if not images:
-        raise InvalidRequest("no images: send at least one good image in the file field 'images'")
-    service.recipes.check(key.recipe_id, mm_per_px)
-    service.store.check_savable(key)
-    if append and keep_all:
-        raise InvalidRequest(
-            "memory_fit and append cannot be combined: the existing model decides which embeddings are kept"
-        )
-    if not append:
-        return profile or service.settings.profile
-    before, _ = _base(service, key)
-    if profile not in (None, before.profile):
-        raise InvalidRequest(f"append keeps the profile of the model, {before.profile}: leave profile out, or fit anew")
-    return before.profile
-
-
-def _base(service: InspectionService, key: RoiKey) -> tuple[FittedRoi, Base]:
-    """The ROI's own model, as the base of a fit that appends to it."""
-    fitted = service.fitted(key, with_calibration=False)
-    pictures = service.store.thumbnails(fitted)
-    miniatures = service.store.miniatures(fitted)
-    base = Base.of(fitted.memory, fitted.metadata, str(fitted.key), pictures, miniatures, service.settings.blur_sigma)
-    if fitted.key.owner != key.owner:
-        raise Conflict(f"{key} has no memory bank of its own to append to and uses that of {fitted.key}: fit first")
-    return fitted, base
 
 
 def _depth(
@@ -217,9 +196,11 @@ def _embed(
     base: Base | None,
     checkpoint: Checkpoint | None,
     run: Run,
+    tiles: Sequence[int] | None,
 ) -> Embedded:
     """Embed images, except those whose pixels are already in the base."""
     headers = new.headers
+    n_patches = len(features.tiling.places(range(len(features.tiling.tiles)) if tiles is None else tiles))
     if not new.images:
         return Embedded(np.empty((0, features.dim), np.float32), [], [])
     check_memory(
@@ -229,6 +210,7 @@ def _embed(
         headers.most_pixels,
         headers.most_bytes,
         len(base.memory.embeddings) if base else 0,
+        n_patches,
     )
     return embed_all(
         new.images,
@@ -239,6 +221,7 @@ def _embed(
         on_progress=partial(run.report, "extract"),
         depth=depth,
         known={image.pixels_sha256 for image in base.images if image.pixels_sha256} if base else (),
+        tiles=tiles,
     )
 
 
@@ -251,6 +234,7 @@ def _learn(
     rate: float,
     base: Base | None,
     run: Run,
+    tiles: Sequence[int] | None,
     *,
     with_scores: bool,
     with_thumbnails: bool,
@@ -268,7 +252,16 @@ def _learn(
     identities = copies.identities[len(known) :] if group_copies else own
     joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
     bank = build_bank(
-        embedded.embeddings, identities, features.token_hw, rate, base, turn, run.report, joined_own, n_blocks
+        embedded.embeddings,
+        identities,
+        features.token_hw,
+        rate,
+        base,
+        turn,
+        run.report,
+        joined_own,
+        n_blocks,
+        None if tiles is None else features.tiling.places(tiles),
     )
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
@@ -299,8 +292,9 @@ def _learn(
     if warning:
         log.warning("fit.near_copies", reason=warning)
     warning = joined([warning, base.copies_not_sought() if base else None])
-    unscored = why_unscored(bank, len(new.images), len(embedded.embeddings), with_scores)
-    return _Learned(bank, images, pictures, [look.miniature for look in looks], unscored, warning)
+    n_embeddings = len(embedded.embeddings)
+    unscored = why_unscored(bank, len(new.images), n_embeddings, with_scores)
+    return _Learned(bank, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)
 
 
 def _metadata(
@@ -316,7 +310,7 @@ def _metadata(
     """The metadata of a memory bank: which images may be compared with it, and how it was made."""
     metadata = {
         "extractor": features.identity.as_dict(),
-        **bank_metadata(learned.bank, base, images, len(learned.images), rate, mm_per_px),
+        **bank_metadata(learned.bank, base, images, len(learned.images), learned.n_embeddings, rate, mm_per_px),
         "blur_sigma": service.settings.blur_sigma,
     }
     if source := source or (base.source if base else None):

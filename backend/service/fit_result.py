@@ -12,6 +12,7 @@ from backend.common.profiles import ProfileName
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import annotate
 from backend.service.calibration_state import calibration_state
+from backend.service.detail import Detail
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
 
@@ -22,6 +23,7 @@ def fit_result(
     service: InspectionService,
     key: RoiKey,
     profile: ProfileName,
+    detail: Detail,
     sent: FitImages,
     pixels: Mapping[str, str],
     images: Sequence[BankImage],
@@ -36,6 +38,7 @@ def fit_result(
         service: who fitted.
         key: the ROI.
         profile: of the memory bank.
+        detail: number of tiles along each side, and why.
         sent: the images that were sent; a score within another mask does not count.
         pixels: hash of the pixels of new files, by the hash of the file.
         images: all images of the memory bank.
@@ -44,8 +47,9 @@ def fit_result(
         memory_id: its identity.
         unscored: the reason if not all new images have a score.
     """
-    state, percentile = calibration_state(service, key), service.score_percentile_of(profile)
-    annotate(token_shape=list(service.features.token_hw), n_embeddings=n_embeddings, calibration=state)
+    state, percentile = calibration_state(service, key), service.score_percentile_of(profile, detail.number)
+    token_hw = service.features.at(detail.number).token_hw
+    annotate(token_shape=list(token_hw), n_embeddings=n_embeddings, calibration=state)
     by_file = {image.sha256: image for image in images}
     by_pixels = {image.pixels_sha256: image for image in images}
     fitted = [by_file.get(digest) or by_pixels[pixels[digest]] for digest in sent.headers.digests]
@@ -62,11 +66,13 @@ def fit_result(
         n_embeddings,
         coreset_size,
         memory_id,
-        service.features.token_hw,
+        token_hw,
         state,
         [image.score for image in known] if complete else None,
         suspicious,
         None if complete else f"no ok_scores: {unscored}",
         profile=profile,
         ok_scores_sample=known if is_sample else None,
+        detail=detail.number,
+        detail_reason=detail.reason,
     )

@@ -104,15 +104,15 @@ class InspectionService:
         service.runs.running()  # clears what a killed process left, where nobody asks for runs
         return service
 
-    def features_of(self, profile: ProfileName) -> DinoV2Features:
-        """The extractor of a profile.
+    def features_of(self, profile: ProfileName, detail: int = 1) -> DinoV2Features:
+        """The extractor of a profile, over so many tiles along each side of a ROI.
 
         Raises:
             InvalidRequest: the profile is not for this network.
             ConfigError: see `open_features`.
         """
         if profile == CONTRACT:
-            return self.features
+            return self.features.at(detail)
         if self.settings.model_name != DEFAULT_MODEL:
             raise InvalidRequest(
                 f"profile={profile} is for MODEL_NAME={DEFAULT_MODEL}, and this service runs {self.settings.model_name}"
@@ -120,30 +120,36 @@ class InspectionService:
         with self._opening:
             if self._recommended is None:
                 self._recommended, _ = open_features(self.settings, profile)
-            return self._recommended
+            return self._recommended.at(detail)
 
     def features_beside(self, fitted: FittedRoi) -> DinoV2Features:
-        """The extractor that a stored model is compared with: of its profile, where this network has it."""
+        """The extractor that a stored model is compared with: of its profile and detail, where this network has it."""
         has_profiles = self.settings.model_name == DEFAULT_MODEL
-        return self.features_of(fitted.profile) if has_profiles else self.features
+        return self.features_of(fitted.profile if has_profiles else CONTRACT, fitted.detail)
 
-    def score_percentile_of(self, profile: ProfileName) -> float:
+    def score_percentile_of(self, profile: ProfileName, detail: int) -> float:
         """The percentile that is the score where no calibration says."""
-        return score_percentile_of(profile, self.settings.score_percentile)
+        return score_percentile_of(profile, self.settings.score_percentile, detail)
 
     def hold_pixels(self, pixels: int) -> contextlib.AbstractContextManager[None]:
         """Hold room for so many decoded pixels, or wait for it."""
         return self._pixels.hold(pixels)
 
     @contextlib.contextmanager
-    def pixels_of(self, image: NamedImage) -> Iterator[None]:
+    def pixels_of(self, image: NamedImage, detail: int = 1) -> Iterator[None]:
         """Hold room for the pixels of an image; decode it inside, and drop what was made of it before the end.
+
+        Args:
+            image: the image.
+            detail: tiles along each side that it is to be looked at in: of many, what they are cut from may be larger
+                than the image.
 
         Raises:
             InvalidImage, UnsupportedImage, TooLarge: see `check_image`.
         """
         width, height = check_image(image.read(), image.title, self.limits)
-        with self.hold_pixels(width * height):
+        canvas = 0 if detail == 1 else self.features.at(detail).canvas_side ** 2
+        with self.hold_pixels(max(width * height, canvas)):
             yield
 
     def decode(self, image: NamedImage, depth: BitDepth | None) -> tuple[npt.NDArray[np.uint8], str | None]:
@@ -164,6 +170,9 @@ class InspectionService:
         fitted: FittedRoi,
         pixels: npt.NDArray[np.uint8],
         scoring: Scoring,
+        *,
+        to_explain: bool = False,
+        every_tile: bool = False,
     ) -> tuple[Inference, Calibration | None]:
         """One image through a model, and the calibration that it was judged by; the caller holds an `inference_slot`.
 
@@ -171,12 +180,14 @@ class InspectionService:
             fitted: what `fitted` gave.
             pixels: uint8 [H, W, 3], BGR.
             scoring: how they are scored.
+            to_explain: keep the embeddings.
+            every_tile: look at tiles that the mask hides, too.
 
         Raises:
             InvalidShape: see `build_mask`.
         """
-        features, area_mm2_thr = self.features_of(fitted.profile), self.settings.area_mm2_thr
-        percentile = scoring.percentile or self.score_percentile_of(fitted.profile)
+        features, area_mm2_thr = self.features_of(fitted.profile, fitted.detail), self.settings.area_mm2_thr
+        percentile = scoring.percentile or self.score_percentile_of(fitted.profile, fitted.detail)
         calibration = fitted.calibration if scoring.percentile is None else None
         if calibration is not None:
             percentile = percentile if calibration.score_percentile is None else calibration.score_percentile
@@ -191,6 +202,8 @@ class InspectionService:
             percentiles=scoring.percentiles,
             area_mm2_thr=area_mm2_thr,
             run_network=partial(self.queue.infer, forward=features.runtime.forward),
+            keeps_embeddings=to_explain,
+            every_tile=every_tile,
         )
         return inference, calibration
 
@@ -257,9 +270,9 @@ def differences_between(
         identity, form: of the extractor.
         metadata, stored_form: of the model.
     """
-    running = {"block": "last", **identity}  # a memory bank that names no block is of the last one
+    running = {"block": "last", "detail": 1, **identity}  # a memory bank that names none is of these
     recorded = metadata.get("extractor")
-    built_by = {"block": "last", **(recorded if isinstance(recorded, dict) else {})}
+    built_by = {"block": "last", "detail": 1, **(recorded if isinstance(recorded, dict) else {})}
     found = [
         f"{name} {built_by[name]!r} instead of {value!r}"
         for name, value in running.items()

@@ -11,6 +11,7 @@ from backend.common.roi_key import RoiKey
 from backend.common.telemetry import SCORES, annotate
 from backend.disk.fitted import FittedRoi
 from backend.infer import Finding, Inference
+from backend.service.detail import about_unseen_tiles, unseen_tiles
 from backend.service.doubts import about_inference, joined
 from backend.service.inspection import InspectionService
 from backend.service.judgement_log import thumbnail_of
@@ -68,8 +69,10 @@ def infer(
         annotate(layout=fitted.layout)
     if fitted.calibration_state == "stale":
         annotate(calibration="stale: made for an earlier fit or another BLUR_SIGMA, not applied; calibrate again")
+    features = service.features_of(fitted.profile, fitted.detail)
+    unseen = unseen_tiles(features, fitted, result.image_hw, scoring.shape, service.settings.blur_sigma)
     doubts = about_inference(result.image_hw, scoring.mm_per_px, fitted, result.calibration, service.settings)
-    return replace(result, warning=joined([result.warning, doubts]))
+    return replace(result, warning=joined([result.warning, doubts, about_unseen_tiles(unseen, features)]))
 
 
 def judge(
@@ -92,7 +95,7 @@ def judge(
     Raises:
         InvalidImage, InvalidShape: see `bit_depth.decode`, `build_mask`.
     """
-    with service.pixels_of(image):
+    with service.pixels_of(image, fitted.detail):
         pixels, warning = service.decode(image, BitDepth.of(fitted.metadata))
         result = judge_pixels(service, fitted, pixels, scoring, wanted)
         identity = pixels_sha256(pixels) if with_identity else None
@@ -156,6 +159,6 @@ def said(
     """
     if not scoring.with_why and (calibration is None or calibration.decide_by is None):
         return None
-    percentile, area = service.score_percentile_of(fitted.profile), service.settings.area_mm2_thr
+    percentile, area = service.score_percentile_of(fitted.profile, fitted.detail), service.settings.area_mm2_thr
     state = fitted.calibration_state if scoring.percentile is None else "none"
     return why_of(inference, calibration, state, scoring, percentile=percentile, area_mm2=area)

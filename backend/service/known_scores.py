@@ -80,7 +80,7 @@ def known_scores(
     """
     fitted = service.fitted(key)
     calibrated = fitted.calibration.score_percentile if fitted.calibration else None
-    percentile = service.score_percentile_of(fitted.profile) if calibrated is None else calibrated
+    percentile = service.score_percentile_of(fitted.profile, fitted.detail) if calibrated is None else calibrated
     samples = [sample for label in labels for sample in service.datasets.samples(key, label)]
     book = _Book(service, key, fitted, percentile)
     images = [book.look_up(sample) for sample in samples[offset : offset + limit]]

@@ -10,6 +10,7 @@ from backend.disk.fitted import FittedRoi
 from backend.infer import image_scores, region_score, to_image_grid
 from backend.roi_mask import Shape, build_mask
 from backend.service.calibration_options import CalibrationOptions
+from backend.service.detail import unseen_tiles
 from backend.service.inspection import InspectionService
 from backend.utils import named_with
 
@@ -50,6 +51,7 @@ class FitRegions:
 
     def __init__(self, service: InspectionService, fitted: FittedRoi, area_mm2: float, mm_per_px: float) -> None:
         self.area_mm2 = area_mm2
+        self._fitted, self._features = fitted, service.features_of(fitted.profile, fitted.detail)
         self._mm_per_px = mm_per_px
         self._blur_sigma = service.settings.blur_sigma
         self._hold_pixels = service.hold_pixels
@@ -83,18 +85,18 @@ class FitRegions:
             mm_per_px: millimetres per pixel of the image; None takes those of all.
 
         Returns:
-            None if its map is not kept.
+            None if its map is not kept, or if this mask shows a tile that the masks of the fit hid.
 
         Raises:
             InvalidRequest, InvalidShape: see `region_score_of`.
         """
         distances = self._maps.get(image.sha256)
-        if distances is None:
+        image_hw = (image.height, image.width)
+        if distances is None or unseen_tiles(self._features, self._fitted, image_hw, shape, self._blur_sigma):
             return None
         scale = self._mm_per_px if mm_per_px is None else mm_per_px
         name = (image.sha256, None if shape is None else shape.model_dump_json(), scale)
         if name not in self._known:
-            image_hw = (image.height, image.width)
             with self._hold_pixels(image.height * image.width):
                 scores = image.scores_within(shape, percentiles)
                 if scores is None:  # the fit had another mask

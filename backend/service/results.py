@@ -27,6 +27,8 @@ class FitResult:
         unscored: why there are no `ok_scores`.
         warning: what is doubtful about the images, and what their scores cannot promise.
         profile: of the memory bank.
+        detail: tiles along each side of the ROI.
+        detail_reason: why as many, where they were chosen or a smallest defect was named.
     """
 
     n_embeddings: int
@@ -40,6 +42,8 @@ class FitResult:
     warning: str | None = None
     profile: ProfileName = CONTRACT
     ok_scores_sample: list[ScoredImage] | None = None
+    detail: int = 1
+    detail_reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from backend.disk.layout import Layout
 from backend.disk.model_headers import FoundHeader
 from backend.service.drift import Verdict
 from backend.service.inspection import InspectionService, differences_between
+from backend.tiles import detail_of
 
 Status = Literal["ok", "not_fitted", "refit_needed", "error"]
 _Found = TypeVar("_Found")
@@ -29,6 +30,7 @@ class ListedModel:
         layout: see `FittedRoi`.
         memory_id: identity of its memory bank; None in files that do not say it.
         profile: of the memory bank.
+        detail: tiles along each side of the ROI.
         coreset_size: embeddings in it.
         n_images: that it was built from; None if the file does not say it.
     """
@@ -37,6 +39,7 @@ class ListedModel:
     layout: Layout
     memory_id: str | None
     profile: ProfileName
+    detail: int
     coreset_size: int
     n_images: int | None
 
@@ -137,6 +140,7 @@ def _describe(service: InspectionService, stored: RoiKey) -> ListedRoi:
         found.files.layout,
         memory_id if isinstance(memory_id, str) else None,
         profile_of(metadata),
+        detail_of(metadata),
         found.header.shape[0],
         n_images if type(n_images) is int else None,
     )
@@ -161,7 +165,8 @@ def _add_calibration(service: InspectionService, roi: ListedRoi, found: FoundHea
 
 def _differences(service: InspectionService, found: FoundHeader) -> list[str]:
     """As `differences_from`, without the network of a profile that nothing has needed yet."""
-    features, header = service.features, found.header
+    header = found.header
+    features = service.features.at(detail_of(header.metadata))
     identity = features.identity.as_dict()
     if profile_of(header.metadata) != CONTRACT and service.settings.model_name == DEFAULT_MODEL:
         identity |= {"block": "+".join(map(str, RECOMMENDED_BLOCKS))}

@@ -75,7 +75,7 @@ class StoredScorer:
         conditions = {
             **(depth.as_metadata() if depth else {}),
             "memory_id": fitted.memory_id,
-            "extractor": service.features_of(fitted.profile).identity.as_dict(),
+            "extractor": service.features_of(fitted.profile, fitted.detail).identity.as_dict(),
             "runtime": service.features.runtime.name,
             "score_percentile": percentiles[0] if len(percentiles) == 1 else list(percentiles),
             "blur_sigma": service.settings.blur_sigma,

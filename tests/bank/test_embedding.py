@@ -3,7 +3,6 @@
 import threading
 import time
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from backend.bank.embedding import embed_all
 from backend.bank.memory_limits import check_memory
 from backend.common.errors import InvalidImage, NonFiniteEmbeddings, TooLarge
 from backend.common.telemetry import RequestRecord, recording
-from backend.features import ExtractorIdentity, preprocess
+from backend.features import DinoV2Features, ExtractorIdentity, preprocess
 from backend.utils import ImageLimits, NamedImage
 
 LIMITS = ImageLimits(1 << 20, 1 << 20)
@@ -25,6 +24,7 @@ IDENTITY = ExtractorIdentity("model", "0" * 64, 28, "stretch", "float32")
 class Runtime:
     """Tokens of an image are its mean, its brightest pixel and its number in the pass; notes the passes."""
 
+    name, device, precision, block = "counting", "cpu", "float32", None
     grid_hw = (2, 2)
     dim = 3
 
@@ -39,7 +39,7 @@ class Runtime:
 
 
 def features_with(batch):
-    return SimpleNamespace(runtime=Runtime(batch), input_size=28, token_hw=(2, 2), dim=3, identity=IDENTITY)
+    return DinoV2Features(Runtime(batch), "model", "0" * 64, 28)
 
 
 def grey(value):
@@ -164,7 +164,9 @@ def test_numbers_that_are_not_finite_end_the_fit(number):
 
 
 def test_fit_too_large_for_memory_is_refused_with_the_arithmetic(monkeypatch):
-    features = SimpleNamespace(runtime=Runtime(1), token_hw=(32, 32), dim=384, input_size=448)
+    runtime = Runtime(1)
+    runtime.grid_hw, runtime.dim = (32, 32), 384
+    features = DinoV2Features(runtime, "model", "0" * 64, 448)
     # 1000 images: 1,024,000 embeddings of 384 float32 and what is known of each; 2 % of them six times over; the
     # largest image decoded, twice; five images as bytes and as pixels for the network.
     needed = 1_024_000 * (1536 + 64) + 20_480 * 1536 * 6

@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ from backend.bank.copies import Look
 from backend.bank.embedding import embed_all
 from backend.bank.images import BankImage, OwnImages, as_metadata, recorded_images, suspicious_images
 from backend.bit_depth import decode
-from backend.features import ExtractorIdentity
+from backend.features import DinoV2Features, ExtractorIdentity
 from backend.utils import ImageLimits, NamedImage, decode_image, pixels_sha256
 
 LIMITS = ImageLimits(1 << 20, 1 << 20)
@@ -26,6 +25,7 @@ class Runtime:
     """Tokens of an image are its mean; counts the images."""
 
     batch, grid_hw, dim = 2, (2, 2), 3
+    name, device, precision, block = "counting", "cpu", "float32", None
 
     def __init__(self):
         self.n_images = 0
@@ -41,7 +41,7 @@ def encoded(extension, image=PICTURE):
 
 
 def embed(images, checkpoint=None, known=()):
-    features = SimpleNamespace(runtime=Runtime(), input_size=28, token_hw=(2, 2), dim=3, identity=IDENTITY)
+    features = DinoV2Features(Runtime(), "model", "0" * 64, 28)
     embedded = embed_all(
         images,
         features,

@@ -11,10 +11,11 @@ from backend.common.errors import Conflict, DamagedMemory, InvalidRequest, Memor
 from backend.common.roi_key import RoiKey
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.roi_mask import Circle
-from backend.service import bank_report
+from backend.service import bank_report, fit_request
 from backend.service import fit as fit_module
 from backend.service.calibrate import calibrate
 from backend.service.fit import fit
+from backend.service.fit_request import base_of
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from backend.utils import NamedImage
@@ -193,7 +194,7 @@ class TestAppend:
     def test_of_two_at_once_none_is_lost_unsaid(self, service, features, parts, monkeypatch):
         fit(service, KEY, parts[:1], mm_per_px=0.2)
         elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
-        base_of, asked = fit_module._base, []
+        asked = []
 
         def overtaken(service, key):
             base = base_of(service, key)
@@ -202,7 +203,8 @@ class TestAppend:
                 fit(elsewhere, KEY, parts[1:2], mm_per_px=0.2, append=True)
             return base
 
-        monkeypatch.setattr(fit_module, "_base", overtaken)
+        for module in (fit_module, fit_request):
+            monkeypatch.setattr(module, "base_of", overtaken)
         with pytest.raises(Conflict, match="append again"):
             fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert [image.name for image in recorded_images(service.fitted(KEY).metadata)] == ["0.png", "1.png"]
@@ -211,7 +213,7 @@ class TestAppend:
         fit(service, KEY, parts[:1], mm_per_px=0.2)
         alike = NamedImage("alike.png", lambda: with_one_pixel_changed(parts[0].read()))
         elsewhere = InspectionService(service.settings, features, ModelStore(service.settings.models_dir))
-        base_of, asked = fit_module._base, []
+        asked = []
 
         def overtaken(service, key):
             base = base_of(service, key)
@@ -221,7 +223,8 @@ class TestAppend:
             return base
 
         before = service.fitted(KEY).memory_id
-        monkeypatch.setattr(fit_module, "_base", overtaken)
+        for module in (fit_module, fit_request):
+            monkeypatch.setattr(module, "base_of", overtaken)
         with pytest.raises(Conflict, match="append again"):
             fit(service, KEY, parts[2:3], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before, "it added nothing"

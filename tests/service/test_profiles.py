@@ -206,8 +206,8 @@ def test_each_of_the_four_banks_keeps_half_as_many_patches(fitted, parts):
 
 
 def test_a_refit_with_another_profile_meanwhile_stops_an_append(fitted, parts, monkeypatch):
-    monkeypatch.setattr(fit_module, "_check_request", lambda *_args, **_options: "contract")
-    with pytest.raises(Conflict, match="was fitted with profile=recommended meanwhile: append once more"):
+    monkeypatch.setattr(fit_module, "chosen_for", lambda *_args, **_options: ("contract", 1))
+    with pytest.raises(Conflict, match="was fitted with profile=recommended, detail=1 meanwhile: append once more"):
         fit(fitted, KEY, parts[:1], mm_per_px=0.2, append=True)
 
 

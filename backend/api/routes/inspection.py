@@ -81,14 +81,18 @@ async def fit_ok(request: Request, service: Service, request_id: RequestId, reci
             thumbnails=fields.thumbnails,
             group_copies=fields.group_copies,
             profile=fields.profile,
+            detail=fields.detail,
+            smallest_defect_mm=fields.smallest_defect_mm,
         )
-    percentile = service.score_percentile_of(result.profile)
+    percentile = service.score_percentile_of(result.profile, result.detail)
     return FitReply(
         calibration=result.calibration_state,
         n_embeddings=result.n_embeddings,
         coreset_size=result.coreset_size,
         memory_id=result.memory_id,
         profile=result.profile if result.profile != CONTRACT else None,
+        detail=result.detail if result.detail != 1 else None,
+        detail_reason=result.detail_reason,
         token_shape=list(result.token_hw),
         ok_scores=result.ok_scores,
         ok_scores_sample=(

@@ -63,6 +63,7 @@ def _model_reply(model: ListedModel) -> ListedModelReply:
         layout=model.layout,
         memory_id=model.memory_id,
         profile=model.profile,
+        detail=model.detail if model.detail != 1 else None,
         coreset_size=model.coreset_size,
         n_images=model.n_images,
     )

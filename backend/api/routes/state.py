@@ -210,7 +210,7 @@ def bank(ids: Annotated[RoiIds, Query()], service: Service, request_id: RequestI
     """The images of the memory bank: which may be defective, and which are hardly needed."""
     key = roi_key(ids, recipe)
     report = bank_report(service, key)
-    percentile = service.score_percentile_of(report.fitted.profile)
+    percentile = service.score_percentile_of(report.fitted.profile, report.fitted.detail)
     return BankReply(
         coreset_size=len(report.fitted.memory.embeddings),
         covering_radius=report.covering_radius,

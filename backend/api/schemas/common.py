@@ -31,6 +31,7 @@ SENT_BY_CLIENTS = frozenset(
     }
 )
 
+DETAIL = "tiles along each side of the ROI that the memory bank looks at it in; left out for 1"
 MEMORY_ID = Field(
     description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
 )
@@ -225,6 +226,7 @@ class ModelReply(Reply):
     profile: ProfileName | None = Field(
         None, description="profile of its memory bank; left out for the profile of the contract", examples=[None]
     )
+    detail: int | None = Field(None, description=DETAIL, examples=[None])
 
 
 def model_reply(fitted: FittedRoi) -> ModelReply:
@@ -237,4 +239,5 @@ def model_reply(fitted: FittedRoi) -> ModelReply:
         layout=fitted.layout,
         memory_id=fitted.memory_id,
         profile=fitted.profile if fitted.profile != CONTRACT else None,
+        detail=fitted.detail if fitted.detail != 1 else None,
     )

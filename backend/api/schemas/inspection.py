@@ -4,11 +4,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from backend.api.schemas.common import MEMORY_ID, ModelReply, Reply, RoiFields, RoiReply, TellsUnknown, empty_is_none
-from backend.common.profiles import ProfileName
+from backend.api.schemas.common import (
+    DETAIL,
+    MEMORY_ID,
+    ModelReply,
+    Reply,
+    RoiFields,
+    RoiReply,
+    TellsUnknown,
+    empty_is_none,
+)
+from backend.common.profiles import DetailName, ProfileName
 from backend.infer import Region
 from backend.service.pictures import HeatmapName, Wanted
 from backend.service.results import InferResult
+from backend.tiles import MOST_DETAIL
 
 WARNING = "what in the request is probably a mistake or had no effect"
 HEATMAP_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -53,6 +63,21 @@ class FitFields(RoiFields, TellsUnknown):
         "ranks defective parts better; default: PROFILE, or with append the profile of the model",
         examples=[None],
     )
+    detail: DetailName | None = Field(
+        None,
+        description="look at the ROI in so many overlapping tiles along each side, 1 to 5, each at the network's full "
+        "size: N times as fine, N² passes an image; auto chooses; default DETAIL, and with append that of the model",
+        examples=[None],
+    )
+    smallest_defect_mm: Annotated[float | None, BeforeValidator(empty_is_none)] = Field(
+        None,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="length of the smallest defect that matters, in mm: detail=auto chooses by it, and detail_reason "
+        "says how many tokens it covers",
+        examples=[None],
+    )
     shape: str | None = Field(
         None,
         description="mask in pixels of the images, as in /infer, for ok_scores; stored images have their own masks",
@@ -63,6 +88,17 @@ class FitFields(RoiFields, TellsUnknown):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return empty_is_none(value)
+
+    @field_validator("detail", mode="before")
+    @classmethod
+    def _is_a_detail(cls, value: Any) -> Any:
+        value = empty_is_none(value)
+        text = str(value).strip()
+        if value is None or text == "auto":
+            return value if value is None else text
+        if text not in {str(number) for number in range(1, MOST_DETAIL + 1)}:
+            raise ValueError(f"a whole number from 1 to {MOST_DETAIL}, or auto")
+        return int(text)
 
     @field_validator("memory_fit", "use_dataset", "append", "thumbnails", "group_copies", mode="before")
     @classmethod
@@ -166,6 +202,12 @@ class FitReply(RoiReply):
     memory_id: str = MEMORY_ID
     profile: ProfileName | None = Field(
         None, description="profile of the memory bank; left out for the profile of the contract", examples=[None]
+    )
+    detail: int | None = Field(None, description=DETAIL, examples=[None])
+    detail_reason: str | None = Field(
+        None,
+        description="why detail is what it is, where it was auto or smallest_defect_mm was sent",
+        examples=[None],
     )
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])
     ok_scores: list[float] | None = Field(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from backend.api.schemas.common import RecipeName, Reply
+from backend.api.schemas.common import DETAIL, RecipeName, Reply
 from backend.common.errors import ErrorCode
 from backend.common.profiles import ProfileName
 
@@ -29,6 +29,7 @@ class ListedModelReply(Reply):
         None, description="left out for models of older backends", examples=["9f86d081884c7d659a2feaa0c55ad015"]
     )
     profile: ProfileName = Field(description="profile of its memory bank", examples=["contract"])
+    detail: int | None = Field(None, description=DETAIL, examples=[None])
     coreset_size: int = Field(description="number of embeddings in the memory bank", examples=[697])
     n_images: int | None = Field(
         None, description="number of images that the bank was built from; left out if unknown", examples=[34]

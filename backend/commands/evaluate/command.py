@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from backend.calib import RuleName, ThresholdOptions
-from backend.commands.arguments import Commands, add_command, natural_number, natural_numbers, percentile
+from backend.commands.arguments import Commands, add_command, add_detail, natural_number, natural_numbers, percentile
 from backend.commands.console import print_line, say
 from backend.commands.evaluate.dataset import Category
 from backend.commands.out_folder import out_folder
@@ -77,6 +77,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--profile", choices=PROFILES, help="profile of the fit and of the scores, as in fit --profile; default PROFILE"
     )
+    add_detail(parser)
     threshold = parser.add_mutually_exclusive_group()
     threshold.add_argument(
         "--rule",
@@ -124,9 +125,11 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     if options.percentile is not None:
         settings = load_settings(score_percentile=options.percentile)
     profile = options.profile or settings.profile
+    detail = options.detail or settings.detail
     if (
         options.percentile is not None
-        and (own := score_percentile_of(profile, options.percentile)) != options.percentile
+        and (own := score_percentile_of(profile, options.percentile, 1 if detail == "auto" else detail))
+        != options.percentile
     ):
         say(f"warning: --percentile {options.percentile:g} has no effect: the score of --profile {profile} is p{own:g}")
     out = options.out or Path(f"evaluation-{Path(dataset).resolve().name}")
@@ -139,6 +142,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
                 shots=options.shots,
                 n_seeds=options.seeds,
                 profile=profile,
+                detail=detail,
                 options=_threshold_options(options, profile),
             )
             page.write_results(result, out)

@@ -43,13 +43,21 @@ from backend.commands.image_files import read_image
 from backend.common.arrays import DistanceMap, Embeddings
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import InvalidRequest, StorageError
-from backend.common.profiles import CONTRACT, RECOMMENDED_BLOCKS, ProfileName, coreset_rate_of, score_percentile_of
+from backend.common.profiles import (
+    CONTRACT,
+    RECOMMENDED_BLOCKS,
+    DetailName,
+    ProfileName,
+    coreset_rate_of,
+    score_percentile_of,
+)
 from backend.common.telemetry import OnProgress
 from backend.features import DinoV2Features
 from backend.infer import InferenceEngine, image_scores, to_image_grid
 from backend.network.loading import open_features
 from backend.scores.outliers import outliers
 from backend.scores.shift import Shift
+from backend.service.detail import settle_detail
 from backend.utils import ImageLimits, NamedImage, check_image, percentile
 
 
@@ -61,6 +69,7 @@ def evaluate(
     shots: Sequence[int] = (),
     n_seeds: int = 1,
     profile: ProfileName | None = None,
+    detail: DetailName | None = None,
     options: ThresholdOptions | None = None,
 ) -> Evaluation:
     """Fit, score and measure every category of a data set.
@@ -72,6 +81,7 @@ def evaluate(
         shots: also evaluate banks of so many training images, drawn at random.
         n_seeds: how many draws of each.
         profile: of the memory banks; None is the configured one.
+        detail: tiles along each side of the images; ``"auto"`` chooses by the largest; None is as for `profile`.
         options: how the threshold is chosen; None is by the rule of the profile's name.
 
     Raises:
@@ -98,11 +108,13 @@ def evaluate(
             )
     checked = [_check(category, settings) for category in categories]
     features, _ = open_features(settings, profile)
+    every_size = [size for _, sizes, _ in checked for size in sizes.values()]
+    features = features.at(settle_detail(detail or settings.detail, features, every_size, 1, None).number)
     results = []
     for category, sizes, most_bytes in checked:
         if len(checked) > 1:
             say(category.name)
-        way = _Way(profile, settings, options)
+        way = _Way(profile, features.tiling.detail, settings, options)
         # A bank of a few training images is made of a copy of their embeddings.
         n_images = len(category.train) + max(shots, default=0)
         most_pixels = max(rows * columns for rows, columns in sizes.values())
@@ -117,6 +129,7 @@ class _Way:
     """How images are fitted, scored and judged."""
 
     profile: ProfileName
+    detail: int
     settings: Settings
     options: ThresholdOptions
 
@@ -128,7 +141,7 @@ class _Way:
     @property
     def percentile(self) -> float:
         """Of the distance map, that is the score."""
-        return score_percentile_of(self.profile, self.settings.score_percentile)
+        return score_percentile_of(self.profile, self.settings.score_percentile, self.detail)
 
     @property
     def n_blocks(self) -> int:
@@ -265,7 +278,12 @@ class _CategoryEvaluation:
                 start = time.perf_counter()
                 pixels, warning = decode(content, image.path, self.limits, self.depth)
                 inference = self.engine.run(
-                    pixels, bank, mm_per_px=1, threshold=threshold, score_percentile=self.way.percentile
+                    pixels,
+                    bank,
+                    mm_per_px=1,
+                    threshold=threshold,
+                    score_percentile=self.way.percentile,
+                    keeps_embeddings=spill is not None,
                 )
                 ms = 1000 * (time.perf_counter() - start)
                 self._count_pixels(histograms, image, inference.distance_map)

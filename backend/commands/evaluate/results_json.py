@@ -28,7 +28,9 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "profile": evaluation.profile,
             "rule": evaluation.rule,
             "coreset_rate": coreset_rate_of(evaluation.profile, settings.coreset_rate),
-            "score_percentile": score_percentile_of(evaluation.profile, settings.score_percentile),
+            "score_percentile": score_percentile_of(
+                evaluation.profile, settings.score_percentile, features.tiling.detail
+            ),
             "blur_sigma": settings.blur_sigma,
             "max_fpr": MAX_FPR,
             "confidence": CONFIDENCE,

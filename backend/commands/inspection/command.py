@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.api.schemas.calibration import CalibrateFields
-from backend.commands.arguments import IMAGES, Commands, add_any_folder, add_command, add_shape, fields_of, key_of
+from backend.commands.arguments import (
+    IMAGES,
+    Commands,
+    add_any_folder,
+    add_command,
+    add_detail,
+    add_shape,
+    add_smallest_defect,
+    fields_of,
+    key_of,
+)
 from backend.commands.console import count, say, shown
 from backend.commands.folder_names import kind_of
 from backend.commands.folders import DEFECTIVE_PARTS, GOOD_PARTS, check_folders, say_found
@@ -51,6 +61,8 @@ def add_to(commands: Commands) -> None:
         "--mm-per-px", metavar="MM", help="millimetres per pixel of the images; without it, areas are in pixels"
     )
     add_shape(parser)
+    add_detail(parser)
+    add_smallest_defect(parser)
     parser.add_argument("--keep", metavar="PATH", nargs="+", default=[], help="good images that stand out but are good")
     parser.add_argument("--threshold", metavar="T", help="use this threshold instead of the recommended one")
     parser.add_argument(
@@ -99,7 +111,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     key = key_of(fields)
     with out_folder(out):
         service = InspectionService.open(settings)
-        fitted = inspection.fit_once(service, key, images.good, fields.mm_per_px, shape)
+        asked = inspection.Asked(fields.mm_per_px, shape, options.detail, options.smallest_defect_mm)
+        fitted = inspection.fit_once(service, key, images.good, asked)
         inspector = inspection.Inspector(service, key, fitted, fields.mm_per_px, shape, out / "maps")
         found = inspector.inspect(images, fields.threshold_options(), options.keep)
     in_pixels = options.mm_per_px is None

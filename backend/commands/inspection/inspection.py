@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from backend.bank.images import OwnImages, suspicious_images
+from backend.bank.images import OwnImages, recorded_sizes, suspicious_images
 from backend.calib import ThresholdOptions
 from backend.commands.console import count, on_a_terminal, progress_bar, say, some, step_bars
 from backend.commands.fit_scores import count_the_fit
@@ -25,7 +25,7 @@ from backend.common.errors import (
     MemoryNotFound,
     TooLarge,
 )
-from backend.common.profiles import RECOMMENDED, RECOMMENDED_PERCENTILE
+from backend.common.profiles import RECOMMENDED, DetailName
 from backend.common.program import PROGRAM
 from backend.common.roi_key import RoiKey
 from backend.disk.fitted import FittedRoi
@@ -33,6 +33,7 @@ from backend.disk.layout import checkpoint_folder
 from backend.infer import Region, find_regions, image_scores, to_image_grid
 from backend.roi_mask import Shape, build_mask
 from backend.service.calibration_options import CalibrationOptions
+from backend.service.detail import settle_detail
 from backend.service.doubts import about_inference, joined
 from backend.service.fit import fit
 from backend.service.image_calibration import ImageCalibration, ImageScores
@@ -122,40 +123,64 @@ class Inspection:
         return None if why is None else why.replace("in keep,", "with --keep,")
 
 
-def fit_once(
-    service: InspectionService, key: RoiKey, good: FoundImages, mm_per_px: float, shape: Shape | None
-) -> FittedRoi:
+@dataclass(frozen=True)
+class Asked:
+    """How good images are fitted.
+
+    Attributes:
+        mm_per_px: millimetres per pixel.
+        shape: mask in pixels of each image; None is the whole image.
+        detail, smallest_defect_mm: as for `fit`.
+    """
+
+    mm_per_px: float
+    shape: Shape | None
+    detail: DetailName | None = None
+    smallest_defect_mm: float | None = None
+
+
+def fit_once(service: InspectionService, key: RoiKey, good: FoundImages, asked: Asked) -> FittedRoi:
     """The model of some good images: the one that is stored if it was fitted on the same, or a new one.
+
+    Args:
+        service: who fits.
+        key: the ROI.
+        good: the images.
+        asked: how they are fitted.
 
     Raises:
         BackendError: as `fit`.
     """
     paths = list(good.values())
     stored = _stored(service, key)
-    if stored is not None and _is_of(service, stored, paths, mm_per_px, shape):
+    if stored is not None and _is_of(service, stored, paths, asked):
         say(f"the model of {key} was fitted on the same images and is used again")
         return stored
     if stored is not None:
         say(
-            f"the model of {key} is replaced, because its images, scale, mask, profile or BLUR_SIGMA differ. "
+            f"the model of {key} is replaced, because its images, scale, mask, profile, detail or BLUR_SIGMA differ. "
             f"`{PROGRAM} versions {key.role_id} {shlex.quote(key.roi_id)}` will list the old one, so that you can "
             "roll back to it"
         )
     try:
         with step_bars() as on_progress:
-            fit(
+            fitted = fit(
                 service,
                 key,
                 [NamedImage(path, partial(read_image, path, max_bytes(service.settings))) for path in paths],
-                mm_per_px=mm_per_px,
-                shapes=[shape] * len(paths),
+                mm_per_px=asked.mm_per_px,
+                shapes=[asked.shape] * len(paths),
                 profile=RECOMMENDED,
+                detail=asked.detail,
+                smallest_defect_mm=asked.smallest_defect_mm,
                 on_progress=on_progress,
                 checkpoint=checkpoint_folder(service.settings.models_dir, key),
             )
     except KeyboardInterrupt:
         say("stopped; run the same command again to resume")
         raise
+    if fitted.detail_reason is not None:
+        say(fitted.detail_reason)
     return service.fitted(key, with_calibration=False)
 
 
@@ -166,15 +191,18 @@ def _stored(service: InspectionService, key: RoiKey) -> FittedRoi | None:
         return None
 
 
-def _is_of(
-    service: InspectionService, fitted: FittedRoi, paths: Sequence[str], mm_per_px: float, shape: Shape | None
-) -> bool:
-    """Whether a model was fitted on these images, at this scale, within this mask."""
+def _is_of(service: InspectionService, fitted: FittedRoi, paths: Sequence[str], asked: Asked) -> bool:
+    """Whether a model was fitted on these images, at this scale, within this mask, in as many tiles."""
     images = OwnImages(fitted.metadata, service.settings.blur_sigma).images
-    is_alike = fitted.profile == RECOMMENDED and fitted.metadata.get("mm_per_px") == mm_per_px
+    is_alike = fitted.profile == RECOMMENDED and fitted.metadata.get("mm_per_px") == asked.mm_per_px
     if is_alike and len(images) > 1 and all(not image.scores for image in images):
         return False  # made with another BLUR_SIGMA
-    if not is_alike or not all(image.has_mask(shape) for image in images):
+    if not is_alike or not all(image.has_mask(asked.shape) for image in images):
+        return False
+    sizes = recorded_sizes(fitted.metadata)
+    wanted = asked.detail or service.settings.detail
+    features = service.features_of(RECOMMENDED)
+    if settle_detail(wanted, features, sizes, asked.mm_per_px, asked.smallest_defect_mm).number != fitted.detail:
         return False
     return Counter(image.sha256 for image in images) == Counter(
         image_sha256(path, max_bytes(service.settings)) for path in paths
@@ -205,6 +233,7 @@ class Inspector:
         self._service, self._key, self._fitted = service, key, fitted
         self._mm_per_px, self._shape = mm_per_px, shape
         self._maps = Maps(folder, service, fitted)
+        self._percentile = service.score_percentile_of(fitted.profile, fitted.detail)
         self._own = OwnImages(fitted.metadata, service.settings.blur_sigma)
         self._numbers = {image.sha256: number for number, image in enumerate(self._own.images)}
 
@@ -233,7 +262,7 @@ class Inspector:
         found = ImageScores(
             self._fitted,
             service.settings.blur_sigma,
-            (RECOMMENDED_PERCENTILE,),
+            (self._percentile,),
             service.store.miniatures(self._fitted),
         )
         count_the_fit(found, self._shape, "good images", NEEDED)
@@ -286,14 +315,14 @@ class Inspector:
             with self._service.inference_slot():
                 found = self._maps.of(named)
             score = image_scores(
-                found.distances, found.image_hw, self._shape, settings.blur_sigma, (RECOMMENDED_PERCENTILE,)
+                found.distances, found.image_hw, self._shape, settings.blur_sigma, (self._percentile,)
             )[0]
         except (InvalidImage, TooLarge, InvalidShape) as exc:
             return Judged(path, kind, error=str(exc))
         own = self._own.of_pixels(found.look.pixels_sha256)
         if own is None:
             return Judged(path, kind, score, map=found)
-        return Judged(path, kind, own.score(RECOMMENDED_PERCENTILE), is_of_the_fit=True)
+        return Judged(path, kind, own.score(self._percentile), is_of_the_fit=True)
 
     def _kept(self, path: str, identities: Sequence[str]) -> str:
         """The identity of a good image that is kept; `identities` are of those that were scored."""
@@ -306,7 +335,7 @@ class Inspector:
         found = []
         for path in images.values():
             number = self._number_of(path)
-            score = None if number is None else self._own.images[number].score(RECOMMENDED_PERCENTILE)
+            score = None if number is None else self._own.images[number].score(self._percentile)
             found.append(Judged(path, "good", score, number=number))
         return found
 
@@ -343,7 +372,7 @@ class Inspector:
             kept: identities of those that were kept.
         """
         own = self._own.images
-        suspicious = {own[image.index].identity for image in suspicious_images(own, RECOMMENDED_PERCENTILE)}
+        suspicious = {own[image.index].identity for image in suspicious_images(own, self._percentile)}
         stand_out = (suspicious - set(kept)) | set(unusual)
         return [image.path for image in good if image.number is not None and own[image.number].identity in stand_out]
 

@@ -67,8 +67,8 @@ class Maps:
 
     def _make(self, image: NamedImage, path: Path) -> ImageMap:
         service, memory = self.service, self.fitted.memory
-        features = service.features_of(self.fitted.profile)
-        with service.pixels_of(image):
+        features = service.features_of(self.fitted.profile, self.fitted.detail)
+        with service.pixels_of(image, self.fitted.detail):
             pixels, warning = service.decode(image, BitDepth.of(self.fitted.metadata))
             tokens, token_hw = features.extract(pixels, partial(service.queue.infer, forward=features.runtime.forward))
             made = ImageMap(
