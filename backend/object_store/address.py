@@ -1,6 +1,6 @@
-"""Where the store is and who asks: ``MODELS_URL``, and the environment and files that AWS' own tools read.
+"""The address of the store and the credentials: ``MODELS_URL``, and the environment and files of the AWS tools.
 
-Credentials are handed to the client and to nothing else. No message repeats an address that may hold some.
+Credentials are passed only to the client. No message repeats an address that may contain credentials.
 """
 
 import configparser
@@ -26,10 +26,9 @@ class Address:
     Attributes:
         bucket: its name.
         prefix: of all keys, without slashes at the ends; may be empty.
-        endpoint: of the store; None is AWS' own.
+        endpoint: of the store; None is that of AWS.
         region: of the bucket.
-        credentials: by the names that the client has for them; empty if the machine has them, which the client asks
-            by itself.
+        credentials: by their names in the client; empty if the client gets them from the machine.
     """
 
     bucket: str
@@ -40,7 +39,7 @@ class Address:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is reached without TLS."""
+        """Whether the connection has no TLS."""
         return self.endpoint is not None and urlsplit(self.endpoint).scheme == "http"
 
     def __str__(self) -> str:
@@ -56,7 +55,7 @@ def read_address(url: str, *, insecure: bool, environment: Mapping[str, str] = o
         environment: with ``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_PROFILE`` and so on.
 
     Raises:
-        ConfigError: it is no such URL, or what is sent would not be encrypted.
+        ConfigError: it is not such a URL, or the connection would not be encrypted.
     """
     try:
         parts = urlsplit(url)
@@ -130,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _profile(environment: Mapping[str, str]) -> dict[str, str]:
-    """What AWS' files say of the profile, those of credentials before those of settings."""
+    """The values of the profile in the AWS files; credentials take precedence over settings."""
     home = Path(environment.get("HOME") or environment.get("USERPROFILE") or "/nonexistent")
     name = environment.get("AWS_PROFILE") or "default"
     settings = Path(environment.get("AWS_CONFIG_FILE") or home / ".aws" / "config")
@@ -150,7 +149,7 @@ def _profile(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _credentials(profile: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Those of the environment, unless it names a profile; else those of the profile."""
+    """The credentials of the environment, or of the profile if the environment names one."""
     names = {
         "aws_access_key_id": "access_key_id",
         "aws_secret_access_key": "secret_access_key",

@@ -1,6 +1,6 @@
 """Objects of a bucket: read, written, swapped, listed and deleted, with errors in the words of the contract.
 
-What may be done twice is tried again here. A swap is not: whether it was done, only `swap` can tell.
+Operations that may happen twice are retried here. A swap is not: only `swap` can find out whether it happened.
 """
 
 import os
@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Object:
-    """What is in an object, and which state of it that was."""
+    """The contents of an object, and the ETag of this state."""
 
     content: bytes
     etag: str
@@ -44,7 +44,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Listed:
-    """An object as a listing tells it."""
+    """An object in a listing."""
 
     key: str
     size: int
@@ -53,7 +53,7 @@ class Listed:
 
 
 class SwapRefused(Exception):
-    """The object is another than the one that should be replaced, or is there though none should be."""
+    """The object is not the one that should be replaced, or exists although it should not."""
 
 
 class Bucket:
@@ -70,12 +70,12 @@ class Bucket:
 
     @property
     def silent_s(self) -> float | None:
-        """For how many seconds the store has not answered; None if it did the last time."""
+        """The seconds since the store stopped answering; None if it answered the last time."""
         since = self._silent_since  # once: another thread may hear from the store meanwhile
         return None if since is None else time.monotonic() - since
 
     def get(self, key: str) -> Object | None:
-        """An object of a manifest's size; None if there is none.
+        """An object of the size of a manifest; None if there is none.
 
         Raises:
             StoreUnavailable: the store does not answer, or refuses.
@@ -84,7 +84,7 @@ class Bucket:
         return found
 
     def get_unless(self, key: str, etag: str) -> Object | str | None:
-        """As `get`; the ETag itself where the object still has it.
+        """As `get`; returns the ETag itself if the object still has it.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -115,7 +115,7 @@ class Bucket:
         )
 
     def copy(self, key: str, target: str) -> bool:
-        """Copy an object within the store to where nobody else writes; False where there is none.
+        """Copy an object within the store to a key that nobody else writes; False if there is none.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -131,14 +131,14 @@ class Bucket:
         return bool(self._patiently("PUT", target, copied))
 
     def swap(self, key: str, content: bytes, etag: str | None) -> str:
-        """Replace an object if it still has an ETag, once; None: if there is none.
+        """Replace an object if it still has this ETag (None: if it does not exist), without a retry.
 
         Returns:
             The new ETag.
 
         Raises:
-            SwapRefused: it is another one.
-            StoreUnavailable: the store does not answer, or refuses. It may have been done all the same.
+            SwapRefused: the object is another one.
+            StoreUnavailable: the store does not answer, or refuses. The change may still have happened.
         """
         mode: Any = "create" if etag is None else {"e_tag": etag}
         try:
@@ -165,7 +165,7 @@ class Bucket:
         yield from map(_listed, self._patiently("LIST", prefix, listed))
 
     def is_listed(self, key: str) -> bool:
-        """Whether a listing has an object, which begins there however many objects lie beside it.
+        """Whether a listing has an object; the listing begins there, so its cost does not depend on other objects.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -178,7 +178,7 @@ class Bucket:
         return bool(self._patiently("LIST", key, asked))
 
     def head(self, key: str) -> Listed | None:
-        """What a listing tells of an object; None if there is none.
+        """The entry of an object in a listing; None if there is none.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -194,7 +194,7 @@ class Bucket:
         return found
 
     def now(self) -> datetime:
-        """The time by the clock of the store, whatever this machine's says.
+        """The time by the clock of the store, independent of the clock of this machine.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -208,7 +208,7 @@ class Bucket:
         return written.written_at
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; those that are not there any more are none.
+        """Delete objects; missing ones do not matter.
 
         Raises:
             StoreUnavailable: as `get`.
@@ -218,7 +218,7 @@ class Bucket:
             self._patiently("DELETE", some[0], partial(_deleted, self._small, some))
 
     def _patiently(self, what: str, key: str, action: Callable[[], _Result], unchanged: str | None = None) -> Any:
-        """Do something that may be done twice, a few times."""
+        """Try an operation that may happen twice, a few times."""
         wait_s = _FIRST_WAIT_S
         for left in reversed(range(_TRIES)):
             try:
@@ -296,7 +296,7 @@ def _status(exc: Exception) -> int | None:
 
 
 def _unavailable(what: str, key: str, exc: Exception) -> StoreUnavailable:
-    """The error without the address, which may be nobody's business, and without the bytes of what was asked for."""
+    """The error, without the address, which may be confidential, and without the requested bytes."""
     status = _status(exc)
     advice = "nothing was lost: retry"
     if "NoSuchBucket" in str(exc):

@@ -1,7 +1,7 @@
-"""All that there is in a store: a models folder with names, calibrations and settings, and empty memory banks.
+"""The contents of a whole store, as a models folder with names, calibrations and settings, but empty memory banks.
 
-So what lists and counts the models of a folder does so for a store, and no bank is fetched for it. The store is asked
-for its manifests at most once in some seconds; what this process changed itself is seen at once.
+So the code that lists and counts the models of a folder also works for a store, without fetching banks. The store is
+asked for its manifests at most once in some seconds; changes of this process are visible at once.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Catalog:
 
     Args:
         mirror: the units.
-        folder: of its own, which it makes.
+        folder: its own folder, which it creates.
     """
 
     def __init__(self, mirror: Mirror, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Catalog:
         self._damaged: dict[Unit, str] = {}
 
     def known_rois(self) -> KnownRois:
-        """As `known_rois`, of now; its problems name manifests that cannot be read.
+        """As `known_rois`, with the current state; its problems name manifests that cannot be read.
 
         Raises:
             StoreUnavailable: see `Mirror.look`.
@@ -83,10 +83,10 @@ class Catalog:
             return ModelStore(self._root).count_fitted()
 
     def look_at_kind(self, kind: Kind) -> set[Unit]:
-        """See that the local copy has all units of a kind, as they were some seconds ago.
+        """Make sure that the local copy has all units of a kind, as they were some seconds ago.
 
         Returns:
-            Those whose manifests cannot be read.
+            The units whose manifests cannot be read.
 
         Raises:
             StoreUnavailable: as `known_rois`.
@@ -96,7 +96,7 @@ class Catalog:
             return set(self._damaged)
 
     def units(self, kind: Kind) -> list[Unit]:
-        """The units of a kind, as the store lists them now; raises as `known_rois`."""
+        """The units of a kind that the store lists now; raises as `known_rois`."""
         units = (unit_of_key(item.key) for item in self._mirror.bucket.list(f"{MANIFESTS}{kind}"))
         found = {unit for unit in units if unit is not None}
         return sorted(found | {manifest.unit for manifest in self._mirror.known() if manifest.unit.kind == kind})
@@ -113,7 +113,7 @@ class Catalog:
         return entry.memory_id if entry else None
 
     def _look_at_changed(self, kinds: Sequence[Kind], fresh_s: float) -> None:
-        """Look at those of some kinds that are not as they were listed the last time, if that is so long ago."""
+        """Read the units of some kinds that have changed since the last listing, if this was long enough ago."""
         began = time.monotonic()
         kinds = [kind for kind in kinds if began - self._asked_at.get(kind, -math.inf) >= fresh_s]
         listed = {
@@ -156,7 +156,7 @@ class Catalog:
         self._shown[manifest.unit] = manifest
 
     def _content(self, path: str, entry: Entry) -> bytes:
-        """The bytes of a file; nothing if they are not needed here."""
+        """The bytes of a file; empty if they are not needed here."""
         if entry.text is not None or not _is_calibration(path):
             return (entry.text or "").encode()
         with self._mirror.reading(), contextlib.suppress(FileNotFoundError):  # replaced since, and shown the next time
@@ -164,7 +164,7 @@ class Catalog:
         return b""
 
     def _show_dataset(self, manifest: Manifest) -> None:
-        """Its folder alone: the names of the images are those of the manifest."""
+        """Only its folder: the names of the images are in the manifest."""
         recipe, role, roi = manifest.unit.names
         folder = self._root / RECIPES_FOLDER / recipe / DATASETS_FOLDER / role / roi
         if manifest.files:
@@ -174,5 +174,5 @@ class Catalog:
 
 
 def _is_calibration(path: str) -> bool:
-    """Whether it is one that is applied; one with many unusual images is too long to stand in the manifest."""
+    """Whether it is an applied calibration; with many unusual images, it is too long for the manifest."""
     return path.endswith(f"/{CALIBRATION_FILE}") and f"/{VERSIONS_FOLDER}/" not in path

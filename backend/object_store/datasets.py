@@ -1,6 +1,6 @@
 """Stored images in an object store: a blob for each, and a manifest that has their names and metadata.
 
-Images are fetched where their bytes are needed; names, and what clients know images by, stand in the manifest.
+Images are fetched only if their bytes are needed; their names and original names are in the manifest.
 """
 
 import json
@@ -26,7 +26,7 @@ from backend.utils import utc_now
 
 
 class ObjectDatasetStore:
-    """Stored images; arguments, results and errors as of `DatasetStore`, and `StoreUnavailable`.
+    """Stored images; arguments, results and errors as for `DatasetStore`, and `StoreUnavailable`.
 
     Args:
         mirror: the units.
@@ -47,7 +47,7 @@ class ObjectDatasetStore:
         *,
         skip_duplicates: bool,
     ) -> list[Stored]:
-        """As `DatasetStore.add_compared`; all images come in one swap."""
+        """As `DatasetStore.add_compared`; all images are stored in one swap."""
         folder = dataset_folder(Path(), key) / label
         start = utc_now()
         names = [new_name(start + timedelta(microseconds=n), sample.suffix) for n, sample in enumerate(samples)]
@@ -80,7 +80,7 @@ class ObjectDatasetStore:
     def compare(
         self, key: RoiKey, label: Label, wanted: Collection[str], hash_pixels: HashPixels, until: float
     ) -> Compared:
-        """As `DatasetStore.compare`; only images that may have the wanted pixels are fetched."""
+        """As `DatasetStore.compare`; only images that may have the given pixels are fetched."""
         unit, folder = dataset_unit(key), dataset_folder(Path(), key) / label
         names = list(_names(self._mirror.look(unit), folder))
 
@@ -104,7 +104,7 @@ class ObjectDatasetStore:
         return {name: uploaded_as for name, uploaded_as in known if uploaded_as is not None}
 
     def samples(self, key: RoiKey, label: Label) -> list[Sample]:
-        """As `DatasetStore.samples`; their bytes are here."""
+        """As `DatasetStore.samples`; their bytes are fetched."""
         unit, folder = self._found(key)
         names = _names(self._mirror.manifest(unit), folder / label)
         self._fetch(unit, [(folder / label / name).as_posix() for name in names])
@@ -179,13 +179,13 @@ class ObjectDatasetStore:
         return count
 
     def folder(self, key: RoiKey) -> Path:
-        """As `DatasetStore.folder`, in the local copy: for what may be made again."""
+        """As `DatasetStore.folder`, in the local copy: for files that can be made again."""
         folder = self._mirror.root / self._found(key)[1]
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _found(self, key: RoiKey) -> tuple[Unit, Path]:
-        """Whose images a ROI has, after a look at them, and their folder below the models folder."""
+        """The ROI whose images a ROI uses, after a look at the store, and their folder below the models folder."""
         own = dataset_unit(key)
         manifest = self._mirror.look(own, _is_metadata, allow_lost=True)
         folder = dataset_folder(Path(), key)

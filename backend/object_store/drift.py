@@ -16,7 +16,7 @@ from backend.scores.drift_statistics import RoiDrift
 
 
 class ObjectDriftFiles:
-    """Statistics of ROIs; arguments, results and errors as of `DriftFiles`, and `StoreUnavailable`.
+    """Statistics of ROIs; arguments, results and errors as for `DriftFiles`, and `StoreUnavailable`.
 
     Args:
         mirror: the units.
@@ -33,18 +33,18 @@ class ObjectDriftFiles:
         return self._local.path(key)
 
     def paths(self) -> Iterator[Path]:
-        """As `DriftFiles.paths`, of some seconds ago where other replicas counted; none of a damaged manifest."""
+        """As `DriftFiles.paths`, some seconds old for counts of other replicas; without damaged manifests."""
         damaged = self._catalog.look_at_kind("drift")
         return (path for path in self._local.paths() if self._unit(path) not in damaged)
 
     def read(self, path: Path) -> RoiDrift | None:
-        """As `DriftFiles.read`, after a look."""
+        """As `DriftFiles.read`, after a look at the store."""
         self._mirror.look(self._unit(path))
         with self._mirror.reading():
             return self._local.read(path)
 
     def update(self, path: Path, change: DriftChange, *, is_patient: bool = True, is_durable: bool = True) -> None:
-        """As `DriftFiles.update`; `change` is called again where another replica was faster."""
+        """As `DriftFiles.update`; `change` is called again if another replica was faster."""
         name = path.relative_to(self._mirror.root).as_posix()
 
         def changed(_: Manifest) -> dict[str, Edit]:
@@ -64,7 +64,7 @@ class ObjectDriftFiles:
             self.update(path, change)
 
     def prune(self) -> None:
-        """Nothing: a store has room for all ROIs."""
+        """Nothing to do: a store has room for all ROIs."""
 
     def _unit(self, path: Path) -> Unit:
         unit = unit_of(path.relative_to(self._mirror.root).as_posix())

@@ -1,4 +1,4 @@
-"""The bytes of files, from the store to this machine, several at once."""
+"""Fetching the bytes of files from the store to this machine, several at once."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +15,11 @@ _THREADS = 8
 
 
 class Fetched(NamedTuple):
-    """What became of files that were needed.
+    """The result for the needed files.
 
     Attributes:
-        come: by path, a file with the bytes that may be moved, and what it is; an empty one of those that are lost.
-        lost: what is wrong with those whose bytes the store has lost, by path.
+        come: by path, a file with the bytes, which may be moved, and its entry; an empty file for lost ones.
+        lost: the errors of files whose bytes the store has lost, by path.
     """
 
     come: dict[str, tuple[Path, Entry]]
@@ -40,7 +40,7 @@ class Fetcher:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="object-store-fetch")
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         self._threads.shutdown()
 
     def fetch(self, needed: Mapping[str, Entry]) -> Fetched:
@@ -50,7 +50,7 @@ class Fetcher:
             needed: by path.
 
         Raises:
-            StoreUnavailable: the store does not answer, refuses, or contradicts itself; nothing is left here.
+            StoreUnavailable: the store does not answer, refuses, or contradicts itself; no file remains here.
         """
         fetching = {path: self._threads.submit(self._fetch, entry) for path, entry in needed.items()}
         try:
@@ -64,7 +64,7 @@ class Fetcher:
         return Fetched(come, {path: wrong for path, (_, wrong) in found.items() if wrong is not None})
 
     def _fetch(self, entry: Entry) -> tuple[Path, str | None]:
-        """A file with the bytes; or an empty one, and what is wrong with the bytes."""
+        """A file with the bytes, or an empty file and the error."""
         content, wrong = self._bytes(entry), None
         if content is None or not entry.is_content(content):
             content, wrong = b"", how_lost(content, entry)
@@ -73,7 +73,7 @@ class Fetcher:
         return source, wrong
 
     def _bytes(self, entry: Entry) -> bytes | None:
-        """What the store has; None if it neither gives nor lists it: what is only out of sight is not lost."""
+        """The bytes in the store; None if it neither returns nor lists the object, so that it is lost."""
         key = entry.blob_key
         if key is None:
             return (entry.text or "").encode()

@@ -1,8 +1,8 @@
-"""Judgements of inferences in an object store: what every replica found in two seconds is a segment of two files.
+"""Judgements in an object store: the judgements of a replica in two seconds are a segment of two files.
 
-``.history/<digest>/<first number>-<how many>.jsonl`` has a line for each judgement, ``.jpgs`` beside it their
-thumbnails one after the other. Small segments are joined, so that there are never many. What a folder had kept before
-it was pushed stays as it is, ``.history/<digest>.sqlite``, and goes when it is too old; a pull adds the segments to it.
+``.history/<digest>/<first number>-<how many>.jsonl`` has a line for each judgement, ``.jpgs`` beside it has their
+thumbnails in sequence. Small segments are joined, so that there are never many. The database of a pushed folder stays
+unchanged as ``.history/<digest>.sqlite``, and is deleted when it is too old; a pull adds the segments to it.
 """
 
 import json
@@ -27,11 +27,11 @@ _Lines = list[dict[str, Any]]
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """Judgements that were kept together.
+    """Judgements that were stored together.
 
     Attributes:
         first: number of the first.
-        count: how many they are.
+        count: their number.
         folder: of the history, below the models folder.
     """
 
@@ -41,26 +41,26 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """The number after that of the last."""
+        """The number after the last one."""
         return self.first + self.count
 
     @property
     def judgements(self) -> str:
-        """The file that has a line for each."""
+        """The file with a line for each judgement."""
         return f"{self.folder}/{self.first:012d}-{self.count:06d}.jsonl"
 
     @property
     def thumbnails(self) -> str:
-        """The file of their thumbnails."""
+        """The file with their thumbnails."""
         return self.judgements.replace(".jsonl", ".jpgs")
 
 
 class ObjectJudgementFiles:
-    """Judgements; arguments, results and errors as of `JudgementFiles`, and `StoreUnavailable`.
+    """Judgements; arguments, results and errors as for `JudgementFiles`, and `StoreUnavailable`.
 
     Args:
         mirror: the units.
-        most: how many are kept of each ROI.
+        most: how many are kept for each ROI.
     """
 
     def __init__(self, mirror: Mirror, most: int) -> None:
@@ -73,9 +73,9 @@ class ObjectJudgementFiles:
         return bool(self._mirror.look(self._unit(key)).files)
 
     def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
-        """As `JudgementFiles.add`; none is added twice though the store did not say that it was added.
+        """As `JudgementFiles.add`; none is added twice, even if the store did not confirm an addition.
 
-        What the store has lost goes, and the others stay; of those, numbers may grow.
+        Judgements that the store has lost are removed, and the others stay; their numbers may grow.
         """
         unit = self._unit(key)
 
@@ -151,7 +151,7 @@ class ObjectJudgementFiles:
         return self._bytes(segment.thumbnails)[start : start + sizes[number - segment.first]]
 
     def _oldest(self, segments: Sequence[Segment]) -> int:
-        """Number of the oldest that is kept; segments go as a whole, and so some judgements later than they should."""
+        """The number of the oldest kept judgement; segments are deleted as a whole, so some judgements stay longer."""
         return segments[-1].end - self._most if segments and self._most else 0
 
     def _unit(self, key: RoiKey) -> Unit:
@@ -182,7 +182,7 @@ def kept_in(segment: Segment, lines: bytes, thumbnails: bytes) -> Iterator[tuple
     """The judgements of a segment with their thumbnails, the oldest first.
 
     Args:
-        segment: which.
+        segment: the segment.
         lines, thumbnails: its two files.
 
     Raises:

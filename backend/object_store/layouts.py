@@ -1,4 +1,4 @@
-"""What GUIs keep of recipes, in an object store: the layout and the pictures of a recipe change in one swap."""
+"""Layouts of recipes in an object store: the layout and the pictures of a recipe change in one swap."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ _LOST = etag_of(b"")
 
 
 class ObjectLayoutStore:
-    """Layouts of recipes; arguments, results and errors as of `GuiLayoutStore`, and `StoreUnavailable`.
+    """Layouts of recipes; arguments, results and errors as for `GuiLayoutStore`, and `StoreUnavailable`.
 
     Args:
         mirror: the units.
@@ -30,9 +30,9 @@ class ObjectLayoutStore:
             return self._local.read(recipe_id)
 
     def write(self, recipe_id: str, content: bytes, accept: Callable[[str | None], None]) -> str:
-        """As `GuiLayoutStore.write`; `accept` is called again where somebody else was faster.
+        """As `GuiLayoutStore.write`; `accept` is called again if somebody else was faster.
 
-        One whose bytes the store has lost counts as none.
+        A layout whose bytes the store has lost counts as missing.
         """
 
         def write(folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""What this process has read of the store, as the files that they are in a models folder: a cache, and nothing more.
+"""A cache of the files that this process has read from the store, in the form of a models folder.
 
-Nothing that was acknowledged lies here alone. The copy is this process' own, goes with it, and what killed processes
-left is cleared by the next one that starts.
+No confirmed data exists only here. The copy belongs to this process and is deleted with it. The copies of killed
+processes are deleted by the next process that starts.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _YOUNG_S = 60.0
 
 
 class ReadersAndWriter:
-    """Many who read, or one who writes; a writer goes before readers that come after it."""
+    """A lock for many readers or one writer; a waiting writer goes before later readers."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -39,7 +39,7 @@ class ReadersAndWriter:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """No writer meanwhile; may be nested."""
+        """Hold off writers; may be nested."""
         depth = getattr(self._own, "depth", 0)
         if depth == 0:
             with self._changed:
@@ -57,7 +57,7 @@ class ReadersAndWriter:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else meanwhile; the caller does not read."""
+        """Hold off everybody else; the caller must not be a reader."""
         with self._changed:
             self._writers_waiting += 1
             self._changed.wait_for(lambda: not self._is_writing and not self._readers)
@@ -75,10 +75,10 @@ class LocalCopy:
     """Files of the store in a folder of this process.
 
     Args:
-        folder: where; None makes a temporary one, which goes with the process.
+        folder: its place; None creates a temporary folder, which is deleted with the process.
 
     Attributes:
-        root: as a models folder.
+        root: the copy, in the form of a models folder.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -99,20 +99,20 @@ class LocalCopy:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def beside(self, name: str) -> Path:
-        """A folder that goes with the copy, for what is made of it; to be made."""
+        """A folder for derived files, which is deleted with the copy; the caller creates it."""
         return self._folder / name
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Files of one unit stay together meanwhile: nobody replaces any."""
+        """Files of a unit stay consistent meanwhile: nobody replaces any."""
         return self._access.reading()
 
     def incoming(self) -> Path:
-        """The path of a file that is about to be put in place."""
+        """The path for a file that will be moved into place."""
         return self._folder / _INCOMING / uuid.uuid4().hex
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty models folder, in which a change is tried; on the same file system."""
+        """An empty models folder for a change, on the same file system."""
         folder = self._folder / _INCOMING / uuid.uuid4().hex
         folder.mkdir()
         try:
@@ -128,11 +128,11 @@ class LocalCopy:
         return target
 
     def replace(self, gone: Set[str], come: Mapping[str, tuple[Path, Entry]]) -> None:
-        """Change files at once for all who read.
+        """Change files in one step for all readers.
 
         Args:
-            gone: paths of files that are not there any more.
-            come: by path, a file that is moved there, and what it is.
+            gone: paths of deleted files.
+            come: by path, a file that is moved there, and its entry.
         """
         for source, entry in come.values():
             os.utime(source, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -147,7 +147,7 @@ class LocalCopy:
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
+    """Give a file a second name, or copy it if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -166,7 +166,7 @@ def _clear_those_of_killed() -> None:
 
 
 def _is_own(status: os.stat_result) -> bool:
-    """Whether it is a folder of this user: anybody may put links to folders of others into a shared one."""
+    """Whether it is a folder of this user, because anybody may put links to other folders into a shared folder."""
     if not stat.S_ISDIR(status.st_mode):
         return False
     return sys.platform == "win32" or status.st_uid == os.getuid()

@@ -1,4 +1,4 @@
-"""Files whose bytes the store has lost: gone, or others than were stored. What says so, and what mends it."""
+"""Files whose bytes the store has lost or changed: the error messages, and the repair."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from backend.object_store.manifest import Entry
 
 
 def how_lost(content: bytes | None, entry: Entry) -> str:
-    """What is wrong with the bytes of a file, in words.
+    """The error of the bytes of a file, in words.
 
     Args:
-        content: what the store has instead; None if it has nothing.
+        content: the bytes in the store instead; None if there are none.
         entry: of the file.
     """
     if content is None:
@@ -23,7 +23,7 @@ def how_lost(content: bytes | None, entry: Entry) -> str:
 
 
 def mend(path: str) -> str:
-    """What to do about a file that is lost."""
+    """How to repair a lost file."""
     if is_of_a_version(path):
         return "versions with this file cannot be rolled back to"
     if path.endswith(f"/{MEMORY_FILE}"):
@@ -34,10 +34,10 @@ def mend(path: str) -> str:
 
 
 def error_about(lost: Mapping[str, str]) -> StorageError:
-    """The error about files that are needed and lost.
+    """The error about needed files that are lost.
 
     Args:
-        lost: what is wrong with each, by path; at least one.
+        lost: the error of each file, by path; at least one.
     """
     path = min(lost, key=lambda path: (not path.endswith(f"/{MEMORY_FILE}"), path))  # a fit mends all of a model
     more = f"; {len(lost) - 1} more files are lost" if len(lost) > 1 else ""
@@ -50,5 +50,5 @@ def error_about(lost: Mapping[str, str]) -> StorageError:
 
 
 def is_of_a_version(path: str) -> bool:
-    """Whether it is a file of what a model was before its last changes."""
+    """Whether it is a file of an earlier version of a model."""
     return f"/{VERSIONS_FOLDER}/" in path

@@ -1,8 +1,8 @@
-"""Manifests: which files a unit has, by their content. One object each, replaced as a whole.
+"""Manifests: the files of a unit, by their content. Each manifest is one object, which is replaced as a whole.
 
-A file of up to some thousand bytes of text stands in the manifest itself; the bytes of others are in blobs, which are
-named by their sha256 and by who wrote them, so that a blob that nothing names can be deleted without asking whether
-somebody is about to name it again.
+A text file of up to some thousand bytes is in the manifest itself. The bytes of other files are in blobs, whose names
+have their sha256 and their writer. So an unreferenced blob can be deleted safely: nobody is about to reference it
+again.
 """
 
 import gzip
@@ -36,9 +36,9 @@ class Entry(BaseModel):
     Attributes:
         sha256, size: of its bytes.
         mtime_ns: when it was written, in nanoseconds since 1970.
-        blob: tells its blob from others of the same bytes; None if `text` has them.
+        blob: distinguishes its blob from others with the same bytes; None if the bytes are in `text`.
         text: its bytes, as UTF-8.
-        memory_id: identity of the memory bank that it holds, if it does.
+        memory_id: identity of its memory bank, if it has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,7 +52,7 @@ class Entry(BaseModel):
 
     @property
     def blob_key(self) -> str | None:
-        """Of the object that has its bytes."""
+        """The key of the object with its bytes."""
         return None if self.blob is None else f"{BLOBS}{self.sha256[:2]}/{self.sha256}-{self.blob}"
 
     def is_content(self, content: bytes) -> bool:
@@ -73,13 +73,13 @@ class _Written(BaseModel):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a unit has.
+    """The files of a unit.
 
     Attributes:
-        unit: whose it is.
-        generation: how often it was written; 0 if it never was.
-        nonce: of who wrote it, so that no two manifests have the same bytes, nor the same ETag.
-        recent: nonces of those before, the newest first: who wrote one and got no answer finds its own.
+        unit: the unit.
+        generation: number of writes; 0 if it was never written.
+        nonce: of its writer, so that no two manifests have the same bytes or the same ETag.
+        recent: nonces of the previous manifests, the newest first: a writer that got no answer finds its own.
         files: by path below the models folder, with slashes.
     """
 
@@ -90,14 +90,14 @@ class Manifest:
     files: Mapping[str, Entry] = field(default_factory=dict)
 
     def successor(self, files: Mapping[str, Entry]) -> "Manifest":
-        """The next one, with other files."""
+        """The next manifest, with other files."""
         recent = (self.nonce, *self.recent)[:_RECENT] if self.nonce else ()
         return replace(
             self, generation=self.generation + 1, nonce=uuid.uuid4().hex[:12], recent=recent, files=dict(files)
         )
 
     def encode(self) -> bytes:
-        """As an object."""
+        """The bytes of its object."""
         content: dict[str, Any] = {
             "format": FORMAT,
             "unit": str(self.unit),
@@ -115,7 +115,7 @@ def parse_manifest(unit: Unit, content: bytes) -> Manifest:
     """Read the manifest of a unit.
 
     Raises:
-        StorageError: it is damaged, another unit's, or a newer version wrote it.
+        StorageError: it is damaged, belongs to another unit, or a newer version wrote it.
     """
     try:
         if content.startswith(_GZIP):
@@ -144,10 +144,10 @@ def parse_manifest(unit: Unit, content: bytes) -> Manifest:
 
 
 def entry_of(unit: Unit, content: bytes, mtime_ns: int, memory_id: str | None = None) -> Entry:
-    """The entry of a file; one with `blob` has to be uploaded before anything names it.
+    """The entry of a file; an entry with `blob` must be uploaded before a manifest references it.
 
     Args:
-        unit: whose file it is.
+        unit: the unit of the file.
         content: its bytes.
         mtime_ns: when it was written, in nanoseconds since 1970.
         memory_id: identity of the memory bank in it.

@@ -1,10 +1,12 @@
-"""Looking at the store before reading, and changing it: the files of a unit are always those of one manifest.
+"""Reading the store before use, and changing it: the files of a unit always belong to one manifest.
 
-Whoever reads looks at the manifest first, so nobody goes back in time: what is read is no older than what the store had
-when the look began. A change is made in a scratch folder by the code that changes files in a models folder; what is
-different then is uploaded, and the manifest swapped. Where somebody else was faster, it is made again, from theirs.
+Every reader looks at the manifest first, so nobody goes back in time: the data is not older than the store at the start
+of the look. A change is made in a scratch folder, by the code that changes files in a models folder. Then the
+differences are uploaded, and the manifest is swapped. If somebody else was faster, the change is made again on their
+result.
 
-A file whose bytes the store has lost is an empty one here: who needs it gets an error, and a change goes on without it.
+A file whose bytes the store has lost is empty here: a reader that needs it gets an error, and a change continues
+without it.
 """
 
 import contextlib
@@ -47,17 +49,17 @@ log: Any = structlog.get_logger(__name__)
 
 
 def nothing(_: str) -> bool:
-    """Wants what stands in the manifest alone."""
+    """Needs only the files in the manifest itself."""
     return False
 
 
 def everything(_: str) -> bool:
-    """Wants every file."""
+    """Needs every file."""
     return True
 
 
 class Overtaken(Conflict):
-    """Others changed the same again and again; nothing was changed by who gets this."""
+    """Others kept changing the same unit; nothing was changed."""
 
 
 class Mirror:
@@ -66,7 +68,7 @@ class Mirror:
     Args:
         bucket: the place.
         copy: their files.
-        fresh_s: how old what is read may be, in seconds; 0 looks at the store every time.
+        fresh_s: maximum age of the data, in seconds; 0 looks at the store every time.
     """
 
     def __init__(self, bucket: Bucket, copy: LocalCopy, fresh_s: float = 0.0) -> None:
@@ -82,7 +84,7 @@ class Mirror:
 
     @property
     def root(self) -> Path:
-        """The models folder that the local files make up."""
+        """The models folder of the local files."""
         return self.copy.root
 
     def close(self) -> None:
@@ -92,19 +94,19 @@ class Mirror:
         self.copy.close()
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
-        """The local files stay as they are meanwhile."""
+        """Keep the local files unchanged meanwhile."""
         return self.copy.reading()
 
     def manifest(self, unit: Unit) -> Manifest:
-        """That of the local files."""
+        """The manifest of the local files."""
         return self._state(unit).manifest
 
     def lost(self, unit: Unit) -> Set[str]:
-        """Paths of local files that are empty, as the store has lost their bytes."""
+        """Paths of local files that are empty because the store has lost their bytes."""
         return self._state(unit).lost
 
     def known(self) -> list[Manifest]:
-        """Those of all local files."""
+        """The manifests of all local files."""
         with self._adding:
             states = list(self._states.values())
         return [state.manifest for state in states if state.manifest.generation]
@@ -120,10 +122,10 @@ class Mirror:
             list(self._looking.map(look, units))
 
     def look_over(self, units: Collection[Unit], wanted: Wanted = nothing) -> dict[Unit, str]:
-        """Look at several units at once, as they are now.
+        """Look at the current state of several units at once.
 
         Returns:
-            What is wrong with those whose manifests cannot be read; their local files stay as they were.
+            The errors of units whose manifests cannot be read; their local files stay unchanged.
 
         Raises:
             StoreUnavailable: as `look`.
@@ -142,20 +144,20 @@ class Mirror:
         return {unit: wrong for unit, wrong in found if wrong is not None}
 
     def look(self, unit: Unit, wanted: Wanted = nothing, *, now: bool = False, allow_lost: bool = False) -> Manifest:
-        """See that the local files are those that the store has.
+        """Make sure that the local files are those of the store.
 
         Args:
-            unit: whose files.
-            wanted: those whose bytes are needed.
-            now: look at the store, however fresh the last look is.
-            allow_lost: be content with empty files where the store has lost what is wanted.
+            unit: the unit of the files.
+            wanted: files whose bytes are needed.
+            now: look at the store, even if the last look is recent.
+            allow_lost: accept empty files if the store has lost needed ones.
 
         Returns:
-            What there is; a manifest of generation 0 where there is nothing.
+            The manifest; one of generation 0 if there is none.
 
         Raises:
             StoreUnavailable: the store does not answer, or contradicts itself.
-            StorageError: what it has is damaged, or it has lost what is wanted; see `error_about`.
+            StorageError: its data is damaged, or it has lost needed files; see `error_about`.
         """
         state, seen = self._state(unit), None
         for _ in range(_LOOKS):
@@ -182,18 +184,17 @@ class Mirror:
         *,
         allow_lost: bool = False,
     ) -> None:
-        """Change files of a unit; where somebody else was faster, again from theirs.
+        """Change files of a unit; again on the new state, if somebody else was faster.
 
         Args:
-            unit: whose files.
-            edit: called with what there is; gives what becomes of files, by path. May raise, and then nothing is
-                changed.
+            unit: the unit of the files.
+            edit: called with the manifest; returns the changes of files, by path. If it raises, nothing is changed.
             wanted: files whose bytes `edit` needs here.
             allow_lost: as for `look`.
 
         Raises:
-            Overtaken: others were faster again and again; nothing was changed.
-            StoreUnavailable, StorageError: as `look`; see `swap` for what then may have been done.
+            Overtaken: others were always faster; nothing was changed.
+            StoreUnavailable, StorageError: as `look`; see `swap` for changes that may have happened then.
         """
 
         def attempt() -> tuple[None, Mapping[str, Edit]]:
@@ -209,18 +210,18 @@ class Mirror:
         also: Collection[Unit] = (),
         also_wanted: Wanted = nothing,
     ) -> _Result:
-        """Change files of a unit as in a models folder; where somebody else was faster, again from theirs.
+        """Change files of a unit as in a models folder; again on the new state, if somebody else was faster.
 
         Args:
-            unit: whose files.
-            action: called with a models folder that has them. May raise, and then nothing is changed.
-            also: units whose files are there, too, and are not changed.
-            also_wanted: which of those.
+            unit: the unit of the files.
+            action: called with a models folder that has them. If it raises, nothing is changed.
+            also: further units in this folder, which are not changed.
+            also_wanted: the needed files of these.
 
-        Files whose bytes the store has lost are empty ones there; those that `action` leaves alone stay as they are.
+        Files whose bytes the store has lost are empty there; those that `action` does not change stay unchanged.
 
         Returns:
-            What `action` returned.
+            The result of `action`.
 
         Raises:
             Overtaken, StoreUnavailable, StorageError: as `edit`.
@@ -241,7 +242,7 @@ class Mirror:
             return self._change(unit, state, everything, attempt, allow_lost=True)
 
     def _linked(self, state: UnitState, folder: Path, wanted: Wanted) -> tuple[dict[str, Linked], Set[str]]:
-        """Give files of a unit second names below another folder; these, and which are lost."""
+        """Link files of a unit into another folder; returns the linked files and the lost ones."""
         with state.installing, self.reading():  # between the two, what is said to be here may be gone
             linked = {
                 path: Linked(self.copy.link(path, folder).stat(), entry)
@@ -296,7 +297,7 @@ class Mirror:
     def _take_over(
         self, unit: Unit, state: UnitState, manifest: Manifest, done: Swapped, began: float, sources: dict[str, Path]
     ) -> None:
-        """Let the local files be those that were just stored."""
+        """Make the files that were just stored the local files."""
         with state.installing:
             if manifest.generation > state.manifest.generation:
                 come = {path: (source, manifest.files[path]) for path, source in sources.items()}
@@ -326,10 +327,10 @@ class Mirror:
             self._install(unit, state, found, (began, answered), wanted)
 
     def _refuse_to_forget(self, unit: Unit, state: UnitState) -> None:
-        """See that there never was a manifest: where one is out of sight, no ROI shall be judged by another model.
+        """Check that there never was a manifest: if one is only out of sight, no ROI may be judged by another model.
 
         Raises:
-            StoreUnavailable: there was one, or is.
+            StoreUnavailable: there was or is one.
         """
         if state.manifest.generation or self.bucket.is_listed(unit.key):
             raise StoreUnavailable(
@@ -370,10 +371,10 @@ class Mirror:
         state.lost = (state.lost - gone - come.keys()) | fetched.lost.keys()
 
     def _complete(self, state: UnitState, wanted: Wanted) -> tuple[Manifest, dict[str, str]]:
-        """Fetch what is needed here and was not before, or was deleted by who tidies temporary folders.
+        """Fetch files that are newly needed here, or that a cleaner of temporary folders has deleted.
 
         Returns:
-            The manifest of the local files, and what is wrong with those that are needed and lost, by path.
+            The manifest of the local files, and the errors of needed files that are lost, by path.
         """
         manifest = state.manifest
         if not self._missing(state, wanted):

@@ -1,4 +1,4 @@
-"""Models in an object store: read from the local copy after a look, changed as in a models folder and then swapped."""
+"""Models in an object store: read from the local copy after a look, changed as in a models folder, then swapped."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,17 +30,17 @@ _Result = TypeVar("_Result")
 
 
 def is_bank(path: str) -> bool:
-    """Whether it is the memory bank that a ROI is served."""
+    """Whether it is the memory bank of a ROI."""
     return path.endswith(f"/{MEMORY_FILE}") and not is_of_a_version(path)
 
 
 def is_served(path: str) -> bool:
-    """Whether a file of a model is needed to judge by it: not those of earlier versions, nor scores behind it."""
+    """Whether a file of a model is needed for judgements: not earlier versions, and not the scores of calibrations."""
     return not is_of_a_version(path) and path.endswith(_SERVED)
 
 
 class ServedModels:
-    """Sees that the local copy has what a ROI is served.
+    """Makes sure that the local copy has the model of a ROI.
 
     Args:
         mirror: the units.
@@ -51,7 +51,7 @@ class ServedModels:
         self._needed: dict[RoiKey, int] = {}
 
     def look(self, key: RoiKey, wanted: Wanted = is_served, *, allow_lost: bool = False) -> None:
-        """Look at the ROI's own unit, and at those of other recipes and roles as long as there is no model.
+        """Look at the ROI's own unit, and then at those of other recipes and roles until there is a model.
 
         Args:
             key: the ROI.
@@ -83,7 +83,7 @@ class ServedModels:
 
 
 def units_of(key: RoiKey) -> list[Unit]:
-    """Where the model of a ROI may be, in the order in which it is looked for.
+    """The places where the model of a ROI may be, in the order of the search.
 
     Raises:
         InvalidRequest: see `folder_name`.
@@ -102,11 +102,11 @@ def _unit_of(files: ModelFiles) -> Unit:
 
 
 class ObjectModelStore:
-    """Models in an object store; arguments, results and errors as of `ModelStore`, and `StoreUnavailable`.
+    """Models in an object store; arguments, results and errors as for `ModelStore`, and `StoreUnavailable`.
 
     Args:
         mirror: the units.
-        catalog: of all that there is.
+        catalog: of the whole store.
         keep_versions, blur_sigma: as for `ModelStore`.
     """
 
@@ -137,7 +137,7 @@ class ObjectModelStore:
             return self._local.judged_by(key)
 
     def check_savable(self, key: RoiKey) -> None:
-        """As `ModelStore.check_savable`; the store must answer, too."""
+        """As `ModelStore.check_savable`; the store must also answer."""
         self._mirror.look(model_unit(key), is_bank, now=True, allow_lost=True)  # a fit is what mends it
         with self._mirror.reading():
             self._local.check_savable(key)
@@ -238,7 +238,7 @@ class ObjectModelStore:
         return self._catalog.count_fitted()
 
     def _changed(self, key: RoiKey, stored: RoiKey, change: Callable[[ModelStore], _Result]) -> _Result:
-        """Change the unit of `stored` by what is done in a models folder that has all that `key` may be served."""
+        """Change the unit of `stored` by a change in a models folder with everything that `key` may use."""
         unit = model_unit(stored)
         also = [other for other in units_of(key) if other != unit]
 
@@ -268,6 +268,6 @@ class ObjectModelHeaders:
             return self._local.find(key)
 
     def judged_by(self, key: RoiKey, found: FoundHeader) -> tuple[JudgedBy, CalibrationState] | None:
-        """As `ModelHeaders.judged_by`, of what `find` looked at."""
+        """As `ModelHeaders.judged_by`, for the model that `find` looked at."""
         with self._mirror.reading():
             return self._local.judged_by(key, found)

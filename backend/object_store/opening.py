@@ -1,4 +1,4 @@
-"""Opening a place in an object store: the start looks whether the store can keep models at all."""
+"""Opening a place in an object store: at the start, this checks whether the store can keep models at all."""
 
 import atexit
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from backend.object_store.runs import ObjectRunBoard
 
 @dataclass(frozen=True)
 class ObjectStores:
-    """All that is kept in a place of an object store; see `backend.service.stores.Stores`."""
+    """All stores in a place of an object store; see `backend.service.stores.Stores`."""
 
     bucket: Bucket
     catalog: Catalog
@@ -37,7 +37,7 @@ class ObjectStores:
 
 
 def open_bucket(url: str, *, insecure: bool) -> Bucket:
-    """A place in an object store that keeps what it is given.
+    """A place in an object store that passed the check.
 
     Args:
         url: ``s3://bucket/prefix``.
@@ -53,7 +53,7 @@ def open_bucket(url: str, *, insecure: bool) -> Bucket:
 
 
 def open_object_stores(settings: Settings) -> ObjectStores:
-    """What is kept in ``MODELS_URL``; raises as `open_bucket`."""
+    """The stores in ``MODELS_URL``; raises as `open_bucket`."""
     if settings.models_url is None:
         raise ConfigError("MODELS_URL is not set")
     bucket = open_bucket(settings.models_url, insecure=settings.models_url_insecure)

@@ -1,4 +1,4 @@
-"""What a store must do, tried at the start: one that ignores conditions would lose changes and say nothing."""
+"""Requirements for a store, checked at the start: a store that ignores conditions would silently lose changes."""
 
 import uuid
 
@@ -7,10 +7,10 @@ from backend.object_store.bucket import PROBES, Bucket, SwapRefused
 
 
 def probe(bucket: Bucket) -> None:
-    """Write, swap, refuse, list and delete an object of its own.
+    """Write, swap, refuse, list and delete a test object.
 
     Raises:
-        ConfigError: the store ignores a condition, or tells other things than it was given.
+        ConfigError: the store ignores a condition, or returns wrong data.
         StoreUnavailable: it does not answer, or refuses.
     """
     key = f"{PROBES}{uuid.uuid4().hex}"

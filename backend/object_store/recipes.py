@@ -1,8 +1,8 @@
-"""What recipes have settled, in an object store: the scale, which is written once.
+"""Settings of recipes in an object store: the scale, which is written once.
 
-Whoever is about to store something with a scale first says so, in a file of its own in the recipe's manifest. From then
-on the scale holds; if nothing was stored after all, it says so, and whoever is the last takes the scale with it. What a
-killed process said stays: nobody knows what it still stored.
+A request that will store something with a scale first announces it, in its own file in the manifest of the recipe. From
+then on, the scale applies. If nothing was stored, the request withdraws its file, and the last one also removes the
+scale. The file of a killed process stays, because it is unknown what the process stored.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from backend.utils import utc_now
 
 
 class ObjectRecipeStore:
-    """Settings of recipes; arguments, results and errors as of `RecipeStore`, and `StoreUnavailable`.
+    """Settings of recipes; arguments, results and errors as for `RecipeStore`, and `StoreUnavailable`.
 
     Args:
         mirror: the units.
@@ -32,7 +32,7 @@ class ObjectRecipeStore:
         self._mirror = mirror
 
     def mm_per_px(self, recipe_id: str | None) -> float | None:
-        """As `RecipeStore.mm_per_px`; no look at the store once it is known to be settled, as it is for good."""
+        """As `RecipeStore.mm_per_px`; without a look at the store if the scale is known, because it never changes."""
         if recipe_id is None:
             return None
         settled = read_settings(self._folder(recipe_id) / RECIPE_FILE)
@@ -92,7 +92,7 @@ class ObjectRecipeStore:
         return recipe_folder(self._mirror.root, recipe_id)
 
     def _scales(self, recipe_id: str) -> list[float]:
-        """The scale that is settled, and those of who is about to store something."""
+        """The locked scale, and the announced ones."""
         folder = self._folder(recipe_id)
         files = [folder / RECIPE_FILE, *sorted((folder / PENDING_FOLDER).glob("*"))]
         return [float(found["mm_per_px"]) for file in files if (found := read_settings(file))]

@@ -1,7 +1,7 @@
-"""Long work of all replicas, and how anybody cancels it: an object for each run, which its replica writes again.
+"""Long work of all replicas, and its cancellation: an object for each run, which its replica keeps writing.
 
-A run and whoever cancels it agree by its object, whose state is swapped once, by the first of them: ``open`` becomes
-``cancelled`` or ``storing``. An object that was not written for a minute is of a replica that was killed.
+A run and the request that cancels it agree by its object. The first of them swaps its state: ``open`` becomes
+``cancelled`` or ``storing``. An object that was not written for a minute belongs to a killed replica.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class ObjectRun(Run):
     """One piece of long work, in an object.
 
     Args:
-        bucket: where.
+        bucket: the place of the object.
         record, on_progress: as for `Run`.
     """
 
@@ -53,7 +53,7 @@ class ObjectRun(Run):
         self._ended = threading.Event()
 
     def show(self, progress: dict[str, Any], *, first: bool = False) -> None:
-        """As `Run.show`, every two seconds; a thread shows that it lives where it tells nothing for long."""
+        """As `Run.show`, every two seconds; a thread keeps the object alive if there is no report for a long time."""
         self._progress = progress
         if first:
             with self._writing:
@@ -65,7 +65,7 @@ class ObjectRun(Run):
                 self._write()
 
     def raise_if_cancelled(self) -> None:
-        """As `Run.raise_if_cancelled`, of what was seen when it was last shown."""
+        """As `Run.raise_if_cancelled`, with the state from the last time it was shown."""
         if self._may_be_cancelled and self._state == "cancelled":
             raise RunCancelled(self._how_far())
 
@@ -73,7 +73,7 @@ class ObjectRun(Run):
         """As `Run.conclude`.
 
         Raises:
-            StoreUnavailable: nobody knows whether it was cancelled.
+            StoreUnavailable: it is unknown whether it was cancelled.
         """
         with self._writing:
             if self._may_be_cancelled:
@@ -98,7 +98,7 @@ class ObjectRun(Run):
                     self._write()
 
     def _write(self) -> bool:
-        """Write it, or see that it was cancelled; False where the store does not say."""
+        """Write the object, or notice that the run was cancelled; False if the store does not answer."""
         self._written = time.monotonic()
         content = {**self._record, **self._progress, "n_errors": self.n_errors, "state": self._state}
         with contextlib.suppress(StoreUnavailable):
@@ -116,10 +116,10 @@ class ObjectRun(Run):
 
 
 class ObjectRunBoard:
-    """The long work of all replicas; arguments, results and errors as of `RunBoard`, and `StoreUnavailable`.
+    """The long work of all replicas; arguments, results and errors as for `RunBoard`, and `StoreUnavailable`.
 
     Args:
-        bucket: where it is shown.
+        bucket: the place of the objects.
     """
 
     def __init__(self, bucket: Bucket) -> None:

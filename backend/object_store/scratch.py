@@ -1,4 +1,4 @@
-"""What became of files in a scratch folder, which the code for models folders has changed."""
+"""The changes of files in a scratch folder, made by the code for models folders."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -12,11 +12,11 @@ from backend.object_store.uploading import Kept
 
 
 class Linked(NamedTuple):
-    """A file that was there before.
+    """A file before the change.
 
     Attributes:
         stat: of its name in the scratch folder.
-        entry: what it is.
+        entry: its entry in the manifest.
     """
 
     stat: os.stat_result
@@ -26,16 +26,16 @@ class Linked(NamedTuple):
 def changes_in(
     folder: Path, unit: Unit, before: Mapping[str, Linked], lost: Collection[str]
 ) -> dict[str, Kept | Path | None]:
-    """The files of a unit that are others than before, by path below the folder; None if one went.
+    """The changed files of a unit, by path below the folder; None for deleted files.
 
     Args:
-        folder: as a models folder; files of other units may be there, too.
+        folder: in the form of a models folder; it may have files of other units.
         unit: whose files.
-        before: those that were there, of all units, by path.
-        lost: paths of those of them whose bytes the store has lost: empty files, which are not stored.
+        before: the files of all units before the change, by path.
+        lost: paths of files whose bytes the store has lost: empty files, which are not stored.
 
     Raises:
-        Conflict: files of another unit are others than before.
+        Conflict: files of another unit have changed.
     """
     kept = {(stat.st_ino, stat.st_mtime_ns): entry for stat, entry in before.values()}
     changes: dict[str, Kept | Path | None] = dict.fromkeys(before)

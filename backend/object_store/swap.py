@@ -1,4 +1,4 @@
-"""Replacing a manifest unless somebody else did, and finding out whether a write without an answer was done."""
+"""Replacing a manifest unless somebody else did, and finding out whether an unanswered write happened."""
 
 from typing import NamedTuple
 
@@ -12,35 +12,35 @@ _FIRST_WAIT_S = 0.2
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """The store does not say whether a change was done: it may have been."""
+    """It is unknown whether a change happened."""
 
 
 class Swapped(NamedTuple):
     """A manifest was replaced.
 
     Attributes:
-        etag: of the new one; None if another one has replaced it since.
+        etag: of the new one; None if it was replaced since.
     """
 
     etag: str | None
 
 
 def swap(bucket: Bucket, manifest: Manifest, etag: str | None) -> Swapped | None:
-    """Replace a manifest, if the one that it follows is still there.
+    """Replace a manifest, if its predecessor is still there.
 
-    A write that got no answer may have been done, and then it is found by its nonce: in the manifest that is there, or
-    among those before it.
+    A write without an answer may have happened. Then its nonce is found: in the current manifest, or among the previous
+    ones.
 
     Args:
-        bucket: where it is.
+        bucket: the place of the manifest.
         manifest: the new one.
-        etag: of the one that it follows; None if there was none.
+        etag: of its predecessor; None if there was none.
 
     Returns:
-        None if another one is there: nothing was changed.
+        None if another manifest is there: nothing was changed.
 
     Raises:
-        OutcomeUnknown: the store does not say whether it was done.
+        OutcomeUnknown: it is unknown whether the change happened.
     """
     content, key = manifest.encode(), manifest.unit.key
     wait_s = _FIRST_WAIT_S

@@ -1,7 +1,7 @@
-"""Models between a folder and an object store: push and pull, and looking after what is in the store.
+"""Copying models between a folder and an object store (push and pull), and maintenance of the store.
 
-A push brings each unit of a folder in one swap; a pull writes the files that a folder has. Both can be given again
-after they were stopped: what is there already is left alone.
+A push stores each unit of a folder in one swap; a pull writes the files of a models folder. Both can be repeated after
+a stop: existing data is skipped.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Counts:
-    """What was done.
+    """The result of a command.
 
     Attributes:
-        units: looked at.
-        changed: of these.
-        files: written, uploaded or checked.
+        units: number of examined units.
+        changed: number of changed units.
+        files: number of files that were written, uploaded or checked.
         n_bytes: of these files.
-        problems: sentences, each told already.
+        problems: messages, which were already printed.
     """
 
     units: int = 0
@@ -54,15 +54,15 @@ class Counts:
 
 
 def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
-    """Bring what is in a models folder into the store. What the store has of the same unit is replaced by it.
+    """Copy a models folder into the store. The same units in the store are replaced.
 
-    Bytes that the store has are not sent again, whichever push brought them. The scale of a recipe stays once it is
-    settled there: a recipe that has another one in the folder is left out.
+    Bytes that the store already has are not sent again, no matter which push sent them. The locked scale of a recipe in
+    the store stays: a recipe with another scale in the folder is left out.
 
     Args:
         folder: a models folder, which nobody writes meanwhile.
         bucket: the store.
-        tell: of what cannot be pushed.
+        tell: called with messages about files that cannot be pushed.
 
     Raises:
         StoreUnavailable, StorageError: the store cannot be used, or a file cannot be read.
@@ -94,7 +94,7 @@ def push(folder: Path, bucket: Bucket, tell: Tell) -> Counts:
 
 
 def _other_scale(folder: Path, bucket: Bucket, unit: Unit) -> str | None:
-    """Which scale the store has of a recipe, if that is another one: replicas know it as settled for good."""
+    """The scale of a recipe in the store, if it differs: replicas rely on a locked scale."""
     path = f"{RECIPES_FOLDER}/{unit.names[0]}/{RECIPE_FILE}"
     theirs = _manifest_in(bucket, unit)[0].files.get(path)
     with contextlib.suppress(StorageError):  # damaged here, and damaged there
@@ -107,7 +107,7 @@ def _other_scale(folder: Path, bucket: Bucket, unit: Unit) -> str | None:
 
 
 def _manifest_in(bucket: Bucket, unit: Unit) -> tuple[Manifest, str | None]:
-    """What the store has of a unit, and the ETag of the manifest; nothing of one that is damaged, to be replaced."""
+    """The files of a unit in the store, and the ETag of the manifest; empty if the manifest is damaged."""
     found = bucket.get(unit.key)
     manifest = Manifest(unit)
     if found is not None:
@@ -117,7 +117,7 @@ def _manifest_in(bucket: Bucket, unit: Unit) -> tuple[Manifest, str | None]:
 
 
 class _Blobs:
-    """The blobs that a store has, as it listed them once.
+    """The blobs in a store, from one listing.
 
     Args:
         bucket: the store.
@@ -129,13 +129,13 @@ class _Blobs:
         self._of_content = {_content_of(key): key for key in self._sizes}
 
     def has(self, entry: Entry) -> bool:
-        """Whether the bytes of a file are there, as far as their name and their size tell."""
+        """Whether the bytes of a file are in the store, according to name and size."""
         return entry.blob_key is None or self._sizes.get(entry.blob_key) == entry.size
 
     def bring(self, entry: Entry, content: bytes) -> bool:
-        """Let the store have the bytes of a file; whether they were sent.
+        """Make sure that the store has the bytes of a file; returns whether they were sent.
 
-        A blob that has them may be named by nothing, and deleted at any moment: it is copied, and not named again.
+        An existing blob may be unreferenced, and deleted at any moment: so it is copied, and not referenced again.
         """
         same = self._of_content.get(_content_of(entry.blob_key or ""), "")
         if self._sizes.get(same) == entry.size and self._bucket.copy(same, entry.blob_key or ""):
@@ -177,12 +177,13 @@ def _push_unit(
 
 
 def pull(bucket: Bucket, folder: Path, tell: Tell) -> Counts:
-    """Write what is in the store into a models folder, as the files that the service keeps there.
+    """Copy the store into a models folder, as the files that the service keeps there.
 
     Args:
         bucket: the store.
-        folder: a models folder; files of the units that the store has are replaced, and those that it lacks deleted.
-        tell: of what cannot be pulled.
+        folder: a models folder; files of the units in the store are replaced; files of these units that the store lacks
+            are deleted.
+        tell: called with messages about units that cannot be pulled.
 
     Raises:
         StoreUnavailable: the store cannot be used.
@@ -228,7 +229,7 @@ def _pull_unit(bucket: Bucket, manifest: Manifest, folder: Path, there: Sequence
 def _pull_history(
     bucket: Bucket, manifest: Manifest, segments: Sequence[Segment], folder: Path, counts: Counts
 ) -> bool:
-    """Write the database of a history: what a folder had kept, and what came since."""
+    """Write the database of a history: the judgements of the pushed folder, and the newer ones."""
     path = f"{segments[0].folder}{HISTORY_SUFFIX}"
     target, base = folder / path, manifest.files.get(path)
     make_folder(target.parent)
@@ -260,7 +261,7 @@ def _content(bucket: Bucket, path: str, entry: Entry) -> bytes:
 
 
 def _as_in_a_folder(manifest: Manifest) -> dict[str, Entry]:
-    """The files of a manifest by the names that they have in a models folder."""
+    """The files of a manifest, by their names in a models folder."""
     files = dict(manifest.files)
     pending = sorted(path for path in files if f"/{PENDING_FOLDER}/" in path)
     for path in pending:
@@ -271,13 +272,13 @@ def _as_in_a_folder(manifest: Manifest) -> dict[str, Entry]:
 
 
 def _as_in_a_store(path: str) -> str:
-    """What a file is called in a manifest: a scale that somebody is about to store something with lies elsewhere."""
+    """The name of a file in a manifest: an announced scale has another place."""
     recipe, _, name = path.rpartition("/")
     return f"{recipe}/{PENDING_FOLDER}/{name}" if name == f"{RECIPE_FILE}.pending" else path
 
 
 def _files_of(folder: Path) -> dict[Unit, list[str]]:
-    """The files of a models folder that belong into a store, by unit."""
+    """The files of a models folder that belong in a store, by unit."""
     found: dict[Unit, list[str]] = {}
     for file in folder.rglob("*"):
         path = file.relative_to(folder).as_posix()
@@ -287,10 +288,10 @@ def _files_of(folder: Path) -> dict[Unit, list[str]]:
 
 
 def manifests(bucket: Bucket, counts: Counts, tell: Tell) -> Iterator[Manifest]:
-    """All manifests of a store; a damaged one is told.
+    """All manifests of a store; damaged ones are reported.
 
     Raises:
-        StoreUnavailable: the store cannot be used, or loses sight of one.
+        StoreUnavailable: the store cannot be used, or a listed manifest is missing.
     """
     for item in list(bucket.list(MANIFESTS.rstrip("/"))):
         unit = unit_of_key(item.key)
@@ -333,11 +334,11 @@ def check(bucket: Bucket, tell: Tell) -> Counts:
 
 
 def collect_garbage(bucket: Bucket, tell: Tell) -> Counts:
-    """Delete blobs that no manifest names, a day after they were written, and what starts left.
+    """Delete blobs that no manifest references, a day after they were written, and remains of checks at the start.
 
     Args:
         bucket: the store.
-        tell: of manifests that cannot be read: then nothing is deleted.
+        tell: called with messages about manifests that cannot be read: then nothing is deleted.
 
     Raises:
         StoreUnavailable: the store cannot be used.

@@ -1,4 +1,4 @@
-"""What a process knows of a unit, and what of it is in its local copy."""
+"""What a process knows about a unit, and which files are in its local copy."""
 
 import threading
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from backend.object_store.manifest import Entry, Manifest
 
 @dataclass
 class UnitState:
-    """What is known of a unit, and what of it is here.
+    """What is known about a unit, and which files are here.
 
     Attributes:
-        manifest, etag: that the local files are of; None as ETag where there is none, or where it is not known.
-        looked_at: when the last look at the store began, on the clock of `time.monotonic`.
-        answered_at: when the store answered with the manifest that is here.
+        manifest, etag: of the local files; the ETag is None if there is none, or if it is unknown.
+        looked_at: time when the last look at the store began, on the clock of `time.monotonic`.
+        answered_at: time when the store returned this manifest.
         here: files of the manifest that are here.
-        lost: paths of those whose bytes the store has lost: they are empty here, so that nobody takes one for a file
-            that never was, and judges by another model.
+        lost: paths of files whose bytes the store has lost: they are empty here, so that they do not count as files
+            that never existed, which would select another model.
         installing: held while files are fetched and put in place.
         changing: held by the one thread of this process that changes the unit.
         is_changing: whether it is held.
@@ -34,5 +34,5 @@ class UnitState:
 
     @property
     def is_of_use(self) -> bool:
-        """Whether there is something in the unit, or about to be."""
+        """Whether the unit has files, or will have soon."""
         return self.manifest.generation > 0 or self.installing.locked() or self.is_changing

@@ -1,4 +1,4 @@
-"""Which files change together: those of a unit, which has one manifest.
+"""Units: files that change together, and have one manifest.
 
 ========== ======================================== =====================================================
 unit       is                                       has, below a models folder
@@ -53,8 +53,8 @@ class Unit:
     """Files that change together.
 
     Attributes:
-        kind: what they are.
-        names: recipe, role and roi, as folders are called; or the digest that stands for them.
+        kind: their kind.
+        names: recipe, role and roi, as names of folders; or their digest.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """Of its manifest.
+        """The key of its manifest.
 
         Raises:
             InvalidRequest: the ids are too long for the store.
@@ -79,7 +79,7 @@ class Unit:
 
 
 def model_unit(key: RoiKey) -> Unit:
-    """Of all models of a ROI in a recipe.
+    """The unit of all models of a ROI in a recipe.
 
     Raises:
         InvalidRequest: see `folder_name`.
@@ -89,12 +89,12 @@ def model_unit(key: RoiKey) -> Unit:
 
 
 def dataset_unit(key: RoiKey) -> Unit:
-    """Of the stored images of a ROI; raises as `model_unit`."""
+    """The unit of the stored images of a ROI; raises as `model_unit`."""
     return Unit("datasets", model_unit(key).names)
 
 
 def recipe_unit(recipe_id: str) -> Unit:
-    """Of a recipe; raises as `model_unit`."""
+    """The unit of a recipe; raises as `model_unit`."""
     return Unit("recipes", (recipe_folder(Path(), recipe_id).name,))
 
 
@@ -130,12 +130,12 @@ def _of_root(parts: tuple[str, ...]) -> Unit | None:
 
 
 def is_stored(path: str) -> bool:
-    """Whether a file belongs into the store: not locks, indexes, caches, nor what is being written."""
+    """Whether a file belongs in the store: not locks, indexes, caches or unfinished files."""
     return not any(part in _LOCAL_FILES or part.startswith(_LOCAL_PREFIXES) for part in PurePosixPath(path).parts)
 
 
 def unit_of_key(key: str) -> Unit | None:
-    """The unit of a manifest; None of what is none."""
+    """The unit of the key of a manifest; None for other keys."""
     for kind in _KINDS:
         prefix = f"{MANIFESTS}{kind}/"
         if key.startswith(prefix) and key.endswith(".json"):

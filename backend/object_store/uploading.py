@@ -1,4 +1,4 @@
-"""The bytes of files that are new, from this machine to the store."""
+"""Uploading the bytes of new files from this machine to the store."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +17,10 @@ Edit = bytes | Callable[[], bytes] | Entry | None
 
 
 class Kept(NamedTuple):
-    """A file that was in the unit before, and has another name now.
+    """A file that was already in the unit, and has a new name.
 
     Attributes:
-        entry: what it is.
+        entry: its entry in the manifest.
         file: with its bytes.
     """
 
@@ -29,14 +29,14 @@ class Kept(NamedTuple):
 
 
 class Uploads:
-    """What is uploaded for one change of a unit, however often it is tried.
+    """The uploads for one change of a unit, for all its attempts.
 
-    Bytes that a file of the unit had before are uploaded again where somebody writes them, and those of a file that
-    gets another name where the store has lost them: that is what mends a model.
+    Bytes that a file of the unit had before are uploaded again if somebody writes them. The bytes of a renamed file are
+    uploaded again if the store has lost them. This repairs a model.
 
     Args:
-        bucket: where it goes to.
-        copy: that gets the new files, too.
+        bucket: the target.
+        copy: the local copy, which also gets the new files.
     """
 
     def __init__(self, bucket: Bucket, copy: LocalCopy) -> None:
@@ -47,12 +47,12 @@ class Uploads:
     def files_after(
         self, manifest: Manifest, edits: Mapping[str, Edit | Path | Kept], sources: dict[str, Path]
     ) -> dict[str, Entry]:
-        """The files of a manifest after some changes; what is new is in the store then.
+        """The files of a manifest after some changes; new bytes are in the store then.
 
         Args:
             manifest: before the changes.
-            edits: what becomes of files, by path.
-            sources: gets local files of what is new, which may be moved, by path.
+            edits: the changes of files, by path.
+            sources: receives the local files of new bytes, which may be moved, by path.
 
         Raises:
             StoreUnavailable: something could not be uploaded.
@@ -98,7 +98,7 @@ class Uploads:
         return self._uploaded(entry_of(unit, content, kept.entry.mtime_ns, kept.entry.memory_id), content)
 
     def _has(self, entry: Entry) -> bool:
-        """Whether the store has the bytes of a file, as far as it tells without sending them."""
+        """Whether the store has the bytes of a file, according to its listing."""
         if entry.blob_key is None:
             return True
         there = self._bucket.head(entry.blob_key)
@@ -106,7 +106,7 @@ class Uploads:
 
 
 def _read(new: bytes | Callable[[], bytes] | Path) -> tuple[bytes, int, str | None]:
-    """The bytes of a new file, when it was written, and the identity of the memory bank in it."""
+    """The bytes of a new file, the time when it was written, and the identity of its memory bank."""
     if not isinstance(new, Path):
         return new if isinstance(new, bytes) else new(), time.time_ns(), None
     return new.read_bytes(), new.stat().st_mtime_ns, written_memory_id(new) if new.name == MEMORY_FILE else None
