@@ -1,1 +1,1 @@
-"""`roi-anomaly COMMAND`: a file or a folder for each command."""
+"""The commands of `roi-anomaly COMMAND`: a file or a folder for each."""

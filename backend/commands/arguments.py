@@ -1,4 +1,4 @@
-"""What commands share on the command line: arguments, their types, and the fields that they become."""
+"""Common parts of commands: arguments, their types, and their conversion to fields."""
 
 import argparse
 import contextlib
@@ -34,14 +34,14 @@ RunCommand = Callable[[Settings, argparse.Namespace], None]
 
 
 class Commands(Protocol):
-    """Where a command adds itself: what `argparse.ArgumentParser.add_subparsers` gives."""
+    """Where commands are added: the result of `argparse.ArgumentParser.add_subparsers`."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
         """Add the parser of a command."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions and examples, and gives options the room that ours need."""
+    """Keeps the lines of descriptions and examples, and has room for our long options."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=120)
@@ -55,9 +55,9 @@ def add_command(
     Args:
         commands: where.
         name: of the command.
-        run: what it does.
+        run: runs it.
         summary: one line, for the list of commands.
-        text, epilog: what its help says after that, and at its end.
+        text, epilog: texts of its help, after the summary and at the end.
     """
     added = commands.add_parser(
         name,
@@ -90,7 +90,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def add_any_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the option that takes folders as they come."""
+    """Add the option that ignores the names of folders."""
     parser.add_argument(
         "--any-folder", action="store_true", help="take all images below the folders, whatever their names suggest"
     )
@@ -144,7 +144,7 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
 
 
 def add_restart(parser: argparse.ArgumentParser) -> None:
-    """Add the option that forgets what an earlier run wrote."""
+    """Add the option that deletes the records of an earlier run."""
     parser.add_argument("--restart", action="store_true", help="delete the records in FILE and begin again")
 
 
@@ -157,7 +157,7 @@ def percentile(text: str) -> float:
 
 
 def natural_number(text: str) -> int:
-    """Type of an argument: a whole number from 1 on."""
+    """Type of an argument: a whole number of at least 1."""
     with contextlib.suppress(ValueError):
         if (value := int(text)) >= 1:
             return value
@@ -165,7 +165,7 @@ def natural_number(text: str) -> int:
 
 
 def natural_numbers(text: str) -> list[int]:
-    """Type of an argument: several of them, in order, each once."""
+    """Type of an argument: several such numbers, sorted and without repetitions."""
     return sorted({natural_number(item) for item in text.split(",")})
 
 
@@ -176,13 +176,13 @@ def fields_of(
     arguments: Mapping[str, str] = MappingProxyType(_ARGUMENTS),
     **others: Any,
 ) -> Fields:
-    """The fields as over HTTP, by the same rules.
+    """The fields of a request, by the same rules as over HTTP.
 
     Args:
         model: of the fields.
         options: as they were parsed.
-        arguments: how messages call fields that are given otherwise than as ``--field-name``.
-        others: further fields, and those that `options` call otherwise.
+        arguments: names in messages of fields that are not given as ``--field-name``.
+        others: further fields, and those with other names in `options`.
 
     Raises:
         InvalidRequest: one of them is out of range; the message names the argument.
@@ -203,7 +203,7 @@ def fields_of(
 
 
 def key_of(fields: RoiIds) -> RoiKey:
-    """The ROI that ids name.
+    """The ROI with these ids.
 
     Raises:
         ReservedRecipe, InvalidRequest: see `check_recipe`.

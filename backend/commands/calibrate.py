@@ -183,21 +183,21 @@ def calibrate(
     Args:
         settings: the configuration.
         fields: ids and what the calibration names.
-        shape: mask in pixels of the images, as later inferences will have it.
-        ok_paths, ng_paths: files and folders; no `ok_paths` take the images of the fit.
-        scores: file that keeps the scores, for going on after a stop.
-        restart: forget what is in it.
+        shape: mask in pixels of the images, the same as for later inferences.
+        ok_paths, ng_paths: files and folders; without `ok_paths`, the images of the fit count.
+        scores: file that keeps the scores, to resume after a stop.
+        restart: delete its records.
         choose: choose the percentile by `choose_percentile`; such scores are not kept.
-        any_folder: take all that is below the folders, whatever names say of it.
+        any_folder: take all images below the folders, whatever their names suggest.
         excel: whose spreadsheet `scores` is for; None writes plain CSV.
         keep, not_good: OK images, see `ThresholdOptions`; as they were given or found.
 
     Returns:
-        The stored calibration, without what it does not have.
+        The stored calibration, without missing members.
 
     Raises:
         InvalidRequest: see `find_images`, `check_folders`, `count_the_fit`, `RecordFile`; an image is given as OK and
-            as NG; a choice without NG images, or with what it excludes.
+            as NG; a choice without NG images, or with an option that it excludes.
         InvalidImage: an image could not be scored; nothing was calibrated.
         BackendError: as `infer` and `calibrate` of the service.
     """
@@ -264,7 +264,7 @@ def calibrate(
 
 
 def _told(done: ImageCalibration) -> dict[str, Any]:
-    """A calibration as the command prints it, without what it does not have."""
+    """A calibration as the command prints it, without missing members."""
     return {
         **done.calibration.as_dict(),
         **({"unusual": _images_told(done.unusual)} if done.unusual else {}),
@@ -282,7 +282,7 @@ def _images_told(images: Sequence[Deciding]) -> list[dict[str, Any]]:
 def _find(
     ok_paths: Sequence[str], ng_paths: Sequence[str], *, any_folder: bool
 ) -> tuple[tuple[FoundImages, Ignored], tuple[FoundImages, Ignored]]:
-    """The good and the defective images, each with what else is in their folders.
+    """The good and the defective images, each with the other contents of their folders.
 
     Raises:
         InvalidRequest: see `calibrate`.
@@ -305,10 +305,10 @@ def _count(
     row: Row,
     shape: Shape | None,
 ) -> Look | None:
-    """Count an image that was scored; one that was in the fit by its score by the memory bank of the others.
+    """Count a scored image; an image of the fit counts with its score by the memory bank of the others.
 
     Returns:
-        What it is compared with the images of the fit by; None if it is one of them, or nothing is known of those.
+        Its look, for the comparison with the images of the fit; None if it is one of them, or if these are unknown.
     """
     scores = tuple(float(score) for score in (row["score"], *row.get("scores", ())))
     own = found.own.of_file(row["sha256"])
@@ -334,7 +334,7 @@ def _look(service: InspectionService, fitted: FittedRoi, path: str, sha256: str)
     """The look of an image that was scored by a model.
 
     Raises:
-        InvalidRequest: its file has changed since.
+        InvalidRequest: its file has changed since then.
     """
     content = read_image(path, max_bytes(service.settings))
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -1,4 +1,4 @@
-"""What commands print: results to stdout, messages and progress bars to stderr."""
+"""Output of commands: results to stdout, messages and progress bars to stderr."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _STEERING = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 1
 
 
 def shown(text: str) -> str:
-    r"""The text as UTF-8 can hold it: a byte of a file name that is not UTF-8 becomes an escape: ``\udce4`` is E4.
+    r"""The text in valid UTF-8: a byte of a file name that is not UTF-8 becomes an escape: ``\udce4`` is E4.
 
     >>> shown("M\udce4rz.png"), shown("März.png")
     ('M\\udce4rz.png', 'März.png')
@@ -24,7 +24,7 @@ def shown(text: str) -> str:
 
 
 def on_a_terminal(text: str) -> str:
-    r"""The text as `shown`, without what would steer a terminal: names of files hold any character.
+    r"""The text as `shown`, without control characters for terminals, because names of files may have any character.
 
     >>> on_a_terminal("a\x1b[2J.png")
     'a\\x1b[2J.png'
@@ -33,7 +33,7 @@ def on_a_terminal(text: str) -> str:
 
 
 def print_line(text: str) -> None:
-    """Print to stdout at once; what its encoding lacks, such as odd bytes in file names, becomes an escape.
+    """Print to stdout at once; characters that its encoding lacks, such as odd bytes in file names, become escapes.
 
     Raises:
         StorageError: it cannot be written.
@@ -53,7 +53,7 @@ def say(text: str) -> None:
 
 
 def count(number: int, name: str) -> str:
-    """How many there are, in words.
+    """A number with its noun.
 
     >>> count(1, "image"), count(3, "image")
     ('1 image', '3 images')
@@ -62,7 +62,7 @@ def count(number: int, name: str) -> str:
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many there are beyond.
+    """The first names, and the number of the others.
 
     >>> some(["a", "b"]), some(["a", "b", "c", "d", "e"])
     ('a, b', 'a, b, c and 2 more')
@@ -72,7 +72,10 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def progress_bar(step: str, total: int, done: int = 0, unit: str = "image") -> "tqdm[Any]":
-    """A progress bar on stderr; where that is no terminal, a line of it every ten seconds. Nothing to do shows none."""
+    """A progress bar on stderr; without a terminal, a line every ten seconds.
+
+    Nothing is shown if there is nothing to do.
+    """
     return tqdm(
         desc=step,
         total=total,

@@ -1,4 +1,4 @@
-"""CSV as spreadsheets open it by a double click: numbers as the country writes them, names that are no formulas."""
+"""CSV for spreadsheets: numbers in the format of the country, names that are not formulas."""
 
 import argparse
 import json
@@ -16,11 +16,11 @@ _QUOTE = "'"
 
 @dataclass(frozen=True)
 class Excel:
-    """How a spreadsheet of some country reads CSV.
+    """The CSV format of a spreadsheet in some country.
 
     Attributes:
         delimiter: between cells.
-        decimal: mark of numbers.
+        decimal: decimal mark of numbers.
     """
 
     delimiter: str = _COMMA
@@ -28,7 +28,7 @@ class Excel:
 
     @property
     def beginning(self) -> bytes:
-        """What files begin with, so that Excel reads UTF-8. A line ``sep=;`` behind it would make Excel ignore it."""
+        """The beginning of files, so that Excel reads UTF-8. A line ``sep=;`` after it would make Excel ignore it."""
         return "\ufeff".encode()
 
     def cell(self, value: Any) -> str:
@@ -41,10 +41,10 @@ class Excel:
         return _QUOTE + text if text.lstrip().startswith((*_BEGINS_A_FORMULA, _QUOTE)) else text
 
     def number(self, cell: str) -> str:
-        """What `cell` made of a number, as JSON writes it.
+        """The number in a cell, in the format of JSON.
 
         Raises:
-            ValueError: it is none, or has another decimal mark.
+            ValueError: it is not a number, or has another decimal mark.
         """
         if not cell:
             return cell
@@ -56,7 +56,7 @@ class Excel:
 
     @staticmethod
     def text(cell: str) -> str:
-        """What `cell` made of a text."""
+        """The text in a cell."""
         return cell.removeprefix(_QUOTE)
 
 
@@ -79,15 +79,15 @@ def add_excel(parser: argparse.ArgumentParser) -> None:
 
 
 def excel_of(options: argparse.Namespace, path: Path | None, option: str) -> Excel | None:
-    """What the options say; None if the CSV is the plain one.
+    """The format of the options; None for plain CSV.
 
     Args:
         options: of the command line.
         path: the file.
-        option: that names it.
+        option: the option of the file.
 
     Raises:
-        InvalidRequest: they do not go together, or with the file.
+        InvalidRequest: they cannot be combined, or do not suit the file.
     """
     if not options.excel:
         if options.decimal or options.delimiter:

@@ -46,13 +46,13 @@ def add_to(commands: Commands) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Let the verdict on each image count, and print what that changes."""
+    """Apply the verdict on each image, and print what this changes."""
     fields = fields_of(FeedbackFields, options, verdict=options.verdict, shape=options.shape, dry_run=options.dry_run)
     feedback(settings, fields, options.images)
 
 
 def feedback(settings: Settings, fields: FeedbackFields, paths: Sequence[str]) -> None:
-    """Let the verdict on each image count, one after the other.
+    """Apply the verdict on each image, one after the other.
 
     Args:
         settings: the configuration.
@@ -61,7 +61,7 @@ def feedback(settings: Settings, fields: FeedbackFields, paths: Sequence[str]) -
 
     Raises:
         InvalidRequest: see `find_images`, `requested_shape`.
-        BackendError: as `give_feedback`; what was said of images before stays.
+        BackendError: as `give_feedback`; the feedback on earlier images stays.
     """
     shape, doubt = requested_shape(fields.shape)
     key = key_of(fields)

@@ -110,7 +110,7 @@ def _summary(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _say_summary(fitted: Mapping[str, Any], did: str) -> None:
-    """Say what was built, and name the first of the images that are doubtful."""
+    """Print what was built, and name the first doubtful images."""
     bank = f"{fitted['coreset_size']} of {fitted['n_embeddings']} patch embeddings"
     say(f"{did} {count(fitted['n_images'], 'image')}: the memory bank keeps {bank}")
     if "detail_reason" in fitted:
@@ -130,16 +130,16 @@ def _say_summary(fitted: Mapping[str, Any], did: str) -> None:
 
 
 def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_folder: bool = False) -> dict[str, Any]:
-    """Learn what OK looks like from images in files and folders; an interrupted fit keeps its embeddings.
+    """Learn what good parts look like from images in files and folders; an interrupted fit keeps its embeddings.
 
     Args:
         settings: the configuration.
         fields: as of ``/fit_ok``.
         paths: files and folders.
-        any_folder: take all that is below the folders, whatever names say of it.
+        any_folder: take all images below the folders, whatever their names suggest.
 
     Returns:
-        What ``/fit_ok`` replies, how many images were given, and what became of the calibration.
+        The reply of ``/fit_ok``, the number of images, and the state of the calibration.
 
     Raises:
         InvalidRequest, TooLarge: see `find_images`, `check_folders`; more images than ``MAX_FILES``.

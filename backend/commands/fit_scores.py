@@ -1,4 +1,4 @@
-"""What a fit knows of the images of a calibration: their scores by the memory bank of the others."""
+"""Images of a calibration that were in the fit: their scores by the memory bank of the others."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,16 @@ def count_the_fit(
     given: str = "--ok",
     otherwise: str = "give images of good parts with --ok",
 ) -> None:
-    """Count the images of the fit as good ones, and say how many.
+    """Count the images of the fit as good, and print their number.
 
     Args:
-        found: gets their scores.
+        found: receives their scores.
         shape: mask within which inferences are scored.
-        given: what the line that says how many begins with.
-        otherwise: what to do where none has a score.
+        given: beginning of the printed line.
+        otherwise: advice if no image has a score.
 
     Raises:
-        InvalidRequest: none of them has a score that can be used; the message says why.
+        InvalidRequest: none of them has a usable score; the message says why.
     """
     n_scored = found.add_the_fit(shape)
     if not n_scored:
@@ -61,17 +61,17 @@ def _why_none(found: ImageScores, shape: Shape | None) -> str:
 def count_known(
     found: ImageScores, label: Label, images: Sequence[str], shape: Shape | None, max_bytes: int
 ) -> list[str]:
-    """Count those images that were in the fit and are scored, and say how many.
+    """Count those images that were in the fit and have scores, and print their number.
 
     Args:
-        found: gets their scores.
+        found: receives their scores.
         label: what the images are.
         images: paths.
         shape: mask within which inferences are scored.
         max_bytes: of a file.
 
     Returns:
-        The others, which the network has to see; without those that the sample of their fit stands for.
+        The other images, which need an inference; without those that the sample of their fit represents.
 
     Raises:
         InvalidRequest: see `check_not_both` and `no_map_of`.
@@ -102,10 +102,10 @@ def count_known(
 
 
 def check_not_both(found: ImageScores, label: Label, image: str, own: BankImage) -> None:
-    """Refuse an image of the fit that is to count as good and as defective.
+    """Refuse an image of the fit that would count as good and as defective.
 
     Raises:
-        InvalidRequest: it counts as good already.
+        InvalidRequest: it already counts as good.
     """
     if label == "ng" and ("ok", own.identity) in found:
         raise InvalidRequest(

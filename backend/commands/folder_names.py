@@ -1,4 +1,4 @@
-"""What the names of folders tell: which are the system's, and which say what kind of images they hold."""
+"""Names of folders: which belong to the system, and which suggest the kind of their images."""
 
 import itertools
 import re
@@ -46,7 +46,7 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class Kind(Enum):
-    """What a folder holds, by its name."""
+    """The kind of images in a folder, by its name."""
 
     GOOD = "good parts"
     DEFECTIVE = "defective parts"
@@ -55,7 +55,7 @@ class Kind(Enum):
 
 
 def is_left_out(name: str) -> bool:
-    """Whether a folder of this name is hidden or the system's, so that no image of a part lies in it.
+    """Whether a folder with this name is hidden or belongs to the system, so that it has no images of parts.
 
     >>> is_left_out("@eaDir"), is_left_out(".Trash-1000"), is_left_out("lot 7")
     (True, True, False)
@@ -64,7 +64,7 @@ def is_left_out(name: str) -> bool:
 
 
 def is_of_masks(name: str) -> bool:
-    """Whether a folder of this name holds masks, even where somebody takes it for one of parts.
+    """Whether a folder with this name contains masks, even if it was named as a folder of parts.
 
     >>> is_of_masks("ground_truth"), is_of_masks("labels")
     (True, False)
@@ -73,7 +73,7 @@ def is_of_masks(name: str) -> bool:
 
 
 def kind_of(name: str) -> Kind | None:
-    """What a folder of this name holds; None if the name does not tell.
+    """The kind of images in a folder with this name; None if the name does not show it.
 
     >>> kind_of("NOK_2"), kind_of("GroundTruth"), kind_of("test_public"), kind_of("not good"), kind_of("no defects")
     (<Kind.DEFECTIVE: 'defective parts'>, <Kind.MASK: 'masks or labels'>, <Kind.TEST: 'test images'>, \

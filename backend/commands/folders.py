@@ -1,4 +1,4 @@
-"""What commands say of the folders that they are given, before they compute anything, and which they refuse."""
+"""Checks of the given folders before any computation: what commands print about them, and which they refuse."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -19,12 +19,12 @@ _MOST_FOLDERS = 20
 
 @dataclass(frozen=True)
 class Parts:
-    """What a command takes images for.
+    """The role of images in a command.
 
     Attributes:
         name: in messages.
-        wanted: what the folders hold, by their names, where these tell.
-        unwanted: what the folders must not hold, by their names.
+        wanted: kinds that the names of the folders should suggest.
+        unwanted: kinds that the names of the folders must not suggest.
     """
 
     name: str
@@ -37,10 +37,10 @@ DEFECTIVE_PARTS = Parts("defective parts", Kind.DEFECTIVE, frozenset((Kind.GOOD,
 
 
 def say_found(images: FoundImages, ignored: Ignored, given: str = "") -> None:
-    """Say how many images each folder gives, and what is not read.
+    """Print the number of images in each folder, and what is not read.
 
     Args:
-        images, ignored: what `find_images` found.
+        images, ignored: the result of `find_images`.
         given: the option that named them, if any.
     """
     folders = Counter(str(PurePath(image).parent) for image in images.values())
@@ -58,11 +58,11 @@ def say_found(images: FoundImages, ignored: Ignored, given: str = "") -> None:
 
 
 def say_ignored(ignored: Ignored, said: str = "") -> None:
-    """Say what is not read: how many files and folders, and some of their names.
+    """Print what is not read: the number of files and folders, and some of their names.
 
     Args:
-        ignored: what `find_images` found.
-        said: what the lines begin with.
+        ignored: the result of `find_images`.
+        said: beginning of the lines.
     """
     for names, what in (
         (ignored.files, "other file"),
@@ -76,21 +76,21 @@ def say_ignored(ignored: Ignored, said: str = "") -> None:
 def check_folders(
     images: FoundImages, paths: Sequence[str], parts: Parts, otherwise: str = "take all of them with --any-folder"
 ) -> None:
-    """Refuse images that are of other parts, or of none, by the names of their folders or by their own.
+    """Refuse images of other parts, or of none, according to the names of their folders or their own names.
 
-    A folder that is named itself is taken as meant, unless it is one of masks, or another that lies beside it is named,
-    too, and that one's name fits: so ``parts/*`` names them. Names count from there on down. Beside a folder of good
-    parts no other holds good ones, whatever it is called. Of files that are named themselves, masks beside their images
-    are none.
+    A folder that the user names is accepted, with two exceptions: it is a folder of masks, or another folder beside it
+    is also named and its name fits, as with the pattern ``parts/*``. Below it, names count. Beside a folder of good
+    parts, no other folder has good parts, whatever its name. If the user names files, masks beside their images are
+    left out.
 
     Args:
-        images: what `find_images` found in `paths`.
+        images: the result of `find_images` in `paths`.
         paths: files and folders.
-        parts: what the images are taken for.
-        otherwise: what to do where names mislead.
+        parts: the role of the images.
+        otherwise: advice if the names mislead.
 
     Raises:
-        InvalidRequest: there are such images; the message says where, and where the others are.
+        InvalidRequest: there are such images; the message names their folders and those of the others.
     """
     named = {Path(path).resolve() for path in paths if Path(path).is_dir()}
     given = {Path(path).parent.resolve() / PurePath(path).name for path in paths}
@@ -128,7 +128,7 @@ def check_folders(
 
 
 def masks_beside(images: Iterable[str]) -> set[str]:
-    """Those of the images that are masks of others in the same folder: ``7_mask.png`` beside ``7.jpg``.
+    """The images that are masks of others in the same folder: ``7_mask.png`` beside ``7.jpg``.
 
     >>> masks_beside(["a/7.jpg", "a/7_MASK.png", "a/8_gt.png"])
     {'a/7_MASK.png'}
@@ -143,12 +143,12 @@ def masks_beside(images: Iterable[str]) -> set[str]:
 
 
 def _are_all_masks(images: Iterable[str]) -> bool:
-    """Whether all images of a folder are masks by their names, as those of ``ground_truth/scratch`` are."""
+    """Whether all images of a folder are masks according to their names, as in ``ground_truth/scratch``."""
     return all(PurePath(image).stem.casefold().endswith(_ONLY_MASK_ENDINGS) for image in images)
 
 
 def _parents_of_good(folders: Iterable[Path], named: Collection[Path]) -> frozenset[Path]:
-    """The folders that hold a folder of good parts."""
+    """The folders that contain a folder of good parts."""
     return frozenset(
         part.parent for folder in folders for part in _below(folder, named) if kind_of(part.name) is Kind.GOOD
     )
@@ -157,7 +157,7 @@ def _parents_of_good(folders: Iterable[Path], named: Collection[Path]) -> frozen
 def _doubtful_folder(
     folder: Path, named: Collection[Path], parts: Parts, beside_good: Collection[Path], fitting: Collection[Path]
 ) -> Path | None:
-    """The uppermost folder, from a named one down to `folder`, whose name says that it holds something else."""
+    """The uppermost folder, from a named one down to `folder`, whose name suggests other contents."""
     below = _below(folder, named)
     if (uppermost := below[-1].parent if below else folder) in named:
         name = uppermost.name
@@ -172,7 +172,7 @@ def _doubtful_folder(
 
 
 def _below(folder: Path, named: Collection[Path]) -> list[Path]:
-    """The folder and those that it lies in, up to one that was named, which is not among them."""
+    """The folder and its parents, up to a named folder, which is not included."""
     below = []
     for part in (folder, *folder.parents):
         if part in named:

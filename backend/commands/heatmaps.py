@@ -27,17 +27,17 @@ class Heatmaps:
     """The heatmaps of a run, or its overlays.
 
     Args:
-        folder: which they go to.
+        folder: the target.
         images: paths as they were given.
-        option: which gave the folder.
-        what: is in it.
+        option: the option of the folder.
+        what: noun for its files.
 
     Attributes:
-        text: what each file says of itself, see `png_text`; one that says anything else is of another scale.
-        paths: where each goes, by image. They differ on every file system.
-        renamed: those of the paths whose name is not that of the image with ``.png``: it is too long, or differs from
-            another one only by case.
-        failed: why a heatmap could not be written, by image.
+        text: description in each file, see `png_text`; a file with another description has another scale.
+        paths: the file for each image. They differ on every file system.
+        renamed: the paths whose name is not that of the image with ``.png``, because it is too long, or differs from
+            another only by case.
+        failed: the error of each heatmap that could not be written, by image.
     """
 
     def __init__(self, folder: Path, images: Sequence[str], option: str = "--heatmaps", what: str = "heatmap") -> None:
@@ -59,7 +59,7 @@ class Heatmaps:
             self.paths[image] = path
 
     def lacks(self, image: str) -> bool:
-        """Whether there is no heatmap of an image yet, on this scale."""
+        """Whether the heatmap of an image on this scale is missing."""
         try:
             with self.paths[image].open("rb") as file:
                 return png_text(file.read(_TEXT_BYTES)) != self.text
@@ -78,12 +78,12 @@ class Heatmaps:
             raise StorageError(f"{self.option} {self.folder}: the folder cannot be made ({exc.strerror})") from exc
 
     def write(self, image: str, png: bytes) -> str | None:
-        """Write the heatmap of an image, and give its path if it is one of `renamed`.
+        """Write the heatmap of an image; returns its path if it is one of `renamed`.
 
-        A name that the folder does not take is one of `failed` then.
+        A name that the file system does not accept is added to `failed`.
 
         Raises:
-            StorageError: none can be written, such as where the disk is full.
+            StorageError: nothing can be written, for example because the disk is full.
         """
         try:
             write_heatmap(self.paths[image], png)
@@ -95,10 +95,10 @@ class Heatmaps:
 
 
 def heatmap_path(folder: Path, image: str) -> Path:
-    """Where the heatmap of an image goes: the image's path as it was given, below `folder`, with ``.png`` added.
+    """The file of the heatmap of an image: the given path of the image, below `folder`, with ``.png`` added.
 
     ``..`` and the root are percent-encoded, so that no path leads out of the folder and no two to the same file. A name
-    that would be too long is cut, and ends with ``~`` and 16 digits of the SHA-256 of what it was.
+    that would be too long is cut, and ends with ``~`` and 16 digits of the SHA-256 of the full name.
 
     >>> heatmap_path(Path("maps"), "lot7/a.jpg").as_posix(), heatmap_path(Path("maps"), "/lot7/../a.png").as_posix()
     ('maps/lot7/a.jpg.png', 'maps/%2Flot7/%2E%2E/a.png.png')
@@ -115,27 +115,27 @@ def _names(image: str) -> list[str]:
 
 
 def _short(name: str, extension: str = "") -> str:
-    """A name that a file may have, with what is put before and after it while it is written."""
+    """A possible file name, also with the temporary prefix and suffix while it is written."""
     around = len(TEMPORARY_PREFIX + extension) if extension else 0
     return name + extension if len(os.fsencode(name)) + around <= _MOST_BYTES else _marked(name, name, extension)
 
 
 def _marked(name: str, what: str, extension: str) -> str:
-    """The beginning of a name, with a mark that tells it from other names that begin so."""
+    """The beginning of a name, with a mark that distinguishes it from other names with this beginning."""
     mark = f"~{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}{extension}"
     return os.fsencode(name)[: _MOST_BYTES - len(TEMPORARY_PREFIX + mark)].decode(errors="ignore") + mark
 
 
 def _folded(path: Path) -> str:
-    """The path as file systems compare it that ignore case or normalise Unicode."""
+    """The path in the form that file systems compare if they ignore case or normalise Unicode."""
     return unicodedata.normalize("NFC", str(path).casefold())
 
 
 def check_own_folders(pictures: Sequence[Heatmaps]) -> None:
-    """Refuse heatmaps and overlays that would replace one another.
+    """Refuse heatmaps and overlays that would replace each other.
 
     Raises:
-        InvalidRequest: two of them go to one file.
+        InvalidRequest: two of them have the same file.
     """
     taken: dict[str, str] = {}
     for of_option in pictures:
@@ -150,13 +150,13 @@ def check_own_folders(pictures: Sequence[Heatmaps]) -> None:
 def check_apart(
     heatmaps: Iterable[Path], images: FoundImages, paths: Sequence[str], option: str = "--heatmaps"
 ) -> None:
-    """Refuse heatmaps that would replace an image, or that the next run would take for one.
+    """Refuse heatmaps that would replace an image, or that the next run would read as one.
 
     Args:
-        heatmaps: where they go.
+        heatmaps: their files.
         images: what `find_images` found in `paths`.
         paths: files and folders.
-        option: which gave their folder.
+        option: the option of their folder.
 
     Raises:
         InvalidRequest: there is such a heatmap.
@@ -169,7 +169,7 @@ def check_apart(
 
 
 def write_heatmap(path: Path, png: bytes) -> None:
-    """Write a heatmap, with the folders it needs, so that it is there whole or not at all.
+    """Write a heatmap and its folders, so that the file is either complete or absent.
 
     Raises:
         StorageError: it cannot be written.

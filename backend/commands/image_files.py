@@ -1,4 +1,4 @@
-"""Images as files: which of them paths name, and their bytes."""
+"""Image files: those that paths name, and their bytes."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ FoundImages = dict[Path, str]
 
 @dataclass(frozen=True)
 class Ignored:
-    """What is not read of folders, as paths below the folders as these were given.
+    """Ignored contents of folders, as paths below the given folders.
 
     Attributes:
-        files: hidden ones, and those that are no image by their extension.
-        folders: hidden ones, and those of the system, such as thumbnails and recycle bins.
+        files: hidden files, and those without the extension of an image.
+        folders: hidden folders, and those of the system, such as thumbnails and recycle bins.
         links: links to folders.
     """
 
@@ -32,16 +32,16 @@ class Ignored:
 
 
 def find_images(paths: Sequence[str]) -> tuple[FoundImages, Ignored]:
-    """The images that files and folders name, folders with all that is below them, in natural order (2 before 10).
+    """The images of files and folders, with all subfolders, in natural order (2 before 10).
 
-    Folders of the system and hidden ones are not read, unless they are named themselves.
+    System folders and hidden folders are not read, unless the user names them.
 
     Returns:
-        images: files named, and files in folders whose extension is an image's and which are not hidden.
-        ignored: what else is in the folders.
+        images: named files, and files in folders that are not hidden and have the extension of an image.
+        ignored: the other contents of the folders.
 
     Raises:
-        InvalidRequest: a path that does not exist, cannot be read or is no image, or a folder without images.
+        InvalidRequest: a path that does not exist, cannot be read or is not an image; a folder without images.
     """
     images: FoundImages = {}
     ignored = Ignored()
@@ -69,7 +69,7 @@ def _is_folder(path: str) -> bool:
 
 
 def images_below(folder: str, ignored: Ignored) -> list[str]:
-    """Images below a folder in natural order; what else is there is added to `ignored`.
+    """Images below a folder in natural order; other contents are added to `ignored`.
 
     Links to folders are not followed.
 
@@ -126,6 +126,6 @@ def image_sha256(image: str, max_bytes: int) -> str | None:
 
 
 def natural_order(path: PurePath) -> tuple[list[list[str | int]], PurePath]:
-    """Sorts part10 after part2, and the rest as text without case; the path itself decides between equals."""
+    """Sorts part10 after part2, and other text without case; for equal keys, the path decides."""
     parts = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
     return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], path

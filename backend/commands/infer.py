@@ -107,7 +107,7 @@ def infer(
     restart: bool,
     excel: Excel | None = None,
 ) -> int:
-    """Judge every image by the ROI's calibration: a record for each, and pictures where they are wanted.
+    """Judge every image with the calibration of the ROI: a record for each, and the requested pictures.
 
     Args:
         settings: the configuration.
@@ -167,7 +167,7 @@ def infer(
 
 
 def _pictures(images: Sequence[str], heatmaps: Path | None, overlays: Path | None) -> dict[PictureName, Heatmaps]:
-    """Where the pictures go.
+    """The files of the pictures.
 
     Raises:
         InvalidRequest: see `check_own_folders`.
@@ -182,10 +182,10 @@ def _pictures(images: Sequence[str], heatmaps: Path | None, overlays: Path | Non
 
 
 def _settle_scale(scorer: Scorer, pictures: Mapping[PictureName, Heatmaps]) -> None:
-    """See that pictures have the threshold that they show, and what their files say of it.
+    """Check that there is a threshold for the pictures, and set the description of their files.
 
     Raises:
-        InvalidRequest: there is none, or it is no unit; the ROI was never fitted.
+        InvalidRequest: there is none, or it cannot be a unit; the ROI was never fitted.
     """
     options = ["--heatmap threshold"] * (scorer.wanted.heatmap == "threshold") + ["--overlays"] * scorer.wanted.overlay
     if not options:

@@ -31,7 +31,7 @@ Settings are environment variables (MODELS_DIR, DEVICE, WEIGHTS, ...); docs/sett
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command of the command line.
 
-    The exit status is 0, or 1: it failed, or an image did; 2: its arguments cannot be used; 130, 143: Ctrl-C, SIGTERM.
+    The exit status is 0; 1: it failed, or an image did; 2: its arguments are wrong; 130, 143: Ctrl-C, SIGTERM.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # Windows has code pages without ² or the letters of a path
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _which_folder(settings: Settings, command: str) -> str:
-    """What a message calls the models folder."""
+    """The models folder in messages."""
     if settings.models_url is None or command == "models":
         return f" (MODELS_DIR={settings.models_dir.resolve()})"
     return f" (MODELS_URL is set: that is the local copy in {tempfile.gettempdir()})"
@@ -83,7 +83,7 @@ def _status_of(stop: BaseException | None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, on Windows Ctrl-Break, which stops a bulk command as cleanly as Ctrl-C does."""
+    """SIGTERM (on Windows Ctrl-Break), which stops a bulk command as cleanly as Ctrl-C."""
 
 
 @contextlib.contextmanager
@@ -100,10 +100,10 @@ def _stop_signal_stops() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _files_by_name() -> Iterator[None]:
-    """Name the file or folder that cannot be read or written, where nobody nearer does.
+    """Name the file or folder that cannot be read or written, if no inner handler did.
 
     Raises:
-        StorageError: there is one.
+        StorageError: there is such a file.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""``models``: what is in MODELS_DIR, kept in an object store as well, and looking after what is there."""
+"""``models``: copies MODELS_DIR to an object store and back, and maintains the store."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Do one of the four; the exit status is 1 if anything is wrong."""
+    """Run one of the four actions; the exit status is 1 if anything is wrong."""
     done = transfer(settings, options.action, options.url)
     print_line(json.dumps(done))
     if done["problems"]:
@@ -47,7 +47,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def transfer(settings: Settings, action: str, url: str) -> dict[str, Any]:
-    """Do one of the four, and what was done.
+    """Run one of the four actions; returns what was done.
 
     Args:
         settings: with ``MODELS_DIR`` and ``MODELS_URL_INSECURE``.

@@ -1,4 +1,4 @@
-"""What lies in the models folder, for who finds no model: it is easily the wrong folder, or an id is misspelt."""
+"""A hint for missing models: the contents of the models folder, because it may be the wrong one, or an id misspelt."""
 
 from urllib.parse import unquote
 

@@ -1,4 +1,4 @@
-"""The folder that ``--out`` names."""
+"""The folder of ``--out``."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from backend.common.errors import InvalidRequest
 
 @contextlib.contextmanager
 def out_folder(folder: Path) -> Iterator[None]:
-    """Make the folder before minutes are spent; if the work fails and has left it empty, a new one is removed.
+    """Make the folder before the long work; if the work fails and the new folder is empty, it is removed.
 
     Raises:
         InvalidRequest: it cannot be made.

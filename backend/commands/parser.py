@@ -1,4 +1,4 @@
-"""The parser of the command line: where an argument is not known, it says which one is probably meant."""
+"""The parser of the command line: for an unknown argument, it suggests the probable one."""
 
 import argparse
 import difflib
@@ -14,17 +14,17 @@ _FOR_MORE_PATHS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses arguments with a word on how to mend them; the parsers of commands are of the same kind."""
+    """Refuses arguments with a hint; the parsers of commands have the same class."""
 
     _given: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of `argparse`, and keeps what was given, for `error`."""
+        """As in `argparse`; also keeps the given arguments for `error`."""
         self._given = [] if args is None else list(args)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage, what is wrong, and what is probably meant; the exit status is 2."""
+        """Print the usage, the error, and the probable argument; the exit status is 2."""
         hints = list(dict.fromkeys(self._hints()))
         command = next(iter(self._given), "")
         if not hints and message.startswith("unrecognized") and command in _FOR_MORE_PATHS:
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
                 yield f"unknown command {first!r}: did you mean {close[0]!r}?"
 
     def _about_option(self, argument: str) -> str | None:
-        """What is said of an argument that looks like an option and is none."""
+        """The hint about an argument that looks like an option, but is unknown."""
         option = argument.partition("=")[0]
         known = [name for name in self._option_string_actions if name.startswith("--")]
         if not option.startswith("--") or option in ("--", *known):

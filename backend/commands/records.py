@@ -1,6 +1,6 @@
-"""The records of a bulk run: one per image, in a JSON lines or CSV file that the next run goes on with.
+"""The records of a bulk run: one per image, in a JSON lines or CSV file that the next run continues.
 
-Every record carries the conditions that it was made under, so that records of different ones never share a file.
+Every record has the conditions that it was made under, so that records of different conditions never share a file.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _INSTEAD = "give another file, or begin again with --restart"
 
 @dataclass(frozen=True)
 class Conditions:
-    """What decides a record beside its image; the names are columns.
+    """The conditions of a record besides its image; the names are columns.
 
     Attributes:
         threshold, area_mm2_thr: of the calibration; None if none is applied.
@@ -42,7 +42,7 @@ class Conditions:
         blur_sigma: Gaussian sigma on the distance map, in pixels.
         memory_id: identity of the memory bank.
         role_id, roi_id: the ROI.
-        decide_by, pixel_threshold: of the calibration, where regions decide; columns only then.
+        decide_by, pixel_threshold: of the calibration, if regions decide; only then they are columns.
     """
 
     threshold: float | None
@@ -61,19 +61,19 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Record:
-    """What one image gave.
+    """The record of one image.
 
     Attributes:
         path: the image, as it was given.
         sha256: of its bytes; None if they cannot be read.
-        conditions: how it was judged.
+        conditions: of its judgement.
         ms: milliseconds from reading the image to its heatmap.
         score, decision, regions: as in the reply of ``/infer``; None if the image failed.
         error: why it failed.
-        scores: at the further percentiles that were asked for, and of regions; no column.
-        pixels_sha256: identity of its pixels, where that was asked for; no column.
-        heatmap, overlay: where they are, if not where the name of the image says; in JSON lines alone.
-        why: it is OK or NG, in words; a column only where regions decide.
+        scores: at further requested percentiles, and of regions; not a column.
+        pixels_sha256: identity of its pixels, if requested; not a column.
+        heatmap, overlay: their files, if the names differ from that of the image; only in JSON lines.
+        why: it is OK or NG, in words; a column only if regions decide.
     """
 
     path: str
@@ -98,7 +98,7 @@ class Record:
         return json.dumps(values, allow_nan=False).encode() + b"\n"
 
     def as_csv(self, excel: Excel | None = None) -> bytes:
-        """One record of CSV, in UTF-8; of the regions their number and areas, where there is a threshold.
+        """One record of CSV, in UTF-8; regions as their number and areas, if there is a threshold.
 
         Args:
             excel: whose spreadsheet it is for; None writes plain CSV.
@@ -180,14 +180,14 @@ def _read_excel(excel: Excel, columns: Sequence[str], line: bytes) -> Row:
 
 @dataclass(frozen=True)
 class _Format:
-    """How records lie in a file.
+    """The format of records in a file.
 
     Attributes:
-        header: what every file begins with.
-        beginning: what every file with a record begins with.
+        header: beginning of every file begins with.
+        beginning: beginning of every file with a record begins with.
         write: a record as bytes; the last one is a newline.
         read: the same back; ValueError or csv.Error for anything else.
-        is_whole: whether bytes that end with a newline are a record to its end.
+        is_whole: whether bytes that end with a newline are a complete record.
     """
 
     header: bytes
@@ -222,7 +222,7 @@ class RecordFile:
 
     Attributes:
         path: the file; ``.jsonl`` or ``.csv``.
-        restart: whether this run began anew.
+        restart: whether this run started again.
         rows: the records of earlier runs, by path of the image as `shown`.
     """
 
@@ -251,15 +251,15 @@ class RecordFile:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, path: Path, *, restart: bool, excel: Excel | None = None) -> Iterator["RecordFile"]:
-        """Read the file, if there is one, and keep other runs away from it.
+        """Read the file, if there is one, and lock it against other runs.
 
         Args:
             path: the file.
-            restart: forget the records that it has; they are lost with the first `append`.
+            restart: ignore its records; the first `append` deletes them.
             excel: whose spreadsheet the CSV is for; None is for plain CSV.
 
         Raises:
-            InvalidRequest: another extension, a file with anything else in it, or another run is writing it.
+            InvalidRequest: another extension, a file with other contents, or another run is writing it.
             StorageError: the file or its folder cannot be read or written.
         """
         with _writing(path):
@@ -277,7 +277,7 @@ class RecordFile:
                 lock.release()
 
     def require(self, conditions: Conditions) -> None:
-        """Refuse to mix, and have the columns of these conditions.
+        """Refuse to mix conditions, and use the columns of these.
 
         Raises:
             InvalidRequest: a record was made under other conditions; the message names the difference.
@@ -294,7 +294,7 @@ class RecordFile:
             self._format = _format_of(self.path, self._excel, by_regions=conditions.decide_by is not None)
 
     def drop(self, path: str) -> None:
-        """Forget the record of an image before the first `append`, so that another can take its place."""
+        """Drop the record of an image before the first `append`, so that a new one can replace it."""
         del self.rows[shown(path)], self._lines[shown(path)]
 
     def append(self, record: Record) -> None:
@@ -314,7 +314,7 @@ class RecordFile:
                 raise
 
     def _ready(self) -> Path:
-        """The file; the first time rid of what a killed run tore, of what was dropped, and of all after a restart."""
+        """The file; the first time, without incomplete and dropped records, and empty after a restart."""
         if not self._is_ready:
             content = self._format.header + b"".join(self._lines.values())
             if not self.path.exists() or self.path.read_bytes() != content:

@@ -1,4 +1,4 @@
-"""Scoring the images of files and folders: a run can be stopped, and resumes when it is given again."""
+"""Scoring the images of files and folders: a stopped run resumes when the command is repeated."""
 
 import base64
 import contextlib
@@ -53,7 +53,7 @@ class Scorer:
         key: the ROI.
         scoring: how they are scored.
         warnings: about judgements, each with the first image that it is about.
-        with_identity: whether records say which pixels their images have.
+        with_identity: whether records have the identity of the pixels of their images.
         wanted: pictures of each image.
     """
 
@@ -65,7 +65,7 @@ class Scorer:
     wanted: Wanted = NO_PICTURES
 
     def conditions(self) -> Conditions:
-        """What decides the records, as it is now.
+        """The current conditions of records.
 
         Raises:
             InvalidRequest: the ROI was never fitted.
@@ -98,7 +98,7 @@ class Scorer:
         )
 
     def calibration(self) -> tuple[Calibration | None, CalibrationState]:
-        """The calibration that is applied, and what became of it.
+        """The calibration that is applied, and its state.
 
         Raises:
             InvalidRequest, IncompatibleMemory, StorageError: as `conditions`.
@@ -121,8 +121,8 @@ class Scorer:
         """The record of an image, and its pictures unless it failed.
 
         Raises:
-            IncompatibleMemory: the ROI was fitted or calibrated anew since `conditions` were asked for.
-            BackendError: as `infer`, where it is not about this image.
+            IncompatibleMemory: the ROI was fitted or calibrated anew since `conditions` were read.
+            BackendError: as `infer`, except for errors of this image.
         """
         start = time.perf_counter()
         record = partial(Record, image, conditions=conditions)
@@ -170,12 +170,12 @@ def score_all(
         scorer: scores them.
         images: paths as they were given.
         records: gets the new records; None keeps none.
-        keep_with: the option that names its file.
+        keep_with: the option of its file.
         report: called with every new record.
-        pictures: where the pictures go, by the field of a record that tells where one is.
+        pictures: the files of pictures, by the field of a record with their names.
 
     Returns:
-        The rows of all images, by path, and the memory bank that all of them were scored by.
+        The rows of all images, by path, and the memory bank that scored them.
 
     Raises:
         InvalidRequest: the ROI was never fitted; records of other conditions, or of an image that has changed.
@@ -223,7 +223,7 @@ def score_all(
 
 
 def _written(record: Record, encoded: Encoded, pictures: Mapping[PictureName, Heatmaps], bar: "tqdm[Any]") -> Record:
-    """Write the pictures of an image; the record, with where they are."""
+    """Write the pictures of an image; returns the record with their files."""
     elsewhere = {name: files.write(record.path, getattr(encoded, name)) for name, files in pictures.items()}
     for files in pictures.values():
         if record.path in files.failed:
@@ -232,16 +232,16 @@ def _written(record: Record, encoded: Encoded, pictures: Mapping[PictureName, He
 
 
 def say_warnings(scorer: Scorer) -> None:
-    """Print what was doubtful about the images of a run to stderr, each with the first image that it is about."""
+    """Print the warnings about the images of a run to stderr, each with its first image."""
     for warning, image in scorer.warnings.items():
         say(f"warning: {image}: {warning}")
 
 
 def _check_distinct(images: Sequence[str]) -> None:
-    """Refuse images that records could not tell apart.
+    """Refuse images whose names are equal in records.
 
     Raises:
-        InvalidRequest: the escapes that stand for the bytes of one name are letters of another.
+        InvalidRequest: the escapes for the bytes of one name are the letters of another.
     """
     seen: dict[str, str] = {}
     for image in images:
@@ -250,7 +250,7 @@ def _check_distinct(images: Sequence[str]) -> None:
 
 
 def _rows_that_hold(records: RecordFile, images: Sequence[str], settings: Settings) -> dict[str, Row]:
-    """The records of unchanged images; of the changed ones those that failed are dropped, to be tried again.
+    """The records of unchanged images; changed images that failed are dropped, so that they are tried again.
 
     Raises:
         InvalidRequest: an image that did not fail has changed since.
@@ -280,7 +280,7 @@ def open_records(
 
 
 def max_bytes(settings: Settings) -> int:
-    """Of one image."""
+    """The row of one image."""
     return int(settings.max_file_mb * 2**20)
 
 

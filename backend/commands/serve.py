@@ -1,4 +1,4 @@
-"""``serve`` and ``weights``: the service, and what it runs on."""
+"""``serve`` and ``weights``: the service, and the weights of its network."""
 
 import argparse
 import asyncio
@@ -73,7 +73,7 @@ def serve(settings: Settings, _options: argparse.Namespace) -> None:
 
 
 def cannot_listen(host: str, port: int, cause: BaseException | None) -> str:
-    """Why the address cannot be bound, and what to do.
+    """Why the address cannot be bound, and what to do about it.
 
     >>> cannot_listen("127.0.0.1", 8000, OSError(errno.EADDRINUSE, "in use"))
     'cannot listen on HOST=127.0.0.1 PORT=8000: another program uses this port; stop it, or set PORT to another number'
@@ -106,7 +106,7 @@ def weights(settings: Settings, _options: argparse.Namespace) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says what to try next once the service is ready, and ends at once where SIGTERM comes again, seconds later."""
+    """Prints the next steps when the service is ready, and ends at once if SIGTERM comes again, seconds later."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
 
 
 def what_next(host: str, port: int) -> str:
-    """What is said once the service is ready: what to ask it, and last what to open.
+    """The message when the service is ready: requests to try, and finally the address to open.
 
     >>> print(what_next("0.0.0.0", 8000))
     <BLANKLINE>

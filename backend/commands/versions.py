@@ -1,4 +1,4 @@
-"""``versions`` and ``rollback``: what a model was before its last changes."""
+"""``versions`` and ``rollback``: earlier versions of a model."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ def _run_rollback(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def versions(settings: Settings, fields: RoiIds) -> list[dict[str, Any]]:
-    """What a ROI's model was before its last changes, as ``/versions`` replies; loads no network.
+    """The earlier versions of the model of a ROI, as in the reply of ``/versions``; loads no network.
 
     Raises:
         BackendError: as `ModelStore.versions`.
@@ -65,10 +65,10 @@ def versions(settings: Settings, fields: RoiIds) -> list[dict[str, Any]]:
 
 
 def roll_back(settings: Settings, fields: RollbackRequest) -> dict[str, Any]:
-    """Serve an earlier model of a ROI again.
+    """Restore an earlier model of a ROI.
 
     Returns:
-        What is served now, without what it does not have.
+        The model that is served now, without missing members.
 
     Raises:
         BackendError: as `roll_back` of the service.

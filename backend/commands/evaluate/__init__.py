@@ -1,1 +1,1 @@
-"""`evaluate`: how good it is on a data set."""
+"""`evaluate`: measures how good the service is on a data set."""

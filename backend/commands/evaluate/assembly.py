@@ -1,4 +1,4 @@
-"""From the folders of a data set to a category: images, their masks, and a split where there is none."""
+"""From the folders of a data set to a category: images, their masks, and a split if there is none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ _TEST_SHARE = 5
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the images of a category lie; each path is a folder, or an image.
+    """The places of the images of a category; each path is a folder or an image.
 
     Attributes:
         good: good parts, to judge.
         defective: defective parts, by type.
-        train: good parts, to fit on; none if they are to be taken from `good`.
+        train: good parts, to fit on; empty if they are taken from `good`.
         masks: folder of ground truth, if there is one.
         root: names of images count from there; None keeps paths as they are.
         unused: other folders with images, and how many.
@@ -46,8 +46,8 @@ def assemble(name: str, layout: str, folders: Folders) -> Category:
         folders: its folders.
 
     Raises:
-        InvalidRequest: see `find_images`, `check_folders`; an image is of two kinds; a mask would be of images of
-            several types; one good image is too few for a split.
+        InvalidRequest: see `find_images`, `check_folders`; an image has two kinds; a mask belongs to images of several
+            types; one good image is too few for a split.
     """
     ignored = Ignored()
     stray: list[str] = []  # masks that lie among images
@@ -94,10 +94,10 @@ class _Owners:
         self._owners: dict[str, tuple[str, str]] = {}
 
     def add(self, masks: Sequence[str], defect: str, image: str) -> None:
-        """Record whose masks these are.
+        """Record the images of these masks.
 
         Raises:
-            InvalidRequest: one belongs to images of two types of defects, and nothing tells which one it shows.
+            InvalidRequest: one belongs to images of two types of defects, and it is unknown which it shows.
         """
         for mask in masks:
             other, another = self._owners.setdefault(mask, (defect, image))
@@ -109,7 +109,7 @@ class _Owners:
 
 
 def _read(paths: Sequence[str], parts: Parts, ignored: Ignored) -> tuple[FoundImages, list[str]]:
-    """Images in folders, and the masks that lie among them."""
+    """Images in folders, and the masks among them."""
     images, others = find_images(paths)
     ignored.files.extend(others.files)
     ignored.folders.extend(others.folders)
@@ -144,7 +144,7 @@ def _name(path: str, root: str | None) -> str:
 
 
 def _inner(path: str, given: Sequence[str]) -> str:
-    """The path of an image below the folder that was given; its name, where itself was given."""
+    """The path of an image below the given folder; its name, if the image itself was given."""
     for folder in given:
         if path != folder and PurePath(path).is_relative_to(folder):
             return PurePath(path).relative_to(folder).as_posix()

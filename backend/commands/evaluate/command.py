@@ -165,7 +165,7 @@ def _threshold_options(options: argparse.Namespace, profile: ProfileName) -> Thr
 
 
 def _dataset(options: argparse.Namespace) -> str:
-    """The folder that the data set is called after.
+    """The folder that names the data set.
 
     Raises:
         InvalidRequest: it is not clear what to evaluate.

@@ -1,4 +1,4 @@
-"""Data sets with known defects, whatever their layout: which images there are, what they are, and their masks."""
+"""Data sets with known defects, in any layout: their images, the kinds of the images, and their masks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class TestImage:
-    """An image to be judged.
+    """A test image.
 
     Attributes:
         path: its file.
@@ -42,13 +42,13 @@ class Category:
 
     Attributes:
         name: of its folder.
-        layout: which one was recognised, in words.
+        layout: the recognised layout, in words.
         train: good images to fit on, in natural order.
         test: good and defective images, type by type, good ones first.
-        ignored: what was not read in the folders of images and masks.
-        unused_masks: masks of no defective image.
+        ignored: ignored contents of the folders of images and masks.
+        unused_masks: masks without a defective image.
         unused_folders: other folders with images, and how many.
-        remarks: what a reader of the results has to know of the data.
+        remarks: remarks about the data for readers of the results.
     """
 
     name: str
@@ -67,16 +67,16 @@ class Category:
 
     @property
     def n_ignored(self) -> int:
-        """Files in the folders of images that are none, and masks of no image."""
+        """Files in the folders of images that are not images, and masks without an image."""
         return len(self.ignored.files) + len(self.unused_masks)
 
     def with_remarks(self, *remarks: str) -> "Category":
-        """The same with more to know."""
+        """The same with further remarks."""
         return replace(self, remarks=(*self.remarks, *remarks))
 
 
 def say_category(category: Category) -> None:
-    """Say how a category was read: its layout, its images by type and folder, and what is not used."""
+    """Print how a category was read: its layout, its images by type and folder, and what is not used."""
     say(f"{category.name}: read as {category.layout}")
     say(f"  to fit on: {count(len(category.train), 'image')} in {_folders(category.train)}")
     for defect in (GOOD, *category.defects):

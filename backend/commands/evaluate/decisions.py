@@ -1,4 +1,4 @@
-"""What an evaluation decides: good parts rejected and defective ones that pass, at the thresholds that rules choose."""
+"""The decisions of an evaluation: rejected good parts and escaped defective parts, at the thresholds of rules."""
 
 import statistics
 from collections import Counter
@@ -22,14 +22,14 @@ _Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Decision:
-    """What a threshold does to the test images.
+    """The decisions of a threshold on the test images.
 
     Attributes:
-        chosen_by: the rule, or ``"hindsight"``: the threshold that is best for these very images, which nobody knows
+        chosen_by: the rule, or ``"hindsight"``: the best threshold for exactly these images, which is unknown
             beforehand.
-        n_ng: NG images that the rule is given beside the good ones. They are drawn from the defective test images, and
-            are counted nowhere.
-        threshold: images that score as much, or more, are rejected.
+        n_ng: NG images that the rule uses in addition to the good ones. They are drawn from the defective test images,
+            and do not count.
+        threshold: images with this score or a higher one are rejected.
         false_rejects: good test images that are rejected.
         escapes: defective test images that are not.
         escapes_by_type: the same for each type of defect that is left.
@@ -59,13 +59,13 @@ def choose(
     options: ThresholdOptions,
     ok_names: Sequence[str] | None = None,
 ) -> Calibration:
-    """The threshold that the service would choose, and what it promises.
+    """The threshold that the service would choose, and its promise.
 
     Args:
         ok_scores: of the training images, each by a memory bank of the others; at least one.
         ng_scores: of defective images.
         options: how.
-        ok_names: what the training images are called.
+        ok_names: names of the training images.
     """
     return calibrate(
         ok_scores,
@@ -81,22 +81,22 @@ def choose(
 
 
 def drawn_ng(n_defective: int, n_ng: int) -> list[int]:
-    """Which defective test images a rule is given: the first of a fixed random order, so that 10 hold the 3."""
+    """The defective test images that a rule uses: the first in a fixed random order, so that the 10 include the 3."""
     return sorted(np.random.default_rng(_SEED).permutation(n_defective)[:n_ng].tolist())
 
 
 def decide(
     ok_scores: Sequence[float], good: Sequence[float], defective: Sequence[float], types: Sequence[str]
 ) -> list[Decision]:
-    """What each rule decides with good images only, and with some NG images; beside it the best in hindsight.
+    """The decisions of each rule with good images only, and with some NG images; also of the best in hindsight.
 
     Args:
-        ok_scores: as for `choose`; of none there are no decisions.
+        ok_scores: as for `choose`; without scores there are no decisions.
         good, defective: scores of the test images, at least one of each.
         types: of defect, of each defective image.
 
     Returns:
-        By number of NG images. Where a data set has no more defective images than that, there are none.
+        By number of NG images. There are none if the data set has no more defective images than that.
     """
     if not ok_scores:
         return []
@@ -135,7 +135,7 @@ def _decision(
 
 
 def best_threshold(good: Sequence[float], defective: Sequence[float]) -> float:
-    """The threshold with the least mean of false reject and escape rate; of several the middle of the widest gap.
+    """The threshold with the lowest mean of false reject and escape rate; of several, the middle of the widest gap.
 
     Args:
         good, defective: scores, at least one of each.

@@ -76,7 +76,7 @@ def evaluate(
 
     Args:
         settings: the configuration; ``MODELS_DIR`` is neither read nor written.
-        dataset: what it is called: its folder.
+        dataset: its name: that of its folder.
         categories: as `find_categories` gives them.
         shots: also evaluate banks of so many training images, drawn at random.
         n_seeds: how many draws of each.
@@ -85,9 +85,9 @@ def evaluate(
         options: how the threshold is chosen; None is by the rule of the profile's name.
 
     Raises:
-        InvalidRequest: a type of defect is called as the total is; a mask whose size is not its image's; more shots
-            than images; training images that do not agree in their bit depth; a profile that is not for this network.
-        InvalidImage, TooLarge: an image cannot be read, or has more bits than the training images; it is named.
+        InvalidRequest: a type of defect has the name of the total; a mask has another size than its image; more shots
+        than images; training images with different bit depths; a profile for another network. InvalidImage, TooLarge:
+        an image cannot be read, or has more bits than the training images; it is named.
         ConfigError: see `open_features`.
         StorageError: there is no room for temporary files.
     """
@@ -126,7 +126,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Way:
-    """How images are fitted, scored and judged."""
+    """The conditions of fits, scores and decisions."""
 
     profile: ProfileName
     detail: int
@@ -140,17 +140,17 @@ class _Way:
 
     @property
     def percentile(self) -> float:
-        """Of the distance map, that is the score."""
+        """Percentile of the distance map that is the score."""
         return score_percentile_of(self.profile, self.settings.score_percentile, self.detail)
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of the network that the embeddings are of."""
+        """Blocks of the network for the embeddings."""
         return 1 if self.profile == CONTRACT else len(RECOMMENDED_BLOCKS)
 
 
 class _CategoryEvaluation:
-    """One category under way."""
+    """The running evaluation of one category."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class _CategoryEvaluation:
         self.looks: list[Look] = []  # of the test images
 
     def run(self, shots: Sequence[int], n_seeds: int) -> CategoryResult:
-        """Everything about it."""
+        """The results of the category."""
         category = self.category
         images = [NamedImage(path, partial(self._read, path)) for path in category.train]
         self.depth = settle(images, self.limits, lambda image: contextlib.nullcontext())
@@ -232,7 +232,7 @@ class _CategoryEvaluation:
         )
 
     def _train_cases(self, bank: Bank, numbers: Sequence[int]) -> list[TrainCase]:
-        """What training images score by the memory bank of the others, or a sample of them; none where there is one."""
+        """The scores of training images, or of a sample, by the memory bank of the others; empty for a single image."""
         held_out = bank.held_out
         if held_out.distances is None:
             return []
@@ -373,7 +373,7 @@ class _CategoryEvaluation:
 
 
 def _check(category: Category, settings: Settings) -> tuple[Category, dict[str, tuple[int, int]], int]:
-    """See that images and masks can be used before any of them costs time, and say what there is.
+    """Check that images and masks can be used before the long work, and print what was found.
 
     Returns:
         See `check_masks`; the size of each image (rows, columns) by its path, and the most bytes of an image.
@@ -391,7 +391,7 @@ def _check(category: Category, settings: Settings) -> tuple[Category, dict[str, 
 
 
 def _spill_file() -> BinaryIO:
-    """A file on disk for the embeddings of all test images, which memory may not hold."""
+    """A file on disk for the embeddings of all test images, which may not fit into memory."""
     return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
 
 

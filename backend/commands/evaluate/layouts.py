@@ -1,4 +1,4 @@
-"""Which layout a data set has, and its categories.
+"""The layout of a data set, and its categories.
 
 Besides `mvtec`::
 
@@ -39,7 +39,7 @@ def find_categories(dataset: str) -> list[Category]:
     """The categories of a data set: the folder itself, or those below it, in natural order.
 
     Args:
-        dataset: a folder in a known layout, or one that holds several such folders.
+        dataset: a folder in a known layout, or a folder of such folders.
 
     Raises:
         InvalidRequest: it is neither, or cannot be read; the message names the folder and what it lacks.
@@ -64,7 +64,7 @@ def find_categories(dataset: str) -> list[Category]:
 def category_of(
     good: Sequence[str], bad: Sequence[str], train: Sequence[str] = (), masks: str | None = None
 ) -> Category:
-    """The category that folders or images make up which somebody names, each as what it is.
+    """The category of the folders or images that the user names by their kind.
 
     Args:
         good: good parts.
@@ -73,7 +73,7 @@ def category_of(
         masks: folder with ``TYPE/NAME_mask.png`` or ``NAME_mask.png``.
 
     Raises:
-        InvalidRequest: a type is called as the good parts are, or `masks` is no folder; see also `assemble`.
+        InvalidRequest: a type has the name of the good parts, or `masks` is not a folder; see also `assemble`.
     """
     if masks is not None and not Path(masks).is_dir():
         raise InvalidRequest(f"--masks {masks}: no such folder")
@@ -90,7 +90,7 @@ def category_of(
 
 
 def _reader(folder: Path) -> Callable[[Path], Category] | None:
-    """What reads the folder; None if it has no known layout."""
+    """The function that reads the folder; None if its layout is unknown."""
     if looks_like_mvtec(folder):
         return read_mvtec
     if _visa_images(folder) is not None:
@@ -120,10 +120,10 @@ def _read_beside(folder: Path) -> Category:
 
 
 def _beside(name: str, layout: str, folder: Path, masks: Path | None, unused: Sequence[str]) -> Category:
-    """A category whose folder of good parts lies beside those of defective ones.
+    """A category whose folder of good parts is beside those of defective ones.
 
     Raises:
-        InvalidRequest: the names of folders do not tell which is which.
+        InvalidRequest: the names of folders do not show their kinds.
     """
     good = only(folder, GOOD_NAMES)
     assert good is not None

@@ -24,11 +24,11 @@ _MOST_MARKED = 0.5
 
 
 class MaskFiles:
-    """The masks in a folder, and which of them were asked for.
+    """The masks in a folder, and which of them were requested.
 
     Args:
         files: their paths.
-        folder: names count from there on; None takes paths as they are.
+        folder: names count from there on; None keeps paths unchanged.
     """
 
     def __init__(self, files: Iterable[str], folder: str | None = None) -> None:
@@ -46,7 +46,7 @@ class MaskFiles:
         """The masks of an image.
 
         Args:
-            name: where the image would lie among the masks, without extension.
+            name: path of the image among the masks, without extension.
 
         Returns:
             ``NAME_mask.*``, else ``NAME.*`` or one with another ending, without regard to case.
@@ -60,13 +60,13 @@ class MaskFiles:
         return ()
 
     def in_folder(self, name: str) -> tuple[str, ...]:
-        """All files in the folder ``NAME``, of which each marks another defect of the image."""
+        """All files in the folder ``NAME``; each marks another defect of the image."""
         masks = tuple(self._by_folder.get(name.casefold(), ()))
         self._used.update(masks)
         return masks
 
     def unused(self) -> tuple[str, ...]:
-        """The masks that no image has asked for."""
+        """The masks that no image has requested."""
         return tuple(file for file in self._files if file not in self._used)
 
 
@@ -92,7 +92,7 @@ def read_masks(paths: Sequence[str], limits: ImageLimits) -> Mask:
 def read_mask(path: str, limits: ImageLimits) -> Mask:
     """One mask: bool [H, W], True where any channel but alpha is above 0, or at least 128 in JPEG and WebP.
 
-    Where alpha varies, transparent pixels mark nothing; where all others have the same colour, they are the mask.
+    If alpha varies, transparent pixels mark nothing; if all others have the same colour, they are the mask.
 
     Raises:
         InvalidRequest: it cannot be decoded.
@@ -113,10 +113,10 @@ def read_mask(path: str, limits: ImageLimits) -> Mask:
 
 
 def check_masks(category: Category, sizes: Mapping[str, tuple[int, int]], limits: ImageLimits) -> Category:
-    """Read every mask once, before any image costs time.
+    """Read every mask once, before the long work.
 
     Args:
-        category: with the masks that were found.
+        category: with its masks.
         sizes: (width, height) of every test image, in pixels, by path.
         limits: of a mask.
 
@@ -125,7 +125,7 @@ def check_masks(category: Category, sizes: Mapping[str, tuple[int, int]], limits
         half of their image.
 
     Raises:
-        InvalidRequest: a mask is not of its image's size; see also `read_masks`.
+        InvalidRequest: a mask has another size than its image; see also `read_masks`.
         InvalidImage, UnsupportedImage, TooLarge: see `read_mask`.
     """
     empty, inverted, checked = [], [], []
@@ -160,7 +160,7 @@ def check_masks(category: Category, sizes: Mapping[str, tuple[int, int]], limits
 
 
 def _numbers(content: bytes, path: str, limits: ImageLimits) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-    """The numbers of an image as they are stored, [H, W] or [H, W, C]: 1 of 65535 is a defect too."""
+    """The numbers of an image as they are stored, [H, W] or [H, W, C]: 1 of 65535 is also a defect."""
     check_image(content, path, limits)
     try:
         return decode_numbers(content, path, limits)

@@ -1,4 +1,4 @@
-"""How well scores tell defective from good: measures of images and of pixels, and how sure they are.
+"""How well scores separate defective from good: measures of images and of pixels, with confidence intervals.
 
 Measures work on counts by falling score, with any leading axes, so that many resamples cost one call.
 """
@@ -50,7 +50,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something went wrong.
+    """The rate of an error.
 
     Attributes:
         count, total: how often, of how many; `total` is at least 1.
@@ -146,12 +146,12 @@ def _recall_and_precision(positives: Counts, negatives: Counts) -> tuple[Counts,
 
 
 def auroc_interval(value: float, n_defective: int, n_good: int) -> tuple[float, float]:
-    """95 % confidence interval of an AUROC that was measured on images, however few.
+    """95 % confidence interval of an AUROC that was measured on images, even on few.
 
-    The AUROCs from which the measured one is 1.96 standard errors away or less, each by its own standard error: method
+    All AUROCs from which the measured one is at most 1.96 standard errors away, each by its own standard error: method
     5 of Newcombe, *Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2*,
-    Statistics in Medicine 25 (2006) 559-573. The bootstrap's interval is too short for few images, and a single point
-    where they separate.
+    Statistics in Medicine 25 (2006) 559-573. The interval of the bootstrap is too short for few images, and a single
+    point if they separate.
 
     Args:
         value: 0..1.
@@ -197,11 +197,11 @@ def resamples(strata: Sequence[str]) -> Iterator[Counts]:
 def image_measures(
     scores: Sequence[float], defective: Sequence[bool], strata: Sequence[str] | None
 ) -> dict[str, Measure]:
-    """How well image scores tell defective images from good ones: `IMAGE_MEASURES`.
+    """How well image scores separate defective images from good ones: `IMAGE_MEASURES`.
 
     Args:
         scores: of each image.
-        defective: whether it is; both kinds are there.
+        defective: whether each is defective; both kinds occur.
         strata: of each image, see `resamples`; None for values without intervals.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
@@ -282,7 +282,7 @@ class PixelHistograms:
         return dict(zip(PIXEL_MEASURES, values, strict=True))
 
     def measures(self, groups: Sequence[str]) -> dict[str, Measure]:
-        """`values`, with intervals: images are resampled, within each group; none where one has fewer than 5."""
+        """`values`, with intervals: images are resampled, within each group; none if one has fewer than 5."""
         values = self.values(groups)
         chosen = [index for index, group in enumerate(self._groups) if group in groups]
         strata = [self._groups[index] for index in chosen]
@@ -302,7 +302,7 @@ def _can_resample(strata: Sequence[str]) -> bool:
 
 
 def _bootstrapped(values: Sequence[float | None], drawn: Sequence[Sequence[Counts]]) -> list[Measure]:
-    """Values with the intervals of what was drawn of each, block by block; without where nothing was."""
+    """Values with intervals from the drawn samples, block by block; without intervals if nothing was drawn."""
     if not drawn:
         return [Measure(value) for value in values]
     tail = 100 * (1 - CONFIDENCE) / 2

@@ -1,4 +1,4 @@
-"""Data sets in the layout of MVTec AD, and in those that were made after it.
+"""Data sets in the layout of MVTec AD, and in similar layouts.
 
 ::
 
@@ -42,7 +42,8 @@ def read_mvtec(folder: Path) -> Category:
     """The category in a folder that looks like one.
 
     Raises:
-        InvalidRequest: it lacks something, or two folders may be meant; the message names it. See also `assemble`.
+        InvalidRequest: a folder is missing, or two folders have a suitable name; the message names them. See also
+            `assemble`.
     """
     train, test = only(folder, _TRAIN) or folder / "train", only(folder, _TEST) or folder / "test"
     good = [_good(train), _good(test)]
@@ -65,7 +66,7 @@ def read_mvtec(folder: Path) -> Category:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, but for those of the system, in natural order; none where it is not there."""
+    """The folders in a folder, without system folders, in natural order; empty if the folder is missing."""
     if not folder.is_dir():
         return []
     folders = [path for path in folder.iterdir() if path.is_dir() and not is_left_out(path.name)]
@@ -73,12 +74,12 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def named(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The folders in a folder that are called so, without regard to case."""
+    """The folders in a folder with one of these names, case-insensitive."""
     return [path for path in subfolders(folder) if path.name.casefold() in names]
 
 
 def only(folder: Path, names: Sequence[str]) -> Path | None:
-    """The one folder in a folder that is called so, without regard to case.
+    """The only folder in a folder with one of these names, case-insensitive.
 
     Raises:
         InvalidRequest: there are several.
@@ -99,7 +100,7 @@ def others(folder: Path, used: Sequence[Path | None]) -> tuple[str, ...]:
 
 
 def holds(folder: Path) -> str:
-    """What is in a folder, as a sentence."""
+    """The contents of a folder, as a sentence."""
     inside = [f"{path.rpartition('/')[2]}" for path in others(folder, ())]
     direct = sum(PurePath(path).parent == folder for path in images_below(str(folder), Ignored()))
     parts = [*([count(direct, "image")] if direct else []), *inside]
@@ -118,7 +119,7 @@ def _good(folder: Path) -> Path:
 
 
 def _layout(test: Path, good: Path, types: Sequence[str]) -> str:
-    """Which layout it is, in words."""
+    """The layout, in words."""
     if test.name.casefold() == "test_public":
         return "MVTec AD 2"
     if not _LOCO.isdisjoint(name.casefold() for name in types):

@@ -1,4 +1,4 @@
-"""What images of a data set that look nearly the same do to its results."""
+"""Warnings about images of a data set that look nearly the same."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ _MOST_NAMED = 5
 def near_copy_remarks(
     train: Sequence[str], train_looks: Sequence[Look], test: Sequence[str], test_looks: Sequence[Look]
 ) -> list[str]:
-    """That images are nearly the same as training images; nothing if none is. Those with the same pixels are not.
+    """Warnings that images look nearly the same as training images; without those that have the same pixels.
 
     Args:
-        train, test: what the images are called.
+        train, test: names of the images.
         train_looks, test_looks: of each of them.
     """
     remarks = []

@@ -1,4 +1,4 @@
-"""What an evaluation found, as one HTML page that needs nothing else, beside the JSON."""
+"""The results of an evaluation, as one self-contained HTML page and as JSON."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ _HALF_OF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
-    """Write the JSON into a folder that is there, and remove the page of an earlier evaluation.
+    """Write the JSON into an existing folder, and remove the page of an earlier evaluation.
 
     Raises:
         StorageError: it cannot be written.
@@ -69,7 +69,7 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
 
 
 def write_page(evaluation: Evaluation, folder: Path) -> None:
-    """Write the page into a folder that is there.
+    """Write the page into an existing folder.
 
     Raises:
         InvalidImage, TooLarge, InvalidRequest: see `as_html`.
@@ -86,10 +86,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def as_html(evaluation: Evaluation) -> str:
-    """The page, with at most 600 pictures of test images: of every category those that `telling` names.
+    """The page, with at most 600 pictures of test images: those that `telling` names, for every category.
 
     Raises:
-        InvalidImage, TooLarge, InvalidRequest: an image has changed and cannot be read any more.
+        InvalidImage, TooLarge, InvalidRequest: an image has changed and can no longer be read.
     """
     shares = fair_shares([len(result.cases) for result in evaluation.results], _MOST_PICTURES)
     plans = [_Plan.of(result, most) for result, most in zip(evaluation.results, shares, strict=True)]
@@ -112,7 +112,7 @@ def as_html(evaluation: Evaluation) -> str:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What of a category the page shows.
+    """The contents of the page for a category.
 
     Attributes:
         result: of the category.
@@ -128,7 +128,7 @@ class _Plan:
 
     @classmethod
     def of(cls, result: CategoryResult, most: int) -> "_Plan":
-        """Choose at most so many test images."""
+        """Choose test images, at most this many."""
         test = [
             ScoredImage(
                 case.image.name,
@@ -174,7 +174,7 @@ def _section(evaluation: Evaluation, plan: _Plan, on_progress: Callable[[], obje
 
 
 def marks_of(evaluation: Evaluation, result: CategoryResult) -> list[Mark]:
-    """The threshold of the decisions, and the others with good images only; none where there are no scores for any."""
+    """The threshold of the decisions, and the others with good images only; empty without scores."""
     if result.threshold is None:
         return []
     names = {"contract": "contract rule", "recommended": "recommended rule", "hindsight": "best in hindsight"}
@@ -189,7 +189,7 @@ def marks_of(evaluation: Evaluation, result: CategoryResult) -> list[Mark]:
 
 
 def facts_of(evaluation: Evaluation, result: CategoryResult) -> list[str]:
-    """What the threshold of the decisions rests on."""
+    """The basis of the threshold of the decisions."""
     counts = f"{len(result.category.train)} training and {len(result.cases)} test images."
     if result.calibration is None:
         return [f"{counts} The training images have no scores: at least two different ones are needed."]
@@ -211,7 +211,7 @@ def facts_of(evaluation: Evaluation, result: CategoryResult) -> list[str]:
 
 
 def _figures(result: CategoryResult) -> dict[str, Any]:
-    """What the page says of a category beside its scores."""
+    """The text of the page about a category, besides its scores."""
     escapes = result.groups[0].escapes
     at_threshold = (result.false_rejects.value, 1 - escapes.value) if result.false_rejects and escapes else None
     curve = roc_curve([c.score for c in result.cases], [c.image.is_defective for c in result.cases])

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""The results of an evaluation."""
 
 import statistics
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ MEASURES = dict(
 
 @dataclass(frozen=True)
 class TrainCase:
-    """What one training image scores by the memory bank of the others.
+    """The score of one training image by the memory bank of the others.
 
     Attributes:
         path: its file.
         score: percentile of the distance map.
         image_hw: its size (rows, columns) in pixels.
         distances: float32 [rows, columns] of the token grid.
-        is_copy: whether an earlier one has the same pixels: copies count once.
+        is_copy: whether an earlier image has the same pixels: copies count once.
         is_suspicious: whether it scores far above the others: perhaps it is defective.
     """
 
@@ -50,10 +50,10 @@ class TrainCase:
 
 @dataclass(frozen=True)
 class Case:
-    """What one test image gave.
+    """The result of one test image.
 
     Attributes:
-        image: which.
+        image: the image.
         score: percentile of the distance map.
         is_rejected: whether the score reaches the threshold; None without one.
         n_regions: defects found at the threshold.
@@ -84,7 +84,7 @@ class Case:
 
 
 def sample_remarks(n_scored: int, n_train: int) -> list[str]:
-    """That the threshold rests on a sample of the training images, where they are too many to score all."""
+    """A remark that the threshold is based on a sample, if there are too many training images to score all."""
     if n_scored in (0, n_train):
         return []
     return [
@@ -108,7 +108,7 @@ def fresh_scores(cases: Sequence[Case], looks: Sequence[Look]) -> list[float]:
 
 
 def trained_remarks(cases: Sequence[Case]) -> list[str]:
-    """That test images are training images, which makes the results too good; nothing if none is."""
+    """A remark that test images are training images, which makes the results too good; nothing if none is."""
     trained = [f"test/{case.image.name} is {case.trained_as}" for case in cases if case.trained_as]
     if not trained:
         return []
@@ -144,7 +144,7 @@ class Group:
 
 @dataclass(frozen=True)
 class FewShotRun:
-    """What a memory bank of `shots` training images, drawn at random, gave; `values` by name of measure.
+    """The result of a memory bank of `shots` random training images; `values` by name of measure.
 
     Attributes:
         decisions: see `decide`.
@@ -158,15 +158,15 @@ class FewShotRun:
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """Everything about one category.
+    """The results of one category.
 
     Attributes:
-        category: which.
+        category: the category.
         n_embeddings, bank_size: patch embeddings of the training images, and how many of them the memory bank keeps.
-        train: the training images, each by the memory bank of the others; a random sample where there are so
-            many that all would take more than a minute; empty if there are no others.
-        threshold: from their scores, or the one that was named; None if there is neither.
-        calibration: how it was chosen, and what it promises; None without scores of training images.
+        train: the training images, each by the memory bank of the others; a random sample if scoring all would take
+            more than a minute; empty if there are no others.
+        threshold: from their scores, or the given one; None if there is neither.
+        calibration: how it was chosen, and its promise; None without scores of training images.
         shift: the good test images that are no training images, copies counted once, beside the training images; None
             without scores of either.
         groups: all defects, then each type.

@@ -72,10 +72,10 @@ def add_to(commands: Commands) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Inspect, and say what was found and what to do next; the exit status is 1 if an image could not be judged.
+    """Inspect, and print the results and the next steps; the exit status is 1 if an image could not be judged.
 
     Raises:
-        InvalidRequest: folders, a name or a threshold that cannot be used; `keep` beside a threshold.
+        InvalidRequest: folders, a name or a threshold that cannot be used; `keep` together with a threshold.
         BackendError: as `fit_once` and `Inspector.inspect`.
     """
     # What they need takes a second to import.
@@ -130,7 +130,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def name_of(good: str) -> str:
-    """What the model of a folder of good images is called.
+    """The name of the model of a folder of good images.
 
     >>> name_of("lot 7/hazelnut"), name_of("hazelnut/good"), name_of("hazelnut/train/good/")
     ('hazelnut', 'hazelnut', 'hazelnut')
@@ -143,7 +143,7 @@ def name_of(good: str) -> str:
 
 
 def _find(good: str, bad: Sequence[str], parts: Sequence[str], *, any_folder: bool) -> Images:
-    """The images of each kind; says how many there are.
+    """The images of each kind; prints their numbers.
 
     Raises:
         InvalidRequest: see `find_images`, `check_folders`; an image is given as two kinds.

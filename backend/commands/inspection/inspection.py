@@ -52,14 +52,14 @@ class Judged:
 
     Attributes:
         path: as it was given.
-        kind: what it was given as.
-        score: of an image of the fit by the memory bank of the others; None if unknown, or it failed.
+        kind: its kind, as given.
+        score: by the memory bank of the others for an image of the fit; None if unknown, or if the image failed.
         verdict: None if there is no score.
-        regions: at or above the threshold, by falling area; empty for images of the fit, of which no map is kept.
+        regions: at or above the threshold, by falling area; empty for images of the fit, whose maps are not kept.
         map: None for images of the fit and for those that failed.
         warning: what is doubtful about its score.
         error: why it could not be judged.
-        is_of_the_fit: whether it was given as bad or as a part, and is a good image of the fit.
+        is_of_the_fit: whether it was given as bad or as a part, although it is a good image of the fit.
         number: of a good image among those of the fit.
     """
 
@@ -76,25 +76,25 @@ class Judged:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the verdict contradicts what it was given as."""
+        """Whether the verdict contradicts its kind."""
         return (self.kind, self.verdict) in (("good", "ng"), ("bad", "ok"))
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything that an inspection found.
+    """The results of an inspection.
 
     Attributes:
         key: the ROI.
-        mm_per_px: millimetres per pixel; 1 where it was not given, and areas are in pixels.
+        mm_per_px: millimetres per pixel; 1 if it was not given: then areas are in pixels.
         shape: mask in pixels of each image.
         fitted: the model.
-        calibration: the threshold, and the images that decided about it.
+        calibration: the threshold, and the images that influenced it.
         judged: good images, bad images, parts, each in the order given.
-        standing_out: paths of good images that score far above the others, or did not count for the threshold; those
-            that were kept are not among them.
+        standing_out: paths of good images that score far above the others, or did not count for the threshold; without
+            those that were kept.
         lowering: paths of bad images that lowered the threshold.
-        doubts: what is doubtful about the threshold and about scores, a sentence each.
+        doubts: warnings about the threshold and the scores, a sentence each.
     """
 
     key: RoiKey
@@ -108,17 +108,20 @@ class Inspection:
     doubts: list[str]
 
     def of(self, kind: Kind) -> list[Judged]:
-        """The images that were given as one kind."""
+        """The images of one kind."""
         return [image for image in self.judged if image.kind == kind]
 
     @property
     def threshold(self) -> float:
-        """Scores at or above it are NG."""
+        """The threshold: scores at or above it are NG."""
         return self.calibration.calibration.threshold
 
     @property
     def why(self) -> str | None:
-        """What the threshold rests on, in words; None if it was named. The field `keep` is an option here."""
+        """The basis of the threshold, in words; None if the user gave the threshold.
+
+        The field `keep` is an option here.
+        """
         why = self.calibration.calibration.why
         return None if why is None else why.replace("in keep,", "with --keep,")
 
@@ -140,7 +143,7 @@ class Asked:
 
 
 def fit_once(service: InspectionService, key: RoiKey, good: FoundImages, asked: Asked) -> FittedRoi:
-    """The model of some good images: the one that is stored if it was fitted on the same, or a new one.
+    """The model of some good images: the stored one if it was fitted on the same images, else a new one.
 
     Args:
         service: who fits.
@@ -243,10 +246,11 @@ class Inspector:
         Args:
             images: those of the fit, bad ones, and parts.
             threshold: how the threshold is chosen.
-            keep: good images that stand out and count all the same, as they were given.
+            keep: good images that stand out but count, by their given paths.
 
         Raises:
-            InvalidRequest: no good image has a score, or a bad one is among them; one of `keep` is no good image.
+            InvalidRequest: no good image has a score; a bad image is among the good ones; one of `keep` is not a good
+                image.
             InvalidImage: a bad image cannot be judged; no threshold was chosen.
             BackendError: as `ImageScores.calibrate`.
         """
@@ -357,7 +361,7 @@ class Inspector:
         return replace(image, verdict="ng" if image.score >= threshold else "ok", regions=regions, warning=warning)
 
     def _about(self, found: ImageMap, chosen: ImageCalibration) -> str | None:
-        """What `infer` warns of, too."""
+        """Warnings that `infer` also gives."""
         doubts = about_inference(
             found.image_hw, self._mm_per_px, self._fitted, chosen.calibration, self._service.settings
         )
@@ -377,12 +381,12 @@ class Inspector:
         return [image.path for image in good if image.number is not None and own[image.number].identity in stand_out]
 
     def _number_of(self, path: str) -> int | None:
-        """Of an image among those of the fit."""
+        """The identity of an image of the fit."""
         return self._numbers.get(image_sha256(path, max_bytes(self._service.settings)) or "")
 
 
 def _about_images(judged: Sequence[Judged]) -> list[str]:
-    """What is doubtful about images, each doubt with the first image that it is about."""
+    """Warnings about images, each with its first image."""
     first: dict[str, str] = {}
     for image in judged:
         if image.warning is not None:

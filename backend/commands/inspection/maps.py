@@ -1,4 +1,4 @@
-"""Distance maps of inspected images, kept in files so that the same command resumes."""
+"""Distance maps of inspected images, kept in files so that the same command can resume."""
 
 import hashlib
 import io
@@ -23,13 +23,13 @@ _MEMBERS = ("distances", "image_hw", "pixels_sha256", "miniature", "warning")
 
 @dataclass(frozen=True)
 class ImageMap:
-    """What an image gave.
+    """The map of an image.
 
     Attributes:
         distances: float32 [rows, columns] of the token grid.
         image_hw: its size (rows, columns) in pixels.
-        look: identity of its pixels, and what near copies are found by.
-        warning: what is doubtful about how its pixels were read.
+        look: identity of its pixels, and the data to find near copies.
+        warning: a warning about the reading of its pixels.
     """
 
     distances: DistanceMap
@@ -40,10 +40,10 @@ class ImageMap:
 
 @dataclass(frozen=True)
 class Maps:
-    """Makes the maps of images by a model, or reads those of an earlier run.
+    """Makes the maps of images with a model, or reads those of an earlier run.
 
     Attributes:
-        folder: where they are kept, one file an image.
+        folder: keeps them, one file for each image.
         service: makes them.
         fitted: the model.
     """

@@ -1,4 +1,4 @@
-"""Where a moved part is, in NumPy, float64: what backend/web/pixels/anchor.js finds, to 1e-6.
+"""The place of a moved part, in NumPy, float64: the same as backend/web/pixels/anchor.js, to 1e-6.
 
 The template is searched in the picture by normalised cross-correlation (NCC), first small and at steps of angle and
 place, then by Gauss-Newton steps at each larger size (inverse compositional: Baker and Matthews, IJCV 2004), with
@@ -84,7 +84,7 @@ class _Level:
         self.hessian = self.steepest @ self.steepest.T
 
     def at(self, u: Grey, v: Grey, dx: float, dy: float, angle_deg: float) -> Grey:
-        """The picture at points of the template, bilinear; beyond its edge the outermost pixels go on."""
+        """The picture at points of the template, bilinear; beyond its edge, the outermost pixels are repeated."""
         cos, sin = turn_of(angle_deg)
         x = self.anchor.cx + dx + u[None] * cos - v[:, None] * sin
         y = self.anchor.cy + dy + u[None] * sin + v[:, None] * cos
@@ -158,7 +158,7 @@ class _Level:
 
 
 def _halvings(anchor: Anchor) -> int:
-    """How many times the picture is halved before the search begins."""
+    """How many times the picture is halved before the search."""
     n = 0
     while min(anchor.w, anchor.h) / 2 ** (n + 1) >= COARSE_SIDE:
         n += 1
@@ -169,7 +169,7 @@ def search_box(anchor: Anchor, width: int, height: int) -> tuple[int, int, int, 
     """The part of a picture in which the anchor may be: left, top, right, bottom, in whole pixels.
 
     Args:
-        anchor: what is searched, and how far it may have moved.
+        anchor: the searched rectangle, and how far it may have moved.
         width, height: of the picture.
     """
     block = 2 ** _halvings(anchor)
@@ -193,12 +193,12 @@ def _levels(anchor: Anchor, template: Grey, picture: Grey) -> list[_Level]:
 
 
 def apart_px(anchor: Anchor) -> float:
-    """How far the template's corners move at least between two poses that count as two."""
+    """The smallest motion of the template's corners between two different poses."""
     return 0.1 * min(anchor.w, anchor.h)
 
 
 def _distinct(poses: list[Pose], anchor: Anchor, n: int) -> list[Pose]:
-    """The best ones, of those that mean the same place the best alone."""
+    """The best poses; only the best one for each place."""
     kept: list[Pose] = []
     near = apart_px(anchor)
     for pose in sorted(poses, key=lambda pose: -pose.score):
@@ -217,7 +217,7 @@ def locate(anchor: Anchor, template: Grey, picture: Grey) -> tuple[Pose, float]:
     """The best pose, and the score of the next best one elsewhere (-1 where there is none).
 
     Args:
-        anchor: where the template was cut.
+        anchor: the place of the template.
         template: grey [h, w].
         picture: grey [H, W].
     """

@@ -1,4 +1,4 @@
-"""Files that arrive in a folder, and when they are whole: once neither size nor time has changed for a while."""
+"""Files that arrive in a folder. They are complete when size and time have not changed for a while."""
 
 import os
 import stat
@@ -29,10 +29,10 @@ class Arrival:
 
 
 def identity_of(path: Path) -> Identity | None:
-    """Of a file; None if there is none.
+    """The identity of a file; None if there is none.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: it cannot be examined.
     """
     try:
         found = path.lstat()
@@ -42,16 +42,16 @@ def identity_of(path: Path) -> Identity | None:
 
 
 class Arrivals:
-    """What waits in a folder.
+    """The waiting files of a folder.
 
     Args:
-        folder: read with all that is below it; what is hidden, folders of the system and links are not.
-        settle_s: how long a file must stay as it is, in seconds.
+        folder: read with its subfolders; hidden files, system folders and links are not read.
+        settle_s: how long a file must stay unchanged, in seconds.
         without: folders below it that are not read.
-        is_known: whether a file was judged already.
+        is_known: whether a file was already judged.
 
     Attributes:
-        ignored: by path, why a file or folder is passed over; it grows as they are met, up to a thousand.
+        ignored: by path, why a file or folder is ignored; it grows up to a thousand entries.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Arrivals:
         self._known: set[Arrival] = set()
 
     def look(self, now: float) -> list[Arrival]:
-        """The files that are whole, those that were written first before the others.
+        """The complete files, in the order in which they were written.
 
         Args:
-            now: seconds that never go back.
+            now: monotonic seconds.
 
         Raises:
             OSError: the folder cannot be read.
@@ -83,19 +83,19 @@ class Arrivals:
 
     @property
     def n_waiting(self) -> int:
-        """How many files there are that were not judged."""
+        """The number of files that were not judged."""
         return len(self._since)
 
     def take(self, arrival: Arrival) -> None:
-        """Note that a file was judged; from now on `is_known` says whether it was."""
+        """Record that a file was judged; from now on, `is_known` decides."""
         self._since.pop(arrival, None)
 
     def put_off(self, arrival: Arrival, until: float) -> None:
-        """Let a file wait on.
+        """Postpone a file.
 
         Args:
             arrival: the file.
-            until: when it is whole, if it stays as it is; as `now` of `look`.
+            until: when it is complete, if it stays unchanged; on the clock of `now` of `look`.
         """
         self._since[arrival] = until - self._settle_s
 

@@ -1,4 +1,4 @@
-"""``watch``: pictures that arrive in a folder → a verdict for each, written, sent, and the file put away."""
+"""``watch``: a verdict for each picture that arrives in a folder is written and sent, and the file is moved away."""
 
 import argparse
 import contextlib
@@ -93,10 +93,10 @@ def add_to(commands: Commands) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Watch until it is stopped; with ``--once``, until nothing waits.
+    """Watch until stopped; with ``--once``, until nothing waits.
 
     Raises:
-        InvalidRequest, StorageError, NotReady, BackendError: see `Watching.run`, and where the options cannot be used.
+        InvalidRequest, StorageError, NotReady, BackendError: see `Watching.run`, and if the options cannot be used.
     """
     places = _places(options)
     secrets = Secrets()
@@ -146,10 +146,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that the part in hand is finished; a second one ends at once.
+    """Ctrl-C and SIGTERM set the event, so that the current part is finished; a second signal ends at once.
 
-    When the block ends, what the signal did before is done. A signal that is ignored stays ignored: ``nohup`` and
-    background jobs of a shell ask for that.
+    At the end of the block, the earlier handler of the signal runs. An ignored signal stays ignored, as ``nohup`` and
+    background jobs of a shell need it.
     """
     stopping = threading.Event()
     came: list[tuple[int, FrameType | None]] = []
@@ -225,11 +225,11 @@ def _is_file(layout: str) -> bool:
 
 
 def _layout(judge: Judge, options: argparse.Namespace, stopping: threading.Event) -> Layout | None:
-    """The layout; None if somebody stopped this before there was one.
+    """The layout; None if the command was stopped before there was one.
 
     Raises:
-        InvalidRequest, LayoutNotFound, PictureNotFound: there is none that can be used.
-        NotReady: nobody answers, and it is not worth waiting.
+        InvalidRequest, LayoutNotFound, PictureNotFound: there is no usable layout.
+        NotReady: nobody answers, and waiting is useless.
     """
     if not _is_file(options.layout) and options.recipe is not None:
         raise InvalidRequest("--recipe needs a layout file: without a .json file, LAYOUT is the name of the recipe")

@@ -1,7 +1,7 @@
-"""The crop of a ROI in NumPy, float64: byte for byte what the console's backend/web/pixels/warp.js gives.
+"""The crop of a ROI in NumPy, float64: byte for byte the same as backend/web/pixels/warp.js of the console.
 
 Pixel (j, i) covers [j, j+1) × [i, i+1). A ROI's centre is in these coordinates, its angle clockwise. Every step is a
-sum, a product or a floor, so that each machine computes the same bits: sine and cosine are Taylor series therefore.
+sum, a product or a floor, so that each machine computes the same bits. Therefore sine and cosine are Taylor series.
 """
 
 import math
@@ -19,10 +19,10 @@ _BLOCK_PIXELS = 1 << 14
 
 @dataclass(frozen=True)
 class Roi:
-    """As the console has it: `w`, `h` count for a rect, `r` for circle and annulus, `r_inner` for an annulus.
+    """A ROI as in the console: `w`, `h` count for a rect, `r` for circle and annulus, `r_inner` for an annulus.
 
     Attributes:
-        crop: ``gui``: the pixels are those of the existing GUI (`gui_crop`), and not the console's.
+        crop: ``gui``: the pixels are those of the existing GUI (`gui_crop`), not those of the console.
     """
 
     kind: Literal["rect", "circle", "annulus"]
@@ -52,7 +52,7 @@ class Roi:
         return circle | ({"r_inner": self.r_inner} if self.kind == "annulus" else {})
 
     def is_whole(self, width: int, height: int) -> bool:
-        """Whether the crop is the whole of a picture of this size, pixel for pixel."""
+        """Whether the crop is a whole picture of this size, pixel for pixel."""
         return (
             math.fmod(self.angle_deg, 360) == 0
             and self.size == (width, height)
@@ -62,8 +62,8 @@ class Roi:
     def beyond(self, width: int, height: int) -> float:
         """How far the ROI reaches beyond a picture of this size, in pixels; 0 if it lies inside.
 
-        Of a rect the centres of the crop's outermost pixels count, of a circle and an annulus the circle: the corners
-        around it are masked.
+        For a rect, the centres of the crop's outermost pixels count; for a circle and an annulus, the circle, because
+        the corners around it are masked.
         """
         x = y = self.r - 0.5
         if self.kind == "rect":
@@ -74,14 +74,14 @@ class Roi:
 
     @property
     def cut(self) -> list[str | float]:
-        """How something is cut, as the console notes it with the samples that it stores."""
+        """The cut, in the form that the console stores with its samples."""
         sides = (self.w, self.h) if self.kind == "rect" else (self.r, self.r_inner)
         way = [] if self.crop is None else [self.crop]
         return [self.kind, self.cx, self.cy, *sides, self.angle_deg, *way]
 
 
 def turn_of(degrees: float) -> tuple[float, float]:
-    """Cosine and sine to 1e-15, of sums and products alone; exact at multiples of 90°."""
+    """Cosine and sine to 1e-15, only with sums and products; exact at multiples of 90°."""
     within = math.fmod(degrees, 360)
     quarters = math.floor(within / 90 + 0.5)
     x = (within - 90 * quarters) * (math.pi / 180)

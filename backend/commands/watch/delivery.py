@@ -1,4 +1,4 @@
-"""Sending verdicts on: a thread for each channel sends its messages in order, each until it has arrived."""
+"""Sending verdicts: a thread for each channel sends its messages in order, and repeats each until it has arrived."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 
 
 class Undelivered(Exception):
-    """A message did not arrive; it is sent again.
+    """A message did not arrive; it will be sent again.
 
     Attributes:
         retry_after_s: how long the receiver asks to wait, in seconds; None if it does not.
@@ -33,7 +33,7 @@ class Channel(Protocol):
     name: str
 
     def send(self, message: Message) -> None:
-        """Send a message; it has arrived when this returns.
+        """Send a message; when this returns, it has arrived.
 
         Raises:
             Undelivered: it may not have arrived.
@@ -44,12 +44,12 @@ class Channel(Protocol):
 
 
 class Delivery(threading.Thread):
-    """Sends the messages of a channel until it is closed. What is not sent then waits in the journal.
+    """Sends the messages of a channel until it is closed. Unsent messages wait in the journal.
 
     Args:
         journal: has the messages.
         channel: sends them.
-        say: tells people, once, that messages do not arrive, and why, and that they do again.
+        say: tells people once that messages do not arrive, with the reason, and once that they arrive again.
 
     Attributes:
         failure: what ended it; None while it runs, or was closed.
@@ -65,11 +65,11 @@ class Delivery(threading.Thread):
         self._closing = threading.Event()
 
     def wake(self) -> None:
-        """There are more messages."""
+        """Announce new messages."""
         self._more.set()
 
     def close(self, patience_s: float) -> None:
-        """Wait until all is sent, for so long at most, in seconds, and end."""
+        """Wait until everything is sent, at most for these seconds, and end."""
         deadline = time.monotonic() + patience_s
         while self.is_alive() and time.monotonic() < deadline and self._journal.next_message(self.channel.name):
             time.sleep(_LOOK_EVERY_S)
@@ -93,7 +93,7 @@ class Delivery(threading.Thread):
             self.channel.close()
 
     def _sent(self, message: Message) -> bool:
-        """Whether a message arrived before this was closed."""
+        """Whether a message arrived before the channel was closed."""
         wait_s, told = _FIRST_WAIT_S, ""
         while True:
             try:

@@ -1,4 +1,4 @@
-"""The engine in this process as the one who judges, as the other commands have it."""
+"""The engine in this process as the judge, as in the other commands."""
 
 import contextlib
 import uuid
@@ -99,7 +99,7 @@ class EngineJudge:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """Errors of the engine as those of a `Judge`."""
+    """Converts errors of the engine to those of a `Judge`."""
     try:
         yield
     except (Busy, NotReady) as exc:

@@ -1,7 +1,7 @@
-"""The crop that the existing GUI makes of a ROI, in OpenCV: what backend/web/pixels/gui-crop.js gives byte for byte.
+"""The crop of a ROI in the existing GUI, in OpenCV: byte for byte the same as backend/web/pixels/gui-crop.js.
 
-The GUI has OpenCV 4.11, whose ``warpAffine`` interpolates in fixed point, as 4.10 and 4.12 do. OpenCV 5 computes it in
-another way, and keeps the fixed point in ``remap``: `warp_affine` asks for that.
+The GUI has OpenCV 4.11, whose ``warpAffine`` interpolates in fixed point, like 4.10 and 4.12. OpenCV 5 computes it
+differently, but still has the fixed point in ``remap``: `warp_affine` uses that.
 """
 
 from typing import Any
@@ -63,12 +63,12 @@ def gui_shape(roi: Roi, width: int, height: int) -> dict[str, Any] | None:
 
 
 def warp_affine(image: Pixels, matrix: Matrix, box: Box | None = None) -> Pixels:
-    """``cv2.warpAffine`` of OpenCV 4, linear, black outside, by whichever OpenCV is installed.
+    """``cv2.warpAffine`` of OpenCV 4, linear, black outside, with any installed OpenCV.
 
     Args:
         image: uint8 [H, W, 3].
-        matrix: float64 [2, 3], from the image to the turned one.
-        box: which pixels of the turned image; None is as many as the image has.
+        matrix: float64 [2, 3], from the image to the rotated one.
+        box: the pixels of the rotated image; None has the size of the image.
 
     Returns:
         uint8 [rows, columns, 3] of the box.
@@ -88,6 +88,6 @@ def warp_affine(image: Pixels, matrix: Matrix, box: Box | None = None) -> Pixels
 
 
 def _steps(columns: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Their sum in steps between pixels; each is rounded by itself."""
+    """Their sum in steps between pixels; each is rounded separately."""
     fixed = np.rint(columns * _FIXED).astype(np.int64) + np.rint(rows * _FIXED).astype(np.int64)
     return np.asarray((fixed + _FIXED // _STEPS // 2) // (_FIXED // _STEPS))

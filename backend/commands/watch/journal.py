@@ -1,7 +1,7 @@
-"""What `watch` has done, and what it still owes: a SQLite file, so that nothing is lost or done twice over a restart.
+"""The finished and pending work of `watch`: a SQLite file, so that a restart loses or repeats nothing.
 
-A part is written down with its verdict and its messages in one transaction, before anything is done about it. Then come
-the line in the results and the place of the file, and at last the note that it is done.
+A part is recorded with its verdict and its messages in one transaction, before anything else happens. Then follow the
+line in the results and the move of the file, and finally the record that the part is finished.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ CREATE INDEX message_channel ON message (channel, number);
 
 @dataclass(frozen=True)
 class Owed:
-    """A part that was judged, and with which not all is done.
+    """A judged part with unfinished work.
 
     Attributes:
         id: of the part.
         arrival: its file.
-        told: what is written and sent of it.
-        results_at: bytes of the results before its lines; None if nobody tried to write them.
+        told: the data that is written and sent.
+        results_at: bytes of the results before its lines; None if writing was not tried yet.
     """
 
     id: str
@@ -55,8 +55,8 @@ class Message:
     """A message that was not delivered yet.
 
     Attributes:
-        number: in the order in which they are sent.
-        id: of the part; receivers tell by it a message that comes twice.
+        number: in the order of sending.
+        id: of the part; receivers recognise repeated messages by it.
         body: JSON.
     """
 
@@ -66,13 +66,13 @@ class Message:
 
 
 class Journal:
-    """The journal of a watched folder. Safe to call from many threads; one process has it at a time.
+    """The journal of a watched folder. Safe to call from many threads; only one process at a time may open it.
 
     Args:
-        path: the file; it is made where it is missing.
+        path: the file; it is created if it is missing.
 
     Raises:
-        InvalidRequest: another process has it, or it is of another version.
+        InvalidRequest: another process uses it, or it has another version.
         StorageError: it cannot be read or written.
     """
 
@@ -111,7 +111,7 @@ class Journal:
         self._db.execute("COMMIT")
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Close it for other processes."""
         with self._lock:
             self._db.close()
 
@@ -121,7 +121,7 @@ class Journal:
         return bool(rows)
 
     def add(self, owed: Owed, channels: Sequence[str]) -> None:
-        """Write down a part that was judged, with a message for each channel."""
+        """Record a judged part, with a message for each channel."""
         body = json.dumps(owed.told, allow_nan=False)
         with self._writing() as db:
             db.execute(
@@ -133,11 +133,11 @@ class Journal:
             )
 
     def done(self, part_id: str, *, is_gone: bool) -> None:
-        """Note that all is done with a part.
+        """Record that a part is finished.
 
         Args:
             part_id: of the part.
-            is_gone: its file is no longer in the folder. One that is put there again is another part.
+            is_gone: its file is no longer in the folder. A file that is put there again is another part.
         """
         with self._writing() as db:
             if is_gone:
@@ -146,7 +146,7 @@ class Journal:
                 db.execute("UPDATE part SET told = NULL WHERE id = ?", (part_id,))
 
     def begin(self, part_id: str, results_at: int) -> None:
-        """Note where the lines of a part begin in the results, before they are written.
+        """Record where the lines of a part begin in the results, before they are written.
 
         Args:
             part_id: of the part.
@@ -156,10 +156,10 @@ class Journal:
             db.execute("UPDATE part SET results_at = ? WHERE id = ?", (results_at, part_id))
 
     def owed(self, most: int = -1) -> list[Owed]:
-        """The parts with which not all is done, in the order in which they were judged.
+        """The unfinished parts, in the order of their judgement.
 
         Args:
-            most: how many of them; -1 is all.
+            most: maximum number; -1 is all.
         """
         query = "SELECT id, path, bytes, written_ns, told, results_at FROM part WHERE told NOT NULL"
         rows = self._rows(f"{query} ORDER BY rowid LIMIT ?", (most,))
@@ -169,7 +169,7 @@ class Journal:
         ]
 
     def forget_files_that_are_gone(self, folder: Path) -> None:
-        """Forget what was judged a month ago, of files that are no longer there."""
+        """Delete parts that were judged a month ago and whose files are gone."""
         rows = self._rows("SELECT id, path FROM part WHERE told IS NULL AND judged_at < ?", (time.time() - _KEPT_S,))
         gone = [(part_id,) for part_id, path in rows if _is_gone(folder / os.fsdecode(path))]
         with self._writing() as db:
@@ -181,7 +181,7 @@ class Journal:
         return Message(*rows[0]) if rows else None
 
     def delivered(self, message: Message) -> None:
-        """Forget a message."""
+        """Delete a message."""
         with self._writing() as db:
             db.execute("DELETE FROM message WHERE number = ?", (message.number,))
 
@@ -195,7 +195,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; it is on the disk when the block ends."""
+        """A transaction; at the end of the block, it is on the disk."""
         with self._told(), self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:

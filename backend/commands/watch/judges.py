@@ -1,4 +1,4 @@
-"""Who judges crops: what a service that runs, and the engine in this process, have in common."""
+"""The interface of judges: a running service, or the engine in this process."""
 
 import json
 import re
@@ -18,14 +18,14 @@ _STORED_NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{8}\.")
 
 
 class Refused(Exception):
-    """The crop is not judged, and asking again would not change it; the message says why."""
+    """The crop cannot be judged, and a retry would not help; the message says why."""
 
 
 class Away(Exception):
-    """Nobody judges now; what was asked is to be asked again.
+    """Nobody judges now; the request must be repeated.
 
     Attributes:
-        retry_after_s: how long to wait, in seconds, where that was said.
+        retry_after_s: how long to wait, in seconds, if known.
         is_key: whether a key is missing or wrong, so that waiting alone will not help.
     """
 
@@ -37,13 +37,13 @@ class Away(Exception):
 
 @dataclass(frozen=True)
 class Learnt:
-    """What is known of a ROI's model before anything is judged by it.
+    """What is known about the model of a ROI before its first judgement.
 
     Attributes:
         memory_id: identity of its memory bank.
-        mm_per_px: millimetres per pixel that it is asked with; None if the layout says it.
-        place: whether it was fitted on the place that the ROI shows; unknown: it was not fitted by the console.
-        threshold: that applies; None: there is none.
+        mm_per_px: millimetres per pixel for its requests; None if the layout has it.
+        place: whether it was fitted on the current place of the ROI; unknown: it was not fitted by the console.
+        threshold: that applies; None if there is none.
     """
 
     memory_id: str
@@ -53,7 +53,7 @@ class Learnt:
 
 
 class Judge(Protocol):
-    """Who judges crops. One thread at a time may ask."""
+    """A judge of crops. Only one thread at a time may use it."""
 
     def layout(self, recipe: str) -> bytes:
         """The layout of a recipe.
@@ -64,7 +64,7 @@ class Judge(Protocol):
         """
 
     def learn(self, drawn: DrawnRoi) -> Learnt:
-        """What is known of a ROI's model.
+        """What is known about the model of a ROI.
 
         Raises:
             Refused: there is none, or it cannot be used.
@@ -84,7 +84,7 @@ class Judge(Protocol):
 
         Args:
             drawn: the ROI.
-            crop: what was cut out.
+            crop: the crop.
             name: of the picture.
             mm_per_px: millimetres per pixel.
 
@@ -94,16 +94,16 @@ class Judge(Protocol):
         """
 
     def close(self) -> None:
-        """End; what was counted is stored."""
+        """End, and store the statistics."""
 
 
 def shape_text(crop: Crop) -> str | None:
-    """The mask of a crop, as the field `shape` has it; None for a whole rectangle."""
+    """The mask of a crop, in the form of the field `shape`; None for a whole rectangle."""
     return None if crop.shape is None else json.dumps(crop.shape)
 
 
 def place_of(drawn: DrawnRoi, fitted_on: Sequence[str], metadata_of: Callable[[str], dict[str, Any] | None]) -> Place:
-    """Whether a model was fitted on the place that a ROI shows: the console notes with each sample how it was cut.
+    """Whether a model was fitted on the current place of a ROI: the console stores the cut with each sample.
 
     Args:
         drawn: the ROI.

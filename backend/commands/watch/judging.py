@@ -1,4 +1,4 @@
-"""Judging parts by the layout of a recipe: what the console does on its screen, without one."""
+"""Judging parts by the layout of a recipe, like the console, but without a screen."""
 
 import time
 import uuid
@@ -25,17 +25,17 @@ _CHANGED = "The model or the layout was changed while this part was judged."
 
 
 class Cut(Exception):
-    """The layout is another one than the part was cut by: it is to be cut again."""
+    """The layout has changed since the part was cut: it must be cut again."""
 
 
 class Judging:
     """Judges parts.
 
     Args:
-        judge: who judges crops.
-        layout: where the ROIs lie.
+        judge: judges crops.
+        layout: the places of the ROIs.
         follows: whether the layout is that of a recipe, which the console may change at any time.
-        say: tells people what is doubtful, each thing once.
+        say: tells people the warnings, each once.
     """
 
     def __init__(self, judge: Judge, layout: Layout, *, follows: bool, say: Callable[[str], None]) -> None:
@@ -50,7 +50,9 @@ class Judging:
         self._looked_at = time.monotonic()
 
     def judge(self, part: Prepared) -> PartVerdict:
-        """The verdict about a part. What was answered before it raised is not asked again: each answer counts in drift.
+        """The verdict about a part.
+
+        After an exception, known answers are not requested again, because each counts in drift.
 
         Raises:
             Cut: see there.
@@ -114,7 +116,7 @@ class Judging:
         return self._told(of_answer(drawn, answer))
 
     def _kept(self, about: tuple[Any, ...], drawn: DrawnRoi) -> Answer | None:
-        """What was answered about a crop before, if the same model with the same threshold is still served."""
+        """The earlier answer about a crop, if the same model with the same threshold is still served."""
         answer = self._answers.get(about)
         if answer is None:
             return None
@@ -138,7 +140,7 @@ class Judging:
         """Read the layout again.
 
         Raises:
-            Cut: it is another one.
+            Cut: it has changed.
         """
         self._looked_at = time.monotonic()
         if not self._follows:

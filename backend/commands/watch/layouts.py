@@ -1,4 +1,4 @@
-"""The layout of a recipe, as the console keeps it: where its ROIs lie in the picture."""
+"""The layout of a recipe in the form of the console: the places of its ROIs in the picture."""
 
 import json
 import math
@@ -62,12 +62,12 @@ class DrawnRoi:
     """A ROI of a layout.
 
     Attributes:
-        key: which model judges it.
+        key: the model that judges it.
         name: for people.
-        mm_per_px: millimetres per pixel of the pictures, where the service knows no other.
-        roi: where it lies in the picture; None if it is not drawn yet.
+        mm_per_px: millimetres per pixel of the pictures, if the service knows no other scale.
+        roi: its place in the picture; None if it is not drawn yet.
         picture: width and height of the pictures in which it was drawn; None if unknown.
-        anchor_id: of the anchor by which its place is found; None if parts lie where they lie.
+        anchor_id: of the anchor that finds its place; None if parts do not move.
     """
 
     key: RoiKey
@@ -79,20 +79,20 @@ class DrawnRoi:
 
     @property
     def cut(self) -> list[str | float]:
-        """How it is cut, as the console notes it with the samples that it stores."""
+        """Its cut, in the form that the console stores with its samples."""
         of_anchor = [] if self.anchor_id is None else [self.anchor_id]
         return [*(self.roi.cut if self.roi is not None else []), *of_anchor]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What is judged of each picture.
+    """The ROIs that are judged in each picture.
 
     Attributes:
         recipe: of its ROIs.
         rois: those that are enabled, in the order of the layout; at least one.
-        content: as it was read.
-        anchor: by which a part is found in its picture; None if parts lie where they lie.
+        content: its bytes.
+        anchor: finds a part in its picture; None if parts do not move.
         template: grey values of the anchor's picture, float64 [h, w]; None without an anchor.
     """
 
@@ -104,17 +104,17 @@ class Layout:
 
 
 def read_layout(content: bytes, recipe: str | None, source: str, template_of: Callable[[str, str], bytes]) -> Layout:
-    """Read a layout; keys that are not known are passed over.
+    """Read a layout; unknown keys are ignored.
 
     Args:
-        content: as ``GET /layout`` gives it.
+        content: in the format of ``GET /layout``.
         recipe: of its ROIs; None is the default one.
         source: names it in messages.
         template_of: the anchor's picture, by recipe and name.
 
     Raises:
-        InvalidRequest: it is no layout of the console, or has no ROI, or its anchor's picture cannot be used.
-        PictureNotFound, Away: what `template_of` raises.
+        InvalidRequest: it is not a layout of the console, has no ROI, or its anchor's picture cannot be used.
+        PictureNotFound, Away: from `template_of`.
         ReservedRecipe: see `check_recipe`.
     """
     name = canonical_recipe(recipe or "") or DEFAULT_RECIPE

@@ -44,7 +44,7 @@ class Mqtt:
         self._client: Any = None
 
     def send(self, message: Message) -> None:
-        """As of `Channel`: it has arrived once the broker acknowledges it."""
+        """As of `Channel`: it has arrived when the broker acknowledges it."""
         try:
             if self._client is None:
                 self._client = self._connect()
@@ -93,7 +93,7 @@ def _parts_of(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and topic.
 
     Raises:
-        InvalidRequest: it is not such address.
+        InvalidRequest: it is not such an address.
     """
     try:
         parts = urlsplit(url)

@@ -1,8 +1,8 @@
-"""Pictures as files, decoded onto their stored pixel grid; what the console refuses is refused here, too.
+"""Picture files, decoded onto their stored pixel grid; the same pictures are refused as in the console.
 
-The console's rules stand in backend/web/pixels. A picture whose end is missing is refused whatever its decoder makes of
-it, so a file that still grows is not judged. A BMP or WebP whose whole length was reserved before its pixels came is
-read as it is: nothing in these formats tells that pixels are missing.
+The rules of the console are in backend/web/pixels. An incomplete picture is refused, even if it can be decoded, so a
+growing file is not judged. A BMP or WebP whose whole length was reserved before its pixels arrived is accepted, because
+these formats do not show missing pixels.
 """
 
 import io
@@ -59,7 +59,7 @@ class Picture:
     Attributes:
         name: of its file, for messages.
         content: of its file.
-        pixels: uint8 [H, W, 3], BGR, on the stored grid: EXIF turns nothing.
+        pixels: uint8 [H, W, 3], BGR, on the stored grid, without EXIF rotation.
         bits: of a channel, as stored.
     """
 
@@ -76,7 +76,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a header says beside the size."""
+    """Facts of a header besides the size."""
 
     bits: int = 8
     may_be_transparent: bool = False
@@ -90,8 +90,8 @@ def open_picture(content: bytes, name: str) -> Picture:
         name: of the file, for messages.
 
     Raises:
-        PictureRefused: it is damaged or not all there, transparent anywhere, of another format, too large, or of
-            colours that decoders read in different ways.
+        PictureRefused: it is damaged, incomplete, transparent anywhere, too large, in another format, or in colours
+            that decoders read differently.
     """
     try:
         facts = _facts_of(content, name)
@@ -112,7 +112,7 @@ def open_picture(content: bytes, name: str) -> Picture:
 
 @dataclass(frozen=True)
 class Crop:
-    """A canonical ROI as the service wants it.
+    """A canonical ROI in the form for the service.
 
     Attributes:
         content: of an image file.
@@ -126,11 +126,11 @@ class Crop:
 def cut_roi(picture: Picture, roi: Roi) -> Crop:
     """The canonical ROI, crop and rotation.
 
-    A whole picture at 0° goes as the bytes of its file.
+    A whole picture at 0° is sent as the bytes of its file.
 
     Args:
-        picture: what it is cut out of.
-        roi: where.
+        picture: the picture.
+        roi: its place.
 
     Raises:
         PictureRefused: the ROI reaches beyond the picture, or the picture has more bits than the console keeps.
@@ -156,7 +156,7 @@ def cut_roi(picture: Picture, roi: Roi) -> Crop:
 
 
 def _facts_of(content: bytes, name: str) -> _Facts:
-    """What the header says, once it says that all of the picture is there."""
+    """The facts of the header, if the picture is complete."""
     readers = {PNG_SIGNATURE: _png, _JPEG: _jpeg, _BMP: _bmp, _RIFF: _webp}
     read = next((read for signature, read in readers.items() if content.startswith(signature)), None)
     if read is None or (read is _webp and content[8:12] != b"WEBP"):
@@ -188,7 +188,7 @@ def _png(content: bytes, name: str) -> _Facts:
 
 
 def _unpacked_bytes(width: int, height: int, bits_per_pixel: int, interlaced: bool) -> int:
-    """Bytes of a PNG's rows, each with one for its filter."""
+    """Bytes of the rows of a PNG, each with one byte for its filter."""
     size = 0
     for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
@@ -198,7 +198,7 @@ def _unpacked_bytes(width: int, height: int, bits_per_pixel: int, interlaced: bo
 
 
 def _unpacks_to(packed: Iterator[bytes], expected: int) -> bool:
-    """Whether the parts of a zlib stream are a whole one that unpacks to so many bytes."""
+    """Whether the parts of a zlib stream are complete and unpack to this number of bytes."""
     stream, size = isal_zlib.decompressobj(), 0
     try:
         for piece in itertools.chain(packed, [b""]):
@@ -255,7 +255,7 @@ def _webp(content: bytes, _name: str) -> _Facts:
 
 
 def _is_opaque(content: bytes) -> bool:
-    """Whether alpha is the most there is everywhere, in a picture that OpenCV could decode."""
+    """Whether alpha has its maximum everywhere, in a picture that OpenCV could decode."""
     with Image.open(io.BytesIO(content)) as image:
         if not image.has_transparency_data:
             return True

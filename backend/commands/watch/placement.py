@@ -1,4 +1,4 @@
-"""Where the part of a picture is, by the anchor of a layout, and with how much confidence."""
+"""The place of the part in a picture, by the anchor of a layout, with its confidence."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class LayoutAnchor:
     Attributes:
         id: of its template, which is the layout's picture ``anchor-ID``.
         search: its rectangle in the reference picture, and how far a part may move.
-        least_score: below which it counts as not found.
+        least_score: lower scores count as not found.
         picture: width and height of the reference picture.
     """
 
@@ -31,13 +31,13 @@ class LayoutAnchor:
 
     @property
     def name(self) -> str:
-        """Of the template among the pictures of the layout."""
+        """The name of the template among the pictures of the layout."""
         return f"anchor-{self.id}"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a part is: a point P of the reference picture is at centre + (dx, dy) + rotation · (P - centre).
+    """The place of a part: a point P of the reference picture is at centre + (dx, dy) + rotation · (P - centre).
 
     Attributes:
         dx, dy: pixels.
@@ -52,7 +52,7 @@ class Placement:
 
 
 def placement_in(picture: Picture, anchor: LayoutAnchor, template: Grey) -> Placement:
-    """Where the part of a picture is.
+    """The place of the part in a picture.
 
     Args:
         picture: the picture.
@@ -60,7 +60,7 @@ def placement_in(picture: Picture, anchor: LayoutAnchor, template: Grey) -> Plac
         template: grey values of the anchor's picture.
 
     Raises:
-        PictureRefused: the anchor is not found, or not with confidence, or the picture is of another size.
+        PictureRefused: the anchor is not found, or not reliably, or the picture has another size.
     """
     width, height = picture.size
     if picture.size != anchor.picture:
@@ -86,7 +86,7 @@ def placement_in(picture: Picture, anchor: LayoutAnchor, template: Grey) -> Plac
 
 
 def placed(roi: Roi, anchor: LayoutAnchor, placement: Placement) -> Roi:
-    """A ROI where the part is; it was drawn in the reference picture."""
+    """A ROI of the reference picture, moved to the place of the part."""
     cos, sin = turn_of(placement.angle_deg)
     centre = anchor.search
     x, y = roi.cx - centre.cx, roi.cy - centre.cy

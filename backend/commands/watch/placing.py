@@ -1,4 +1,4 @@
-"""Moving and copying files into other folders: whole or not at all, and never over another file."""
+"""Moving and copying files into other folders: completely or not at all, and never over another file."""
 
 import contextlib
 import errno
@@ -15,28 +15,28 @@ _TIME_STEP_NS = 2_000_000_000
 
 
 class Changed(Exception):
-    """The file is another one by now, or gone."""
+    """The file has been replaced or deleted."""
 
 
 def place(source: Path, identity: Identity, folder: Path, path: str, part_id: str, *, copy: bool) -> Path:
-    """Move or copy a file into a folder, under the path that it has; where that is taken, with 8 digits of its id.
+    """Move or copy a file into a folder, under the same path; if it is taken, with 8 digits of its id.
 
-    After a crash the same call goes on: what was placed already stays where it is.
+    After a crash, the same call continues: files that are already placed stay there.
 
     Args:
         source: the file.
-        identity: what it must be.
-        folder: where to; it is made where it is missing.
+        identity: its expected identity.
+        folder: the target; it is created if it is missing.
         path: below it, with ``/`` between folders.
         part_id: of the part.
-        copy: leave the file where it is.
+        copy: keep the original file.
 
     Returns:
-        Where it is now.
+        Its new path.
 
     Raises:
         Changed: see there. Nothing was placed.
-        OSError: it cannot be placed; it is still where it was.
+        OSError: it cannot be placed, and stays where it was.
     """
     wanted = folder / PurePath(path)
     other = wanted.with_name(f"{wanted.stem}-{part_id[:8]}{wanted.suffix}")
@@ -59,7 +59,7 @@ def place(source: Path, identity: Identity, folder: Path, path: str, part_id: st
 
 
 def _is_same(source: Path, target: Path, identity: Identity) -> bool:
-    """Whether the target is the file itself, or a whole copy of it."""
+    """Whether the target is the file itself, or a complete copy of it."""
     if not target.is_file() or target.is_symlink():
         return False
     if target.samefile(source):
@@ -68,16 +68,16 @@ def _is_same(source: Path, target: Path, identity: Identity) -> bool:
 
 
 def _is_as(target: Path, identity: Identity) -> bool:
-    """Whether a file may be the one with this identity: copies keep the time, on FAT in steps of 2 seconds."""
+    """Whether a file may have this identity: copies keep the time, on FAT in steps of 2 seconds."""
     found = identity_of(target)
     return found is not None and found[0] == identity[0] and abs(found[1] - identity[1]) <= _TIME_STEP_NS
 
 
 def _place_new(source: Path, identity: Identity, target: Path, part_id: str, *, copy: bool) -> None:
-    """Place a file under a name that nobody has.
+    """Place a file under a free name.
 
     Raises:
-        FileExistsError: somebody has it.
+        FileExistsError: the name is taken.
     """
     if target.exists() or target.is_symlink():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
@@ -106,16 +106,16 @@ def _place_new(source: Path, identity: Identity, target: Path, part_id: str, *, 
 
 
 def _rename(source: Path, target: Path, identity: Identity | None = None) -> None:
-    """Give a file another name, unless somebody has it.
+    """Rename a file, unless the name is taken.
 
     Args:
         source: the file.
         target: its new name.
-        identity: what it must be; None if nobody else can write it.
+        identity: its expected identity; None if nobody else can write it.
 
     Raises:
-        FileExistsError: somebody has it.
-        Changed: somebody wrote the file anew in this instant.
+        FileExistsError: the name is taken.
+        Changed: the file was replaced at this moment.
         OSError: it cannot be renamed.
     """
     if os.name == "nt":
@@ -139,7 +139,7 @@ def _rename(source: Path, target: Path, identity: Identity | None = None) -> Non
 
 
 def _forget(source: Path, identity: Identity | None) -> None:
-    """Delete a file that has another name by now, but none that somebody put in its place meanwhile."""
+    """Delete the old name of a moved file, but not a new file in its place."""
     if identity is not None and identity_of(source) != identity:
         return
     delete(source)

@@ -1,4 +1,4 @@
-"""Reading a file and cutting its ROIs out: what can be done while the part before it is judged."""
+"""Reading a file and cutting out its ROIs, while the previous part is judged."""
 
 import hashlib
 import time
@@ -24,12 +24,12 @@ class Prepared:
 
     Attributes:
         arrival: its file.
-        layout: by which it was cut.
-        state: unfinished: it cannot be read, which may pass; changed: it is another file by now, or gone.
-        ms: milliseconds that this took.
+        layout: its layout.
+        state: unfinished: it cannot be read yet; changed: it was replaced or deleted.
+        ms: duration in milliseconds.
         sha256: of the file; None if it could not be read.
         problem: why none of its ROIs can be judged.
-        crops: by position of the ROI what was cut out, or why it cannot be cut.
+        crops: by position of the ROI, the crop, or why it cannot be cut.
         placement: where the part is; None without an anchor.
     """
 
@@ -44,12 +44,12 @@ class Prepared:
 
 
 def prepare(folder: Path, arrival: Arrival, layout: Layout) -> Prepared:
-    """Read a file and cut its ROIs out.
+    """Read a file and cut out its ROIs.
 
     Args:
         folder: in which the file is.
         arrival: the file.
-        layout: where its ROIs lie.
+        layout: the places of its ROIs.
     """
     began = time.perf_counter()
     prepared = _prepared(folder / arrival.path, on_a_terminal(arrival.path), arrival, layout)

@@ -1,7 +1,7 @@
 """The file of results: CSV with a line for each ROI of a part, or JSON lines with a line for each part.
 
-The lines of a part are on the disk before its file is moved. The journal knows how long the file was before them, so
-lines that a crash tore are written again, and whole ones are not.
+The lines of a part are on the disk before its file is moved. The journal has the length of the file before them, so
+lines that a crash damaged are written again, and complete ones are not.
 """
 
 import csv
@@ -31,11 +31,11 @@ class Results:
     """A file of results.
 
     Args:
-        path: ``.csv`` or ``.jsonl``; one that is there goes on.
+        path: ``.csv`` or ``.jsonl``; an existing file is continued.
         excel: whose spreadsheet the CSV is for; None is for plain CSV.
 
     Raises:
-        InvalidRequest: another extension, or a file with something else in it.
+        InvalidRequest: another extension, or a file with other contents.
         StorageError: it cannot be read.
     """
 
@@ -60,7 +60,7 @@ class Results:
         """Bytes of the file.
 
         Raises:
-            StorageError: nobody can tell, such as of a share that does not answer.
+            StorageError: the size is unknown, for example because a share does not answer.
         """
         try:
             return self.path.stat().st_size
@@ -70,14 +70,14 @@ class Results:
             raise StorageError(f"{self.path} cannot be read ({exc.strerror})") from exc
 
     def append(self, told: dict[str, Any], at: int) -> None:
-        """Write the lines of a part, unless they are there; they are on the disk when this returns.
+        """Write the lines of a part, unless they exist; when this returns, they are on the disk.
 
         Args:
-            told: what `PartVerdict.as_dict` gave.
-            at: what `end` gave before they were written for the first time.
+            told: the result of `PartVerdict.as_dict`.
+            at: the result of `end` before they were written for the first time.
 
         Raises:
-            StorageError: they cannot be written; the same call tries it again.
+            StorageError: they cannot be written; the same call tries again.
         """
         try:
             with self.path.open("ab") as file:

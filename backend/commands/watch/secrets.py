@@ -1,4 +1,4 @@
-"""What `watch` keeps out of the command line, where others could read it in the list of processes."""
+"""Secrets of `watch`, which are not on the command line, because others could read them in the list of processes."""
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,14 +23,14 @@ class Secrets(BaseSettings):
 
 
 def in_header(secret: SecretStr | None, variable: str) -> str | None:
-    """A secret that travels in a header of HTTP.
+    """A secret for an HTTP header.
 
     Args:
         secret: the secret.
-        variable: that has it.
+        variable: its environment variable.
 
     Raises:
-        InvalidRequest: no header may hold it.
+        InvalidRequest: it is not allowed in a header.
     """
     if secret is None:
         return None

@@ -1,4 +1,4 @@
-"""A service that runs, over HTTP, as the one who judges."""
+"""A running service as the judge, over HTTP."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ class ServiceJudge:
     """Judges by a service.
 
     Args:
-        url: where it is; it may lie below a path.
+        url: its address; it may have a path.
         key: its API key; None if it has none.
 
     Raises:
@@ -113,7 +113,7 @@ class ServiceJudge:
         """A reply that succeeded.
 
         Raises:
-            Refused: the service refuses it, with its own words; `_NotFound` where there is no such thing.
+            Refused: the service refuses it, with its own message; `_NotFound` for 404.
             Away: it does not answer, asks to wait, or the key may not do that.
         """
         try:
@@ -131,18 +131,18 @@ class ServiceJudge:
 
 
 class _NotFound(Refused):
-    """There is no such thing."""
+    """The service replied 404."""
 
 
 def address_of(url: str, option: str) -> httpx2.URL:
-    """The address of a server that is spoken to by HTTP.
+    """The address of an HTTP server.
 
     Args:
-        url: as it was given.
-        option: that names it.
+        url: the given address.
+        option: its option.
 
     Raises:
-        InvalidRequest: it is not such address, or has a name and a password.
+        InvalidRequest: it is not such an address, or contains a name and a password.
     """
     try:
         address = httpx2.URL(url)
@@ -158,7 +158,7 @@ def address_of(url: str, option: str) -> httpx2.URL:
 
 
 def retry_after_s(reply: httpx2.Response) -> float | None:
-    """How long a reply asks to wait, in seconds, an hour at most; None if it does not say it as a number."""
+    """How long a reply asks to wait, in seconds, at most an hour; None if it has no such number."""
     text = reply.headers.get("Retry-After", "")
     return min(float(text), _LONGEST_ASKED_S) if text.isascii() and text.isdigit() else None
 

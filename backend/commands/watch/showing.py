@@ -1,4 +1,4 @@
-"""What people see of a watched folder, on stderr: what was not OK, and how far it is."""
+"""The output of `watch` on stderr: parts that were not OK, and the progress."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ _RATE_OVER_S = 30.0
 
 
 class Showing:
-    """Shows people how far it is.
+    """Shows the progress.
 
     Args:
         journal: knows how many messages wait.
@@ -54,7 +54,7 @@ class Showing:
             self._bar.write(on_a_terminal(text), file=sys.stderr)
 
     def begin(self, layout: Layout, folder: Path, channels: Collection[str]) -> None:
-        """Say what is watched, and what waits that nobody sends."""
+        """Print what is watched, and which waiting messages are not sent."""
         names = some([drawn.name for drawn in layout.rois], 6)
         self.say(f"watching {folder}: {count(len(layout.rois), 'ROI')} of recipe {layout.recipe!r} ({names})")
         for channel, waiting in self._journal.n_messages().items():
@@ -66,7 +66,7 @@ class Showing:
                 )
 
     def report(self, told: dict[str, Any]) -> None:
-        """Show a part that was judged, by what is told of it."""
+        """Show a judged part."""
         if self._prints:
             print_line(json.dumps(told))
         if told["verdict"] == "ok":
@@ -77,7 +77,7 @@ class Showing:
         self.say(f"{WORDS[told['verdict']]}: {about}")
 
     def show(self, tally: Tally, n_waiting: int) -> None:
-        """Show how far it is, unless that was done just now."""
+        """Show the progress, unless this was done recently."""
         now, is_terminal = time.monotonic(), not self._bar.disable
         if now < self._next:
             return
@@ -96,7 +96,7 @@ class Showing:
         self._shown = text
 
     def end(self, tally: Tally) -> None:
-        """Say what was done."""
+        """Print what was done."""
         unsent = [f"{n} for {name}" for name, n in self._journal.n_messages().items()]
         waiting = f"; messages that are sent next time: {', '.join(unsent)}" if unsent else ""
         self.say(f"{count(tally.n_parts, 'part')}: {_counts(tally)}{waiting}")

@@ -1,4 +1,4 @@
-"""Verdicts about ROIs and parts, and what is written and sent of them."""
+"""Verdicts about ROIs and parts, and the data that is written and sent."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +14,7 @@ WORDS: dict[Word, str] = {"ok": "OK", "ng": "NG", "not_judged": "NOT JUDGED"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What a ROI's model said of a crop; the names are those of the reply of ``/infer``.
+    """The answer of a model about a crop; the names are those of the reply of ``/infer``.
 
     Attributes:
         recipe_id, memory_id: of the model that it was compared with.
@@ -41,9 +41,9 @@ class RoiVerdict:
 
     Attributes:
         drawn: the ROI.
-        word: OK only where the model answered OK.
+        word: OK only if the model answered OK.
         reason: why it was not judged.
-        answer: what the model said; None if it was not asked, or did not answer.
+        answer: the answer of the model; None if there is none.
     """
 
     drawn: DrawnRoi
@@ -52,7 +52,7 @@ class RoiVerdict:
     answer: Answer | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What is told of it; what there is not is left out."""
+        """The data of the ROI, without missing members."""
         answer = self.answer
         told: dict[str, Any] = {
             "role_id": self.drawn.key.role_id,
@@ -74,7 +74,7 @@ class RoiVerdict:
 
 
 def of_answer(drawn: DrawnRoi, answer: Answer) -> RoiVerdict:
-    """The verdict that an answer is: as the console has it, which shows nothing as OK that is not."""
+    """The verdict of an answer, as in the console: nothing is OK without an OK of the model."""
     reason = None
     if answer.recipe_id != drawn.key.recipe:
         reason = "The ROI has no model of its own in this recipe. Fit it in the console."
@@ -106,16 +106,16 @@ class PartVerdict:
     """The verdict about a part.
 
     Attributes:
-        id: names it in all that is written and sent, and never another one.
+        id: unique id in all data that is written and sent.
         time_utc: when it was judged, ISO 8601.
         file: its path below the folder.
         sha256: of the file; None if it could not be read.
         recipe_id: of the layout.
         word: the verdict.
         reason: why it was not judged.
-        ms: milliseconds that reading, cutting and judging took.
+        ms: duration of reading, cutting and judging, in milliseconds.
         rois: of each ROI.
-        placement: where the part is in its picture; None if nobody looks for it, or it was not found.
+        placement: place of the part in its picture; None without an anchor, or if it was not found.
     """
 
     id: str
@@ -130,7 +130,7 @@ class PartVerdict:
     placement: Placement | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What is written and sent of it; what there is not is left out."""
+        """The data that is written and sent, without missing members."""
         told: dict[str, Any] = {
             "id": self.id,
             "time_utc": self.time_utc,

@@ -1,4 +1,4 @@
-"""The loop: what arrives is cut, judged, written down, told and put away, one part after the other."""
+"""The loop: each part that arrives is cut, judged, recorded, reported and moved away, one after the other."""
 
 import itertools
 import threading
@@ -36,8 +36,8 @@ class Places:
     """Where files go.
 
     Attributes:
-        folder: that is watched.
-        by_verdict: folders by verdict; where there is none, the file stays.
+        folder: the watched folder.
+        by_verdict: folders by verdict; without a folder, the file stays.
         copy: files are copied, and stay.
     """
 
@@ -48,7 +48,7 @@ class Places:
 
 @dataclass
 class Tally:
-    """What this run did.
+    """The work of this run.
 
     Attributes:
         counts: parts by verdict.
@@ -58,7 +58,7 @@ class Tally:
 
     @property
     def n_parts(self) -> int:
-        """All of them."""
+        """The number of all parts."""
         return sum(self.counts.values())
 
 
@@ -66,18 +66,18 @@ class Watching:
     """Watches a folder.
 
     Args:
-        places: the folder, and where files go.
+        places: the folder, and the targets of files.
         arrivals: of the folder.
         judging: judges parts.
-        journal: what was done.
+        journal: finished and pending work.
         results: their file; None if `report` gets the parts.
         deliveries: started; they send the messages.
-        report: called with what is told of every part that was judged.
+        report: called with the data of every judged part.
         say: tells people something that happened.
-        show: shows people how far it is: the tally, and how many files wait.
-        stopping: set by whoever wants this to end, after the part in hand.
-        settle_s: how long a file must stay as it is, in seconds; one that cannot be read, five times longer.
-        once: end when all that is there was judged.
+        show: shows the progress: the tally, and the number of waiting files.
+        stopping: when set, the loop ends after the current part.
+        settle_s: how long a file must stay unchanged, in seconds; five times longer if it cannot be read.
+        once: end when all existing files were judged.
     """
 
     def __init__(
@@ -163,20 +163,20 @@ class Watching:
         return prepare(self._places.folder, arrival, self._judging.layout)
 
     def _raise_failures(self) -> None:
-        """End where a delivery ended: its messages would pile up, and nobody would know."""
+        """End if a delivery ended, because its messages would silently pile up."""
         for delivery in self._deliveries:
             if delivery.failure is not None:
                 raise delivery.failure
 
     def _forget(self) -> None:
-        """Let the journal forget what is long gone, unless that was done today."""
+        """Delete old entries of the journal, once a day."""
         now = time.monotonic()
         if now >= self._next_forgetting:
             self._journal.forget_files_that_are_gone(self._places.folder)
             self._next_forgetting = now + _FORGET_EVERY_S
 
     def _look(self) -> None:
-        """See what has arrived, unless that was done just now."""
+        """Look for new files, unless this was done recently."""
         began = time.monotonic()
         if began < self._next_look:
             return
@@ -196,7 +196,7 @@ class Watching:
         self._n_ignored = len(ignored)
 
     def _take(self, part: Prepared) -> None:
-        """Judge a part, and do with it all that is to be done."""
+        """Judge a part, and do all further work with it."""
         if part.state == "changed":
             self._arrivals.put_off(part.arrival, time.monotonic())  # `look` no longer finds it, or anew
             return
@@ -215,7 +215,7 @@ class Watching:
         self._arrivals.take(part.arrival)
 
     def _verdict(self, part: Prepared) -> PartVerdict | None:
-        """The verdict about a part, however long it takes until somebody judges; None if this ends before."""
+        """The verdict about a part, after any wait for a judge; None if the command ends before."""
         wait_s, told = _FIRST_WAIT_S, ""
         for tries in itertools.count(1):
             try:
@@ -251,14 +251,14 @@ class Watching:
             return None
 
     def _finish(self, owed: Owed) -> None:
-        """Have a part sent, write its results and put its file away; after a crash what is left of that."""
+        """Send a part, write its results and move its file away; after a crash, only what is left to do."""
         self._report(owed.told)
         for delivery in self._deliveries:
             delivery.wake()
         self._write_and_put_away(owed)
 
     def _write_and_put_away(self, owed: Owed) -> bool:
-        """Do so; whether the results could be written."""
+        """Do this work; returns whether the results could be written."""
         if self._results is not None:
             at = owed.results_at
             if at is None and (at := self._end()) is not None:
@@ -274,14 +274,14 @@ class Watching:
         return True
 
     def _wait_for_results(self, problem: str) -> None:
-        """Go on without the results: the journal has what is to be written."""
+        """Continue without the results: the journal has the pending lines."""
         self._next_try = time.monotonic() + _WRITE_AGAIN_S
         if not self._is_lack_told:
             self._say(f"{problem}. Parts are still judged: their lines are kept, and written as soon as possible.")
         self._lack, self._is_lack_told = problem, True
 
     def _catch_up(self) -> None:
-        """Write what could not be written before, in the order in which it was judged, if it can be written now."""
+        """Write the pending lines, in the order of the judgements, if this is possible now."""
         if not self._lack:
             return
         self._lack = ""
@@ -293,7 +293,7 @@ class Watching:
         self._say("the results are written again, and none is missing.")
 
     def _put_away(self, owed: Owed) -> bool:
-        """Move or copy the file of a part; whether it is no longer in the folder."""
+        """Move or copy the file of a part; returns whether it is no longer in the folder."""
         folder = self._places.by_verdict.get(owed.told["verdict"])
         if folder is None:
             return False
