@@ -1,1 +1,1 @@
-"""One script per claim; each compares side by side in one run and prints medians and ratios."""
+"""One script for each claim. Each script compares side by side in one run, and prints medians and ratios."""

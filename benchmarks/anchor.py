@@ -1,7 +1,8 @@
 """How well the console's anchor finds moved parts, in a browser: error, time, false finds, AUROC with and without it.
 
-``python -m benchmarks.anchor FOLDER …`` takes data sets in MVTec layout. Scenes are made of their images: shifted by up
-to 64 pixels either way, turned by up to 10°, in other light and with noise. ``--scores`` also fits ROIs on such scenes.
+``python -m benchmarks.anchor FOLDER …`` takes data sets in MVTec layout. Scenes are made from their images: shifted by
+up to 64 pixels in each direction, rotated by up to 10°, in other light and with noise. ``--scores`` also fits ROIs on
+such scenes.
 """
 
 import argparse

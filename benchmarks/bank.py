@@ -1,4 +1,4 @@
-"""What a fit says about its own images, planted defects, and appending: held against fresh parts and real refits.
+"""Statements of a fit about its own images, planted defects, and appending: compared with new parts and real refits.
 
 ``python -m benchmarks.bank --data FOLDER … [--cache FOLDER]``; folders in MVTec layout. ``WEIGHTS`` as for the service.
 """
@@ -85,7 +85,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in MVTec layout")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the tokens for another run")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the tokens for the next run")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         network = Network(find_weights(load_settings()))

@@ -1,4 +1,4 @@
-"""The network alone, in a process of its own: what a server is measured against."""
+"""The network alone, in its own process: the reference for measurements of servers."""
 
 import contextlib
 import multiprocessing

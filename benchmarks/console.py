@@ -1,7 +1,7 @@
-"""What the console's pixel path costs in browsers: open a picture, warp a ROI, cut it and encode it.
+"""Cost of the console's pixel path in browsers: open a picture, warp a ROI, cut it and encode it.
 
-``python -m benchmarks.console`` measures the browsers that are installed; ``--browser PROGRAM …`` names others. In
-Chromium it also measures what people wait for: see `console_waits`.
+``python -m benchmarks.console`` measures the installed browsers; ``--browser PROGRAM …`` names others. In Chromium, it
+also measures waiting times: see `console_waits`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Near copies: how far the images of different parts are from one another, and how far copies are from their images.
+"""Near copies: the distances between images of different parts, and those between copies and their images.
 
 ``python -m benchmarks.copies FOLDER …`` takes folders of images; folders called ``ground_truth`` are left out.
 """

@@ -98,8 +98,8 @@ def compared(embeddings: npt.NDArray[np.float32], rounds: int) -> tuple[str, ...
 def main(argv: Sequence[str] = ()) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--large", action="store_true", help="also 204,800 embeddings; some minutes")
-    parser.add_argument("--huge", action="store_true", help="also 1,000,448 embeddings, without the plain loop")
+    parser.add_argument("--large", action="store_true", help="also test 204,800 embeddings; takes some minutes")
+    parser.add_argument("--huge", action="store_true", help="also test 1,000,448 embeddings, without the plain loop")
     arguments = parser.parse_args(argv)
     configure_logging("warning", "console")
     features = InspectionService.open(load_settings()).features

@@ -1,4 +1,4 @@
-"""Stored images over HTTP: how listing and upload grow with their number, and a whole data set beside single calls."""
+"""Stored images over HTTP: how listing and upload grow with their number, and a whole data set against single calls."""
 
 import statistics
 import time

@@ -1,8 +1,8 @@
-"""Decisions at the thresholds that the service chooses: good parts rejected, and defective parts that escape.
+"""Decisions at the thresholds that the service chooses: false rejects and escapes.
 
 ``python -m benchmarks.decisions FOLDER …``: data sets in MVTec layout. All good images of a set are pooled and split at
-random into those of the fit and fresh ones; the order of the fit is random with them. The network sees every image
-once. ``--planted`` adds for each set one whose defective parts are its good ones with a defect of 8 to 24 pixels.
+random into those of the fit and new ones, in random order. The network sees every image once. For each set,
+``--planted`` adds one whose defective parts are the good ones with a defect of 8 to 24 pixels.
 
 Compared are the contract's way (profile and rule) and the recommended one, with the honest scores of the fit alone, and
 with 3 and with 10 NG images, which are left out of the escapes; beside them the best threshold in hindsight for the
@@ -252,8 +252,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
     parser.add_argument("--splits", type=int, default=20, help="random splits of the good images; default 20")
-    parser.add_argument("--most-train", type=int, default=60, help="good images of a fit, at most; default 60")
-    parser.add_argument("--planted", action="store_true", help="also with planted small defects")
+    parser.add_argument("--most-train", type=int, default=60, help="maximum number of good images in a fit; default 60")
+    parser.add_argument("--planted", action="store_true", help="also test planted small defects")
     options = parser.parse_args()
     configure_logging("warning", "console")
     service = InspectionService.open(load_settings())

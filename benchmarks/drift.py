@@ -1,4 +1,4 @@
-"""Drift of real scores: how often it is seen where there is none, and after how many parts where there is some.
+"""Drift of real scores: the rate of false alarms, and the number of parts until a real drift is detected.
 
 ``python -m benchmarks.drift DATASET …`` takes folders in MVTec layout. Every image goes through the network once per
 variation; productions are then drawn from their scores with replacement.

@@ -1,7 +1,7 @@
-"""What a server costs beside time per image: its start and its memory, OpenVINO beside torch; and its installed size.
+"""The cost of a server besides the time per image: start, memory and installed size, OpenVINO against torch.
 
-``python -m benchmarks.footprint [server] [size]``; both if none is named. The model was fitted before; the weights
-(88 MB) are in place before, too, and no part of the installed size.
+``python -m benchmarks.footprint [server] [size]``; both if none is named. The model is fitted before. The weights (88
+MB) are also in place before, and are not part of the installed size.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Whether the crops that the console makes for the existing GUI's models are those of an OpenCV: pixels that differ.
+"""Whether the crops of the console for models of the existing GUI equal those of OpenCV: counts different pixels.
 
 The GUI has OpenCV 4.11, this service a later one. To compare with it:
 

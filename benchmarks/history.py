@@ -1,7 +1,7 @@
-"""``HISTORY``: what an inference takes longer where judgements are kept, in one run in turns.
+"""``HISTORY``: extra time of an inference if judgements are kept, measured in turns in one run.
 
-``python -m benchmarks.history`` infers synthetic parts of several sizes by two services that share a network, one that
-keeps 1000 judgements and one that keeps none, over HTTP in this process.
+``python -m benchmarks.history`` infers synthetic parts of several sizes over HTTP in this process, with two services
+that share a network. One keeps 1000 judgements, the other none.
 """
 
 import tempfile

@@ -1,13 +1,13 @@
-"""Whether decisions gain where each image's level is subtracted from its map, by the recommended profile.
+"""Whether decisions improve if the level of each image is subtracted from its map, with the recommended profile.
 
 ``python -m benchmarks.level FOLDER …``: data sets in MVTec layout, split as in `benchmarks.decisions`. The level of an
-image is the median of its distance map, less the median of these medians over the good images of the fit. A share of it
-is subtracted from the whole map and so from the score, limited to what the good images of the fit show, or not limited.
-For an image of the fit, the others count. Thresholds rest on the honest scores alone.
+image is the median of its distance map, minus the median of these medians over the good images of the fit. A share of
+it is subtracted from the whole map and thus from the score, with or without a limit from the good images of the fit.
+For an image of the fit, the other images count. Thresholds use only the honest scores.
 
-Real defects, and planted ones of 8 to 24 pixels. "All over" are fresh good images that are black, inverted or blurred
-(σ = 8): a part that differs everywhere raises its level, and must be rejected all the same. In brackets: the difference
-to the profile as it is, with 1.96 standard errors of its mean over the splits.
+Real defects, and planted ones of 8 to 24 pixels. "All over" are new good images that are black, inverted or blurred (σ
+= 8): a part that differs everywhere raises its level, but must still be rejected. In brackets: the difference to the
+unchanged profile, with 1.96 standard errors of its mean over the splits.
 """
 
 import argparse
@@ -195,9 +195,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
     parser.add_argument(
-        "--splits", type=int, default=10, help="random splits of the good images, 2 at least; default 10"
+        "--splits", type=int, default=10, help="random splits of the good images, at least 2; default 10"
     )
-    parser.add_argument("--most-train", type=int, default=60, help="good images of a fit, at most; default 60")
+    parser.add_argument("--most-train", type=int, default=60, help="maximum number of good images in a fit; default 60")
     options = parser.parse_args()
     configure_logging("warning", "console")
     service = InspectionService.open(load_settings())

@@ -1,4 +1,4 @@
-"""What an object store costs: requests, milliseconds and money, beside a folder.
+"""The cost of an object store in requests, milliseconds and money, compared with a folder.
 
 ``python -m benchmarks.object_store [--store moto|ministack] [--rounds 200]``. The store is on this machine, so the
 milliseconds are those of the service and of the store, without a network between them. Money is by the prices below.
@@ -116,7 +116,7 @@ def _rows(endpoint: str, folder: Path, rounds: int) -> list[list[object]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.object_store", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200, help="of each (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=200, help="rounds of each request (%(default)s)")
     add_store(parser)
     parser.set_defaults(store="moto")
     chosen = parser.parse_args(arguments)

@@ -1,11 +1,11 @@
-"""How calm pictures of good parts are: pixels that glow in heatmaps of the contract and in those of the threshold.
+"""How calm pictures of good parts are: bright pixels in heatmaps of the contract and in those of the threshold.
 
 ``python -m benchmarks.pictures FOLDER …``: data sets in MVTec layout. Each set is fitted with both profiles on the same
-images, and the threshold chosen from the honest scores of the fit by the rule of the profile. A pixel glows at grey 200
-and above where each image is stretched by itself, and at 128 and above, which is the threshold, on the fixed scale.
+images, and the threshold chosen from the honest scores of the fit by the rule of the profile. A pixel counts as bright
+from grey 200 on if each image is stretched separately, and from 128 on, which is the threshold, on the fixed scale.
 
-``--overlays FOLDER`` writes the overlays of both profiles: what people see. ``--costs`` measures what pictures take
-beside the inference, on a mosaic of solar cells of which 3 % is at or above the threshold, in turns.
+``--overlays FOLDER`` writes the overlays of both profiles. ``--costs`` measures the extra time of pictures in turns, on
+a mosaic of solar cells of which 3 % is at or above the threshold.
 """
 
 import argparse
@@ -156,10 +156,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", metavar="FOLDER", nargs="*", type=Path)
-    parser.add_argument("--most-train", type=int, default=60, help="good images of a fit, at most; default 60")
-    parser.add_argument("--every", type=int, default=3, help="of more than 200 test images, every so many; default 3")
+    parser.add_argument("--most-train", type=int, default=60, help="maximum number of good images in a fit; default 60")
+    parser.add_argument(
+        "--every", type=int, default=3, help="use only every N-th of more than 200 test images; default 3"
+    )
     parser.add_argument("--overlays", metavar="FOLDER", type=Path, help="write overlays to FOLDER")
-    parser.add_argument("--costs", action="store_true", help="measure what pictures take")
+    parser.add_argument("--costs", action="store_true", help="measure the extra time of pictures")
     options = parser.parse_args()
     configure_logging("warning", "console")
     service = InspectionService.open(load_settings())

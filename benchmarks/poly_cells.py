@@ -1,4 +1,4 @@
-"""A data set that chose nothing: polycrystalline solar cells of the ELPV data set, as a folder in MVTec layout.
+"""A data set that influenced no choice of the method: polycrystalline solar cells of ELPV, as a folder in MVTec layout.
 
 ``python -m benchmarks.poly_cells FOLDER`` writes 120 good cells (defect probability 0) and 70 defective ones
 (probability 1), drawn at random and always the same, from the package ``elpv-dataset``. Its licence is CC BY-NC-SA 4.0;

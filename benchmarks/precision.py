@@ -1,4 +1,4 @@
-"""The same answers at which price: OpenVINO and torch, float32 and bfloat16, on real images.
+"""Accuracy and speed of OpenVINO and torch, float32 and bfloat16, on real images.
 
 ``python -m benchmarks.precision [FOLDER …]`` takes folders in MVTec layout (train/good, test/good, test/<defect>);
 without one it takes solar cells of the package ``elpv-dataset``.

@@ -1,7 +1,7 @@
-"""What the recommended profile costs beside the contract's: one inference of both, in turns, and the size of the banks.
+"""The cost of the recommended profile compared with the contract: inferences in turns, and the size of the banks.
 
 ``python -m benchmarks.profiles FOLDER [--rounds N]``: good images below ``FOLDER/train``, fitted with both profiles;
-then the images are judged in turns, as ``/infer`` does it, the heatmap included.
+then the images are judged in turns, as in ``/infer``, including the heatmap.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
 ``python -m benchmarks.regions FOLDER …``: data sets in MVTec layout, split as in `benchmarks.decisions`; of large ones
 100 training images and every fourth test image. ``--planted`` adds the good images with one defect of 8 to 24 pixels.
-Compared are the contract's way (profile and rule) and the recommended one. Thresholds rest on the honest scores of the
-fit, and on its honest distance maps: those of the contract's profile are not stored, and are made here all the same, to
-compare. An area is given in pixels of the image.
+Compared are the contract's way (profile and rule) and the recommended one. Thresholds use the honest scores of the fit,
+and its honest distance maps. The service does not store these maps for the contract profile; here they are made for
+comparison. Areas are in pixels of the image.
 
-The error is the mean of both rates; "held" counts the splits in which no more of the fresh good parts were rejected
-than promised, which is the true rate and chance.
+The error is the mean of both rates; "held" counts the splits in which not more of the new good parts were rejected than
+promised; this depends on the true rate and on chance.
 """
 
 import argparse
@@ -198,8 +198,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
     parser.add_argument("--splits", type=int, default=4, help="random splits of the good images; default 4")
-    parser.add_argument("--most-train", type=int, default=60, help="good images of a fit, at most; default 60")
-    parser.add_argument("--planted", action="store_true", help="also with planted small defects")
+    parser.add_argument("--most-train", type=int, default=60, help="maximum number of good images in a fit; default 60")
+    parser.add_argument("--planted", action="store_true", help="also test planted small defects")
     options = parser.parse_args()
     configure_logging("warning", "console")
     service = InspectionService.open(load_settings())

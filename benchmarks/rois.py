@@ -1,4 +1,4 @@
-"""``GET /rois``: how long a list of many ROIs takes, just after the start and later, beside reading their memory banks.
+"""``GET /rois``: the time of a list of many ROIs, just after the start and later, against reading their banks.
 
 ``python -m benchmarks.rois`` stores 200 ROIs, each with a model of 34 images, a calibration, statistics of its
 production and 39 stored images; ``--rois`` another number.

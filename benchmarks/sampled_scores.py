@@ -1,7 +1,7 @@
-"""Scores of a sample of a fit's images beside those of all: what they cost, and whether they are the same.
+"""Scores of a sample of the images of a fit, compared with those of all: their cost, and whether they are equal.
 
 ``python -m benchmarks.sampled_scores FOLDER …``: all good images of data sets in MVTec layout, fitted with both
-profiles. The limit from which a fit is too large to score all of its images is lowered until every set is.
+profiles. The limit above which a fit is too large to score all of its images is lowered until every set is too large.
 ``CORESET_RATE`` is of the contract's profile, as for the service.
 """
 
@@ -116,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
-    parser.add_argument("--most", type=int, help="images of a set, at most, at even steps; default all")
-    parser.add_argument("--profile", choices=PROFILES, help="this one alone; default both")
+    parser.add_argument("--most", type=int, help="maximum number of images of a set, at even steps; default all")
+    parser.add_argument("--profile", choices=PROFILES, help="only this profile; default both")
     options = parser.parse_args(arguments)
     configure_logging("error", "console")
     service = InspectionService.open(load_settings())

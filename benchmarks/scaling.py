@@ -1,7 +1,7 @@
 """Cost against size: images of a fit, embeddings of a memory bank, pixels of a ROI, clients; tables and a figure.
 
-``python -m benchmarks.scaling [--quick] [--out docs/benchmarks.png]``. Everything is timed in turn with the forward
-pass or the lone request that it is held against.
+``python -m benchmarks.scaling [--quick] [--out docs/benchmarks.png]``. Everything is timed in turns with the forward
+pass or the single request that it is compared with.
 """
 
 import argparse
@@ -165,7 +165,7 @@ def _print(curve: Curve, conditions: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="every second size")
+    parser.add_argument("--quick", action="store_true", help="use only every second size")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.png"), help="the figure (%(default)s)")
     chosen = parser.parse_args(arguments)
     sizes = _QUICK if chosen.quick else slice(None)

@@ -1,4 +1,4 @@
-"""What a server adds to the bare forward pass: over HTTP, under load, during a fit, and with its queue full.
+"""The time that a server adds to the bare forward pass: over HTTP, under load, during a fit, and with a full queue.
 
 ``python -m benchmarks.serving [single] [load] [fit] [queue] [--precision float32 bfloat16] [--rounds 40]``; all four if
 none is named. Servers are real processes on loopback; they and the forward pass take turns, so that noise hits both.
@@ -318,15 +318,15 @@ _CLAIMS = {"single": single, "load": load, "fit": fit, "queue": queue}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("claims", nargs="*", metavar="claim", help=f"{', '.join(_CLAIMS)}; none is all of them")
+    parser.add_argument("claims", nargs="*", metavar="claim", help=f"{', '.join(_CLAIMS)}; default: all")
     parser.add_argument(
         "--precision",
         nargs="+",
         choices=list(_SINGLE_CLAIM),
         default=["float32"],
-        help="of the servers (default: float32)",
+        help="precisions of the servers (default: float32)",
     )
-    parser.add_argument("--rounds", type=int, default=40, help="requests by the lone client (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="requests of the single client (%(default)s)")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.claims) - set(_CLAIMS):
         parser.error(f"no claim is named {', '.join(sorted(unknown))}: choose from {', '.join(_CLAIMS)}")

@@ -1,9 +1,9 @@
-"""What thresholds promise, on real images: good ones split at random into fit, calibration and fresh ones.
+"""The promises of thresholds on real images: good ones are split at random into fit, calibration and new ones.
 
 ``python -m benchmarks.thresholds FOLDER...``: data sets in MVTec layout (``train/good``, ``test/good``,
-``test/<type>``). The network sees every image once. Prints how often the stated bounds held on the fresh images, what
-the rates were there, and whether choosing the percentile pays. A bound that holds for the true rate with 95 % holds
-somewhat less often for the share of a few fresh images, which is the true rate and chance.
+``test/<type>``). The network sees every image once. Prints how often the stated bounds held on the new images, the
+rates there, and whether choosing the percentile pays. A bound that holds for the true rate with 95 % holds somewhat
+less often for the share of a few new images, because chance adds to the true rate.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Parts per second of ``roi-anomaly watch`` beside clients that have nothing to cut, or cut and ask in turn.
+"""Parts per second of ``roi-anomaly watch``, compared with clients that have nothing to cut, or cut and wait in turn.
 
 ``python -m benchmarks.watch`` takes JPEG pictures of five megapixels with two ROIs; ``--parts`` says how many, and
 ``--rounds`` how often.

@@ -28,7 +28,7 @@ _AREA_MM2_THR = 20.0  # 74 pixels: a spot 5 mm wide
 def main() -> None:
     """Run the demo; turn what went wrong into one message."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo/out/demo.png"), help="the picture (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("demo/out/demo.png"), help="file of the picture (%(default)s)")
     parser.add_argument("--fit", type=_count, default=40, help="good cells to fit (%(default)s)")
     parser.add_argument("--calibrate", type=_count, default=20, help="cells per class to calibrate on (%(default)s)")
     parser.add_argument("--test", type=_count, default=40, help="cells per class to inspect (%(default)s)")

@@ -1,4 +1,4 @@
-"""The service as the demo sees it: the one that runs, or one started for the demo, and its endpoints as calls."""
+"""The service of the demo: the running one, or one started for the demo, with its endpoints as calls."""
 
 import contextlib
 import os

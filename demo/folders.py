@@ -18,7 +18,7 @@ _SPOT = (90.0, 90.0, 50.0)  # its x, y and σ in pixels
 def main() -> None:
     """Write the folders; turn what went wrong into one message."""
     parser = argparse.ArgumentParser(prog="python -m demo.folders", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where good/, bad/, parts/ and new-lamp/ go")
+    parser.add_argument("folder", type=Path, help="folder for good/, bad/, parts/ and new-lamp/")
     folder: Path = parser.parse_args().folder
     print(SOURCE, f"Licence: {LICENCE}", *CITATION, "", sep="\n")
     try:

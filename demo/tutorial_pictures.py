@@ -22,7 +22,7 @@ _MUTED = "#5b6675"
 def main() -> None:
     """Draw the three pictures."""
     parser = argparse.ArgumentParser(prog="python -m demo.tutorial_pictures", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the tutorial's commands ran")
+    parser.add_argument("folder", type=Path, help="folder in which the commands of the tutorial ran")
     parser.add_argument("out", type=Path, help="folder of the pictures")
     arguments = parser.parse_args()
     cells, out = arguments.folder / "cells", arguments.out

@@ -1,1 +1,1 @@
-"""What tests, soaks and benchmarks share: servers, clients, images, load, and what is watched meanwhile."""
+"""Common parts of tests, soaks and benchmarks: servers, clients, images, load, and monitoring."""

@@ -1,4 +1,4 @@
-"""Requests that no schema makes: bodies that are too large, too deep, too many, too slow, or in strange encodings."""
+"""Requests that no schema generates: bodies that are too large, too deep, too many, too slow, or oddly encoded."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""The browsers that this program starts: which are installed, and what their processes take."""
+"""The browsers that this program starts: which are installed, and the memory of their processes."""
 
 import contextlib
 import shutil

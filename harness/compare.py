@@ -2,7 +2,7 @@
 
 Both are run, each in processes of its own: ``/openapi.json``, the help of every command, hundreds of requests of all
 generations of clients and with all kinds of mistakes, the files of models, the events of the log, and the command line
-on whole folders. What differs is printed, and the exit status is 1.
+on whole folders. Differences are printed, and then the exit status is 1.
 """
 
 import argparse
@@ -97,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run both, and print what differs; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m harness.compare", description=__doc__)
     parser.add_argument("before", metavar="BEFORE", type=Path, help="a checkout")
-    parser.add_argument("after", metavar="AFTER", type=Path, help="the checkout that should behave as it does")
+    parser.add_argument("after", metavar="AFTER", type=Path, help="the checkout that should behave like BEFORE")
     parser.add_argument(
-        "--weights", metavar="FILE", type=Path, help="weights of the network; default: as a checkout finds them"
+        "--weights", metavar="FILE", type=Path, help="weights of the network; default: those that each checkout finds"
     )
-    parser.add_argument("--blank-sentences", action="store_true", help="leave out what is worded for people")
+    parser.add_argument("--blank-sentences", action="store_true", help="ignore sentences for people")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="write the texts to FOLDER/before and FOLDER/after")
     options = parser.parse_args(arguments)
     for folder in (options.before, options.after):

@@ -1,4 +1,4 @@
-"""Many stored images of a ROI on disk, as uploads and a calibration of all of them leave them there."""
+"""Many stored images of a ROI on disk, as after uploads and a calibration of all of them."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""What lies in a models folder after a crash: whether it is whole, and consistent with itself."""
+"""Checks a models folder after a crash: whether it is complete and consistent."""
 
 import json
 from dataclasses import dataclass

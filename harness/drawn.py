@@ -1,4 +1,4 @@
-"""A recipe whose ROIs were drawn, fitted and calibrated, as the console leaves it in a service."""
+"""A recipe whose ROIs were drawn, fitted and calibrated, as the console does it in a service."""
 
 import dataclasses
 import json

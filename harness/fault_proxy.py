@@ -1,4 +1,4 @@
-"""A store that fails, for tests and soaks: a proxy before an object store that does what networks and stores do."""
+"""A failing store for tests and soaks: a proxy in front of an object store with the faults of networks and stores."""
 
 import http.client
 import random

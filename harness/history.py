@@ -1,7 +1,7 @@
-"""Which replies a ROI may give, by the fits and calibrations that were sent to it and when: no lost one, no mixture.
+"""Which replies of a ROI are allowed, by the times of its fits and calibrations: none is lost or mixed.
 
-Every write is somewhere between its request and its reply. A read may tell of any write that had begun when it ended,
-unless a later one was acknowledged before it began.
+Every write happens between its request and its reply. A read may show any write that had begun before the read ended,
+unless a later write was confirmed before the read began.
 """
 
 import contextlib

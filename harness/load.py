@@ -1,4 +1,4 @@
-"""What the long runs share: clients that hold every reply against the history, their counts and latencies."""
+"""Common parts of the long runs: clients that check every reply against the history, their counts and latencies."""
 
 import itertools
 import random

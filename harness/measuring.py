@@ -1,4 +1,4 @@
-"""What scripts that measure share: interleaved timing, percentiles, tables."""
+"""Common parts of measuring scripts: interleaved timing, percentiles, tables."""
 
 import re
 import statistics

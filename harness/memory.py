@@ -1,4 +1,4 @@
-"""Resident memory of processes over time, and whether it is flat once they are warm."""
+"""Resident memory of processes over time, and whether it stays flat after a warm-up."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Runs a module where what only POSIX systems have is missing: ``python -m harness.no_posix MODULE [ARGUMENT ...]``.
+"""Runs a module without functions of POSIX systems: ``python -m harness.no_posix MODULE [ARGUMENT ...]``.
 
-What is missing is what Python for Windows lacks: modules, attributes of `os` and `signal`, and signal handlers of event
-loops. It is still the system that it is, so that libraries keep a few names that they use where they find this system.
+The functions that Python for Windows lacks are missing: modules, attributes of `os` and `signal`, and signal handlers
+of event loops. The system itself does not change, so a few names that libraries use on this system stay.
 """
 
 import asyncio

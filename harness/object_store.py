@@ -1,7 +1,7 @@
 """Object stores on this machine, for tests and soaks: moto's server, and ministack's, which nobody of moto wrote.
 
-``pip install -r requirements/dev.txt`` has moto. ministack is installed where it is wanted: it needs other versions of
-what others need, so `MINISTACK` names the folder of ``pip install --target FOLDER ministack==1.5.33``.
+``pip install -r requirements/dev.txt`` has moto. ministack has conflicting requirements, so `MINISTACK` names the
+folder of ``pip install --target FOLDER ministack==1.5.33``.
 """
 
 import contextlib

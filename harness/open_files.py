@@ -1,4 +1,4 @@
-"""What Windows refuses while somebody has a file open, on Linux: to replace, rename or delete it, or its folder."""
+"""Simulates on Linux what Windows refuses for open files: to replace, rename or delete them, or their folders."""
 
 import os
 import sys

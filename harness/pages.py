@@ -1,6 +1,6 @@
-"""Pages that use backend/web, served with the console's own headers, and what they post.
+"""Pages that use backend/web, served with the headers of the console, and their results.
 
-For tests and measurements of the console in a real browser. No service is needed; one may stand behind the pages.
+For tests and measurements of the console in a real browser. No service is needed, but the pages may use one.
 """
 
 import contextlib

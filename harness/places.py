@@ -1,4 +1,4 @@
-"""Where a service keeps its models in a soak: a folder, or an object store on this machine, and what lies there."""
+"""The place of models in a soak: a folder, or an object store on this machine, and its contents."""
 
 import argparse
 import contextlib
@@ -67,7 +67,7 @@ def opened(kind: Kind, folder: Path, ministack: Path | None = None, *, fails: bo
     Args:
         kind: a folder, or whose store.
         folder: for it.
-        ministack: where ministack is installed.
+        ministack: folder in which ministack is installed.
         fails: one of twenty requests to the store fails in some way, or is slow.
     """
     if kind == "folder":
@@ -96,9 +96,9 @@ def opened(kind: Kind, folder: Path, ministack: Path | None = None, *, fails: bo
 
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a soak keeps its models: the arguments of `opened`."""
-    parser.add_argument("--store", choices=KINDS, default="folder", help="where models are kept (%(default)s)")
-    parser.add_argument("--fails", action="store_true", help="one of twenty requests to the store fails, or is slow")
-    parser.add_argument("--ministack", type=Path, metavar="FOLDER", help="where ministack is installed")
+    parser.add_argument("--store", choices=KINDS, default="folder", help="place of the models (%(default)s)")
+    parser.add_argument("--fails", action="store_true", help="let one of twenty requests to the store fail or be slow")
+    parser.add_argument("--ministack", type=Path, metavar="FOLDER", help="folder in which ministack is installed")
 
 
 def _refuse(problem: str) -> None:

@@ -1,4 +1,4 @@
-"""A service in a process of its own, under any of the servers that run it."""
+"""A service in its own process, under any of the supported servers."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""TIFF files written tag by tag with numpy: what no library writes, and headers that lie."""
+"""TIFF files written tag by tag with numpy: kinds that no library writes, and wrong headers."""
 
 import struct
 import zlib

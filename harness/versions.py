@@ -1,4 +1,4 @@
-"""Models that can be told apart by the score of one image: what a reply, or a file, says about whose it is."""
+"""Models that differ in the score of one image, so that a reply or a file shows its model."""
 
 import hashlib
 import itertools

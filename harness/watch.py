@@ -1,4 +1,4 @@
-"""What every run watches: statuses, the slowest reply, the server's memory, broken promises."""
+"""Monitoring of every run: statuses, the slowest reply, the memory of the server, broken promises."""
 
 import json
 import threading

@@ -1,6 +1,6 @@
 """The service's own OpenAPI document against the service: schemathesis with all checks, then requests it cannot make.
 
-``python -m soak.api [--cases 10000]``: no 5xx, every reply as documented, bodies beyond limits refused while they come.
+``python -m soak.api [--cases 10000]``: no 5xx, every reply as documented, too large bodies refused while they arrive.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def requests_of(server: Server) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m soak.api", description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000, help="requests of schemathesis, at least")
+    parser.add_argument("--cases", type=int, default=10_000, help="minimum number of requests of schemathesis")
     parser.add_argument("--seed", type=int, default=_SEED)
     options = parser.parse_args(arguments)
     with serving(**ENVIRONMENT, MIN_OK_SAMPLES="1") as server:

@@ -1,7 +1,8 @@
 """Live in the console for an hour: a folder plays a camera before the real service, and the browser stays small.
 
-``python -m soak.console [--minutes 60] [--per-s 20]``, with Chromium (apt-get install chromium). A verdict must be the
-one that a client in Python gets, and the page must not complain. What a slow machine leaves NOT JUDGED is told.
+``python -m soak.console [--minutes 60] [--per-s 20]``, with Chromium (apt-get install chromium). Each verdict must
+equal that of a client in Python, and the page must not show an error. The number of NOT JUDGED parts of a slow machine
+is printed.
 """
 
 import argparse
@@ -191,8 +192,8 @@ def _table(seen: Seen) -> list[list[object]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m soak.console", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="of judging (%(default)g)")
-    parser.add_argument("--per-s", type=float, default=20, help="pictures a second that the folder plays (%(default)g)")
+    parser.add_argument("--minutes", type=float, default=60, help="duration in minutes (%(default)g)")
+    parser.add_argument("--per-s", type=float, default=20, help="pictures per second from the folder (%(default)g)")
     chosen = parser.parse_args(arguments)
     program = installed(CHROMIUM)
     if program is None:

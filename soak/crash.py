@@ -1,7 +1,7 @@
-"""Kill the service at random instants of fits, calibrations, uploads and reads, start it again, and look what is left.
+"""Kill the service at random moments of fits, calibrations, uploads and reads, restart it, and check the remains.
 
-``python -m soak.crash [--rounds 200] [--seed 1] [--store moto [--fails]]``. After each restart every ROI answers with
-the old model or the new one, whole; what was acknowledged is there; leftovers go with the next write.
+``python -m soak.crash [--rounds 200] [--seed 1] [--store moto [--fails]]``. After each restart, every ROI answers with
+the complete old or new model, confirmed changes exist, and the next write deletes remains.
 """
 
 import argparse
@@ -160,8 +160,8 @@ def _kind_of(leftover: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m soak.crash", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200, help="kills (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the instants and the load (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=200, help="number of kills (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the moments and the load (%(default)s)")
     add_store(parser)
     chosen = parser.parse_args(arguments)
     start = time.monotonic()

@@ -75,8 +75,8 @@ def soak(server: Server, uploads: int, seed: int = SEED) -> Watch:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it and print the table."""
     parser = argparse.ArgumentParser(prog="python -m soak.files", description=__doc__)
-    parser.add_argument("--uploads", type=int, default=20_000, help="mutated uploads beside the corpus")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the mutations")
+    parser.add_argument("--uploads", type=int, default=20_000, help="number of mutated uploads after the corpus")
+    parser.add_argument("--seed", type=int, default=SEED, help="seed of the mutations")
     options = parser.parse_args(arguments)
     begin = time.monotonic()
     with serving(**ENVIRONMENT) as server:

@@ -1,6 +1,6 @@
 """The largest images at once: peak memory of one inference of MAX_PIXELS, of eight together, and of eight uploads.
 
-``python -m soak.large``: inferences and uploads share a budget of pixels, so that eight take no more than one or two.
+``python -m soak.large``: inferences and uploads share a limit of pixels, so eight take no more memory than one or two.
 """
 
 import argparse

@@ -197,9 +197,9 @@ def _draw_panel(axes: Axes, title: str, unit: str, minutes: list[float], lines: 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures and draw the picture; 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m soak.mixed", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="of load (%(default)g)")
-    parser.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("docs/soak.png"), help="the picture (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=60, help="duration in minutes (%(default)g)")
+    parser.add_argument("--clients", type=int, default=8, help="number of simultaneous clients (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs/soak.png"), help="file of the picture (%(default)s)")
     chosen = parser.parse_args(arguments)
     versions, tally = known_versions(_VERSIONS), Tally()
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder:

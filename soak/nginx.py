@@ -1,6 +1,6 @@
-"""Proves docker/nginx.conf: a real nginx with it, TLS and all, in front of the real service. ``make soak-nginx``.
+"""Tests docker/nginx.conf: a real nginx with TLS in front of the real service. ``make soak-nginx``.
 
-Where Chromium is installed, the console is opened in it, too.
+If Chromium is installed, the console is also opened in it.
 """
 
 import contextlib

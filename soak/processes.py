@@ -1,8 +1,8 @@
-"""Several workers, many clients: every reply is that of one whole model, of now, whichever worker gives it.
+"""Several workers, many clients: every reply comes from one complete and current model, whichever worker gives it.
 
 ``python -m soak.processes [--workers 2] [--clients 16] [--minutes 10] [--kill-every 20] [--store moto [--fails]]``. The
-clients mix fits, calibrations and inferences of shared ROIs and of one of their own; meanwhile workers are killed and
-come again.
+clients mix fits, calibrations and inferences of shared ROIs and of a ROI of their own. Meanwhile, workers are killed
+and restarted.
 """
 
 import argparse
@@ -107,9 +107,9 @@ def _look_at(client: Client, roi: Roi, root: Path, versions: Versions, tally: Ta
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m soak.processes", description=__doc__)
-    parser.add_argument("--workers", type=int, default=2, help="of gunicorn (%(default)s)")
-    parser.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=10, help="of load (%(default)g)")
+    parser.add_argument("--workers", type=int, default=2, help="workers of gunicorn (%(default)s)")
+    parser.add_argument("--clients", type=int, default=16, help="number of simultaneous clients (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, help="duration in minutes (%(default)g)")
     parser.add_argument("--kill-every", type=float, default=20, help="seconds between kills of a worker (%(default)g)")
     add_store(parser)
     chosen = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""Slow clients: hundreds of connections that send a byte now and then, or nothing at all, or read no reply.
+"""Slow clients: hundreds of connections that send an occasional byte or nothing, or do not read their reply.
 
-``python -m soak.slow [--connections 300]``: they hold no thread and no place in the queue, and are answered 408 and
-closed; /health and /infer answer others as before.
+``python -m soak.slow [--connections 300]``: they occupy no thread and no place in the queue, get 408 and are closed;
+/health and /infer answer other clients as before.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A disk that is full, a folder that is read-only, and one that the service may not write: a clear error, nothing lost.
+"""A full disk, a read-only folder, and a folder without write permission: a clear error, and nothing is lost.
 
-``sudo python -m soak.unwritable``: it mounts a small tmpfs, and takes root's leave to write anything away. The old
-model and its calibration are served all the while, and writing works again once there is room and leave.
+``sudo python -m soak.unwritable``: it mounts a small tmpfs, and removes root's permission to write everywhere. The old
+model and its calibration are served meanwhile, and writing works again after there is space and permission.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Accuracy beside anomalib: the same images through the service and anomalib's models, judged by the same code.
 
 anomalib's AnomalyDINO has its own defaults (252 pixels, every patch), and once our input size. anomalib's PatchCore
-runs on the same DINOv2 weights, since those of its ImageNet backbones come from a hub alone; the rest is its default:
-10 % of the patches, averages of 3×3, density re-weighting of the farthest patch.
+runs on the same DINOv2 weights, because the weights of its ImageNet backbones come only from a hub; the rest is its
+default: 10 % of the patches, averages of 3×3, density re-weighting of the farthest patch.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("python", type=Path, help="interpreter of anomalib's environment")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in MVTec layout")
     parser.add_argument("--most-train", type=int, default=28, help="good images to fit, evenly chosen (%(default)s)")
-    parser.add_argument("--every", type=int, default=1, help="score every so many test images of large sets (1)")
+    parser.add_argument("--every", type=int, default=1, help="score only every N-th test image of large sets (1)")
     options = parser.parse_args(arguments)
     share_cores()
     # Else glibc gives every pick of anomalib's selection 23 MB of its own, which none of the next fits into: 22 GB.

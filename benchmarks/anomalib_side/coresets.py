@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--folder",
         type=lambda text: Path(text).resolve(),
-        help="images in MVTec layout; without it solar cells of elpv-dataset",
+        help="images in MVTec layout; default: solar cells of elpv-dataset",
     )
     parser.add_argument("--images", type=int, default=34, help="images whose embeddings are used (%(default)s)")
     options = parser.parse_args(arguments)

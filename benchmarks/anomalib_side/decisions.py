@@ -1,11 +1,11 @@
 """Decisions beside anomalib, at the thresholds that each system sets by itself, on the same images.
 
 ``python -m benchmarks.anomalib_side.decisions PYTHON --data FOLDER …``: all good images of a set are pooled and split
-at random into those of the fit and fresh ones, as by `benchmarks.decisions`; the defective ones are all fresh. Of each
-class ``--most-test`` images at most are judged, the same by all systems.
+at random into those of the fit and new ones, as in `benchmarks.decisions`. The defective ones are all new. At most
+``--most-test`` images of each class are judged, the same by all systems.
 
-anomalib sets the threshold that gives the highest F1 on a validation split (F1AdaptiveThreshold). Where the split comes
-from decides what that needs:
+anomalib sets the threshold that gives the highest F1 on a validation split (F1AdaptiveThreshold). The source of the
+split decides which images this needs:
 
 - ``from_test``, the default of its data module for folders: a random half of the test images, defective ones included.
   Here each half gives the threshold for the other, so that every image counts once.
@@ -13,9 +13,9 @@ from decides what that needs:
 - ``synthetic``: half of the good images of the fit, half of those with synthetic defects. Only this split needs no
   defective image; the model is fitted on the other half.
 
-Ours are at the threshold that the honest scores of the fit give, alone and with the same half of the defective images.
+Our decisions use the threshold from the honest scores of the fit, alone and with the same half of the defective images.
 AnomalyDINO and PatchCore run on the weights of the service, each at the multiple of 14 pixels that is nearest to its
-own default input size; the ImageNet backbones of PatchCore come from a hub alone. The rest is their default.
+own default input size; the ImageNet backbones of PatchCore come only from a hub. The rest is their default.
 """
 
 import argparse
@@ -258,8 +258,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("python", type=Path, help="interpreter of anomalib's environment")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in MVTec layout")
     parser.add_argument("--splits", type=int, default=2, help="random splits of the good images (%(default)s)")
-    parser.add_argument("--most-train", type=int, default=60, help="good images of a fit, at most (%(default)s)")
-    parser.add_argument("--most-test", type=int, default=60, help="images of a class judged, at most (%(default)s)")
+    parser.add_argument(
+        "--most-train", type=int, default=60, help="maximum number of good images in a fit (%(default)s)"
+    )
+    parser.add_argument(
+        "--most-test", type=int, default=60, help="maximum number of judged images of a class (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     share_cores()
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 20))  # see benchmarks.anomalib_side.accuracy

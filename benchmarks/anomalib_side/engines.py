@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--folder",
         type=lambda text: Path(text).resolve(),
-        help="images in MVTec layout; without it solar cells of elpv-dataset",
+        help="images in MVTec layout; default: solar cells of elpv-dataset",
     )
     parser.add_argument("--fit", type=int, default=34, help="good images to fit (%(default)s)")
     parser.add_argument("--test", type=int, default=20, help="images per class to score (%(default)s)")

@@ -1,1 +1,1 @@
-"""What raises accuracy: every lever on and off beside the service's defaults, on folders in MVTec layout."""
+"""What raises accuracy: every lever compared with the defaults of the service, on folders in MVTec layout."""

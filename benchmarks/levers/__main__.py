@@ -1,4 +1,4 @@
-"""``python -m benchmarks.levers``: what each lever does to accuracy, alone, and what it costs.
+"""``python -m benchmarks.levers``: the effect of each single lever on accuracy, and its cost.
 
 Every lever changes one thing of the service's defaults. Differences come with the 95 % interval of a paired bootstrap
 over the test images; one that excludes 0 is bold. Images are embedded once per view and block; `--cache` keeps that.
@@ -100,8 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--precision", choices=("float32", "bfloat16"), default="float32", help="of the network (%(default)s)"
     )
     parser.add_argument("--most-train", type=int, help="good images to fit, evenly chosen (all)")
-    parser.add_argument("--every", type=int, default=1, help="test every so many images of data sets of over 200 (1)")
-    parser.add_argument("--cache", type=_folder, help="where tokens are kept, 1.6 MB an image and view")
+    parser.add_argument(
+        "--every", type=int, default=1, help="test only every N-th image of data sets with more than 200 (1)"
+    )
+    parser.add_argument("--cache", type=_folder, help="folder of the tokens, 1.6 MB for each image and view")
     options = parser.parse_args(arguments)
     network = Network(find_weights(load_settings()), options.precision)
     levers = {

@@ -1,1 +1,1 @@
-"""What a checkout shows to those who use it, as texts; `harness.compare` compares those of two checkouts."""
+"""Everything that a checkout shows to its users, as texts; `harness.compare` compares those of two checkouts."""

@@ -1,4 +1,4 @@
-"""Requests to services that are set otherwise: with keys, with tight limits, and without a network."""
+"""Requests to services with other settings: with keys, with tight limits, and without a network."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""What differs between two runs of the same checkout, and is blanked: times, made names and ids, folders, durations."""
+"""Blanks everything that differs between two runs of the same checkout: times, new names and ids, folders."""
 
 import base64
 import binascii

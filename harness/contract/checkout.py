@@ -1,4 +1,4 @@
-"""A checkout at work: its command line and its servers, each in a process of its own that knows this checkout only."""
+"""A running checkout: its command line and its servers, each in its own process that knows only this checkout."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Clients whose every request and reply is kept, and how an exchange is written down."""
+"""Clients that record every request and reply, and the text of an exchange."""
 
 import json
 import re

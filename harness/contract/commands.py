@@ -1,4 +1,4 @@
-"""The command line: what it says about itself, what it makes of mistakes, and whole folders that go through it."""
+"""The command line: its help, its reaction to mistakes, and its work on whole folders."""
 
 import re
 import shlex

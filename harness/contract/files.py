@@ -1,4 +1,4 @@
-"""The files of a folder as texts: what they hold where that can be read, else their size and sha256."""
+"""The files of a folder as texts: their contents if readable, else their size and sha256."""
 
 import csv
 import io

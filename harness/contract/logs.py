@@ -1,4 +1,4 @@
-"""The log of a service as texts: which events, how severe, with which fields. What the fields say is not compared."""
+"""The log of a service as texts: events, severities and names of fields. The values of fields are not compared."""
 
 import json
 import re

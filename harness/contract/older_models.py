@@ -1,4 +1,4 @@
-"""What older backends left in a models folder, layouts L0 to L4, for a service and for ``migrate`` to find."""
+"""A models folder of older backends, layouts L0 to L4, for a service and for ``migrate``."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The images that every checkout is shown: made of fixed numbers, so that nobody has to have them."""
+"""The images for every checkout: made from fixed numbers, so that no files are needed."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,4 +1,4 @@
-"""Requests about the service, and about what older backends left behind: nothing of it changes a file."""
+"""Requests about the service, and about files of older backends; none of them changes a file."""
 
 from functools import partial
 

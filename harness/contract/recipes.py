@@ -1,4 +1,4 @@
-"""Requests about recipes and stored images: scales that are locked, names that are reserved, images that go again."""
+"""Requests about recipes and stored images: locked scales, reserved names, deleted images."""
 
 from harness.contract.client import Client, Step, texts_of
 from harness.contract.generations import ROI, image

@@ -1,4 +1,4 @@
-"""What is written for people: blanked where a change only words it anew, while names, numbers and options stay."""
+"""Sentences for people: blanked, to compare changes of wording only; names, numbers and options stay."""
 
 import re
 
