@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS judgements (
     memory_id TEXT NOT NULL, request_id TEXT, decide_by TEXT, pixel_threshold REAL, thumbnail BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_decision ON judgements (decision, number);
+CREATE TABLE IF NOT EXISTS marks (mark TEXT PRIMARY KEY, number INTEGER NOT NULL);
 """
 # The columns are the members of `Judgement` and of `KeptJudgement`, in their order.
 _INSERT = """
@@ -128,7 +130,13 @@ class JudgementFiles:
         """Whether judgements of a ROI were ever stored."""
         return self.path(key).exists()
 
-    def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
+    def add(
+        self,
+        key: RoiKey,
+        judgements: Sequence[tuple[Judgement, bytes]],
+        most: int,
+        marks: Sequence[str | None] = (),
+    ) -> None:
         """Store judgements with their thumbnails, and delete the oldest.
 
         A damaged database is moved aside, and a new one is begun.
@@ -137,20 +145,23 @@ class JudgementFiles:
             key: the ROI.
             judgements: in the order in which they were made.
             most: how many stay.
+            marks: of each judgement, what tells its part from others, or None. One with the mark of another that stays
+                is not kept.
 
         Raises:
             StorageError: they cannot be written; the earlier ones are unchanged.
         """
         path = self.path(key)
         grows = not path.exists()
+        marked = list(zip_longest(judgements, marks))[-most:]
         try:
-            self._add(path, judgements, most)
+            self._add(path, marked, most)
         except StorageError as exc:
             if not _is_damaged(exc.__cause__):
                 raise
             log.warning("history.set_aside", reason=str(exc), file=f"{path.name}{_DAMAGED}")
             _set_aside(path)
-            self._add(path, judgements, most)
+            self._add(path, marked, most)
         if grows:
             self._prune()
 
@@ -214,21 +225,26 @@ class JudgementFiles:
             database.executemany(_INSERT_NUMBERED, ((*astuple(kept), thumbnail) for kept, thumbnail in judgements))
             database.execute("COMMIT")
 
-    def _add(self, path: Path, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
+    def _add(self, path: Path, marked: Sequence[tuple[tuple[Judgement, bytes], str | None]], most: int) -> None:
         try:
             make_folder(path.parent)
         except OSError as exc:
             raise StorageError(f"the history cannot be stored ({exc.strerror}); check the models folder") from exc
-        values = [(*astuple(judgement), thumbnail) for judgement, thumbnail in judgements[-most:]]
         with _opened(path) as database:
             database.executescript(_SCHEMA)
             database.execute("BEGIN IMMEDIATE")
-            database.executemany(_INSERT, values)
+            for (judgement, thumbnail), mark in marked:
+                if mark and database.execute("SELECT 1 FROM marks WHERE mark = ?", (mark,)).fetchone():
+                    continue
+                number = database.execute(_INSERT, (*astuple(judgement), thumbnail)).lastrowid
+                if mark:
+                    database.execute("INSERT INTO marks VALUES (?, ?)", (mark, number))
             database.execute(
                 "DELETE FROM judgements WHERE number <= "
                 "(SELECT number FROM judgements ORDER BY number DESC LIMIT 1 OFFSET ?)",
                 (most,),
             )
+            database.execute("DELETE FROM marks WHERE number < (SELECT min(number) FROM judgements)")
             database.execute("COMMIT")
 
     def _prune(self) -> None:

@@ -3,11 +3,13 @@
 ``.history/<digest>/<first number>-<how many>.jsonl`` has a line for each judgement, ``.jpgs`` beside it has their
 thumbnails in sequence. Small segments are joined, so that there are never many. The database of a pushed folder stays
 unchanged as ``.history/<digest>.sqlite``, and is deleted when it is too old; a pull adds the segments to it.
+``.history/<digest>/marks.json`` has the marks of the last judgements that have one.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,6 +24,7 @@ from backend.object_store.uploading import Edit
 _SMALL = 64
 _MOST_SMALL = 16
 _BYTES = "thumbnail_bytes"
+_MARKS, _MOST_MARKS = "marks.json", 500
 _Lines = list[dict[str, Any]]
 
 
@@ -72,12 +75,19 @@ class ObjectJudgementFiles:
         """As `JudgementFiles.has`."""
         return bool(self._mirror.look(self._unit(key)).files)
 
-    def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None:
+    def add(
+        self,
+        key: RoiKey,
+        judgements: Sequence[tuple[Judgement, bytes]],
+        most: int,
+        marks: Sequence[str | None] = (),
+    ) -> None:
         """As `JudgementFiles.add`; none is added twice, even if the store did not confirm an addition.
 
         Judgements that the store has lost are removed, and the others stay; their numbers may grow.
         """
         unit = self._unit(key)
+        folder = f"{FOLDER}/{unit.names[0]}"
 
         def added(manifest: Manifest) -> dict[str, Edit]:
             there, lost = segments_of(manifest), self._mirror.lost(unit)
@@ -85,7 +95,14 @@ class ObjectJudgementFiles:
             known = {
                 (line["at"], line["request_id"]) for segment in segments[-_MOST_SMALL:] for line in self._lines(segment)
             }
-            new = [(found, jpeg) for found, jpeg in judgements if (found.at, found.request_id) not in known][-most:]
+            path = f"{folder}/{_MARKS}"
+            seen = list(json.loads(self._bytes(path))) if path in manifest.files and path not in lost else []
+            new = []
+            for (found, jpeg), mark in zip_longest(judgements, marks):
+                if (found.at, found.request_id) not in known and (mark is None or mark not in seen):
+                    new.append((found, jpeg))
+                    seen += [mark] if mark else []
+            new = new[-most:]
             if not new:
                 return {}
             lines: _Lines = [{**asdict(found), _BYTES: len(jpeg)} for found, jpeg in new]
@@ -100,13 +117,15 @@ class ObjectJudgementFiles:
                 lines = [line for segment in small for line in self._lines(segment)] + lines
                 pictures = b"".join(self._bytes(segment.thumbnails) for segment in small) + pictures
                 files |= {path: None for segment in small for path in (segment.judgements, segment.thumbnails)}
-            joined = Segment(first, len(lines), f"{FOLDER}/{unit.names[0]}")
+            joined = Segment(first, len(lines), folder)
             for segment in segments:
                 if segment.end <= joined.end - most:
                     files |= {segment.judgements: None, segment.thumbnails: None}
             if segments and segments[0].first <= joined.end - most:
                 files |= dict.fromkeys(filter(_is_of_a_folder, manifest.files))
             content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+            if any(marks):
+                files[path] = json.dumps(seen[-_MOST_MARKS:]).encode()
             return files | {joined.judgements: content, joined.thumbnails: pictures}
 
         try:

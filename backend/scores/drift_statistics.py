@@ -24,6 +24,7 @@ from backend.scores.drift_detector import (
 from backend.utils import utc_now
 
 _N_RECENT = 200
+_N_MARKS = 500
 _SUMMARY = (5.0, 50.0, 95.0)
 
 _Count = Annotated[int, Field(ge=0, le=2**40)]
@@ -73,6 +74,7 @@ class RoiDrift(BaseModel):
         started: time of the calibration or the reset, in seconds since 1970; 0 if the first part was the start. Another
             process may still have earlier parts.
         recent: the last scores, at most 200, oldest first.
+        marks: of the last parts that clients gave ids, at most 500, oldest first; see `is_repeat`.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -100,6 +102,7 @@ class RoiDrift(BaseModel):
     started: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     last_utc: str | None = None
     recent: Annotated[list[FiniteFloat], Field(max_length=_N_RECENT)] = []
+    marks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=_N_MARKS)] = []
 
     @field_validator("wealth")
     @classmethod
@@ -161,6 +164,19 @@ class RoiDrift(BaseModel):
         """
         # A start that is still to come was written before the clock was set back, and tells nothing.
         return conditions == self.conditions and at < self.started <= time.time()
+
+    def is_repeat(self, mark: str | None) -> bool:
+        """Whether a part was counted before: a client that got no reply asks again about the same part.
+
+        Args:
+            mark: of the part; it is kept, so that the next time is a repeat. None where the client gave it no id.
+        """
+        if mark is None:
+            return False
+        if mark in self.marks:
+            return True
+        self.marks = [*self.marks, mark][-_N_MARKS:]
+        return False
 
     def tolerated(self, defective: float) -> float:
         """See `tolerated_rate`."""

@@ -22,6 +22,7 @@ from backend.common.roi_key import RoiKey
 from backend.common.telemetry import DRIFT_DETECTED
 from backend.disk.fitted import FittedRoi, JudgedBy
 from backend.scores.drift_statistics import NOT_KNOWN, CalibrationScores, RoiDrift
+from backend.service.repeats import mark_of
 from backend.service.stores import DriftStatistics, Models
 from backend.service.write_behind import WriteBehind
 
@@ -59,6 +60,7 @@ class _Part(NamedTuple):
         memory_id, calibration: the model and the calibration of the judgement.
         score: of the part.
         at: when it was inspected, in seconds since 1970.
+        mark: see `mark_of`.
     """
 
     key: RoiKey
@@ -66,6 +68,7 @@ class _Part(NamedTuple):
     calibration: Calibration | None
     score: float
     at: float
+    mark: str | None
 
     @property
     def conditions(self) -> str:
@@ -89,15 +92,18 @@ class DriftLog:
         self._lots = random.Random()  # noqa: S311 - they decide between equal scores, and nothing secret
         self._alarms: dict[Path, tuple[tuple[int, int, int], RoiDrift | None]] = {}
 
-    def record(self, key: RoiKey, fitted: FittedRoi, score: float) -> None:
-        """Count one inspected part.
+    def record(self, key: RoiKey, fitted: FittedRoi, score: float, part_id: str | None = None) -> None:
+        """Count one inspected part; of the last 500 that have ids, each once.
 
         Args:
             key: the requested ROI.
             fitted: the model it was compared with.
             score: of the part, by the ROI's own calibration.
+            part_id: that its client gave it.
         """
-        part = _Part(key, fitted.memory_id, fitted.calibration, score, time.time())
+        threshold = fitted.calibration.threshold if fitted.calibration else None
+        mark = mark_of(part_id, fitted.memory_id, threshold)
+        part = _Part(key, fitted.memory_id, fitted.calibration, score, time.time(), mark)
         self._behind.add(fitted.calibrated.owner, part)
 
     def flush(self) -> None:
@@ -284,7 +290,9 @@ class DriftLog:
                 calibration = same[0].calibration
                 threshold = calibration.threshold if calibration else None
                 drift, was_alarm = RoiDrift.starting(key, conditions, threshold, NOT_KNOWN), False
-            drift.add([part.score for part in same], self.defective, self._lots)
+            scores = [part.score for part in same if not drift.is_repeat(part.mark)]
+            if scores:
+                drift.add(scores, self.defective, self._lots)
         if drift is None or not counted:
             return None, False
         return drift, drift.alarm is not None and not was_alarm

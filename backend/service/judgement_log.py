@@ -16,6 +16,7 @@ from backend.common.errors import JudgementNotFound
 from backend.common.roi_key import RoiKey, roles
 from backend.common.telemetry import HISTORY_LOST
 from backend.disk.judgements import Judgement, JudgementQuery, KeptJudgement
+from backend.service.repeats import mark_of
 from backend.service.results import InferResult
 from backend.service.stores import Judgements
 from backend.service.write_behind import WriteBehind
@@ -54,15 +55,17 @@ class JudgementLog:
         self._files = files
         self._behind = WriteBehind("history", self._write, _MAX_WAITING, HISTORY_LOST.inc)
 
-    def record(self, key: RoiKey, judgement: Judgement, thumbnail: bytes) -> None:
-        """Keep a judgement.
+    def record(self, key: RoiKey, judgement: Judgement, thumbnail: bytes, part_id: str | None = None) -> None:
+        """Keep a judgement; of a part that has an id, the first of those by the same model and threshold.
 
         Args:
             key: the ROI that was asked for.
             judgement: of one image.
             thumbnail: of the image.
+            part_id: that its client gave it.
         """
-        self._behind.add(key.owner, (judgement, thumbnail))
+        mark = mark_of(part_id, judgement.memory_id, judgement.threshold)
+        self._behind.add(key.owner, ((judgement, thumbnail), mark))
 
     def flush(self) -> None:
         """Add what waits to the files; what they do not take waits on."""
@@ -110,8 +113,8 @@ class JudgementLog:
         turned = [replace(key, role_id=role_id).owner for role_id in (key.role_id, *roles(key))]
         return next((other for other in turned if self._files.has(other)), turned[0])
 
-    def _write(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]]) -> None:
-        self._files.add(key, judgements, self.most)
+    def _write(self, key: RoiKey, found: Sequence[tuple[tuple[Judgement, bytes], str | None]]) -> None:
+        self._files.add(key, [judgement for judgement, _ in found], self.most, [mark for _, mark in found])
 
 
 def judgement_of(result: InferResult, mm_per_px: float, request_id: str) -> Judgement:

@@ -196,7 +196,13 @@ class Judgements(Protocol):
 
     def has(self, key: RoiKey) -> bool: ...
 
-    def add(self, key: RoiKey, judgements: Sequence[tuple[Judgement, bytes]], most: int) -> None: ...
+    def add(
+        self,
+        key: RoiKey,
+        judgements: Sequence[tuple[Judgement, bytes]],
+        most: int,
+        marks: Sequence[str | None] = (),
+    ) -> None: ...
 
     def list(self, key: RoiKey, wanted: JudgementQuery) -> "list[KeptJudgement]": ...
 

@@ -6,6 +6,7 @@
  * again. Of a folder nothing is lost: a file without an answer is asked about until it has one, before any other. While the service judges a
  * picture, the next one is read, decoded and cut. Nothing is sent before the time for which the service asked has passed.
  */
+import { newId } from "./api.js";
 import { cutAhead, judgePart } from "./part.js";
 import { openPicture } from "./pixels/picture.js";
 import { Bell } from "./sources/source.js";
@@ -99,6 +100,7 @@ export class Loop {
   async prepare(signal) {
     const frame = await this.source.next(signal);
     if (!frame) return null;
+    frame.id ??= newId();
     const begun = performance.now();
     /** @type {Ready} */
     const ready = { frame, picture: null, problem: "", before: null };
@@ -136,7 +138,7 @@ export class Loop {
     if (!this.ahead && !isSingle) this.lookAhead();
     const begun = performance.now();
     const { signal } = this.abort;
-    const part = picture ? await judgePart(this.guard, picture, { signal, isTest: this.how.isTest(), tries: 1, before }) : notJudged(problem);
+    const part = picture ? await judgePart(this.guard, picture, { id: String(frame.id), signal, isTest: this.how.isTest(), tries: 1, before }) : notJudged(problem);
     const took_ms = performance.now() - begun;
     if (part.wait_s) this.wait_until = this.busy_until = performance.now() + 1000 * part.wait_s;
     if (part.again) this.wait_until = Math.max(this.wait_until, performance.now() + RETRY_MS);

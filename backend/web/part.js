@@ -4,17 +4,18 @@
  *
  *     const guard = new RecipeGuard(recipe, () => show(partVerdict(part, guard)));
  *     guard.start();
- *     const part = await judgePart(guard, await openPicture(file), { signal, isTest: true });
+ *     const part = await judgePart(guard, await openPicture(file), { id: newId(), signal, isTest: true });
  *
  * A part is NG if any ROI is NG, and OK only if all of them answered OK. A verdict holds for as long as `partVerdict` says so: ask
  * it again whenever the guard calls.
  */
 import { AnchorError, placed, placementIn, rectOf } from "./anchor.js";
-import { ApiError, call, newId } from "./api.js";
+import { ApiError, call } from "./api.js";
 import { keepJudged } from "./judged.js";
 import { isSame } from "./layout.js";
 import { cutDrawn } from "./pictures.js";
 import { sentOf, toJudge } from "./question.js";
+import { roiText } from "./router.js";
 import { messageOf, t } from "./texts.js";
 import { verdictOf } from "./verdict.js";
 
@@ -57,6 +58,7 @@ const OF_THE_PICTURE = [400, 413, 415, 422];
  * @param {RecipeGuard} guard started
  * @param {Picture} picture
  * @param {object} how
+ * @param {string} how.id of the part, the same whenever it is judged: so the service counts it once
  * @param {AbortSignal} [how.signal]
  * @param {boolean} how.isTest the statistics of Health do not count it
  * @param {number} [how.tries] how often a busy service is asked, at most; see `Call`
@@ -64,7 +66,7 @@ const OF_THE_PICTURE = [400, 413, 415, 422];
  * @returns {Promise<Part>}
  * @throws the signal's reason
  */
-export async function judgePart(guard, picture, { signal, isTest, tries, before = null }) {
+export async function judgePart(guard, picture, { id, signal, isTest, tries, before = null }) {
   await guard.learnt(signal);
   const { rois, etag, anchor } = guard;
   /** @type {Part} */
@@ -78,7 +80,7 @@ export async function judgePart(guard, picture, { signal, isTest, tries, before 
     const found = await next;
     signal?.throwIfAborted();
     next = at + 1 < rois.length ? ready(rois[at + 1]) : null;
-    const roi = found.reply || part.wait_s ? { ...found, again: !found.reply } : await judged(guard, found, picture.name, { isTest, signal, tries });
+    const roi = found.reply || part.wait_s ? { ...found, again: !found.reply } : await judged(guard, found, picture.name, { id, isTest, signal, tries });
     roi.place = roi.roi.roi && anchor && part.placement ? placed(roi.roi.roi, anchor, part.placement) : roi.roi.roi;
     part.rois.push(roi);
     part.wait_s = Math.max(part.wait_s, roi.wait_s);
@@ -183,18 +185,18 @@ export async function cutAhead(guard, picture) {
  * @param {RecipeGuard} guard
  * @param {RoiVerdict} ready
  * @param {string} name of the picture
- * @param {{isTest: boolean, signal?: AbortSignal, tries?: number}} how
+ * @param {{id: string, isTest: boolean, signal?: AbortSignal, tries?: number}} how
  * @returns {Promise<RoiVerdict>}
  */
-async function judged(guard, ready, name, { isTest, signal, tries }) {
+async function judged(guard, ready, name, { id, isTest, signal, tries }) {
   const { roi } = ready;
   if (!ready.crop) return ready;
   if (guard.doubt() === "away") return { ...ready, problem: t("verdict.away"), again: true }; // each would wait for as long
   const [key, sent] = [guard.keyOf(roi), sentAbout(guard, ready, name)];
   try {
-    const reply = await call("infer", { form: toJudge(key, sent, isTest), signal, timeoutMs: PATIENCE_MS, tries });
+    const reply = await call("infer", { form: toJudge(key, sent, isTest, id), headers: { "X-Request-Id": id }, signal, timeoutMs: PATIENCE_MS, tries });
     await guard.heard(roi, reply);
-    if (!isTest) void keepJudged(key, { id: newId(), ...sent }, reply);
+    if (!isTest) void keepJudged(key, { id: `${id} ${roiText(key)}`, ...sent }, reply);
     return { ...ready, reply };
   } catch (problem) {
     signal?.throwIfAborted();

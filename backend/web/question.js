@@ -33,7 +33,7 @@ export function questionAbout(key, { name, crop, shape, mm_per_px }, fields) {
   return form;
 }
 
-/** @param {import("./api.js").RoiKey} key @param {Sent} sent @param {boolean} trial the statistics of Health do not count it */
-export function toJudge(key, sent, trial) {
-  return questionAbout(key, sent, { heatmap: "threshold", why: true, trial });
+/** @param {import("./api.js").RoiKey} key @param {Sent} sent @param {boolean} trial the statistics of Health do not count it @param {string} part_id which they count once */
+export function toJudge(key, sent, trial, part_id) {
+  return questionAbout(key, sent, { heatmap: "threshold", why: true, trial, part_id });
 }

@@ -32,6 +32,7 @@ class Asked:
         name: of the picture.
         roi: id of the ROI.
         trial: whether the statistics shall not count it: "true" or "false".
+        part_id: by which they count it once.
         answered_at: when it was answered; infinity: not, or with an error.
         said: the answer.
     """
@@ -41,6 +42,7 @@ class Asked:
     name: str
     roi: str
     trial: str
+    part_id: str
     answered_at: float = math.inf
     said: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -63,7 +65,8 @@ class Live(Watched):
     def _ask(self, route: Any) -> None:
         sent = route.request.post_data_buffer
         name = sent.partition(b'filename="')[2].partition(b'"')[0].decode()
-        asked = Asked(route.request, time.monotonic(), name, _field(sent, "roi_id"), _field(sent, "trial"))
+        fields = (_field(sent, field) for field in ("roi_id", "trial", "part_id"))
+        asked = Asked(route.request, time.monotonic(), name, *fields)
         self.asked.append(asked)
         if not self.refuse(len(self.asked), route):
             route.continue_()

@@ -9,12 +9,13 @@ import pytest
 from playwright.sync_api import expect
 
 from harness.server import Server
-from harness.two_cells import RECIPE, pictures
-from tests.console.line import Serve
+from harness.two_cells import RECIPE, ROIS, ids, pictures
+from tests.console.line import Serve, done
 from tests.console.live import JUDGE_MS, Live, fake_camera, line_of_two_cells, words, write_video
 
 PICTURES = pictures(4)
 _SCENE_S = 10
+_LOOK_MS = 200
 _PICKS_OWN_FOLDER = """globalThis.showDirectoryPicker = async () =>
   (await navigator.storage.getDirectory()).getDirectoryHandle("line", { create: true });
 globalThis.write = async (name, base64) => {
@@ -70,6 +71,41 @@ def test_a_watched_folder_is_judged_file_by_file_also_over_a_reload(chromium: An
     assert live.parts() == words(PICTURES[2:])
     assert len(live.answered()) == 8
     live.close()
+
+
+def test_a_part_that_is_asked_about_again_after_a_reload_counts_once(chromium: Any, line: Server) -> None:
+    live = Live(chromium, line)
+    live.page.add_init_script(_PICKS_OWN_FOLDER)
+    live.refuse = lambda number, route: number == 2  # no answer about the second ROI
+    live.show()
+    before = n_parts(line)
+    arrive(live, 0)
+    live.choose("Watched folder")
+    live.page.get_by_role("button", name="Choose the folder to watch").click()
+    live.is_asked(2)
+    live.page.reload()
+    live.page.get_by_role("button", name="Go on watching line").click()
+    live.is_judged(1)
+    assert [asked.roi for asked in live.asked] == ["left", "right", "left", "right"]
+    assert len({asked.part_id for asked in live.asked}) == 1
+    assert {asked.request.headers["x-request-id"] for asked in live.asked} == {live.asked[0].part_id}
+    arrive(live, 1)
+    live.is_judged(2)
+    wanted = {roi: n + 2 for roi, n in before.items()}
+    for _ in range(JUDGE_MS // _LOOK_MS):
+        if all(n >= wanted[roi] for roi, n in n_parts(line).items()):
+            break
+        live.page.wait_for_timeout(_LOOK_MS)  # they are written behind, in the order of the parts
+    assert n_parts(line) == wanted
+    live.open("review", ids("left"))
+    expect(live.page.locator(".review-part")).to_have_count(2)
+    live.close()
+
+
+def n_parts(line: Server) -> dict[str, int]:
+    """How many parts of each ROI count."""
+    with line.client() as client:
+        return {roi: done(client.get("/drift", params=ids(roi)))["n_parts"] for roi in ROIS}
 
 
 def arrive(live: Live, *numbers: int) -> None:

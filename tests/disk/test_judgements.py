@@ -38,6 +38,24 @@ def test_nothing_is_kept_before_the_first_and_asking_makes_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_judgements_with_the_same_mark_are_kept_once_while_the_first_stays(tmp_path):
+    files = JudgementFiles(tmp_path)
+    files.add(KEY, several(1, 2, 3, 4), 3, ["a", "a", None, "b"])
+    files.add(KEY, several(5, 6), 3, ["b", None])
+    assert times(files) == [6, 4, 3]
+    files.add(KEY, several(7), 3, ["a"])
+    assert times(files) == [7, 6, 4]
+
+
+def test_a_history_of_an_earlier_version_goes_on(tmp_path):
+    files = JudgementFiles(tmp_path)
+    files.add(KEY, several(1), 5)
+    with sqlite3.connect(files.path(KEY)) as database:
+        database.execute("DROP TABLE marks")
+    files.add(KEY, several(2, 3), 5, ["a", "a"])
+    assert times(files) == [2, 1]
+
+
 def test_judgements_come_back_as_they_were_newest_first(tmp_path):
     files = JudgementFiles(tmp_path)
     files.add(KEY, several(1, 2), 10)

@@ -102,6 +102,15 @@ def test_history_of_all_replicas_is_told_as_a_folder_tells_it(replica, tmp_path)
     assert len(files) < 50, "small segments are joined, old ones go"
 
 
+def test_a_part_that_is_asked_about_again_is_listed_once_by_all_replicas(replica):
+    one, other = replica(), replica()
+    one.judgements.add(KEY, [judgement(1), judgement(2), judgement(3)], 10, ["a", None, "a"])
+    other.judgements.add(KEY, [judgement(4), judgement(5)], 10, ["a", "b"])
+    one.judgements.add(KEY, [judgement(6)], 10, ["b"])
+    other.judgements.add(KEY, [judgement(7)], 10)
+    assert [kept.at for kept in one.judgements.list(KEY, JudgementQuery())] == [7.0, 5.0, 2.0, 1.0]
+
+
 def test_history_waits_while_the_store_is_down(replica, faults, monkeypatch):
     monkeypatch.setattr(bucket, "_FIRST_WAIT_S", 0.01)
     one = replica(faults.endpoint)

@@ -91,6 +91,37 @@ def test_parts_are_counted_and_the_last_200_kept(root):
     assert found.drift.recent == pytest.approx(parts[-200:], abs=1e-6)
 
 
+def test_a_part_that_is_asked_about_again_counts_once(root):
+    found = fitted(root)
+    for ids in (["a", "b", None, "a", None], ["a", "c", "c"], ["b"]):
+        log = opened(root)  # by turns of several processes
+        for part_id in ids:
+            log.record(KEY, found, 0.45, part_id)
+        log.close()
+    assert status(root).drift.n_parts == 5
+
+
+def test_a_part_that_is_judged_by_another_threshold_counts_again(root):
+    for threshold in (THRESHOLD, 0.6):
+        calibrated(root, threshold=threshold)
+        log = opened(root)
+        log.record(KEY, fitted(root), 0.45, "a")
+        log.close()
+        assert status(root).drift.n_parts == 1
+
+
+def test_ids_of_long_ago_are_forgotten(root):
+    log, found = opened(root), fitted(root)
+    for number in range(700):
+        log.record(KEY, found, 0.45, f"part {number}")
+    log.close()
+    assert len(status(root).drift.marks) == 500
+    log.record(KEY, found, 0.45, "part 699")
+    log.record(KEY, found, 0.45, "part 0")
+    log.close()
+    assert status(root).drift.n_parts == 701
+
+
 def test_the_thread_adds_them_on_its_own(root, monkeypatch):
     monkeypatch.setattr(write_behind, "_FLUSH_EVERY_S", 0.01)
     log, found = opened(root), fitted(root)

@@ -205,9 +205,10 @@ async def infer(request: Request, service: Service, request_id: RequestId, recip
         judged = partial(infer_image, service, key, image, scoring, wanted=fields.wanted, with_thumbnail=is_kept)
         result = await run_in_threadpool(judged)
     if not fields.trial:
-        service.drift.record(key, result.fitted, result.inference.score)
+        service.drift.record(key, result.fitted, result.inference.score, fields.part_id)
     if result.thumbnail is not None:
-        service.history.record(key, judgement_of(result, fields.mm_per_px, request_id), result.thumbnail)
+        judgement = judgement_of(result, fields.mm_per_px, request_id)
+        service.history.record(key, judgement, result.thumbnail, fields.part_id)
     return InferReply(
         score=result.inference.score,
         threshold=result.calibration.threshold if result.calibration else None,

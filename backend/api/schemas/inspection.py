@@ -116,7 +116,13 @@ class InferFields(RoiFields, TellsUnknown):
         examples=[None],
     )
     trial: bool = Field(False, description="a trial: /drift does not count the image as a part", examples=[False])
-
+    part_id: Annotated[str | None, BeforeValidator(empty_is_none)] = Field(
+        None,
+        max_length=128,
+        description="id of the part, the same if the request is sent again: /drift counts it once, /history lists it "
+        "once",
+        examples=[None],
+    )
     heatmap: WantedHeatmap = Field(None, description=WANTED_HEATMAP, examples=[None])
     overlay: bool = Field(False, description=WANTED_OVERLAY, examples=[False])
     why: bool = Field(

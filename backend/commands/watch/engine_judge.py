@@ -57,7 +57,7 @@ class EngineJudge:
         calibration = report.fitted.calibration
         return Learnt(report.fitted.memory_id, scale, place, None if calibration is None else calibration.threshold)
 
-    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
+    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float, part_id: str) -> Answer:
         """As of `Judge`."""
         service, key = self._service, drawn.key
         with _told():
@@ -65,9 +65,10 @@ class EngineJudge:
             scoring, is_kept = Scoring(mm_per_px, shape, with_why=True), service.history.most > 0
             image = NamedImage(name, lambda: crop.content)
             result = infer(service, key, image, scoring, wanted=NO_PICTURES, with_thumbnail=is_kept)
-            service.drift.record(key, result.fitted, result.inference.score)
+            service.drift.record(key, result.fitted, result.inference.score, part_id)
             if result.thumbnail is not None:
-                service.history.record(key, judgement_of(result, mm_per_px, uuid.uuid4().hex), result.thumbnail)
+                judgement = judgement_of(result, mm_per_px, uuid.uuid4().hex)
+                service.history.record(key, judgement, result.thumbnail, part_id)
         calibration = result.calibration
         areas = [region.area_mm2 for region in result.inference.regions] if calibration is not None else None
         return Answer(

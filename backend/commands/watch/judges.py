@@ -79,7 +79,7 @@ class Judge(Protocol):
             Away: nobody answers.
         """
 
-    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
+    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float, part_id: str) -> Answer:
         """Judge a crop as a part of the line: it counts in the statistics of drift.
 
         Args:
@@ -87,6 +87,7 @@ class Judge(Protocol):
             crop: the crop.
             name: of the picture.
             mm_per_px: millimetres per pixel.
+            part_id: the same whenever the same part is judged, so that it counts once.
 
         Raises:
             Refused: it cannot be judged.

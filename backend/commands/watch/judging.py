@@ -1,5 +1,6 @@
 """Judging parts by the layout of a recipe, like the console, but without a screen."""
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,12 @@ _MOVED = (
     "console."
 )
 _CHANGED = "The model or the layout was changed while this part was judged."
+
+
+def _part_id(part: Prepared) -> str:
+    """The same after a restart: whoever judged it before `watch` was stopped counts it once."""
+    arrival = part.arrival
+    return hashlib.sha256(f"{part.sha256} {arrival.identity[1]} {arrival.path}".encode(errors="replace")).hexdigest()
 
 
 class Cut(Exception):
@@ -52,7 +59,7 @@ class Judging:
     def judge(self, part: Prepared) -> PartVerdict:
         """The verdict about a part.
 
-        After an exception, known answers are not requested again, because each counts in drift.
+        After an exception, known answers are not requested again.
 
         Raises:
             Cut: see there.
@@ -71,7 +78,7 @@ class Judging:
             if part.problem is not None:
                 verdicts.append(RoiVerdict(drawn, "not_judged", part.problem))
             else:
-                verdicts.append(self._roi(drawn, part.crops[number], part.arrival.path))
+                verdicts.append(self._roi(drawn, part.crops[number], part))
         self._in_hand, self._answers = None, {}
         word, reason = of_part(verdicts)
         return PartVerdict(
@@ -87,7 +94,7 @@ class Judging:
             placement=part.placement,
         )
 
-    def _roi(self, drawn: DrawnRoi, crop: Crop | PictureRefused, path: str) -> RoiVerdict:
+    def _roi(self, drawn: DrawnRoi, crop: Crop | PictureRefused, part: Prepared) -> RoiVerdict:
         if isinstance(crop, PictureRefused):
             return RoiVerdict(drawn, "not_judged", str(crop))
         try:
@@ -98,7 +105,8 @@ class Judging:
             about = (drawn.key, scale, crop.content, shape_text(crop))
             answer = self._kept(about, drawn)
             if answer is None:
-                answer = self._judge.infer(drawn, crop, shown(path.rpartition("/")[2]), scale)
+                name = shown(part.arrival.path.rpartition("/")[2])
+                answer = self._judge.infer(drawn, crop, name, scale, _part_id(part))
                 self._answers[about] = answer
             if answer.memory_id == learnt.memory_id:
                 return self._told(of_answer(drawn, answer))

@@ -71,9 +71,10 @@ class ServiceJudge:
         place = place_of(drawn, names, lambda name: self._meta(ids, name))
         return Learnt(bank["model"]["memory_id"], own.get("mm_per_px"), place, own.get("threshold"))
 
-    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float) -> Answer:
+    def infer(self, drawn: DrawnRoi, crop: Crop, name: str, mm_per_px: float, part_id: str) -> Answer:
         """As of `Judge`."""
         fields = {**_ids(drawn.key), "mm_per_px": repr(mm_per_px), "heatmap": "threshold", "why": "true"}
+        fields["part_id"] = part_id
         if (shape := shape_text(crop)) is not None:
             fields["shape"] = shape
         reply = self._ask("POST", "infer", data=fields, files={"image": (name, crop.content)})

@@ -200,7 +200,7 @@ class InspectScreen {
       if (part === this.current) void this.view.show(part.crop.blob, null, false);
       const sent = this.sent(part.kept, part.crop);
       const isTrial = part.counted || !this.counts.checked;
-      const judging = call("infer", { form: toJudge(this.key, sent, isTrial), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      const judging = call("infer", { form: toJudge(this.key, sent, isTrial, part.kept.id), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
       const next = this.nextPart(part);
       if (next) this.crops.prepare(next.kept);
       const reply = await judging;

@@ -5,6 +5,7 @@
  * @typedef {object} Frame a picture that waits for its verdict
  * @property {string} name of the file
  * @property {string} [label] shorter than its name, for people
+ * @property {string} [id] by which the service knows it again; without one the loop gives it one
  * @property {Blob} blob a file, as it is judged
  */
 /**

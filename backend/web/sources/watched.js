@@ -124,7 +124,7 @@ export class WatchedFolder {
       const blob = await copyOf(first.file);
       this.reading = null;
       if (!blob) continue;
-      const frame = { name: first.path, blob };
+      const frame = { name: first.path, blob, id: await idOf(`${this.id}/${first.path}/${first.stamp}`) };
       this.given.set(frame, first);
       return frame;
     }
@@ -149,6 +149,12 @@ export class WatchedFolder {
   close() {
     this.abort.abort();
   }
+}
+
+/** The same after a reload. @param {string} text */
+async function idOf(text) {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)); // pages that may watch folders have it
+  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /**

@@ -82,7 +82,7 @@ class BrightnessJudge:
     def learn(self, drawn):
         return replace(Learnt("bank", None, "same", THRESHOLD), **self.learnt.get(drawn.key.roi_id, {}))
 
-    def infer(self, drawn, crop, name, mm_per_px):
+    def infer(self, drawn, crop, name, mm_per_px, part_id):
         if self.problems:
             raise self.problems.pop(0)
         self.asked.append((name, drawn.key.roi_id, mm_per_px))

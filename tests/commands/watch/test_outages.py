@@ -18,12 +18,12 @@ class Outage(BrightnessJudge):
         super().__init__()
         self.asks = 0
 
-    def infer(self, drawn, crop, name, mm_per_px):
+    def infer(self, drawn, crop, name, mm_per_px, part_id):
         self.asks += 1
         if self.asks in (2, 3):
             self.meanwhile()
             raise Away("no answer")
-        return super().infer(drawn, crop, name, mm_per_px)
+        return super().infer(drawn, crop, name, mm_per_px, part_id)
 
     def meanwhile(self):
         """What happens in the service during the outage."""

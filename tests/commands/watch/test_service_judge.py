@@ -95,12 +95,14 @@ def judge(service):
 
 def test_a_crop_is_asked_about_as_the_console_asks(service, judge):
     service.replies["/plant/infer"] = (200, {}, REPLY)
-    answer = judge.infer(RING, Crop(picture(), RING.roi.shape), "part.png", 0.25)
+    answer = judge.infer(RING, Crop(picture(), RING.roi.shape), "part.png", 0.25, "part-7")
     assert (answer.score, answer.threshold, answer.decision, answer.calibration) == (0.61, 0.5, "ng", "applied")
     assert (answer.recipe_id, answer.memory_id, answer.n_regions, answer.largest_area_mm2) == ("line 1", "b", 2, 2.25)
     ((_, _, headers, body),) = service.got
     assert headers["X-API-Key"] == "a key"
-    for name, value in (IDS | {"roi_id": "inspection-2", "model_key": "inspection-2", "mm_per_px": "0.25"}).items():
+    for name, value in (
+        IDS | {"roi_id": "inspection-2", "model_key": "inspection-2", "mm_per_px": "0.25", "part_id": "part-7"}
+    ).items():
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
     assert b'name="shape"\r\n\r\n{"kind": "annulus", "cx": 8.0, "cy": 8.0, "r": 8.0, "r_inner": 2.0}' in body
     assert b'name="image"; filename="part.png"' in body
@@ -137,28 +139,28 @@ def test_what_is_known_of_a_model_comes_from_its_bank_and_its_samples(service, j
 def test_a_service_that_asks_to_wait_is_asked_again(service, judge, status):
     service.replies["/plant/infer"] = (status, {"Retry-After": "7"}, {"error": "busy"})
     with pytest.raises(Away, match="busy") as exc:
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
     assert (exc.value.retry_after_s, exc.value.is_key) == (7, False)
 
 
 def test_a_service_that_asks_to_wait_for_days_is_asked_after_an_hour(service, judge):
     service.replies["/plant/infer"] = (503, {"Retry-After": "9" * 400}, {"error": "busy"})
     with pytest.raises(Away) as exc:
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
     assert exc.value.retry_after_s == 3600
 
 
 def test_a_reply_that_cannot_be_decoded_is_asked_for_again(service, judge):
     service.replies["/plant/infer"] = (200, {"Content-Encoding": "gzip"}, b"no gzip")
     with pytest.raises(Away, match=r"does not answer \(DecodingError\)"):
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_key_that_is_refused_is_named_by_its_variable_and_never_shown(service, judge, status):
     service.replies["/plant/infer"] = (status, {}, {"error": "A key is needed."})
     with pytest.raises(Away, match=r"A key is needed\. Set WATCH_API_KEY") as exc:
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
     assert exc.value.is_key
     assert "a key" not in str(exc.value)
 
@@ -167,14 +169,14 @@ def test_a_key_that_is_refused_is_named_by_its_variable_and_never_shown(service,
 def test_what_the_service_refuses_is_not_judged_in_its_own_words(service, judge, status):
     service.replies["/plant/infer"] = (status, {}, {"error": "The ROI was never fitted.", "trace": ""})
     with pytest.raises(Refused, match="The ROI was never fitted"):
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
 
 
 @pytest.mark.parametrize("reply", [b"<html>", b"{}", b"[]", {**REPLY, "score": "high"}])
 def test_a_reply_that_is_no_judgement_is_none(service, judge, reply):
     service.replies["/plant/infer"] = (200, {}, reply)
     with pytest.raises(Refused, match="not a judgement"):
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
 
 
 @pytest.mark.parametrize("reply", [b"<html>", {"images": []}, {"images": [{}], "model": MODEL}, []])
@@ -187,7 +189,7 @@ def test_a_model_about_which_nothing_can_be_read_is_not_judged_by(service, judge
 def test_an_error_of_something_else_is_told_by_its_status(service, judge):
     service.replies["/plant/infer"] = (418, {}, b"a teapot")
     with pytest.raises(Refused, match="status 418"):
-        judge.infer(DRAWN, CROP, "part.png", 1.0)
+        judge.infer(DRAWN, CROP, "part.png", 1.0, "part-7")
 
 
 def test_a_service_that_is_not_there_is_away():

@@ -281,6 +281,27 @@ STEPS = {
 }
 
 
+def test_a_part_has_the_same_id_when_it_is_judged_again_after_a_crash(line):
+    asked = []
+
+    class Counting(BrightnessJudge):
+        def infer(self, drawn, crop, name, mm_per_px, part_id):
+            asked.append((name, drawn.key.roi_id, part_id))
+            if len(asked) == 2:
+                raise Killed
+            return super().infer(drawn, crop, name, mm_per_px, part_id)
+
+    line.judge = Counting()
+    line.put("1.png")
+    line.put("2.png")
+    with pytest.raises(Killed):
+        line.run()
+    line.run()
+    assert asked[:2] == asked[2:4]
+    assert len(asked) == 6
+    assert len({part_id for _, _, part_id in asked}) == 2
+
+
 @pytest.mark.parametrize("out", ["results.jsonl", "results.csv"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_loses_no_part_and_writes_none_twice(tmp_path, monkeypatch, step, out):
@@ -360,10 +381,10 @@ def test_the_next_part_is_read_while_one_is_judged(line, monkeypatch):
         return prepared
 
     class Waiting(BrightnessJudge):
-        def infer(self, drawn, crop, name, mm_per_px):
+        def infer(self, drawn, crop, name, mm_per_px, part_id):
             following = f"{int(name[0]) + 1}.png"
             in_time.append(following not in read or read[following].wait(20))
-            return super().infer(drawn, crop, name, mm_per_px)
+            return super().infer(drawn, crop, name, mm_per_px, part_id)
 
     monkeypatch.setattr(watching, "prepare", noted)
     line.judge = Waiting()

@@ -9,7 +9,7 @@ const told = ({ verdict, reason, rois }) => ({ verdict, reason, rois: rois.map((
 let part = null;
 window.judge = async () => {
   const picture = await openPicture(await (await fetch("/files/picture")).blob(), { name: "part 1" });
-  part = await judgePart(guard, picture, { isTest: true });
+  part = await judgePart(guard, picture, { id: "part", isTest: true });
   return told(part);
 };
 window.again = () => told({ ...part, ...partVerdict(part, guard) });
