@@ -19,6 +19,7 @@ from tests.console.line import NO_LAYOUT_YET, ROI, Serve, Watched, done
 
 N_OK, N_NG = 9_000, 1_000
 PER_PAGE = 200
+_NEAREST = 12
 _LOAD_MS = 60_000
 _MOST_PROCESSOR_S = 5
 """Of service and browser until the first picture is seen; a clock would tell more of what else the machine does."""
@@ -157,9 +158,10 @@ def test_the_threshold_counts_each_of_ten_thousand_scores(chromium: Any, crowded
 
 
 def _expect_nearest(page: Page, threshold: float, scores: list[float]) -> None:
-    """The six pictures below, and the six above."""
+    """The twelve pictures below, and the twelve above."""
     every = np.sort(scores)
     at = int(np.searchsorted(every, threshold))
-    for side, nearest in zip(page.locator(".near").all(), (every[at - 6 : at][::-1], every[at : at + 6]), strict=True):
+    sides = every[at - _NEAREST : at][::-1], every[at : at + _NEAREST]
+    for side, nearest in zip(page.locator(".near").all(), sides, strict=True):
         expect(side.locator("figcaption .num")).to_have_text([f"{score:.4f}" for score in nearest])
         expect(side.locator("img")).to_have_count(len(nearest), timeout=_LOAD_MS)

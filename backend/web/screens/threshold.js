@@ -12,7 +12,7 @@ import { Thumbnails } from "../thumbnails.js";
 /** @typedef {import("../api.js").RoiKey} RoiKey */
 /** @typedef {{label: "ok" | "ng", filename: string, name: string, score: number, counts: boolean}} Scored */
 
-const NEAREST = 6;
+const NEAREST = 12;
 /** As many as the service lists at once. */
 const LISTED = 10_000;
 /** While the line moves, pictures that are passed are not asked for. */
@@ -218,7 +218,7 @@ class ThresholdScreen {
           h(
             "figcaption",
             {},
-            h(`span.badge.${one.label === "ok" ? "good" : "bad"}`, {}, icon(one.label === "ok" ? "check" : "cross"), t(one.label === "ok" ? "samples.good" : "samples.bad")),
+            one.label === "ok" ? h("span.badge.good", {}, t("samples.good")) : h("span.badge.bad", {}, t("samples.bad")),
             h("span.num", {}, score(one.score)),
             h("span.muted.near-name", { title: one.name }, one.name),
           ),
