@@ -106,7 +106,7 @@ async function open() {
   shownName = route.screen;
   fill(main, shown.node);
   main.focus({ preventScroll: true });
-  scrollTo(0, 0);
+  main.scrollTop = 0;
   shown.ready?.catch((problem) => {
     if (number === opened) showProblem(route.screen, problem);
   });

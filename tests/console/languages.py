@@ -31,7 +31,8 @@ _SAID = """() => {
 }"""
 # Across the page, or cut off inside a control or a head of a table; what scrolls by itself is meant to.
 _TOO_WIDE = """() => {
-  const wide = document.documentElement.scrollWidth > innerWidth ? ["the page"] : [];
+  const { scrollWidth, clientWidth } = document.querySelector("main");
+  const wide = document.documentElement.scrollWidth > innerWidth || scrollWidth > clientWidth ? ["the page"] : [];
   const scrolls = (node) => ["auto", "scroll"].includes(getComputedStyle(node).overflowX);
   const texts = "h1, h2, p, label, legend, th, td, summary, .verdict-word, .verdict-reason";
   for (const node of document.querySelectorAll(`button, .button, .nav-link, .badge, .chip, ${texts}`)) {

@@ -73,7 +73,7 @@ export default function line(app) {
       watcher.unobserve(target);
       void showPicture(target, roi);
     }
-  }, { rootMargin: "300px" });
+  }, { root: document.querySelector("main"), rootMargin: "300px" });
   const all = "";
   let chosen = sessionStorage.getItem("recipe") ?? all;
   let closed = false;

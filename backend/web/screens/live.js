@@ -153,7 +153,7 @@ class LiveScreen {
     void this.awake.ask();
     void loop.run();
     this.update();
-    scrollTo(0, 0);
+    this.node.scrollIntoView({ block: "start" });
   }
 
   end() {

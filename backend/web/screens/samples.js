@@ -76,7 +76,7 @@ class SamplesScreen {
     );
     this.watcher = new IntersectionObserver((entries) => {
       for (const { isIntersecting, target } of entries) if (isIntersecting) void this.showPicture(/** @type {HTMLElement} */ (target));
-    }, { rootMargin: "400px" });
+    }, { root: document.querySelector("main"), rootMargin: "400px" });
     // What could not be stored while the service was away is stored when it is back.
     this.unwatch = app.heartbeat.state.watch(({ status }) => {
       if (status === "ok" && this.samples.stopped) void this.samples.store();
