@@ -104,8 +104,8 @@ def fit(
         checkpoint: folder that keeps the embeddings of finished images, so that a stopped fit can resume; removed after
             the fit.
         profile: of the memory bank; None takes that of the bank that is appended to, else the configured one.
-        detail: tiles along each side of the ROI, or ``"auto"``; None is as for `profile`. With `append`, ``"auto"`` keeps
-            that of the bank.
+        detail: tiles along each side of the ROI, or ``"auto"``; None is as for `profile`. With `append`, ``"auto"``
+            keeps that of the bank.
         smallest_defect_mm: length of the smallest defect that matters, in mm: ``"auto"`` chooses by it.
         save: stores the model instead of `ModelStore.save_memory`. It takes the same arguments, and `conclude`, which
             it calls before it stores anything. The scale is not locked then.
