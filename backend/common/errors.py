@@ -1,4 +1,4 @@
-"""Every error the backend raises on purpose. `error_text` has what clients get to read of them.
+"""Every error that the backend raises on purpose. `error_text` makes the replies for clients.
 
 ::
 
@@ -100,7 +100,7 @@ CODE_OF_STATUS: dict[int, ErrorCode] = {
 
 
 class BackendError(Exception):
-    """Base of the tree. ``str(error)`` is a sentence that tells the user what to do."""
+    """Base of the tree. ``str(error)`` is a sentence that says what the user can do."""
 
     status: ClassVar[int] = 500
     code: ClassVar[ErrorCode] = "internal_error"
@@ -135,7 +135,7 @@ class ReservedRecipe(InvalidRequest):
 
 
 class WrongBody(InvalidRequest):
-    """There is no body, or one of another kind than the endpoint takes."""
+    """The body is missing, or of another kind than the endpoint accepts."""
 
     code = "unsupported_media_type"
 
@@ -176,14 +176,14 @@ class Forbidden(BackendError):
 
 
 class ForeignOrigin(BackendError):
-    """A web page of another origin makes a browser send what may change something."""
+    """A web page of another origin makes a browser send a request that may change something."""
 
     status = 403
     code = "origin_not_allowed"
 
 
 class TooManyRequests(BackendError):
-    """The client sends more requests than its share."""
+    """The client sends more requests than allowed."""
 
     status = 429
     code = "too_many_requests"
@@ -251,7 +251,7 @@ class PictureNotFound(BackendError):
 
 
 class RunNotFound(BackendError):
-    """No such run is under way."""
+    """The run does not exist, or has ended."""
 
     status = 404
     code = "run_not_found"
@@ -265,17 +265,17 @@ class RunCancelled(BackendError):
 
 
 class RunStoring(BackendError):
-    """The run stores its result, so it cannot be cancelled any more."""
+    """The run is storing its result, so it can no longer be cancelled."""
 
     status = 409
     code = "run_storing"
 
 
 class LayoutChanged(BackendError):
-    """The layout is another one than the client wants to replace.
+    """The stored layout is not the one that the client wants to replace.
 
     Attributes:
-        etag: of the layout that is there; None if there is none.
+        etag: of the stored layout; None if there is none.
     """
 
     status = 412
@@ -287,27 +287,27 @@ class LayoutChanged(BackendError):
 
 
 class ConditionMissing(BackendError):
-    """The request does not say which layout it shall replace."""
+    """The request does not say which layout it replaces."""
 
     status = 428
     code = "condition_missing"
 
 
 class Conflict(BackendError):
-    """What is asked for contradicts what is stored."""
+    """The request contradicts the stored data."""
 
     status = 409
     code: ClassVar[ErrorCode] = "conflict"
 
 
 class ScaleLocked(Conflict):
-    """Another mm_per_px than the recipe is locked to."""
+    """The mm_per_px differs from that of the locked recipe."""
 
     code = "scale_locked"
 
 
 class StaleModel(Conflict):
-    """The model was replaced since the request's numbers were made, or while it was worked on."""
+    """The model was replaced after the numbers of the request were made, or during the work."""
 
     code = "stale_model"
 
@@ -320,13 +320,13 @@ class IncompatibleMemory(BackendError):
 
 
 class NonFiniteEmbeddings(BackendError):
-    """The network gave NaN or infinity, which nothing can be compared with."""
+    """The network gave NaN or infinity, which cannot be compared."""
 
     code = "network_overflow"
 
 
 class Busy(BackendError):
-    """More requests wait for the network than the queue admits."""
+    """More requests wait for the network than the queue accepts."""
 
     status = 503
     code = "busy"
@@ -337,7 +337,7 @@ class Busy(BackendError):
 
 
 class NotReady(BackendError):
-    """The service is starting, could not load, or is about to stop."""
+    """The service is starting, could not load, or is stopping."""
 
     status = 503
     code = "not_ready"
@@ -362,12 +362,12 @@ class StoreUnavailable(StorageError):
 
 
 class DamagedMemory(StorageError):
-    """The stored memory bank is damaged; a refit mends it."""
+    """The stored memory bank is damaged; a refit repairs it."""
 
     code = "damaged_memory"
 
 
 class DamagedCalibration(StorageError):
-    """The stored calibration is damaged; another one mends it."""
+    """The stored calibration is damaged; a new one repairs it."""
 
     code = "damaged_calibration"

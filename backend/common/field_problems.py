@@ -1,4 +1,4 @@
-"""What is wrong with the fields of a request or with settings, in words of ours instead of the validator's."""
+"""Messages about invalid fields of requests and settings, in our words instead of the validator's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,10 +42,10 @@ _WORDS = {
 
 
 def problem_in_words(problem: Any) -> str:
-    """What is wrong with a value, without its name.
+    """The problem of a value, without its name.
 
     Args:
-        problem: as pydantic tells it, with ``type``, ``msg`` and ``ctx``.
+        problem: as in pydantic, with ``type``, ``msg`` and ``ctx``.
 
     >>> problem_in_words({"type": "greater_than_equal", "msg": "Input should be …", "ctx": {"ge": 1e-06}})
     'must be at least 0.000001'
@@ -59,7 +59,7 @@ def problem_in_words(problem: Any) -> str:
 
 
 def problems_in_words(problems: Sequence[Any]) -> str:
-    """One sentence for the problems that pydantic found, each with its field; of many the first few."""
+    """One sentence for the problems that pydantic found, each with its field; only the first of many."""
     sentences = []
     for problem in problems[:_MAX_PROBLEMS]:
         where = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query"))

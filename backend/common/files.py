@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever stops the process or the machine."""
+"""Files that are complete or absent, whatever stops the process or the machine."""
 
 import os
 import shutil
@@ -25,11 +25,11 @@ _Result = TypeVar("_Result")
 
 
 def read_small(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a file that is small unless somebody tampered with it.
+    """The bytes of a file that should be small.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is larger than `max_bytes`; no more than that was read.
+        ValueError: it is larger than `max_bytes`; not more was read.
     """
     with open_to_read(path) as file:
         content = file.read(max_bytes + 1)
@@ -39,14 +39,14 @@ def read_small(path: Path, max_bytes: int) -> bytes:
 
 
 def write_atomic(files: Mapping[Path, bytes], *, durable: bool = True) -> None:
-    """Replace files of one folder so that a reader or a crash sees all of a file's old content or all of its new.
+    """Replace files of one folder, so that a reader or a crash sees the complete old or the complete new content.
 
-    Writes all of them beside the old ones (``.tmp-…``) and syncs them, then renames one after the other and syncs the
-    folder. So a full disk replaces nothing, and the last file is the one that commits the others.
+    First, all are written beside the old ones (``.tmp-…``) and synced. Then they are renamed one after the other, and
+    the folder is synced. So a full disk replaces nothing, and the last file commits the others.
 
     Args:
         files: content by path.
-        durable: False does not wait for the disk: a crash of the machine, and of nothing less, may undo or damage it.
+        durable: False does not wait for the disk: only a crash of the machine may undo or damage the change.
 
     Raises:
         OSError: a file could not be written or renamed; those after it were not replaced.
@@ -89,7 +89,7 @@ def read_whole(path: Path) -> bytes:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file or a folder; a file that has the name is replaced, once nobody has it open.
+    """Rename a file or a folder; an existing file with the new name is replaced, when nobody has it open.
 
     Raises:
         OSError: it cannot be renamed; nothing changed.
@@ -98,7 +98,7 @@ def replace(source: Path, target: Path) -> None:
 
 
 def rename_on_windows(source: Path, target: Path) -> None:
-    """Rename a file, once nobody has it open. A name that somebody has is refused there, and only there.
+    """Rename a file, when nobody has it open. Only Windows refuses a name that exists.
 
     Raises:
         OSError: it cannot be renamed; nothing changed.
@@ -107,7 +107,7 @@ def rename_on_windows(source: Path, target: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a file if it is there, once nobody has it open.
+    """Delete a file if it exists, when nobody has it open.
 
     Raises:
         OSError: it cannot be deleted.
@@ -116,7 +116,7 @@ def delete(path: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder and all that is in it, once nobody has a file of it open.
+    """Delete a folder with its contents, when nobody has a file of it open.
 
     Raises:
         OSError: something cannot be deleted.
@@ -125,7 +125,7 @@ def delete_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that a crash of the machine takes none of them away again.
+    """Make a folder and its parents, so that they survive a crash of the machine.
 
     Raises:
         OSError: one cannot be made.
@@ -151,7 +151,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _patiently(action: Callable[[], _Result], patience_s: float) -> _Result:
-    """Do something that Windows refuses while somebody else has the file open, again and again for a while."""
+    """Retry for a while an operation that Windows refuses while somebody else has the file open."""
     deadline = time.monotonic() + patience_s
     wait_s = _FIRST_WAIT_S
     while True:

@@ -1,4 +1,4 @@
-"""What all use cases share: the settings, the network, the stores, and the steps of an inspection."""
+"""Common parts of all use cases: the settings, the network, the stores, and the steps of an inspection."""
 
 import contextlib
 import threading
@@ -40,15 +40,15 @@ log: Any = structlog.get_logger(__name__)
 
 
 class InspectionService:
-    """The settings, the network and the stores that the use cases work with; safe to call from many threads.
+    """The settings, the network and the stores of the use cases; safe to call from many threads.
 
     Args:
         settings: the configuration.
         features: the extractor.
         store: the models.
-        reason: why the extractor does not run where ``DEVICE`` asked for, if so.
-        recommended: the extractor of the recommended profile; None opens it when it is needed.
-        stores: what is kept beside the models; None keeps it in ``MODELS_DIR``.
+        reason: why the extractor does not run on ``DEVICE``, if so.
+        recommended: the extractor of the recommended profile; None opens it on demand.
+        stores: the other stores; None keeps them in ``MODELS_DIR``.
     """
 
     def __init__(
@@ -123,21 +123,21 @@ class InspectionService:
             return self._recommended.at(detail)
 
     def features_beside(self, fitted: FittedRoi) -> DinoV2Features:
-        """The extractor that a stored model is compared with: of its profile and detail, where this network has it."""
+        """The extractor for a stored model: that of its profile and detail, if this network has it."""
         has_profiles = self.settings.model_name == DEFAULT_MODEL
         return self.features_of(fitted.profile if has_profiles else CONTRACT, fitted.detail)
 
     def score_percentile_of(self, profile: ProfileName, detail: int) -> float:
-        """The percentile that is the score where no calibration says."""
+        """The percentile of the score, if no calibration names one."""
         return score_percentile_of(profile, self.settings.score_percentile, detail)
 
     def hold_pixels(self, pixels: int) -> contextlib.AbstractContextManager[None]:
-        """Hold room for so many decoded pixels, or wait for it."""
+        """Reserve memory for this number of decoded pixels, or wait for it."""
         return self._pixels.hold(pixels)
 
     @contextlib.contextmanager
     def pixels_of(self, image: NamedImage, detail: int = 1) -> Iterator[None]:
-        """Hold room for the pixels of an image; decode it inside, and drop what was made of it before the end.
+        """Reserve memory for the pixels of an image; decode it inside the block, and drop the pixels before its end.
 
         Args:
             image: the image.
@@ -153,7 +153,7 @@ class InspectionService:
             yield
 
     def decode(self, image: NamedImage, depth: BitDepth | None) -> tuple[npt.NDArray[np.uint8], str | None]:
-        """The pixels of an image, uint8 [H, W, 3], BGR, and a warning; the caller holds `pixels_of` it.
+        """The pixels of an image, uint8 [H, W, 3], BGR, and a warning; the caller holds its `pixels_of`.
 
         Args:
             image: the image.
@@ -174,10 +174,10 @@ class InspectionService:
         to_explain: bool = False,
         every_tile: bool = False,
     ) -> tuple[Inference, Calibration | None]:
-        """One image through a model, and the calibration that it was judged by; the caller holds an `inference_slot`.
+        """The inference of one image, and the applied calibration; the caller holds an `inference_slot`.
 
         Args:
-            fitted: what `fitted` gave.
+            fitted: the result of `fitted`.
             pixels: uint8 [H, W, 3], BGR.
             scoring: how they are scored.
             to_explain: keep the embeddings.
@@ -216,7 +216,7 @@ class InspectionService:
         return self.queue.inference()
 
     def state(self, key: RoiKey) -> RoiState:
-        """What there is for a ROI.
+        """What is stored for a ROI.
 
         Raises:
             InvalidRequest, StorageError: as `ModelStore.load`.
@@ -252,7 +252,7 @@ class InspectionService:
 
 
 def differences_from(features: DinoV2Features, fitted: FittedRoi) -> list[str]:
-    """What keeps an extractor from being compared with a model, in words; empty if nothing does."""
+    """The reasons why an extractor cannot be compared with a model, in words; empty if it can."""
     stored = fitted.memory.dim, fitted.memory.token_hw
     return differences_between(features.identity.as_dict(), (features.dim, features.token_hw), fitted.metadata, stored)
 

@@ -33,15 +33,15 @@ def infer(
     with_thumbnail: bool = False,
     wanted: Wanted = CONTRACT_PICTURES,
 ) -> InferResult:
-    """Score one image against the ROI's memory bank, by the ROI's own calibration.
+    """Score one image with the memory bank of the ROI, and judge it with the ROI's own calibration.
 
     Args:
         service: who judges.
         key: the ROI.
         image: the canonical ROI image.
         scoring: how it is scored.
-        with_identity: also give the identity of its pixels.
-        with_thumbnail: also give a thumbnail.
+        with_identity: also return the identity of its pixels.
+        with_thumbnail: also return a thumbnail.
         wanted: its pictures.
 
     Raises:
@@ -85,11 +85,11 @@ def judge(
     with_identity: bool = False,
     with_thumbnail: bool = False,
 ) -> InferResult:
-    """Score one image against a model; the caller holds an `inference_slot`.
+    """Score one image with a model; the caller holds an `inference_slot`.
 
     Args:
         service: who judges.
-        fitted: what `InspectionService.fitted` gave.
+        fitted: the result of `InspectionService.fitted`.
         image, scoring, with_identity, with_thumbnail, wanted: as for `infer`.
 
     Raises:
@@ -111,7 +111,7 @@ def judge_pixels(
     scoring: Scoring,
     wanted: Wanted,
 ) -> InferResult:
-    """As `judge`, for an image that is decoded; the caller holds `InspectionService.pixels_of` it.
+    """As `judge`, for a decoded image; the caller holds its `InspectionService.pixels_of`.
 
     Args:
         service, fitted, scoring, wanted: as for `judge`.
@@ -151,11 +151,11 @@ def said(
     calibration: Calibration | None,
     scoring: Scoring,
 ) -> str | None:
-    """Why an image is OK or NG; None if nobody asks.
+    """Why an image is OK or NG; None if this was not requested.
 
     Args:
         service, fitted, scoring: as for `judge`.
-        inference, calibration: what `run_engine` gave.
+        inference, calibration: the result of `run_engine`.
     """
     if not scoring.with_why and (calibration is None or calibration.decide_by is None):
         return None

@@ -1,7 +1,7 @@
-"""Keeping what inferences found, for people to look through later: the last judgements of each ROI, with thumbnails.
+"""Keeping judgements for people: the last judgements of each ROI, with thumbnails.
 
-``record`` costs an inference a thumbnail, and no write, see `write_behind`. Where the disk takes nothing, the last 1000
-judgements wait and are tried again, older ones are lost and counted, and inferences never know.
+``record`` costs an inference a thumbnail, but no write, see `write_behind`. If the disk accepts nothing, the last 1000
+judgements wait and are tried again. Older ones are lost and counted, without an effect on inferences.
 """
 
 import time
@@ -27,7 +27,7 @@ _MAX_WAITING = 1000  # some 15 MB
 
 
 def thumbnail_of(image: npt.NDArray[np.uint8]) -> bytes:
-    """A small JPEG of an image, its longer side 256 pixels at most.
+    """A small JPEG of an image, with a longer side of at most 256 pixels.
 
     Args:
         image: uint8 [H, W, 3], BGR.
@@ -43,11 +43,11 @@ def thumbnail_of(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 class JudgementLog:
-    """The judgements that are kept below one models folder. Safe to call from many threads.
+    """The stored judgements below one models folder. Safe to call from many threads.
 
     Args:
         files: where they are.
-        most: how many are kept of each ROI; 0 keeps none.
+        most: how many are kept for each ROI; 0 keeps none.
     """
 
     def __init__(self, files: Judgements, most: int) -> None:
@@ -56,10 +56,10 @@ class JudgementLog:
         self._behind = WriteBehind("history", self._write, _MAX_WAITING, HISTORY_LOST.inc)
 
     def record(self, key: RoiKey, judgement: Judgement, thumbnail: bytes, part_id: str | None = None) -> None:
-        """Keep a judgement; of a part that has an id, the first of those by the same model and threshold.
+        """Store a judgement; for a part with an id, only the first by the same model and threshold.
 
         Args:
-            key: the ROI that was asked for.
+            key: the requested ROI.
             judgement: of one image.
             thumbnail: of the image.
             part_id: that its client gave it.
@@ -68,7 +68,7 @@ class JudgementLog:
         self._behind.add(key.owner, ((judgement, thumbnail), mark))
 
     def flush(self) -> None:
-        """Add what waits to the files; what they do not take waits on."""
+        """Add the waiting judgements to the files; those that cannot be written keep waiting."""
         self._behind.flush()
 
     def list(
@@ -81,7 +81,7 @@ class JudgementLog:
         until: float | None = None,
         limit: int = 100,
     ) -> "list[KeptJudgement]":
-        """Kept judgements of a ROI, the newest first, but for those of the last two seconds.
+        """The stored judgements of a ROI, the newest first, without those of the last two seconds.
 
         Args:
             key: the ROI.
@@ -96,7 +96,7 @@ class JudgementLog:
         """The thumbnail of a kept judgement, a JPEG.
 
         Raises:
-            JudgementNotFound: it is not kept, or not any more.
+            JudgementNotFound: it is not stored, or no longer.
             StorageError: it cannot be read.
         """
         found = self._files.thumbnail(self._kept_as(key), number)
@@ -105,11 +105,11 @@ class JudgementLog:
         return found
 
     def close(self) -> None:
-        """Add what waits, and end the thread; it starts again with the next judgement."""
+        """Add the waiting judgements, and end the thread; it starts again with the next judgement."""
         self._behind.close()
 
     def _kept_as(self, key: RoiKey) -> RoiKey:
-        """The ROI under which judgements are kept: some clients turn its role when they infer, see `roles`."""
+        """The ROI under which judgements are stored: some clients change its role when they infer, see `roles`."""
         turned = [replace(key, role_id=role_id).owner for role_id in (key.role_id, *roles(key))]
         return next((other for other in turned if self._files.has(other)), turned[0])
 
@@ -118,7 +118,7 @@ class JudgementLog:
 
 
 def judgement_of(result: InferResult, mm_per_px: float, request_id: str) -> Judgement:
-    """What an inference found just now.
+    """The judgement of a new inference.
 
     Args:
         result: of the inference.

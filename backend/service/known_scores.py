@@ -1,4 +1,4 @@
-"""The scores of stored images that are known already, from the fit and from calibrations: nothing is inferred."""
+"""The known scores of stored images, from the fit and from calibrations: nothing is inferred."""
 
 import time
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ _READS_FOR_S = 2.0
 
 @dataclass(frozen=True)
 class KnownScore:
-    """A stored image, and what is known of its score.
+    """A stored image, and what is known about its score.
 
     Attributes:
         sample: the image.
         score: 0..2; None if unknown.
-        honest: whether the memory bank that gave the score has not seen the image; None if nobody can tell, or
-            without a score.
-        in_fit: whether it is an image of the fit; None if nobody can tell.
+        honest: whether the memory bank that gave the score does not contain the image; None if unknown, or without a
+            score.
+        in_fit: whether it is an image of the fit; None if unknown.
         error: why it cannot be scored.
-        code: the same for programs.
+        code: error code for programs.
     """
 
     sample: Sample
@@ -48,9 +48,9 @@ class KnownScores:
 
     Attributes:
         fitted: the model that scored them.
-        percentile: of the distance map, that is the score.
+        percentile: percentile of the distance map that is the score.
         images: in the order of their classes and names.
-        n_total: how many there are, with those that are not among these.
+        n_total: their total number, including those that are not among these.
     """
 
     fitted: FittedRoi
@@ -62,17 +62,17 @@ class KnownScores:
 def known_scores(
     service: InspectionService, key: RoiKey, labels: Sequence[Label], offset: int, limit: int
 ) -> KnownScores:
-    """The scores of stored images by the ROI's model, at the percentile that `/infer` judges by.
+    """The scores of stored images by the model of the ROI, at the percentile of `/infer`.
 
-    An image of the fit has its score by the memory bank of the others, another one that of the last calibration from
-    stored images.
+    An image of the fit has its score by the memory bank of the others. Other images have the score of the last
+    calibration from stored images.
 
     Args:
-        service: whose images they are.
+        service: has the images.
         key: the ROI.
         labels: their classes.
-        offset: how many to pass over.
-        limit: how many to list at most.
+        offset: number of images to skip.
+        limit: maximum number of images.
 
     Raises:
         MemoryNotFound, IncompatibleMemory: see `InspectionService.fitted`.
@@ -88,11 +88,11 @@ def known_scores(
 
 
 class _Book:
-    """Looks up images in what a fit and calibrations have written down.
+    """Looks up images in the records of the fit and of calibrations.
 
     Args:
         service, key, fitted: as of `known_scores`.
-        percentile: that is the score.
+        percentile: percentile of the score.
     """
 
     def __init__(self, service: InspectionService, key: RoiKey, fitted: FittedRoi, percentile: float) -> None:
@@ -113,7 +113,7 @@ class _Book:
         self._own = self._scorers[0][0].scores.own
 
     def look_up(self, sample: Sample) -> KnownScore:
-        """What is known of an image."""
+        """What is known about an image."""
         try:
             metadata = sample.metadata()
             shape = shape_of(metadata)
@@ -129,7 +129,7 @@ class _Book:
     def _by_hashes(
         self, sample: Sample, shape: Shape | None, pixels: Sequence[str], file: str | None
     ) -> KnownScore | None:
-        """What is known of an image by hashes of its pixels and of its file; None if nothing is."""
+        """The score of an image by hashes of its pixels and of its file; None if unknown."""
         own = next((own for digest in pixels if (own := self._own.of_pixels(digest))), None)
         own = own or (self._own.of_file(file) if file else None)
         if own is not None and (honest := own.scores_within(shape, (self._percentile,))):
@@ -147,7 +147,7 @@ class _Book:
         return None if own is None else KnownScore(sample, in_fit=True)
 
     def _hash_of_file(self, sample: Sample) -> str | None:
-        """The hash of the file of an image; None once time is up, unless it is known."""
+        """The hash of the file of an image; None after the time limit, unless it is known."""
         hashes = self._service.file_hashes
         try:
             if (known := hashes.known(sample.path)) is not None or time.monotonic() >= self._until:

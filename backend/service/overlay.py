@@ -1,4 +1,4 @@
-"""The image with what the decision rests on: colour from the threshold on, regions, and how large they are."""
+"""The image with the basis of its decision: colour from the threshold on, regions, and their areas."""
 
 import math
 from collections.abc import Sequence
@@ -42,12 +42,12 @@ Box = tuple[int, int, int, int]
 def draw_overlay(image: Bgr, heatmap: npt.NDArray[np.uint8], regions: Sequence[Region]) -> Bgr:
     """Colour an image at and above the threshold, outline its regions, and write their areas beside them.
 
-    What is below the threshold, and under no outline or label, stays as it is.
+    Pixels below the threshold stay unchanged, except under outlines and labels.
 
     Args:
-        image: uint8 [H, W, 3], BGR; left as it is.
+        image: uint8 [H, W, 3], BGR; it is not changed.
         heatmap: uint8 [H, W], of `to_threshold_heatmap`.
-        regions: by falling area; the first eight get labels, where there is room.
+        regions: by falling area; the first eight get labels, if there is room.
 
     Returns:
         uint8 [H, W, 3], BGR.
@@ -65,7 +65,7 @@ def draw_overlay(image: Bgr, heatmap: npt.NDArray[np.uint8], regions: Sequence[R
 
 
 def tint(picture: Bgr, heatmap: npt.NDArray[np.uint8]) -> None:
-    """Lay the colour of each place over a picture, in place.
+    """Blend the colours into a picture, in place.
 
     Args:
         picture: uint8 [H, W, 3], BGR.
@@ -82,7 +82,7 @@ def tint(picture: Bgr, heatmap: npt.NDArray[np.uint8]) -> None:
 
 @dataclass(frozen=True)
 class _Label:
-    """The area of a region as it is written: a box with a number, mm and a raised 2.
+    """The label of an area: a box with a number, mm and a raised 2.
 
     Attributes:
         text: without the raised 2.
@@ -116,7 +116,7 @@ class _Label:
         return self._text_width + raised + 2 * self._padding, self.capital + 3 * self._padding
 
     def draw(self, picture: Bgr, x: int, y: int) -> None:
-        """With the upper left corner of the box at (x, y)."""
+        """The label with the upper left corner of its box at (x, y)."""
         width, height = self.size
         picture[y : y + height, x : x + width] = _BLACK
         baseline = y + height - self._padding
@@ -129,7 +129,7 @@ class _Label:
 
 
 def area_text(area_mm2: float) -> str:
-    """An area in mm², with two digits or all of those before the point.
+    """An area in mm², with two digits, or with all digits before the point.
 
     >>> area_text(3.2416), area_text(0.00412), area_text(127.6), area_text(2.5e9)
     ('3.2', '0.0041', '128', '2.5e+09')
@@ -140,7 +140,7 @@ def area_text(area_mm2: float) -> str:
 
 
 def _write_areas(picture: Bgr, regions: Sequence[Region], gap: int) -> None:
-    """Write each area beside its region, in the picture, and over no other label; without room for it, leave it out."""
+    """Write each area beside its region, inside the picture and not over another label; without room, leave it out."""
     image_hw = (picture.shape[0], picture.shape[1])
     boxes = [(region.x, region.y, region.w, region.h) for region in regions]
     taken: list[Box] = []
@@ -158,7 +158,7 @@ def _write_areas(picture: Bgr, regions: Sequence[Region], gap: int) -> None:
 
 
 def _places(region: Region, size: tuple[int, int], image_hw: tuple[int, int], gap: int) -> list[Box]:
-    """Where a label may be, the best first: above the region, below, to its right, to its left, in it."""
+    """Possible places of a label, the best first: above the region, below, to its right, to its left, in it."""
     (width, height), (rows, columns) = size, image_hw
     if width > columns or height > rows:
         return []

@@ -1,4 +1,4 @@
-"""The pictures of a judgement that are asked for by name: on the scale of the threshold, which no image changes."""
+"""The requested pictures of a judgement; the scale of the threshold is the same for all images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,10 +17,10 @@ HeatmapName = Literal["contract", "threshold"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which pictures are wanted of a judgement.
+    """The requested pictures of a judgement.
 
     Attributes:
-        heatmap: ``contract`` stretches each image by itself, ``threshold`` has one scale for all; None is for none.
+        heatmap: ``contract`` stretches each image separately, ``threshold`` has one scale for all; None: no heatmap.
         overlay: colour and regions over the image.
     """
 
@@ -33,7 +33,7 @@ CONTRACT_PICTURES, NO_PICTURES = Wanted(), Wanted(None)
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of one judgement, PNG in base64; None for those that are not wanted or cannot be had.
+    """Pictures of one judgement, PNG in base64; None for those that are not requested or not possible.
 
     Attributes:
         heatmap: grey, [H, W].
@@ -47,17 +47,17 @@ class Pictures:
 
 
 def picture_threshold(calibration: Calibration) -> float:
-    """The distance that pictures show as the threshold: that from which a pixel belongs to a region."""
+    """The distance that pictures show as the threshold: from it on, a pixel belongs to a region."""
     return calibration.region_threshold
 
 
 def heatmap_text(threshold: float) -> str:
-    """What a heatmap on the scale of the threshold says of itself, in its file."""
+    """The description in the file of a heatmap on the scale of the threshold."""
     return f"heatmap=threshold threshold={threshold!r} distance=grey*threshold/128"
 
 
 def overlay_text(threshold: float) -> str:
-    """What an overlay says of itself, in its file."""
+    """The description in the file of an overlay."""
     return f"overlay threshold={threshold!r}"
 
 
@@ -69,15 +69,15 @@ def draw_pictures(
     calibration: Calibration | None,
     state: CalibrationState,
 ) -> Pictures:
-    """Draw and encode what is wanted; what needs a threshold is left out if there is none, and the warning says so.
+    """Draw and encode the requested pictures; without a threshold, those that need one are left out with a warning.
 
     Args:
-        wanted: which.
-        inference: what was found in the image.
+        wanted: the requested pictures.
+        inference: of the image.
         image: uint8 [H, W, 3], BGR; left as it is.
         shape: mask in pixels of the image; None is the whole image.
-        calibration: by which it was judged.
-        state: what became of it.
+        calibration: of the judgement.
+        state: its state.
     """
     if wanted == NO_PICTURES:
         return Pictures(None, None, None)
@@ -102,11 +102,11 @@ def draw_pictures(
 
 
 def no_scale(calibration: Calibration | None, state: CalibrationState) -> str | None:
-    """Why there is no threshold above 0, which is the unit of the scale; None if there is one.
+    """Why there is no threshold above 0, the unit of the scale; None if there is one.
 
     Args:
         calibration: the one that is applied.
-        state: what became of it.
+        state: its state.
     """
     if calibration is not None:
         threshold = picture_threshold(calibration)

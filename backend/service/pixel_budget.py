@@ -1,4 +1,4 @@
-"""How many pixels may be decoded at once."""
+"""A limit for the pixels that are decoded at the same time."""
 
 import contextlib
 import threading
@@ -9,10 +9,10 @@ from backend.common.telemetry import stage
 
 
 class PixelBudget:
-    """Bounds the pixels that are worked on at once, and with them the memory: first come, first served.
+    """Limits the decoded pixels, and thus the memory: first come, first served.
 
     Args:
-        most: pixels; one image of as many or more is worked on alone.
+        most: pixels; an image with this number or more is processed alone.
     """
 
     def __init__(self, most: int) -> None:
@@ -23,7 +23,7 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until the image fits beside those that are being worked on, and hold its pixels."""
+        """Wait until the image fits beside the current ones, and reserve its pixels."""
         ticket = object()
         with stage("queue"), self._changed:
             self._waiting.append(ticket)

@@ -1,4 +1,4 @@
-"""Region scores for a calibration: of images of the fit by their honest distance maps, of others by the bank itself."""
+"""Region scores for a calibration: images of the fit by their honest distance maps, others by the bank itself."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def region_score_of(distance_map: DistanceMap, shape: Shape | None, area_mm2: fl
     Args:
         distance_map: float32 [H, W], of the image's size.
         shape: mask in pixels of the image; None is the whole image.
-        area_mm2: least area of a region, in mm².
+        area_mm2: smallest area of a region, in mm².
         mm_per_px: millimetres per pixel of the image.
 
     Raises:
@@ -43,10 +43,10 @@ class FitRegions:
     """Scores the images of a fit by their regions, by the bank of the others.
 
     Args:
-        service: whose model and settings it has.
+        service: has the model and the settings.
         fitted: the model.
-        area_mm2: least area of a region, in mm².
-        mm_per_px: millimetres per pixel, where an image has none of its own.
+        area_mm2: smallest area of a region, in mm².
+        mm_per_px: millimetres per pixel, if an image has none of its own.
     """
 
     def __init__(self, service: InspectionService, fitted: FittedRoi, area_mm2: float, mm_per_px: float) -> None:
@@ -63,7 +63,7 @@ class FitRegions:
     def of(
         cls, service: InspectionService, fitted: FittedRoi, options: CalibrationOptions, mm_per_px: float
     ) -> "FitRegions | None":
-        """For a calibration; None if regions do not decide."""
+        """The scores for a calibration; None if regions do not decide."""
         if options.decide_by == "score":
             return None
         area = service.settings.area_mm2_thr if options.area_mm2_thr is None else options.area_mm2_thr
@@ -76,13 +76,13 @@ class FitRegions:
     def scores(
         self, image: BankImage, shape: Shape | None, percentiles: Sequence[float], mm_per_px: float | None
     ) -> tuple[float, ...] | None:
-        """What an image scores by the bank of the others: at each percentile, and by its regions.
+        """The scores of an image by the bank of the others: at each percentile, and by its regions.
 
         Args:
             image: of the memory bank.
             shape: mask within which it is scored, in its pixels.
             percentiles: of the map.
-            mm_per_px: millimetres per pixel of the image; None takes those of all.
+            mm_per_px: millimetres per pixel of the image; None takes the common scale.
 
         Returns:
             None if its map is not kept, or if this mask shows a tile that the masks of the fit hid.
@@ -107,7 +107,7 @@ class FitRegions:
 
 
 def no_map_of(image: BankImage) -> InvalidRequest:
-    """That an image of the fit has no region score that could be used."""
+    """The error that an image of the fit has no usable region score."""
     return InvalidRequest(
         f"{named_with(image.name, image.uploaded_as)} was in the fit, but the memory bank keeps no distance map of "
         "it by the bank of the others; the whole bank would score its regions too low. Fit anew with "

@@ -1,4 +1,4 @@
-"""What the use cases of `service` give."""
+"""The results of the use cases of `service`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,20 +12,21 @@ from backend.infer import Finding
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit built.
+    """The result of a fit.
 
     Attributes:
         n_embeddings: patch embeddings of all images.
-        coreset_size: how many embeddings the memory bank holds.
+        coreset_size: number of embeddings in the memory bank.
         memory_id: its identity.
         token_hw: token grid (rows, columns).
-        calibration_state: what became of the calibration.
-        ok_scores: score of each image by the memory bank of the others, in order; None if there are no others, or
-            so many that it would take more than a minute.
-        ok_scores_sample: the images of a random sample, with such scores, where there are too many for all; else None.
+        calibration_state: state of the calibration.
+        ok_scores: score of each image by the memory bank of the others, in order; None if there are no others, or if
+            scoring all would take more than a minute.
+        ok_scores_sample: the images of a random sample, with such scores, if there are too many to score all; else
+            None.
         suspicious: those among them that score far above the others.
         unscored: why there are no `ok_scores`.
-        warning: what is doubtful about the images, and what their scores cannot promise.
+        warning: doubts about the images, and limits of the promises of their scores.
         profile: of the memory bank.
         detail: tiles along each side of the ROI.
         detail_reason: why as many, where they were chosen or a smallest defect was named.
@@ -48,11 +49,11 @@ class FitResult:
 
 @dataclass(frozen=True)
 class RoiState:
-    """What there is for a ROI.
+    """What is stored for a ROI.
 
     Attributes:
         fitted: its model, if there is one that the running extractor can be compared with.
-        refit_reason: why there is one that cannot be used.
+        refit_reason: why its model cannot be used.
     """
 
     fitted: FittedRoi | None
@@ -61,16 +62,16 @@ class RoiState:
 
 @dataclass(frozen=True)
 class InferResult:
-    """One inference, the model that it was compared with and the calibration it was judged by.
+    """One inference, with its model and its calibration.
 
     Attributes:
-        heatmap_png_base64: empty if none was wanted, or none could be had.
+        heatmap_png_base64: empty if it was not requested, or not possible.
         warning: what is doubtful about the image.
-        overlay_png_base64: the overlay, where it was asked for and can be had.
-        pixels_sha256: identity of the image, where that was asked for.
-        region_score: of the image, where that was asked for.
-        why: it is OK or NG, in words, where that was asked for or regions decide.
-        thumbnail: small JPEG of the image, where that was asked for.
+        overlay_png_base64: the overlay, if it was requested and is possible.
+        pixels_sha256: identity of the image, if requested.
+        region_score: of the image, if requested.
+        why: it is OK or NG, in words, if requested or if regions decide.
+        thumbnail: small JPEG of the image, if requested.
     """
 
     inference: Finding
@@ -88,12 +89,12 @@ class InferResult:
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """What was asked for beside the score: further percentiles, and the region score."""
+        """The requested scores besides the score: further percentiles, and the region score."""
         return (*self.inference.scores, *(() if self.region_score is None else (self.region_score,)))
 
     @property
     def decision(self) -> Literal["ok", "ng"] | None:
-        """``"ng"`` when the calibration's `is_defective` says so, else ``"ok"``; None without a calibration."""
+        """``"ng"`` if `is_defective` of the calibration says so, else ``"ok"``; None without a calibration."""
         if self.calibration is None:
             return None
         found = self.inference

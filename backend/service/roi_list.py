@@ -1,4 +1,4 @@
-"""What there is for every ROI, for whoever shows them all: from names, headers and small files, without the banks."""
+"""What is stored for every ROI, for lists of all ROIs: from names, headers and small files, without banks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,16 +23,16 @@ _Found = TypeVar("_Found")
 
 @dataclass
 class ListedModel:
-    """The stored model that a ROI is served.
+    """The stored model that a ROI uses.
 
     Attributes:
         key: the ROI that it is stored under.
         layout: see `FittedRoi`.
-        memory_id: identity of its memory bank; None in files that do not say it.
+        memory_id: identity of its memory bank; None if the file does not state it.
         profile: of the memory bank.
         detail: tiles along each side of the ROI.
         coreset_size: embeddings in it.
-        n_images: that it was built from; None if the file does not say it.
+        n_images: number of images that it was built from; None if the file does not state it.
     """
 
     key: RoiKey
@@ -46,18 +46,18 @@ class ListedModel:
 
 @dataclass
 class ListedRoi:
-    """What there is for a ROI; what could not be read is None, and `errors` say why.
+    """What is stored for a ROI; unreadable values are None, and `errors` say why.
 
     Attributes:
         key: the ROI, with its recipe and model key.
-        model: what it is served.
-        refit_reason: why that cannot be compared with images now.
-        calibration: the state of its calibration; None also where only the embeddings could tell.
+        model: the model that it uses.
+        refit_reason: why this model cannot be compared with images now.
+        calibration: the state of its calibration; also None if the embeddings would be needed.
         threshold: of the calibration that is applied.
-        mm_per_px: what the recipe is locked to, else that of the fit, in millimetres per pixel.
+        mm_per_px: scale that the recipe is locked to, else that of the fit, in millimetres per pixel.
         drift: see `DriftStatus`.
         n_images: stored images by class.
-        errors: what could not be read.
+        errors: of values that could not be read.
     """
 
     key: RoiKey
@@ -72,7 +72,7 @@ class ListedRoi:
 
     @property
     def status(self) -> Status:
-        """What is the matter with it, in a word."""
+        """Its state, in a word."""
         if self.errors:
             return "error"
         if self.model is None:
@@ -80,7 +80,7 @@ class ListedRoi:
         return "ok" if self.refit_reason is None else "refit_needed"
 
     def read(self, get: Callable[[], _Found]) -> _Found | None:
-        """What `get` gives; None if it fails, which `errors` tell then."""
+        """The result of `get`; None if it fails, with an entry in `errors`."""
         try:
             return get()
         except BackendError as exc:
@@ -90,12 +90,12 @@ class ListedRoi:
 
 @dataclass(frozen=True)
 class RoiList:
-    """Some of the ROIs, and what there is in all.
+    """Some of the ROIs, and totals.
 
     Attributes:
         rois: in order.
-        n_total: how many there are, with those that are not among these.
-        recipes: all recipes, whichever was asked for.
+        n_total: total number, including those that are not among these.
+        recipes: all recipes, not only the requested one.
         problems: what could not be listed, in words.
     """
 
@@ -109,10 +109,10 @@ def list_rois(service: InspectionService, recipe_id: str | None, offset: int, li
     """List the ROIs that have a model, a calibration or stored images.
 
     Args:
-        service: whose models folder it is.
+        service: has the models folder.
         recipe_id: of the ROIs; None lists those of all recipes.
-        offset: how many to pass over.
-        limit: how many to describe at most.
+        offset: number of ROIs to skip.
+        limit: maximum number of ROIs.
     """
     known = service.known_rois()
     wanted = [key for key in known.rois if recipe_id in (None, key.recipe)]
@@ -164,7 +164,7 @@ def _add_calibration(service: InspectionService, roi: ListedRoi, found: FoundHea
 
 
 def _differences(service: InspectionService, found: FoundHeader) -> list[str]:
-    """As `differences_from`, without the network of a profile that nothing has needed yet."""
+    """As `differences_from`, without loading the network of a profile that was not needed yet."""
     header = found.header
     features = service.features.at(detail_of(header.metadata))
     identity = features.identity.as_dict()

@@ -1,4 +1,4 @@
-"""Serving an earlier model of a ROI again."""
+"""Restoring an earlier model of a ROI."""
 
 from functools import partial
 
@@ -12,12 +12,12 @@ from backend.service.inspection import InspectionService, differences_from
 
 
 def roll_back(service: InspectionService, key: RoiKey, version: int | None = None) -> tuple[Version, FittedRoi]:
-    """Serve again what the ROI's own model was before a change, with the calibration that it had then.
+    """Restore an earlier version of the ROI's own model, with the calibration of that time.
 
     Args:
-        service: who serves.
+        service: the service.
         key: the ROI.
-        version: its number; None is the newest.
+        version: number of the version; None is the newest.
 
     Returns:
         The version, and the model that is served now.
@@ -25,7 +25,7 @@ def roll_back(service: InspectionService, key: RoiKey, version: int | None = Non
     Raises:
         VersionNotFound, Conflict, InvalidRequest, StorageError: as `ModelStore.roll_back`.
         IncompatibleMemory: the version was built by another extractor; nothing was changed.
-        ScaleLocked: it is of another scale than the recipe is locked to now; nothing was changed.
+        ScaleLocked: its scale differs from that of the recipe; nothing was changed.
     """
     chosen, fitted = service.store.roll_back(key, version, accept=partial(_accept, service, key))
     service.drift.forget(key)

@@ -22,16 +22,17 @@ from backend.utils import NamedImage, mm2_to_px2
 
 
 class Scored(NamedTuple):
-    """What a stored image gave.
+    """The scores of a stored image.
 
     Attributes:
-        identity: what it counts as.
-        scores: one for each percentile, and that of its regions where they decide.
+        identity: the identity that it counts as.
+        scores: one for each percentile, and the region score if regions decide.
         is_honest: whether they are by the memory bank of the others.
-        warning: what is doubtful about its bit depth.
-        look: what it is compared with the images of the fit by; None if it is one of them, or was compared.
-        near_copy_of: what `ImageScores.originals_of` gave when it was.
-        left_out: the image of the fit that it is, where that does not count, see `FitSample`; it has no scores then.
+        warning: a warning about its bit depth.
+        look: its look, for the comparison with the images of the fit; None if it is one of them, or was already
+            compared.
+        near_copy_of: the result of `ImageScores.originals_of` from that comparison.
+        left_out: the same image of the fit, if it does not count, see `FitSample`; then it has no scores.
     """
 
     identity: str
@@ -45,13 +46,13 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredScorer:
-    """Scores stored images for a calibration; an image that was scored before is not scored again.
+    """Scores stored images for a calibration; an already scored image is not scored again.
 
     Attributes:
         service: who scores them.
         fitted: the model.
         scores: knows the images of its fit.
-        cache: what was scored before.
+        cache: earlier scores.
         percentiles: each gives a score.
     """
 
@@ -121,13 +122,13 @@ class StoredScorer:
         return Scored(own.identity if own else pixels, found, warning=warning, look=to_compare)
 
     def _is_compared(self, known: Scored, pixels: str | None) -> bool:
-        """Whether an image need not be decoded to be compared with those of the fit."""
+        """Whether an image can be compared with those of the fit without decoding it."""
         if known.is_honest or not self.scores.knows_looks or pixels is None or self.scores.own.of_pixels(pixels):
             return True
         return self.cache.original_of(pixels) is not None
 
     def keep_near_copies(self, scored: Mapping[tuple[Label, str], Scored]) -> None:
-        """Name the images that look nearly the same as one of the fit, and remember which were compared.
+        """Record the images that look nearly the same as one of the fit, and which images were compared.
 
         Args:
             scored: images by their class and name.
@@ -149,13 +150,13 @@ class StoredScorer:
         return None if self.scores.regions is None else self.scores.regions.area_mm2
 
     def kept(self, digest: str, shape: Shape | None) -> tuple[float, ...] | None:
-        """What an image scored before at the percentiles, by the hash of its pixels or its file; None if nothing."""
+        """The earlier scores of an image at the percentiles, by the hash of its pixels or its file; else None."""
         found, n = self.cache.get(digest, shape), len(self.percentiles)
         # Behind them stand, where regions decided, the score of these and their least area in pixels.
         return found[:n] if found is not None and len(found) in (n, n + 2) else None
 
     def _cached(self, digest: str, shape: Shape | None, mm_per_px: float) -> tuple[float, ...] | None:
-        """As `kept`, and where regions decide with the score of those of the same least area."""
+        """As `kept`; if regions decide, also with the region score for the same smallest area."""
         scores = self.kept(digest, shape)
         if scores is None or self._area_mm2 is None:
             return scores
@@ -165,10 +166,10 @@ class StoredScorer:
     def _known(
         self, own: BankImage | None, sha256: str, pixels: str | None, shape: Shape | None, mm_per_px: float
     ) -> Scored | None:
-        """What is known of an image without the network.
+        """The scores of an image that are known without the network.
 
         Args:
-            own: the image of the fit that has this file.
+            own: the image of the fit with the same file.
             sha256, pixels: hashes of its file, and of its pixels if they are known.
             shape: mask within which it is scored.
             mm_per_px: millimetres per pixel of it.

@@ -1,6 +1,6 @@
-"""What the use cases ask of whoever keeps models, images and what is counted: protocols, and the folder that does.
+"""The interfaces of the stores of models, images and statistics, and their implementation in a folder.
 
-``as X`` in a docstring names the class of the folder, whose method of the same name says what it gives and raises.
+``as X`` in a docstring names the class for a folder, whose method of the same name documents results and errors.
 """
 
 import contextlib
@@ -100,7 +100,7 @@ class Headers(Protocol):
 
 
 class Recipes(Protocol):
-    """What recipes have settled, as `RecipeStore`."""
+    """Settings of recipes, as `RecipeStore`."""
 
     def mm_per_px(self, recipe_id: str | None) -> float | None: ...
 
@@ -148,7 +148,7 @@ class Datasets(Protocol):
 
 
 class Layouts(Protocol):
-    """What GUIs keep of recipes, as `GuiLayoutStore`."""
+    """Layouts of recipes, as `GuiLayoutStore`."""
 
     def read(self, recipe_id: str) -> bytes: ...
 
@@ -164,7 +164,7 @@ class Layouts(Protocol):
 
 
 class Runs(Protocol):
-    """Long work and how far it is, as `RunBoard`."""
+    """Long work and its progress, as `RunBoard`."""
 
     def run(
         self, kind: str, key: RoiKey, n_images: int, on_progress: OnProgress | None = None
@@ -192,7 +192,7 @@ class DriftStatistics(Protocol):
 
 
 class Judgements(Protocol):
-    """What inferences found, as `JudgementFiles`."""
+    """Stored judgements, as `JudgementFiles`."""
 
     def has(self, key: RoiKey) -> bool: ...
 
@@ -210,7 +210,7 @@ class Judgements(Protocol):
 
 
 class Contact(Protocol):
-    """Whether an object store answers, as `Bucket` tells."""
+    """Whether an object store answers, as `Bucket`."""
 
     @property
     def silent_s(self) -> float | None: ...
@@ -218,11 +218,11 @@ class Contact(Protocol):
 
 @dataclass(frozen=True)
 class Stores:
-    """All that the use cases keep, and where.
+    """All stores of the use cases.
 
     Attributes:
-        known_rois: lists the ROIs that something is stored of, see `known_rois`.
-        contact: with the object store; None if all is kept in a folder.
+        known_rois: lists the ROIs with stored files, see `known_rois`.
+        contact: with the object store; None if everything is in a folder.
     """
 
     models: Models
@@ -238,7 +238,7 @@ class Stores:
 
 
 def open_stores(settings: Settings) -> Stores:
-    """What is kept where the settings say.
+    """The stores of the settings.
 
     Raises:
         ConfigError: ``MODELS_URL`` cannot be used, or the client of object stores is not installed.
@@ -271,11 +271,11 @@ def open_stores(settings: Settings) -> Stores:
 
 
 def folder_stores(settings: Settings, models: Models | None = None) -> Stores:
-    """What is kept in ``MODELS_DIR``.
+    """The stores in ``MODELS_DIR``.
 
     Args:
         settings: the configuration.
-        models: the models, where they are kept in another way; None keeps them there, too.
+        models: the models, if they are stored elsewhere; None: they are also in the folder.
     """
     root = settings.models_dir
     return Stores(

@@ -1,4 +1,4 @@
-"""Small pictures of stored images, for pages that show many; nothing is judged by them."""
+"""Small pictures of stored images, for pages with many images; they are not used for judgements."""
 
 import threading
 
@@ -16,7 +16,7 @@ _one_at_a_time = threading.Lock()
 
 
 def thumbnail_identity(sample: Sample, side: int) -> str:
-    """What tells the thumbnail from others of the image, and from those of another file of its name, in ASCII.
+    """The identity of the thumbnail, which changes with the size and with the file of the image, in ASCII.
 
     Raises:
         InvalidImage: the image was deleted since, or cannot be read.
@@ -29,12 +29,12 @@ def thumbnail_identity(sample: Sample, side: int) -> str:
 
 
 def thumbnail_of(service: InspectionService, sample: Sample, side: int) -> bytes:
-    """A JPEG of a stored image; one of 16 bits is shown by the bits that it uses.
+    """A JPEG of a stored image; an image of 16 bits is shown with the bits that it uses.
 
     Args:
-        service: who holds room for its pixels.
+        service: reserves memory for its pixels.
         sample: the image.
-        side: pixels of its longer side, at most; a smaller image is not enlarged.
+        side: maximum number of pixels of its longer side; a smaller image is not enlarged.
 
     Raises:
         InvalidImage, UnsupportedImage, TooLarge: see `bit_depth.decode`.

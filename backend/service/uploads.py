@@ -1,4 +1,4 @@
-"""The use case of storing images: check all, compare them with what is stored already, and then store them. No HTTP."""
+"""The use case of storing images: check all, compare them with the stored ones, and then store them. No HTTP."""
 
 import time
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What became of an uploaded image.
+    """The result for one uploaded image.
 
     Attributes:
         name: its name in the data set; None if it was not stored.
-        uploaded_as: the name that it came with; None if its metadata gives none that a request could name.
+        uploaded_as: original name; None if its metadata has no name that a request could use.
         duplicate_of: name of an image of its class with the same pixels; None if none is known.
-        duplicate_uploaded_as: the name that this image came with; None if unknown.
+        duplicate_uploaded_as: original name of that image; None if unknown.
     """
 
     name: str | None
@@ -42,12 +42,12 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Upload:
-    """What became of uploaded images.
+    """The result for all uploaded images.
 
     Attributes:
         images: in the order of the upload.
         n_not_compared: stored images of the ROI that could not be compared with them in time.
-        warning: that some are stored in the other class, too.
+        warning: a warning if some are also stored in the other class.
     """
 
     images: list[Uploaded]
@@ -72,7 +72,7 @@ def store_images(
         label: their class.
         images: at least one.
         metas: metadata of each image, or nothing.
-        skip_duplicates: do not store images whose pixels are stored in the class already.
+        skip_duplicates: do not store images whose pixels are already stored in the class.
 
     Raises:
         InvalidRequest: no image, another number of metas, or a scale out of range.

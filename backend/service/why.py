@@ -1,4 +1,4 @@
-"""Why a part is OK or NG, in plain words: the sentences that stand beside a decision."""
+"""Why a part is OK or NG, in plain words: the sentences beside a decision."""
 
 from collections.abc import Sequence
 
@@ -27,11 +27,11 @@ def why_of(
     """Say why an image was judged as it was.
 
     Args:
-        inference: what it gave.
+        inference: of the image.
         calibration, state: see `InferResult`.
         scoring: how it was scored.
-        percentile: of the map that is the score, where the calibration does not say.
-        area_mm2: smallest region in mm², where the calibration does not say.
+        percentile: percentile of the score, if the calibration names none.
+        area_mm2: smallest region in mm², if the calibration names none.
     """
     if calibration is None:
         return STALE if state == "stale" else NO_THRESHOLD
@@ -56,7 +56,7 @@ def why_of(
 
 
 def about_score(score: float, threshold: float, more: str = "") -> str:
-    """What the score says of the threshold.
+    """The score compared with the threshold.
 
     >>> about_score(0.704, 0.7041), about_score(0.71, 0.71)
     ('The score 0.7040 is below the threshold 0.7041.', 'The score 0.71 reaches the threshold 0.71.')
@@ -69,7 +69,7 @@ def about_score(score: float, threshold: float, more: str = "") -> str:
 def about_regions(
     kept: Sequence[float], smaller: Sequence[float], highest: float, threshold: float, area_mm2: float
 ) -> str:
-    """What the regions say of the pixel threshold.
+    """The regions compared with the pixel threshold.
 
     >>> about_regions([12.5], [0.2], 0.9, 0.8, 4)
     '1 region of 4 mm² or more reaches the pixel threshold 0.80: it has 12.5 mm².'
@@ -99,7 +99,7 @@ def about_regions(
 def _regions_beside(
     is_reached: bool, kept: Sequence[float], smaller: Sequence[float], percentile: float, area_mm2: float
 ) -> str:
-    """What is to be said of regions at the threshold where the score decides."""
+    """The sentence about regions at the threshold, if the score decides."""
     reach = "1 region reaches it" if len(kept) == 1 else f"{len(kept)} regions reach it"
     if kept and is_reached:
         return f"{reach}: {_largest(kept)}."
@@ -123,7 +123,7 @@ def _largest(areas: Sequence[float], below: float | None = None) -> str:
 
 
 def _distinct(one: float, other: float) -> tuple[str, str]:
-    """Two numbers with two digits after the point, or as many more as tell them apart."""
+    """Two numbers with two digits after the point, or with as many more as distinguish them."""
     for digits in range(2, _MOST_DIGITS):
         shown = f"{one:.{digits}f}", f"{other:.{digits}f}"
         if shown[0] != shown[1] or one == other:
@@ -132,7 +132,7 @@ def _distinct(one: float, other: float) -> tuple[str, str]:
 
 
 def _area(area: float, below: float | None = None) -> str:
-    """An area with three digits, or as many more as tell it from a limit that it is below."""
+    """An area with three digits, or with as many more as distinguish it from a larger limit."""
     for digits in range(3, 20):
         shown, limit = (
             np.format_float_positional(value, precision=digits, fractional=False, trim="-")

@@ -1,4 +1,4 @@
-"""Writing behind: items wait in memory, and a thread adds them to files, so that no inference waits for a disk."""
+"""Delayed writing: items wait in memory, and a thread adds them to files, so that no inference waits for a disk."""
 
 import threading
 from collections import deque
@@ -18,16 +18,16 @@ Item = TypeVar("Item")
 
 
 class WriteBehind(Generic[Item]):
-    """Items of ROIs that wait to be written, two seconds at most. Safe to call from many threads.
+    """Items of ROIs that wait to be written, at most two seconds. Safe to call from many threads.
 
-    Items that the disk does not take wait on. A process that is killed loses those that wait.
+    Items that cannot be written keep waiting. A killed process loses its waiting items.
 
     Args:
         name: of the thread, and of its events in the log: ``NAME.not_stored`` and ``NAME.failed``.
-        write: adds items of one ROI to its file, in the order in which they came. They wait on after a StorageError,
-            and are dropped after any other error.
-        most: how many items wait; beyond that the oldest are lost.
-        on_lost: called with how many are lost.
+        write: adds items of one ROI to its file, in their order. After a StorageError, they keep waiting; after any
+            other error, they are dropped.
+        most: maximum number of waiting items; beyond that, the oldest are lost.
+        on_lost: called with the number of lost items.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class WriteBehind(Generic[Item]):
             self._start()
 
     def flush(self) -> None:
-        """Write what waits; what the disk does not take waits on."""
+        """Write the waiting items; those that cannot be written keep waiting."""
         with self._flushing:
             with self._queueing:
                 waiting = list(self._waiting)
@@ -89,7 +89,7 @@ class WriteBehind(Generic[Item]):
             self._fails = failure is not None
 
     def close(self) -> None:
-        """Write what waits, and end the thread; it starts again with the next item."""
+        """Write the waiting items, and end the thread; it starts again with the next item."""
         with self._starting:
             thread, self._thread = self._thread, None
             self._closing.set()
@@ -99,7 +99,7 @@ class WriteBehind(Generic[Item]):
         self.flush()
 
     def _requeue(self, waiting: Sequence[tuple[RoiKey, Item]]) -> None:
-        """Let items wait on, before those that came meanwhile."""
+        """Put items back, before those that were added meanwhile."""
         with self._queueing:
             self._waiting.extendleft(reversed(waiting))
             self._let_go()

@@ -94,7 +94,7 @@ def sample_remarks(n_scored: int, n_train: int) -> list[str]:
 
 
 def fresh_scores(cases: Sequence[Case], looks: Sequence[Look]) -> list[float]:
-    """Scores of the good test images that are no training images; copies count once.
+    """Scores of the good test images that are not training images; copies count once.
 
     Args:
         cases: the test images.
@@ -131,7 +131,7 @@ class Group:
         measures: by name, `IMAGE_MEASURES` and `PIXEL_MEASURES`; these over the good images and the defective ones
             that have a mask.
         escapes: defective images below the threshold; None without one.
-        decisions: what each rule does to the good images and to these; see `decide`.
+        decisions: decisions of each rule on the good images and on these; see `decide`.
     """
 
     name: str
@@ -167,8 +167,8 @@ class CategoryResult:
             more than a minute; empty if there are no others.
         threshold: from their scores, or the given one; None if there is neither.
         calibration: how it was chosen, and its promise; None without scores of training images.
-        shift: the good test images that are no training images, copies counted once, beside the training images; None
-            without scores of either.
+        shift: the good test images that are not training images, with copies counted once, compared with the training
+            images; None without scores of either.
         groups: all defects, then each type.
         false_rejects: good test images at or above the threshold; None without one.
         cases: the test images, in order.
@@ -191,12 +191,12 @@ class CategoryResult:
 
     @property
     def ok_scores(self) -> list[float]:
-        """Scores of the training images; of none where these have no scores."""
+        """Scores of the training images; empty if these have no scores."""
         return [case.score for case in self.train]
 
     @property
     def decisions(self) -> list[Decision]:
-        """What each rule does to all test images."""
+        """The decisions of each rule on all test images."""
         return self.groups[0].decisions
 
     @property
@@ -212,10 +212,10 @@ class CategoryResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of a data set, and what they rest on.
+    """Results of a data set, and their conditions.
 
     Attributes:
-        rule: what the thresholds were chosen by: ``"contract"``, ``"recommended"`` or ``"manual"``.
+        rule: the rule of the thresholds: ``"contract"``, ``"recommended"`` or ``"manual"``.
     """
 
     dataset: str

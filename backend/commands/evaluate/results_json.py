@@ -1,4 +1,4 @@
-"""What an evaluation found, as JSON."""
+"""The results of an evaluation, as JSON."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +16,7 @@ RESULTS = "results.json"
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything but the pictures; numbers are finite, or None."""
+    """Everything except the pictures; numbers are finite, or None."""
     settings, features = evaluation.settings, evaluation.features
     return {
         "dataset": evaluation.dataset,
@@ -104,7 +104,7 @@ def _category_json(result: CategoryResult) -> dict[str, Any]:
 
 
 def _drawn(result: CategoryResult, n_ng: int) -> list[str]:
-    """Names of the defective test images that rules are given."""
+    """Names of the defective test images that rules use."""
     defective = [case.image.name for case in result.cases if case.image.is_defective]
     return [defective[place] for place in drawn_ng(len(defective), n_ng)]
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, as tables for a terminal."""
+"""The results of an evaluation, as tables for a terminal."""
 
 import statistics
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def as_text(evaluation: Evaluation) -> str:
 
 
 def facts(result: CategoryResult) -> str:
-    """The threshold and what it does, speed and size, in a sentence or two."""
+    """The threshold and its decisions, speed and size, in a sentence or two."""
     if result.threshold is None or result.false_rejects is None or result.groups[0].escapes is None:
         judged = "no threshold, because the training images have no scores: at least two different ones are needed"
     else:
@@ -78,7 +78,7 @@ def facts(result: CategoryResult) -> str:
 
 
 def few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float, float | None]]]:
-    """Mean and standard deviation (None of a single seed) of every measure that there is, by number of shots."""
+    """Mean and standard deviation (None for a single seed) of every known measure, by number of shots."""
     summary: dict[int, dict[str, tuple[float, float | None]]] = {}
     for shots in dict.fromkeys(run.shots for run in result.few_shot):
         summary[shots] = {}
@@ -93,7 +93,7 @@ def few_shot_summary(result: CategoryResult) -> dict[int, dict[str, tuple[float,
 
 
 def few_shot_rows(result: CategoryResult) -> list[tuple[str, ...]]:
-    """A table of runs with few training images, its header first: measures, and what each rule decides."""
+    """A table of runs with few training images, its header first: measures, and the decisions of each rule."""
     rows: list[tuple[str, ...]] = [("training images", *MEASURES.values(), *_CHOSEN.values())]
     for shots, values in few_shot_summary(result).items():
         cells = (_spread(*values[name]) if name in values else "–" for name in MEASURES)
@@ -129,7 +129,7 @@ def mean_decision_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def chosen(decision: Decision | MeanDecision) -> str:
-    """What a threshold was chosen by, in words."""
+    """The rule of a threshold, in words."""
     return _CHOSEN[decision.chosen_by]
 
 
@@ -171,7 +171,7 @@ def _row(name: str, measures: dict[str, Measure]) -> tuple[str, ...]:
 
 
 def number(value: float | None) -> str:
-    """A measure in three digits, a dash where there is none."""
+    """A measure with three digits, or a dash if there is none."""
     return "–" if value is None else f"{value:.3f}"
 
 

@@ -95,7 +95,7 @@ class Maps:
 
 
 def _read(path: Path, token_hw: tuple[int, int]) -> ImageMap | None:
-    """A map of an earlier run; None if there is none, or the file is damaged and is made anew."""
+    """A map of an earlier run; None if there is none, or if the file is damaged and must be made again."""
     try:
         with np.load(path, allow_pickle=False) as file:
             distances, image_hw, pixels_sha256, miniature, warning = (file[name] for name in _MEMBERS)

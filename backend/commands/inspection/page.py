@@ -1,4 +1,4 @@
-"""What an inspection found, as one HTML page that needs nothing else."""
+"""The results of an inspection, as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,12 +35,12 @@ def as_html(service: InspectionService, found: Inspection, facts: str, steps: Se
 
     Args:
         service: reads the images again.
-        found: what it shows.
-        facts: what was inspected, in a sentence.
+        found: the results.
+        facts: the inspected images, in a sentence.
         steps: what to do next, a sentence each.
 
     Raises:
-        InvalidImage, TooLarge: an image has changed and cannot be read any more.
+        InvalidImage, TooLarge: an image has changed and can no longer be read.
     """
     return render(
         __package__, "page.html.j2", [_section(service, found)], name=found.key.roi_id, facts=facts, steps=steps
@@ -102,7 +102,7 @@ def _shown(found: Inspection, image: Judged) -> ScoredImage:
 
 
 def _marks(found: Inspection, judged: Sequence[Judged]) -> list[Mark]:
-    """The threshold that was chosen, and others to compare it with."""
+    """The chosen threshold, and others for comparison."""
     calibration = found.calibration.calibration
     name = "recommended rule" if calibration.rule == "recommended" else "as named"
     marks = [Mark(name, found.threshold, found.why or "")]

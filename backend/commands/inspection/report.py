@@ -1,4 +1,4 @@
-"""What an inspection found: a page, a table of results, and sentences that say what to do next."""
+"""The results of an inspection: a page, a table, and sentences with the next steps."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ RESULTS = "results.csv"
 
 
 def write_results(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
-    """Write the results into a folder that is there, one line an image.
+    """Write the results into an existing folder, one line for each image.
 
     Raises:
         StorageError: they cannot be written.
@@ -48,7 +48,7 @@ def write_results(found: Inspection, folder: Path, *, areas_in_pixels: bool) -> 
 
 
 def write_page(service: InspectionService, found: Inspection, folder: Path, *, areas_in_pixels: bool) -> None:
-    """Write the page into a folder that is there.
+    """Write the page into an existing folder.
 
     Raises:
         InvalidImage, TooLarge: see `as_html`.
@@ -69,7 +69,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def summary(found: Inspection) -> list[str]:
-    """What was found, one sentence a line."""
+    """The results, one sentence on each line."""
     lines = [f"threshold {found.threshold:.4g}: a part is NG if its score reaches it"]
     if found.why:
         lines.append(found.why)
@@ -85,7 +85,7 @@ def summary(found: Inspection) -> list[str]:
 
 
 def next_steps(found: Inspection) -> list[str]:
-    """What a person can do now, the most important first."""
+    """The next steps for a person, the most important first."""
     steps = []
     good, bad = found.of("good"), found.of("bad")
     if found.standing_out:

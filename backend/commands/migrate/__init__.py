@@ -1,1 +1,1 @@
-"""`migrate`: what older backends stored becomes this service's."""
+"""`migrate`: takes over the data of older backends."""

@@ -1,4 +1,4 @@
-"""Copies the images of older backends, and knows the data sets as they are once all are copied, also in a dry run."""
+"""Copies the images of older backends, and knows the data sets after the copy, also in a dry run."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ Outcome = Literal["copied", "there", "not copied"]
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image in a data set, or one that a dry run would have put there.
+    """An image in a data set, or one that a dry run would have copied there.
 
     Attributes:
         name: its name in the data set.
@@ -36,7 +36,7 @@ class StoredImage:
     planned: dict[str, Any] | None = None
 
     def metadata(self) -> dict[str, Any]:
-        """Its metadata; nothing if that is damaged: a fit takes the image without."""
+        """Its metadata; empty if damaged, because a fit does not need it."""
         if self.planned is not None:
             return self.planned
         try:
@@ -50,8 +50,8 @@ class ImageCopies:
 
     Args:
         settings: the configuration.
-        note: is told about files that are not as they should be.
-        dry_run: write nothing, and keep in mind what would have been written.
+        note: called with messages about unusual files.
+        dry_run: write nothing, but remember what would have been written.
     """
 
     def __init__(self, settings: Settings, note: Callable[[Path, str], None], *, dry_run: bool) -> None:
@@ -63,7 +63,7 @@ class ImageCopies:
         self._images: dict[Path, dict[str, StoredImage]] = {}
 
     def take(self, key: RoiKey, label: Label, image: OlderImage) -> Outcome:
-        """Copy an image with its metadata, unless it is no accepted one or there already.
+        """Copy an image with its metadata, unless it is not accepted or already exists.
 
         Raises:
             StorageError: the data set cannot be read or written.
@@ -88,7 +88,7 @@ class ImageCopies:
         return "copied"
 
     def _free_name(self, folder: Path, old_name: str, content: bytes) -> str | None:
-        """The name to store an image under: its own, or one that its content makes; None if it is there already."""
+        """The name for an image: its own, or one made from its content; None if it already exists."""
         digest = hashlib.sha256(content).hexdigest()
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePath(old_name).stem)[:100]
         suffix = PurePath(old_name).suffix
@@ -123,7 +123,7 @@ class ImageCopies:
         return known
 
     def _stored(self, folder: Path) -> dict[str, StoredImage]:
-        """The images in a folder of one class, those that a dry run would have put there included, by casefolded name.
+        """The images in a folder of one class, including those of a dry run, by casefolded name.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -140,7 +140,7 @@ class ImageCopies:
         return self._images[folder]
 
     def ok_images(self, key: RoiKey) -> list[StoredImage]:
-        """The good images that a fit of the ROI takes.
+        """The good images for a fit of the ROI.
 
         Raises:
             Conflict, StorageError: as `DatasetStore.samples`.
@@ -148,7 +148,7 @@ class ImageCopies:
         return list(self._stored(self._image_folder(key) / "ok").values())
 
     def _image_folder(self, key: RoiKey) -> Path:
-        """As `DatasetStore` looks for the images of a ROI, but with those that a dry run would have put there.
+        """The folder of images of a ROI, as in `DatasetStore`, but including those of a dry run.
 
         Raises:
             Conflict: several roles have images of this ROI.
@@ -169,7 +169,7 @@ class ImageCopies:
 
 
 def _as_text(name: str) -> str:
-    """A file name as text that UTF-8 can hold."""
+    """A file name as valid UTF-8 text."""
     return name.encode("utf-8", "replace").decode()
 
 

@@ -1,6 +1,6 @@
-"""Brings what older backends stored into this service's models folder: copies, refits, and a report of all of it.
+"""Takes over the data of older backends into the models folder of this service: copies, refits, and a report.
 
-Old files are read and never written. What is done already is left as it is, so a migration can be repeated.
+Old files are read, but never written. Finished work is skipped, so a migration can be repeated.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _UNKNOWN_ROI = "its name does not state role and roi"
 
 
 def migrate(settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> int:
-    """Bring what older backends stored into ``MODELS_DIR``, and print a report.
+    """Take over the data of older backends into ``MODELS_DIR``, and print a report.
 
     Args:
         settings: the configuration.
@@ -43,10 +43,10 @@ def migrate(settings: Settings, old: Path, *, dry_run: bool, refit: bool) -> int
         refit: fit the ROIs that have enough stored images.
 
     Returns:
-        How many things failed; the report says which and why.
+        The number of failures; the report has the reasons.
 
     Raises:
-        InvalidRequest: `old` is no folder that can be read.
+        InvalidRequest: `old` is not a readable folder.
     """
     try:
         next(old.iterdir(), None)
@@ -68,7 +68,7 @@ class _Roi:
     """A ROI that may need a refit.
 
     Attributes:
-        key: whose model it is; the model key is in `model_keys`.
+        key: the ROI of the model; the model key is in `model_keys`.
         model_keys: those of its old models.
         of_models, of_datasets: its lines of the report.
     """
@@ -79,7 +79,7 @@ class _Roi:
     of_datasets: list[Line] = field(default_factory=list)
 
     def new_key(self) -> RoiKey:
-        """What it is fitted as: under the model key that clients gave it before, if that was one."""
+        """The key of the refit: with the earlier model key of clients, if there was one."""
         (model_key, *others) = self.model_keys or {self.key.roi_id}
         if others or model_key == self.key.roi_id:
             return self.key
@@ -92,7 +92,7 @@ class _Roi:
 
 @dataclass(frozen=True)
 class _Refit:
-    """A fit that is to be done."""
+    """A planned fit."""
 
     roi: _Roi
     key: RoiKey
@@ -101,7 +101,7 @@ class _Refit:
 
 
 class _Migration:
-    """One run. In a dry run it goes the same way, and keeps in mind what it would have written."""
+    """One run. A dry run takes the same path, and remembers what it would have written."""
 
     def __init__(self, settings: Settings, old: Path, report: Report, *, dry_run: bool, refit: bool) -> None:
         self._settings = settings
@@ -116,7 +116,7 @@ class _Migration:
         self._rois: dict[tuple[str, str, str], _Roi] = {}
 
     def run(self) -> None:
-        """Do it all, the fits last: they are long, and need the rest."""
+        """Do everything; the fits come last, because they are long and need the rest."""
         for recipe in older.recipes(self._old):
             self._take_recipe(recipe)
         self._take_datasets(older.datasets(self._old))
@@ -128,7 +128,7 @@ class _Migration:
 
     @contextlib.contextmanager
     def _reporting(self, line: Line) -> Iterator[None]:
-        """What fails inside fails this line, and the others go on."""
+        """An error inside the block fails this line, but the others continue."""
         try:
             yield
         except BackendError as exc:
@@ -264,7 +264,7 @@ class _Migration:
         roi.model_keys.add(found.key.model)
 
     def _roi(self, key: RoiKey) -> _Roi:
-        """The ROI that a refit would be of: in recipes, clients ask for some under another role than they upload to."""
+        """The ROI of a refit: in recipes, clients request some ROIs under another role than that of their uploads."""
         turned = key.recipe_id is not None and is_inspection(key)
         role_id = INSPECTION_ROLE if turned else key.role_id
         roi = self._rois.setdefault((key.recipe, role_id, key.roi_id), _Roi(RoiKey(role_id, key.roi_id, key.recipe_id)))
@@ -275,7 +275,7 @@ class _Migration:
     # --- refits
 
     def _wanted(self, roi: _Roi) -> _Refit | None:
-        """The refit of a ROI; None if there is to be none, which its lines then tell."""
+        """The refit of a ROI; None if there is none, which its lines explain."""
         key = roi.new_key()
         try:
             refused = self._refused(key, of_old_model=bool(roi.of_models))
@@ -290,7 +290,7 @@ class _Migration:
         return None
 
     def _refused(self, key: RoiKey, *, of_old_model: bool) -> str | None:
-        """Why a ROI is not refitted, as far as its model and the number of its images decide that."""
+        """Why a ROI is not refitted, according to its model and the number of its images."""
         memory = current_files(self._root, key).memory
         blocked = memory.exists()
         if blocked:

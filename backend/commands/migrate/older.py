@@ -1,4 +1,4 @@
-"""What older backends left in a models folder: where it lies, whose it is, what it holds. Read, and never written."""
+"""The files of older backends in a models folder: their places, ROIs and contents. They are read, but never written."""
 
 import json
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ _CALIBRATION_SUFFIX = "_calib.json"
 
 @dataclass(frozen=True)
 class Found:
-    """Something that an older backend stored.
+    """A stored item of an older backend.
 
     Attributes:
-        layout: where it did.
-        path: the file; of a data set its folder.
+        layout: its layout.
+        path: the file, or the folder of a data set.
         recipe: the recipe it belongs to.
-        name: what to call it by where `key` is None.
-        key: whose it is; None if its name does not tell, or tells what this service cannot store.
+        name: its name if `key` is None.
+        key: its ROI; None if its name does not state it, or states one that this service cannot store.
     """
 
     layout: Layout
@@ -72,7 +72,7 @@ def calibrations(root: Path) -> list[Found]:
 
 
 def datasets(root: Path) -> list[Found]:
-    """Folders with images: those that knew no recipes first."""
+    """Folders with images: first those without recipes."""
     found = [
         Found("L2", folder, DEFAULT_RECIPE, folder.name, _storable(RoiKey(folder.parent.name, folder.name)))
         for folder in sorted(root.glob("datasets/*/*"))
@@ -93,7 +93,7 @@ def recipes(root: Path) -> list[Found]:
 
 
 def images(folder: Path) -> list[OlderImage]:
-    """Everything in a folder of images but the metadata of the images, sorted; metadata of no image counts as a file.
+    """Everything in a folder of images except their metadata, sorted; metadata without an image counts as a file.
 
     Raises:
         StorageError: the folder cannot be read.
@@ -119,7 +119,7 @@ def read_memory(path: Path) -> MemoryFacts:
     """What a memory bank is like.
 
     Raises:
-        StorageError: it is damaged, cannot be read, or is too large for the memory that is free.
+        StorageError: it is damaged, cannot be read, or is too large for the free memory.
     """
     try:
         with path.open("rb") as file:
@@ -192,7 +192,7 @@ def _storable(key: RoiKey) -> RoiKey | None:
 
 
 def _recipe_folders(root: Path) -> list[Path]:
-    """The folders of recipes; of those that mean the same recipe, the newest layout first, which has no capitals."""
+    """The folders of recipes; for the same recipe, the newest layout first, which has no capitals."""
     return sorted(
         (folder for folder in root.glob("recipes/*") if folder.is_dir()),
         key=lambda folder: (canonical_recipe(folder.name) != folder.name, folder.name),

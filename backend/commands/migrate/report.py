@@ -1,4 +1,4 @@
-"""The report of a migration: a line for each thing found, what there is to say about single files, and a summary."""
+"""The report of a migration: a line for each found item, remarks about single files, and a summary."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ _KINDS: tuple[Kind, ...] = ("recipe", "data set", "model", "calibration")
 
 @dataclass
 class Line:
-    """Something that was found, and what came of it.
+    """A found item, and its result.
 
     Attributes:
-        kind, layout, recipe, role, roi: what it is.
-        found: what it holds.
-        results: what was done, or why not.
+        kind, layout, recipe, role, roi: of the item.
+        found: its contents.
+        results: what was done, or why nothing was done.
     """
 
     kind: Kind
@@ -36,17 +36,17 @@ class Line:
     results: list[str] = field(default_factory=list)
 
     def cells(self) -> tuple[str, ...]:
-        """What is printed."""
+        """The printed line."""
         texts = (self.kind, self.layout, self.recipe, self.role, self.roi, self.found, "; ".join(self.results))
         return tuple(map(_shown, texts))
 
 
 class Report:
-    """What a migration has to tell.
+    """The report of a migration.
 
     Args:
         old: the older backend's models folder.
-        dry_run: it was told what would be done.
+        dry_run: whether it reports only what would be done.
     """
 
     def __init__(self, old: Path, *, dry_run: bool) -> None:
@@ -66,11 +66,11 @@ class Report:
         return line
 
     def note(self, path: Path, text: str) -> None:
-        """Say something about one file of the older backend."""
+        """Add a remark about one file of the older backend."""
         self._notes.append(_shown(f"{path.relative_to(self._old).as_posix()}: {text}"))
 
     def failed(self, reason: str) -> str:
-        """What a line says that failed."""
+        """The text of a failed line."""
         self.counts["failed"] += 1
         return f"failed: {reason}"
 
@@ -79,7 +79,7 @@ class Report:
         return f"would {verb}" if self._dry_run else past
 
     def text(self) -> Iterator[str]:
-        """It, line by line."""
+        """The report, line by line."""
         if not self._lines:
             yield f"Nothing of an older backend was found in {self._old}."
             return
@@ -116,5 +116,5 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """A text as it may be printed: ids and file names hold anything."""
+    """A printable text, because ids and file names may have any character."""
     return text if text.isprintable() else ascii(text)[1:-1]

@@ -10,7 +10,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 14, 36
 
 
 class _Axes:
-    """A frame with ticks, and where values lie in it."""
+    """A frame with ticks, and the places of values in it."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], width: int = _WIDTH) -> None:
         self._x_range, self._y_range, self._width = x, y, width

@@ -1,4 +1,4 @@
-"""What a page shows of scored images, whichever command found it: scores, thresholds, pictures and sentences."""
+"""The contents of pages about scored images, for all commands: scores, thresholds, pictures and sentences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Verdict = Literal["false reject", "escape"]
 
 @dataclass(frozen=True)
 class Decided:
-    """What a page calls a decision: by itself, said of one image, and of several."""
+    """The words of a page for a decision: alone, for one image, and for several."""
 
     name: str
     of_one: str
@@ -19,11 +19,11 @@ class Decided:
 
 @dataclass(frozen=True)
 class Words:
-    """What a page calls images and decisions, as its command does.
+    """The words of a page for images and decisions, the same as in its command.
 
     Attributes:
-        kinds: one image of each kind that there may be; with an s they are several.
-        ng, ok: that the score reaches the threshold, and that it does not.
+        kinds: the word for one image of each possible kind; with an s for several.
+        ng, ok: the decisions at or above and below the threshold.
     """
 
     kinds: Mapping[Kind, str]
@@ -37,9 +37,9 @@ class ScoredImage:
 
     Attributes:
         name: as the page shows it.
-        kind: ``"train"`` for an image of the fit, by a memory bank of the others; ``"good"`` and ``"defective"`` for
-            what is known to be, and ``"part"`` for what nobody has judged.
-        label: what it is filtered by, such as the type of its defect.
+        kind: ``"train"`` for an image of the fit, by a memory bank of the others; ``"good"`` and ``"defective"`` if
+            this is known, and ``"part"`` if it is unknown.
+        label: filter value, such as the type of its defect.
         score: image score.
         notes: further facts, a few words each.
     """
@@ -51,7 +51,7 @@ class ScoredImage:
     notes: tuple[str, ...] = ()
 
     def verdict(self, threshold: float | None) -> Verdict | None:
-        """What is wrong with the decision at a threshold; None if nothing is, or nobody can tell."""
+        """The error of the decision at a threshold; None if it is right, or if this is unknown."""
         if threshold is None:
             return None
         if self.kind == "good":
@@ -84,12 +84,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Mark:
-    """A threshold that has a name.
+    """A threshold with a name.
 
     Attributes:
         name: such as ``"recommended rule"``.
         threshold: scores at or above it are rejected.
-        why: what it rests on, in words.
+        why: its basis, in words.
     """
 
     name: str
@@ -99,12 +99,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours of all heatmaps of a section mean.
+    """The colour scale of all heatmaps of a section.
 
     Attributes:
         low, high: distances at its ends.
         gradient: the colours from left to right, in CSS.
-        start: distance from which on there is colour; None colours all.
+        start: distance from which colour begins; None colours all.
     """
 
     low: float
@@ -113,7 +113,7 @@ class Scale:
     start: float | None = None
 
     def position(self, distance: float) -> float:
-        """Where a distance lies on the scale, 0..1."""
+        """The position of a distance on the scale, 0..1."""
         return min(max((distance - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
@@ -123,16 +123,16 @@ class Section:
 
     Attributes:
         name: its heading.
-        words: what its images and decisions are called.
+        words: for its images and decisions.
         images: every scored image.
-        threshold: where the line stands at first, and at which regions are drawn; None if there is none.
-        marks: thresholds to choose from; the first is that at which the line stands.
-        remarks: what a reader has to know first, a sentence each.
-        facts: what the scores rest on, a sentence each.
+        threshold: the first place of the line, and the threshold of the drawn regions; None if there is none.
+        marks: thresholds to choose from; the first is that of the line.
+        remarks: remarks for the reader, a sentence each.
+        facts: the basis of the scores, a sentence each.
         suspicious: images of the fit that stand out, the highest score first.
         cards: other images with pictures, in the order of `telling`.
         scale: of the heatmaps.
-        has_truth: whether pictures show what is known to be defective.
+        has_truth: whether pictures show the ground truth.
     """
 
     name: str
@@ -149,7 +149,7 @@ class Section:
 
     @property
     def n_shown_of(self) -> int:
-        """Images that could have a card: all but those of the fit."""
+        """Images that could have a card: all except those of the fit."""
         return sum(image.kind != "train" for image in self.images)
 
     @property
@@ -164,12 +164,12 @@ class Section:
 
 
 def telling(images: Sequence[ScoredImage], threshold: float | None, most: int) -> list[int]:
-    """Which images to show: those judged wrongly, then those nearest to the threshold; without one at even steps.
+    """The images to show: wrong decisions, then those nearest to the threshold; without a threshold, at even steps.
 
     Args:
         images: to choose from.
         threshold: of the decisions.
-        most: how many at most.
+        most: maximum number.
 
     Returns:
         Their positions, the most telling first.
@@ -186,7 +186,7 @@ def telling(images: Sequence[ScoredImage], threshold: float | None, most: int) -
 
 
 def fair_shares(sizes: Sequence[int], total: int) -> list[int]:
-    """How many of `total` each gets: all it has, or as many as the others that get less than they have.
+    """The share of each in `total`: all that it has, or the same number as the others that get less than they have.
 
     >>> fair_shares([80, 23, 220], 600), fair_shares([80, 23, 220], 163)
     ([80, 23, 220], [70, 23, 70])

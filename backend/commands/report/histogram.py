@@ -1,4 +1,4 @@
-"""Scores of each kind of image over one axis, and the line that the page lets people move."""
+"""Scores of each kind of image over one axis, and the movable line of the page."""
 
 import json
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Lane(NamedTuple):
     """Scores of one kind of image.
 
     Attributes:
-        kind: which.
-        title: how many there are, in words.
-        base: where the bars stand.
+        kind: the kind.
+        title: their number, in words.
+        base: the baseline of the bars.
         bars: a path of SVG.
     """
 
@@ -34,16 +34,16 @@ class Lane(NamedTuple):
 
     @property
     def top(self) -> int:
-        """Where the highest bar ends."""
+        """The end of the highest bar."""
         return self.base - _LANE
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """The histogram of a section: a lane for each kind of image that there is.
+    """The histogram of a section: a lane for each existing kind of image.
 
     Attributes:
-        section: whose.
+        section: the section.
         width, left, right, top: of the drawing and its margins, in its own units.
     """
 
@@ -75,11 +75,11 @@ class Histogram:
 
     @property
     def bottom(self) -> int:
-        """Where the axis lies."""
+        """The place of the axis."""
         return self.height - _BOTTOM
 
     def x(self, score: float) -> float:
-        """Where a score lies."""
+        """The place of a score."""
         low, high = self.range
         return round(self.left + (self.width - self.left - self.right) * (score - low) / (high - low), 2)
 
@@ -111,9 +111,9 @@ class Histogram:
         )
 
     def as_json(self) -> str:
-        """What the page counts, and in which words: scores by kind, types of defects, and bounds of every share.
+        """The data that the page counts, and its words: scores by kind, types of defects, and bounds of every share.
 
-        Bounds are exact 95 % confidence intervals in percent, by how many of the parts are counted.
+        Bounds are exact 95 % confidence intervals in percent, by the number of counted parts.
         """
         defective = [image for image in self.section.images if image.kind == "defective"]
         return json.dumps(

@@ -1,6 +1,6 @@
 """Small pictures of judged images: the image, its distances on one colour scale, ground truth and regions.
 
-Where there is a threshold, the scale is that of overlays: what is below it has no colour.
+With a threshold, the scale is that of overlays: there is no colour below it.
 """
 
 import base64
@@ -25,7 +25,7 @@ _REGION = (24, 96, 240)  # BGR, as the page's --region
 
 
 def scale_of(distances: Sequence[DistanceMap], threshold: float | None) -> Scale:
-    """The scale of a threshold; without one above 0, that which shows nearly all distances.
+    """The scale of a threshold; without one above 0, a scale that shows nearly all distances.
 
     Args:
         distances: float32 [rows, columns] each, of one token grid; at least one.
@@ -52,15 +52,15 @@ def draw(
     mask: Mask | None = None,
     least_area_px: float = 0,
 ) -> Pictures:
-    """Draw an image, no side longer than 256 pixels.
+    """Draw an image; no side is longer than 256 pixels.
 
     Args:
         image: uint8 [H, W, 3], BGR.
         distances: float32 [rows, columns] of its token grid.
         scale: of the heatmap.
-        threshold: regions are what reaches it; None draws none.
+        threshold: threshold of the regions; None draws none.
         blur_sigma: Gaussian sigma on the distance map, in pixels of the image.
-        truth: bool [H, W], pixels that are defective; None if nobody knows.
+        truth: bool [H, W], pixels that are defective; None if unknown.
         mask: bool [H, W], pixels that are judged; None is every pixel.
         least_area_px: regions smaller than this are not drawn, in pixels of the image.
     """

@@ -1,4 +1,4 @@
-"""From what a page shows to its HTML: one file that needs nothing else, and asks for nothing."""
+"""From the contents of a page to its HTML: one self-contained file that loads nothing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def render(
     Args:
         package: of the template.
         template: its file.
-        sections: what the page shows; the template has each as `section`, with its `histogram`, in `shown`.
+        sections: contents of the page; the template has each as `section`, with its `histogram`, in `shown`.
         filters: further ones for the template.
         more: further values for it.
     """
