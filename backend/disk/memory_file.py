@@ -185,7 +185,7 @@ def read_memory(file: BinaryIO, name: str) -> StoredMemory:
             version = int(arrays["version"]) if "version" in arrays else None
             metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
             if not isinstance(metadata, dict):
-                raise TypeError("metadata is no JSON object")
+                raise TypeError("metadata is not a JSON object")
             n_patches = len(metadata["images"]) * token_hw[0] * token_hw[1] if "images" in metadata else None
             patches = None
             if "patches" in arrays and n_patches is not None:
@@ -250,7 +250,7 @@ def _header(file: BinaryIO, name: str) -> Header:
     version = int(arrays["version"]) if "version" in arrays else None
     metadata = json.loads(str(arrays["metadata"])) if version is not None else {}
     if not isinstance(metadata, dict):
-        raise TypeError("metadata is no JSON object")
+        raise TypeError("metadata is not a JSON object")
     with arrays.zip.open("emb.npy") as embeddings:  # of which only the header is read
         np.lib.format.read_magic(embeddings)
         (n_rows, dim), *_ = np.lib.format.read_array_header_1_0(embeddings)

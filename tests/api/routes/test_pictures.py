@@ -260,4 +260,4 @@ def test_the_document_says_what_the_options_mean(request_model):
 def test_the_document_says_what_the_pictures_are(reply_model):
     members = reply_model.model_json_schema()["properties"]
     assert members["heatmap_png_base64"]["description"]
-    assert "left out where there is no threshold" in members["overlay_png_base64"]["description"]
+    assert "left out if there is no threshold" in members["overlay_png_base64"]["description"]

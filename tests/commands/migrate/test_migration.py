@@ -264,7 +264,7 @@ def test_image_with_metadata_that_is_no_json_object_is_still_copied(run, pngs, c
     assert status == 0
     expected = {"role_id": "Master1", "roi_id": "Pattern", "label": "ok", "filename": "a.png"}
     assert metadata_of(PLAIN, "a.png") == expected
-    assert line_of(out, "datasets/Master1/Pattern/ok/a.json: no JSON object")
+    assert line_of(out, "datasets/Master1/Pattern/ok/a.json: not a JSON object")
 
 
 def test_ids_that_this_service_cannot_store_are_reported(run, pngs):
