@@ -72,7 +72,7 @@ _NOT_UNIT: Example = (
 _LAST: Example = ("ReservedRecipe", "recipe 'last' is reserved: save the layout under another name")
 _LOCKED: Example = (
     "ScaleLocked",
-    "mm_per_px is 0.3, but recipe 'line 1' is locked to mm_per_px 0.2 by its first fit or upload: send that value, "
+    "mm_per_px is 0.3, but recipe 'line 1' is locked to mm_per_px 0.2, as in its first fit or upload: send that value, "
     "or use another recipe",
 )
 _APPEND: Example = (

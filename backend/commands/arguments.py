@@ -153,7 +153,7 @@ def percentile(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (value := float(text)) <= 100:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 100")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, at most 100")
 
 
 def natural_number(text: str) -> int:
@@ -161,7 +161,7 @@ def natural_number(text: str) -> int:
     with contextlib.suppress(ValueError):
         if (value := int(text)) >= 1:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
 
 
 def natural_numbers(text: str) -> list[int]:

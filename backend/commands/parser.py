@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             if first in commands:
                 yield from filter(None, map(commands[first]._about_option, rest))
             elif close := difflib.get_close_matches(first, commands, n=1):
-                yield f"unknown command {first!r}: did you mean {close[0]!r}?"
+                yield f"{first!r} is not a command: did you mean {close[0]!r}?"
 
     def _about_option(self, argument: str) -> str | None:
         """The hint about an argument that looks like an option, but is unknown."""
@@ -52,8 +52,8 @@ class Parser(argparse.ArgumentParser):
         if setting in Settings.model_fields:
             return f"{option} is a setting, not an option: set the environment variable {setting.upper()}"
         if close := difflib.get_close_matches(option.replace("_", "-"), known, n=1):
-            return f"unknown option {option}: did you mean {close[0]}?"
-        return f"unknown option {option}: --help lists all options"
+            return f"{option} is not an option: did you mean {close[0]}?"
+        return f"{option} is not an option: --help lists them"
 
     def _commands(self) -> dict[str, "Parser"]:
         return {

@@ -66,7 +66,7 @@ class RecipeStore:
         locked = self.mm_per_px(recipe_id)
         if locked is not None and not same_scale(locked, mm_per_px):
             raise ScaleLocked(
-                f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g} by its "
+                f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g}, as in its "
                 "first fit or upload: send that value, or use another recipe"
             )
 

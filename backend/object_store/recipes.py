@@ -100,6 +100,6 @@ class ObjectRecipeStore:
 
 def _locked(recipe_id: str | None, mm_per_px: float, locked: float) -> ScaleLocked:
     return ScaleLocked(
-        f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g} by its first fit or "
-        "upload: send that value, or use another recipe"
+        f"mm_per_px is {mm_per_px:g}, but recipe {recipe_id!r} is locked to mm_per_px {locked:g}, as in its first fit "
+        "or upload: send that value, or use another recipe"
     )

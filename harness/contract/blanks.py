@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from html import unescape
 from typing import Any
 
 from harness.contract.sentences import SENTENCE, is_sentence, without_sentences
@@ -20,6 +21,7 @@ _TRACE = "trace"
 _PATHS = "paths"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")
+_HASH_OF_SENTENCES = re.compile(r"(?<=/calib\.)[0-9a-f]{16}(?=\.scores\.json$)")
 _STORED_NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{8}")
 _STRING_OR_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s\[\]{},:]+')
 _CLOCK_MARGIN = timedelta(minutes=2)
@@ -55,7 +57,12 @@ class Blanks:
     def prose(self, text: str) -> str:
         """As `text`, of what is written for people."""
         text = self.text(text)
-        return without_sentences(text) if self.sentences else text
+        return without_sentences(unescape(text)) if self.sentences else text
+
+    def path(self, path: str) -> str:
+        """As `text`, of the path of a file. Some names have the hash of a file with sentences."""
+        path = self.text(path)
+        return _HASH_OF_SENTENCES.sub("<hash>", path) if self.sentences else path
 
     def json(self, value: Any, name: str = "") -> Any:
         """What `parse` gave, without what is of this run only.
@@ -88,7 +95,7 @@ class Blanks:
             return "<trace>" if value else ""
         if name in _PICTURES:
             return f"<picture: {sized(_from_base64(value))}>"
-        if self.sentences and is_sentence(name):
+        if self.sentences and is_sentence(name, value):
             return SENTENCE
         return self.text(value)
 

@@ -20,7 +20,7 @@ def texts_of_files(root: Path, blanks: Blanks) -> dict[str, str]:
     """Every file below a folder, by its path; empty folders, too."""
     texts = {}
     for path in sorted(root.rglob("*")):
-        name = blanks.text(path.relative_to(root).as_posix())
+        name = blanks.path(path.relative_to(root).as_posix())
         if path.is_file():
             texts[name] = text_of_file(path, blanks)
         elif not any(path.iterdir()):

@@ -3,17 +3,23 @@
 import re
 
 SENTENCE = "<sentence>"
-_MEMBERS = frozenset({"description", "error", "hint", "reason", "summary", "text", "warning"})
+_MEMBERS = frozenset({"description", "error", "hint", "reason", "summary", "text", "warning", "why"})
+_EXAMPLES = "examples"
+_FEWEST_BLANKS = 8
 # Three words or more. What has digits, underscores, slashes, dashes or quotes, or ends with a colon, is a name.
-_WORD = r"[A-Za-z][a-z]*(?:['’][a-z]+)?"
-_WORDS = re.compile(rf"(?<![\w/.'-]){_WORD}(?:[.,;)]* \(?{_WORD}){{2,}}(?![\w/'-])[.,;)]*")
+_WORD = r"(?:ROIs?|[A-Za-z][a-z]*(?:['’][a-z]+)?)"
+_WORDS = re.compile(rf"(?<![\w/.'-]){_WORD}(?:['.,;)]* \(?{_WORD}){{2,}}(?![\w/'-])[.,;)]*")
 _ENTRY = re.compile(r"(?P<names> {2,6}\S+(?: \S+)*)(?: {2,}.*)?")
 _TITLE = re.compile("[a-z ]+:")
 
 
-def is_sentence(member: str) -> bool:
-    """Whether a text of this name in JSON is written for people."""
-    return member in _MEMBERS
+def is_sentence(member: str, text: str) -> bool:
+    """Whether a text in JSON is written for people, by the name of its member; of examples, those of many words.
+
+    >>> is_sentence("error", "x"), is_sentence("code", "x"), is_sentence("examples", "1 of 2 is low: " + "a b " * 4)
+    (True, False, True)
+    """
+    return member in _MEMBERS or (member == _EXAMPLES and text.count(" ") >= _FEWEST_BLANKS)
 
 
 def without_sentences(text: str) -> str:

@@ -19,16 +19,16 @@ LONG = "x" * 300
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("fit", "A", "B", "parts", "--mm_per_px", "1"), "unknown option --mm_per_px: did you mean --mm-per-px?"),
-        (("infer", "A", "B", "parts", "--mm-per-px", "1", "--output", "r.csv"), "unknown option --output"),
-        (("infer", *ROI, "parts", "--heat-maps=maps"), "unknown option --heat-maps: did you mean --heatmaps?"),
+        (("fit", "A", "B", "parts", "--mm_per_px", "1"), "--mm_per_px is not an option: did you mean --mm-per-px?"),
+        (("infer", "A", "B", "parts", "--mm-per-px", "1", "--output", "r.csv"), "--output is not an option"),
+        (("infer", *ROI, "parts", "--heat-maps=maps"), "--heat-maps is not an option: did you mean --heatmaps?"),
         (("serve", "--port", "9000"), "is a setting, not an option: set the environment variable PORT"),
         (
             ("fit", *ROI, "parts", "--models-dir=x"),
             "is a setting, not an option: set the environment variable MODELS_DIR",
         ),
-        (("fitt", *ROI), "unknown command 'fitt': did you mean 'fit'?"),
-        (("rollback", "A", "B", "--version", "x"), "'x' is not a whole number of at least 1"),
+        (("fitt", *ROI), "'fitt' is not a command: did you mean 'fit'?"),
+        (("rollback", "A", "B", "--version", "x"), "'x' is not a whole number from 1 on"),
         (("fit", "A", "B", "parts", "--mm-per-px", "0,2"), "write the number with a decimal point, 0.2"),
         (("calibrate", *ROI, "--area-mm2-thr", "1,5"), "write the number with a decimal point, 1.5"),
         (("infer", *ROI, f"{LONG}.png"), "cannot be read (File name too long)"),

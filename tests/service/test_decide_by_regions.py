@@ -149,7 +149,9 @@ def test_a_bank_of_an_earlier_version_says_what_it_lacks(fitted, pngs):
         kept = {name: array for name, array in file.items() if not name.startswith("honest_map")}
     np.savez(path, **kept)
     before = snapshot(fitted.settings.models_dir)
-    with pytest.raises(InvalidRequest, match=r"keeps no distance map of it by the bank of the others.*profile=recommended"):
+    with pytest.raises(
+        InvalidRequest, match=r"keeps no distance map of it by the bank of the others.*profile=recommended"
+    ):
         calibrate(fitted, "region")
     after = snapshot(fitted.settings.models_dir)
     assert [name for name in before if "calib" in name] == [name for name in after if "calib" in name] == []

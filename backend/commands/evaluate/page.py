@@ -205,7 +205,7 @@ def facts_of(evaluation: Evaluation, result: CategoryResult) -> list[str]:
     promise = result.calibration.promise
     promised = f" It promises: {promise.text}." if promise else ""
     return [
-        f"{counts} At first, the line is at {result.threshold:.4f}. {basis} It does not depend on any test "
+        f"{counts} The line is at {result.threshold:.4f} at the beginning. {basis} It does not depend on any test "
         f"image.{promised}"
     ]
 
