@@ -26,14 +26,17 @@ DETAILED_PERCENTILE = 100.0
 _SHARE_OF_EACH_BANK = 0.5
 
 
-def coreset_rate_of(profile: ProfileName, configured: float) -> float:
+def coreset_rate_of(profile: ProfileName, configured: float, detail: int = 1) -> float:
     """Share of the patch embeddings of a block that a memory bank keeps.
 
     Args:
         profile: of the memory bank.
         configured: ``CORESET_RATE``.
+        detail: of the memory bank. The bank grows with it, not with its square: more finds no more defects, and the
+            search of an inference would grow with its fourth power.
     """
-    return configured * _SHARE_OF_EACH_BANK if profile == RECOMMENDED else configured
+    rate = configured * _SHARE_OF_EACH_BANK if profile == RECOMMENDED else configured
+    return rate / detail
 
 
 def profile_of(metadata: Mapping[str, Any]) -> ProfileName:

@@ -10,8 +10,8 @@ from backend.features import DinoV2Features
 from backend.roi_mask import Shape, build_mask
 from backend.tiles import MOST_DETAIL
 
-# Tokens that a defect has to cover along its longer side to stand out.
-TOKENS_OF_A_DEFECT = 1.5
+# Tokens along its longer side that a round spot has to cover to stand out; a fine scratch needs about twice as many.
+TOKENS_OF_A_DEFECT = 0.6
 # Without a smallest defect: pixels of the ROI, along a side, that may become one of the network's.
 _MOST_SHRUNK = 2
 
@@ -82,7 +82,7 @@ def _covered(number: int, pitch: float, mm_per_px: float, smallest_defect_mm: fl
     )
     if pixels >= TOKENS_OF_A_DEFECT * pitch:
         return said
-    return f"{said}, fewer than the {TOKENS_OF_A_DEFECT:g} that it takes to stand out: it may be overlooked"
+    return f"{said}, fewer than the {TOKENS_OF_A_DEFECT:g} that a spot needs to stand out: it may be overlooked"
 
 
 def _about_size(number: int, features: DinoV2Features, height: int, width: int) -> str | None:

@@ -127,7 +127,6 @@ def fit(
     chosen, asked = chosen_for(service, key, profile, detail, append=append)
     features = service.features_of(chosen)
     annotate(n_images=len(images), device=service.features.runtime.device)
-    rate = 1.0 if keep_all else coreset_rate_of(chosen, service.settings.coreset_rate)
     with service.queue.fit() as wait_for_those_before:
         with stage("decode"):  # what a header can tell, it tells before any image costs time
             sent = FitImages.read(images, shapes or [None] * len(images), service.limits)
@@ -140,6 +139,7 @@ def fit(
                 raise Conflict(f"{key} was fitted with {now} meanwhile: append once more")
             settled = settle_detail(asked, features, sent.headers.sizes, mm_per_px, smallest_defect_mm)
             features = features.at(settled.number)
+            rate = 1.0 if keep_all else coreset_rate_of(chosen, service.settings.coreset_rate, settled.number)
             new = sent if base is None else sent.without_files_of(base.images)
             tiles = seen_tiles(features, new.headers.sizes, new.masks, service.settings.blur_sigma)
             depth, warning = _depth(service, new, before, run)

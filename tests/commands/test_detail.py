@@ -23,10 +23,10 @@ def test_a_fit_in_tiles_is_what_the_service_fits(run, work, features):
 
 
 def test_auto_says_what_it_chose_and_why(run):
-    status, out, err = run("fit", *ROI, "parts", "--detail", "auto", "--smallest-defect-mm", "4.3")
+    status, out, err = run("fit", *ROI, "parts", "--detail", "auto", "--smallest-defect-mm", "1.8")
     assert status == 0
-    # 200 pixels of 0.2 mm: 21.5 pixels are 1.5 tokens at detail 2.
-    reason = "detail=2: a defect of 4.3 mm has 21.5 pixels and covers 1.5 tokens of 14.3 pixels"
+    # 200 pixels of 0.2 mm: 9 pixels are 0.63 tokens at detail 2.
+    reason = "detail=2: a defect of 1.8 mm has 9 pixels and covers 0.63 tokens of 14.3 pixels"
     assert json.loads(out)["detail_reason"] == reason
     assert reason in err
 

@@ -80,7 +80,7 @@ def pixels_of(part):
 def bank_of(extractor, parts):
     """A bank from the tokens of whole images, and of each image from those of the others."""
     tokens = [extractor.extract(pixels_of(part))[0] for part in parts]
-    return PatchCoreMemory.build(np.concatenate(tokens), extractor.token_hw, 0.02)
+    return PatchCoreMemory.build(np.concatenate(tokens), extractor.token_hw, 0.02 / extractor.tiling.detail)
 
 
 def test_a_fit_records_its_detail_and_its_grid(service, features, parts, tmp_path):
@@ -357,7 +357,7 @@ class TestChoice:
         assert found.number == number
         assert found.reason.startswith(f"detail={number}: the {max(size)} pixels of the ROI's longer side are ")
 
-    @pytest.mark.parametrize(("pixels", "number"), [(200, 1), (80, 2), (48, 3), (36, 4), (26, 5)])
+    @pytest.mark.parametrize(("pixels", "number"), [(46, 1), (25, 2), (17, 3), (13, 4), (11, 5)])
     def test_auto_lets_the_smallest_defect_cover_enough_tokens(self, settle, pixels, number):
         found = settle("auto", sizes=[(2048, 2448)], mm_per_px=0.05, smallest_defect_mm=pixels * 0.05)
         assert found.number == number
@@ -368,8 +368,8 @@ class TestChoice:
         found = settle("auto", sizes=[(2048, 2448)], mm_per_px=0.05, smallest_defect_mm=0.3)
         assert found.number == 5
         assert found.reason == (
-            "detail=5: a defect of 0.3 mm has 6 pixels and covers 0.35 tokens of 17 pixels, fewer than the 1.5 that it "
-            "takes to stand out: it may be overlooked"
+            "detail=5: a defect of 0.3 mm has 6 pixels and covers 0.35 tokens of 17 pixels, fewer than the 0.6 that a "
+            "spot needs to stand out: it may be overlooked"
         )
 
     def test_auto_goes_no_further_than_every_pixel(self, settle):

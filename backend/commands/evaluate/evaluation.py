@@ -136,7 +136,7 @@ class _Way:
     @property
     def coreset_rate(self) -> float:
         """Share of the patch embeddings of a block that a memory bank keeps."""
-        return coreset_rate_of(self.profile, self.settings.coreset_rate)
+        return coreset_rate_of(self.profile, self.settings.coreset_rate, self.detail)
 
     @property
     def percentile(self) -> float:

@@ -27,7 +27,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "device": features.runtime.device,
             "profile": evaluation.profile,
             "rule": evaluation.rule,
-            "coreset_rate": coreset_rate_of(evaluation.profile, settings.coreset_rate),
+            "coreset_rate": coreset_rate_of(evaluation.profile, settings.coreset_rate, features.tiling.detail),
             "score_percentile": score_percentile_of(
                 evaluation.profile, settings.score_percentile, features.tiling.detail
             ),

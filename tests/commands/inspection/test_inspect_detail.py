@@ -17,6 +17,6 @@ def test_a_model_of_another_detail_is_fitted_anew(folders, forwards, command_lin
 def test_the_smallest_defect_chooses(folders, command_line):
     # 110 pixels of 1 mm: at detail 2 a token is 7.9 pixels, at detail 1 it is 13.8. The network shows every pixel
     # with one tile, so one is enough.
-    status, _, err = command_line("inspect", "widget/good", "--detail", "auto", "--smallest-defect-mm", "12")
+    status, _, err = command_line("inspect", "widget/good", "--detail", "auto", "--smallest-defect-mm", "8")
     assert status == 0, err
-    assert "detail=1: a defect of 12 mm has 12 pixels and covers 0.87 tokens of 13.8 pixels, fewer than the 1.5" in err
+    assert "detail=1: a defect of 8 mm has 8 pixels and covers 0.58 tokens of 13.8 pixels, fewer than the 0.6" in err
