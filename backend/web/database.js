@@ -26,6 +26,7 @@ export class Database {
       };
       request.onsuccess = () => {
         request.result.onversionchange = () => request.result.close(); // a newer console in another tab must not wait for this one
+        request.result.onclose = () => { this.opened = null; }; // its data were deleted: what comes next is kept anew
         resolve(request.result);
       };
       request.onerror = () => {

@@ -2,7 +2,7 @@
 /** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
 import { ApiError, call, formOf, idsOf, newId, pause } from "./api.js";
 import { fill, h, icon, keepFocus } from "./dom.js";
-import { keepText } from "./keep.js";
+import { forgetText, keepText, keptText } from "./keep.js";
 import { LEAST_GOOD } from "./rois.js";
 import { hashOf, roiText } from "./router.js";
 import { ASK_EVERY_MS, findRun, leftOf, watchRun } from "./runs.js";
@@ -33,8 +33,6 @@ export class FitPanel {
     this.watching = false;
     this.closed = false;
     this.askedKey = `fit of ${roiText(key)}`;
-    /** @type {Asked | null} what this browser has no room for */
-    this.unkept = null;
     /** What became of a fit that brought no model. */
     this.lost = "";
     this.text = h("p", { role: "status" });
@@ -64,7 +62,7 @@ export class FitPanel {
       else if (asked && now) {
         const isOver = now !== asked.before;
         if (isOver || seen || performance.now() - begun > LISTED_WITHIN_MS) {
-          this.forget();
+          forgetText(this.askedKey);
           if (!isOver) this.lost = [t(away ? "fit.lost" : "fit.ended"), t(this.app.facts(this.key)?.fitted ? "fit.before" : "fit.no_model"), t("fit.start_again")].join(" ");
           break;
         }
@@ -84,18 +82,12 @@ export class FitPanel {
 
   /** A fit that was asked for in this browser and did not answer yet. @returns {Asked | null} */
   asked() {
-    const asked = localStorage.getItem(this.askedKey);
-    return asked ? JSON.parse(asked) : this.unkept;
+    return JSON.parse(keptText(this.askedKey) ?? "null");
   }
 
   /** @param {Asked} asked */
   remember(asked) {
-    this.unkept = keepText(this.askedKey, JSON.stringify(asked)) ? null : asked;
-  }
-
-  forget() {
-    this.unkept = null;
-    localStorage.removeItem(this.askedKey);
+    keepText(this.askedKey, JSON.stringify(asked));
   }
 
   /** What changes with every fit that ends well, also with one that finds the same again. @returns {Promise<string | undefined>} undefined: the service did not say */
@@ -166,7 +158,7 @@ export class FitPanel {
       else this.app.say("error", messageOf(problem));
     }
     this.running = null;
-    this.forget();
+    forgetText(this.askedKey);
     if (this.closed) return;
     await this.app.refresh(this.key.recipe_id);
     this.samples.onFitted();

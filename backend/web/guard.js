@@ -6,6 +6,7 @@
  * answer came, so that a slow answer makes nothing look fresher than it is.
  */
 import { ApiError, call, idsOf, pause } from "./api.js";
+import { cutText } from "./pictures.js";
 import { roiText } from "./router.js";
 
 /** @typedef {import("./api.js").RoiKey} RoiKey */
@@ -17,6 +18,9 @@ const LIFE_LASTS_MS = 1800;
 const FACTS_EVERY_MS = 1500;
 const FACTS_LAST_MS = 8000;
 const LOOK_EVERY_MS = 150;
+const ASKED = 4;
+/** How the service names what it stores; other names are of files that a client sent for a fit. */
+const STORED_NAME = /^\d{8}-\d{6}-\d{6}-[0-9a-f]{8}\./;
 
 /** What a guard of one ROI and a guard of a recipe share: signs of life, and facts that grow old. */
 export class Watch {
@@ -136,13 +140,15 @@ export class Guard extends Watch {
   async learn(options) {
     const { rois } = await call("rois", { ...options, query: { recipe_id: this.key.recipe_id, limit: 1000 } });
     const own = rois.find((/** @type {RoiKey} */ roi) => roiText(roi) === roiText(this.key));
-    const found = own ?? (await call("state", { ...options, query: idsOf(this.key) }));
+    const query = idsOf(this.key);
+    const found = own ?? (await call("state", { ...options, query }));
+    const calib = own && !this.pixels ? null : (await call("manifest", { ...options, query })).calib; // a borrowed model is not in the list
     this.served = {
       fitted: (own ? found.fitted : found.memory_fitted) ?? false,
       memory_id: found.model?.memory_id ?? null,
       calibration: found.calibration ?? "none",
-      threshold: own ? (own.threshold ?? null) : null,
-      pixel_threshold: this.pixels ? (await call("manifest", { ...options, query: idsOf(this.key) })).calib?.pixel_threshold : undefined,
+      threshold: (own ?? calib)?.threshold ?? null,
+      pixel_threshold: this.pixels ? calib?.pixel_threshold : undefined,
     };
   }
 
@@ -181,5 +187,29 @@ export function lackOf(served) {
 export function isOf(served, reply, pixels) {
   if (!served || served.calibration !== "applied" || served.memory_id !== (reply.model.memory_id ?? null)) return false;
   if (pixels && served.pixel_threshold !== reply.pixel_threshold) return false;
-  return served.threshold === null || served.threshold === reply.threshold;
+  return served.threshold === reply.threshold;
+}
+
+/**
+ * Whether the model that is served was fitted on what the ROI shows now. A ROI that moved since is another place.
+ * @param {import("./api.js").RoiKey} key
+ * @param {import("./pixels/roi.js").Roi} roi
+ * @param {import("./anchor.js").Anchor | null} anchor
+ * @returns {Promise<"same" | "other" | "unknown">} unknown: it was not fitted from here
+ */
+export async function fittedOn(key, roi, anchor) {
+  const { images } = await call("bank", { query: idsOf(key) });
+  const stored = images.map((/** @type {any} */ image) => image.filename).filter((/** @type {string} */ name) => STORED_NAME.test(name));
+  let gone = 0;
+  for (const filename of stored.slice(0, ASKED)) {
+    try {
+      const { console_cut } = await call("datasets/meta", { query: { ...idsOf(key), label: "ok", filename } });
+      if (console_cut === undefined) return "unknown";
+      return console_cut === cutText(roi, anchor) ? "same" : "other";
+    } catch (problem) {
+      if (!(problem instanceof ApiError && problem.status === 404)) throw problem;
+      gone++; // deleted, moved, or cut anew
+    }
+  }
+  return gone ? "other" : "unknown";
 }

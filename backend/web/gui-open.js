@@ -2,7 +2,7 @@
 /** Open a layout of the desktop GUI: files in, what they give on the screen, and stored only when a person says so. */
 import { send } from "./api.js";
 import { fill, h } from "./dom.js";
-import { fittedOn } from "./geometry.js";
+import { fittedOn } from "./guard.js";
 import { GuiLayoutError, isGuiLayout, readObject, readGuiLayout, ROLE, scaleIn } from "./gui-layout.js";
 import { LayoutConflict, loadLayout, roiIn, writeLayout } from "./layout.js";
 import { lockedScale } from "./rois.js";

@@ -61,15 +61,28 @@ export async function keptPictures(pool, roi, newId) {
   return found.sort((/** @type {KeptPicture} */ a, /** @type {KeptPicture} */ b) => a.order - b.order);
 }
 
+/** Texts for which this browser has no room: they last as long as the page. @type {Map<string, string>} */
+const unkept = new Map();
+
 /** Keep a text across reloads. @param {string} name @param {string} text @returns {boolean} whether this browser has room */
 export function keepText(name, text) {
   try {
     localStorage.setItem(name, text);
-    return true;
+    unkept.delete(name);
   } catch (problem) {
     if (/** @type {DOMException} */ (problem).name !== "QuotaExceededError") throw problem;
-    return false;
+    unkept.set(name, text);
   }
+  return !unkept.has(name);
+}
+
+/** @param {string} name */
+export const keptText = (name) => unkept.get(name) ?? localStorage.getItem(name);
+
+/** @param {string} name */
+export function forgetText(name) {
+  unkept.delete(name);
+  localStorage.removeItem(name);
 }
 
 /** @param {KeptPicture[]} pictures new ones */

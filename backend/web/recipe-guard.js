@@ -8,8 +8,7 @@
  *     guard.close();
  */
 import { call, idsOf, pause } from "./api.js";
-import { fittedOn } from "./geometry.js";
-import { isOf, lackOf, Watch } from "./guard.js";
+import { fittedOn, isOf, lackOf, Watch } from "./guard.js";
 import { readLayout } from "./layout.js";
 import { cutText } from "./pictures.js";
 import { roiText } from "./router.js";

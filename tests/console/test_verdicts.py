@@ -67,6 +67,19 @@ def test_a_threshold_that_was_changed_judges_again_and_none_not(chromium: Any, j
     watched.close(NO_LAYOUT_YET)
 
 
+def test_a_changed_threshold_of_a_borrowed_model_judges_again(chromium: Any, judging: Server, parts: Parts) -> None:
+    watched = Watched(chromium, judging)
+    watched.open("inspect", ROI | {"recipe_id": "line 2"})  # which has no model of its own
+    watched.page.locator("input[type=file][accept]").first.set_input_files(parts.fresh[:1])
+    verdict = watched.page.locator(".verdict")
+    expect(verdict).not_to_have_attribute("data-word", "none", timeout=_JUDGE_MS)
+    with judging.client() as client:
+        for threshold, word in ((1.9, "ok"), (0.0001, "ng")):
+            calibrate(client, threshold=threshold)
+            expect(verdict).to_have_attribute("data-word", word, timeout=_JUDGE_MS)
+    watched.close(NO_LAYOUT_YET)
+
+
 def test_where_there_are_keys_the_page_asks_and_keeps_it_out_of_urls(chromium: Any, locked: Server) -> None:
     watched = Watched(chromium, locked)
     page = watched.page

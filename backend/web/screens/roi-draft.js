@@ -1,5 +1,6 @@
 // @ts-check
 /** A ROI as it is drawn here: on its way to the layout, and kept in this browser until it is there. */
+import { forgetText, keepText, keptText } from "../keep.js";
 import { LayoutConflict, roiIn, saveRoi } from "../layout.js";
 import { nameKey, roiText } from "../router.js";
 import { messageOf, t } from "../texts.js";
@@ -30,6 +31,7 @@ export class Draft {
     this.timer = 0;
     /** @type {string | null} what this tab keeps in the browser until the service has it; another tab may keep there what it draws */
     this.kept = null;
+    this.hasRoom = true;
   }
 
   /** Whether something of it is not in the service yet. */
@@ -39,14 +41,15 @@ export class Draft {
 
   keep() {
     this.kept = JSON.stringify({ base: this.base, mine: this.mine });
-    localStorage.setItem(this.place, this.kept);
+    this.hasRoom = keepText(this.place, this.kept);
+    if (!this.hasRoom) addEventListener("beforeunload", stay);
   }
 
   /** Begin with what the service has, or with what was drawn here and did not reach it. @param {Layout} content */
   open(content) {
     this.base = roiIn(content, this.key);
     this.mine = this.base ?? fresh(this.key);
-    const draft = localStorage.getItem(this.place);
+    const draft = keptText(this.place);
     if (!draft) return this.tell();
     this.kept = draft;
     const { base, mine } = JSON.parse(draft);
@@ -101,7 +104,7 @@ export class Draft {
     try {
       await saveRoi(this.key.recipe_id, sent, this.base);
     } catch (problem) {
-      this.on.status(t("roi.not_saved"));
+      this.on.status(t(this.hasRoom ? "roi.not_saved" : "roi.not_kept"));
       if (problem instanceof LayoutConflict) this.on.conflict(problem.theirs);
       else this.on.failed(messageOf(problem));
       return;
@@ -115,11 +118,15 @@ export class Draft {
   /** Nothing of it is to be stored any more. */
   forget() {
     clearTimeout(this.timer);
-    if (localStorage.getItem(this.place) === this.kept) localStorage.removeItem(this.place);
+    if (keptText(this.place) === this.kept) forgetText(this.place);
+    removeEventListener("beforeunload", stay);
     this.kept = null;
     this.tell();
   }
 }
+
+/** The browser asks before it leaves the page. @param {Event} event */
+const stay = (event) => event.preventDefault();
 
 /** @param {RoiKey} key @returns {LayoutRoi} */
 function fresh(key) {

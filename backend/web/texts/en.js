@@ -186,6 +186,7 @@ export default {
   "roi.saving": "Saving…",
   "roi.saved": "Saved",
   "roi.not_saved": "Not saved; kept in this browser",
+  "roi.not_kept": "Not saved, and this browser has no room to keep it: leave this page open",
   "roi.self_test": "Nothing is uploaded from here. {reason}",
   "roi.conflict": "Another station changed this ROI meanwhile. Nothing is lost: which one shall count?",
   "roi.conflict_mine": "Mine, as shown",

@@ -197,6 +197,7 @@ export default {
   "roi.saving": "Guardando…",
   "roi.saved": "Guardado",
   "roi.not_saved": "Sin guardar; se conserva en este navegador",
+  "roi.not_kept": "Sin guardar, y este navegador no tiene espacio para conservarlo: deje abierta esta página",
   "roi.self_test": "Desde aquí no se envía nada. {reason}",
   "roi.conflict": "Mientras tanto, otro puesto cambió esta ROI. No se pierde nada: ¿cuál debe valer?",
   "roi.conflict_mine": "La mía, como se muestra",
