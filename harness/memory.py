@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -16,6 +17,20 @@ def resident_mb(pid: int) -> float | None:
         return float(psutil.Process(pid).memory_info().rss) / 1e6
     except psutil.NoSuchProcess:
         return None
+
+
+def anonymous_mb(pid: int) -> float:
+    """What a process holds that is in no file, in MB; what processes share counts in parts (Linux).
+
+    Raises:
+        psutil.NoSuchProcess: it has ended.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, ProcessLookupError) as exc:
+        raise psutil.NoSuchProcess(pid) from exc
+    named = {line.split()[0]: line.split()[1] for line in lines[1:]}
+    return sum(int(named[name]) for name in ("Pss_Anon:", "Pss_Shmem:")) / 1e3
 
 
 class Memory:

@@ -3,18 +3,23 @@
 ``python -m soak.console [--minutes 60] [--per-s 20]``, with Chromium (apt-get install chromium). Each verdict must
 equal that of a client in Python, and the page must not show an error. The number of NOT JUDGED parts of a slow machine
 is printed.
+
+The browser is driven for some seconds at the start and once a minute, and nobody is connected to it in between: a
+driven browser keeps what was sent and received, so that its processes grow with every part.
 """
 
 import argparse
+import contextlib
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -24,19 +29,26 @@ from tqdm import tqdm
 from harness.browser import CHROMIUM, installed
 from harness.images import png
 from harness.measuring import print_table
-from harness.memory import resident_mb
+from harness.memory import anonymous_mb
 from harness.server import serving
 from harness.two_cells import RECIPE, ROIS, Picture, ids, pictures, prepare
 from harness.versions import SMALL_NETWORK
 
 _N_PICTURES = 40
 _SAMPLE_S = 5.0
+_LOOK_S = 60.0
+_START_S, _STOP_S = 60.0, 20.0
 _WARM_PARTS = 600  # by then the last fifty are full, and so is the memory for decoded pictures
 _FEWEST_SAMPLES = 20
 _GROWTH = 1.10
 _SPARE_MB = 2.0  # of a heap of some megabytes a tenth is less than the collector leaves
-_LONGEST_WAIT_MS = 60_000
-_MEASURES = {"heap_mb": "heap of JavaScript, MB", "resident_mb": "processes of pages, MB", "nodes": "nodes of the page"}
+_LONGEST_WAIT_MS = 120_000
+_MEASURES = {
+    "heap_mb": "heap of JavaScript, MB",
+    "nodes": "nodes of the page",
+    "pages_mb": "processes of pages, MB",
+    "others_mb": "other processes of the browser, MB",
+}
 
 
 @dataclass(frozen=True)
@@ -45,16 +57,25 @@ class Sample:
 
     Attributes:
         at_s: since the start.
-        parts: judged so far.
+        parts: judged so far; between looks, as of the look before.
         heap_mb: of JavaScript, after its collector ran.
-        resident_mb: of the processes that run pages.
         nodes: of the page, those included that are kept without being shown.
+        pages_mb, others_mb: what the processes that run pages, and all others, hold that is in no file.
     """
 
     at_s: float
     parts: int
     heap_mb: float
-    resident_mb: float
+    nodes: float
+    pages_mb: float
+    others_mb: float
+
+
+class Look(NamedTuple):
+    """What only a look into the page tells; see `Sample`."""
+
+    parts: int
+    heap_mb: float
     nodes: float
 
 
@@ -95,44 +116,124 @@ def expected(client: httpx.Client, made: Sequence[Picture]) -> dict[str, str]:
     return {picture.name: "ng" if picture.name in bad else "ok" for picture in made}
 
 
-def run(
-    page: Any, pids: Sequence[int], files: Sequence[Path], words: dict[str, str], *, s: float, per_s: float
-) -> Seen:
-    """Open the screen, play the folder, and look at it for some seconds.
+class Chromium:
+    """A browser that nobody drives but for a moment.
+
+    Attributes:
+        process: its main process.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str, playwright: Any) -> None:
+        self.process = process
+        self._address = address
+        self._playwright = playwright
+
+    @contextlib.contextmanager
+    def driven(self) -> Iterator[Any]:
+        """Its page, as playwright has it; the browser goes on without it afterwards."""
+        browser = self._playwright.chromium.connect_over_cdp(self._address)
+        try:
+            yield browser.contexts[0].pages[0]
+        finally:
+            browser.close()  # of a browser that was there before, this ends the connection alone
+
+    def memory_mb(self) -> tuple[float, float]:
+        """What the processes that run pages, and all others, hold that is in no file."""
+        pages = others = 0.0
+        main = psutil.Process(self.process.pid)
+        for process in [main, *main.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                is_of_pages = "--type=renderer" in process.cmdline()
+                held = anonymous_mb(process.pid)
+                pages, others = (pages + held, others) if is_of_pages else (pages, others + held)
+        return pages, others
+
+
+@contextlib.contextmanager
+def chromium(program: str, playwright: Any) -> Iterator[Chromium]:
+    """Start a browser with an empty page.
+
+    Raises:
+        RuntimeError: it does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+        told = Path(profile) / "DevToolsActivePort"
+        command = [program, "--headless=new", "--no-sandbox", "--no-first-run", "--window-size=1440,1000"]
+        command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + _START_S
+            while not (told.exists() and told.read_text().count("\n")):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("Chromium does not start")
+                time.sleep(0.1)
+            yield Chromium(process, f"http://127.0.0.1:{told.read_text().split()[0]}", playwright)
+        finally:
+            process.terminate()
+            process.wait(_STOP_S)
+
+
+def begin(page: Any, address: str, files: Sequence[Path], per_s: float) -> None:
+    """Open the screen and play the folder, over and over.
 
     Args:
-        page: playwright's, on the console.
-        pids: of the processes that run pages.
-        files: the pictures that are played, over and over.
-        words: by name, the verdict of each.
-        s: seconds that it takes.
-        per_s: pictures a second that are played.
+        page: playwright's.
+        address: of the service.
+        files: the pictures that are played.
+        per_s: pictures a second.
     """
-    seen = Seen()
-    page.on("pageerror", lambda error: seen.broken.append(f"the page fails: {error}"))
-    page.on("console", lambda said: said.type == "error" and seen.broken.append(f"the page complains: {said.text}"))
+    page.set_default_timeout(_LONGEST_WAIT_MS)
+    page.goto(f"{address}/#/live?recipe={RECIPE.replace(' ', '+')}")
+    page.locator(".tile").first.wait_for()
     page.get_by_role("button", name="Folder that plays a camera").click()
     page.get_by_label("Pictures a second").fill(str(per_s))
     page.locator("input[type=file][accept]").set_input_files(files)
-    page.locator(".part").first.wait_for(timeout=_LONGEST_WAIT_MS)
-    developer = page.context.new_cdp_session(page)
-    developer.send("Performance.enable")
-    start = time.monotonic()
+    page.locator(".part").first.wait_for()
+
+
+def run(browser: Chromium, words: dict[str, str], s: float) -> Seen:
+    """Watch a browser that judges.
+
+    Args:
+        browser: see `begin`.
+        words: by name, the verdict of each picture.
+        s: seconds that it takes.
+    """
+    seen, start, next_look = Seen(), time.monotonic(), 0.0
+    found = Look(0, math.nan, math.nan)
     with tqdm(total=round(s), unit="s", file=sys.stderr) as bar:
         while (now := time.monotonic() - start) < s:
-            page.wait_for_timeout(1000 * min(_SAMPLE_S, s - now))
-            seen.samples.append(_sample(developer, page, pids, time.monotonic() - start))
-            _compare(seen, page, words)
-            bar.update(round(time.monotonic() - start) - bar.n)
+            if now >= next_look:
+                found = look(browser, seen, words)
+                next_look = now + _LOOK_S
+            time.sleep(min(_SAMPLE_S, s - now))
+            at_s = time.monotonic() - start
+            seen.samples.append(Sample(at_s, *found, *browser.memory_mb()))
+            bar.update(round(at_s) - bar.n)
+    found = look(browser, seen, words)
+    seen.samples.append(Sample(time.monotonic() - start, *found, *browser.memory_mb()))
     return seen
 
 
-def _sample(developer: Any, page: Any, pids: Sequence[int], at_s: float) -> Sample:
-    developer.send("HeapProfiler.collectGarbage")
-    metrics = {metric["name"]: metric["value"] for metric in developer.send("Performance.getMetrics")["metrics"]}
-    numbers = [int(word) for word in page.locator(".live-facts").inner_text().split() if word.isdigit()]
-    resident = sum(resident_mb(pid) or 0.0 for pid in pids)
-    return Sample(at_s, sum(numbers[:3]), metrics["JSHeapUsedSize"] / 1e6, resident, metrics["Nodes"])
+def look(browser: Chromium, seen: Seen, words: dict[str, str]) -> Look:
+    """Read the page, and note what is wrong."""
+    with browser.driven() as page:
+        developer = page.context.new_cdp_session(page)
+        developer.on("Log.entryAdded", lambda told: _heard(seen, told["entry"]))
+        developer.send("Log.enable")  # tells what was logged since the page was opened
+        developer.send("Performance.enable")
+        developer.send("HeapProfiler.collectGarbage")
+        metrics = {metric["name"]: metric["value"] for metric in developer.send("Performance.getMetrics")["metrics"]}
+        numbers = [int(word) for word in page.locator(".live-facts").inner_text().split() if word.isdigit()]
+        _compare(seen, page, words)
+        for text in page.locator(".message.error").all_inner_texts():
+            seen.broken.append(f"the page says: {text}")
+        return Look(sum(numbers[:3]), metrics["JSHeapUsedSize"] / 1e6, metrics["Nodes"])
+
+
+def _heard(seen: Seen, entry: dict[str, Any]) -> None:
+    if entry["level"] == "error":
+        seen.broken.append(f"the page complains: {entry['text']}")
 
 
 def _compare(seen: Seen, page: Any, words: dict[str, str]) -> None:
@@ -169,16 +270,6 @@ def slope_per_hour(seen: Seen, name: str) -> float:
     return statistics.linear_regression(times, [getattr(sample, name) for sample in seen.warm]).slope
 
 
-def _page_pids() -> list[int]:
-    """Of the processes that run pages.
-
-    Not the browser's main process: while a browser is driven, its log of requests holds every crop that was sent, which
-    no page does any more (chrome://blob-internals lists two a part, but heatmaps of the last fifty only).
-    """
-    children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if "--type=renderer" in child.cmdline()]
-
-
 def _table(seen: Seen) -> list[list[object]]:
     rows: list[list[object]] = []
     for name, what in _MEASURES.items():
@@ -204,13 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = pictures(_N_PICTURES)
             words = expected(client, made)
         files = [picture.write(Path(folder)) for picture in made]
-        with sync_playwright() as running:
-            browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            page.goto(f"{server.address}/#/live?recipe={RECIPE.replace(' ', '+')}")
-            page.locator(".tile").first.wait_for(timeout=_LONGEST_WAIT_MS)
-            seen = run(page, _page_pids(), files, words, s=60 * chosen.minutes, per_s=chosen.per_s)
-            browser.close()
+        with sync_playwright() as running, chromium(program, running) as browser:
+            with browser.driven() as page:
+                begin(page, server.address, files, chosen.per_s)
+            seen = run(browser, words, 60 * chosen.minutes)
     title = (
         f"{chosen.minutes:g} minutes, {seen.samples[-1].parts} parts judged, {chosen.per_s:g} pictures a second played"
     )

@@ -35,7 +35,12 @@ export class HeatView extends Layers {
   async show(crop, reply, hasScale) {
     const number = ++this.asked;
     const [picture, grey] = await Promise.all([crop ? createImageBitmap(crop) : null, reply?.heatmap_png_base64 ? decoded(pngOf(reply.heatmap_png_base64)) : null]);
-    if (number !== this.asked) return; // another one was shown meanwhile
+    if (number === this.asked) this.draw(picture, grey, reply, hasScale);
+    for (const bitmap of [picture, grey]) bitmap?.close();
+  }
+
+  /** @param {ImageBitmap | null} picture @param {ImageBitmap | null} grey @param {any} reply @param {boolean} hasScale */
+  draw(picture, grey, reply, hasScale) {
     this.node.hidden = picture === null;
     if (!picture) return;
     this.lay(picture, picture);
