@@ -1,7 +1,7 @@
 """``cluster``: what takes more than one machine, on Ray."""
 
 from backend.commands.arguments import Commands, add_command
-from backend.commands.cluster import serve
+from backend.commands.cluster import infer, serve
 
 _TEXT = """
 This needs Ray: pip install -r requirements/ray.txt. docs/scale.md says what it is for."""
@@ -9,9 +9,12 @@ This needs Ray: pip install -r requirements/ray.txt. docs/scale.md says what it 
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
-    parser = add_command(commands, "cluster", _without_action, "serve on many machines, with Ray", _TEXT)
+    parser = add_command(
+        commands, "cluster", _without_action, "serve and judge archives on many machines, with Ray", _TEXT
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     serve.add_to(actions)
+    infer.add_to(actions)
 
 
 def _without_action(*_: object) -> None:

@@ -1,0 +1,164 @@
+"""Where images come from and results go: a folder that all machines see, or a place in an object store."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from backend.common.errors import ConfigError, InvalidImage, StorageError, TooLarge
+from backend.common.files import make_folder, read_whole, write_atomic
+from backend.common.image_headers import SUFFIXES
+
+_S3 = "s3://"
+
+
+class Place(Protocol):
+    """Named bytes. Safe to open anew in another process from its address."""
+
+    def names(self) -> Mapping[str, int]:
+        """Sizes in bytes of all that is here, by name."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a name; None where there is none."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a name, so that it is there whole or not at all; what it had is replaced."""
+        ...
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is of an object store."""
+    return address.startswith(_S3)
+
+
+def open_place(address: str, *, insecure: bool) -> Place:
+    """The place that an address names.
+
+    Args:
+        address: a folder, or ``s3://BUCKET/PREFIX``.
+        insecure: allow a store without TLS that is not on this machine.
+
+    Raises:
+        ConfigError: the URL cannot be used, or the client of object stores is not installed.
+    """
+    if not is_url(address):
+        return FolderPlace(Path(address))
+    try:
+        from backend.object_store.address import read_address  # here alone: others need no client of object stores
+        from backend.object_store.bucket import Bucket
+    except ModuleNotFoundError as exc:
+        if exc.name != "obstore":
+            raise
+        raise ConfigError("object stores need their client: pip install -r requirements/cluster.txt") from exc
+    return ObjectPlace(Bucket(read_address(address, insecure=insecure)))
+
+
+@dataclass(frozen=True)
+class FolderPlace:
+    """A folder.
+
+    Attributes:
+        folder: need not exist before something is written.
+    """
+
+    folder: Path
+
+    def names(self) -> dict[str, int]:
+        """See `Place`; hidden files and folders are none.
+
+        Raises:
+            StorageError: a folder cannot be read.
+        """
+        found = {}
+
+        def refuse(exc: OSError) -> None:
+            raise StorageError(f"{exc.filename}: the folder cannot be read ({exc.strerror})") from exc
+
+        if not self.folder.exists():
+            return {}
+        for parent, folders, files in os.walk(self.folder, onerror=refuse):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                if not name.startswith("."):
+                    path = Path(parent, name)
+                    found[path.relative_to(self.folder).as_posix()] = path.stat().st_size
+        return found
+
+    def read(self, name: str) -> bytes | None:
+        """See `Place`.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            return read_whole(self.folder / name)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise StorageError(f"{self.folder / name}: the file cannot be read ({exc.strerror})") from exc
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Place`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.folder / name
+        try:
+            make_folder(path.parent)
+            write_atomic({path: content})
+        except OSError as exc:
+            raise StorageError(f"{path}: the file cannot be written ({exc.strerror})") from exc
+
+
+@dataclass(frozen=True)
+class ObjectPlace:
+    """A prefix of a bucket.
+
+    Attributes:
+        bucket: ``backend.object_store.bucket.Bucket``.
+    """
+
+    bucket: Any
+
+    def names(self) -> dict[str, int]:
+        """See `Place`; raises StoreUnavailable, as the others."""
+        return {found.key: found.size for found in self.bucket.list("")}
+
+    def read(self, name: str) -> bytes | None:
+        """See `Place`."""
+        content: bytes | None = self.bucket.get_large(name)
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Place`."""
+        self.bucket.put(name, content)
+
+
+def image_names(names: Mapping[str, int]) -> list[str]:
+    """Those that are images by their extension, in the order of their characters."""
+    return sorted(name for name in names if name.lower().endswith(SUFFIXES))
+
+
+def read_image(place: Place, name: str, max_bytes: int) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        InvalidImage: it is not there any more, or its file cannot be read.
+        TooLarge: it has more than `max_bytes`.
+        StoreUnavailable: the object store does not answer, or refuses.
+    """
+    try:
+        content = place.read(name)
+    except StorageError as exc:
+        if isinstance(place, FolderPlace):
+            raise InvalidImage(str(exc)) from exc
+        raise
+    if content is None:
+        raise InvalidImage(f"{name}: it is not there any more")
+    if len(content) > max_bytes:
+        raise TooLarge(f"{name}: {len(content)} bytes, at most {max_bytes} are accepted")
+    return content
