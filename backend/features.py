@@ -39,7 +39,7 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """The number format of the network: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
+        """The number format of the network: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"float16"``."""
         ...
 
     @property

@@ -1,16 +1,25 @@
-"""Accuracy and speed of OpenVINO and torch, float32 and bfloat16, on real images.
+"""Accuracy and speed of OpenVINO and torch, float32, bfloat16 and int8, on real images.
 
 ``python -m benchmarks.precision [FOLDER …]`` takes folders in MVTec layout (train/good, test/good, test/<defect>);
-without one it takes solar cells of the package ``elpv-dataset``.
+without one it takes solar cells of the package ``elpv-dataset``. ``--most N`` takes at most N images to fit and as many
+to score, good and defective each. ``--orders 10`` adds the AUROC of float32's own coreset over ten orders of the images
+of the fit. ``--curve`` is another table: int8 from each block on.
+
+``ONEDNN_MAX_CPU_ISA=AVX2`` (``AVX2_VNNI``, ``AVX512_CORE_VNNI``) before the command caps what oneDNN's kernels may use:
+the products in 8 bits. The kernels of others do not obey it: MLAS' for products in float32, and OpenVINO's own ones for
+what is no product. The line before the table names those that ran.
 """
 
 import argparse
+import os
 import random
 import statistics
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import elpv_dataset
@@ -23,6 +32,7 @@ from backend.common.config import DEFAULT_MODEL, load_settings
 from backend.common.errors import ConfigError
 from backend.features import DinoV2Features, Runtime
 from backend.infer import InferenceEngine
+from backend.network.runtimes import int8
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.runtimes.torch import TorchRuntime
 from backend.network.weights import Weights, find_weights
@@ -31,6 +41,7 @@ from harness.measuring import print_table
 
 _SIZE = 448
 _MOST_FIT_IMAGES = 40
+_CURVE = range(1, 8)
 
 
 @dataclass(frozen=True)
@@ -47,68 +58,97 @@ class DataSet:
 class Answers:
     """What one runtime said about one data set.
 
-    Tokens [N, T, D] and scores [N]; distances [N, T] and scores [N] to the patches that the reference selected.
+    Tokens [N, T, D] and scores [N]; distances [N, T] and scores [N] to the patches that the reference selected; scores
+    [orders, N] as percentiles of the distances, which differ little from those of the map.
     """
 
     tokens: list[npt.NDArray[np.float32]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     distances: list[npt.NDArray[np.float32]] = field(default_factory=list)
     same_patches_scores: list[float] = field(default_factory=list)
+    scores_by_order: list[list[float]] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
-    folders = parser.parse_args().folders
-    runtimes = open_runtimes(find_weights(load_settings()))
+    parser.add_argument("--most", type=int, metavar="N", help="most images to fit, and to score of each class")
+    parser.add_argument("--orders", type=int, default=0, metavar="N", help="orders of the fit's images (%(default)s)")
+    parser.add_argument("--curve", action="store_true", help="int8 from each block on, against OpenVINO float32")
+    options = parser.parse_args()
+    weights = find_weights(load_settings())
+    runtimes = open_curve(weights) if options.curve else open_runtimes(weights)
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "none")
+    print(
+        f"8-bit products are {'exact' if int8.has_exact_kernels() else 'not exact'} on this CPU; cap of oneDNN: {cap}"
+    )
+    for name, runtime in runtimes.items():
+        if isinstance(runtime, OpenVinoRuntime):
+            print(f"{name}: {kernels(runtime)}")
     rows = []
-    for data_set in [mvtec(folder) for folder in folders] or [solar_cells()]:
-        answers = compare(data_set, runtimes)
-        reference = answers["torch float32"]
-        labels = [0] * len(data_set.good) + [1] * len(data_set.defective)
-        for name, answer in answers.items():
-            cosine = np.concatenate([cosines(*pair) for pair in zip(answer.tokens, reference.tokens, strict=True)])
-            distances = np.abs(np.concatenate(answer.distances) - np.concatenate(reference.distances))
-            same_patches = np.abs(np.array(answer.same_patches_scores) - np.array(reference.same_patches_scores))
-            scores = np.abs(np.array(answer.scores) - np.array(reference.scores))
-            rows.append(
-                (
-                    f"{data_set.name} ({len(labels)} images)",
-                    name,
-                    f"{statistics.median(answer.milliseconds):.0f}",
-                    f"{statistics.median(reference.milliseconds) / statistics.median(answer.milliseconds):.2f}",
-                    f"{cosine.min():.6f}",
-                    f"{distances.max():.1e}",
-                    f"{same_patches.max():.1e}",
-                    f"{scores.max():.1e}",
-                    f"{scores.mean():.1e}",
-                    f"{roc_auc_score(labels, answer.scores):.4f}",
-                )
-            )
+    for data_set in [mvtec(folder) for folder in options.folders] or [solar_cells()]:
+        rows += table_rows(fewer(data_set, options.most), runtimes, options.orders)
+    reference = next(iter(runtimes))
     print_table(
-        "Precisions against torch float32: every image through every runtime in turn, each with a bank of its own",
+        f"Precisions against {reference}: every image through every runtime in turn, each with a bank of its own",
         (
             "data set",
             "runtime",
             "forward ms",
-            "torch f32 / it",
+            f"{reference} / it",
             "lowest token cosine",
+            "map correlation, mean and lowest, same patches in the bank",
             "largest change of a patch distance, same patches in the bank",
             "largest change of a score, same patches in the bank",
             "largest change of a score, own coreset",
             "mean change of a score, own coreset",
-            "AUROC",
+            "AUROC, same patches in the bank",
+            "AUROC, own coreset",
+            *(["lowest … highest AUROC over the orders"] if options.orders else []),
         ),
         rows,
     )
 
 
+def table_rows(data_set: DataSet, runtimes: dict[str, Runtime], orders: int) -> list[tuple[str, ...]]:
+    """The rows of a data set; the first of the runtimes is the reference."""
+    answers = compare(data_set, runtimes, orders)
+    reference = next(iter(answers.values()))
+    labels = [0] * len(data_set.good) + [1] * len(data_set.defective)
+    rows = []
+    for name, answer in answers.items():
+        cosine = np.concatenate([cosines(*pair) for pair in zip(answer.tokens, reference.tokens, strict=True)])
+        pairs = list(zip(answer.distances, reference.distances, strict=True))
+        correlations = [np.corrcoef(*pair)[0, 1] for pair in pairs]
+        same_patches = np.abs(np.array(answer.same_patches_scores) - np.array(reference.same_patches_scores))
+        scores = np.abs(np.array(answer.scores) - np.array(reference.scores))
+        areas = [float(roc_auc_score(labels, of_order)) for of_order in answer.scores_by_order]
+        rows.append(
+            (
+                f"{data_set.name} ({len(labels)} images)",
+                name,
+                f"{statistics.median(answer.milliseconds):.0f}",
+                f"{statistics.median(np.divide(reference.milliseconds, answer.milliseconds)):.2f}",
+                f"{cosine.min():.6f}",
+                f"{np.mean(correlations):.4f}, {np.min(correlations):.4f}",
+                f"{max(np.abs(one - other).max() for one, other in pairs):.1e}",
+                f"{same_patches.max():.1e}",
+                f"{scores.max():.1e}",
+                f"{scores.mean():.1e}",
+                f"{roc_auc_score(labels, answer.same_patches_scores):.4f}",
+                f"{roc_auc_score(labels, answer.scores):.4f}",
+                *([f"{min(areas):.4f} … {max(areas):.4f}"] if areas else []),
+            )
+        )
+    return rows
+
+
 def open_runtimes(weights: Weights) -> dict[str, Runtime]:
     """Everything this machine can run the network on."""
     runtimes: dict[str, Runtime] = {"torch float32": TorchRuntime(DEFAULT_MODEL, weights.path, _SIZE, "cpu")}
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16", "int8"):
         try:
             runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(weights.path, _SIZE, precision)
         except ConfigError as exc:
@@ -116,8 +156,28 @@ def open_runtimes(weights: Weights) -> dict[str, Runtime]:
     return runtimes
 
 
-def compare(data_set: DataSet, runtimes: dict[str, Runtime]) -> dict[str, Answers]:
-    """Fit and score with every runtime, image by image."""
+def open_curve(weights: Weights) -> dict[str, Runtime]:
+    """OpenVINO in float32, and in int8 from each block on that can be the first."""
+    runtimes: dict[str, Runtime] = {"OpenVINO float32": OpenVinoRuntime(weights.path, _SIZE)}
+    for first in _CURVE:
+        with mock.patch.object(int8, "FIRST_BLOCK", first):
+            runtimes[f"int8, blocks {first} to 12"] = OpenVinoRuntime(weights.path, _SIZE, "int8")
+    return runtimes
+
+
+def kernels(runtime: OpenVinoRuntime) -> str:
+    """Which kernels compute the products of a compiled network, and how many each."""
+    nodes = runtime.compiled.get_runtime_model().get_ops()
+    found = Counter(
+        node.get_rt_info()["primitiveType"].astype(str)
+        for node in nodes
+        if node.get_rt_info()["layerType"].astype(str) in ("FullyConnected", "FullyConnectedQuantizedLegacy", "MatMul")
+    )
+    return ", ".join(f"{number} × {name}" for name, number in found.most_common())
+
+
+def compare(data_set: DataSet, runtimes: dict[str, Runtime], orders: int) -> dict[str, Answers]:
+    """Fit and score with every runtime, image by image; the first is the reference."""
     engines = {name: InferenceEngine(DinoV2Features(r, DEFAULT_MODEL, "", _SIZE)) for name, r in runtimes.items()}
     fitted: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in engines}
     for path in tqdm(data_set.fit, desc=f"{data_set.name}: fit"):
@@ -125,7 +185,7 @@ def compare(data_set: DataSet, runtimes: dict[str, Runtime]) -> dict[str, Answer
             fitted[name].append(engine.features.extract(read(path))[0])
     grid = (_SIZE // 14, _SIZE // 14)
     embeddings = {name: l2_normalize(np.concatenate(tokens)) for name, tokens in fitted.items()}
-    reference = embeddings["torch float32"]
+    reference = next(iter(embeddings.values()))
     picks = k_center_greedy(reference, coreset_size(len(reference), 0.02))
     same_patches = {name: PatchCoreMemory(own[picks], grid) for name, own in embeddings.items()}
     memories = {name: PatchCoreMemory.build(own, grid, 0.02) for name, own in embeddings.items()}
@@ -139,6 +199,12 @@ def compare(data_set: DataSet, runtimes: dict[str, Runtime]) -> dict[str, Answer
             again = engine.run(image, same_patches[name], mm_per_px=1, run_network=lambda _, a=answer: a.tokens[-1])
             answer.same_patches_scores.append(again.score)
             answer.distances.append(same_patches[name].distances(answer.tokens[-1]))
+    for order in range(orders):
+        shuffled = np.random.default_rng(order).permutation(len(data_set.fit))
+        for name, answer in answers.items():
+            tokens = l2_normalize(np.concatenate([fitted[name][index] for index in shuffled]))
+            memory = PatchCoreMemory.build(tokens, grid, 0.02)
+            answer.scores_by_order.append([float(np.percentile(memory.distances(own), 99)) for own in answer.tokens])
     return answers
 
 
@@ -164,6 +230,15 @@ def mvtec(folder: Path) -> DataSet:
     step = -(-len(train) // _MOST_FIT_IMAGES)
     good = [path for path in test if path.parent.name == "good"]
     return DataSet(folder.name, train[::step], good, [path for path in test if path.parent.name != "good"])
+
+
+def fewer(data_set: DataSet, most: int | None) -> DataSet:
+    """At most so many images to fit, and to score of each class, at even steps."""
+    parts = [
+        part if most is None or len(part) <= most else [part[i * len(part) // most] for i in range(most)]
+        for part in (data_set.fit, data_set.good, data_set.defective)
+    ]
+    return DataSet(data_set.name, *parts)
 
 
 def solar_cells() -> DataSet:

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     model_name: str = Field(DEFAULT_MODEL, description="timm name of the frozen extractor; others need torch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the network runs")
     runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="who runs the network")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: Literal["float32", "bfloat16", "int8", "float16"] = Field(
         "float32", description="what the network computes in; a memory bank belongs to one precision"
     )
     threads: int = Field(0, ge=0, le=1024, description="threads of the computation; 0 is one per usable core")

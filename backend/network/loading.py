@@ -19,7 +19,7 @@ def open_features(settings: Settings, profile: ProfileName = CONTRACT) -> tuple[
     """Find the weights and load the network of a profile.
 
     Returns:
-        The extractor, and the reason if it does not run on ``DEVICE``.
+        The extractor, and what `open_runtime` says of it.
 
     Raises:
         ConfigError: no verified weights, or a runtime that is not installed.

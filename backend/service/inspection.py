@@ -46,7 +46,7 @@ class InspectionService:
         settings: the configuration.
         features: the extractor.
         store: the models.
-        reason: why the extractor does not run on ``DEVICE``, if so.
+        reason: why the extractor does not run on ``DEVICE``, or why ``PRECISION`` is not faster here, if so.
         recommended: the extractor of the recommended profile; None opens it on demand.
         stores: the other stores; None keeps them in ``MODELS_DIR``.
     """

@@ -133,7 +133,7 @@ def _build(weights: vit.Tensors, grid_hw: tuple[int, int], blocks: Sequence[int]
     """`backend.network.runtimes.openvino.build_vit`, for a grid of any shape and with an output per block."""
     rows, columns = grid_hw
     n_patches = rows * columns
-    lower = ov.Type.bf16 if precision == "bfloat16" else None
+    products = vit.FloatProducts(ov.Type.bf16 if precision == "bfloat16" else None)
     pixels = op.parameter([1, 3, rows * PATCH, columns * PATCH], np.float32)
     patches = op.convolution(
         pixels, vit._constant(weights["patch_embed.proj.weight"]), [PATCH, PATCH], [0, 0], [0, 0], [1, 1]
@@ -145,13 +145,8 @@ def _build(weights: vit.Tensors, grid_hw: tuple[int, int], blocks: Sequence[int]
     outputs = []
     for index in range(max(blocks)):
         block = f"blocks.{index}."
-        normed = vit._layer_norm(tokens, weights, block + "norm1")
-        tokens = op.add(tokens, vit._attention(normed, weights, block, n_patches + 1, lower))
-        normed = vit._layer_norm(tokens, weights, block + "norm2")
-        hidden = vit._product(normed, weights[block + "mlp.fc1.weight"], lower)
-        hidden = op.add(vit._float32(hidden, lower), vit._constant(weights[block + "mlp.fc1.bias"]))
-        activated = op.gelu(hidden, "erf")
-        tokens = op.add(tokens, vit._branch(activated, weights, block + "mlp.fc2", block + "ls2", lower))
+        tokens = op.add(tokens, vit._attention(tokens, weights, block, n_patches + 1, products))
+        tokens = op.add(tokens, vit._mlp(tokens, weights, block, products))
         if index + 1 in blocks:
             normed = vit._layer_norm(tokens, weights, "norm")
             ends = vit._shape(1), vit._shape(n_patches + 1), vit._shape(1), vit._shape(1)

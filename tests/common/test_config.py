@@ -60,7 +60,7 @@ TEXTS = {
 BAD_TEXTS = {
     "device": ["gpu", "cuda:0", "1"],
     "runtime": ["onnx"],
-    "precision": ["int8", "bf16"],
+    "precision": ["int4", "bf16"],
     "threads": ["-1", "1.5", "all", "9999"],
     "input_size": ["13", "0", "-448", "2045", "448.5", "big", "nan"],
     "block": ["0", "-1", "13", "10.5", "last"],

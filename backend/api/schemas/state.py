@@ -82,7 +82,8 @@ class HealthReply(MinimalHealthReply):
         examples=[12.5],
     )
     reason: str | None = Field(
-        None, description="why the service could not load, or why the network does not run on DEVICE"
+        None,
+        description="why the service could not load, why the network does not run on DEVICE, or what PRECISION lacks",
     )
 
 

@@ -27,7 +27,7 @@ def open_runtime(
         blocks: blocks whose tokens it gives, side by side; None gives those of ``settings.block``.
 
     Returns:
-        The runtime, and the reason if it does not run on ``DEVICE``.
+        The runtime, and the reason if it does not run on ``DEVICE``, or if ``PRECISION`` gains nothing on this CPU.
 
     Raises:
         ConfigError: the runtime needs torch and it is not installed, the model cannot be built or has no such
@@ -36,7 +36,10 @@ def open_runtime(
     obstacle = _cuda_obstacle(settings)
     if settings.precision == "float16" and obstacle is not None:
         raise ConfigError(f"PRECISION=float16 needs CUDA, but {obstacle}; use float32 or bfloat16")
+    advice = None
     if settings.runtime == "torch" or settings.model_name != DEFAULT_MODEL or obstacle is None:
+        if settings.precision == "int8":
+            raise ConfigError(_why_not_int8(settings))
         if not _torch_is_installed():
             raise ConfigError(f"RUNTIME=torch and other MODEL_NAMEs need torch and timm: {_INSTALL_TORCH}")
         from backend.network.runtimes.torch import TorchRuntime
@@ -55,11 +58,22 @@ def open_runtime(
     else:
         from backend.network.runtimes.openvino import OpenVinoRuntime
 
-        runtime = OpenVinoRuntime(
+        runtime = on_cpu = OpenVinoRuntime(
             weights.path, settings.input_size, settings.precision, threads, settings.block, blocks
         )
-    asked_in_vain = settings.device == "cuda" and obstacle is not None
-    return runtime, f"DEVICE=cuda, but {obstacle}; running on the CPU" if asked_in_vain else None
+        advice = on_cpu.advice
+    if settings.device == "cuda" and obstacle is not None:
+        in_vain = f"DEVICE=cuda, but {obstacle}; running on the CPU"
+        return runtime, in_vain if advice is None else f"{in_vain}. {advice}"
+    return runtime, advice
+
+
+def _why_not_int8(settings: Settings) -> str:
+    if settings.model_name != DEFAULT_MODEL:
+        return f"PRECISION=int8 is for MODEL_NAME={DEFAULT_MODEL}, not for {settings.model_name}: use float32"
+    if settings.runtime == "torch":
+        return "PRECISION=int8 is for OpenVINO, and RUNTIME=torch: use RUNTIME=openvino or PRECISION=float32"
+    return "PRECISION=int8 is for CPUs, and the network would run on CUDA: set DEVICE=cpu or PRECISION=float16"
 
 
 def _cuda_obstacle(settings: Settings) -> str | None:

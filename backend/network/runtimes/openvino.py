@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from backend.common.config import DEFAULT_MODEL_BLOCKS
 from backend.common.errors import ConfigError
 from backend.network.openvino_library import op, ov
+from backend.network.runtimes import int8
 from backend.network.runtimes.base import blocks_name, earlier_block
 
 PATCH = 14
@@ -31,7 +32,7 @@ class OpenVinoRuntime:
     Args:
         weights: safetensors file with timm's names.
         input_size: side of the input in pixels, a multiple of 14.
-        precision: ``"float32"``, or ``"bfloat16"`` for matrix products only; see `build_vit`.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"int8"`` for matrix products only; see `build_vit`.
         threads: how many threads a forward pass uses; 0 leaves it to OpenVINO.
         block: after which the network ends, 1..12; None is the last.
         blocks: several blocks instead of one, 1..12, rising: a token has those of all, side by side.
@@ -72,8 +73,11 @@ class OpenVinoRuntime:
             # Pinned, the passes of two processes would share the same cores and leave the others idle.
             "ENABLE_CPU_PINNING": False,
         }
-        model = build_vit(load_file(weights), input_size, precision, self._blocks)
-        self._request = core.compile_model(model, "CPU", hints).create_infer_request()
+        exact_kernels = precision != "int8" or int8.has_exact_kernels()
+        self.advice = None if exact_kernels else int8.ADVICE
+        model = build_vit(load_file(weights), input_size, precision, self._blocks, exact_kernels)
+        self.compiled = core.compile_model(model, "CPU", hints)
+        self._request = self.compiled.create_infer_request()
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See `Runtime.forward`."""
@@ -86,7 +90,11 @@ class OpenVinoRuntime:
 
 
 def build_vit(
-    weights: Tensors, input_size: int, precision: str = "float32", blocks: Sequence[int] = (BLOCKS,)
+    weights: Tensors,
+    input_size: int,
+    precision: str = "float32",
+    blocks: Sequence[int] = (BLOCKS,),
+    exact_kernels: bool = True,
 ) -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
 
@@ -95,20 +103,23 @@ def build_vit(
     to 400 here, to all logits of a query, and the softmax would remove it again.
 
     In ``"bfloat16"`` the inputs and outputs of matrix products are rounded. Norms, GELU, softmax and the residual
-    stream stay float32: a few of its numbers are so large that rounding would drown the others.
+    stream stay float32: a few of its numbers are so large that rounding would drown the others. In ``"int8"`` the
+    inputs of products with weights are rounded, from block `int8.FIRST_BLOCK` on; see `int8`.
 
     Args:
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
         input_size: side of the input in pixels, a multiple of 14.
-        precision: ``"float32"`` or ``"bfloat16"``.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
         blocks: after which the final norm is taken, rising; those after the last of them are left out.
+        exact_kernels: for ``"int8"``, see `int8.has_exact_kernels`.
 
     Returns:
         A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]`` of each of the blocks. Its
         shape is fixed: OpenVINO fuses more then.
     """
     n_patches = (input_size // PATCH) ** 2
-    lower = ov.Type.bf16 if precision == "bfloat16" else None
+    products = FloatProducts(ov.Type.bf16 if precision == "bfloat16" else None)
+    later_products = int8.Int8Products(exact_kernels) if precision == "int8" else products
     pixels = op.parameter([1, 3, input_size, input_size], np.float32, name="pixels")
 
     patches = op.convolution(
@@ -122,11 +133,9 @@ def build_vit(
     outputs = []
     for index in range(blocks[-1]):
         block = f"blocks.{index}."
-        attended = _attention(_layer_norm(tokens, weights, block + "norm1"), weights, block, n_patches + 1, lower)
-        tokens = op.add(tokens, attended)
-        hidden = _product(_layer_norm(tokens, weights, block + "norm2"), weights[block + "mlp.fc1.weight"], lower)
-        hidden = op.add(_float32(hidden, lower), _constant(weights[block + "mlp.fc1.bias"]))
-        tokens = op.add(tokens, _branch(op.gelu(hidden, "erf"), weights, block + "mlp.fc2", block + "ls2", lower))
+        own = products if index + 1 < int8.FIRST_BLOCK else later_products
+        tokens = op.add(tokens, _attention(tokens, weights, block, n_patches + 1, own))
+        tokens = op.add(tokens, _mlp(tokens, weights, block, own))
         if index + 1 in blocks:
             normed = _layer_norm(tokens, weights, "norm")
             outputs.append(op.slice(normed, _shape(1), _shape(n_patches + 1), _shape(1), _shape(1)))
@@ -152,35 +161,69 @@ def resample_position_grid(pos_embed: npt.NDArray[np.float32], side: int) -> npt
     return np.concatenate([prefix, np.stack(resized, axis=-1).reshape(1, side * side, -1)], axis=1)
 
 
-def _attention(normed: ov.Output, weights: Tensors, block: str, n_tokens: int, lower: ov.Type | None) -> ov.Output:
-    head_dim = DIM // HEADS
+class FloatProducts:
+    """Products of tokens and weights, of and in a floating-point type.
+
+    Args:
+        lower: the type; None is float32.
+    """
+
+    def __init__(self, lower: ov.Type | None = None) -> None:
+        self.lower = lower
+
+    def of(self, tokens: ov.Output, *matrices: npt.NDArray[np.float32], source: int8.Source = None) -> list[ov.Output]:
+        """``tokens @ matrix.T`` for each of the matrices, float32 [O, D]; the source makes no difference."""
+        if self.lower is not None and tokens.get_element_type() != self.lower:
+            tokens = op.convert(tokens, self.lower)
+        return [op.matmul(tokens, _constant(matrix, self.lower), False, True) for matrix in matrices]
+
+
+Products = FloatProducts | int8.Int8Products
+
+
+def _attention(tokens: ov.Output, weights: Tensors, block: str, n_tokens: int, products: Products) -> ov.Output:
+    head_dim, lower = DIM // HEADS, products.lower
     query_weight, key_weight, value_weight = np.split(weights[block + "attn.qkv.weight"], 3)
     query_bias, _, value_bias = np.split(weights[block + "attn.qkv.bias"], 3)
     scale = np.float32(head_dim**-0.5)
-    query = op.add(_product(normed, query_weight * scale, lower), _constant(query_bias * scale, lower))
-    keys = _product(normed, key_weight, lower)
-    values = op.add(_product(normed, value_weight, lower), _constant(value_bias, lower))
+    query, keys, values = products.of(
+        _layer_norm(tokens, weights, block + "norm1"),
+        *(query_weight * scale, key_weight, value_weight),
+        source=_norm(weights, block + "norm1"),
+    )
+    query, values = op.add(query, _constant(query_bias * scale, lower)), op.add(values, _constant(value_bias, lower))
     query, keys, values = (
         op.transpose(op.reshape(part, _shape(1, n_tokens, HEADS, head_dim), False), _shape(0, 2, 1, 3))
         for part in (query, keys, values)
     )
     heads = op.matmul(op.softmax(op.matmul(query, keys, False, True), -1), values, False, False)
     attended = op.reshape(op.transpose(heads, _shape(0, 2, 1, 3)), _shape(1, n_tokens, DIM), False)
-    return _branch(attended, weights, block + "attn.proj", block + "ls1", lower)
+    return _branch(attended, weights, block + "attn.proj", block + "ls1", products)
 
 
-def _branch(inputs: ov.Output, weights: Tensors, key: str, layer_scale: str, lower: ov.Type | None) -> ov.Output:
+def _mlp(tokens: ov.Output, weights: Tensors, block: str, products: Products) -> ov.Output:
+    normed, source = _layer_norm(tokens, weights, block + "norm2"), _norm(weights, block + "norm2")
+    (hidden,) = products.of(normed, weights[block + "mlp.fc1.weight"], source=source)
+    hidden = op.add(_float32(hidden, products.lower), _constant(weights[block + "mlp.fc1.bias"]))
+    return _branch(op.gelu(hidden, "erf"), weights, block + "mlp.fc2", block + "ls2", products, int8.GELU)
+
+
+def _branch(
+    inputs: ov.Output,
+    weights: Tensors,
+    key: str,
+    layer_scale: str,
+    products: Products,
+    source: int8.Source = None,
+) -> ov.Output:
     """The last layer of a residual branch, with LayerScale in its weights: float32."""
     gamma = weights[layer_scale + ".gamma"]
-    product = _product(inputs, weights[key + ".weight"] * gamma[:, None], lower)
-    return op.add(_float32(product, lower), _constant(weights[key + ".bias"] * gamma))
+    (product,) = products.of(inputs, weights[key + ".weight"] * gamma[:, None], source=source)
+    return op.add(_float32(product, products.lower), _constant(weights[key + ".bias"] * gamma))
 
 
-def _product(inputs: ov.Output, weight: npt.NDArray[np.float32], lower: ov.Type | None) -> ov.Output:
-    """``inputs @ weight.T``, computed in `lower` if it is given."""
-    if lower is not None and inputs.get_element_type() != lower:
-        inputs = op.convert(inputs, lower)
-    return op.matmul(inputs, _constant(weight, lower), False, True)
+def _norm(weights: Tensors, key: str) -> int8.Norm:
+    return int8.Norm(weights[key + ".weight"], weights[key + ".bias"])
 
 
 def _float32(tokens: ov.Output, lower: ov.Type | None) -> ov.Output:
