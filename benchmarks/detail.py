@@ -6,7 +6,7 @@ scenes that are judged are of the other half.
 
 Every defect is planted alone. Since the tiles that do not see it give what they gave without it, only those that do are
 looked at again. It is found where the scene scores above the limit, which at most one in a hundred scenes without
-defects exceeds: with fewer than a hundred, none.
+defects exceeds: with fewer than a hundred, none. Scenes that reach the limit without a defect are left out.
 
 ``--figure PNG`` draws the shares, ``--picture PNG`` a scene and where its defects are.
 """
@@ -59,7 +59,7 @@ class Found:
         profile, detail: of the fit.
         n_bank, bank_mb: embeddings of a block's memory bank, and MB of all blocks'.
         clean: scores of scenes without defects.
-        scores: of scenes with one defect, by its kind and size.
+        scores: of a scene without and with one defect, by its kind and size.
         seconds: of inferences.
     """
 
@@ -69,7 +69,7 @@ class Found:
     n_bank: int
     bank_mb: float
     clean: list[float] = field(default_factory=list)
-    scores: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    scores: dict[tuple[str, int], list[tuple[float, float]]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
     @property
@@ -78,10 +78,17 @@ class Found:
         return sorted(self.clean, reverse=True)[int(_FALSE_REJECTS * len(self.clean))]
 
     def shares(self, kind: str) -> list[float]:
-        """Share found of each size, 0..1; "all" is the mean of the kinds."""
+        """Share found of each size, 0..1, and NaN where no scene tells; "all" is the mean of the kinds.
+
+        A scene that reaches the limit by itself tells nothing: any change that raises it would count.
+        """
         if kind == "all":
-            return np.mean([self.shares(one) for one in KINDS], axis=0).tolist()
-        return [float(np.mean(np.array(self.scores[kind, size]) > self.limit)) for size in SIZES]
+            return [sum(shares) / len(KINDS) for shares in zip(*map(self.shares, KINDS), strict=True)]
+        shares = []
+        for size in SIZES:
+            told = [after > self.limit for before, after in self.scores[kind, size] if before < self.limit]
+            shares.append(sum(told) / len(told) if told else float("nan"))
+        return shares
 
     def smallest(self, kind: str) -> int | None:
         """The smallest size from which on four fifths are found, in pixels; None where there is none."""
@@ -121,7 +128,7 @@ class Bench:
             own,
             [str(number) for number in range(n_images)],
             self.features.token_hw,
-            coreset_rate_of(profile, self.service.settings.coreset_rate),
+            coreset_rate_of(profile, self.service.settings.coreset_rate, self.detail),
             None,
             contextlib.nullcontext,
             lambda *_: None,
@@ -183,12 +190,12 @@ class Bench:
                     own[:] = memory.distances(self._part(tokens, profile)).reshape(own.shape)
             for profile, distances in alone.items():
                 scores = found[profile].scores.setdefault((defect.kind, defect.size), [])
-                scores.append(self.score(distances, profile))
+                scores.append((found[profile].clean[-1], self.score(distances, profile)))
 
     def score(self, distances: DistanceMap, profile: ProfileName) -> float:
         """As an inference without a calibration scores it."""
         settings = self.service.settings
-        percentile = score_percentile_of(profile, settings.score_percentile)
+        percentile = score_percentile_of(profile, settings.score_percentile, self.detail)
         return image_scores(distances, SCENE_HW, None, settings.blur_sigma, [percentile])[0]
 
 

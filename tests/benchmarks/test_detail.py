@@ -71,16 +71,24 @@ def test_a_planted_defect_is_of_its_size_and_at_its_place(tray, defect):
 
 
 def test_found_is_what_scores_above_the_scenes_without_defects():
-    scores = {(kind, size): [0.5 + size / 100, 0.4] for kind in KINDS for size in SIZES}
+    scores = {(kind, size): [(0.3, 0.5 + size / 100), (0.5, 0.4)] for kind in KINDS for size in SIZES}
     found = Found("set", "contract", 3, 1, 1.0, [0.3, 0.62, 0.5], scores)
     assert found.limit == 0.62
     assert found.shares("all") == pytest.approx([0.0 if size <= 12 else 0.5 for size in SIZES])
     assert found.smallest("spot") is None
-    found.scores["spot", 24] = found.scores["spot", 32] = [0.7, 0.8]
+    found.scores["spot", 24] = found.scores["spot", 32] = [(0.3, 0.7), (0.3, 0.8)]
     assert found.smallest("spot") is None, "larger ones are not found"
-    found.scores["spot", 48] = [0.7, 0.8]
+    found.scores["spot", 48] = [(0.3, 0.7), (0.3, 0.8)]
     assert found.smallest("spot") == 24
 
 
 def test_of_two_hundred_scenes_two_may_score_above_the_limit():
     assert Found("set", "contract", 1, 1, 1.0, [float(n) for n in range(200)]).limit == 197.0
+
+
+def test_a_scene_that_reaches_the_limit_without_a_defect_tells_nothing():
+    scores = {(kind, size): [(0.6, 0.61), (0.3, 0.4)] for kind in KINDS for size in SIZES}
+    found = Found("set", "contract", 1, 1, 1.0, [0.6, 0.3], scores)
+    assert found.shares("spot") == [0.0] * len(SIZES)
+    found.scores["spot", 8] = [(0.6, 0.61)]
+    assert np.isnan(found.shares("spot")[0])
