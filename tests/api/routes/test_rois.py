@@ -14,7 +14,8 @@ from backend.app import create_app
 from backend.common.config import Settings
 from backend.common.roi_key import RoiKey
 from backend.disk import memory_cache, memory_file
-from backend.features import ExtractorIdentity
+from backend.features import DinoV2Features
+from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from tests.factories import (
@@ -32,8 +33,9 @@ from tests.factories import (
 
 PNG = encoded(np.zeros((20, 30, 3), np.uint8))
 IDS = ("role_id", "roi_id", "recipe_id", "model_key")
-IDENTITY = ExtractorIdentity("network", "0" * 64, 448, "steps", "float32")
-FEATURES = SimpleNamespace(runtime=SimpleNamespace(batch=1, forward=None), identity=IDENTITY, dim=16, token_hw=(4, 5))
+RUNTIME = SimpleNamespace(batch=1, forward=None, dim=16, grid_hw=(4, 5), precision="float32", block=None)
+FEATURES = DinoV2Features(RUNTIME, "network", "0" * 64, 448)
+IDENTITY = FEATURES.identity
 
 
 @pytest.fixture
@@ -186,6 +188,15 @@ def test_a_model_of_another_extractor_needs_a_refit(client, tmp_path):
     assert "input_size 518 instead of 448" in roi["reason"]
     store_memory(tmp_path, 2, extractor=IDENTITY.as_dict())
     assert only(client)["status"] == "ok"
+
+
+def test_models_of_several_tiles_are_compared_with_an_extractor_of_as_many(client, tmp_path):
+    memory = PatchCoreMemory.build(unit_rows(20, 16, 1), FEATURES.at(3).token_hw, 1.0)
+    ModelStore(tmp_path).save_memory(KEY, memory, {"extractor": FEATURES.at(3).identity.as_dict()})
+    roi = only(client)
+    assert (roi["status"], roi["model"]["detail"]) == ("ok", 3)
+    ModelStore(tmp_path).save_memory(KEY, memory, {"extractor": FEATURES.at(2).identity.as_dict()})
+    assert only(client)["status"] == "refit_needed"
 
 
 def test_recommended_models_are_told_apart_without_loading_their_network(client, tmp_path):
