@@ -1,7 +1,9 @@
 """What Ray's proxy says by itself, in the shape of every error; and one ``X-Request-Id`` in each reply."""
 
 import json
+from typing import Any
 
+import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,12 +14,15 @@ _RETRY_AFTER_S = "5"
 _OF_RAY = "/-/"  # health and routes of the proxy itself
 _NO_ROUTE = 404
 _BUSY = 503
+_LOST_STATUS = 500
 _NOT_DEPLOYED = "the service is not deployed on this cluster yet; retry"
 _NO_REPLICA = "no replica takes the request: all are at work, or none runs at the moment; retry"
 _LOST = (
     "the replica that was at work on this request ended before it replied: send it again; if it was to change "
     "something, look first whether that was done"
 )
+
+log: Any = structlog.get_logger(__name__)
 
 
 class JsonErrors:
@@ -36,10 +41,12 @@ class JsonErrors:
             await self._app(scope, receive, send)
             return
         body: bytes | None = None
+        started = False
 
         async def send_json(message: Message) -> None:
-            nonlocal body
+            nonlocal body, started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(raw=list(message.get("headers", ())))
                 request_id = headers.get("x-request-id")
                 if request_id is not None:
@@ -54,7 +61,16 @@ class JsonErrors:
             elif not message.get("more_body", False):
                 await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-        await self._app(scope, receive, send_json)
+        try:
+            await self._app(scope, receive, send_json)
+        except Exception as exc:  # of whatever kind: the server around this would answer it in plain text
+            if started:
+                raise
+            log.error("proxy.failed", reason=repr(exc))
+        if not started:  # also where the proxy returns without a word, as after some ends of a replica
+            body = _body(_LOST_STATUS)
+            await send(_start(body, None))
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def _body(status: int) -> bytes:

@@ -61,6 +61,24 @@ def test_plain_error_in_pieces_and_one_without_an_id_are_replaced_whole():
     assert reply_of(PlainTextResponse("no", 500), method="HEAD")[2] == b""
 
 
+def test_proxy_that_fails_answers_in_the_same_shape_unless_it_has_begun():
+    async def fails(_scope, _receive, _send):
+        raise KeyError("the replica")
+
+    async def fails_late(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError("the replica")
+
+    async def says_nothing(_scope, _receive, _send):
+        return
+
+    for proxy in (fails, says_nothing):
+        status, headers, body = reply_of(proxy)
+        assert (status, dict(headers)["retry-after"], json.loads(body)["code"]) == (503, "5", "not_ready")
+    with pytest.raises(KeyError):
+        reply_of(fails_late)
+
+
 @pytest.mark.parametrize("status", [200, 400, 503])
 def test_replies_of_the_service_pass_with_one_request_id(status):
     service = JSONResponse({"error": "busy"}, status, {"retry-after": "1", "x-request-id": "part-7"})
