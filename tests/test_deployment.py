@@ -197,3 +197,33 @@ def test_replicas_refuse_in_the_words_of_the_service_and_before_ray_does():
     assert application["import_path"] == "backend.cluster.serving:application"
     assert application["route_prefix"] == "/"
     assert served["http_options"] == {"host": "127.0.0.1", "port": defaults.port}
+
+
+def test_kubernetes_deploys_what_one_machine_deploys_closed():
+    local = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
+    service, policy = yaml.safe_load_all((ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
+    served = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (here,), (there,) = local["applications"], served["applications"]
+    assert there["import_path"] == here["import_path"]
+    for name in ("name", "max_ongoing_requests", "graceful_shutdown_timeout_s", "health_check_timeout_s"):
+        assert there["deployments"][0][name] == here["deployments"][0][name]
+    cluster = service["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert f"ray[serve]=={cluster['rayVersion']}" in (ROOT / "requirements" / "ray.txt").read_text(encoding="utf-8")
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+        ours = {name for name in environment if not name.startswith("RAY_")}
+        assert ours <= SETTINGS
+    assert cluster["workerGroupSpecs"][0]["template"]["spec"]["terminationGracePeriodSeconds"] > 600
+
+
+def test_autoscaled_replicas_have_the_store_and_settings_that_exist():
+    deployment, scaler = yaml.safe_load_all((ROOT / "deploy" / "hpa.yaml").read_text(encoding="utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    names = {entry["name"] for entry in container["env"]}
+    assert "MODELS_URL" in names
+    assert names <= SETTINGS
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
