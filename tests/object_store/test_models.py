@@ -4,14 +4,16 @@ import dataclasses
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from backend.common.errors import Conflict, StaleModel, VersionNotFound
 from backend.common.roi_key import RoiKey
 from backend.object_store import mirror
 from backend.object_store.units import model_unit
+from backend.patchcore import PatchCoreMemory
 from backend.storage import ModelStore
-from tests.factories import IN_RECIPE, KEY, calibration_of, memory_of, same_memory
+from tests.factories import IN_RECIPE, KEY, calibration_of, memory_of, same_memory, unit_rows
 
 OTHER_KEY = RoiKey("Master1", "Pattern", "line 1", "second")
 
@@ -70,6 +72,14 @@ def test_store_and_folder_tell_the_same_after_every_change(replica, tmp_path):
             assert told(other.models, key) == expected, (number, key)
         assert one.models.count_stale() == folder.count_stale(), number
         assert one.models.stale_in_recipes(KEY) == folder.stale_in_recipes(KEY), number
+
+
+def test_a_bank_of_several_tiles_reaches_other_replicas(replica):
+    memory = PatchCoreMemory.build(unit_rows(30, 16, 1), (20, 20), 1.0, places=np.arange(30, 45))
+    replica().models.save_memory(KEY, memory, {"extractor": {"detail": 3}, "tiles": [0, 1], "images": [{}, {}]})
+    fitted = replica().models.load(KEY)
+    assert (fitted.detail, fitted.memory.token_hw, fitted.metadata["tiles"]) == (3, (20, 20), [0, 1])
+    np.testing.assert_array_equal(fitted.memory.patches, [*range(30, 45), *range(430, 445)])
 
 
 def test_what_a_folder_refuses_a_store_refuses(replica):
