@@ -115,7 +115,7 @@ def _files_by_name() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     # These take a second to import: Ctrl-C ends that as it ends the rest.
-    from backend.commands import calibrate, feedback, fit, infer, models, serve, versions
+    from backend.commands import calibrate, doctor, feedback, fit, infer, models, serve, versions
     from backend.commands.arguments import HelpFormatter
     from backend.commands.cluster import command as cluster
     from backend.commands.evaluate import command as evaluate
@@ -145,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         migrate,
         models,
         cluster,
+        doctor,
     ):
         command.add_to(commands)
     return parser
