@@ -12,7 +12,7 @@ from scipy.special import betainc
 from backend.calib import Calibration, ThresholdOptions, calibrate, choose_threshold, conformal_threshold
 from backend.scores.promise import _SHARE_OF_MIXED, Promise, make_promise, upper_bound
 
-REPETITIONS = 2000
+REPETITIONS = 800
 
 
 def calibrated(ok, ng=(), *, n_candidates=1, ok_are_fresh=None, **options) -> Calibration:
