@@ -111,7 +111,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise ConfigError(f"{path}: the file cannot be read ({exc.strerror})") from exc
     except (yaml.YAMLError, ValueError) as exc:
-        raise ConfigError(f"{path}: this is no configuration of Ray Serve: {exc}") from exc
+        raise ConfigError(f"{path}: this is not a Ray Serve configuration: {exc}") from exc
 
 
 def deploy(ray: Any, config: dict[str, Any], port: int) -> None:

@@ -1,4 +1,4 @@
-"""Requests as odd clients send them, and what their refusals look like."""
+"""Requests of plain and of odd clients, and what refusals look like."""
 
 from types import SimpleNamespace
 
@@ -8,8 +8,10 @@ from backend.app import create_app
 from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
+from tests.factories import encoded, smooth_parts
 
 IDS = {"role_id": "Master1", "roi_id": "Pattern"}
+PARTS = [encoded(part) for part in smooth_parts(3)]
 SCORES = {**IDS, "mm_per_px": 0.2, "ok_scores": [0.5]}
 
 
@@ -19,6 +21,18 @@ def client_without_network(models_dir, base_url="http://testserver", **settings)
     features = SimpleNamespace(runtime=SimpleNamespace(batch=1, forward=None))
     service = InspectionService(settings, features, ModelStore(models_dir))
     return TestClient(create_app(settings, service), base_url, raise_server_exceptions=False)
+
+
+def infer(client, content=PARTS[0], **more):
+    reply = client.post("/infer", data={**IDS, "mm_per_px": 0.2, **more}, files={"image": ("a.png", content)})
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def listed(client, **query):
+    reply = client.get("/history", params={**IDS, **query})
+    assert reply.status_code == 200, reply.text
+    return reply.json()
 
 
 def check_refusal(reply, status, words):

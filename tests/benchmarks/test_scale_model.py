@@ -7,7 +7,7 @@ from benchmarks.scale_model import ASSUMED, MEASURED, binds, capacities, main
 GIVEN = {**MEASURED, **ASSUMED}
 
 
-def test_half_the_time_of_an_inference_is_nearly_twice_the_capacity_at_half_the_price():
+def test_half_the_time_is_nearly_twice_the_capacity_at_half_the_price():
     before, after = (capacities({**GIVEN, "cpu_ms": cpu_ms})[0] for cpu_ms in (400.0, 200.0))
     assert 1.8 < after.per_node / before.per_node < 2
     assert before.per_million / after.per_million == pytest.approx(after.per_node / before.per_node)

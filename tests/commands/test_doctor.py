@@ -65,7 +65,7 @@ def test_it_prints_the_machine_each_precision_and_a_recommendation(command_line,
         ({}, None),
     ],
 )
-def test_it_recommends_the_fastest_and_float32_where_nothing_is_clearly_faster(gains, wanted):
+def test_it_recommends_the_fastest_or_float32_if_none_is_clearly_faster(gains, wanted):
     measured = {name: Measured(times_float32=gain) for name, gain in gains.items()}
     assert recommended(measured) == wanted
 

@@ -3,42 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
-from backend.app import create_app
 from backend.common.errors import StorageError
 from backend.disk.judgements import Judgement, JudgementFiles
-from tests.api.sending import IDS, check_refusal
-from tests.factories import KEY, encoded, service_with, smooth_parts
+from tests.api.sending import IDS, PARTS, check_refusal, infer, listed
+from tests.factories import KEY, smooth_parts
 
 FULL, INFER = "full-key-of-the-line", "infer-key-of-the-line"
-PARTS = [encoded(part) for part in smooth_parts(3)]
-
-
-@pytest.fixture
-def inspecting(small_features, tmp_path):
-    """Makes a client of a service with these settings, with a ROI that is fitted and calibrated to reject all parts."""
-
-    def make(**settings):
-        service = service_with(small_features, tmp_path, **settings)
-        client = TestClient(create_app(service.settings, service), raise_server_exceptions=False)
-        files = [("images", ("a.png", part)) for part in PARTS]
-        assert client.post("/fit_ok", data={**IDS, "mm_per_px": 0.2}, files=files).status_code == 200
-        return client, service
-
-    return make
-
-
-def infer(client, content=PARTS[0], **more):
-    reply = client.post("/infer", data={**IDS, "mm_per_px": 0.2, **more}, files={"image": ("a.png", content)})
-    assert reply.status_code == 200, reply.text
-    return reply.json()
-
-
-def listed(client, **query):
-    reply = client.get("/history", params={**IDS, **query})
-    assert reply.status_code == 200, reply.text
-    return reply.json()
 
 
 def keep(root, *decisions):

@@ -2,10 +2,7 @@
 
 import pytest
 
-from tests.api.routes.test_history import infer, inspecting, listed
-from tests.api.sending import IDS, check_refusal
-
-__all__ = ["inspecting"]
+from tests.api.sending import IDS, check_refusal, infer, listed
 
 
 @pytest.mark.parametrize(
