@@ -57,14 +57,14 @@ def test_of_a_value_and_nothing_the_value_counts(sent):
     fields = read(*(("recipe_id", text) for text in sent))
     values = ", ".join(map(repr, sent))
     assert fields.recipe_id == "line 1"
-    assert fields.doubts == f"recipe_id was sent 2 times with different values ({values}): 'line 1' counts"
+    assert fields.doubts == f"recipe_id was sent 2 times with different values ({values}): 'line 1' is used"
 
 
 @pytest.mark.parametrize("sent", [["false", "true"], ["true", "false"]])
 def test_of_a_switch_the_last_value_counts_and_is_told(sent):
     fields = read(*(("append", text) for text in sent), model=FitFields)
     assert fields.append is (sent[-1] == "true")
-    assert fields.doubts.endswith(f": '{sent[-1]}' counts")
+    assert fields.doubts.endswith(f": '{sent[-1]}' is used")
 
 
 def test_ids_of_an_upload_are_not_guessed_either():

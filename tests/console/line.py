@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 import harness.server
 from demo.cells import split_cells
@@ -157,3 +158,13 @@ class Watched:
         self.context.close()
         left = [text for text in self.complaints if text not in allowed]
         assert not left, left
+
+
+def drawing(chromium: Any, address: Server | str, parts: Parts, roi: dict[str, str] = ROI) -> Watched:
+    """A station on which the ROI is the whole picture."""
+    watched = Watched(chromium, address)
+    watched.open("roi", roi)
+    watched.page.locator("input[type=file][accept]").first.set_input_files(parts.good[:2])
+    expect(watched.page.get_by_label("Width (px)")).to_be_visible(timeout=30_000)
+    expect(watched.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=30_000)
+    return watched

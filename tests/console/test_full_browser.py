@@ -6,8 +6,7 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from harness.server import Server
-from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done
-from tests.console.test_stations import drawing
+from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done, drawing
 
 _WORK_MS = 120_000
 _FILL = """() => {

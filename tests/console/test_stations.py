@@ -13,23 +13,13 @@ import httpx
 from playwright.sync_api import expect
 
 from harness.server import Server
-from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done
+from tests.console.line import NO_LAYOUT_YET, ROI, Parts, Watched, done, drawing
 
 _PREFIX = "/line-1"
 _LOAD_MS = 30_000
 # The tab comes to store what is drawn on it long after another one did.
 _SLOW_TO_SAVE = """const after = setTimeout;
 window.setTimeout = (work, ms, ...more) => after(work, ms === 700 ? 8000 : ms, ...more);"""
-
-
-def drawing(chromium: Any, address: Server | str, parts: Parts, roi: dict[str, str] = ROI) -> Watched:
-    """A station on which the ROI is the whole picture."""
-    watched = Watched(chromium, address)
-    watched.open("roi", roi)
-    watched.page.locator("input[type=file][accept]").first.set_input_files(parts.good[:2])
-    expect(watched.page.get_by_label("Width (px)")).to_be_visible(timeout=_LOAD_MS)
-    expect(watched.page.get_by_text("Saved", exact=True)).to_be_visible(timeout=_LOAD_MS)
-    return watched
 
 
 def _not_modified(route: Any) -> None:

@@ -84,7 +84,7 @@ def test_feedback_that_cannot_count_is_refused_and_changes_nothing(client, ok_sc
     check_refusal(send(client, PICTURES[5], "perhaps"), 422, "verdict")
     check_refusal(client.post("/feedback", data=IDS, files={"image": ("a.png", PICTURES[0])}), 422, "verdict")
     check_refusal(send(client, PICTURES[5][:200]), 400, "part7.png")
-    check_refusal(send(client, PICTURES[5], mm_per_px="0.3"), 409, "of images of 0.2")
+    check_refusal(send(client, PICTURES[5], mm_per_px="0.3"), 409, "was made with 0.2")
     check_refusal(send(client, PICTURES[0], "bad"), 409, "is in the memory bank as a good image, 0.png")
     check_refusal(send(client, PICTURES[5], roi_id="Other"), 400, "memory not found")
     (scores,) = (models / "Master1" / "Pattern").glob("*.scores.json")

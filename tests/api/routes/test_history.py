@@ -92,7 +92,7 @@ def test_only_full_keys_read_the_history(calling, tmp_path):
     for path, more in (("/history", {}), ("/history/thumbnail", {"number": 1})):
         params = {**IDS, **more}
         assert client.get(path, params=params).status_code == 401
-        check_refusal(client.get(path, params=params, headers={"X-API-Key": INFER}), 403, "may do everything")
+        check_refusal(client.get(path, params=params, headers={"X-API-Key": INFER}), 403, "needs a full API key")
         assert client.get(path, params=params, headers={"X-API-Key": FULL}).status_code == 200
 
 
