@@ -119,13 +119,17 @@ class Server:
             time.sleep(0.1)  # a line follows its reply
         raise RuntimeError(f"no log entries of some of the requests after {_LOG_S} s")
 
-    def wait_for(self, path: str) -> httpx.Response:
+    def wait_for(self, path: str, within_s: float = _START_S) -> httpx.Response:
         """Ask for `path` until the server is ready.
+
+        Args:
+            path: what is asked for.
+            within_s: for how long.
 
         Raises:
             RuntimeError: it ended or stayed silent; the message is the end of its log.
         """
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + within_s
         with self.client() as client:
             while self.process.poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):

@@ -20,6 +20,7 @@ SETTINGS = {
     "THREADS": "1",
     "MAX_QUEUE": "2",
 }
+_START_S = 400  # ten processes of Ray, on a machine that may be busy
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Itera
     """Two replicas behind Ray's proxy, over one models folder."""
     folder = tmp_path_factory.mktemp("cluster")
     with starting(cluster_command, folder, as_set=False, WEIGHTS=str(weights.path), **SETTINGS) as server:
-        server.wait_for("/health")
+        server.wait_for("/health", _START_S)
         started = processes_of(server)
         yield server
         server.stop()
