@@ -16,6 +16,7 @@ _CLOSED = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else it replaces 127.0.0.1 by the address of the host
 }
 _QUIET = {
+    "RAY_worker_niceness": "0",  # else its workers yield to whatever else the machine does, and do not even start
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # who asks for no GPU keeps the variables of CUDA
     "RAY_DEDUP_LOGS": "0",  # every line of the service's log is one event
 }
