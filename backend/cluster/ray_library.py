@@ -17,6 +17,7 @@ _CLOSED = {
 }
 _QUIET = {
     "RAY_worker_niceness": "0",  # else its workers yield to whatever else the machine does, and do not even start
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # else a proxy that starts slowly is killed three times 5 s later
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # who asks for no GPU keeps the variables of CUDA
     "RAY_DEDUP_LOGS": "0",  # every line of the service's log is one event
 }
