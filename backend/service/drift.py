@@ -102,7 +102,7 @@ class DriftLog:
             part_id: that its client gave it.
         """
         threshold = fitted.calibration.threshold if fitted.calibration else None
-        mark = mark_of(part_id, fitted.memory_id, threshold)
+        mark = mark_of(part_id, key, fitted.memory_id, threshold, score)
         part = _Part(key, fitted.memory_id, fitted.calibration, score, time.time(), mark)
         self._behind.add(fitted.calibrated.owner, part)
 

@@ -56,7 +56,7 @@ class JudgementLog:
         self._behind = WriteBehind("history", self._write, _MAX_WAITING, HISTORY_LOST.inc)
 
     def record(self, key: RoiKey, judgement: Judgement, thumbnail: bytes, part_id: str | None = None) -> None:
-        """Store a judgement; for a part with an id, only the first by the same model and threshold.
+        """Store a judgement; for a part with an id, only the first of those with the same model, threshold and score.
 
         Args:
             key: the requested ROI.
@@ -64,7 +64,7 @@ class JudgementLog:
             thumbnail: of the image.
             part_id: that its client gave it.
         """
-        mark = mark_of(part_id, judgement.memory_id, judgement.threshold)
+        mark = mark_of(part_id, key, judgement.memory_id, judgement.threshold, judgement.score)
         self._behind.add(key.owner, ((judgement, thumbnail), mark))
 
     def flush(self) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,25 @@ def test_a_part_that_is_judged_by_another_threshold_counts_again(root):
         log.record(KEY, fitted(root), 0.45, "a")
         log.close()
         assert status(root).drift.n_parts == 1
+
+
+def test_an_id_that_was_given_to_two_parts_hides_neither(root):
+    calibrated(root)
+    log, found = opened(root), fitted(root)
+    for score in (0.45, 0.75, 0.45):
+        log.record(KEY, found, score, "1")
+    log.close()
+    assert (status(root).drift.n_parts, status(root).drift.n_rejected) == (2, 1)
+
+
+def test_rois_of_one_part_that_share_a_calibration_count_each(root):
+    calibrated(root)
+    log = opened(root)
+    for recipe in ("a", "b", "a"):
+        key = replace(KEY, recipe_id=recipe)
+        log.record(key, fitted(root, key), 0.45, "a")
+    log.close()
+    assert status(root).drift.n_parts == 2
 
 
 def test_ids_of_long_ago_are_forgotten(root):
