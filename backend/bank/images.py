@@ -22,7 +22,7 @@ SCORE_PERCENTILES = (95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 THUMBNAIL_SIDE = 384
 _THUMBNAIL_QUALITY = 85
 _LONGEST_NAME = 200
-_OF_NEWER_BANKS = ("pixels_sha256", "copy_of", "uploaded_as", "sampled")
+_OF_NEWER_BANKS = ("pixels_sha256", "copy_of", "uploaded_as", "sampled", "tiles")
 
 
 _Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -46,6 +46,7 @@ class BankImage:
         uploaded_as: original name of a stored image, if known.
         sampled: whether the image was in the scored sample of a fit that was too large to score all; None for other
             fits.
+        tiles: numbers of its tiles that the fit has seen; None is all.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BankImage:
     copy_of: str | None = None
     uploaded_as: str | None = None
     sampled: bool | None = None
+    tiles: tuple[int, ...] | None = None
 
     @property
     def identity(self) -> str:
@@ -117,6 +119,7 @@ def remembered(
     percentiles: Sequence[float],
     copy_of: str | None,
     uploaded_as: str | None = None,
+    tiles: Sequence[int] | None = None,
 ) -> BankImage:
     """The record of an image of a fit.
 
@@ -130,7 +133,7 @@ def remembered(
         token_hw: token grid (rows, columns).
         blur_sigma: that of inferences.
         percentiles: each gives a score; without any, no image is scored.
-        copy_of, uploaded_as: see `BankImage`.
+        copy_of, uploaded_as, tiles: see `BankImage`.
     """
     scores, row = {}, held_out.row_of(number)
     if percentiles and held_out.distances is not None and row is not None:
@@ -147,6 +150,7 @@ def remembered(
         copy_of,
         shown_name(uploaded_as) if uploaded_as else None,
         row is not None if percentiles and held_out.positions is not None else None,
+        None if tiles is None else tuple(tiles),
     )
 
 

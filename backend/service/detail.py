@@ -133,7 +133,7 @@ def fitted_tiles(features: DinoV2Features, tiles: Sequence[int] | None, before: 
     """
     if tiles is None or (before is not None and "tiles" not in before.metadata):
         return {}
-    seen = set(tiles) | (set(_recorded_tiles(before)) if before else set())
+    seen = set(tiles) | set((_recorded_tiles(before) if before else None) or ())
     return {"tiles": sorted(seen)} if len(seen) < len(features.tiling.tiles) else {}
 
 
@@ -152,10 +152,30 @@ def unseen_tiles(
     Returns:
         Their numbers, rising.
     """
-    if "tiles" not in fitted.metadata:
+    return hidden_tiles(features, _recorded_tiles(fitted), image_hw, shape, blur_sigma)
+
+
+def hidden_tiles(
+    features: DinoV2Features,
+    seen: Sequence[int] | None,
+    image_hw: tuple[int, int],
+    shape: Shape | None,
+    blur_sigma: float,
+) -> list[int]:
+    """The tiles that a mask shows, and that are not among those seen.
+
+    Args:
+        features: the extractor.
+        seen: numbers of tiles; None is all.
+        image_hw, shape, blur_sigma: as for `unseen_tiles`.
+
+    Returns:
+        Their numbers, rising.
+    """
+    if seen is None:
         return []
     shown = features.tiling.within(build_mask(shape, image_hw), blur_sigma)
-    return sorted(set(shown) - set(_recorded_tiles(fitted)))
+    return sorted(set(shown) - set(seen))
 
 
 def about_unseen_tiles(unseen: Sequence[int], features: DinoV2Features) -> str | None:
@@ -168,6 +188,8 @@ def about_unseen_tiles(unseen: Sequence[int], features: DinoV2Features) -> str |
     )
 
 
-def _recorded_tiles(fitted: FittedRoi) -> list[int]:
-    recorded = fitted.metadata.get("tiles")
+def _recorded_tiles(fitted: FittedRoi) -> list[int] | None:
+    if "tiles" not in fitted.metadata:
+        return None
+    recorded = fitted.metadata["tiles"]
     return [number for number in recorded if type(number) is int] if isinstance(recorded, list) else []

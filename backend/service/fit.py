@@ -283,6 +283,7 @@ def _learn(
                     percentiles=percentiles,
                     copy_of=identities[number] if identities[number] != own[number] else None,
                     uploaded_as=image.uploaded_as,
+                    tiles=tiles,
                 )
             )
     pictures = [_thumbnail(service, image, depth, run) if with_thumbnails else b"" for image in new.images]

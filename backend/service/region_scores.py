@@ -10,7 +10,7 @@ from backend.disk.fitted import FittedRoi
 from backend.infer import image_scores, region_score, to_image_grid
 from backend.roi_mask import Shape, build_mask
 from backend.service.calibration_options import CalibrationOptions
-from backend.service.detail import unseen_tiles
+from backend.service.detail import hidden_tiles
 from backend.service.inspection import InspectionService
 from backend.utils import named_with
 
@@ -51,7 +51,7 @@ class FitRegions:
 
     def __init__(self, service: InspectionService, fitted: FittedRoi, area_mm2: float, mm_per_px: float) -> None:
         self.area_mm2 = area_mm2
-        self._fitted, self._features = fitted, service.features_of(fitted.profile, fitted.detail)
+        self._features = service.features_of(fitted.profile, fitted.detail)
         self._mm_per_px = mm_per_px
         self._blur_sigma = service.settings.blur_sigma
         self._hold_pixels = service.hold_pixels
@@ -85,14 +85,14 @@ class FitRegions:
             mm_per_px: millimetres per pixel of the image; None takes the common scale.
 
         Returns:
-            None if its map is not kept, or if this mask shows a tile that the masks of the fit hid.
+            None if its map is not kept, or if this mask shows a tile of it that the masks of its fit hid.
 
         Raises:
             InvalidRequest, InvalidShape: see `region_score_of`.
         """
         distances = self._maps.get(image.sha256)
         image_hw = (image.height, image.width)
-        if distances is None or unseen_tiles(self._features, self._fitted, image_hw, shape, self._blur_sigma):
+        if distances is None or hidden_tiles(self._features, image.tiles, image_hw, shape, self._blur_sigma):
             return None
         scale = self._mm_per_px if mm_per_px is None else mm_per_px
         name = (image.sha256, None if shape is None else shape.model_dump_json(), scale)

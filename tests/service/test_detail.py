@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from backend.bank import memory_limits
+from backend.bank.images import recorded_images
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import IncompatibleMemory, InvalidRequest, RunCancelled, TooLarge
 from backend.common.profiles import RECOMMENDED_BLOCKS
@@ -26,6 +27,7 @@ from backend.service.explain import explain
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
+from backend.service.region_scores import FitRegions
 from backend.service.scoring import Scoring
 from backend.storage import ModelStore
 from tests.factories import KEY, load
@@ -218,6 +220,13 @@ class TestMasks:
         fit(masked, KEY, [named], mm_per_px=0.2, append=True)
         assert "tiles" not in masked.fitted(KEY).metadata
         assert infer(masked, KEY, parts[0], Scoring(0.2)).warning is None
+
+    def test_an_append_makes_no_map_of_what_an_earlier_mask_hid(self, service, parts):
+        for some, how in ((parts[:2], {"shapes": [CORNER] * 2}), (parts[2:4], {"append": True})):
+            fit(service, KEY, some, mm_per_px=0.2, profile="recommended", detail=3, **how)
+        regions = FitRegions(service, service.fitted(KEY), 1.0, 0.2)
+        images = recorded_images(service.fitted(KEY).metadata)
+        assert [regions.scores(image, None, [99], None) is None for image in images] == [True, True, False, False]
 
     def test_a_place_that_the_mask_hides_can_be_asked_about(self, masked, parts):
         found = explain(masked, KEY, parts[1], mm_per_px=0.2, shape=CORNER, point=(150, 110), with_pictures=False)
