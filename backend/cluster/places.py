@@ -84,7 +84,11 @@ class FolderPlace:
             for name in files:
                 if not name.startswith("."):
                     path = Path(parent, name)
-                    found[path.relative_to(self.folder).as_posix()] = path.stat().st_size
+                    try:
+                        size = path.stat().st_size
+                    except OSError:  # a link to nothing, or deleted since: who reads it is told
+                        size = 0
+                    found[path.relative_to(self.folder).as_posix()] = size
         return found
 
     def read(self, name: str) -> bytes | None:

@@ -91,3 +91,11 @@ def test_folder_gives_its_images_by_name_and_says_what_cannot_be_read(tmp_path):
     assert FolderPlace(tmp_path / "none").names() == {}
     with pytest.raises(StorageError, match="cannot be written"):
         place.write("a.jpg/part", b"")
+
+
+def test_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    place = FolderPlace(tmp_path)
+    assert image_names(place.names()) == ["a.png"]
+    with pytest.raises(InvalidImage, match="not there any more"):
+        read_image(place, "a.png", 10)
