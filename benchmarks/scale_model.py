@@ -12,7 +12,7 @@ from harness.measuring import print_table
 
 MEASURED = {
     "cpu_ms": 372.0,  # of one inference, float32, one core; docs/scale.md
-    "bfloat16_cpu_ms": 200.0,  # with AMX; docs/benchmarks.md
+    "bfloat16_cpu_ms": 200.0,  # an assumption for CPUs with AMX
     "proxy_cpu_ms": 13.0,  # of Ray's Python proxy and its way to a replica
     "manifest_ms": 1.9,  # of looking whether a model is current, store on the same machine
 }

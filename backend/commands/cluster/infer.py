@@ -23,11 +23,11 @@ from backend.service.scoring import Scoring
 
 _PER_PART = 500
 _TEXT = """
-PLACE and OUT are folders that all machines see, or s3://BUCKET/PREFIX. Images are those that `infer` takes. OUT gets a
-Parquet file for every part of the images, with a row for each image; one that cannot be judged has its error there.
-Given the same command again, a run that was stopped or killed goes on with the parts that are missing. No row is there
-twice. The exit status is 1 if an image failed. With RAY_ADDRESS and RAY_AUTH_TOKEN_PATH, the workers are those of that
-cluster; without, of this machine."""
+PLACE and OUT are folders that all machines see, or s3://BUCKET/PREFIX. The image formats are those of `infer`. OUT
+gets a Parquet file for every part of the images, with a row for each image. The row of an image that cannot be judged
+has its error. After a stop or a kill, the same command continues with the missing parts, and no image gets a second
+row. The exit status is 1 if an image of this call failed; earlier parts have their own errors. With RAY_ADDRESS and
+RAY_AUTH_TOKEN_PATH, the workers are those of that cluster; otherwise they are processes of this machine."""
 _EPILOG = """\
 examples:
   %(prog)s Master1 Pattern archive/ --mm-per-px 0.2 --out results/
@@ -51,7 +51,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Judge what is not judged yet; the exit status is 1 if an image failed.
+    """Judge what is not judged yet; the exit status is 1 if an image of this call failed.
 
     Raises:
         InvalidRequest: no images, or OUT has the results of another run.
