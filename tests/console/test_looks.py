@@ -85,6 +85,7 @@ def picture_of(page: Page) -> bytes:
     """What is shown once nothing changes any more."""
     page.evaluate(_SETTLED)
     page.evaluate(_NAMELESS)
+    page.locator("main").evaluate("(main) => main.scrollTo(0, 0)")  # a click may have scrolled it
     png: bytes = page.screenshot(animations="disabled", caret="hide")
     return png
 
