@@ -229,6 +229,7 @@ def embed_all(
                 else:
                     embeddings[len(numbers)] = prepared.embeddings
                 numbers.append(position)
+            has_passed = False
             while len(waiting) >= features.runtime.batch or (waiting and position == len(images) - 1):
                 together, waiting = waiting[: features.runtime.batch], waiting[features.runtime.batch :]
                 _embed_together(together, features, turn, rows_of, embeddings)
@@ -237,7 +238,9 @@ def embed_all(
                         kept = Kept(embeddings[done.row], done.image.look)
                         checkpoint = _keep(checkpoint, done.image.content, kept)
                 on_progress(position + 1 - len({tile.row for tile in waiting}), len(images))
-            on_progress(position + 1 - len({tile.row for tile in waiting}), len(images))
+                has_passed = True
+            if not has_passed:
+                on_progress(position + 1 - len({tile.row for tile in waiting}), len(images))
     return Embedded(embeddings[: len(numbers)].reshape(-1, features.dim), numbers, looks)
 
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.bank import embedding
 from backend.bank.images import recorded_images
 from backend.calib import SEEN_IN_THE_FIT
 from backend.disk.datasets import NewSample
+from backend.features import DinoV2Features
 from backend.roi_mask import Circle
 from backend.service import bank_report
 from backend.service.calibration_options import CalibrationOptions
@@ -114,7 +114,7 @@ class TestSamePixels:
         first = fit(service, KEY, pngs(cells, 0, 1, 2), mm_per_px=0.2)
         before = service.fitted(KEY)
         passes = []
-        monkeypatch.setattr(embedding, "preprocess", lambda *arguments: passes.append(arguments))
+        monkeypatch.setattr(DinoV2Features, "canvas", lambda *arguments: passes.append(arguments))
         again = fit(service, KEY, bmps(cells, 0, 1, 2), mm_per_px=0.2, append=True)
         assert passes == []
         assert (again.ok_scores, again.memory_id) == (first.ok_scores, first.memory_id)

@@ -28,7 +28,7 @@ def test_the_reason_names_the_option_that_keeps_images(run, folders, n_odd):
         cv2.imwrite("widget/good/odder.png", np.minimum(odd_image(), 180))
     _, _, err = run(*ALL)
     for told in (err, page_of(folders)):
-        assert "with --keep, and the threshold is" in told
+        assert "with --keep, and the threshold becomes" in told
         assert "in keep" not in told
 
 
