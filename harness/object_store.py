@@ -5,15 +5,18 @@ folder of ``pip install --target FOLDER ministack==1.5.33``.
 """
 
 import contextlib
+import io
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.server import free_port
 
@@ -25,18 +28,42 @@ _STARTS_WITHIN_S = 60.0
 @contextlib.contextmanager
 def moto_store() -> Iterator[str]:
     """The endpoint of moto's server, in this process, with an empty bucket; what it holds is in memory."""
-    from moto.server import ThreadedMotoServer  # no command starts it with a port that it chooses
+    # No command of moto starts it with a port that it chooses, or with atomic writes.
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    app = _with_atomic_writes(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
+        endpoint = f"http://127.0.0.1:{server.server_port}"
         make_bucket(endpoint)
         yield endpoint
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _with_atomic_writes(app: Any) -> Any:
+    """A WSGI app that answers one PUT at a time.
+
+    moto checks a condition first and writes later. So two writers at once may both be told that they won, although one
+    write is lost.
+    """
+    lock = threading.Lock()
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] != "PUT":
+            return app(environ, start_response)
+        # The body is read before, so that a slow client does not block the others.
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        with lock:
+            return list(app(environ, start_response))
+
+    return answer
 
 
 @contextlib.contextmanager
