@@ -11,9 +11,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
@@ -82,6 +81,20 @@ class Judgement:
     pixel_threshold: float | None = None
 
 
+class NewJudgement(NamedTuple):
+    """A judgement to store.
+
+    Attributes:
+        judgement: of one inference.
+        thumbnail: of its image, a JPEG.
+        mark: identity of its part, see `mark_of`; None if its client gave no id.
+    """
+
+    judgement: Judgement
+    thumbnail: bytes
+    mark: str | None = None
+
+
 @dataclass(frozen=True)
 class KeptJudgement(Judgement):
     """A judgement that is kept.
@@ -130,38 +143,30 @@ class JudgementFiles:
         """Whether judgements of a ROI were ever stored."""
         return self.path(key).exists()
 
-    def add(
-        self,
-        key: RoiKey,
-        judgements: Sequence[tuple[Judgement, bytes]],
-        most: int,
-        marks: Sequence[str | None] = (),
-    ) -> None:
+    def add(self, key: RoiKey, judgements: Sequence[NewJudgement], most: int) -> None:
         """Store judgements with their thumbnails, and delete the oldest.
 
-        A damaged database is moved aside, and a new one is begun.
+        A judgement is not stored if one with the same mark is kept. A damaged database is moved aside, and a new one is begun.
 
         Args:
             key: the ROI.
             judgements: in the order in which they were made.
             most: how many stay.
-            marks: of each judgement, what tells its part from others, or None. One with the mark of another that stays
-                is not kept.
 
         Raises:
             StorageError: they cannot be written; the earlier ones are unchanged.
         """
         path = self.path(key)
         grows = not path.exists()
-        marked = list(zip_longest(judgements, marks))[-most:]
+        last = judgements[-most:]
         try:
-            self._add(path, marked, most)
+            self._add(path, last, most)
         except StorageError as exc:
             if not _is_damaged(exc.__cause__):
                 raise
             log.warning("history.set_aside", reason=str(exc), file=f"{path.name}{_DAMAGED}")
             _set_aside(path)
-            self._add(path, marked, most)
+            self._add(path, last, most)
         if grows:
             self._prune()
 
@@ -225,7 +230,7 @@ class JudgementFiles:
             database.executemany(_INSERT_NUMBERED, ((*astuple(kept), thumbnail) for kept, thumbnail in judgements))
             database.execute("COMMIT")
 
-    def _add(self, path: Path, marked: Sequence[tuple[tuple[Judgement, bytes], str | None]], most: int) -> None:
+    def _add(self, path: Path, judgements: Sequence[NewJudgement], most: int) -> None:
         try:
             make_folder(path.parent)
         except OSError as exc:
@@ -233,7 +238,7 @@ class JudgementFiles:
         with _opened(path) as database:
             database.executescript(_SCHEMA)
             database.execute("BEGIN IMMEDIATE")
-            for (judgement, thumbnail), mark in marked:
+            for judgement, thumbnail, mark in judgements:
                 if mark and database.execute("SELECT 1 FROM marks WHERE mark = ?", (mark,)).fetchone():
                     continue
                 number = database.execute(_INSERT, (*astuple(judgement), thumbnail)).lastrowid

@@ -9,13 +9,20 @@ unchanged as ``.history/<digest>.sqlite``, and is deleted when it is too old; a 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Any
 
 from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
-from backend.disk.judgements import FOLDER, SUFFIX, Judgement, JudgementFiles, JudgementQuery, KeptJudgement
+from backend.disk.judgements import (
+    FOLDER,
+    SUFFIX,
+    Judgement,
+    JudgementFiles,
+    JudgementQuery,
+    KeptJudgement,
+    NewJudgement,
+)
 from backend.object_store.manifest import Manifest
 from backend.object_store.mirror import Mirror, Overtaken
 from backend.object_store.units import Unit
@@ -75,13 +82,7 @@ class ObjectJudgementFiles:
         """As `JudgementFiles.has`."""
         return bool(self._mirror.look(self._unit(key)).files)
 
-    def add(
-        self,
-        key: RoiKey,
-        judgements: Sequence[tuple[Judgement, bytes]],
-        most: int,
-        marks: Sequence[str | None] = (),
-    ) -> None:
+    def add(self, key: RoiKey, judgements: Sequence[NewJudgement], most: int) -> None:
         """As `JudgementFiles.add`; none is added twice, even if the store did not confirm an addition.
 
         Judgements that the store has lost are removed, and the others stay; their numbers may grow.
@@ -98,7 +99,7 @@ class ObjectJudgementFiles:
             path = f"{folder}/{_MARKS}"
             seen = list(json.loads(self._bytes(path))) if path in manifest.files and path not in lost else []
             new = []
-            for (found, jpeg), mark in zip_longest(judgements, marks):
+            for found, jpeg, mark in judgements:
                 if (found.at, found.request_id) not in known and (mark is None or mark not in seen):
                     new.append((found, jpeg))
                     seen += [mark] if mark else []
@@ -124,7 +125,7 @@ class ObjectJudgementFiles:
             if segments and segments[0].first <= joined.end - most:
                 files |= dict.fromkeys(filter(_is_of_a_folder, manifest.files))
             content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
-            if any(marks):
+            if any(each.mark for each in judgements):
                 files[path] = json.dumps(seen[-_MOST_MARKS:]).encode()
             return files | {joined.judgements: content, joined.thumbnails: pictures}
 

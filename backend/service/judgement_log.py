@@ -15,7 +15,7 @@ import numpy.typing as npt
 from backend.common.errors import JudgementNotFound
 from backend.common.roi_key import RoiKey, roles
 from backend.common.telemetry import HISTORY_LOST
-from backend.disk.judgements import Judgement, JudgementQuery, KeptJudgement
+from backend.disk.judgements import Judgement, JudgementQuery, KeptJudgement, NewJudgement
 from backend.service.repeats import mark_of
 from backend.service.results import InferResult
 from backend.service.stores import Judgements
@@ -65,7 +65,7 @@ class JudgementLog:
             part_id: that its client gave it.
         """
         mark = mark_of(part_id, key, judgement.memory_id, judgement.threshold, judgement.score)
-        self._behind.add(key.owner, ((judgement, thumbnail), mark))
+        self._behind.add(key.owner, NewJudgement(judgement, thumbnail, mark))
 
     def flush(self) -> None:
         """Add the waiting judgements to the files; those that cannot be written keep waiting."""
@@ -113,8 +113,8 @@ class JudgementLog:
         turned = [replace(key, role_id=role_id).owner for role_id in (key.role_id, *roles(key))]
         return next((other for other in turned if self._files.has(other)), turned[0])
 
-    def _write(self, key: RoiKey, found: Sequence[tuple[tuple[Judgement, bytes], str | None]]) -> None:
-        self._files.add(key, [judgement for judgement, _ in found], self.most, [mark for _, mark in found])
+    def _write(self, key: RoiKey, judgements: Sequence[NewJudgement]) -> None:
+        self._files.add(key, judgements, self.most)
 
 
 def judgement_of(result: InferResult, mm_per_px: float, request_id: str) -> Judgement:

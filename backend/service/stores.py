@@ -23,7 +23,7 @@ from backend.disk.duplicates import Compared, HashPixels, Stored
 from backend.disk.fitted import CalibrationState, FittedRoi, JudgedBy
 from backend.disk.gui_layouts import GuiLayoutStore
 from backend.disk.image_arrays import HonestMaps, Miniatures
-from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery, KeptJudgement
+from backend.disk.judgements import JudgementFiles, JudgementQuery, KeptJudgement, NewJudgement
 from backend.disk.known_rois import KnownRois, known_rois
 from backend.disk.memory_cache import FileIdentity
 from backend.disk.model_headers import FoundHeader, ModelHeaders
@@ -196,13 +196,7 @@ class Judgements(Protocol):
 
     def has(self, key: RoiKey) -> bool: ...
 
-    def add(
-        self,
-        key: RoiKey,
-        judgements: Sequence[tuple[Judgement, bytes]],
-        most: int,
-        marks: Sequence[str | None] = (),
-    ) -> None: ...
+    def add(self, key: RoiKey, judgements: Sequence[NewJudgement], most: int) -> None: ...
 
     def list(self, key: RoiKey, wanted: JudgementQuery) -> "list[KeptJudgement]": ...
 

@@ -11,7 +11,7 @@ import pytest
 from backend.common.errors import StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import judgements
-from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery
+from backend.disk.judgements import Judgement, JudgementFiles, JudgementQuery, NewJudgement
 from tests.factories import KEY, snapshot
 
 OTHER = RoiKey("Master1", "Other")
@@ -24,7 +24,12 @@ def judgement(at, score=0.5, decision="ok"):
 
 
 def several(*times, **more):
-    return [(judgement(at, **more), b"picture %d" % at) for at in times]
+    return [NewJudgement(judgement(at, **more), b"picture %d" % at) for at in times]
+
+
+def marked(marks):
+    """Judgements with marks, by their times."""
+    return [NewJudgement(judgement(at), b"picture %d" % at, mark) for at, mark in marks.items()]
 
 
 def times(files, key=KEY, **query):
@@ -40,10 +45,10 @@ def test_nothing_is_kept_before_the_first_and_asking_makes_no_file(tmp_path):
 
 def test_judgements_with_the_same_mark_are_kept_once_while_the_first_stays(tmp_path):
     files = JudgementFiles(tmp_path)
-    files.add(KEY, several(1, 2, 3, 4), 3, ["a", "a", None, "b"])
-    files.add(KEY, several(5, 6), 3, ["b", None])
+    files.add(KEY, marked({1: "a", 2: "a", 3: None, 4: "b"}), 3)
+    files.add(KEY, marked({5: "b", 6: None}), 3)
     assert times(files) == [6, 4, 3]
-    files.add(KEY, several(7), 3, ["a"])
+    files.add(KEY, marked({7: "a"}), 3)
     assert times(files) == [7, 6, 4]
 
 
@@ -52,7 +57,7 @@ def test_a_history_of_an_earlier_version_goes_on(tmp_path):
     files.add(KEY, several(1), 5)
     with sqlite3.connect(files.path(KEY)) as database:
         database.execute("DROP TABLE marks")
-    files.add(KEY, several(2, 3), 5, ["a", "a"])
+    files.add(KEY, marked({2: "a", 3: "a"}), 5)
     assert times(files) == [2, 1]
 
 
@@ -107,7 +112,7 @@ def test_pages_and_filters_give_each_judgement_once(tmp_path):
 def test_the_file_stops_growing_once_it_is_full(tmp_path):
     files, sizes = JudgementFiles(tmp_path), []
     for round_ in range(6):
-        files.add(KEY, [(judgement(at), bytes(10_000)) for at in range(round_ * 50, round_ * 50 + 50)], 50)
+        files.add(KEY, [NewJudgement(judgement(at), bytes(10_000)) for at in range(round_ * 50, round_ * 50 + 50)], 50)
         sizes.append(files.path(KEY).stat().st_size)
     assert sizes[0] > 500_000
     assert sizes[-1] == sizes[2] < 2.2 * sizes[0]
@@ -116,7 +121,7 @@ def test_the_file_stops_growing_once_it_is_full(tmp_path):
 @pytest.mark.parametrize("content", [b"no database at all, but some text of more than a hundred bytes" * 40, None])
 def test_a_damaged_file_is_set_aside_and_another_one_begun(tmp_path, content):
     files = JudgementFiles(tmp_path)
-    files.add(KEY, [(judgement(at), bytes(5000)) for at in range(20)], 100)
+    files.add(KEY, [NewJudgement(judgement(at), bytes(5000)) for at in range(20)], 100)
     path = files.path(KEY)
     whole = path.read_bytes()
     path.write_bytes(content or whole[:100] + b"\xff" * 20_000 + whole[20_100:])
@@ -151,7 +156,7 @@ def test_what_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(judgements.sqlite3, "connect", on_a_full_disk)
     with pytest.raises(StorageError, match="full"):
-        files.add(KEY, [(judgement(3), bytes(100_000))], 5)
+        files.add(KEY, [NewJudgement(judgement(3), bytes(100_000))], 5)
     monkeypatch.undo()
     assert {name: content for name, (content, _) in snapshot(tmp_path).items()} == {
         name: content for name, (content, _) in before.items()
@@ -192,7 +197,7 @@ def test_judgements_of_several_processes_add_up_exactly(tmp_path):
 def _add_until_killed(root):
     files, at = JudgementFiles(root), 0
     while True:
-        files.add(KEY, [(judgement(at + n), b"%d" % (at + n) * 5000) for n in range(5)], 20)
+        files.add(KEY, [NewJudgement(judgement(at + n), b"%d" % (at + n) * 5000) for n in range(5)], 20)
         at += 5
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from unittest.mock import patch
 
-from backend.disk.judgements import Judgement
+from backend.disk.judgements import Judgement, NewJudgement
 from backend.object_store.address import read_address
 from backend.object_store.bucket import Bucket
 from backend.object_store.catalog import Catalog
@@ -55,6 +55,7 @@ class Replica:
         self.models.save_calibration(key, calibration_of(self.models.load(key), threshold))
 
 
-def judgement(number, decision="ok"):
+def judgement(number, decision="ok", mark=None):
     """One judgement with its thumbnail."""
-    return Judgement(float(number), 0.25, 0.5, decision, 0.2, "memory", f"request-{number}"), b"jpeg %d" % number
+    found = Judgement(float(number), 0.25, 0.5, decision, 0.2, "memory", f"request-{number}")
+    return NewJudgement(found, b"jpeg %d" % number, mark)

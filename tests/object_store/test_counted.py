@@ -104,9 +104,9 @@ def test_history_of_all_replicas_is_told_as_a_folder_tells_it(replica, tmp_path)
 
 def test_a_part_that_is_asked_about_again_is_listed_once_by_all_replicas(replica):
     one, other = replica(), replica()
-    one.judgements.add(KEY, [judgement(1), judgement(2), judgement(3)], 10, ["a", None, "a"])
-    other.judgements.add(KEY, [judgement(4), judgement(5)], 10, ["a", "b"])
-    one.judgements.add(KEY, [judgement(6)], 10, ["b"])
+    one.judgements.add(KEY, [judgement(1, mark="a"), judgement(2), judgement(3, mark="a")], 10)
+    other.judgements.add(KEY, [judgement(4, mark="a"), judgement(5, mark="b")], 10)
+    one.judgements.add(KEY, [judgement(6, mark="b")], 10)
     other.judgements.add(KEY, [judgement(7)], 10)
     assert [kept.at for kept in one.judgements.list(KEY, JudgementQuery())] == [7.0, 5.0, 2.0, 1.0]
 

@@ -335,7 +335,7 @@ def test_history_goes_on_without_what_is_lost_of_it(replica, suffix):
     for number in (1, 2):
         writer.judgements.add(KEY, [judgement(number)], 100)
     before = set(writer.mirror.manifest(unit).files)
-    writer.judgements.add(KEY, [(judgement(number)[0], b"\xff" * 200) for number in range(3, 33)], 100)
+    writer.judgements.add(KEY, [judgement(number)._replace(thumbnail=b"\xff" * 200) for number in range(3, 33)], 100)
     (path,) = [path for path in set(writer.mirror.manifest(unit).files) - before if path.endswith(suffix)]
     lose_of(writer, unit, path)
     for number in range(33, 56):
