@@ -28,7 +28,7 @@ _COMPARED_AT_ONCE = PRODUCTS_AT_ONCE // _BANK_ROWS
 Turn = Callable[[], AbstractContextManager[object]]
 
 
-class Covered(NamedTuple):
+class _Covered(NamedTuple):
     """Patches that a single image of the sample covers, and nothing else of the bank.
 
     Attributes:
@@ -87,7 +87,7 @@ def hold_out_sample(
     if len(np.unique(images)) == 1 and not np.any(owner < 0):
         return HeldOut(covering_radius, None, np.full(len(images), per_image))
     enough = np.float32(1 - covering_radius**2 / 2) - ROUNDING
-    covered = covered_by_one(embeddings, np.repeat(images, per_image), bank, owner, sample, enough, turn)
+    covered = _covered_by_one(embeddings, np.repeat(images, per_image), bank, owner, sample, enough, turn)
     positions = np.flatnonzero(np.isin(images, sample))
     cosine = np.empty((len(positions), per_image), np.float32)
     for done, number in enumerate(sample, start=1):
@@ -96,7 +96,7 @@ def hold_out_sample(
         picks = lost[greedy_cover(embeddings[lost], covered.other[is_its], enough + ROUNDING, turn)]
         for row in np.flatnonzero(images[positions] == number):
             own = embeddings[positions[row] * per_image : (positions[row] + 1) * per_image]
-            cosine[row] = cosine_to_others(own, bank, owner == number, turn)
+            cosine[row] = _nearest_of_others(own, bank, owner == number, turn)
             if len(picks):
                 with turn():
                     cosine[row] = np.maximum(cosine[row], (own @ embeddings[picks].T).max(axis=1))
@@ -108,7 +108,7 @@ def hold_out_sample(
     )
 
 
-def cosine_to_others(own: Embeddings, bank: Embeddings, is_own: Rows, turn: Turn) -> Cosines:
+def _nearest_of_others(own: Embeddings, bank: Embeddings, is_own: Rows, turn: Turn) -> Cosines:
     """Cosine of each patch of an image to the nearest embedding of the bank from another image."""
     cosine = np.empty(len(own), np.float32)
     step = max(1, PRODUCTS_AT_ONCE // len(bank))
@@ -121,7 +121,7 @@ def cosine_to_others(own: Embeddings, bank: Embeddings, is_own: Rows, turn: Turn
     return cosine
 
 
-def covered_by_one(
+def _covered_by_one(
     embeddings: Embeddings,
     image: Rows,
     bank: Embeddings,
@@ -129,7 +129,7 @@ def covered_by_one(
     sample: Rows,
     enough: np.float32,
     turn: Turn,
-) -> Covered:
+) -> _Covered:
     """The patches of other images that only a single image of the sample covers.
 
     Args:
@@ -142,7 +142,7 @@ def covered_by_one(
     picks = np.flatnonzero(is_sampled)
     picks = picks[np.argsort(owner[picks], kind="stable")]
     if not len(picks) or len(bank) == len(embeddings):  # of a bank of every patch each covers itself
-        return Covered(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        return _Covered(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     numbers, starts = np.unique(owner[picks], return_index=True)
     transposed = bank[picks].T
     found: list[Rows] = []
@@ -161,13 +161,15 @@ def covered_by_one(
             found.append(rows + start)
             by.append(numbers[best[rows, 0]])
             other.append(second[rows])
-    covered = Covered(np.concatenate(found), np.concatenate(by), np.concatenate(other))
+    covered = _Covered(np.concatenate(found), np.concatenate(by), np.concatenate(other))
     return _not_covered(covered, embeddings, bank[~is_sampled], enough, turn)
 
 
-def _not_covered(covered: Covered, embeddings: Embeddings, rest: Embeddings, enough: np.float32, turn: Turn) -> Covered:
+def _not_covered(
+    covered: _Covered, embeddings: Embeddings, rest: Embeddings, enough: np.float32, turn: Turn
+) -> _Covered:
     """The patches that the rest of the bank does not cover, after a comparison with all of it."""
-    found: list[Covered] = []
+    found: list[_Covered] = []
     for first in range(0, len(covered.rows), _COMPARED_AT_ONCE):
         which = slice(first, first + _COMPARED_AT_ONCE)
         rows, by, other = covered.rows[which], covered.by[which], covered.other[which]
@@ -177,10 +179,10 @@ def _not_covered(covered: Covered, embeddings: Embeddings, rest: Embeddings, eno
                 other = np.maximum(other, (compared @ rest[start : start + _BANK_ROWS].T).max(axis=1))
                 left = other < enough
                 rows, by, other, compared = rows[left], by[left], other[left], compared[left]
-        found.append(Covered(rows, by, other))
+        found.append(_Covered(rows, by, other))
     if not found:
         return covered
-    return Covered(
+    return _Covered(
         np.concatenate([part.rows for part in found]),
         np.concatenate([part.by for part in found]),
         np.concatenate([part.other for part in found]),
