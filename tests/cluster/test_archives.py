@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from backend.utils import NamedImage
 from harness.object_store import BUCKET, CREDENTIALS, moto_store
 from tests.factories import store_threshold
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="requirements/dev.txt has it")]
+pytestmark = pytest.mark.slow
 KEY, SCORING = RoiKey("Master1", "Pattern"), Scoring(0.2)
 N_IMAGES, PER_PART = 30, 4
 BROKEN = "lot 1/05.png"

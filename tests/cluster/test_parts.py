@@ -1,7 +1,6 @@
 """Which images belong to which part, which parts are missing, and what a place already has."""
 
 import io
-from importlib.util import find_spec
 
 import pytest
 
@@ -57,7 +56,6 @@ def test_place_whose_record_is_lost_or_damaged_is_refused(tmp_path):
         run_of().missing(out, "results")
 
 
-@pytest.mark.skipif(find_spec("pyarrow") is None, reason="requirements/dev.txt has it")
 def test_rows_come_back_from_parquet_digit_by_digit():
     from pyarrow import parquet
 

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,7 @@ from harness.contract.generations import GENERATIONS
 from harness.server import Server, serving
 from tests.cluster.conftest import SETTINGS, processes_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="requirements/dev.txt has it")]
+pytestmark = pytest.mark.slow
 ROI = {"role_id": "Cluster", "roi_id": "Pattern", "mm_per_px": "0.2"}
 
 
