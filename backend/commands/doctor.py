@@ -19,6 +19,7 @@ import psutil
 
 from backend.commands.arguments import Commands, add_command, natural_number
 from backend.commands.console import count, print_line, progress_bar
+from backend.commands.serve import reachable_name
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import BackendError, ConfigError, WeightsError
 from backend.common.machine import free_memory, usable_cores
@@ -54,7 +55,7 @@ class Measured:
 
     Attributes:
         ms: median milliseconds of a pass; None if it was not measured.
-        times_float32: as fast as float32, so many times; None likewise.
+        times_float32: speed as a multiple of that of float32; None likewise.
         note: why it was not measured.
     """
 
@@ -230,8 +231,9 @@ def _problems_of_memory(found: Findings) -> Iterator[str]:
 
 
 def _problems_of_address(settings: Settings) -> Iterator[str]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        with socket.create_server((settings.host, settings.port)):
+        with socket.create_server((settings.host, settings.port), family=family):
             return
     except OSError as exc:
         if not _service_answers(settings):
@@ -239,9 +241,8 @@ def _problems_of_address(settings: Settings) -> Iterator[str]:
 
 
 def _service_answers(settings: Settings) -> bool:
-    """Whether it is this service that has the port."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  (not bound to)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=_ASK_WITHIN_S)
+    """Whether the program that uses the port is this service."""
+    connection = http.client.HTTPConnection(reachable_name(settings.host), settings.port, timeout=_ASK_WITHIN_S)
     with contextlib.closing(connection):
         try:
             connection.request("GET", "/health")

@@ -134,6 +134,15 @@ class _Server(uvicorn.Server):
             print(what_next(self.config.host, port), file=sys.stderr, flush=True)
 
 
+def reachable_name(host: str) -> str:
+    """The name by which this machine reaches a service that listens on `host`.
+
+    >>> reachable_name("0.0.0.0"), reachable_name("::"), reachable_name("192.168.1.7")
+    ('localhost', 'localhost', '192.168.1.7')
+    """
+    return "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104  (all addresses, and nothing is bound)
+
+
 def what_next(host: str, port: int) -> str:
     """The message when the service is ready: requests to try, and finally the address to open.
 
@@ -146,7 +155,7 @@ def what_next(host: str, port: int) -> str:
     Open http://localhost:8000 in a browser: from a folder of pictures to verdicts.
     <BLANKLINE>
     """
-    name = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    name = reachable_name(host)
     address = f"http://{f'[{name}]' if ':' in name else name}:{port}"
     curl, demo = "curl", "make demo" if port == Settings.model_fields["port"].default else f"PORT={port} make demo"
     if sys.platform == "win32":  # which has no make, and in whose PowerShell curl is another command

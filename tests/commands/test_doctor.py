@@ -1,5 +1,6 @@
 """`doctor`: what it measures and recommends, which ROIs it would refit, and what it finds wrong."""
 
+import contextlib
 import json
 import os
 import socket
@@ -83,6 +84,20 @@ def test_a_port_of_another_program_is_a_problem(unmeasured):
         taken.settimeout(0)
         (problem,) = problems_of(unmeasured.model_copy(update={"port": unmeasured.port}))
     assert f"PORT={unmeasured.port} cannot be used" in problem
+
+
+def test_an_ipv6_address_is_tried_as_one(unmeasured, monkeypatch):
+    """Recorded and not bound: some machines have no IPv6."""
+    tried = []
+
+    def record(address, *, family):
+        tried.append((address, family))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(doctor.socket, "create_server", record)
+    for host, family in (("::", socket.AF_INET6), ("::1", socket.AF_INET6), ("0.0.0.0", socket.AF_INET)):
+        assert problems_of(unmeasured.model_copy(update={"host": host})) == []
+        assert tried[-1] == ((host, unmeasured.port), family)
 
 
 def test_a_clock_that_runs_behind_the_newest_file_is_a_problem(unmeasured):
