@@ -2,12 +2,12 @@
 
 ``python -m benchmarks.precision [FOLDER …]`` takes folders in MVTec layout (train/good, test/good, test/<defect>);
 without one it takes solar cells of the package ``elpv-dataset``. ``--most N`` takes at most N images to fit and as many
-to score, good and defective each. ``--orders 10`` adds the AUROC of float32's own coreset over ten orders of the images
-of the fit. ``--curve`` is another table: int8 from each block on.
+to score, good and defective each. ``--size 112`` is quicker, to try the command. ``--orders 10`` adds the AUROC of own
+coresets over ten orders of the images of the fit. ``--curve`` is another table: int8 from each block on.
 
-``ONEDNN_MAX_CPU_ISA=AVX2`` (``AVX2_VNNI``, ``AVX512_CORE_VNNI``) before the command caps what oneDNN's kernels may use:
-the products in 8 bits. The kernels of others do not obey it: MLAS' for products in float32, and OpenVINO's own ones for
-what is no product. The line before the table names those that ran.
+``ONEDNN_MAX_CPU_ISA=AVX2`` (``AVX2_VNNI``, ``AVX512_CORE_VNNI``) before the command limits the instructions of
+oneDNN's kernels, which compute the products in 8 bits. It does not limit other kernels: those of MLAS for products in
+float32, and OpenVINO's own for everything else. The lines before the table name the kernels that ran.
 """
 
 import argparse
@@ -40,6 +40,8 @@ from backend.patchcore import PatchCoreMemory, coreset_size, k_center_greedy, l2
 from harness.measuring import print_table
 
 _SIZE = 448
+_PATCH = 14
+_CORESET_RATE = 0.02
 _MOST_FIT_IMAGES = 40
 _CURVE = range(1, 8)
 
@@ -56,10 +58,16 @@ class DataSet:
 
 @dataclass
 class Answers:
-    """What one runtime said about one data set.
+    """The results of one runtime on the N scored images of a data set, in their order.
 
-    Tokens [N, T, D] and scores [N]; distances [N, T] and scores [N] to the patches that the reference selected; scores
-    [orders, N] as percentiles of the distances, which differ little from those of the map.
+    Attributes:
+        tokens: float32 [T, D] of each image.
+        scores: of each image, with the bank of the runtime's own coreset.
+        distances: float32 [T] of each image, with a bank of the patches that the reference selected.
+        same_patches_scores: of each image, with that bank.
+        scores_by_order: N scores for each order of the images of the fit, with the runtime's own coreset: the 99th
+            percentile of the distances, which is close to that of the map.
+        milliseconds: time of each forward pass.
     """
 
     tokens: list[npt.NDArray[np.float32]] = field(default_factory=list)
@@ -77,9 +85,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, metavar="N", help="most images to fit, and to score of each class")
     parser.add_argument("--orders", type=int, default=0, metavar="N", help="orders of the fit's images (%(default)s)")
     parser.add_argument("--curve", action="store_true", help="int8 from each block on, against OpenVINO float32")
+    parser.add_argument("--size", type=int, default=_SIZE, metavar="PX", help="side of the network input (%(default)s)")
     options = parser.parse_args()
     weights = find_weights(load_settings())
-    runtimes = open_curve(weights) if options.curve else open_runtimes(weights)
+    runtimes = (open_curve if options.curve else open_runtimes)(weights, options.size)
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "none")
     print(
         f"8-bit products are {'exact' if int8.has_exact_kernels() else 'not exact'} on this CPU; cap of oneDNN: {cap}"
@@ -89,7 +98,7 @@ def main() -> None:
             print(f"{name}: {kernels(runtime)}")
     rows = []
     for data_set in [mvtec(folder) for folder in options.folders] or [solar_cells()]:
-        rows += table_rows(fewer(data_set, options.most), runtimes, options.orders)
+        rows += table_rows(fewer(data_set, options.most), runtimes, options.size, options.orders)
     reference = next(iter(runtimes))
     print_table(
         f"Precisions against {reference}: every image through every runtime in turn, each with a bank of its own",
@@ -112,9 +121,9 @@ def main() -> None:
     )
 
 
-def table_rows(data_set: DataSet, runtimes: dict[str, Runtime], orders: int) -> list[tuple[str, ...]]:
-    """The rows of a data set; the first of the runtimes is the reference."""
-    answers = compare(data_set, runtimes, orders)
+def table_rows(data_set: DataSet, runtimes: dict[str, Runtime], size: int, orders: int) -> list[tuple[str, ...]]:
+    """The rows of a data set; see `compare`."""
+    answers = compare(data_set, runtimes, size, orders)
     reference = next(iter(answers.values()))
     labels = [0] * len(data_set.good) + [1] * len(data_set.defective)
     rows = []
@@ -145,28 +154,28 @@ def table_rows(data_set: DataSet, runtimes: dict[str, Runtime], orders: int) -> 
     return rows
 
 
-def open_runtimes(weights: Weights) -> dict[str, Runtime]:
+def open_runtimes(weights: Weights, size: int) -> dict[str, Runtime]:
     """Everything this machine can run the network on."""
-    runtimes: dict[str, Runtime] = {"torch float32": TorchRuntime(DEFAULT_MODEL, weights.path, _SIZE, "cpu")}
+    runtimes: dict[str, Runtime] = {"torch float32": TorchRuntime(DEFAULT_MODEL, weights.path, size, "cpu")}
     for precision in ("float32", "bfloat16", "int8"):
         try:
-            runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(weights.path, _SIZE, precision)
+            runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(weights.path, size, precision)
         except ConfigError as exc:
             print(exc)
     return runtimes
 
 
-def open_curve(weights: Weights) -> dict[str, Runtime]:
+def open_curve(weights: Weights, size: int) -> dict[str, Runtime]:
     """OpenVINO in float32, and in int8 from each block on that can be the first."""
-    runtimes: dict[str, Runtime] = {"OpenVINO float32": OpenVinoRuntime(weights.path, _SIZE)}
+    runtimes: dict[str, Runtime] = {"OpenVINO float32": OpenVinoRuntime(weights.path, size)}
     for first in _CURVE:
         with mock.patch.object(int8, "FIRST_BLOCK", first):
-            runtimes[f"int8, blocks {first} to 12"] = OpenVinoRuntime(weights.path, _SIZE, "int8")
+            runtimes[f"int8, blocks {first} to 12"] = OpenVinoRuntime(weights.path, size, "int8")
     return runtimes
 
 
 def kernels(runtime: OpenVinoRuntime) -> str:
-    """Which kernels compute the products of a compiled network, and how many each."""
+    """The kernels of the products in a compiled network, each with the number of its products."""
     nodes = runtime.compiled.get_runtime_model().get_ops()
     found = Counter(
         node.get_rt_info()["primitiveType"].astype(str)
@@ -176,19 +185,26 @@ def kernels(runtime: OpenVinoRuntime) -> str:
     return ", ".join(f"{number} × {name}" for name, number in found.most_common())
 
 
-def compare(data_set: DataSet, runtimes: dict[str, Runtime], orders: int) -> dict[str, Answers]:
-    """Fit and score with every runtime, image by image; the first is the reference."""
-    engines = {name: InferenceEngine(DinoV2Features(r, DEFAULT_MODEL, "", _SIZE)) for name, r in runtimes.items()}
+def compare(data_set: DataSet, runtimes: dict[str, Runtime], size: int, orders: int) -> dict[str, Answers]:
+    """Fit and score with every runtime, image by image.
+
+    Args:
+        data_set: the images.
+        runtimes: by name; the first is the reference.
+        size: side of the network input in pixels.
+        orders: how many random orders of the images of the fit to try.
+    """
+    engines = {name: InferenceEngine(DinoV2Features(r, DEFAULT_MODEL, "", size)) for name, r in runtimes.items()}
     fitted: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in engines}
     for path in tqdm(data_set.fit, desc=f"{data_set.name}: fit"):
         for name, engine in engines.items():
             fitted[name].append(engine.features.extract(read(path))[0])
-    grid = (_SIZE // 14, _SIZE // 14)
+    grid = (size // _PATCH, size // _PATCH)
     embeddings = {name: l2_normalize(np.concatenate(tokens)) for name, tokens in fitted.items()}
     reference = next(iter(embeddings.values()))
-    picks = k_center_greedy(reference, coreset_size(len(reference), 0.02))
+    picks = k_center_greedy(reference, coreset_size(len(reference), _CORESET_RATE))
     same_patches = {name: PatchCoreMemory(own[picks], grid) for name, own in embeddings.items()}
-    memories = {name: PatchCoreMemory.build(own, grid, 0.02) for name, own in embeddings.items()}
+    memories = {name: PatchCoreMemory.build(own, grid, _CORESET_RATE) for name, own in embeddings.items()}
     answers = {name: Answers() for name in engines}
     for path in tqdm(data_set.good + data_set.defective, desc=f"{data_set.name}: score"):
         image = read(path)
@@ -203,7 +219,7 @@ def compare(data_set: DataSet, runtimes: dict[str, Runtime], orders: int) -> dic
         shuffled = np.random.default_rng(order).permutation(len(data_set.fit))
         for name, answer in answers.items():
             tokens = l2_normalize(np.concatenate([fitted[name][index] for index in shuffled]))
-            memory = PatchCoreMemory.build(tokens, grid, 0.02)
+            memory = PatchCoreMemory.build(tokens, grid, _CORESET_RATE)
             answer.scores_by_order.append([float(np.percentile(memory.distances(own), 99)) for own in answer.tokens])
     return answers
 
