@@ -58,5 +58,5 @@ def test_cluster_that_is_too_small_is_an_error_and_no_wait():
             return {"CPU": 2.0}
 
     check_cores(Ray(), 2)
-    with pytest.raises(ConfigError, match="3 cores are wanted at once, and the cluster has 2"):
+    with pytest.raises(ConfigError, match="need 3 cores together, but the cluster has 2"):
         check_cores(Ray(), 3)

@@ -1,4 +1,4 @@
-"""Judging an archive of images with the workers of a cluster: each writes parts of the results, whole."""
+"""Judging an archive of images with the workers of a cluster: each worker writes complete parts of the results."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ from backend.utils import NamedImage
 
 
 class Counts(NamedTuple):
-    """How many images were judged OK, NG, not judged for want of a calibration, and failed."""
+    """Number of images that were judged OK, judged NG, not judged because there is no calibration, and failed."""
 
     ok: int = 0
     ng: int = 0
@@ -31,20 +31,20 @@ class Counts(NamedTuple):
     failed: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """Of both."""
+        """The sum of these and other counts, field by field."""
         return Counts(*(one + more for one, more in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every worker of a run is told.
+    """The common input of all workers of a run.
 
     Attributes:
-        settings: of the workers; see `worker_settings`.
+        settings: as `settings_to_send` returns them.
         key: the ROI.
         scoring: how images are scored.
-        out: address of the results.
-        run: which run it is.
+        out: folder or URL of the results.
+        run: the images, their parts and the conditions.
     """
 
     settings: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Task:
 
 
 def conditions_of(service: InspectionService, key: RoiKey, scoring: Scoring) -> dict[str, Any]:
-    """What decides the rows of a run beside the images.
+    """All that the rows of a run depend on, apart from the images, as JSON values by name.
 
     Raises:
         MemoryNotFound, IncompatibleMemory, StorageError: see `InspectionService.fitted`.
@@ -83,10 +83,10 @@ def _conditions(service: InspectionService, key: RoiKey, scoring: Scoring, fitte
 
 
 class Scorer:
-    """A worker: it judges the images of parts, and writes these.
+    """A worker, which judges the images of parts and writes the parts.
 
     Args:
-        task: of the run.
+        task: the input of the run.
     """
 
     def __init__(self, task: Task) -> None:
@@ -99,11 +99,15 @@ class Scorer:
         self._wanted = CONTRACT_PICTURES if task.run.with_heatmaps else NO_PICTURES
 
     def score(self, part: int, names: Sequence[str]) -> Counts:
-        """Judge the images of a part, and write it.
+        """Judge the images of a part, and write the part.
+
+        Args:
+            part: number of the part, from 0.
+            names: of its images, in order.
 
         Raises:
             IncompatibleMemory: the ROI was fitted or calibrated anew since the run began.
-            BackendError: as `infer`, where it is not about one image.
+            BackendError: as `infer`, if the error is not about one image.
         """
         rows = [self._row(name) for name in names]
         self._out.write(self._task.run.part_names[part], as_parquet(rows, self._task.run.with_heatmaps))
@@ -115,7 +119,7 @@ class Scorer:
         return counts
 
     def process_id(self) -> int:
-        """Of the worker."""
+        """The process id of the worker."""
         return os.getpid()
 
     def _row(self, name: str) -> dict[str, Any]:
@@ -134,7 +138,9 @@ class Scorer:
         except (InvalidImage, TooLarge, InvalidShape) as exc:
             return {**row, "error": _shown(str(exc)), "ms": _ms_since(start)}
         if _conditions(self._service, self._task.key, self._task.scoring, result.fitted) != self._task.run.conditions:
-            raise IncompatibleMemory(f"{self._task.key} was fitted or calibrated anew while this ran: begin anew")
+            raise IncompatibleMemory(
+                f"{self._task.key} was fitted or calibrated anew during the run: start a new run with another --out"
+            )
         region = ("x", "y", "w", "h", "area_px", "area_mm2")
         return {
             **row,
@@ -156,12 +162,12 @@ def _ms_since(start: float) -> float:
 
 
 def _shown(text: str) -> str:
-    """The text as UTF-8 can hold it: a byte of a file name that is not UTF-8 becomes an escape."""
+    """The text in valid UTF-8: each byte of a file name that is not UTF-8 becomes an escape sequence."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def images_of(source: Place, address: str, is_left_out: Callable[[str], bool]) -> list[str]:
-    """Names of the images of an archive, in order.
+    """Names of the images of an archive, sorted.
 
     Args:
         source: the archive.
@@ -169,28 +175,31 @@ def images_of(source: Place, address: str, is_left_out: Callable[[str], bool]) -
         is_left_out: whether a folder of this name is not read.
 
     Raises:
-        InvalidRequest: there are none.
+        InvalidRequest: there are no images.
     """
     names = [name for name in image_names(source.names()) if not any(map(is_left_out, name.split("/")[:-1]))]
     if not names:
-        raise InvalidRequest(f"{address}: no images there")
+        raise InvalidRequest(f"{address} has no images")
     return names
 
 
 def judge_archive(
     workers: Workers, run: ArchiveRun, names: Sequence[str], missing: Sequence[int], on_done: Callable[[int], None]
 ) -> Counts:
-    """Have the workers make the parts that are missing.
+    """Let the workers judge and write the missing parts.
 
     Args:
-        workers: of `Scorer`.
-        run: which run it is.
-        names: of all its images.
-        missing: numbers of the parts.
-        on_done: called with the number of images of each part that is written.
+        workers: actors of `Scorer`.
+        run: the images and their parts.
+        names: of all images of the run, in order.
+        missing: numbers of the missing parts.
+        on_done: called after each written part, with the number of its images.
+
+    Returns:
+        The counts of the images of these parts.
 
     Raises:
-        BackendError: a worker gave up; see `Scorer.score`.
+        BackendError: see `Scorer.score`, or a worker ended again and again.
     """
     counts, waiting = Counts(), deque(missing)
 

@@ -1,4 +1,4 @@
-"""Ray on this machine alone: a token of its own, every port on loopback, and nothing left when it ends."""
+"""Ray on this machine only: with its own token, every port on loopback, and no process left when it ends."""
 
 import contextlib
 import logging
@@ -29,11 +29,11 @@ _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 @contextlib.contextmanager
 def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any]:
-    """Ray in processes of this one's, for the time of the block.
+    """Run Ray in child processes of this one, for the duration of the block.
 
     Args:
-        cores: that it may count on; None is all that this process may use.
-        serves: whether it is to serve.
+        cores: number of cores that Ray may assign; None is all that this process may use.
+        serves: whether Ray Serve runs on it: then the proxy and the metrics are set up as well.
 
     Yields:
         The module ``ray``, connected.
@@ -52,7 +52,7 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
             os.environ[_CALLBACK] = "backend.cluster.proxy_errors:middlewares"
             metrics = Path(folder) / "metrics"
             metrics.mkdir()
-            os.environ.setdefault(_METRICS, str(metrics))  # so that /metrics adds up the replicas
+            os.environ.setdefault(_METRICS, str(metrics))  # for the sum of all replicas in /metrics
         ray = import_ray()
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, STOP_SIGNAL)}
         others = _children()
@@ -67,7 +67,7 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
                     _node_ip_address=LOOPBACK,
                     _temp_dir=folder,
                 )
-            for number, handler in before.items():  # Ray takes one of them
+            for number, handler in before.items():  # Ray replaces one of them
                 signal.signal(number, handler)
             yield ray
         finally:
@@ -91,7 +91,7 @@ def _children() -> set[psutil.Process]:
 
 
 def _end(processes: set[psutil.Process]) -> None:
-    """Wait for processes that were told to end, and kill those that do not."""
+    """Wait for processes that were asked to end, and kill those that have not ended after `_ENDS_WITHIN_S` seconds."""
     _, left = psutil.wait_procs(list(processes), timeout=_ENDS_WITHIN_S)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -99,10 +99,16 @@ def _end(processes: set[psutil.Process]) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What shall be deployed, as Ray's own schema has it.
+    """Read a configuration file of Ray Serve, checked by Ray's own schema.
+
+    Args:
+        path: of a YAML file.
+
+    Returns:
+        The fields of ``ray.serve.schema.ServeDeploySchema`` that the file sets.
 
     Raises:
-        ConfigError: the file cannot be read, or is none of Ray Serve's.
+        ConfigError: the file cannot be read, or is not a configuration of Ray Serve.
     """
     schema = import_ray("ray.serve.schema").ServeDeploySchema
     try:
@@ -111,16 +117,16 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise ConfigError(f"{path}: the file cannot be read ({exc.strerror})") from exc
     except (yaml.YAMLError, ValueError) as exc:
-        raise ConfigError(f"{path}: this is not a Ray Serve configuration: {exc}") from exc
+        raise ConfigError(f"{path}: the file is not a valid configuration of Ray Serve ({exc})") from exc
 
 
 def deploy(ray: Any, config: dict[str, Any], port: int) -> None:
-    """Deploy, and wait until every replica is ready.
+    """Deploy the applications of a configuration, and wait until every replica is ready.
 
     Args:
-        ray: connected.
-        config: what `read_config` gave.
-        port: of loopback, that the proxy listens on.
+        ray: the connected module.
+        config: as `read_config` returns it.
+        port: TCP port of the proxy on loopback.
 
     Raises:
         ConfigError: the cluster has too few cores, or the application cannot be deployed; the message says why.
@@ -147,7 +153,7 @@ def deploy(ray: Any, config: dict[str, Any], port: int) -> None:
 
 
 def _reason(status: Any) -> str:
-    """The last line of what Ray tells, with the exception of a replica where there is one."""
+    """The last line of Ray's messages; if some lines name an exception, the last of these."""
     messages = [status.message, *(deployment.message for deployment in status.deployments.values())]
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
     errors = [line for line in lines if "Error: " in line]
@@ -165,18 +171,18 @@ def _cores_of(application: dict[str, Any]) -> float:
 
 
 def check_cores(ray: Any, needed: float) -> None:
-    """Say that a cluster is too small: Ray itself would wait without a word.
+    """Refuse a cluster that is too small: Ray itself would wait without a message.
 
     Args:
-        ray: connected.
-        needed: cores that are wanted at once.
+        ray: the connected module.
+        needed: number of cores that all replicas or workers need together.
 
     Raises:
-        ConfigError: it has fewer.
+        ConfigError: the cluster has fewer.
     """
     cores = ray.cluster_resources().get("CPU", 0)
     if needed > cores:
         raise ConfigError(
-            f"{needed:g} cores are wanted at once, and the cluster has {cores:g}: ask for fewer replicas or workers, "
-            "or for fewer cores of each (num_cpus)"
+            f"the replicas or workers need {needed:g} cores together, but the cluster has {cores:g}: "
+            "use fewer of them, or fewer cores for each (num_cpus or --cores)"
         )

@@ -1,7 +1,7 @@
-"""The results of an archive as parts: which images belong to which, and a part as the bytes of a Parquet file.
+"""The parts of the results of an archive: the images of each, and its content as a Parquet file.
 
-A part is written whole, under a name that its images decide. So whoever writes it twice writes the same rows, and a
-run that was killed goes on with the parts that are missing: no row is there twice, and none is lost.
+A part is written atomically, and its name determines its images. So a part that is written twice has the same rows, and
+a run that was killed continues with the missing parts: no row exists twice, and none is lost.
 """
 
 import hashlib
@@ -20,14 +20,15 @@ _ORDER = 8  # digits of the number of a part
 
 @dataclass(frozen=True)
 class ArchiveRun:
-    """What decides the rows of a run: it is written beside the parts, and only the same run goes on there.
+    """All that the rows of a run depend on. It is stored with the parts, and only an equal run may continue them.
 
     Attributes:
-        source: address of the images.
-        n_images, images_sha256: how many, and the hash of their names.
-        per_part: how many go into a part.
+        source: folder or URL of the images.
+        n_images: number of the images.
+        images_sha256: hash of their names, in hexadecimal digits.
+        per_part: images of a part.
         with_heatmaps: whether rows have heatmaps.
-        conditions: how images are judged: the ROI, its memory bank and its calibration, and so on.
+        conditions: the ROI, its memory bank, its calibration and the settings that change results, by name.
     """
 
     source: str
@@ -41,35 +42,40 @@ class ArchiveRun:
     def of(
         cls, source: str, names: Sequence[str], per_part: int, with_heatmaps: bool, conditions: Mapping[str, Any]
     ) -> "ArchiveRun":
-        """The run over images of these names."""
+        """The run over images of these names, sorted."""
         digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
         return cls(source, len(names), digest, per_part, with_heatmaps, conditions)
 
     @property
     def part_names(self) -> list[str]:
-        """Of all parts."""
+        """File names of all parts, in the order of their numbers."""
         return [f"part-{number:0{_ORDER}d}.parquet" for number in range(-(-self.n_images // self.per_part))]
 
     def images_of(self, part: int, names: Sequence[str]) -> Sequence[str]:
-        """The images of a part."""
+        """Names of the images of a part.
+
+        Args:
+            part: number of the part, from 0.
+            names: of all images of the run, in order.
+        """
         return names[part * self.per_part : (part + 1) * self.per_part]
 
     def missing(self, out: Place, address: str) -> list[int]:
-        """Numbers of the parts that are to be made, after this run is on record there.
+        """Numbers of the parts that `out` lacks. The run is recorded there first, if it is new.
 
         Args:
-            out: where the parts go.
+            out: the place of the results.
             address: its name, for messages.
 
         Raises:
-            InvalidRequest: another run has its parts there.
-            StorageError: it cannot be read or written.
+            InvalidRequest: `out` has the results of another run.
+            StorageError: `out` cannot be read or written.
         """
         there = out.names()
         if RUN in there:
             self._require_same(out.read(RUN), address)
         elif any(name in there for name in self.part_names):
-            raise InvalidRequest(f"{address} has parts, and no {RUN} that says what they are: give another place")
+            raise InvalidRequest(f"{address} has parts but no {RUN}, so their run is unknown: use another --out")
         else:
             out.write(RUN, json.dumps(asdict(self), indent=1).encode())
         return [number for number, name in enumerate(self.part_names) if name not in there]
@@ -79,7 +85,7 @@ class ArchiveRun:
             before = json.loads(content or b"")
             differ = [name for name, value in asdict(self).items() if before[name] != json.loads(json.dumps(value))]
         except (ValueError, KeyError, TypeError) as exc:
-            raise StorageError(f"{address}: {RUN} is damaged: give another place") from exc
+            raise StorageError(f"{address}: {RUN} is damaged: use another --out") from exc
         if not differ:
             return
         if "conditions" in differ:
@@ -90,15 +96,15 @@ class ArchiveRun:
             what = f"other images ({before['n_images']} then, {self.n_images} now)"
         else:
             what = f"another {' and '.join(differ)}"
-        raise InvalidRequest(f"{address} has the results of a run with {what}: give another place")
+        raise InvalidRequest(f"{address} has the results of a run with {what}: use another --out")
 
 
 def as_parquet(rows: Sequence[Mapping[str, Any]], with_heatmaps: bool) -> bytes:
     """A part as the bytes of a Parquet file.
 
     Args:
-        rows: see `docs/scale.md` for the columns; what a row lacks is null.
-        with_heatmaps: whether there is a column for them.
+        rows: of the part; `docs/scale.md` lists the columns. A missing value is null.
+        with_heatmaps: whether the file has the column ``heatmap_png``.
     """
     import pyarrow
     from pyarrow import parquet

@@ -1,4 +1,4 @@
-"""Where images come from and results go: a folder that all machines see, or a place in an object store."""
+"""The places of images and results: a folder that all machines see, or a prefix in an object store."""
 
 import os
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ _S3 = "s3://"
 
 
 class Place(Protocol):
-    """Named bytes. Safe to open anew in another process from its address."""
+    """Named contents. Another process can open the same place by its address."""
 
     def names(self) -> Mapping[str, int]:
-        """Sizes in bytes of all that is here, by name."""
+        """Sizes of all contents in bytes, by name."""
         ...
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a name; None where there is none."""
+        """The content of a name; None if there is none."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a name, so that it is there whole or not at all; what it had is replaced."""
+        """Write a content atomically; an earlier one of that name is replaced."""
         ...
 
 
 def is_url(address: str) -> bool:
-    """Whether an address is of an object store."""
+    """Whether an address is that of an object store."""
     return address.startswith(_S3)
 
 
@@ -52,7 +52,9 @@ def open_place(address: str, *, insecure: bool) -> Place:
     except ModuleNotFoundError as exc:
         if exc.name != "obstore":
             raise
-        raise ConfigError("object stores need their client: pip install -r requirements/cluster.txt") from exc
+        raise ConfigError(
+            "object stores need their client; install it: pip install -r requirements/cluster.txt"
+        ) from exc
     return ObjectPlace(Bucket(read_address(address, insecure=insecure)))
 
 
@@ -61,13 +63,13 @@ class FolderPlace:
     """A folder.
 
     Attributes:
-        folder: need not exist before something is written.
+        folder: its path; the first write makes the folder.
     """
 
     folder: Path
 
     def names(self) -> dict[str, int]:
-        """See `Place`; hidden files and folders are none.
+        """See `Place`. Hidden files and folders are left out.
 
         Raises:
             StorageError: a folder cannot be read.
@@ -86,7 +88,7 @@ class FolderPlace:
                     path = Path(parent, name)
                     try:
                         size = path.stat().st_size
-                    except OSError:  # a link to nothing, or deleted since: who reads it is told
+                    except OSError:  # a broken link, or deleted meanwhile: reading it gives the error
                         size = 0
                     found[path.relative_to(self.folder).as_posix()] = size
         return found
@@ -129,7 +131,11 @@ class ObjectPlace:
     bucket: Any
 
     def names(self) -> dict[str, int]:
-        """See `Place`; raises StoreUnavailable, as the others."""
+        """See `Place`.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or refuses; likewise for the other methods.
+        """
         return {found.key: found.size for found in self.bucket.list("")}
 
     def read(self, name: str) -> bytes | None:
@@ -143,15 +149,20 @@ class ObjectPlace:
 
 
 def image_names(names: Mapping[str, int]) -> list[str]:
-    """Those that are images by their extension, in the order of their characters."""
+    """The names with the extension of an image format, sorted."""
     return sorted(name for name in names if name.lower().endswith(SUFFIXES))
 
 
 def read_image(place: Place, name: str, max_bytes: int) -> bytes:
-    """The bytes of an image.
+    """The file content of an image.
+
+    Args:
+        place: that has the image.
+        name: of the image.
+        max_bytes: largest accepted size.
 
     Raises:
-        InvalidImage: it is not there any more, or its file cannot be read.
+        InvalidImage: the image does not exist any more, or its file cannot be read.
         TooLarge: it has more than `max_bytes`.
         StoreUnavailable: the object store does not answer, or refuses.
     """
@@ -162,7 +173,7 @@ def read_image(place: Place, name: str, max_bytes: int) -> bytes:
             raise InvalidImage(str(exc)) from exc
         raise
     if content is None:
-        raise InvalidImage(f"{name}: it is not there any more")
+        raise InvalidImage(f"{name}: the image does not exist any more")
     if len(content) > max_bytes:
         raise TooLarge(f"{name}: {len(content)} bytes, at most {max_bytes} are accepted")
     return content

@@ -1,4 +1,4 @@
-"""What Ray's proxy says by itself, in the shape of every error; and one ``X-Request-Id`` in each reply."""
+"""Gives the errors of Ray's proxy the JSON form of every error, and each reply one ``X-Request-Id``."""
 
 import json
 from typing import Any
@@ -16,17 +16,17 @@ _NO_ROUTE = 404
 _BUSY = 503
 _LOST_STATUS = 500
 _NOT_DEPLOYED = "the service is not deployed on this cluster yet; retry"
-_NO_REPLICA = "no replica takes the request: all are at work, or none runs at the moment; retry"
+_NO_REPLICA = "no replica accepts the request: all are busy, or none is running; retry"
 _LOST = (
-    "the replica that was at work on this request ended before it replied: send it again; if it was to change "
-    "something, look first whether that was done"
+    "the replica of this request ended before it replied; if the request changes something, check first whether the "
+    "change was stored; then send it again if necessary"
 )
 
 log: Any = structlog.get_logger(__name__)
 
 
 class JsonErrors:
-    """Replaces errors that the service did not write, which are plain text, by 503 in the shape of every error.
+    """Replaces errors in plain text, which are not from the service, by 503 in the JSON form of every error.
 
     Args:
         app: the proxy.
@@ -63,11 +63,11 @@ class JsonErrors:
 
         try:
             await self._app(scope, receive, send_json)
-        except Exception as exc:  # of whatever kind: the server around this would answer it in plain text
+        except Exception as exc:  # of any kind: the server outside would answer it in plain text
             if started:
                 raise
             log.error("proxy.failed", reason=repr(exc))
-        if not started:  # also where the proxy returns without a word, as after some ends of a replica
+        if not started:  # also if the proxy returns without a reply, as after some ends of a replica
             body = _body(_LOST_STATUS)
             await send(_start(body, None))
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
@@ -90,5 +90,5 @@ def _start(body: bytes, request_id: str | None) -> Message:
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray's proxies put around themselves (``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``)."""
+    """The middleware that Ray's proxies load (``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``)."""
     return [Middleware(JsonErrors)]

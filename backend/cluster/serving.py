@@ -1,4 +1,4 @@
-"""The application on Ray Serve: unchanged, and whole in every replica. ``deploy/serve.yaml`` names `application`."""
+"""The application on Ray Serve: every replica is the whole service. ``deploy/serve.yaml`` names `application`."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ _POLL_S = 0.1
 
 
 class Replica:
-    """One replica, as Ray sees it. Requests go to the application, which `build` makes.
+    """One replica, as Ray sees it. The application of `build` gets the requests.
 
     Attributes:
         app: set by ``ray.serve.ingress``.
@@ -22,10 +22,10 @@ class Replica:
     app: FastAPI
 
     async def check_health(self) -> None:
-        """Tell Ray whether the replica can work; the first answer comes once the network is loaded.
+        """Tell Ray whether the replica works; the first call returns when the network is loaded.
 
         Raises:
-            RuntimeError: it cannot be loaded. Ray then shows why, and tries another replica.
+            RuntimeError: the service could not load. Ray then shows the reason, and starts another replica.
         """
         lifecycle = self.app.state.lifecycle
         while lifecycle.status == "starting":
@@ -35,7 +35,9 @@ class Replica:
 
 
 def build() -> FastAPI:
-    """The application, in the process of a replica, which uses as many threads as Ray counts for it.
+    """Make the application in the process of a replica.
+
+    If ``THREADS`` is not set, it is the number of cores that Ray assigned to the replica.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -45,14 +47,17 @@ def build() -> FastAPI:
     if not settings.threads and cores:
         settings = settings.model_copy(update={"threads": cores})
     _listen_on_the_address_of_the_node()
-    from backend.app import create_app  # it reads the environment, too, and ends the process where that is wrong
+    from backend.app import create_app  # its import reads the environment, and exits if that is wrong
 
-    # The process is Ray's, which ends a replica after its last request by itself.
+    # Ray owns the process, and itself ends a replica after its last request.
     return create_app(settings, takes_signals=False)
 
 
 def application(_arguments: dict[str, Any]) -> Any:
-    """What Ray deploys: a builder, since neither an application nor a network can be sent to another process.
+    """The deployment for Ray. It has `build`, because an application cannot be sent to another process.
+
+    Args:
+        _arguments: of the configuration; there are none.
 
     Returns:
         ``ray.serve.Application``.
@@ -64,8 +69,8 @@ def application(_arguments: dict[str, Any]) -> Any:
 def _listen_on_the_address_of_the_node() -> None:
     """Keep a replica off the interfaces that the node does not use for the cluster.
 
-    Replicas have a port for one another, which is for deployments of several parts and not used here. Ray 2.60 opens it
-    on all interfaces, also where the node's address is loopback.
+    Each replica has a port for other deployments, which is not used here. Ray 2.60 opens it on all interfaces, even if
+    the address of the node is loopback.
     """
     replica = import_ray("ray.serve._private.replica")
     node = import_ray("ray.util").get_node_ip_address()

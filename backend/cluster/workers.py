@@ -1,4 +1,4 @@
-"""Workers of a cluster: actors that Ray starts anew where one is lost, and who asks them."""
+"""Workers of a cluster: actors, which Ray restarts if one is lost, and the calls to them."""
 
 import contextlib
 import os
@@ -12,15 +12,18 @@ from backend.common.errors import BackendError, ConfigError
 
 _ADDRESS = "RAY_ADDRESS"
 _SECRETS = frozenset({"api_keys", "infer_keys", "api_keys_file"})
-_CALLS_AHEAD = 2  # of each worker, so that none waits for the next
+_CALLS_AHEAD = 2  # calls queued for each worker, so that none is idle between two
 _TRIES = 3
 
 
 def settings_to_send(settings: Settings) -> dict[str, Any]:
-    """What this process was set to, for workers, whose own environment decides the rest.
+    """The settings that were set for this process, for workers. Their own environment decides the rest.
 
     Args:
-        settings: of this process; keys of clients are left out.
+        settings: of this process.
+
+    Returns:
+        Values by name, with absolute paths and without the keys of clients.
     """
     given = settings.model_dump(include=settings.model_fields_set - _SECRETS)
     given["models_dir"] = settings.models_dir.resolve()
@@ -30,13 +33,13 @@ def settings_to_send(settings: Settings) -> dict[str, Any]:
 
 
 def worker_settings(sent: Mapping[str, Any]) -> Settings:
-    """The settings of a worker, which uses as many threads as Ray counts for it.
+    """The settings of a worker. If ``THREADS`` is not set, it is the number of cores that Ray assigned to the worker.
 
     Args:
-        sent: what `settings_to_send` gave.
+        sent: as `settings_to_send` returns them.
 
     Raises:
-        ConfigError: one cannot be used on this machine.
+        ConfigError: a setting cannot be used on this machine.
     """
     settings = load_settings(**sent)
     if settings.threads:
@@ -47,10 +50,13 @@ def worker_settings(sent: Mapping[str, Any]) -> Settings:
 
 @contextlib.contextmanager
 def connected(cores: int | None = None) -> Iterator[Any]:
-    """The cluster of ``RAY_ADDRESS``, or, where that is not set, one of this machine for the time of the block.
+    """Connect to the cluster of ``RAY_ADDRESS``; if that is not set, start one on this machine for the block.
 
     Args:
-        cores: that a cluster of this machine may count on; None is all that this process may use.
+        cores: number of cores that a cluster on this machine may assign; None is all that this process may use.
+
+    Yields:
+        The module ``ray``, connected.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be reached.
@@ -61,7 +67,9 @@ def connected(cores: int | None = None) -> Iterator[Any]:
         return
     close()
     if not (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)):
-        raise ConfigError(f"{_ADDRESS} is set, and its token is not: set {TOKEN_PATH} to the file that has it")
+        raise ConfigError(
+            f"{_ADDRESS} is set, but the token of that cluster is not: set {TOKEN_PATH} to the file of the token"
+        )
     ray = import_ray()
     try:
         ray.init(address=os.environ[_ADDRESS], logging_level="warning", log_to_driver=True)
@@ -77,10 +85,10 @@ class Workers:
     """Actors of one class, each with the same arguments.
 
     Args:
-        ray: connected.
+        ray: the connected module.
         kind: the class.
-        count: how many; None is as many as the cluster has cores for.
-        cores: of each.
+        count: number of actors; None is as many as the cluster has cores for.
+        cores: number of cores for each actor.
         arguments: of the class.
 
     Raises:
@@ -95,17 +103,17 @@ class Workers:
         self.actors = [actor.remote(*arguments) for _ in range(count)]
 
     def each(self, method: str, next_call: Callable[[], tuple[Any, ...] | None]) -> Iterator[tuple[Any, Any]]:
-        """Call a method of whichever worker is free.
+        """Call a method again and again, each time of a worker that is free.
 
         Args:
-            method: its name.
-            next_call: gives the arguments of the next call; None where there is none.
+            method: name of the method.
+            next_call: returns the arguments of the next call, or None if there is no further call.
 
         Yields:
-            The first argument and the result of each call, as they come.
+            The first argument and the result of each call, in the order in which calls end.
 
         Raises:
-            BackendError: what a call raised.
+            BackendError: see `result`.
         """
         under_way: dict[Any, tuple[Any, Any]] = {}
 
@@ -123,10 +131,13 @@ class Workers:
             begin(actor)
 
     def result(self, reference: Any) -> Any:
-        """What a call gave.
+        """The result of a call.
+
+        Args:
+            reference: of the call, as Ray returned it.
 
         Raises:
-            BackendError: what it raised; or that its worker was lost again and again.
+            BackendError: the call raised it, or the worker ended `_TRIES` + 1 times during the call.
         """
         errors = import_ray("ray.exceptions")
         try:
@@ -137,7 +148,7 @@ class Workers:
             raise
         except errors.RayActorError as exc:
             raise BackendError(
-                f"a worker ended {_TRIES + 1} times in the middle of the same work, or cannot start: {_reason(exc)}"
+                f"a worker cannot start, or ended {_TRIES + 1} times during the same call: {_reason(exc)}"
             ) from exc
 
 

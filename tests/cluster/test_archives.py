@@ -136,7 +136,7 @@ def test_model_that_changes_meanwhile_stops_the_run(
     run, names = run_of(fitted, str(archive))
     stale = ArchiveRun.of(run.source, names, PER_PART, False, {**run.conditions, "threshold": 0.123})
     workers = Workers(ray, Scorer, 1, 1, Task(settings_to_send(settings), KEY, SCORING, str(tmp_path), stale))
-    with pytest.raises(IncompatibleMemory, match="fitted or calibrated anew while this ran"):
+    with pytest.raises(IncompatibleMemory, match="fitted or calibrated anew during the run"):
         judge_archive(workers, stale, names, [0], lambda _number: None)
     ray.kill(workers.actors[0])
     assert rows_in(FolderPlace(tmp_path)) == []
@@ -164,14 +164,14 @@ def test_archive_in_an_object_store_gets_its_heatmaps(
 
 
 def test_more_workers_than_cores_are_refused_at_once(ray: Any) -> None:
-    with pytest.raises(ConfigError, match="6 cores are wanted at once, and the cluster has 2"):
+    with pytest.raises(ConfigError, match="need 6 cores together, but the cluster has 2"):
         Workers(ray, Scorer, 3, 2)
 
 
 def test_archive_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "@eaDir").mkdir()
     (tmp_path / "@eaDir" / "a.png").write_bytes(b"thumbnail")
-    with pytest.raises(InvalidRequest, match="no images there"):
+    with pytest.raises(InvalidRequest, match="archive has no images"):
         images_of(FolderPlace(tmp_path), "archive", lambda folder: folder == "@eaDir")
 
 

@@ -42,14 +42,14 @@ def test_run_goes_on_with_the_parts_that_are_missing(tmp_path):
 def test_place_of_another_run_is_refused(tmp_path, other, said):
     out = FolderPlace(tmp_path)
     run_of().missing(out, "results")
-    with pytest.raises(InvalidRequest, match=rf"results has the results of a run with {said}: give another place"):
+    with pytest.raises(InvalidRequest, match=rf"results has the results of a run with {said}: use another --out"):
         run_of(**other).missing(out, "results")
 
 
 def test_place_whose_record_is_lost_or_damaged_is_refused(tmp_path):
     out = FolderPlace(tmp_path)
     out.write(run_of().part_names[0], b"of whom?")
-    with pytest.raises(InvalidRequest, match=r"no run\.json that says what they are"):
+    with pytest.raises(InvalidRequest, match=r"no run\.json, so their run is unknown"):
         run_of().missing(out, "results")
     out.write(RUN, b"[]")
     with pytest.raises(StorageError, match="damaged"):
@@ -82,7 +82,7 @@ def test_folder_gives_its_images_by_name_and_says_what_cannot_be_read(tmp_path):
     assert read_image(place, "a.jpg", 5) == b"12345"
     with pytest.raises(TooLarge, match="5 bytes, at most 4"):
         read_image(place, "a.jpg", 4)
-    with pytest.raises(InvalidImage, match="not there any more"):
+    with pytest.raises(InvalidImage, match="does not exist any more"):
         read_image(place, "c.jpg", 5)
     with pytest.raises(InvalidImage, match="cannot be read"):
         read_image(place, "b", 5)
@@ -95,5 +95,5 @@ def test_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
     place = FolderPlace(tmp_path)
     assert image_names(place.names()) == ["a.png"]
-    with pytest.raises(InvalidImage, match="not there any more"):
+    with pytest.raises(InvalidImage, match="does not exist any more"):
         read_image(place, "a.png", 10)

@@ -30,7 +30,7 @@ def reply_of(app, path="/infer", method="GET"):
     ("status", "said"),
     [
         (404, "not deployed on this cluster yet"),
-        (503, "no replica takes the request"),
+        (503, "no replica accepts the request"),
         (500, "ended before it replied"),
         (408, "ended before it replied"),
     ],

@@ -1,1 +1,1 @@
-"""``cluster``: many machines."""
+"""``cluster``: the commands for many machines."""

@@ -1,10 +1,10 @@
-"""``cluster``: what takes more than one machine, on Ray."""
+"""``cluster``: serving and archives on many machines, with Ray."""
 
 from backend.commands.arguments import Commands, add_command
 from backend.commands.cluster import infer, serve
 
 _TEXT = """
-This needs Ray: pip install -r requirements/ray.txt. docs/scale.md says what it is for."""
+This needs Ray: pip install -r requirements/ray.txt. docs/scale.md explains the commands."""
 
 
 def add_to(commands: Commands) -> None:

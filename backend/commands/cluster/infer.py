@@ -46,19 +46,21 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--per-part", metavar="N", type=natural_number, default=_PER_PART, help=f"images of a part; default {_PER_PART}"
     )
-    parser.add_argument("--workers", metavar="N", type=natural_number, help="default: as many as the cores allow")
-    parser.add_argument("--cores", metavar="N", type=natural_number, default=1, help="of each worker; default 1")
+    parser.add_argument(
+        "--workers", metavar="N", type=natural_number, help="number of workers; default: as many as there are cores for"
+    )
+    parser.add_argument("--cores", metavar="N", type=natural_number, default=1, help="cores of each worker; default 1")
 
 
 def run(settings: Settings, options: argparse.Namespace) -> None:
-    """Judge what is not judged yet; the exit status is 1 if an image of this call failed.
+    """Judge the images of the missing parts; the exit status is 1 if an image of this call failed.
 
     Raises:
-        InvalidRequest: no images, or OUT has the results of another run.
+        InvalidRequest: PLACE has no images, or OUT has the results of another run.
         ConfigError: Ray is not installed, a URL cannot be used, or the cluster has too few cores.
-        BackendError: as `infer`, where it is not about one image.
+        BackendError: as `infer`, if the error is not about one image.
     """
-    # Here alone: others need no Ray.
+    # Imported only here: other commands do not need Ray.
     from backend.cluster.archives import Counts, Scorer, Task, conditions_of, images_of, judge_archive
     from backend.cluster.parts import ArchiveRun
     from backend.cluster.places import is_url, open_place
@@ -85,12 +87,12 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
                 workers = Workers(ray, Scorer, options.workers, options.cores, task)
                 counts = judge_archive(workers, archive, names, missing, bar.update)
         except KeyboardInterrupt:
-            say("stopped; run the same command again to go on")
+            say("stopped; run the same command again to continue")
             raise
     named = {
         "ok": counts.ok,
         "ng": counts.ng,
-        "not judged, for want of a calibration": counts.unjudged,
+        "not judged, without a calibration": counts.unjudged,
         "failed": counts.failed,
     }
     summary = ", ".join(f"{number} {what}" for what, number in named.items() if number)

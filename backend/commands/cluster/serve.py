@@ -10,8 +10,8 @@ from backend.common.config import Settings
 
 _CONFIG = Path("deploy/serve.yaml")
 _TEXT = f"""
-Starts Ray in processes of its own, on 127.0.0.1 and with a token of its own, and deploys {_CONFIG} there. PORT and all
-other settings are environment variables, as for `serve`. Ctrl-C ends all that it started."""
+Starts Ray on 127.0.0.1, with its own processes and its own token, and deploys {_CONFIG} on it. PORT and all other
+settings are environment variables, as for `serve`. Ctrl-C ends all processes that the command started."""
 _EPILOG = """\
 examples:
   %(prog)s
@@ -24,7 +24,9 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "serve", run, "serve in several replicas on this machine", _TEXT, _EPILOG)
     parser.add_argument("--config", metavar="FILE", type=Path, default=_CONFIG, help=f"default: {_CONFIG}")
     parser.add_argument(
-        "--stop-after-start", action="store_true", help="end as soon as everything answers, to see whether it can start"
+        "--stop-after-start",
+        action="store_true",
+        help="end when all replicas are ready, to check whether the service can start",
     )
 
 
@@ -34,10 +36,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     Raises:
         ConfigError: Ray is not installed, the file cannot be used, or the service cannot be deployed.
     """
-    from backend.cluster.local import deploy, local_ray, read_config  # here alone: others need no Ray
+    from backend.cluster.local import deploy, local_ray, read_config  # only here: other commands do not need Ray
 
     config = read_config(options.config)
-    say("starting Ray on 127.0.0.1, and the replicas; this takes some ten seconds")
+    say("starting Ray and the replicas on 127.0.0.1; this takes about ten seconds")
     with local_ray(serves=True) as ray:
         deploy(ray, config, settings.port)
         say(what_next(settings.port))
@@ -46,7 +48,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def what_next(port: int) -> str:
-    """What is said once all replicas are ready.
+    """The message when all replicas are ready.
 
     >>> print(what_next(8000))
     <BLANKLINE>
