@@ -10,7 +10,7 @@ import { messageOf, t } from "./texts.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./api.js").RoiKey} RoiKey */
-/** @typedef {{before?: string, seen: boolean}} Asked before: what `state` was; seen: the service has listed the fit */
+/** @typedef {{before: string, seen: boolean}} Asked before: what `state` was; seen: the service has listed the fit */
 
 /** A run that is not listed by then is over, or was never begun. */
 const LISTED_WITHIN_MS = 20000;
@@ -53,7 +53,7 @@ export class FitPanel {
     while (!this.closed && !this.running) {
       const asked = this.asked();
       const run = await findRun("fit", this.key, null);
-      const now = run === null && asked ? await this.state() : undefined;
+      const now = run === null && asked ? await this.state().catch(unanswered) : undefined;
       if (this.closed || this.running) return;
       this.watching = Boolean(run ?? asked);
       seen ||= Boolean(run ?? asked?.seen);
@@ -67,7 +67,7 @@ export class FitPanel {
           break;
         }
         this.showWaiting();
-      } else if (asked) {
+      } else if (asked || away) {
         away = true;
         this.showWaiting("fit.away");
       }
@@ -90,15 +90,10 @@ export class FitPanel {
     keepText(this.askedKey, JSON.stringify(asked));
   }
 
-  /** What changes with every fit that ends well, also with one that finds the same again. @returns {Promise<string | undefined>} undefined: the service did not say */
+  /** What changes with every fit that ends well, also with one that finds the same again. @throws {ApiError} */
   async state() {
-    try {
-      const [{ versions }] = await Promise.all([call("versions", { query: idsOf(this.key) }), this.app.refresh(this.key.recipe_id)]);
-      return `${this.app.facts(this.key)?.memory_id} ${versions[0]?.kept_at_utc}`;
-    } catch (problem) {
-      if (problem instanceof ApiError) return undefined;
-      throw problem;
-    }
+    const [{ versions }] = await Promise.all([call("versions", { query: idsOf(this.key) }), this.app.refresh(this.key.recipe_id)]);
+    return `${this.app.facts(this.key)?.memory_id} ${versions[0]?.kept_at_utc}`;
   }
 
   update() {
@@ -137,10 +132,10 @@ export class FitPanel {
     this.lost = "";
     this.showWaiting();
     this.cancel.hidden = false;
-    this.remember({ before: await this.state(), seen: false });
-    const scale = this.app.facts(this.key)?.mm_per_px ?? 1;
-    const form = formOf(this.key, { mm_per_px: scale, use_dataset: true, profile: "recommended" });
     try {
+      this.remember({ before: await this.state(), seen: false }); // without it a lost fit could not be told, so none is begun
+      const scale = this.app.facts(this.key)?.mm_per_px ?? 1;
+      const form = formOf(this.key, { mm_per_px: scale, use_dataset: true, profile: "recommended" });
       const fitting = call("fit_ok", { form, headers: { "X-Request-Id": id }, signal: running.signal });
       void watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && this.running !== null);
       const reply = await fitting;
@@ -150,6 +145,7 @@ export class FitPanel {
       if (problem instanceof ApiError && problem.status === 0 && !running.signal.aborted) {
         // The line broke, or the page is being left: the fit goes on all the same.
         this.running = null;
+        if (!this.asked()) this.app.say("error", messageOf(problem)); // it was not begun
         if (!this.closed) void this.open(true);
         return;
       }
@@ -209,4 +205,9 @@ export class FitPanel {
   close() {
     this.closed = true; // a fit goes on without anybody watching
   }
+}
+
+/** @param {unknown} problem */
+function unanswered(problem) {
+  if (!(problem instanceof ApiError)) throw problem;
 }

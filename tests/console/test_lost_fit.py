@@ -84,3 +84,24 @@ def test_a_fit_that_was_cancelled_elsewhere_is_told_after_a_reload(
     said = "The fit ended without a new model. The model before it is still in use. Start the fit again."
     expect(watched.page.get_by_text(said)).to_be_visible(timeout=_FIT_MS)
     watched.close(NO_LAYOUT_YET)
+
+
+def test_a_fit_whose_end_could_not_be_told_is_not_begun(chromium: Any, judging: Server) -> None:
+    watched = Watched(chromium, judging)
+    watched.open("samples")
+    page = watched.page
+    fits: list[str] = []
+    page.on("request", lambda request: request.url.endswith("/fit_ok") and fits.append(request.url))
+    button = page.get_by_role("button", name=re.compile("^Fit again on"))
+    expect(button).to_be_visible(timeout=_FIT_MS)
+    is_versions = re.compile(r"/versions\?")
+    page.route(is_versions, lambda route: route.abort())
+    button.click()
+    expect(page.get_by_text("The service does not answer. Check that it runs")).to_be_visible(timeout=_FIT_MS)
+    expect(button).to_be_enabled(timeout=_FIT_MS)
+    assert fits == []
+    page.unroute(is_versions)
+    button.click()
+    expect(page.get_by_text("Fitted on 10 good pictures.")).to_be_visible(timeout=_FIT_MS)
+    assert len(fits) == 1
+    watched.close(NO_LAYOUT_YET, "ERR_FAILED /versions")
