@@ -102,7 +102,7 @@ def detail(text: str) -> DetailName:
         return "auto"
     if text in {str(number) for number in range(1, MOST_DETAIL + 1)}:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST_DETAIL}, and not auto")
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number from 1 to {MOST_DETAIL}")
 
 
 def length(text: str) -> float:
@@ -110,17 +110,17 @@ def length(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (value := float(text)) <= 1e6:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, at most a million, with a decimal point")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most a million, with a decimal point")
 
 
-def add_detail(parser: argparse.ArgumentParser) -> None:
+def add_detail(parser: argparse.ArgumentParser, default: str = "DETAIL") -> None:
     """Add in how many tiles the ROI is looked at."""
     parser.add_argument(
         "--detail",
         type=detail,
         metavar="N",
-        help="look at the ROI in N x N overlapping tiles, 1 to 5, each at the network's full size, for small defects: "
-        "N times as fine, N² passes an image; auto chooses; default DETAIL, and with a model to append to its own",
+        help="number of overlapping tiles along each side of the ROI, 1 to 5, or auto: more tiles show smaller defects, "
+        f"and an image takes N² passes of the network; default {default}",
     )
 
 
@@ -130,7 +130,7 @@ def add_smallest_defect(parser: argparse.ArgumentParser) -> None:
         "--smallest-defect-mm",
         type=length,
         metavar="MM",
-        help="length of the smallest defect that matters: --detail auto chooses by it",
+        help="length of the smallest defect that matters, in mm; --detail auto chooses by it",
     )
 
 

@@ -70,7 +70,7 @@ def add_to(commands: Commands) -> None:
         help="recommended ranks defective parts better, with four memory banks; default PROFILE, or with --append "
         "the profile of the model",
     )
-    add_detail(parser)
+    add_detail(parser, default="DETAIL, or with --append the detail of the model")
     add_smallest_defect(parser)
     parser.add_argument("--thumbnails", action="store_true", help="keep a small picture of every image, for /explain")
     parser.add_argument("--all-scores", action="store_true", help="also print the score of every image")

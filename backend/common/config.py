@@ -53,8 +53,8 @@ class Settings(BaseSettings):
     )
     detail: Annotated[int, Field(ge=1, le=5)] | Literal["auto"] = Field(
         1,
-        description="tiles along each side of the ROI, of fits that name none: 1 to 5, or auto; N times as fine, N² "
-        "passes an image",
+        description="number N of tiles along each side of the ROI, 1 to 5, or auto, for fits that name none; an image "
+        "takes N² passes",
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")

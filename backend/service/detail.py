@@ -77,12 +77,12 @@ def _times(shrunk: float) -> str:
 def _covered(number: int, pitch: float, mm_per_px: float, smallest_defect_mm: float) -> str:
     pixels = smallest_defect_mm / mm_per_px
     said = (
-        f"detail={number}: a defect of {smallest_defect_mm:g} mm has {pixels:.3g} pixels and covers "
-        f"{pixels / pitch:.2g} tokens of {pitch:.3g} pixels"
+        f"detail={number}: a defect of {smallest_defect_mm:g} mm is {pixels:.3g} pixels long, and a token {pitch:.3g}: "
+        f"it covers {pixels / pitch:.2g} tokens"
     )
     if pixels >= TOKENS_OF_A_DEFECT * pitch:
         return said
-    return f"{said}, fewer than the {TOKENS_OF_A_DEFECT:g} that a spot needs to stand out: it may be overlooked"
+    return f"{said}, and may be overlooked, because a spot stands out from {TOKENS_OF_A_DEFECT:g} tokens on"
 
 
 def _about_size(number: int, features: DinoV2Features, height: int, width: int) -> str | None:
@@ -94,8 +94,8 @@ def _about_size(number: int, features: DinoV2Features, height: int, width: int) 
     if enough == number:
         return None
     return (
-        f"detail={number} enlarges the ROI of {width} × {height} pixels to {canvas} × {canvas}, for {number**2} passes "
-        f"an image: detail={enough} shows every pixel with {enough**2}"
+        f"detail={number} enlarges the ROI from {width} × {height} to {canvas} × {canvas} pixels and takes "
+        f"{number**2} passes an image: detail={enough} shows every pixel, too, and takes {enough**2}"
     )
 
 
@@ -183,8 +183,8 @@ def about_unseen_tiles(unseen: Sequence[int], features: DinoV2Features) -> str |
     if not unseen:
         return None
     return (
-        f"the mask shows {len(unseen)} of {len(features.tiling.tiles)} tiles of the ROI that the masks of the fit hid: "
-        "there every part looks unlike good ones; fit anew with this mask"
+        f"the mask shows {len(unseen)} of {len(features.tiling.tiles)} tiles that the masks of the fit hid: the memory "
+        "bank knows no good part there, so every part looks defective; fit anew with this mask"
     )
 
 

@@ -26,7 +26,7 @@ def test_auto_says_what_it_chose_and_why(run):
     status, out, err = run("fit", *ROI, "parts", "--detail", "auto", "--smallest-defect-mm", "1.8")
     assert status == 0
     # 200 pixels of 0.2 mm: 9 pixels are 0.63 tokens at detail 2.
-    reason = "detail=2: a defect of 1.8 mm has 9 pixels and covers 0.63 tokens of 14.3 pixels"
+    reason = "detail=2: a defect of 1.8 mm is 9 pixels long, and a token 14.3: it covers 0.63 tokens"
     assert json.loads(out)["detail_reason"] == reason
     assert reason in err
 
@@ -39,7 +39,7 @@ def test_nothing_is_said_of_detail_1(run):
 def test_another_detail_is_refused_before_anything_is_read(run, detail):
     status, _, err = run("fit", *ROI, "parts", "--detail", detail)
     assert status == 2
-    assert f"'{detail}' is no whole number from 1 to 5, and not auto" in err
+    assert f"'{detail}' is neither auto nor a whole number from 1 to 5" in err
 
 
 @pytest.mark.parametrize("length", ["0", "nan", "1,5", "-2"])

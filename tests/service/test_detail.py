@@ -211,7 +211,7 @@ class TestMasks:
     def test_a_mask_that_shows_more_than_the_fit_saw_is_said(self, masked, parts):
         warning = infer(masked, KEY, parts[0], Scoring(0.2)).warning
         n_hidden = 9 - len(masked.fitted(KEY).metadata["tiles"])
-        assert f"the mask shows {n_hidden} of 9 tiles of the ROI that the masks of the fit hid" in warning
+        assert f"the mask shows {n_hidden} of 9 tiles that the masks of the fit hid" in warning
 
     def test_an_append_with_a_wider_mask_adds_its_tiles(self, masked, parts, images):
         more = SimpleNamespace(image=cv2.resize(images[4], (160, 120), interpolation=cv2.INTER_AREA))
@@ -370,15 +370,15 @@ class TestChoice:
     def test_auto_lets_the_smallest_defect_cover_enough_tokens(self, settle, pixels, number):
         found = settle("auto", sizes=[(2048, 2448)], mm_per_px=0.05, smallest_defect_mm=pixels * 0.05)
         assert found.number == number
-        assert f"a defect of {pixels * 0.05:g} mm has {pixels} pixels and covers " in found.reason
+        assert f"a defect of {pixels * 0.05:g} mm is {pixels} pixels long, and a token " in found.reason
         assert "overlooked" not in found.reason
 
     def test_a_defect_that_no_detail_shows_is_said(self, settle):
         found = settle("auto", sizes=[(2048, 2448)], mm_per_px=0.05, smallest_defect_mm=0.3)
         assert found.number == 5
         assert found.reason == (
-            "detail=5: a defect of 0.3 mm has 6 pixels and covers 0.35 tokens of 17 pixels, fewer than the 0.6 that a "
-            "spot needs to stand out: it may be overlooked"
+            "detail=5: a defect of 0.3 mm is 6 pixels long, and a token 17: it covers 0.35 tokens, and may be "
+            "overlooked, because a spot stands out from 0.6 tokens on"
         )
 
     def test_auto_goes_no_further_than_every_pixel(self, settle):
@@ -388,13 +388,13 @@ class TestChoice:
     def test_a_small_roi_in_many_tiles_is_said(self, settle):
         found = settle(4, sizes=[(300, 512)], mm_per_px=0.05, smallest_defect_mm=None)
         assert found.warning == (
-            "detail=4 enlarges the ROI of 512 × 300 pixels to 1624 × 1624, for 16 passes an image: "
-            "detail=2 shows every pixel with 4"
+            "detail=4 enlarges the ROI from 512 × 300 to 1624 × 1624 pixels and takes 16 passes an image: "
+            "detail=2 shows every pixel, too, and takes 4"
         )
         assert settle(2, sizes=[(300, 512)], mm_per_px=0.05, smallest_defect_mm=None).warning is None
 
     def test_a_named_detail_tells_what_the_smallest_defect_covers(self, settle):
         found = settle(1, sizes=[(2048, 2448)], mm_per_px=0.05, smallest_defect_mm=0.6)
         assert found.reason.startswith(
-            "detail=1: a defect of 0.6 mm has 12 pixels and covers 0.16 tokens of 76.5 pixels"
+            "detail=1: a defect of 0.6 mm is 12 pixels long, and a token 76.5: it covers 0.16 tokens"
         )

@@ -31,7 +31,7 @@ SENT_BY_CLIENTS = frozenset(
     }
 )
 
-DETAIL = "tiles along each side of the ROI that the memory bank looks at it in; left out for 1"
+DETAIL = "number of tiles along each side of the ROI; left out for 1"
 MEMORY_ID = Field(
     description="identity of the memory bank: hash of its embeddings", examples=["9f86d081884c7d659a2feaa0c55ad015"]
 )

@@ -65,8 +65,8 @@ class FitFields(RoiFields, TellsUnknown):
     )
     detail: DetailName | None = Field(
         None,
-        description="look at the ROI in so many overlapping tiles along each side, 1 to 5, each at the network's full "
-        "size: N times as fine, N² passes an image; auto chooses; default DETAIL, and with append that of the model",
+        description="number N of overlapping tiles along each side of the ROI, 1 to 5, or auto: more tiles show smaller "
+        "defects, and an image takes N² passes of the network; default: DETAIL, or with append the detail of the model",
         examples=[None],
     )
     smallest_defect_mm: Annotated[float | None, BeforeValidator(empty_is_none)] = Field(
@@ -74,8 +74,8 @@ class FitFields(RoiFields, TellsUnknown):
         gt=0,
         le=1e6,
         allow_inf_nan=False,
-        description="length of the smallest defect that matters, in mm: detail=auto chooses by it, and detail_reason "
-        "says how many tokens it covers",
+        description="length of the smallest defect that matters, in mm; detail=auto chooses by it, and detail_reason "
+        "says how many tokens such a defect covers",
         examples=[None],
     )
     shape: str | None = Field(
@@ -212,7 +212,7 @@ class FitReply(RoiReply):
     detail: int | None = Field(None, description=DETAIL, examples=[None])
     detail_reason: str | None = Field(
         None,
-        description="why detail is what it is, where it was auto or smallest_defect_mm was sent",
+        description="reason for the detail; left out unless detail=auto or smallest_defect_mm was sent",
         examples=[None],
     )
     token_shape: list[int] = Field(description="token grid [rows, columns]", examples=[[32, 32]])

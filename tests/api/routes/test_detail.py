@@ -81,7 +81,9 @@ def test_auto_says_what_it_chose_and_why(client, files):
     # 160 pixels of 0.2 mm: at detail 2 a token is 11.4 pixels.
     body = fit(client, files, detail="auto", smallest_defect_mm="1.4")
     assert (body["detail"], body["token_shape"]) == (2, [14, 14])
-    assert body["detail_reason"] == "detail=2: a defect of 1.4 mm has 7 pixels and covers 0.61 tokens of 11.4 pixels"
+    assert body["detail_reason"] == (
+        "detail=2: a defect of 1.4 mm is 7 pixels long, and a token 11.4: it covers 0.61 tokens"
+    )
     body = fit(client, files, detail="auto")
     assert "detail" not in body
     assert body["detail_reason"] == "detail=1: the 160 pixels of the ROI's longer side are shrunk 1.4 times"
