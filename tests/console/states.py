@@ -67,6 +67,7 @@ class Look:
         key: of the tab.
         language: that a person chose in this browser; none: the browser's.
         height: of the window, in pixels.
+        is_below: whether it shows at the end of the screen, which is scrolled there.
     """
 
     screen: str
@@ -79,6 +80,7 @@ class Look:
     key: str = FULL
     language: str = ""
     height: int = 1000
+    is_below: bool = False
 
     @property
     def name(self) -> str:
@@ -199,8 +201,8 @@ LOOKS = [
     Look("threshold", "10000-images", _STORED, roi=showroom.STORED, height=1300),
     Look("inspect", "normal", ".part", 4, after=_part(2)),
     Look("inspect", "ok", ".part", 4, after=_part(4)),
-    Look("inspect", "why", ".part", 4, after=_why),
-    Look("inspect", "feedback", ".part", 4, after=_feedback),
+    Look("inspect", "why", ".part", 4, after=_why, is_below=True),
+    Look("inspect", "feedback", ".part", 4, after=_feedback, is_below=True),
     Look("inspect", "empty", "text=Drop pictures or choose", roi=showroom.BORE),
     Look("inspect", "unfitted", "text=not fitted yet", roi=showroom.NEW),
     Look("inspect", "no-threshold", "text=has no threshold", roi=showroom.UNCALIBRATED),

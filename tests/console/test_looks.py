@@ -81,11 +81,11 @@ def browser(chromium: Any, serve: Serve, tmp_path_factory: pytest.TempPathFactor
         context.close()
 
 
-def picture_of(page: Page) -> bytes:
-    """What is shown once nothing changes any more."""
+def picture_of(page: Page, *, is_below: bool = False) -> bytes:
+    """The top or the end of a screen, once nothing changes any more."""
     page.evaluate(_SETTLED)
     page.evaluate(_NAMELESS)
-    page.locator("main").evaluate("(main) => main.scrollTo(0, 0)")  # a click may have scrolled it
+    page.locator("main").evaluate("(main, isBelow) => main.scrollTo(0, isBelow ? main.scrollHeight : 0)", is_below)
     png: bytes = page.screenshot(animations="disabled", caret="hide")
     return png
 
@@ -117,7 +117,7 @@ def test_it_looks_as_it_did_and_axe_finds_nothing(
             page.emulate_media(color_scheme=scheme)
             # At once, as people see it: a colour that only comes after its ground cannot be read meanwhile.
             problems += [f"{look.name}{variant}: {flaw}" for flaw in flaws(page)]
-            png, name = picture_of(page), look.name + variant
+            png, name = picture_of(page, is_below=look.is_below), look.name + variant
             if request.config.getoption("--renew-looks"):
                 renew(name, png)
             try:
