@@ -119,8 +119,8 @@ def add_detail(parser: argparse.ArgumentParser, default: str = "DETAIL") -> None
         "--detail",
         type=detail,
         metavar="N",
-        help="number of overlapping tiles along each side of the ROI, 1 to 5, or auto: more tiles show smaller defects, "
-        f"and an image takes N² passes of the network; default {default}",
+        help="number N of overlapping tiles along each side of the ROI, 1 to 5, or auto: more tiles show smaller "
+        f"defects, and an image takes N² passes of the network; default {default}",
     )
 
 

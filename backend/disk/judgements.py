@@ -146,7 +146,8 @@ class JudgementFiles:
     def add(self, key: RoiKey, judgements: Sequence[NewJudgement], most: int) -> None:
         """Store judgements with their thumbnails, and delete the oldest.
 
-        A judgement is not stored if one with the same mark is kept. A damaged database is moved aside, and a new one is begun.
+        A judgement is not stored if one with the same mark is kept. A damaged database is moved aside, and a new one is
+        begun.
 
         Args:
             key: the ROI.

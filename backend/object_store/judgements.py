@@ -17,7 +17,6 @@ from backend.common.roi_key import RoiKey
 from backend.disk.judgements import (
     FOLDER,
     SUFFIX,
-    Judgement,
     JudgementFiles,
     JudgementQuery,
     KeptJudgement,

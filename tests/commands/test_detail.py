@@ -46,4 +46,4 @@ def test_another_detail_is_refused_before_anything_is_read(run, detail):
 def test_a_length_that_is_none_is_refused(run, length):
     status, _, err = run("fit", *ROI, "parts", f"--smallest-defect-mm={length}")
     assert status == 2
-    assert "is no number above 0" in err
+    assert "is not a number above 0" in err

@@ -65,8 +65,9 @@ class FitFields(RoiFields, TellsUnknown):
     )
     detail: DetailName | None = Field(
         None,
-        description="number N of overlapping tiles along each side of the ROI, 1 to 5, or auto: more tiles show smaller "
-        "defects, and an image takes N² passes of the network; default: DETAIL, or with append the detail of the model",
+        description="number N of overlapping tiles along each side of the ROI, 1 to 5, or auto: more tiles show "
+        "smaller defects, and an image takes N² passes of the network; default: DETAIL, or with append the detail of "
+        "the model",
         examples=[None],
     )
     smallest_defect_mm: Annotated[float | None, BeforeValidator(empty_is_none)] = Field(
