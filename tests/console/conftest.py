@@ -107,8 +107,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 @pytest.fixture(scope="session")
 def serve(weights: Weights) -> Serve:
-    """Starts a service in a process of its own, on the real weights."""
-    return partial(serving, WEIGHTS=str(weights.path), DEVICE="cpu")
+    """Starts a service in a process of its own, on the real weights; at half the usual size, if the test names none."""
+    return partial(serving, WEIGHTS=str(weights.path), DEVICE="cpu", INPUT_SIZE="224")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from tests.console.line import NO_LAYOUT_YET, ROI, Watched, done, metas
 from tests.factories import encoded, smooth_parts
 
 _FIT_MS = 60_000
-_N_MORE = 30
+_N_MORE = 60
 """Samples beside the ten that are stored, so that the fit takes seconds."""
 
 

@@ -16,7 +16,7 @@ _JUDGE_MS = 60_000
 
 def test_a_folder_becomes_verdicts_and_no_reload_loses_anything(chromium: Any, serve: Serve, tmp_path: Path) -> None:
     parts = Parts(tmp_path)
-    with serve(folder=tmp_path) as server:
+    with serve(folder=tmp_path, INPUT_SIZE="448") as server:
         watched = Watched(chromium, server)
         page = watched.page
         page.goto(server.address)

@@ -71,7 +71,7 @@ _VARIANTS = {
 def browser(chromium: Any, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Every state, made once."""
     folder = tmp_path_factory.mktemp("looks")
-    with serve(folder=folder, API_KEYS=FULL, INFER_KEYS=INFER) as server:
+    with serve(folder=folder, API_KEYS=FULL, INFER_KEYS=INFER, INPUT_SIZE="448") as server:
         context = chromium.new_context(locale="en-GB", timezone_id="UTC")
         page = context.new_page()
         page.add_init_script(f"sessionStorage.setItem('roi-anomaly-key', '{FULL}')")

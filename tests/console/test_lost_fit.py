@@ -13,7 +13,7 @@ from tests.console.line import NO_LAYOUT_YET, ROI, Serve, Watched, done, metas, 
 from tests.factories import encoded, smooth_parts
 
 _FIT_MS = 120_000
-_N_SAMPLES = 14
+_N_SAMPLES = 60
 """So that the fit takes seconds."""
 _SAY_MS = 10_000
 _AWAY = "Whether the fit goes on shows when it is back."
