@@ -13,9 +13,11 @@ import pytest
 from backend.bit_depth import NOT_SETTLED, BitDepth, decode, settle
 from backend.commands.evaluate.evaluation import evaluate
 from backend.commands.evaluate.layouts import find_categories
-from backend.common.config import Settings
+from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import DamagedMemory, InvalidImage, InvalidRequest
 from backend.common.roi_key import RoiKey
+from backend.features import DinoV2Features
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service.calibration_options import CalibrationOptions
 from backend.service.datasets import calibrate_stored, fit_stored, infer_stored
 from backend.service.explain import explain
@@ -220,6 +222,12 @@ class TestDecode:
 
 
 @pytest.fixture(scope="module")
+def features(weights):
+    """Half the usual size: what is compared here is equal at every size."""
+    return DinoV2Features(OpenVinoRuntime(weights.path, 224), DEFAULT_MODEL, weights.sha256, 224)
+
+
+@pytest.fixture(scope="module")
 def cells() -> list[npt.NDArray[np.uint8]]:
     """Good solar cells, grey, and the last one stained: uint8 [H, W]."""
     grey = [cv2.cvtColor(cell, cv2.COLOR_BGR2GRAY) for cell in solar_cells(6)]
@@ -372,7 +380,7 @@ def test_an_evaluation_reads_every_image_as_the_training_images(cells, weights, 
             kind = "train/good" if number < 4 else "test/good" if number == 4 else "test/stain"
             (part / kind).mkdir(parents=True, exist_ok=True)
             (part / kind / f"{number}.png").write_bytes(png(cell if depth == 8 else as_bits(cell, depth)))
-        settings = Settings(models_dir=tmp_path / "none", weights=weights.path)
+        settings = Settings(models_dir=tmp_path / "none", weights=weights.path, input_size=112)
         scores[depth] = [
             case.score for case in evaluate(settings, str(part), find_categories(str(part))).results[0].cases
         ]

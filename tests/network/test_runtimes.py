@@ -170,11 +170,11 @@ def test_block_setting_reaches_both_runtimes_and_an_unknown_one_is_refused(weigh
 
 
 @pytest.mark.slow
-def test_24_real_images_score_the_same_from_openvino_and_torch(weights):
+def test_12_real_images_score_the_same_from_openvino_and_torch(weights):
     """Distances agree to 1e-3 and scores to 1e-4."""
-    files = sorted((Path(elpv_dataset.__file__).parent / "data" / "images").glob("*.png"))[:: 2624 // 28]
+    files = sorted((Path(elpv_dataset.__file__).parent / "data" / "images").glob("*.png"))[:: 2624 // 16]
     pixels = [preprocess(cv2.imread(str(file)), 448) for file in files]
-    assert len(pixels) >= 28
+    assert len(pixels) >= 16
     banks, answers = [], []
     for runtime in (OpenVinoRuntime(weights.path, 448), TorchRuntime(DEFAULT_MODEL, weights.path, 448, "cpu")):
         tokens = [runtime.forward(image[None])[0] for image in pixels]
