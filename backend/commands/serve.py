@@ -149,7 +149,7 @@ def what_next(host: str, port: int) -> str:
     >>> print(what_next("0.0.0.0", 8000))
     <BLANKLINE>
     Ready at http://localhost:8000. Next:
-      curl http://localhost:8000/health     is it well?
+      curl http://localhost:8000/health     the state of the service
       make demo                             fit, calibrate and inspect real images
       http://localhost:8000/docs            every endpoint, with examples to try
     Open http://localhost:8000 in a browser: from a folder of pictures to verdicts.
@@ -162,7 +162,7 @@ def what_next(host: str, port: int) -> str:
         curl, demo = "curl.exe", ""
     return (
         f"\nReady at {address}. Next:\n"
-        f"  {f'{curl} {address}/health':<38}is it well?\n"
+        f"  {f'{curl} {address}/health':<38}the state of the service\n"
         + (f"  {demo:<38}fit, calibrate and inspect real images\n" if demo else "")
         + f"  {f'{address}/docs':<38}every endpoint, with examples to try\n"
         + f"Open {address} in a browser: from a folder of pictures to verdicts.\n"

@@ -53,7 +53,7 @@ def what_next(port: int) -> str:
     >>> print(what_next(8000))
     <BLANKLINE>
     Ready at http://127.0.0.1:8000, in several replicas. Next:
-      curl http://127.0.0.1:8000/health     is it well?
+      curl http://127.0.0.1:8000/health     the state of the service
       make demo                             fit, calibrate and inspect real images
     Ctrl-C ends it.
     """
@@ -61,7 +61,7 @@ def what_next(port: int) -> str:
     demo = "make demo" if port == Settings.model_fields["port"].default else f"PORT={port} make demo"
     return (
         f"\nReady at {address}, in several replicas. Next:\n"
-        f"  {f'curl {address}/health':<38}is it well?\n"
+        f"  {f'curl {address}/health':<38}the state of the service\n"
         f"  {demo:<38}fit, calibrate and inspect real images\n"
         "Ctrl-C ends it."
     )
