@@ -16,7 +16,9 @@ The others take longer or print more. Run them with ``python -m benchmarks.<name
 - ``pictures``: how calm pictures of good parts are, on folders in MVTec layout; ``--costs``, ``--overlays``
 - ``decisions``: false rejects and escapes at the chosen thresholds, on your own data sets; ``--planted``
 - ``poly_cells``: writes a data set that influenced no choice, for ``decisions`` and ``level``
-- ``detail``: small planted defects found on 2448×2048 scenes of real parts; ``--details``, ``--scenes``
+- ``detail``: small planted defects found on 2448×2048 scenes of real parts; ``--details``, ``--others``, ``--quick``
+- ``detail_sets``: detail 2 compared with detail 1 on data sets as they are, on folders in MVTec layout; ``--splits``
+- ``detail_times``: time of an inference at each detail, beside N² inferences at detail 1; ``--cpu``
 - ``regions``: like ``decisions``, but regions decide, on folders in MVTec layout
 - ``level``: scores minus the level of their image, on folders in MVTec layout; ``--splits``
 - ``precision``: bfloat16 compared with float32, on folders in MVTec layout
