@@ -36,6 +36,7 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as backe
 from anomalib.data import ImageBatch  # noqa: E402  (after the operators it needs)
 from anomalib.data.utils import Split, read_image  # noqa: E402
 from anomalib.data.utils.synthetic import make_synthetic_dataset  # noqa: E402
+from anomalib.data.utils.tiler import Tiler  # noqa: E402
 from anomalib.deploy import OpenVINOInferencer  # noqa: E402
 from anomalib.metrics import F1AdaptiveThreshold  # noqa: E402
 from anomalib.models.components import KCenterGreedy  # noqa: E402
@@ -66,6 +67,21 @@ class Theirs:
             pre_processor=Patchcore.configure_pre_processor((input_size, input_size)),
         )
         _require_weights(self._model.model.feature_extractor.feature_extractor, weights)
+        return {"name": f"anomalib {version('anomalib')}"}
+
+    def open_tiled_patchcore(
+        self, weights: str, scratch: str, ratio: float, canvas: int, tile: int, stride: int
+    ) -> dict[str, Any]:
+        """Build PatchCore as `open_patchcore` does, over tiles of a larger canvas; sizes in pixels."""
+        os.chdir(scratch)
+        self._model = Patchcore(
+            backbone=f"local-dir:{_model_folder(Path(weights), Path(scratch))}",
+            layers=("blocks.8", "blocks.11"),
+            coreset_sampling_ratio=ratio,
+            pre_processor=Patchcore.configure_pre_processor((canvas, canvas)),
+        )
+        _require_weights(self._model.model.feature_extractor.feature_extractor, weights)
+        self._model.model.tiler = Tiler(tile, stride)
         return {"name": f"anomalib {version('anomalib')}"}
 
     def tokens(self, pixels: str, output: str) -> None:
