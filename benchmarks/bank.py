@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from backend.bank.leave_one_out import HeldOut, hold_out
+from backend.bank.patches import LocalPatches
 from backend.common.arrays import Embeddings
 from backend.common.config import load_settings
 from backend.infer import image_scores
@@ -72,7 +73,9 @@ class Fit:
         memory = PatchCoreMemory.build(embeddings, GRID, RATE)
         built = time.perf_counter()
         assert memory.patches is not None
-        held_out = hold_out(embeddings, np.arange(len(parts)), memory.embeddings, memory.patches // PATCHES)
+        held_out = hold_out(
+            LocalPatches(embeddings, np.arange(len(parts))), memory.embeddings, memory.patches // PATCHES
+        )
         return cls(list(parts), memory, held_out, (built - start, time.perf_counter() - built))
 
     def honest(self) -> Scores:

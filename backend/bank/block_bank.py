@@ -1,31 +1,21 @@
 """The memory banks of several blocks: selection, landings on their patches, and honest distances."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from backend.bank.leave_one_out import (
-    MOST_PRODUCTS,
-    NO_COSINE,
-    PRODUCTS_AT_ONCE,
-    HeldOut,
-    hold_out,
-    last_distance,
-    owners,
-)
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
+from backend.bank.patches import LocalPatches, Patches, Rows, Turn
 from backend.block_memory import BlockMemory, Landings, block_parts, build_banks
 from backend.common.arrays import Embeddings
 from backend.common.telemetry import OnProgress
 from backend.patchcore import PatchCoreMemory, distance_of_cosine
 
-Turn = Callable[[], AbstractContextManager[object]]
 Distances = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 
 # Two ways to the same distance differ by less; a patch that a bank of the others would gain is nearer by more.
 _SAME_DISTANCE = np.float32(1e-3)
@@ -107,17 +97,39 @@ def build_block_bank(
             bank.extended(part, radius, base.n_images, turn, report, places)
             for bank, part, radius in zip(base.memory.banks, parts, base.covering_radii, strict=True)
         )
+    images = np.array(own)
+    patches = [LocalPatches(part, images, turn) for part in block_parts(embeddings, n_blocks)]
+    return compare_blocks(patches, banks, base, before, on_progress)
+
+
+def compare_blocks(
+    parts: Sequence[Patches],
+    banks: Sequence[PatchCoreMemory],
+    base: BlockBase | None,
+    before: Sequence[int],
+    on_progress: OnProgress,
+) -> tuple[BlockMemory, list[float], HeldOut]:
+    """Compare each image with the memory banks of the others, and count where patches land.
+
+    Args:
+        parts: the patches of each block.
+        banks: the memory bank of each block.
+        base, before, on_progress: see `build_block_bank`.
+
+    Returns:
+        As `build_block_bank`.
+    """
     found = []
-    for number, (part, bank) in enumerate(zip(block_parts(embeddings, n_blocks), banks, strict=True)):
+    for number, (part, bank) in enumerate(zip(parts, banks, strict=True)):
         landed = Landings.none(0) if base is None else base.memory.landings[number]
         bound = None if base is None else base.covering_radii[number]
-        owner = owners(bank, [*before, *own])
-        of_block = _of_block(part, n_blocks, np.array(own), bank, owner, landed, bound, turn)
+        owner = owners(bank, [*before, *part.images.tolist()])
+        of_block = _of_block(part, len(parts), bank, owner, landed, bound)
         if bound is not None:
             of_block = replace(of_block, covering_radius=bound)
         found.append(of_block)
-        on_progress("score", number + 1, n_blocks)
-    memory = BlockMemory(banks, tuple(of_block.landings for of_block in found))
+        on_progress("score", number + 1, len(parts))
+    memory = BlockMemory(tuple(banks), tuple(of_block.landings for of_block in found))
     return memory, [of_block.covering_radius for of_block in found], _held_out(found)
 
 
@@ -131,77 +143,63 @@ def _held_out(found: Sequence[_OfBlock]) -> HeldOut:
 
 
 def _of_block(
-    embeddings: Embeddings,
+    patches: Patches,
     n_blocks: int,
-    images: Rows,
     bank: PatchCoreMemory,
     owner: Rows,
     landed: Landings,
     bound: float | None,
-    turn: Turn,
 ) -> _OfBlock:
     """The result of a fit for a block; `landed`: earlier landings on its bank; `bound`: of the covering radius."""
-    per_image, n_bank = len(embeddings) // len(images), len(bank.embeddings)
-    products = len(embeddings) * n_bank * n_blocks
+    images, per_image, n_bank = patches.images, patches.per_image, len(bank.embeddings)
+    n_patches = len(images) * per_image
+    products = n_patches * n_bank * n_blocks
     has_others = len(np.unique(images)) > 1 or bool(np.any(owner < 0))
     if not has_others:
-        held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
+        held_out = hold_out(patches, bank.embeddings, owner)
         return _OfBlock(bank, landed.plus(Landings.none(n_bank)), held_out.covering_radius, held_out, None)
     # Where all would take too long, patches at even distances tell enough of where patches land.
     step = -(-products // MOST_PRODUCTS)
-    image = np.repeat(images, per_image)
-    rows, distances = _land_on_others(embeddings[::step], image[::step], bank.embeddings, owner, turn)
+    every = np.arange(0, n_patches, step)
+    image = images[every // per_image]
+    rows, distances = _land_on_others(patches, bank.embeddings, owner, every)
     # Where a bank has embeddings of one image alone, its patches have no other image to land on.
     has_landed = distances <= _MOST_DISTANCE
     landings = landed.plus(Landings.of(rows[has_landed], distances[has_landed], n_bank))
     if step > 1:
-        radius = last_distance(bank, len(embeddings)) if bound is None else bound
+        radius = last_distance(bank, n_patches) if bound is None else bound
         sample = choose_sample(images, per_image, n_bank, n_blocks)
-        held_out = hold_out_sample(embeddings, images, bank.embeddings, owner, sample, radius, turn=turn)
+        held_out = hold_out_sample(patches, bank.embeddings, owner, sample, radius)
     else:
-        held_out = hold_out(embeddings, images, bank.embeddings, owner, turn=turn)
+        held_out = hold_out(patches, bank.embeddings, owner)
     assert held_out.distances is not None, "there are others"
     positions = held_out.scored_positions
     honest = held_out.distances.copy()
     for number in np.unique(images[positions]):
-        is_own = (image[::step] == number) & has_landed
+        is_own = (image == number) & has_landed
         radii = landings.without(Landings.of(rows[is_own], distances[is_own], n_bank)).excess_radii()
         for row in np.flatnonzero(images[positions] == number):
-            patches = slice(positions[row] * per_image, (positions[row] + 1) * per_image)
-            own_rows, own_distances = rows[patches], distances[patches]
+            own = positions[row] * per_image + np.arange(per_image)
             if step > 1:
-                own_rows, own_distances = _land_on_others(
-                    embeddings[patches], image[patches], bank.embeddings, owner, turn
-                )
+                own_rows, own_distances = _land_on_others(patches, bank.embeddings, owner, own)
+            else:
+                own_rows, own_distances = rows[own], distances[own]
             # A patch that the bank of the others would gain has nothing that landed on it.
             is_gained = honest[row] < own_distances - _SAME_DISTANCE
             honest[row] -= np.where(is_gained, np.float32(0), radii[own_rows])
     return _OfBlock(bank, landings, held_out.covering_radius, held_out, honest)
 
 
-def _land_on_others(
-    embeddings: Embeddings, image: Rows, bank: Embeddings, owner: Rows, turn: Turn
-) -> tuple[Rows, Distances]:
+def _land_on_others(patches: Patches, bank: Embeddings, owner: Rows, rows: Rows) -> tuple[Rows, Distances]:
     """Where patches land among the embeddings that are not of their own image.
 
     Args:
-        embeddings: float32 [N, D], L2-normalised.
-        image: int64 [N], number of the image of each.
-        bank: float32 [M, D], L2-normalised.
-        owner: int64 [M], number of the image that each comes from, -1 for another fit's.
-        turn: see `k_center_greedy`.
+        patches: of all images.
+        bank, owner, rows: see `LocalPatches.land`.
 
     Returns:
         rows: int64 [N], of the nearest embedding of another image.
         distances: float32 [N], to it; above 2 where no embedding is of another image.
     """
-    rows, cosine = np.empty(len(embeddings), np.int64), np.empty(len(embeddings), np.float32)
-    at_once = max(1, PRODUCTS_AT_ONCE // len(bank))
-    for start in range(0, len(embeddings), at_once):
-        with turn():
-            piece = slice(start, start + at_once)
-            products = np.ascontiguousarray(embeddings[piece]) @ bank.T
-            products[image[piece][:, None] == owner] = NO_COSINE
-            rows[piece] = products.argmax(axis=1)
-            cosine[piece] = np.take_along_axis(products, rows[piece][:, None], axis=1)[:, 0]
-    return rows, distance_of_cosine(cosine)
+    landed = patches.land(bank, owner, rows)
+    return landed.rows, distance_of_cosine(landed.cosine)

@@ -1,7 +1,6 @@
 """From the embeddings of a fit to its memory bank and its metadata. No files, no HTTP."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -13,16 +12,15 @@ import structlog
 from backend.bank.block_bank import BlockBase, build_block_bank
 from backend.bank.copies import Miniature
 from backend.bank.images import BankImage, as_metadata, comparable_images
-from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, Rows, hold_out, last_distance, owners
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.bank.memory_limits import check_bank
+from backend.bank.patches import LocalPatches, Patches, Rows, Turn
 from backend.block_memory import BlockMemory, Memory
 from backend.common.arrays import DistanceMap, Embeddings
 from backend.common.errors import Conflict, DamagedMemory
 from backend.common.telemetry import OnProgress
 from backend.patchcore import PatchCoreMemory
-
-Turn = Callable[[], AbstractContextManager[object]]
 
 log: Any = structlog.get_logger(__name__)
 
@@ -182,7 +180,7 @@ def build_bank(
         )
         if base is not None:
             check_bank(len(blocks.embeddings), embeddings.shape[1])
-        return _told(Bank(blocks, radii, _on_grid(held, places, token_hw)), len(own))
+        return bank_of_blocks(blocks, radii, held, len(own), places, token_hw)
     if base is None:
         memory = PatchCoreMemory.build(
             embeddings,
@@ -195,16 +193,55 @@ def build_bank(
         )
     else:
         memory = _extended(base, embeddings, turn, partial(on_progress, "coreset"), places)
-    images, owner, score = np.array(own), owners(memory, [*before, *own]), partial(on_progress, "score")
-    per_image, n_bank = len(embeddings) // len(own), len(memory.embeddings)
-    if len(embeddings) * n_bank > MOST_PRODUCTS:
-        radius = base.covering_radii[0] if base else last_distance(memory, len(embeddings))
-        sample = choose_sample(images, per_image, n_bank)
-        held_out = hold_out_sample(embeddings, images, memory.embeddings, owner, sample, radius, score, turn)
+    patches = LocalPatches(embeddings, np.array(own), turn)
+    return compare_with_others(patches, memory, base, before, places, on_progress)
+
+
+def compare_with_others(
+    patches: Patches,
+    memory: PatchCoreMemory,
+    base: Base | None,
+    before: Sequence[int],
+    places: Rows | None,
+    on_progress: OnProgress,
+) -> Bank:
+    """Compare each image of a fit, or of a sample if all would take too long, with the bank of the others.
+
+    Args:
+        patches: of the images.
+        memory: the bank of one block.
+        base: the model that was appended to.
+        before: a number for each image of the base, see `build_block_bank`.
+        places, on_progress: see `build_bank`.
+    """
+    images, bank, score = patches.images, memory.embeddings, partial(on_progress, "score")
+    owner, n_embeddings = owners(memory, [*before, *images.tolist()]), len(images) * patches.per_image
+    if n_embeddings * len(bank) > MOST_PRODUCTS:
+        radius = base.covering_radii[0] if base else last_distance(memory, n_embeddings)
+        sample = choose_sample(images, patches.per_image, len(bank))
+        held_out = hold_out_sample(patches, bank, owner, sample, radius, score)
     else:
-        held_out = hold_out(embeddings, images, memory.embeddings, owner, score, turn)
+        held_out = hold_out(patches, bank, owner, score)
     radii = base.covering_radii if base else [held_out.covering_radius]
-    return _told(Bank(memory, radii, _on_grid(held_out, places, token_hw)), len(own))
+    return _told(Bank(memory, radii, _on_grid(held_out, places, memory.token_hw)), len(images))
+
+
+def bank_of_blocks(
+    memory: BlockMemory,
+    radii: list[float],
+    held_out: HeldOut,
+    n_images: int,
+    places: Rows | None,
+    token_hw: tuple[int, int],
+) -> Bank:
+    """The bank of several blocks, from what `build_block_bank` or `compare_blocks` returned.
+
+    Args:
+        memory, radii, held_out: as they were returned.
+        n_images: images of the fit.
+        places, token_hw: see `build_bank`.
+    """
+    return _told(Bank(memory, radii, _on_grid(held_out, places, token_hw)), n_images)
 
 
 def _on_grid(held_out: HeldOut, places: Rows | None, token_hw: tuple[int, int]) -> HeldOut:

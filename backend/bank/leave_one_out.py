@@ -9,26 +9,18 @@ the other images: the image itself has no patch in it and no influence on its si
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from backend.bank.patches import Cosines, Patches, Rows, rows_of_image
 from backend.common.arrays import Embeddings
 from backend.patchcore import ROUNDING, PatchCoreMemory, distance_of_cosine, greedy_cover
 
-Cosines = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-
-# Products of a block of patches with the bank: 16 MiB, some 25 ms on two cores, which is how long inferences wait.
-PRODUCTS_AT_ONCE = 1 << 22
 # Patches times bank. Ten thousand million take a minute on two cores, and clients of a fit wait for two; a coreset of
 # 2 % reaches it at 700 images of 32 x 32 patches, a bank of every patch at 98. Of larger fits a sample is scored.
 MOST_PRODUCTS = 10**10
-# No cosine: farther than any point of the sphere.
-NO_COSINE = np.float32(-2)
 
 
 @dataclass(frozen=True)
@@ -62,42 +54,23 @@ class HeldOut:
         return row if row < len(self.positions) and self.positions[row] == position else None
 
 
-class _Nearest(NamedTuple):
-    """The nearest embeddings of the bank for every patch, by the image that they come from.
-
-    Attributes:
-        owner: int64 [N], the image of the nearest one, -1 for an earlier fit's.
-        cosine: float32 [N], to it.
-        other: float32 [N], to the nearest one of any other image.
-    """
-
-    owner: Rows
-    cosine: Cosines
-    other: Cosines
-
-
 def hold_out(
-    embeddings: Embeddings,
-    images: Rows,
+    patches: Patches,
     bank: Embeddings,
     owner: Rows,
     on_progress: Callable[[int, int], None] | None = None,
-    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> HeldOut:
     """Compare every image of a fit with the bank of the others.
 
     Args:
-        embeddings: float32 [N, D] of all images, in order, L2-normalised.
-        images: int64 [n_images], a number for each, from 0; copies of one image have the same number, and are not
-            compared with each other. Each has N / n_images patches.
+        patches: of all images.
         bank: float32 [M, D], what the fit selected, L2-normalised.
         owner: int64 [M], number of the image that each embedding of the bank comes from; -1 for one that is not in
             this fit.
         on_progress: called with (images compared, different images).
-        turn: entered for every piece of the work and left in between, so that other threads can use its lock meanwhile.
     """
-    per_image = len(embeddings) // len(images)
-    nearest = _nearest_by_image(embeddings, bank, owner, turn)
+    images, per_image = patches.images, patches.per_image
+    nearest = patches.nearest_by_image(bank, owner)
     radius = nearest.cosine.min()
     covering_radius = float(distance_of_cosine(radius))
     numbers = np.unique(images)
@@ -109,12 +82,10 @@ def hold_out(
     lost = lost[np.argsort(nearest.owner[lost], kind="stable")]
     ends = np.searchsorted(nearest.owner[lost], numbers, side="right")
     for done, (number, uncovered) in enumerate(zip(numbers, np.split(lost, ends[:-1]), strict=True), start=1):
-        picks = uncovered[greedy_cover(embeddings[uncovered], nearest.other[uncovered], radius, turn)]
-        if len(picks):
-            for copy in np.flatnonzero(images == number):
-                own = slice(copy * per_image, (copy + 1) * per_image)
-                with turn():
-                    cosine[own] = np.maximum(cosine[own], (embeddings[own] @ embeddings[picks].T).max(axis=1))
+        gained = gained_without(patches, uncovered, nearest.other[uncovered], radius)
+        if len(gained):
+            own = rows_of_image(patches, number)
+            cosine[own] = np.maximum(cosine[own], patches.cosine_to(gained, own))
         if on_progress is not None:
             on_progress(done, len(numbers))
     cosine = cosine.reshape(len(images), per_image)
@@ -122,31 +93,19 @@ def hold_out(
     return HeldOut(covering_radius, distance_of_cosine(cosine), n_unique)
 
 
-def _nearest_by_image(
-    embeddings: Embeddings,
-    bank: Embeddings,
-    owner: Rows,
-    turn: Callable[[], AbstractContextManager[object]],
-) -> _Nearest:
-    order = np.argsort(owner, kind="stable")
-    images, starts = np.unique(owner[order], return_index=True)
-    transposed = bank[order].T
-    nearest = _Nearest(
-        np.empty(len(embeddings), np.int64),
-        np.empty(len(embeddings), np.float32),
-        np.empty(len(embeddings), np.float32),
-    )
-    step = max(1, PRODUCTS_AT_ONCE // len(bank))
-    for start in range(0, len(embeddings), step):
-        with turn():
-            rows = slice(start, start + step)
-            of_image = np.maximum.reduceat(embeddings[rows] @ transposed, starts, axis=1)
-            best = of_image.argmax(axis=1)[:, None]
-            nearest.owner[rows] = images[best[:, 0]]
-            nearest.cosine[rows] = np.take_along_axis(of_image, best, axis=1)[:, 0]
-            np.put_along_axis(of_image, best, NO_COSINE, axis=1)
-            nearest.other[rows] = of_image.max(axis=1)
-    return nearest
+def gained_without(patches: Patches, lost: Rows, other: Cosines, least_cosine: np.float32) -> Embeddings:
+    """What the bank of the other images gains in place of the embeddings of an image: float32 [K, D].
+
+    Args:
+        patches: of all images.
+        lost: int64 [n], rows of the patches that only this image covers, rising.
+        other: float32 [n], cosine of each to the nearest embedding of the bank from another image.
+        least_cosine: smallest cosine of a covered patch.
+    """
+    if not len(lost):
+        return np.empty((0, 0), np.float32)
+    embeddings = patches.take(lost)
+    return embeddings[greedy_cover(embeddings, other, least_cosine, patches.turn)]
 
 
 def last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:

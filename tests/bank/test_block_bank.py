@@ -8,6 +8,7 @@ import pytest
 from backend.bank import block_bank
 from backend.bank.block_bank import BlockBase, build_block_bank
 from backend.bank.leave_one_out import hold_out
+from backend.bank.patches import LocalPatches
 from backend.block_memory import PSEUDO_LANDINGS, block_parts
 from backend.patchcore import l2_normalize
 
@@ -63,7 +64,7 @@ def test_landings_and_honest_distances_are_those_of_plain_loops(images):
         assert landings.count.tolist() == counts
         np.testing.assert_allclose(landings.total, [sum(landed.get(row, [])) for row in range(len(counts))], atol=1e-5)
         owner = np.asarray(images)[bank.patches // PER_IMAGE]
-        alone = hold_out(np.ascontiguousarray(part), np.array(images), bank.embeddings, owner)
+        alone = hold_out(LocalPatches(np.ascontiguousarray(part), np.array(images)), bank.embeddings, owner)
         assert radius == alone.covering_radius
         for row, patch in enumerate(part):
             image = images[row // PER_IMAGE]

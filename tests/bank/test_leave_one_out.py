@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from backend.bank.leave_one_out import hold_out
+from backend.bank.patches import LocalPatches
 from backend.infer import image_scores
 from backend.patchcore import PatchCoreMemory, greedy_cover, l2_normalize
 
@@ -54,7 +55,7 @@ def brute_force(embeddings, n_images, memory):
 def test_every_image_is_compared_with_the_bank_of_the_others(n_images, rate):
     embeddings = unit_rows(n_images * PATCHES, seed=n_images)
     memory = PatchCoreMemory.build(embeddings, (4, 4), rate)
-    held_out = hold_out(embeddings, np.arange(n_images), memory.embeddings, memory.patches // PATCHES)
+    held_out = hold_out(LocalPatches(embeddings, np.arange(n_images)), memory.embeddings, memory.patches // PATCHES)
     radius, distances, unique = brute_force(embeddings, n_images, memory)
     assert held_out.covering_radius == pytest.approx(radius, abs=1e-5)
     np.testing.assert_allclose(held_out.distances, distances, atol=1e-5)
@@ -64,7 +65,7 @@ def test_every_image_is_compared_with_the_bank_of_the_others(n_images, rate):
 def test_distance_is_to_the_nearest_patch_of_another_image_if_all_are_kept():
     """With every patch in the bank, the distance of a held-out patch is that to the nearest one of another image."""
     embeddings = unit_rows(4 * PATCHES)
-    held_out = hold_out(embeddings, np.arange(4), embeddings, np.arange(4 * PATCHES) // PATCHES)
+    held_out = hold_out(LocalPatches(embeddings, np.arange(4)), embeddings, np.arange(4 * PATCHES) // PATCHES)
     every = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2).reshape(4, PATCHES, 4, PATCHES)
     for number in range(4):
         others = np.delete(every[number], number, axis=1).reshape(PATCHES, -1)
@@ -73,7 +74,7 @@ def test_distance_is_to_the_nearest_patch_of_another_image_if_all_are_kept():
 
 def test_an_image_without_others_has_no_honest_distances():
     embeddings = unit_rows(PATCHES)
-    held_out = hold_out(embeddings, np.arange(1), embeddings[:3], np.zeros(3, np.int64))
+    held_out = hold_out(LocalPatches(embeddings, np.arange(1)), embeddings[:3], np.zeros(3, np.int64))
     assert held_out.distances is None
 
 
@@ -81,7 +82,7 @@ def test_twins_are_no_news_to_each_other():
     one = unit_rows(PATCHES)
     embeddings = np.concatenate([one, one, one])
     memory = PatchCoreMemory.build(embeddings, (4, 4), 0.2)
-    held_out = hold_out(embeddings, np.arange(3), memory.embeddings, memory.patches // PATCHES)
+    held_out = hold_out(LocalPatches(embeddings, np.arange(3)), memory.embeddings, memory.patches // PATCHES)
     assert held_out.n_unique.tolist() == [0, 0, 0]
     assert held_out.distances.max() <= held_out.covering_radius + 1e-5
 
@@ -91,18 +92,20 @@ def test_copies_of_an_image_are_no_others_to_each_other():
     twice = np.concatenate([one, one[:4]]).reshape(-1, one.shape[-1])
     numbers = np.array([0, 1, 2, 3, 4, 5, 0, 1, 2, 3])
     memory = PatchCoreMemory.build(twice, (4, 4), 0.1)
-    held_out = hold_out(twice, numbers, memory.embeddings, numbers[memory.patches // PATCHES])
+    held_out = hold_out(LocalPatches(twice, numbers), memory.embeddings, numbers[memory.patches // PATCHES])
     np.testing.assert_allclose(held_out.distances[6:], held_out.distances[:4], atol=1e-5)
     once = one.reshape(-1, one.shape[-1])
-    alone = hold_out(once, np.arange(6), memory.embeddings, numbers[memory.patches // PATCHES])
+    alone = hold_out(LocalPatches(once, np.arange(6)), memory.embeddings, numbers[memory.patches // PATCHES])
     np.testing.assert_allclose(held_out.distances[:6], alone.distances, atol=1e-5)
-    same = hold_out(twice[:PATCHES].repeat(2, axis=0), np.zeros(2, np.int64), twice[:3], np.zeros(3, np.int64))
+    same = hold_out(
+        LocalPatches(twice[:PATCHES].repeat(2, axis=0), np.zeros(2, np.int64)), twice[:3], np.zeros(3, np.int64)
+    )
     assert same.distances is None
 
 
 def test_an_image_that_gave_the_whole_bank_is_compared_with_the_others():
     embeddings = unit_rows(2 * PATCHES)
-    held_out = hold_out(embeddings, np.arange(2), embeddings[:1], np.zeros(1, np.int64))
+    held_out = hold_out(LocalPatches(embeddings, np.arange(2)), embeddings[:1], np.zeros(1, np.int64))
     picks = greedy_cover(embeddings[PATCHES:], np.full(PATCHES, -2, np.float32), np.float32(2))
     assert len(picks) == PATCHES  # nothing is near enough: all are picked
     assert np.isfinite(held_out.distances).all()
@@ -111,7 +114,7 @@ def test_an_image_that_gave_the_whole_bank_is_compared_with_the_others():
 
 def test_images_of_an_earlier_fit_stay_in_the_bank_of_every_image():
     earlier, embeddings = unit_rows(5, seed=9), unit_rows(2 * PATCHES)
-    held_out = hold_out(embeddings, np.arange(2), earlier, np.full(5, -1))
+    held_out = hold_out(LocalPatches(embeddings, np.arange(2)), earlier, np.full(5, -1))
     expected = np.linalg.norm(embeddings[:, None] - earlier[None], axis=2).min(axis=1)
     np.testing.assert_allclose(held_out.distances.reshape(-1), expected, atol=1e-5)
 
@@ -128,12 +131,10 @@ def test_the_work_is_cut_into_turns_and_told():
 
     memory = PatchCoreMemory.build(embeddings, (4, 4), 0.1)
     hold_out(
-        embeddings,
-        np.arange(6),
+        LocalPatches(embeddings, np.arange(6), Turn),
         memory.embeddings,
         memory.patches // PATCHES,
         lambda *done: told.append(done),
-        turn=Turn,
     )
     assert told == [(number, 6) for number in range(1, 7)]
     assert all(pair in (("in", "out"), ("out", "in")) for pair in pairwise(turns))
@@ -157,7 +158,9 @@ def test_honest_scores_are_those_of_fresh_parts_and_naive_ones_are_not(solar_cel
     embeddings = own.reshape(-1, own.shape[-1]).copy()
     grid = (round(own.shape[1] ** 0.5),) * 2
     memory = PatchCoreMemory.build(embeddings, grid, 0.02)
-    held_out = hold_out(embeddings, np.arange(len(own)), memory.embeddings, memory.patches // own.shape[1])
+    held_out = hold_out(
+        LocalPatches(embeddings, np.arange(len(own))), memory.embeddings, memory.patches // own.shape[1]
+    )
 
     def score(distances):
         return image_scores(distances.reshape(grid), (300, 300), None, 1.0, [99])[0]

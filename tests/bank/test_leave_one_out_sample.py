@@ -9,6 +9,7 @@ from backend.bank import block_bank, leave_one_out_sample
 from backend.bank.building import build_bank
 from backend.bank.leave_one_out import hold_out
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
+from backend.bank.patches import LocalPatches
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from tests.factories import unit_rows
 
@@ -37,9 +38,9 @@ def fitted(images, rate, seed=0, dim=8):
 def test_a_sample_has_the_distances_that_all_images_would_have(images, rate):
     embeddings, bank, owner = fitted(images, rate)
     numbers = np.array(images)
-    everything = hold_out(embeddings, numbers, bank, owner)
+    everything = hold_out(LocalPatches(embeddings, numbers), bank, owner)
     sample = np.array([0, 2, 3])
-    found = hold_out_sample(embeddings, numbers, bank, owner, sample, everything.covering_radius)
+    found = hold_out_sample(LocalPatches(embeddings, numbers), bank, owner, sample, everything.covering_radius)
     assert found.positions.tolist() == [place for place, number in enumerate(images) if number in (0, 2, 3)]
     np.testing.assert_allclose(found.distances, everything.distances[found.positions], atol=1e-5)
     assert found.n_unique.tolist() == everything.n_unique[found.positions].tolist()
@@ -57,7 +58,7 @@ def test_a_sample_has_the_distances_that_all_images_would_have(images, rate):
 
 def test_images_of_an_earlier_fit_are_others_to_a_sample():
     earlier, embeddings = unit_rows(5, 8, 9), unit_rows(4 * PATCHES, 8, 1)
-    found = hold_out_sample(embeddings, np.arange(4), earlier, np.full(5, -1), np.array([1, 3]), 2.0)
+    found = hold_out_sample(LocalPatches(embeddings, np.arange(4)), earlier, np.full(5, -1), np.array([1, 3]), 2.0)
     expected = np.linalg.norm(embeddings[:, None] - earlier[None], axis=2).min(axis=1).reshape(4, PATCHES)
     np.testing.assert_allclose(found.distances, expected[[1, 3]], atol=1e-5)
 
@@ -66,8 +67,8 @@ def test_a_bound_of_the_radius_makes_no_distance_smaller():
     """Fewer patches of the others are picked where the bank has to cover them less closely."""
     embeddings, bank, owner = fitted(list(range(12)), 0.1)
     images, sample = np.arange(12), np.array([1, 4, 7])
-    exact = hold_out(embeddings, images, bank, owner)
-    found = hold_out_sample(embeddings, images, bank, owner, sample, exact.covering_radius * 1.1)
+    exact = hold_out(LocalPatches(embeddings, images), bank, owner)
+    found = hold_out_sample(LocalPatches(embeddings, images), bank, owner, sample, exact.covering_radius * 1.1)
     assert (found.distances >= exact.distances[sample] - 1e-5).all()
     assert (found.distances > exact.distances[sample] + 1e-3).any()
 
@@ -75,14 +76,14 @@ def test_a_bound_of_the_radius_makes_no_distance_smaller():
 def test_copies_of_one_image_have_no_others_in_a_sample():
     embeddings = np.tile(unit_rows(PATCHES, 8, 0), (3, 1))
     found = hold_out_sample(
-        embeddings, np.zeros(3, np.int64), embeddings[:2], np.zeros(2, np.int64), np.array([0]), 0.5
+        LocalPatches(embeddings, np.zeros(3, np.int64)), embeddings[:2], np.zeros(2, np.int64), np.array([0]), 0.5
     )
     assert found.distances is None
 
 
 def test_a_sample_of_all_images_is_none():
     embeddings, bank, owner = fitted(list(range(4)), 0.1)
-    found = hold_out_sample(embeddings, np.arange(4), bank, owner, np.arange(4), 1.5)
+    found = hold_out_sample(LocalPatches(embeddings, np.arange(4)), bank, owner, np.arange(4), 1.5)
     assert found.positions is None
     assert found.row_of(3) == 3
 
@@ -101,7 +102,9 @@ def test_the_work_on_a_sample_is_cut_into_turns_and_told():
             inside.pop()
 
     sample = np.array([1, 4, 7])
-    hold_out_sample(embeddings, np.arange(12), bank, owner, sample, 0.9, lambda *done: told.append(done), turn=Turn)
+    hold_out_sample(
+        LocalPatches(embeddings, np.arange(12), Turn), bank, owner, sample, 0.9, lambda *done: told.append(done)
+    )
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert len(turns) >= 4
 
@@ -163,7 +166,9 @@ def test_sampled_distances_of_several_blocks_are_less_the_excess_radii(monkeypat
         part = l2_normalize(embeddings[:, number * DIM : (number + 1) * DIM])
         owner = memory.patches // PER_IMAGE
         radius = bank.covering_radii[number]
-        exact = hold_out_sample(part, np.arange(n_images), memory.embeddings, owner, found.positions, radius)
+        exact = hold_out_sample(
+            LocalPatches(part, np.arange(n_images)), memory.embeddings, owner, found.positions, radius
+        )
         every = np.linalg.norm(part[:, None] - memory.embeddings[None], axis=2)
         every[np.arange(len(part))[:, None] // PER_IMAGE == owner] = np.inf
         nearest, landed = every.argmin(axis=1), range(0, len(part), 2)
