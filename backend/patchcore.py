@@ -97,7 +97,7 @@ def k_center_greedy(
     return selection.picks
 
 
-class _Outside(NamedTuple):
+class Outside(NamedTuple):
     """A bound for the points outside a pool: at least `cosine` to the nearest pick; if equal, not before `row`."""
 
     cosine: float
@@ -108,71 +108,69 @@ class _Outside(NamedTuple):
         return np.asarray((cosine < self.cosine) | ((cosine == self.cosine) & (row < self.row)))
 
 
-class _Selection:
-    """A running greedy k-center selection.
+class LazyBounds:
+    """Upper bounds of the distances of points to the picks: the distance to those that a point was compared with.
+
+    Args:
+        embeddings: float32 [N, D], L2-normalised.
 
     Attributes:
-        picks: int64 [n_select], of which the first `n_picked` are made.
         cosine: float32 [N], to the nearest of the picks that a point has been compared with; inf for the picks.
         seen: int32 [N], how many picks a point has been compared with, in their order.
     """
 
-    def __init__(self, embeddings: Embeddings, n_select: int) -> None:
+    def __init__(self, embeddings: Embeddings) -> None:
         self.embeddings = embeddings
-        self.picks = np.empty(n_select, dtype=np.int64)
-        self.n_picked = 0
-        self.cosine = np.empty(len(embeddings), dtype=np.float32)
-        self.seen = np.ones(len(embeddings), dtype=np.int32)
+        self.cosine = np.full(len(embeddings), -np.inf, dtype=np.float32)
+        self.seen = np.zeros(len(embeddings), dtype=np.int32)
 
-    def pieces(self) -> Iterator[None]:
-        """Make the picks, in pieces of bounded work."""
-        yield from self._pick_nearest_the_mean()
-        while self.n_picked < len(self.picks):
-            pool, outside = self._farthest()
-            yield
-            yield from self._compare(pool, outside)
-            yield from self._pick(pool, outside)
-
-    def _pick_nearest_the_mean(self) -> Iterator[None]:
-        total = np.zeros(self.embeddings.shape[1])
-        for rows in _blocks(len(self.embeddings)):
-            block = self.embeddings[rows]
-            total += np.ones(len(block), dtype=np.float32) @ block
-            yield
-        yield from self._compare_all((total / len(self.embeddings)).astype(np.float32))
-        self.picks[0] = np.argmax(self.cosine)
-        self.n_picked = 1
-        yield from self._compare_all(self.embeddings[self.picks[0]])
-        self.cosine[self.picks[0]] = np.inf
-
-    def _compare_all(self, vector: Embeddings) -> Iterator[None]:
+    def compare_all(self, vector: Embeddings) -> Iterator[None]:
+        """Compare every point with one vector, float32 [D], in pieces of bounded work; forgets other comparisons."""
         for rows in _blocks(len(self.embeddings)):
             np.matmul(self.embeddings[rows], vector, out=self.cosine[rows])
+            self.seen[rows] = 1
             yield
 
-    def _farthest(self) -> tuple[npt.NDArray[np.int64], _Outside]:
+    def farthest(self, n_left: int) -> tuple[npt.NDArray[np.int64], Outside]:
+        """A pool of the points of the greatest bounds, and a bound for the others.
+
+        Args:
+            n_left: how many of the points are not picked, at least one.
+        """
         n_embeddings = len(self.embeddings)
-        n_pool = min(max(n_embeddings // 16, _MIN_POOL), _MAX_POOL, n_embeddings - self.n_picked)
+        n_pool = min(max(n_embeddings // 16, _MIN_POOL), _MAX_POOL, n_left)
         level = np.partition(self.cosine, n_pool - 1)[n_pool - 1]
         pool = np.flatnonzero(self.cosine <= level)
-        outside = _Outside(float(level), n_embeddings)
+        outside = Outside(float(level), n_embeddings)
         n_excess = len(pool) - n_pool
         if n_excess:
-            outside = _Outside(float(level), int(pool[self.cosine[pool] == level][-n_excess]))
+            outside = Outside(float(level), int(pool[self.cosine[pool] == level][-n_excess]))
             pool = pool[outside.is_beaten_by(self.cosine[pool], pool)]
         return pool, outside
 
-    def _compare(self, pool: npt.NDArray[np.int64], outside: _Outside) -> Iterator[None]:
-        """Compare the pool with the picks that it has missed, except points that prove to be covered."""
-        rows = pool[self.seen[pool] < self.n_picked]
+    def compare(
+        self,
+        pool: npt.NDArray[np.int64],
+        outside: Outside,
+        n_picked: int,
+        picked: Callable[[slice], Embeddings],
+    ) -> Iterator[None]:
+        """Compare a pool with the picks that it has missed, except points that prove to be covered, in pieces.
+
+        Args:
+            pool, outside: as `farthest` returned them.
+            n_picked: number of picks.
+            picked: returns the embeddings of some of them.
+        """
+        rows = pool[self.seen[pool] < n_picked]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]
         embeddings, cosine, seen = self.embeddings[rows], self.cosine[rows], self.seen[rows]
         yield
-        while len(rows) and seen[0] < self.n_picked:
-            missed = slice(seen[0], min(seen[0] + _BLOCK_PICKS, self.n_picked))
+        while len(rows) and seen[0] < n_picked:
+            missed = slice(seen[0], min(seen[0] + _BLOCK_PICKS, n_picked))
             behind = slice(np.searchsorted(seen, missed.stop))
-            centres = self.embeddings[self.picks[missed]]
-            np.maximum(cosine[behind], (centres @ embeddings[behind].T).max(axis=0), out=cosine[behind])
+            products = picked(missed) @ embeddings[behind].T
+            np.maximum(cosine[behind], products.max(axis=0), out=cosine[behind])
             seen[behind] = missed.stop
             self.cosine[rows], self.seen[rows] = cosine, seen
             far = np.flatnonzero(cosine <= outside.cosine)
@@ -180,10 +178,48 @@ class _Selection:
                 rows, embeddings, cosine, seen = rows[far], embeddings[far], cosine[far], seen[far]
             yield
 
-    def _pick(self, pool: npt.NDArray[np.int64], outside: _Outside) -> Iterator[None]:
+
+class _Selection:
+    """A running greedy k-center selection.
+
+    Attributes:
+        picks: int64 [n_select], of which the first `n_picked` are made.
+        bounds: of the distances of all points.
+    """
+
+    def __init__(self, embeddings: Embeddings, n_select: int) -> None:
+        self.embeddings = embeddings
+        self.picks = np.empty(n_select, dtype=np.int64)
+        self.n_picked = 0
+        self.bounds = LazyBounds(embeddings)
+
+    def pieces(self) -> Iterator[None]:
+        """Make the picks, in pieces of bounded work."""
+        yield from self._pick_nearest_the_mean()
+        while self.n_picked < len(self.picks):
+            pool, outside = self.bounds.farthest(len(self.embeddings) - self.n_picked)
+            yield
+            yield from self.bounds.compare(pool, outside, self.n_picked, self._picked)
+            yield from self._pick(pool, outside)
+
+    def _picked(self, which: slice) -> Embeddings:
+        return self.embeddings[self.picks[which]]
+
+    def _pick_nearest_the_mean(self) -> Iterator[None]:
+        total = np.zeros(self.embeddings.shape[1])
+        for block in sums_of_blocks(self.embeddings):
+            total += block
+            yield
+        yield from self.bounds.compare_all((total / len(self.embeddings)).astype(np.float32))
+        self.picks[0] = np.argmax(self.bounds.cosine)
+        self.n_picked = 1
+        yield from self.bounds.compare_all(self.embeddings[self.picks[0]])
+        self.bounds.cosine[self.picks[0]] = np.inf
+
+    def _pick(self, pool: npt.NDArray[np.int64], outside: Outside) -> Iterator[None]:
         """The plain loop on the points of the pool that are farther than every point outside."""
-        rows = pool[outside.is_beaten_by(self.cosine[pool], pool)]
-        embeddings, cosine = self.embeddings[rows], self.cosine[rows]
+        rows = pool[outside.is_beaten_by(self.bounds.cosine[pool], pool)]
+        embeddings, cosine = self.embeddings[rows], self.bounds.cosine[rows]
         while len(rows) and self.n_picked < len(self.picks):
             farthest = int(np.argmin(cosine))
             if not outside.is_beaten_by(cosine[farthest], rows[farthest]):
@@ -194,8 +230,15 @@ class _Selection:
             cosine[farthest] = np.inf
             if self.n_picked % _PICKS_PER_PIECE == 0:
                 yield
-        self.cosine[rows], self.seen[rows] = cosine, self.n_picked
+        self.bounds.cosine[rows], self.bounds.seen[rows] = cosine, self.n_picked
         yield
+
+
+def sums_of_blocks(embeddings: Embeddings) -> Iterator[npt.NDArray[np.float32]]:
+    """Sums of some embeddings at a time, float32 [D], which add up to that of all."""
+    for rows in _blocks(len(embeddings)):
+        block = embeddings[rows]
+        yield np.ones(len(block), dtype=np.float32) @ block
 
 
 def _blocks(n_rows: int) -> Iterator[slice]:
@@ -387,7 +430,24 @@ class PatchCoreMemory:
             return cls(np.ascontiguousarray(embeddings), token_hw, every)
         n_select = coreset_size(len(embeddings) if n_different is None else n_different, coreset_rate)
         picks = k_center_greedy(embeddings, n_select, on_progress, turn)
-        return cls(embeddings[picks], token_hw, _in_grid(picks, places, token_hw))
+        return cls.of_picks(embeddings[picks], picks, token_hw, places)
+
+    @classmethod
+    def of_picks(
+        cls,
+        embeddings: Embeddings,
+        picks: npt.NDArray[np.int64],
+        token_hw: tuple[int, int],
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> "PatchCoreMemory":
+        """The memory of selected embeddings.
+
+        Args:
+            embeddings: float32 [M, D], L2-normalised, in the order of their selection.
+            picks: int64 [M], the row of each among the embeddings of all images.
+            token_hw, places: see `build`.
+        """
+        return cls(embeddings, token_hw, _in_grid(picks, places, token_hw))
 
     def extended(
         self,
