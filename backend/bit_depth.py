@@ -69,7 +69,7 @@ class BitDepth:
 
 
 @dataclass(frozen=True)
-class _Wide:
+class Wide:
     """A 16-bit image.
 
     Attributes:
@@ -116,7 +116,7 @@ def settle(
         InvalidRequest: they use different numbers of bits; the message has the numbers.
         InvalidImage: one cannot be decoded, or has more bits than the base.
     """
-    wide = list(_wide_images(images, limits, hold))
+    wide = list(wide_images(images, limits, hold))
     if base is not None:
         for image in wide:
             if _bits_of(image, base) == base.bits and image.declared is None and image.is_dark(base):
@@ -125,6 +125,21 @@ def settle(
                     f"{base.bits} bits; append images of one bit depth (a PNG can state it in sBIT), or fit anew"
                 )
         return base
+    return agreed_depth(wide)
+
+
+def agreed_depth(wide: Sequence[Wide]) -> BitDepth | None:
+    """How the 16-bit images of a fit are read that does not append.
+
+    Args:
+        wide: as `wide_images` gives them, of all images.
+
+    Returns:
+        None if there are none.
+
+    Raises:
+        InvalidRequest: they use different numbers of bits; the message has the numbers.
+    """
     if not wide:
         return None
     declared, silent = ([image for image in wide if (image.declared is None) == is_silent] for is_silent in (0, 1))
@@ -164,7 +179,7 @@ def decode(content: bytes, name: str, limits: ImageLimits, depth: BitDepth | Non
         pixels = decode_image(content, name, limits)
         return pixels, NOT_SETTLED if unsettled(content, depth) else None
     numbers, is_inverted = decode_wide(content, name, limits)
-    image = _Wide(name, int(numbers.max()), _declared_bits(content))
+    image = Wide(name, int(numbers.max()), _declared_bits(content))
     bits = _bits_of(image, depth)
     warning = None
     if bits == depth.bits and image.declared is None and image.is_dark(depth):
@@ -200,7 +215,7 @@ def whole_pixels_sha256(content: bytes, name: str, limits: ImageLimits) -> str:
     return pixels_sha256(~numbers if is_inverted else numbers)
 
 
-def _bits_of(image: _Wide, depth: BitDepth) -> int:
+def _bits_of(image: Wide, depth: BitDepth) -> int:
     """How many bits of an image are used, according to the image and the bank."""
     if depth.bits == FULL:
         return FULL
@@ -215,22 +230,23 @@ def _bits_of(image: _Wide, depth: BitDepth) -> int:
     return depth.bits
 
 
-def _refuse(one: _Wide, other: _Wide) -> None:
+def _refuse(one: Wide, other: Wide) -> None:
     raise InvalidRequest(
         f"the 16-bit images of the fit use different numbers of bits: {one}, {other}; send images of one bit depth "
         "(a PNG can state it in sBIT)"
     )
 
 
-def _wide_images(
+def wide_images(
     images: Sequence[NamedImage], limits: ImageLimits, hold: Callable[[NamedImage], AbstractContextManager[None]]
-) -> Iterator[_Wide]:
+) -> Iterator[Wide]:
+    """Decode those of some images that have 16 bits; see `settle`."""
     for image in images:
         content = image.read()
         if _is_wide(content):
             with hold(image):
                 brightest = int(decode_wide(content, image.title, limits)[0].max())
-            yield _Wide(image.title, brightest, _declared_bits(content))
+            yield Wide(image.title, brightest, _declared_bits(content))
 
 
 def _is_wide(content: bytes) -> bool:

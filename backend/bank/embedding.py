@@ -84,6 +84,15 @@ class ImageHeaders:
         """Pixels of the largest image."""
         return max(height * width for height, width in self.sizes)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[ImageHeaders]") -> "ImageHeaders":
+        """The headers of the images of several parts, one part after the other; at least one."""
+        return cls(
+            [size for part in parts for size in part.sizes],
+            [digest for part in parts for digest in part.digests],
+            max(part.most_bytes for part in parts),
+        )
+
     def only(self, numbers: Sequence[int]) -> "ImageHeaders":
         """The headers of some of the images.
 

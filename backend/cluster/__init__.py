@@ -1,1 +1,1 @@
-"""Many machines, on Ray: serving and archives. Nothing of the service for one machine imports this."""
+"""Many machines, on Ray: serving, archives and fits. Nothing of the service for one machine imports this."""

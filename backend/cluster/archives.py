@@ -203,7 +203,7 @@ def judge_archive(
     """
     counts, waiting = Counts(), deque(missing)
 
-    def next_call() -> tuple[int, Sequence[str]] | None:
+    def next_call(_worker: int) -> tuple[int, Sequence[str]] | None:
         if not waiting:
             return None
         part = waiting.popleft()

@@ -81,6 +81,22 @@ def connected(cores: int | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
+def count_of_workers(ray: Any, count: int | None, cores: int) -> int:
+    """The number of workers.
+
+    Args:
+        ray: the connected module.
+        count: how many are wanted; None is as many as the cluster has cores for.
+        cores: number of cores for each.
+
+    Raises:
+        ConfigError: the cluster has too few cores.
+    """
+    count = count or max(1, int(ray.cluster_resources().get("CPU", 0) // cores))
+    check_cores(ray, count * cores)
+    return count
+
+
 class Workers:
     """Actors of one class, each with the same arguments.
 
@@ -97,17 +113,17 @@ class Workers:
 
     def __init__(self, ray: Any, kind: type[Any], count: int | None, cores: int, *arguments: Any) -> None:
         self._ray = ray
-        count = count or max(1, int(ray.cluster_resources().get("CPU", 0) // cores))
-        check_cores(ray, count * cores)
+        count = count_of_workers(ray, count, cores)
         actor = ray.remote(kind).options(num_cpus=cores, max_restarts=-1, max_task_retries=_TRIES)
         self.actors = [actor.remote(*arguments) for _ in range(count)]
 
-    def each(self, method: str, next_call: Callable[[], tuple[Any, ...] | None]) -> Iterator[tuple[Any, Any]]:
+    def each(self, method: str, next_call: Callable[[int], tuple[Any, ...] | None]) -> Iterator[tuple[Any, Any]]:
         """Call a method again and again, each time of a worker that is free.
 
         Args:
             method: name of the method.
-            next_call: returns the arguments of the next call, or None if there is no further call.
+            next_call: gets the number of the worker, and returns the arguments of its next call, or None if there is no
+                further call.
 
         Yields:
             The first argument and the result of each call, in the order in which calls end.
@@ -115,20 +131,36 @@ class Workers:
         Raises:
             BackendError: see `result`.
         """
-        under_way: dict[Any, tuple[Any, Any]] = {}
+        under_way: dict[Any, tuple[int, Any]] = {}
 
-        def begin(actor: Any) -> None:
-            if (call := next_call()) is not None:
-                under_way[getattr(actor, method).remote(*call)] = (actor, call[0])
+        def begin(number: int) -> None:
+            if (call := next_call(number)) is not None:
+                under_way[getattr(self.actors[number], method).remote(*call)] = (number, call[0])
 
         for _ in range(_CALLS_AHEAD):
-            for actor in self.actors:
-                begin(actor)
+            for number in range(len(self.actors)):
+                begin(number)
         while under_way:
             (done, *_), _ = self._ray.wait(list(under_way), num_returns=1)
-            actor, what = under_way.pop(done)
+            number, what = under_way.pop(done)
             yield what, self.result(done)
-            begin(actor)
+            begin(number)
+
+    def together(self, method: str, calls: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Call a method of some workers at once.
+
+        Args:
+            method: name of the method.
+            calls: arguments by number of the worker.
+
+        Returns:
+            The results, by number of the worker.
+
+        Raises:
+            BackendError: see `result`.
+        """
+        references = {number: getattr(self.actors[number], method).remote(*call) for number, call in calls.items()}
+        return {number: self.result(reference) for number, reference in references.items()}
 
     def result(self, reference: Any) -> Any:
         """The result of a call.

@@ -34,6 +34,7 @@ from backend.roi_mask import requested_shape
 from backend.service.doubts import about_percentile, joined
 from backend.service.fit import fit as fit_images
 from backend.service.inspection import InspectionService
+from backend.service.results import FitResult
 from backend.utils import NamedImage
 
 _TEXT = f"""
@@ -91,12 +92,23 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         shape=options.shape,
     )
     fitted = fit(settings, fields, options.images, any_folder=options.any_folder)
-    _say_summary(fitted, "appended" if options.append else "fitted on")
+    print_fitted(fitted, "appended" if options.append else "fitted on", all_scores=options.all_scores)
+
+
+def print_fitted(fitted: dict[str, Any], did: str, *, all_scores: bool) -> None:
+    """Print what was built, and what to do next.
+
+    Args:
+        fitted: as `reply_of` returned it.
+        did: what was done with the images.
+        all_scores: also print the score of every image.
+    """
+    _say_summary(fitted, did)
     state = fitted.pop("calibration")
     for name in ("ok_scores", "ok_scores_sample"):
         if scores := fitted.pop(name, None):
             fitted[f"{name}_summary"] = _summary(scores)
-            if options.all_scores:
+            if all_scores:
                 fitted[name] = scores
     print_line(json.dumps(fitted))
     if state != "applied":
@@ -175,7 +187,19 @@ def fit(settings: Settings, fields: FitFields, paths: Sequence[str], *, any_fold
     except KeyboardInterrupt:
         say(f"stopped; run the same command again to resume (until then {checkpoint} keeps what is done)")
         raise
-    names = [shown(image) for image in images.values()]
+    return reply_of(service, list(images.values()), result, doubt)
+
+
+def reply_of(service: InspectionService, images: Sequence[str], result: FitResult, doubt: str | None) -> dict[str, Any]:
+    """The reply of ``/fit_ok``, the number of images, and the state of the calibration.
+
+    Args:
+        service: who fitted.
+        images: names of the images, in order.
+        result: of the fit.
+        doubt: what is doubtful about the mask.
+    """
+    names = [shown(image) for image in images]
     sample = {names[image.index]: image.score for image in result.ok_scores_sample or ()}
     about_score = about_percentile(service.score_percentile_of(result.profile, result.detail), "SCORE_PERCENTILE")
     warning = joined([result.warning, result.unscored, about_score, doubt])

@@ -13,6 +13,7 @@ from backend.common.errors import InvalidRequest
 MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_label", "-label", "_ground_truth")
 """How the name of a mask ends that lies beside its image, without regard to case."""
 _ONLY_MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_ground_truth")  # and no parts, such as labels
+ANY_FOLDER = "take all of them with --any-folder"
 # More lines would push what matters off the screen.
 _MOST_FOLDERS = 20
 
@@ -73,9 +74,7 @@ def say_ignored(ignored: Ignored, said: str = "") -> None:
             say(f"{said}ignored: {count(len(names), what)} ({some(names)})")
 
 
-def check_folders(
-    images: FoundImages, paths: Sequence[str], parts: Parts, otherwise: str = "take all of them with --any-folder"
-) -> None:
+def check_folders(images: FoundImages, paths: Sequence[str], parts: Parts, otherwise: str = ANY_FOLDER) -> None:
     """Refuse images of other parts, or of none, according to the names of their folders or their own names.
 
     A folder that the user names is accepted, with two exceptions: it is a folder of masks, or another folder beside it
@@ -94,6 +93,23 @@ def check_folders(
     """
     named = {Path(path).resolve() for path in paths if Path(path).is_dir()}
     given = {Path(path).parent.resolve() / PurePath(path).name for path in paths}
+    check_names(images, named, given, parts, otherwise)
+
+
+def check_names(
+    images: FoundImages, named: Collection[Path], given: Collection[Path], parts: Parts, otherwise: str
+) -> None:
+    """As `check_folders`, by names alone: the images need not be in folders of this machine.
+
+    Args:
+        images: by their place.
+        named: folders that the user named.
+        given: images that the user named.
+        parts, otherwise: see `check_folders`.
+
+    Raises:
+        InvalidRequest: see `check_folders`.
+    """
     fitting = {folder.parent for folder in named if kind_of(folder.name) is parts.wanted}
     folders: dict[Path, list[str]] = defaultdict(list)
     files: dict[Path, list[str]] = defaultdict(list)

@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 
-from backend.bank.building import Bank, Base, bank_metadata, build_bank, look_id, why_unscored
+from backend.bank.building import Bank, Base, bank_metadata, look_id, why_unscored
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import Copies, Look, Miniature, copies_warning, near_copies
-from backend.bank.embedding import Embedded, FitImages, embed_all
+from backend.bank.embedding import Embedded, FitImages
 from backend.bank.images import (
     SCORE_PERCENTILES,
     BankImage,
@@ -21,8 +20,7 @@ from backend.bank.images import (
     shown_name,
     thumbnail,
 )
-from backend.bank.memory_limits import check_memory
-from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, settle, unsettled
+from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, unsettled
 from backend.common.errors import Conflict
 from backend.common.profiles import CONTRACT, DetailName, ProfileName, coreset_rate_of
 from backend.common.roi_key import RoiKey
@@ -35,6 +33,7 @@ from backend.service.detail import fitted_tiles, seen_tiles, settle_detail
 from backend.service.doubts import joined
 from backend.service.fit_request import base_of, check_request, chosen_for
 from backend.service.fit_result import fit_result
+from backend.service.fit_work import FitWork, InThisProcess, Way
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
 from backend.utils import NamedImage, named_with
@@ -84,6 +83,7 @@ def fit(
     detail: DetailName | None = None,
     smallest_defect_mm: float | None = None,
     save: Callable[..., str] | None = None,
+    work: FitWork | None = None,
 ) -> FitResult:
     """Learn what good parts look like, and replace the memory bank of the ROI.
 
@@ -109,6 +109,7 @@ def fit(
         smallest_defect_mm: length of the smallest defect that matters, in mm: ``"auto"`` chooses by it.
         save: stores the model instead of `ModelStore.save_memory`. It takes the same arguments, and `conclude`, which
             it calls before it stores anything. The scale is not locked then.
+        work: who reads and embeds the images and selects the memory bank; None is this process.
 
     Raises:
         InvalidRequest: no image; images of different bit depths; ids that the file system cannot store; a profile for
@@ -125,11 +126,11 @@ def fit(
     """
     check_request(service, key, images, mm_per_px, keep_all=keep_all, append=append)
     chosen, asked = chosen_for(service, key, profile, detail, append=append)
-    features = service.features_of(chosen)
+    features, work = service.features_of(chosen), work or InThisProcess()
     annotate(n_images=len(images), device=service.features.runtime.device)
     with service.queue.fit() as wait_for_those_before:
         with stage("decode"):  # what a header can tell, it tells before any image costs time
-            sent = FitImages.read(images, shapes or [None] * len(images), service.limits)
+            sent = work.read(service, images, shapes or [None] * len(images), chosen, asked)
         with service.runs.run("fit", key, len(images), on_progress) as run:
             wait_for_those_before(run.raise_if_cancelled)
             # Only now: those before may have appended to it.
@@ -142,11 +143,12 @@ def fit(
             rate = 1.0 if keep_all else coreset_rate_of(chosen, service.settings.coreset_rate, settled.number)
             new = sent if base is None else sent.without_files_of(base.images)
             tiles = seen_tiles(features, new.headers.sizes, new.masks, service.settings.blur_sigma)
-            depth, warning = _depth(service, new, before, run)
+            depth, warning = _depth(service, work, new, before, run)
             warning = joined([warning, settled.warning])
             bits = depth.bits if depth else FULL
             kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits, tiles)
-            embedded = _embed(service, features, new, depth, rate, base, kept, run, tiles)
+            way = Way(features, depth, tiles)
+            embedded = work.embed(service, way, new, rate, base, kept, run)
             pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
@@ -154,7 +156,7 @@ def fit(
                 result = fit_result(service, key, chosen, settled, sent, pixels, *as_before, None)
                 return replace(result, warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
-            learned = learn(service, features, new.only(embedded.numbers), embedded, depth, rate, base, run, tiles)
+            learned = learn(service, work, way, new.only(embedded.numbers), embedded, rate, base, run)
             every = [*(base.images if base else []), *learned.images]
             metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
             metadata |= fitted_tiles(features, tiles, before)
@@ -171,77 +173,33 @@ def fit(
 
 
 def _depth(
-    service: InspectionService, new: FitImages, before: FittedRoi | None, run: Run
+    service: InspectionService, work: FitWork, new: FitImages, before: FittedRoi | None, run: Run
 ) -> tuple[BitDepth | None, str | None]:
     """How 16-bit images are read, from `settle` or from the previous model, and a warning if this is doubtful."""
     recorded = None if before is None else BitDepth.of(before.metadata)
     if before is not None and recorded is None:
         is_unsettled = any(unsettled(image.read(), None) for image in new.images)
         return None, NOT_SETTLED if is_unsettled else None
-
-    def pixels_of(image: NamedImage) -> contextlib.AbstractContextManager[None]:
-        run.raise_if_cancelled()
-        return service.pixels_of(image)
-
     with stage("decode"):
-        return settle(new.images, service.limits, pixels_of, recorded), None
-
-
-def _embed(
-    service: InspectionService,
-    features: DinoV2Features,
-    new: FitImages,
-    depth: BitDepth | None,
-    rate: float,
-    base: Base | None,
-    checkpoint: Checkpoint | None,
-    run: Run,
-    tiles: Sequence[int] | None,
-) -> Embedded:
-    """Embed images, except those whose pixels are already in the base."""
-    headers = new.headers
-    n_patches = len(features.tiling.places(range(len(features.tiling.tiles)) if tiles is None else tiles))
-    if not new.images:
-        return Embedded(np.empty((0, features.dim), np.float32), [], [])
-    check_memory(
-        features,
-        len(new.images),
-        base.coreset_rate if base else rate,
-        headers.most_pixels,
-        headers.most_bytes,
-        len(base.memory.embeddings) if base else 0,
-        n_patches,
-    )
-    return embed_all(
-        new.images,
-        features,
-        service.limits,
-        turn=service.queue.fit_turn,
-        checkpoint=checkpoint,
-        on_progress=partial(run.report, "extract"),
-        depth=depth,
-        known={image.pixels_sha256 for image in base.images if image.pixels_sha256} if base else (),
-        tiles=tiles,
-    )
+        return work.depth(service, new, recorded, run), None
 
 
 def _learn(
     service: InspectionService,
-    features: DinoV2Features,
+    work: FitWork,
+    way: Way,
     new: FitImages,
     embedded: Embedded,
-    depth: BitDepth | None,
     rate: float,
     base: Base | None,
     run: Run,
-    tiles: Sequence[int] | None,
     *,
     with_scores: bool,
     with_thumbnails: bool,
     group_copies: bool,
 ) -> _Learned:
     """Select the memory bank, and score each image by the bank of the others."""
-    headers, n_blocks = new.headers, features.dim // service.features.dim
+    headers = new.headers
     turn = partial(_coreset_turn, service, run)
     looks = [embedded.looks[number] for number in embedded.numbers]
     own = [look.pixels_sha256 for look in looks]
@@ -251,18 +209,7 @@ def _learn(
     copies = Copies.of([*known_own, *own], near_copies(every_look, turn, len(known)))
     identities = copies.identities[len(known) :] if group_copies else own
     joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
-    bank = build_bank(
-        embedded.embeddings,
-        identities,
-        features.token_hw,
-        rate,
-        base,
-        turn,
-        run.report,
-        joined_own,
-        n_blocks,
-        None if tiles is None else features.tiling.places(tiles),
-    )
+    bank = work.build(service, way, embedded, identities, rate, base, turn, run, joined_own)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
@@ -278,22 +225,22 @@ def _learn(
                     mask,
                     number,
                     bank.held_out,
-                    features.token_hw,
+                    way.features.token_hw,
                     blur_sigma=service.settings.blur_sigma,
                     percentiles=percentiles,
                     copy_of=identities[number] if identities[number] != own[number] else None,
                     uploaded_as=image.uploaded_as,
-                    tiles=tiles,
+                    tiles=way.tiles,
                 )
             )
-    pictures = [_thumbnail(service, image, depth, run) if with_thumbnails else b"" for image in new.images]
+    pictures = [_thumbnail(service, image, way.depth, run) if with_thumbnails else b"" for image in new.images]
     names = [f"{named_with(image.name, image.uploaded_as)} (in the memory bank)" for image, _ in known]
     names += [shown_name(image.title) for image in new.images]
     warning = copies_warning(names, copies, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
     warning = joined([warning, base.copies_not_sought() if base else None])
-    n_embeddings = len(embedded.embeddings)
+    n_embeddings = len(embedded.numbers) * way.per_image
     unscored = why_unscored(bank, len(new.images), n_embeddings, with_scores)
     return _Learned(bank, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)
 

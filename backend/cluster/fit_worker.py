@@ -1,0 +1,250 @@
+"""A worker of a fit on a cluster: it holds the embeddings of some images, and answers questions about them.
+
+Everything that a worker knows follows from its images and from what it is told with each call. So one that was killed
+embeds its images again, or reads what it kept on its disk, catches up with the picks, and changes nothing.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backend.bank.checkpoint import Checkpoint
+from backend.bank.copies import Look
+from backend.bank.embedding import ImageHeaders, embed_all, read_headers
+from backend.bank.patches import Rows
+from backend.bank.sharded import FitShard
+from backend.bit_depth import FULL, BitDepth, Wide, wide_images
+from backend.block_memory import block_parts
+from backend.cluster.places import open_place, read_image
+from backend.cluster.workers import worker_settings
+from backend.common.arrays import Embeddings
+from backend.common.errors import ConfigError
+from backend.common.profiles import ProfileName
+from backend.features import ExtractorIdentity
+from backend.patchcore import l2_normalize
+from backend.roi_mask import Shape
+from backend.service.fit_work import Way
+from backend.service.inspection import InspectionService
+from backend.utils import NamedImage
+
+HEADERS_AT_ONCE = 64
+
+
+class PlacedImage(NamedTuple):
+    """An image that every worker can read.
+
+    Attributes:
+        address: folder or URL, see `open_place`.
+        name: below it.
+    """
+
+    address: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        """Its name in messages."""
+        return f"{self.address}/{self.name}"
+
+    def read(self, max_bytes: int, *, insecure: bool) -> bytes:
+        """Its content; see `read_image`."""
+        return read_image(open_place(self.address, insecure=insecure), self.name, max_bytes)
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """The common input of all workers of a fit.
+
+    Attributes:
+        settings: as `settings_to_send` returns them.
+        images: of the fit, in order.
+        cuts: positions of the first image of each worker, and the number of all images.
+        shape: mask of each image.
+        checkpoint: folder in which a worker keeps the embeddings of its images until the fit is done.
+    """
+
+    settings: Mapping[str, Any]
+    images: Sequence[PlacedImage]
+    cuts: Sequence[int]
+    shape: Shape | None
+    checkpoint: Path
+
+    @classmethod
+    def of(
+        cls,
+        settings: Mapping[str, Any],
+        images: Sequence[PlacedImage],
+        n_workers: int,
+        shape: Shape | None,
+        checkpoint: Path,
+    ) -> "FitTask":
+        """The task in which each worker has as many images as the others, or one more or less."""
+        cuts = [len(images) * number // n_workers for number in range(n_workers + 1)]
+        return cls(settings, images, cuts, shape, checkpoint.resolve())
+
+
+class SentWay(NamedTuple):
+    """A `Way` without the extractor itself.
+
+    Attributes:
+        profile, detail: of the extractor.
+        identity: of the extractor; that of a worker must be the same.
+        depth, tiles: see `Way`.
+    """
+
+    profile: ProfileName
+    detail: int
+    identity: ExtractorIdentity
+    depth: BitDepth | None
+    tiles: Sequence[int] | None
+
+
+class _Held:
+    """The embeddings of the images of a worker, as far as they are done.
+
+    Args:
+        images: of the worker.
+        way: how they are embedded.
+        n_blocks: of the network.
+        checkpoint: keeps the embeddings on disk.
+    """
+
+    def __init__(self, images: Sequence[NamedImage], way: Way, n_blocks: int, checkpoint: Checkpoint) -> None:
+        self._images, self._way, self._checkpoint = images, way, checkpoint
+        shape = (len(images) * way.per_image, way.features.dim // n_blocks)
+        self._parts: list[Embeddings] = [np.empty(shape, np.float32) for _ in range(n_blocks)]
+        self._shard: FitShard | None = None
+        self.looks: list[Look] = []
+
+    def embed_until(self, service: InspectionService, end: int) -> None:
+        """Embed images up to the position `end`, except those that are done."""
+        first, per_image = len(self.looks), self._way.per_image
+        if first >= end:
+            return
+        embedded = embed_all(
+            self._images[first:end],
+            self._way.features,
+            service.limits,
+            turn=nullcontext,
+            checkpoint=self._checkpoint,
+            on_progress=lambda _done, _total: None,
+            depth=self._way.depth,
+            tiles=self._way.tiles,
+        )
+        parts = block_parts(embedded.embeddings, len(self._parts))
+        for own, part in zip(self._parts, parts, strict=True):
+            own[first * per_image : end * per_image] = l2_normalize(part)
+        self.looks += embedded.looks
+
+    def shard(self, service: InspectionService, first: int, images: Rows) -> FitShard:
+        """All embeddings, as the shard of a fit; see `FitShard`."""
+        if self._shard is None:
+            self.embed_until(service, len(self._images))
+            self._shard = FitShard(self._parts, first, images)
+        return self._shard
+
+
+class FitWorker:
+    """A worker, which holds the embeddings of some images of a fit.
+
+    Args:
+        task: the input of the fit.
+    """
+
+    def __init__(self, task: FitTask) -> None:
+        settings = worker_settings(task.settings)
+        self._task = task
+        self._service = InspectionService.open(settings)
+        self._held: _Held | None = None
+        self._held_as: tuple[int, SentWay] | None = None
+
+    def headers(self, first: int) -> tuple[ImageHeaders, list[Wide]]:
+        """The headers of some images of the fit, and which of them have 16 bits.
+
+        Args:
+            first: position of the first of these images; there are at most `HEADERS_AT_ONCE`.
+
+        Raises:
+            InvalidImage, InvalidShape, TooLarge, UnsupportedImage: one of them cannot be fitted.
+        """
+        limits = self._service.limits
+        parts: list[ImageHeaders] = []
+        wide: list[Wide] = []
+        for image in self._named(first, first + HEADERS_AT_ONCE):
+            content = image.read()
+            read = [NamedImage(image.name, lambda content=content: content)]  # type: ignore[misc]
+            parts.append(read_headers(read, [self._task.shape], limits))
+            wide += wide_images(read, limits, self._service.pixels_of)
+        return ImageHeaders.joined(parts), wide
+
+    def embed(self, which: tuple[int, int, int], way: SentWay) -> list[Look]:
+        """Embed some images of a shard, and those before them that are not done.
+
+        Args:
+            which: number of the shard, and positions in the fit of the first image and of the end.
+            way: how.
+
+        Returns:
+            The looks of these images.
+
+        Raises:
+            ConfigError: the extractor is not that of the fit.
+            InvalidImage, UnsupportedImage, TooLarge: see `embed_all`.
+        """
+        number, start, end = which
+        held, first = self._of_shard(number, way), self._task.cuts[number]
+        held.embed_until(self._service, end - first)
+        return held.looks[start - first : end - first]
+
+    def ask(self, number: int, way: SentWay, images: Rows, method: str, block: int, *arguments: Any) -> Any:
+        """The answer of a shard; see `FitShard.ask`.
+
+        Args:
+            number: of the shard.
+            way: how its images are embedded, if they are not.
+            images: int64 [n_images], see `Patches`.
+            method, block, arguments: see `FitShard.ask`.
+        """
+        first, end = self._task.cuts[number : number + 2]
+        shard = self._of_shard(number, way).shard(self._service, first, images[first:end])
+        return shard.ask(method, block, *arguments)
+
+    def forget(self) -> None:
+        """Delete what is kept on disk: the fit is done."""
+        Checkpoint(self._task.checkpoint, self._service.features.identity).remove()
+
+    def process_id(self) -> int:
+        """The process id of the worker."""
+        return os.getpid()
+
+    def _of_shard(self, number: int, sent: SentWay) -> _Held:
+        if self._held is None or self._held_as != (number, sent):
+            features = self._service.features_of(sent.profile, sent.detail)
+            if features.identity != sent.identity:
+                raise ConfigError(
+                    f"a worker has another extractor ({features.identity}) than the command ({sent.identity}): "
+                    "give all machines the same weights and settings"
+                )
+            bits = sent.depth.bits if sent.depth else FULL
+            self._held = _Held(
+                self._named(*self._task.cuts[number : number + 2]),
+                Way(features, sent.depth, sent.tiles),
+                features.dim // self._service.features.dim,
+                Checkpoint(self._task.checkpoint, features.identity, bits, sent.tiles),
+            )
+            self._held_as = (number, sent)
+        return self._held
+
+    def _named(self, first: int, end: int) -> list[NamedImage]:
+        read = partial(
+            PlacedImage.read,
+            max_bytes=self._service.limits.max_bytes,
+            insecure=self._service.settings.models_url_insecure,
+        )
+        return [NamedImage(image.title, partial(read, image)) for image in self._task.images[first:end]]

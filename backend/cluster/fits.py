@@ -1,0 +1,185 @@
+"""A fit by the workers of a cluster: each holds the embeddings of some images, and all together select the bank."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from backend.bank.building import Bank, Base
+from backend.bank.checkpoint import Checkpoint
+from backend.bank.copies import Look
+from backend.bank.embedding import Embedded, FitImages, ImageHeaders
+from backend.bank.patches import Turn
+from backend.bank.sharded import ShardedBlock, bank_of_shards
+from backend.bit_depth import BitDepth, Wide, agreed_depth
+from backend.cluster.fit_worker import HEADERS_AT_ONCE, FitTask, SentWay
+from backend.cluster.workers import Workers
+from backend.common.arrays import Embeddings
+from backend.common.errors import InvalidRequest, TooLarge
+from backend.common.profiles import CONTRACT, RECOMMENDED, DetailName, ProfileName
+from backend.common.telemetry import OnProgress
+from backend.disk.progress import Run
+from backend.features import DinoV2Features
+from backend.roi_mask import Shape
+from backend.service.fit_work import Way
+from backend.service.inspection import InspectionService
+from backend.utils import NamedImage
+
+_EMBEDDED_AT_ONCE = 16
+# Of every embedding: what the selection and the comparisons know about it besides its numbers.
+_BYTES_PER_EMBEDDING = 64
+# Of every worker: the network, its buffers, and what it compares at once.
+_BYTES_PER_WORKER = 1 << 30
+# An array of so many bytes is sent to the object store of the cluster once, not with every call.
+_SENT_ONCE = 1 << 20
+
+
+class ByWorkers:
+    """The work of a fit whose embeddings are in the memory of workers; see `FitWork`.
+
+    Args:
+        ray: the connected module.
+        workers: actors of `FitWorker`.
+        task: their input.
+        on_progress: called with the step ``"headers"``, its finished images and all images.
+    """
+
+    def __init__(self, ray: Any, workers: Workers, task: FitTask, on_progress: OnProgress) -> None:
+        self._ray, self._workers, self._task, self._on_progress = ray, workers, task, on_progress
+        self._wide: list[Wide] = []
+        self._sent_once: deque[tuple[Embeddings, Any]] = deque(maxlen=2)
+
+    def read(
+        self,
+        service: InspectionService,
+        images: Sequence[NamedImage],
+        masks: Sequence[Shape | None],
+        profile: ProfileName,
+        detail: DetailName,
+    ) -> FitImages:
+        """See `FitWork`.
+
+        Raises:
+            TooLarge: the memory of the cluster is too small; the message has the calculation.
+        """
+        if self._task.shape is None:  # a mask may hide tiles, which are not embedded
+            features = service.features_of(profile, 1 if detail == "auto" else detail)
+            self._check_memory(features, Way(features, None, None).per_image)
+        waiting, done = deque(range(0, len(images), HEADERS_AT_ONCE)), 0
+        found: dict[int, tuple[ImageHeaders, list[Wide]]] = {}
+        for first, part in self._workers.each("headers", lambda _: (waiting.popleft(),) if waiting else None):
+            found[first] = part
+            done += len(part[0].sizes)
+            self._on_progress("headers", done, len(images))
+        in_order = [found[first] for first in sorted(found)]
+        self._wide = [image for _, wide in in_order for image in wide]
+        return FitImages(images, masks, ImageHeaders.joined([headers for headers, _ in in_order]))
+
+    def depth(
+        self, _service: InspectionService, _new: FitImages, _recorded: BitDepth | None, _run: Run
+    ) -> BitDepth | None:
+        """See `FitWork`."""
+        return agreed_depth(self._wide)
+
+    def embed(
+        self,
+        service: InspectionService,
+        way: Way,
+        new: FitImages,
+        rate: float,
+        _base: Base | None,
+        _checkpoint: Checkpoint | None,
+        run: Run,
+    ) -> Embedded:
+        """See `FitWork`.
+
+        Raises:
+            InvalidRequest: the memory bank would keep every embedding.
+            TooLarge: see `read`.
+        """
+        if rate >= 1:
+            raise InvalidRequest(
+                "a fit on a cluster selects a coreset, and CORESET_RATE=1 keeps every embedding: set CORESET_RATE "
+                "below 1, or use `fit`"
+            )
+        self._check_memory(way.features, way.per_image)
+        sent, n_images, done = self._sent(service, way), len(new.images), 0
+        calls = [
+            deque(
+                (number, start, min(start + _EMBEDDED_AT_ONCE, end)) for start in range(first, end, _EMBEDDED_AT_ONCE)
+            )
+            for number, (first, end) in enumerate(pairwise(self._task.cuts))
+        ]
+        looks: dict[int, list[Look]] = {}
+        for (_, start, _), found in self._workers.each(
+            "embed", lambda number: (calls[number].popleft(), sent) if calls[number] else None
+        ):
+            looks[start] = found
+            done += len(found)
+            run.report("extract", done, n_images)
+        in_order = [look for start in sorted(looks) for look in looks[start]]
+        return Embedded(np.empty((0, way.features.dim), np.float32), list(range(n_images)), in_order)
+
+    def build(
+        self,
+        service: InspectionService,
+        way: Way,
+        _embedded: Embedded,
+        identities: Sequence[str],
+        rate: float,
+        _base: Base | None,
+        turn: Turn,
+        run: Run,
+        _joined: Mapping[str, str],
+    ) -> Bank:
+        """See `FitWork`."""
+        numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
+        images = np.array([numbers[identity] for identity in identities])
+        ask = partial(self._ask, self._ray.put(self._sent(service, way)), self._ray.put(images))
+        blocks = [
+            ShardedBlock(ask, block, images, way.per_image, self._task.cuts, turn)
+            for block in range(way.features.dim // service.features.dim)
+        ]
+        return bank_of_shards(blocks, way.features.token_hw, rate, run.report, way.places)
+
+    def forget(self) -> None:
+        """Delete what the workers keep on their disks: the fit is done."""
+        self._workers.together("forget", dict.fromkeys(range(len(self._workers.actors)), ()))
+
+    def _ask(
+        self, way: Any, images: Any, method: str, block: int, arguments: Mapping[int, tuple[Any, ...]]
+    ) -> dict[int, Any]:
+        calls = {
+            number: (number, way, images, method, block, *map(self._once, given)) for number, given in arguments.items()
+        }
+        return self._workers.together("ask", calls)
+
+    def _once(self, argument: Any) -> Any:
+        """A large array that was sent before, by its reference."""
+        if not isinstance(argument, np.ndarray) or argument.nbytes < _SENT_ONCE:
+            return argument
+        for array, reference in self._sent_once:
+            if array is argument:
+                return reference
+        self._sent_once.append((argument, self._ray.put(argument)))
+        return self._sent_once[-1][1]
+
+    def _sent(self, service: InspectionService, way: Way) -> SentWay:
+        profile: ProfileName = CONTRACT if way.features.dim == service.features.dim else RECOMMENDED
+        return SentWay(profile, way.features.tiling.detail, way.features.identity, way.depth, way.tiles)
+
+    def _check_memory(self, features: DinoV2Features, per_image: int) -> None:
+        n_images, n_workers = len(self._task.images), len(self._workers.actors)
+        embeddings = n_images * per_image * (features.dim * 4 + _BYTES_PER_EMBEDDING)
+        needed = embeddings + n_workers * _BYTES_PER_WORKER
+        has = self._ray.cluster_resources().get("memory", 0)
+        if needed > has:
+            raise TooLarge(
+                f"the memory of the cluster does not hold this fit: {n_images} images × {per_image} patches × "
+                f"({features.dim} × 4 + {_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e9:.1f} GB, plus "
+                f"{n_workers * _BYTES_PER_WORKER / 1e9:.1f} GB for {n_workers} workers: {needed / 1e9:.1f} GB, but the "
+                f"cluster has {has / 1e9:.1f} GB; add machines, or fit on fewer images"
+            )
