@@ -57,6 +57,9 @@ class Settings(BaseSettings):
         "takes N² passes",
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
+    coreset_max: int | None = Field(
+        None, ge=1, description="most patch embeddings that a fit keeps in a memory bank; unset: no limit"
+    )
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")
     models_url: str | None = Field(
         None, description="s3://bucket/prefix that keeps everything instead of MODELS_DIR, for many machines"

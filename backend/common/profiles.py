@@ -39,6 +39,20 @@ def coreset_rate_of(profile: ProfileName, configured: float, detail: int = 1) ->
     return rate / detail
 
 
+def capped_rate(rate: float, n_embeddings: int, most: int | None) -> float:
+    """The share of embeddings that a memory bank keeps if it may have at most so many.
+
+    >>> capped_rate(0.02, 1_000_000, 10_000), capped_rate(0.02, 1_000_000, None)
+    (0.01, 0.02)
+
+    Args:
+        rate: share without the limit.
+        n_embeddings: of the fit, at least one.
+        most: ``CORESET_MAX``; None is no limit.
+    """
+    return rate if most is None else min(rate, most / n_embeddings)
+
+
 def profile_of(metadata: Mapping[str, Any]) -> ProfileName:
     """The profile of a memory bank, from its metadata."""
     return RECOMMENDED if metadata.get("profile") == RECOMMENDED else CONTRACT

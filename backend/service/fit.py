@@ -22,7 +22,7 @@ from backend.bank.images import (
 )
 from backend.bit_depth import FULL, NOT_SETTLED, BitDepth, unsettled
 from backend.common.errors import Conflict
-from backend.common.profiles import CONTRACT, DetailName, ProfileName, coreset_rate_of
+from backend.common.profiles import CONTRACT, DetailName, ProfileName, capped_rate, coreset_rate_of
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import OnProgress, annotate, stage
 from backend.disk.fitted import FittedRoi
@@ -47,15 +47,17 @@ class _Learned:
 
     Attributes:
         bank: the memory bank.
+        rate: share of the embeddings that it keeps, if there is no base.
         images: what the bank records about them.
         n_embeddings: number of their patch embeddings.
         thumbnails: a small picture of each; empty bytes if none is kept.
         miniatures: of each; see `Look`.
         unscored: the reason if not all of them have a score by the memory bank of the others.
-        warning: that some are near copies.
+        warning: that some are near copies, or that ``CORESET_MAX`` limits the bank.
     """
 
     bank: Bank
+    rate: float
     images: list[BankImage]
     n_embeddings: int
     thumbnails: list[bytes]
@@ -148,7 +150,8 @@ def fit(
             bits = depth.bits if depth else FULL
             kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits, tiles)
             way = Way(features, depth, tiles)
-            embedded = work.embed(service, way, new, rate, base, kept, run)
+            most = capped_rate(rate, max(1, len(new.images) * way.per_image), service.settings.coreset_max)
+            embedded = work.embed(service, way, new, most, base, kept, run)
             pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
@@ -158,7 +161,7 @@ def fit(
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
             learned = learn(service, work, way, new.only(embedded.numbers), embedded, rate, base, run)
             every = [*(base.images if base else []), *learned.images]
-            metadata = _metadata(service, features, learned, base, every, rate, mm_per_px, source)
+            metadata = _metadata(service, features, learned, base, every, mm_per_px, source)
             metadata |= fitted_tiles(features, tiles, before)
             metadata |= depth.as_metadata() if depth else {}
             metadata |= {"profile": chosen} if chosen != CONTRACT else {}
@@ -209,7 +212,10 @@ def _learn(
     copies = Copies.of([*known_own, *own], near_copies(every_look, turn, len(known)))
     identities = copies.identities[len(known) :] if group_copies else own
     joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
-    bank = work.build(service, way, embedded, identities, rate, base, turn, run, joined_own)
+    kept, capped = rate, None
+    if base is None:
+        kept, capped = _capped(service, way, rate, len(set(identities)))
+    bank = work.build(service, way, embedded, identities, kept, base, turn, run, joined_own)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
@@ -239,10 +245,24 @@ def _learn(
     warning = copies_warning(names, copies, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
-    warning = joined([warning, base.copies_not_sought() if base else None])
+    warning = joined([warning, base.copies_not_sought() if base else None, capped])
     n_embeddings = len(embedded.numbers) * way.per_image
     unscored = why_unscored(bank, len(new.images), n_embeddings, with_scores)
-    return _Learned(bank, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)
+    return _Learned(bank, kept, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)
+
+
+def _capped(service: InspectionService, way: Way, rate: float, n_images: int) -> tuple[float, str | None]:
+    """The share that ``CORESET_MAX`` leaves of the embeddings of so many different images, and a warning if it does."""
+    most, n_embeddings = service.settings.coreset_max, n_images * way.per_image
+    kept = capped_rate(rate, n_embeddings, most)
+    if kept == rate:
+        return rate, None
+    n_blocks = way.features.dim // service.features.dim
+    each = "the memory bank" if n_blocks == 1 else f"each of the {n_blocks} memory banks"
+    return kept, (
+        f"{each} keeps {most} of {n_embeddings} patch embeddings, {100 * kept:.3g} % instead of {100 * rate:.3g} %, "
+        "because CORESET_MAX allows no more"
+    )
 
 
 def _metadata(
@@ -251,14 +271,13 @@ def _metadata(
     learned: _Learned,
     base: Base | None,
     images: Sequence[BankImage],
-    rate: float,
     mm_per_px: float,
     source: str | None,
 ) -> dict[str, Any]:
     """The metadata of a memory bank: which images may be compared with it, and how it was made."""
     metadata = {
         "extractor": features.identity.as_dict(),
-        **bank_metadata(learned.bank, base, images, len(learned.images), learned.n_embeddings, rate, mm_per_px),
+        **bank_metadata(learned.bank, base, images, len(learned.images), learned.n_embeddings, learned.rate, mm_per_px),
         "blur_sigma": service.settings.blur_sigma,
     }
     if source := source or (base.source if base else None):

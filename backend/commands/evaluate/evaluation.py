@@ -48,6 +48,7 @@ from backend.common.profiles import (
     RECOMMENDED_BLOCKS,
     DetailName,
     ProfileName,
+    capped_rate,
     coreset_rate_of,
     score_percentile_of,
 )
@@ -220,11 +221,13 @@ class _CategoryEvaluation:
 
     def _bank(self, embeddings: Embeddings, numbers: Sequence[int], on_progress: OnProgress) -> Bank:
         """The memory bank of some training images, as a fit selects it."""
+        identities = [self.train_looks[number].pixels_sha256 for number in numbers]
+        n_different = len(set(identities)) * (len(embeddings) // len(identities))
         return build_bank(
             embeddings,
-            [self.train_looks[number].pixels_sha256 for number in numbers],
+            identities,
             self.features.token_hw,
-            self.way.coreset_rate,
+            capped_rate(self.way.coreset_rate, n_different, self.settings.coreset_max),
             None,
             contextlib.nullcontext,
             on_progress,

@@ -28,6 +28,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "profile": evaluation.profile,
             "rule": evaluation.rule,
             "coreset_rate": coreset_rate_of(evaluation.profile, settings.coreset_rate, features.tiling.detail),
+            **({} if settings.coreset_max is None else {"coreset_max": settings.coreset_max}),
             "score_percentile": score_percentile_of(
                 evaluation.profile, settings.score_percentile, features.tiling.detail
             ),
