@@ -5,8 +5,9 @@ regions and the heatmap. The memory banks are as large as those of a fit of ``--
 random, since the search takes as long for any. Every detail is timed between two inferences at detail 1. So a ratio
 is of neighbours in time.
 
-``--bank X`` makes the banks of details above 1 larger or smaller. ``--cpu`` counts processor time instead of time: on a
-busy machine, with ``THREADS=1``.
+``--bank X`` makes the banks of details above 1 larger or smaller. On a busy machine, ``--cpu`` counts processor time
+instead of time (with ``THREADS=1``), and ``--apart`` times one pass and all the rest of an inference apart: the passes
+of a detail are N² of the same kind.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backend.block_memory import BlockMemory, Landings, Memory
+from backend.common.arrays import Embeddings, Pixels
 from backend.common.config import load_settings
 from backend.common.logs import configure_logging
 from backend.common.profiles import (
@@ -30,6 +33,7 @@ from backend.common.profiles import (
     coreset_rate_of,
     score_percentile_of,
 )
+from backend.features import DinoV2Features, Runtime
 from backend.infer import InferenceEngine
 from backend.patchcore import PatchCoreMemory, coreset_size, l2_normalize
 from backend.service.inspection import InspectionService
@@ -75,6 +79,22 @@ def bank_of(n_bank: int, dim: int, grid_hw: tuple[int, int], profile: ProfileNam
     return BlockMemory(banks, tuple(Landings.none(n_bank) for _ in banks))
 
 
+class Ready:
+    """A runtime whose tokens are ready before they are asked for: as its own, but random."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        shape = (1, math.prod(runtime.grid_hw), runtime.dim)
+        self._tokens = np.random.default_rng(2).standard_normal(shape, np.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+    def forward(self, pixels: Pixels) -> Embeddings:
+        """The same tokens for all pixels."""
+        return self._tokens
+
+
 @dataclass(frozen=True)
 class Clock:
     """Times inferences of a scene.
@@ -86,6 +106,7 @@ class Clock:
         n_images: of the fits whose banks are as large.
         bank: embeddings of the banks of details above 1, in those of the service.
         now: seconds on the clock that is used.
+        apart: time one pass and the rest of inferences apart.
     """
 
     service: InspectionService
@@ -94,17 +115,19 @@ class Clock:
     n_images: int
     bank: float = 1
     now: Callable[[], float] = time.perf_counter
+    apart: bool = False
 
     def time(self, details: Sequence[int], rounds: int) -> list[Timed]:
         """Time every detail once per round, each between two inferences at detail 1."""
         whole, *others = [self._memory(detail) for detail in (1, *details)]
         timed = [Timed(detail, len(memory.embeddings)) for detail, memory in zip(details, others, strict=True)]
-        self._infer(1, whole)  # the first takes longer
+        self._infer(1, whole, self._pass())  # the first takes longer
         for _ in range(rounds):
-            before = self._infer(1, whole)
+            passed = self._pass()
+            before = self._infer(1, whole, passed)
             for each, memory in zip(timed, others, strict=True):
-                seconds = self._infer(each.detail, memory)
-                after = self._infer(1, whole)
+                seconds = self._infer(each.detail, memory, passed)
+                after = self._infer(1, whole, passed)
                 each.seconds.append(seconds)
                 each.ratios.append(seconds / each.detail**2 / ((before + after) / 2))
                 each.searches.append(self._search(memory))
@@ -117,14 +140,28 @@ class Clock:
         n_bank = coreset_size(self.n_images * math.prod(features.token_hw), rate)
         return bank_of(n_bank, self.service.features.dim, features.token_hw, self.profile)
 
-    def _infer(self, detail: int, memory: Memory) -> float:
-        """Seconds of an inference."""
-        settings = self.service.settings
-        engine = InferenceEngine(self.service.features_of(self.profile, detail), settings.blur_sigma)
+    def _pass(self) -> float:
+        """Seconds of a pass that is timed apart; 0 where none is."""
+        if not self.apart:
+            return 0
+        features = self.service.features_of(self.profile)
+        pixels = features.pixels_of(features.canvas(self.scene), features.tiling.tiles[0])[None]
+        start = self.now()
+        features.runtime.forward(pixels)
+        return self.now() - start
+
+    def _infer(self, detail: int, memory: Memory, passed: float) -> float:
+        """Seconds of an inference; `passed` are those of a pass that was timed apart."""
+        settings, features = self.service.settings, self.service.features_of(self.profile, detail)
+        if self.apart:
+            known = features.identity
+            runtime = Ready(features.runtime)
+            features = DinoV2Features(runtime, known.model, known.weights_sha256, features.input_size, detail)
+        engine = InferenceEngine(features, settings.blur_sigma)
         percentile = score_percentile_of(self.profile, settings.score_percentile, detail)
         start = self.now()
         engine.run(self.scene, memory, mm_per_px=1, threshold=2, score_percentile=percentile, keeps_embeddings=False)
-        return self.now() - start
+        return self.now() - start + detail**2 * passed
 
     def _search(self, memory: Memory) -> float:
         """Seconds of a search for random embeddings of a whole token grid."""
@@ -144,13 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--bank", type=float, default=1, help="embeddings above detail 1, in those of the service")
     parser.add_argument("--cpu", action="store_true", help="processor time of this process instead of time")
+    parser.add_argument("--apart", action="store_true", help="one pass and the rest of inferences apart")
     options = parser.parse_args(arguments)
     now = time.process_time if options.cpu else time.perf_counter
     configure_logging("warning", "console")
     service, scene = InspectionService.open(load_settings()), Tray.open(options.folder).test_scenes(1)[0]
     rows = []
     for profile in options.profile:
-        clock = Clock(service, scene, profile, options.fit, options.bank, now)
+        clock = Clock(service, scene, profile, options.fit, options.bank, now, options.apart)
         for timed in clock.time(options.details, options.rounds):
             rows.append(
                 (

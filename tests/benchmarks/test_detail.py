@@ -205,8 +205,10 @@ def test_kept_tokens_need_no_network(tray, tmp_path):
     assert np.allclose(first[0], features.extract(scene)[0], atol=1e-2), "float16"
 
 
-def test_a_quick_run_prints_every_score_of_both_profiles(tray_folder, service, capsys):
-    detail.main([str(tray_folder), "--quick", "--others"])
+def test_a_quick_run_prints_every_score_of_both_profiles(tray_folder, service, capsys, tmp_path):
+    figure = tmp_path / "shares.png"
+    detail.main([str(tray_folder), "--quick", "--others", "--figure", str(figure)])
+    assert cv2.imread(str(figure)).shape == (480, 1200, 3)
     printed = capsys.readouterr().out
     for profile in ("contract", "recommended"):
         for score in ("p99.5", "p100", *OF_TOKENS):
@@ -227,7 +229,7 @@ def test_of_a_data_set_as_it_is_each_detail_stands_beside_one(tray_folder, servi
     assert [bool(line[5].strip(" |")) for line in lines] == [False, True] * 2
 
 
-@pytest.mark.parametrize("more", [[], ["--cpu", "--bank", "2"]])
+@pytest.mark.parametrize("more", [[], ["--cpu", "--apart", "--bank", "2"]])
 def test_times_stand_beside_as_many_passes_of_detail_one(tray_folder, service, capsys, more):
     detail_times.main([str(tray_folder), "--details", "1", "2", "--rounds", "1", "--profile", "recommended", *more])
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| recommended")]
