@@ -1,10 +1,10 @@
 """What every screen looks like in every state, and that axe finds nothing in it.
 
-`pytest tests/console/test_looks.py --renew-looks` takes new pictures; look at each before you commit it.
+`pytest tests/console/test_looks.py --renew-looks` takes new pictures and words; look at each before you commit it.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.console import languages, showroom
+from tests.console import languages, showroom, wording
 from tests.console.line import FULL, INFER, Serve
 from tests.console.looking import MOST, check, difference, renew, small
 from tests.console.states import LOOKS, Browser, Change, Look
@@ -59,6 +59,7 @@ _IN_FULL = """(isFull) => {
 }"""
 # What stands on a picture or on stripes has an outline, or is measured below.
 _ON_PICTURE = """(node) => node.matches("svg text, .verdict *")"""
+_TRIES, _ANSWER_MS = 5, 30_000
 _VARIANTS = {
     "": (1440, 0, "light"),
     "-dark": (1440, 0, "dark"),
@@ -90,6 +91,19 @@ def picture_of(page: Page, *, is_below: bool = False) -> bytes:
     return png
 
 
+def seen(page: Page, look: Look) -> tuple[bytes, list[str]]:
+    """A picture and the words of the same moment, in which the service answers, unless it is away."""
+    is_away = look.state == "away"
+    for _ in range(_TRIES):
+        if not is_away:
+            for text in wording.AWAY:
+                expect(page.get_by_text(text)).to_have_count(0, timeout=_ANSWER_MS)
+        png, said = picture_of(page, is_below=look.is_below), wording.words(page)
+        if is_away or not any(away in text for text in said for away in wording.AWAY):
+            break
+    return png, said
+
+
 def flaws(page: Page) -> list[str]:
     """What axe finds, and where it cannot tell a contrast that it could."""
     page.evaluate(_IN_FULL, True)
@@ -117,19 +131,30 @@ def test_it_looks_as_it_did_and_axe_finds_nothing(
             page.emulate_media(color_scheme=scheme)
             # At once, as people see it: a colour that only comes after its ground cannot be read meanwhile.
             problems += [f"{look.name}{variant}: {flaw}" for flaw in flaws(page)]
-            png, name = picture_of(page, is_below=look.is_below), look.name + variant
+            name = look.name + variant
+            png, said = seen(page, look)
             if request.config.getoption("--renew-looks"):
                 renew(name, png)
-            try:
-                check(name, png, tmp_path)
-            except AssertionError as problem:
-                problems.append(str(problem))
+                wording.renew(name.removesuffix("-dark"), said)
+            problems += [
+                *_problem(check, name, png, tmp_path),
+                *_problem(wording.check, name.removesuffix("-dark"), said),
+            ]
     assert not problems, "\n".join(problems)
+
+
+def _problem(check_it: Callable[..., None], *args: object) -> list[str]:
+    try:
+        check_it(*args)
+    except AssertionError as problem:
+        return [str(problem)]
+    return []
 
 
 _BROKEN = {
     "line": {
         "a text lies over another": ".card-facts { margin-top: -24px }",
+        "the icons are gone": ".icon { visibility: hidden }",
         "a state has the colour of another": ".badge.warn { background: var(--good-soft); color: var(--good) }",
     },
     "threshold": {
@@ -138,12 +163,13 @@ _BROKEN = {
     },
     "inspect": {
         "the verdict has the colour of another": '.verdict[data-word="ng"] { background: #0a6b3d }',
+        "the screen is not marked": ".nav-link[aria-current] { background: none; color: inherit; box-shadow: none }",
         "the heat is gone": ".heat-colours { visibility: hidden }",
     },
 }
 _HARMLESS = {
     "all lies a pixel lower": ".main { position: relative; top: 1px }",
-    "letters are a little farther apart": ".main { letter-spacing: .001em }",
+    "letters are a little farther apart, and no line breaks elsewhere": ".main { letter-spacing: .001em }",
 }
 _OTHER_DIGITS = r"""() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -168,6 +194,20 @@ def test_a_picture_tells_what_is_broken_from_what_is_not(screen: str, browser: B
         harmless["scores end in other digits"] = found("")
     assert min(broken.values()) > MOST, (broken, harmless)
     assert max(harmless.values()) <= MOST, (broken, harmless)
+
+
+_OTHER_WORD = """() => { document.querySelector(".sentence").firstChild.data += " And more."; }"""
+
+
+def test_the_words_tell_a_changed_sentence_and_not_other_digits(browser: Browser) -> None:
+    look = next(look for look in LOOKS if look.name == "threshold-normal")
+    with browser.showing(look) as page:
+        page.evaluate(_SETTLED)
+        page.evaluate(_OTHER_DIGITS)
+        wording.check(look.name, wording.words(page))
+        page.evaluate(_OTHER_WORD)
+        with pytest.raises(AssertionError, match=r"\+ At 0\.0.* And more\."):
+            wording.check(look.name, wording.words(page))
 
 
 def test_words_on_stripes_can_be_read(browser: Browser) -> None:
