@@ -40,6 +40,11 @@ export function h(tag, props = {}, ...children) {
   return build(element, props, children);
 }
 
+/** A label above its field. @param {Child} label @param {any} input with an id @returns {any} */
+export function field(label, input) {
+  return h("label.field", { for: input.id }, h("span", {}, label), input);
+}
+
 /**
  * An SVG element.
  * @param {string} name

@@ -5,6 +5,7 @@
  */
 import { configsOf, geometryOf, isObject, KINDS, readGuiLayout, recipeOf, ROLE, SHAPES, SLOTS, slotOf } from "./gui-layout.js";
 import { number, t } from "./texts.js";
+import "./texts-later.js";
 
 /** @typedef {import("./gui-layout.js").Json} Json */
 /** @typedef {import("./gui-layout.js").Place} Place */

@@ -7,6 +7,7 @@
  */
 import { FORMAT } from "./layout.js";
 import { t } from "./texts.js";
+import "./texts-later.js";
 
 /** @typedef {import("./layout.js").LayoutRoi} LayoutRoi */
 /** @typedef {import("./pixels/roi.js").Roi} Roi */

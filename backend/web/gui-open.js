@@ -1,13 +1,14 @@
 // @ts-check
 /** Open a layout of the desktop GUI: files in, what they give on the screen, and stored only when a person says so. */
 import { send } from "./api.js";
-import { fill, h } from "./dom.js";
+import { field, fill, h } from "./dom.js";
 import { fittedOn } from "./guard.js";
 import { GuiLayoutError, isGuiLayout, readObject, readGuiLayout, ROLE, scaleIn } from "./gui-layout.js";
 import { LayoutConflict, loadLayout, roiIn, writeLayout } from "./layout.js";
 import { lockedScale } from "./rois.js";
 import { roiText } from "./router.js";
 import { messageOf, t, written } from "./texts.js";
+import "./texts-later.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./gui-layout.js").Json} Json */
@@ -113,8 +114,8 @@ export class OpenPanel {
       h(
         "div.row",
         {},
-        h("label.field", { for: "gui-recipe" }, h("span", {}, t("line.recipe")), this.recipe),
-        h("label.field", { for: "gui-scale" }, h("span", {}, t("roi.scale")), this.scale),
+        field(t("line.recipe"), this.recipe),
+        field(t("roi.scale"), this.scale),
         h("button", { onclick: () => this.more.click() }, t("gui.add")),
       ),
       h("p.hint", {}, t("gui.recipe_hint"), " ", t("gui.scale_hint")),

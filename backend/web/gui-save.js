@@ -1,9 +1,10 @@
 // @ts-check
 /** Save a recipe as a layout of the desktop GUI: what the file holds and what not, and then the file. */
-import { fill, h, icon } from "./dom.js";
+import { field, fill, h, icon } from "./dom.js";
 import { hasMasters, writeGuiLayout } from "./gui-layout-write.js";
 import { loadLayout } from "./layout.js";
 import { t } from "./texts.js";
+import "./texts-later.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./gui-layout-write.js").Pattern} Pattern */
@@ -29,8 +30,8 @@ export class SavePanel {
     this.masters = h(
       "div.row",
       { hidden: true },
-      h("label.field", { for: "gui-pattern" }, h("span", {}, t("gui.pattern")), this.pattern),
-      h("label.field", { for: "gui-margin" }, h("span", {}, t("gui.margin")), this.margin),
+      field(t("gui.pattern"), this.pattern),
+      field(t("gui.margin"), this.margin),
     );
     this.told = h("div", { role: "status" });
     this.download = h("a.button.primary", { hidden: true });
@@ -39,7 +40,7 @@ export class SavePanel {
       { "aria-label": t("gui.save"), tabindex: -1 },
       h("h2", {}, t("gui.save")),
       h("div.notice", {}, h("p", {}, t("gui.proof"))),
-      h("div.row", {}, h("label.field", { for: "gui-save-recipe" }, h("span", {}, t("line.recipe")), this.recipe)),
+      h("div.row", {}, field(t("line.recipe"), this.recipe)),
       this.masters,
       this.told,
       h("div.row", {}, this.download, h("button", { onclick: () => this.close() }, t("close"))),

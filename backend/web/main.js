@@ -1,7 +1,7 @@
 // @ts-check
 /** The frame: bar, navigation, messages, the dialog for the key; and in its middle the screen that the address names. */
 import { ApiError, call, currentKey, hooks, useKey } from "./api.js";
-import { fill, h, icon } from "./dom.js";
+import { field, fill, h, icon } from "./dom.js";
 import { Heartbeat, lamp } from "./heartbeat.js";
 import { listRois } from "./rois.js";
 import { hashOf, liveHashOf, nameKey, routeOf, roiText, SCREENS } from "./router.js";
@@ -15,6 +15,7 @@ import { language, LANGUAGES, messageOf, t, useLanguage } from "./texts.js";
 /** @typedef {"unknown" | "none" | "infer" | "full"} Access  none: the service has keys, and this tab has none of them */
 /** @typedef {{access: Access, rois: RoiFacts[] | null, limits: Record<string, number>}} Session */
 /** @typedef {{node: Element, close?: () => void, ready?: Promise<unknown>, turnTo?: (roi: RoiKey) => boolean}} Screen  ready: fails where it cannot be shown; turnTo: show another ROI, if it can without being opened anew */
+/** @typedef {(app: App, roi: RoiKey | null, recipe: string) => Screen} OpenScreen roi: of which it is; null: of none, or of any */
 /**
  * What a screen may use.
  * @typedef {object} App
@@ -28,7 +29,7 @@ import { language, LANGUAGES, messageOf, t, useLanguage } from "./texts.js";
  */
 
 const SHOWN_MS = { error: 20000, warning: 20000, done: 5000 };
-/** @type {Record<ScreenName, () => Promise<{default: (app: App, roi: RoiKey | null, recipe: string) => Screen}>>} */
+/** @type {Record<ScreenName, () => Promise<{default: OpenScreen}>>} */
 const LOADERS = {
   line: () => import("./screens/line.js"),
   roi: () => import("./screens/roi.js"),
@@ -169,7 +170,7 @@ function askForKey(reason) {
         { onsubmit: take },
         h("h2", { id: "key-title" }, icon("key"), t("key.title")),
         h("p", {}, reason),
-        h("label.field", { for: "key-input" }, h("span", {}, t("key.label")), input),
+        field(t("key.label"), input),
         h("p.hint", {}, t("key.hint")),
         h("div.row.end", {}, h("button", { onclick: () => dialog.close() }, t("key.without")), h("button.primary", { type: "submit" }, t("key.use"))),
       ),

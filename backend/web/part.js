@@ -10,13 +10,14 @@
  * it again whenever the guard calls.
  */
 import { AnchorError, placed, placementIn, rectOf } from "./anchor.js";
-import { ApiError, call } from "./api.js";
+import { ApiError } from "./api.js";
 import { keepJudged } from "./judged.js";
 import { isSame } from "./layout.js";
 import { cutDrawn } from "./pictures.js";
-import { sentOf, toJudge } from "./question.js";
+import { judge, sentOf } from "./question.js";
 import { roiText } from "./router.js";
 import { messageOf, t } from "./texts.js";
+import "./texts-later.js";
 import { verdictOf } from "./verdict.js";
 
 /** @typedef {import("./layout.js").LayoutRoi} LayoutRoi */
@@ -49,7 +50,6 @@ import { verdictOf } from "./verdict.js";
  * @property {number} wait_s for which the service asked to wait
  */
 
-const PATIENCE_MS = 30000;
 /** Refusals that say something of the picture; what others mean may be put right. */
 const OF_THE_PICTURE = [400, 413, 415, 422];
 
@@ -194,7 +194,7 @@ async function judged(guard, ready, name, { id, isTest, signal, tries }) {
   if (guard.doubt() === "away") return { ...ready, problem: t("verdict.away"), again: true }; // each would wait for as long
   const [key, sent] = [guard.keyOf(roi), sentAbout(guard, ready, name)];
   try {
-    const reply = await call("infer", { form: toJudge(key, sent, isTest, id), headers: { "X-Request-Id": id }, signal, timeoutMs: PATIENCE_MS, tries });
+    const reply = await judge(key, sent, { trial: isTest, part_id: id }, { headers: { "X-Request-Id": id }, signal, tries });
     await guard.heard(roi, reply);
     if (!isTest) void keepJudged(key, { id: `${id} ${roiText(key)}`, ...sent }, reply);
     return { ...ready, reply };

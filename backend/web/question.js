@@ -1,7 +1,9 @@
 // @ts-check
 /** What the service is asked about a crop: the same picture, shape and scale, whether it shall judge, explain or learn. */
-import { formOf } from "./api.js";
+import { call, formOf } from "./api.js";
 import { shapeOf } from "./pixels/roi.js";
+
+const PATIENCE_MS = 30000;
 
 /**
  * @typedef {object} Sent
@@ -33,7 +35,14 @@ export function questionAbout(key, { name, crop, shape, mm_per_px }, fields) {
   return form;
 }
 
-/** @param {import("./api.js").RoiKey} key @param {Sent} sent @param {boolean} trial the statistics of Health do not count it @param {string} part_id which they count once */
-export function toJudge(key, sent, trial, part_id) {
-  return questionAbout(key, sent, { heatmap: "threshold", why: true, trial, part_id });
+/**
+ * @param {import("./api.js").RoiKey} key
+ * @param {Sent} sent
+ * @param {{trial: boolean, part_id: string}} part trial: the statistics of Health do not count it; part_id: which they count once
+ * @param {import("./api.js").Call} options
+ * @returns {Promise<any>} the reply of `/infer`
+ */
+export function judge(key, sent, part, options) {
+  const form = questionAbout(key, sent, { heatmap: "threshold", why: true, ...part });
+  return call("infer", { form, timeoutMs: PATIENCE_MS, ...options });
 }

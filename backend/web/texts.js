@@ -2,9 +2,12 @@
 /** Every text that people read comes from the catalogue of one language; numbers and times are written as it has them. */
 
 /** @typedef {typeof import("./texts/en.js").default} English */
-/** @typedef {keyof English} TextKey */
+/** @typedef {typeof import("./texts/later/en.js").default} LaterEnglish of the screens that import `texts-later.js` */
+/** @typedef {keyof English | keyof LaterEnglish} TextKey */
 /** @typedef {{one: string, many?: string, other: string}} Plural by the categories of Intl.PluralRules; without `many` it is `other` */
-/** @typedef {{[Key in TextKey]: English[Key] extends string ? string : Plural}} Catalogue */
+/** @template Texts @typedef {{[Key in keyof Texts]: Texts[Key] extends string ? string : Plural}} Translated */
+/** @typedef {Translated<English>} Catalogue */
+/** @typedef {Translated<LaterEnglish>} LaterCatalogue */
 /** @typedef {keyof typeof LANGUAGES} Language */
 
 /** Each by its own name: who cannot read the page finds it. */
@@ -19,7 +22,7 @@ const LOCALE = navigator.languages.find((tag) => base(tag) === language) ?? lang
 const POINT = new Intl.NumberFormat(LOCALE).formatToParts(0.5).find(({ type }) => type === "decimal")?.value ?? ".";
 const plurals = new Intl.PluralRules(language);
 /** @type {Record<string, string | Plural>} the one in use alone is loaded */
-const catalogue = (await LOADERS[language]()).default;
+const catalogue = { ...(await LOADERS[language]()).default };
 document.documentElement.lang = language;
 
 /** @param {string} tag such as es-MX */
@@ -50,6 +53,11 @@ function preferred() {
 export function useLanguage(name) {
   localStorage.setItem(CHOICE, name);
   location.reload();
+}
+
+/** Put more texts into the catalogue. @param {LaterCatalogue} texts of the language in use */
+export function addTexts(texts) {
+  Object.assign(catalogue, texts);
 }
 
 /**

@@ -1,8 +1,9 @@
 """The console in a language that marks each text of the catalogue, so that a text of anything else is seen."""
 
 import re
+from functools import partial
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from backend.web import console_files
 from tests.console import showroom
@@ -64,9 +65,13 @@ _DATA = [
 
 def pseudo(page: Page) -> None:
     """Load the English catalogue with each text in marks, and what is put into it outside of them."""
-    code = console_files()["texts/en.js"].decode().replace("export default {", "const texts = {")
-    body = code + _PSEUDO
-    page.route("**/console/texts/en.js", lambda route: route.fulfill(body=body, content_type="text/javascript"))
+    for file in ("texts/en.js", "texts/later/en.js"):
+        body = console_files()[file].decode().replace("export default {", "const texts = {") + _PSEUDO
+        page.route(f"**/console/{file}", partial(_answer, body))
+
+
+def _answer(body: str, route: Route) -> None:
+    route.fulfill(body=body, content_type="text/javascript")
 
 
 def unmarked(page: Page, *of_the_service: str) -> set[str]:

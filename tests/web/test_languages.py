@@ -8,7 +8,7 @@ import pytest
 from backend.web import console_files
 
 FILES = {path: content.decode() for path, content in console_files().items()}
-LANGUAGES = sorted(path.removeprefix("texts/").removesuffix(".js") for path in FILES if path.startswith("texts/"))
+LANGUAGES = sorted(found[1] for path in FILES if (found := re.fullmatch(r"texts/(\w+)\.js", path)))
 CODE = {path: text for path, text in FILES.items() if path.endswith(".js") and not path.startswith("texts/")}
 FORMS = {"en": {"one", "other"}, "es": {"one", "many", "other"}}
 """The categories of a number in each language, as Unicode has them."""
@@ -51,7 +51,7 @@ def catalogue(language: str) -> dict[str, dict[str, str]]:
     """Every text by its key: its forms by their names, or the one form as ``""``."""
     found: dict[str, dict[str, str]] = {}
     entry = re.compile(r'^  "?([\w.]+)"?: (?:"((?:[^"\\]|\\.)*)"|\{([^}{]*(?:\{\w+\}[^}{]*)*)\}),$', re.MULTILINE)
-    for key, text, forms in entry.findall(FILES[f"texts/{language}.js"]):
+    for key, text, forms in entry.findall(FILES[f"texts/{language}.js"] + FILES[f"texts/later/{language}.js"]):
         found[key] = dict(re.findall(r'(\w+): "((?:[^"\\]|\\.)*)"', forms)) if forms else {"": text}
     return found
 

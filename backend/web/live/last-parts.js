@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 import { pngOf } from "../heat.js";
 import { t } from "../texts.js";
+import "../texts-later.js";
 import { shapeOfWord } from "../verdict.js";
 
 /** @typedef {import("../loop.js").Judged} Judged */

@@ -3,6 +3,7 @@
 import { fill, h, s } from "../dom.js";
 import { niceStep } from "../histogram.js";
 import { number, score, t } from "../texts.js";
+import "../texts-later.js";
 
 /** @typedef {import("../verdict.js").Word} Word */
 /** @typedef {{name: string, word: Word, score: number, threshold: number}} Point */

@@ -1,7 +1,7 @@
 // @ts-check
 /** Where the pictures come from: a camera, a watched folder, a folder that is dropped, or one that plays a camera. */
 import { newId } from "../api.js";
-import { fill, h, icon } from "../dom.js";
+import { field, fill, h, icon } from "../dom.js";
 import { dropZone } from "../ingest.js";
 import { Camera, listCameras, whyNoCamera } from "../sources/camera.js";
 import { DroppedFolder } from "../sources/dropped.js";
@@ -9,6 +9,7 @@ import { keepFolder, keptFolder } from "../sources/judged.js";
 import { RecordedCamera } from "../sources/recorded.js";
 import { WatchedFolder, whyNoFolder } from "../sources/watched.js";
 import { messageOf, t } from "../texts.js";
+import "../texts-later.js";
 
 /** @typedef {import("../sources/source.js").Source} Source */
 /** @typedef {import("../ingest.js").Found} Found */
@@ -63,7 +64,7 @@ export class SourcePanel {
       return camera;
     }));
     return [
-      h("div.row", {}, h("label.field", { for: "live-camera" }, h("span", {}, t("live.source.camera")), device), start),
+      h("div.row", {}, field(t("live.source.camera"), device), start),
       h("p.hint", {}, t("live.camera.hint")),
     ];
   }
@@ -100,7 +101,7 @@ export class SourcePanel {
     const per_s = h("input", { id: "live-per-s", type: "number", min: 0.1, max: PER_S.most, step: "any", value: PER_S.usual });
     const again = h("input", { id: "live-again", type: "checkbox", checked: true });
     return [
-      h("div.row", {}, h("label.field", { for: "live-per-s" }, h("span", {}, t("live.recorded.per_s")), per_s), h("label.inline", { for: "live-again" }, again, t("live.recorded.again"))),
+      h("div.row", {}, field(t("live.recorded.per_s"), per_s), h("label.inline", { for: "live-again" }, again, t("live.recorded.again"))),
       this.zone(t("live.recorded.drop"), (found) => {
         const speed = Math.min(PER_S.most, Math.max(0.1, Number(per_s.value) || PER_S.usual));
         return new RecordedCamera(found, { name: nameOf(found), per_s: speed, again: again.checked });

@@ -2,6 +2,7 @@
 /** A tile for each ROI: its verdict about the part on the screen, and its score. */
 import { fill, h } from "../dom.js";
 import { score, t } from "../texts.js";
+import "../texts-later.js";
 import { shapeOfWord } from "../verdict.js";
 
 /** @typedef {import("../layout.js").LayoutRoi} LayoutRoi */

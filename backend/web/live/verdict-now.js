@@ -2,6 +2,7 @@
 /** The verdict on the screen of a line: about the newest part, unless something says that it is about nothing any more. */
 import { partVerdict } from "../part.js";
 import { t } from "../texts.js";
+import "../texts-later.js";
 
 /** @typedef {import("../verdict.js").Verdict} Verdict */
 /** @typedef {import("../loop.js").Loop} Loop */

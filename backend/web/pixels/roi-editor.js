@@ -24,10 +24,11 @@ import { angleWithin, asFarAsInside, asKind, dragged, pushedInside, same, tidy, 
 import { Measure } from "./roi-measure.js";
 import { Others } from "./roi-others.js";
 import { Overlay } from "./roi-overlay.js";
-import { element, Panel } from "./roi-panel.js";
+import { Panel } from "./roi-panel.js";
 import { linkStyle } from "./roi-style.js";
 import { View } from "./roi-view.js";
 import { beyond } from "./roi.js";
+import { h } from "../dom.js";
 import { t, written } from "../texts.js";
 
 const MOST_UNDONE = 200;
@@ -52,16 +53,16 @@ class RoiEditor extends HTMLElement {
     this.space = false;
     /** @type {Measure|null} null where nothing is measured */
     this.measuring = null;
-    this.canvas = element("canvas", { "aria-hidden": "true" });
+    this.canvas = h("canvas", { "aria-hidden": "true" });
     this.overlay = new Overlay();
     this.beside = new Others();
     this.overlay.body.before(this.beside.root);
     this.isPlain = false;
     /** @type {Point} where the pointer went down, in CSS pixels */
     this.down = { x: 0, y: 0 };
-    this.stage = element("div", { class: "roi-stage", tabindex: "0", role: "application" }, this.canvas, this.overlay.root);
+    this.stage = /** @type {HTMLElement} */ (h("div.roi-stage", { tabindex: "0", role: "application" }, this.canvas, this.overlay.root));
     this.view = new View(this.canvas, () => this.drawOverlay());
-    this.says = element("p", { class: "roi-says", role: "status" });
+    this.says = h("p", { class: "roi-says", role: "status" });
     this.sizes = new ResizeObserver(([{ contentRect }]) => this.view.resized(contentRect.width, contentRect.height));
     this.listen();
   }

@@ -10,8 +10,8 @@
  * @typedef {{id: string, name: string, roi: Roi, kind?: "anchor"|"off"}} Other  kind: drawn otherwise
  */
 
+import { s } from "../dom.js";
 import { handleAt } from "./roi-edit.js";
-import { svg } from "./roi-overlay.js";
 import { turnOf } from "./roi.js";
 
 const KINDS = /** @type {const} */ (["roi", "off", "anchor"]);
@@ -19,10 +19,10 @@ const NAMED_FROM = 56; // CSS pixels that a ROI is wide: below, names would cove
 
 export class Others {
   constructor() {
-    this.root = svg("g", { class: "roi-others" });
-    this.lines = svg("g");
-    this.names = svg("g");
-    this.paths = KINDS.map((kind) => svg("path", { class: `roi-other ${kind}`, "vector-effect": "non-scaling-stroke" }));
+    this.root = s("g", { class: "roi-others" });
+    this.lines = s("g");
+    this.names = s("g");
+    this.paths = KINDS.map((kind) => s("path", { class: `roi-other ${kind}`, "vector-effect": "non-scaling-stroke" }));
     this.lines.append(...this.paths);
     this.root.append(this.lines, this.names);
     /** @type {Other[]} */
@@ -36,7 +36,7 @@ export class Others {
     this.drawn = "";
     for (const [at, path] of this.paths.entries()) path.setAttribute("d", list.filter(({ kind }) => (kind ?? "roi") === KINDS[at]).map(({ roi }) => outlineOf(roi)).join(""));
     this.names.replaceChildren(...list.map(({ name }) => {
-      const text = svg("text", { class: "roi-name" });
+      const text = s("text", { class: "roi-name" });
       text.textContent = name;
       return text;
     }));

@@ -8,11 +8,11 @@
  * @import {View} from "./roi-view.js"
  */
 
+import { s } from "../dom.js";
 import { handleAt } from "./roi-edit.js";
 import { circleThrough } from "./roi-measure.js";
 import { turnOf } from "./roi.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const HIT = 22; // half of the smallest target for a finger
 const OUTWARD = 10; // so that the areas of the corners leave the middle of a small ROI free
 const STEM = 34;
@@ -20,27 +20,20 @@ const STEM = 34;
 /** @type {Handle[]} */
 const OF_RECT = ["n", "e", "s", "w", "nw", "ne", "se", "sw"];
 
-/** @param {string} name @param {Record<string, string|number>} [attributes] */
-export function svg(name, attributes = {}) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
-  return element;
-}
-
 export class Overlay {
   constructor() {
-    this.root = svg("svg", { "aria-hidden": "true" });
-    this.shade = svg("path", { class: "roi-shade", "fill-rule": "evenodd" });
-    this.body = svg("path", { class: "roi-body", "data-handle": "move" });
-    this.halo = svg("path", { class: "roi-halo" });
-    this.line = svg("path", { class: "roi-line" });
-    this.measure = svg("path", { class: "roi-measure" });
+    this.root = s("svg", { "aria-hidden": "true" });
+    this.shade = s("path", { class: "roi-shade", "fill-rule": "evenodd" });
+    this.body = s("path", { class: "roi-body", "data-handle": "move" });
+    this.halo = s("path", { class: "roi-halo" });
+    this.line = s("path", { class: "roi-line" });
+    this.measure = s("path", { class: "roi-measure" });
     this.root.append(this.shade, this.body, this.halo, this.line);
     /** @type {Map<Handle, Element>} */
     this.handles = new Map();
     for (const name of /** @type {Handle[]} */ ([...OF_RECT, "r", "r_inner", "rotate"])) {
-      const group = svg("g", { class: "roi-handle", "data-handle": name });
-      group.append(svg("circle", { class: "roi-hit", r: HIT, "data-handle": name }), svg("circle", { class: "roi-knob", r: name === "rotate" ? 8 : 6 }));
+      const group = s("g", { class: "roi-handle", "data-handle": name });
+      group.append(s("circle", { class: "roi-hit", r: HIT, "data-handle": name }), s("circle", { class: "roi-knob", r: name === "rotate" ? 8 : 6 }));
       this.handles.set(name, group);
       this.root.append(group);
     }

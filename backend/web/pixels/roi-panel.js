@@ -13,6 +13,7 @@
  * @typedef {{roi: Roi|null, canUndo: boolean, canRedo: boolean, measuring: Known|null, measured: boolean, plain: boolean}} Shown
  */
 
+import { h } from "../dom.js";
 import { t } from "../texts.js";
 
 /** @type {Field[]} */
@@ -22,45 +23,23 @@ const UNUSED = { rect: ["r", "r_inner"], circle: ["w", "h", "r_inner"], annulus:
 const KINDS = /** @type {const} */ (["rect", "circle", "annulus"]);
 const BUTTONS = /** @type {const} */ (["whole", "undo", "redo", "farther", "closer", "fit", "measure", "circle"]);
 
-/**
- * @template {keyof HTMLElementTagNameMap} Name
- * @param {Name} name
- * @param {Record<string, string>} [attributes]
- * @param {...(Node|string)} children
- * @returns {HTMLElementTagNameMap[Name]}
- */
-export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
 export class Panel {
   /** @param {Actions} actions */
   constructor(actions) {
-    const options = KINDS.map((kind) => element("option", { value: kind }, t(`editor.kind.${kind}`)));
-    this.kinds = element("select", { "aria-label": t("editor.kind") }, ...options);
-    this.kinds.addEventListener("change", () => actions.kind(/** @type {Roi["kind"]} */ (this.kinds.value)));
-    this.buttons = new Map(BUTTONS.map((name) => {
-      const button = element("button", { type: "button", "data-action": name }, t(`editor.do.${name}`));
-      button.addEventListener("click", () => actions[name]());
-      return [name, button];
-    }));
+    const options = KINDS.map((kind) => h("option", { value: kind }, t(`editor.kind.${kind}`)));
+    this.kinds = h("select", { "aria-label": t("editor.kind"), onchange: () => actions.kind(this.kinds.value) }, options);
+    this.buttons = new Map(BUTTONS.map((name) => [name, h("button", { "data-action": name, onclick: () => actions[name]() }, t(`editor.do.${name}`))]));
     this.fields = new Map(FIELDS.map((name) => {
       const step = name === "angle_deg" ? "0.1" : name === "w" || name === "h" ? "1" : "0.5";
-      const input = numberField(name, { step });
-      input.addEventListener("change", () => actions.number(name, input.valueAsNumber));
-      return [name, input];
+      return [name, numberField(name, { step, onchange: (/** @type {any} */ { target }) => actions.number(name, target.valueAsNumber) })];
     }));
-    this.length = numberField("length", { step: "any", min: "0" });
-    this.length.addEventListener("change", () => actions.length(this.length.valueAsNumber));
-    this.lengthName = element("span");
-    this.lengthLabel = element("label", {}, this.lengthName, this.length);
-    const labelled = [...this.fields].map(([name, input]) => element("label", {}, t(`editor.field.${name}`), input));
+    this.length = numberField("length", { step: "any", min: "0", onchange: () => actions.length(this.length.valueAsNumber) });
+    this.lengthName = h("span");
+    this.lengthLabel = h("label", {}, this.lengthName, this.length);
+    const labelled = [...this.fields].map(([name, input]) => h("label", {}, t(`editor.field.${name}`), input));
     this.roots = [
-      element("div", { class: "roi-tools" }, this.kinds, ...this.buttons.values()),
-      element("div", { class: "roi-numbers" }, ...labelled, this.lengthLabel),
+      h("div.roi-tools", {}, this.kinds, [...this.buttons.values()]),
+      h("div.roi-numbers", {}, labelled, this.lengthLabel),
     ];
   }
 
@@ -71,7 +50,7 @@ export class Panel {
     this.button("whole").hidden = plain;
     if (roi) this.kinds.value = roi.kind;
     for (const [name, input] of this.fields) {
-      /** @type {HTMLElement} */ (input.parentElement).hidden = roi !== null && (UNUSED[roi.kind].includes(name) || (plain && name === "angle_deg"));
+      input.parentElement.hidden = roi !== null && (UNUSED[roi.kind].includes(name) || (plain && name === "angle_deg"));
       input.disabled = !roi;
       const text = roi ? String(roi[name]) : "";
       if (input.value !== text) input.value = text;
@@ -87,11 +66,11 @@ export class Panel {
 
   /** @param {string} name */
   button(name) {
-    return /** @type {HTMLButtonElement} */ (this.buttons.get(/** @type {any} */ (name)));
+    return this.buttons.get(/** @type {any} */ (name));
   }
 }
 
-/** @param {string} name @param {Record<string, string>} attributes */
-function numberField(name, attributes) {
-  return element("input", { type: "number", inputmode: "decimal", "data-field": name, ...attributes });
+/** @param {string} name @param {Record<string, any>} props */
+function numberField(name, props) {
+  return h("input", { type: "number", inputmode: "decimal", "data-field": name, ...props });
 }

@@ -13,11 +13,7 @@ const CHANGES = /** @type {const} */ (["fit", "append", "calibrate", "rollback"]
 const DIRECTIONS = /** @type {const} */ (["higher", "lower", "rejects"]);
 const VERDICTS = /** @type {const} */ (["ok", "collecting", "drift", "none"]);
 
-/**
- * @param {App} app
- * @param {RoiKey | null} key
- * @returns {import("../main.js").Screen}
- */
+/** @type {import("../main.js").OpenScreen} */
 export default function healthScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new HealthScreen(app, key);

@@ -1,6 +1,6 @@
 // @ts-check
 /** Inspect: pictures in, verdicts out, one after the other; and why. */
-import { ApiError, call } from "../api.js";
+import { ApiError } from "../api.js";
 import { Crops } from "../crops.js";
 import { fill, h, icon } from "../dom.js";
 import { ExplainPanel } from "../explain.js";
@@ -12,7 +12,7 @@ import { keepJudged } from "../judged.js";
 import { screenKeys } from "../keys.js";
 import { selfTest } from "../pixels/picture.js";
 import { PictureSet } from "../pictures.js";
-import { questionAbout, sentOf, toJudge } from "../question.js";
+import { judge, questionAbout, sentOf } from "../question.js";
 import { messageOf, score, t } from "../texts.js";
 import { verdictOf, verdictPanel, wayFrom } from "../verdict.js";
 import { PartList } from "./inspect-parts.js";
@@ -23,14 +23,9 @@ import { PartList } from "./inspect-parts.js";
 /** @typedef {import("./inspect-parts.js").Part} Part */
 
 const SHELF = " inspect";
-const PATIENCE_MS = 30000;
 const RETRY_MS = 1000;
 
-/**
- * @param {App} app
- * @param {RoiKey | null} key
- * @returns {import("../main.js").Screen}
- */
+/** @type {import("../main.js").OpenScreen} */
 export default function inspectScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new InspectScreen(app, key);
@@ -199,7 +194,7 @@ class InspectScreen {
       if (part === this.current) void this.view.show(part.crop.blob, null, false);
       const sent = this.sent(part.kept, part.crop);
       const isTrial = part.counted || !this.counts.checked;
-      const judging = call("infer", { form: toJudge(this.key, sent, isTrial, part.kept.id), signal: this.abort.signal, timeoutMs: PATIENCE_MS });
+      const judging = judge(this.key, sent, { trial: isTrial, part_id: part.kept.id }, { signal: this.abort.signal });
       const next = this.nextPart(part);
       if (next) this.crops.prepare(next.kept);
       const reply = await judging;

@@ -1,7 +1,7 @@
 // @ts-check
 /** Line: a card for each ROI with its state and what to do next; the way to a new one. */
 import { call, fetchBlob, idsOf } from "../api.js";
-import { fill, h, icon } from "../dom.js";
+import { field, fill, h, icon } from "../dom.js";
 import { guiFiles } from "../gui-files.js";
 import { freshIds } from "../layout.js";
 import { hashOf, nameKey, roiText } from "../router.js";
@@ -20,7 +20,7 @@ const STEPS = /** @type {const} */ (["roi", "samples", "threshold", "inspect"]);
 /** What a recipe and a ROI may be called: as the service has it, without what cannot be seen. */
 const NAME_PATTERN = "[^\\u0000-\\u001f\\u007f]{1,60}";
 
-/** @param {App} app @returns {import("../main.js").Screen} */
+/** @type {import("../main.js").OpenScreen} */
 export default function line(app) {
   const list = h("div.cards");
   const note = h("p.muted", { role: "status" }, t("line.loading"));
@@ -205,8 +205,8 @@ function newRoi(app, recipe, close) {
     h(
       "div.row",
       {},
-      h("label.field", { for: "new-name" }, h("span", {}, t("roi.name")), name),
-      h("label.field", { for: "new-recipe" }, h("span", {}, t("line.recipe")), where),
+      field(t("roi.name"), name),
+      field(t("line.recipe"), where),
       h("button.primary", { type: "submit" }, t("new.begin")),
       h("button", { onclick: close }, t("cancel")),
     ),

@@ -22,6 +22,7 @@ import { RecipeGuard } from "../recipe-guard.js";
 import { Camera } from "../sources/camera.js";
 import { WatchedFolder } from "../sources/watched.js";
 import { fixed, number, t } from "../texts.js";
+import "../texts-later.js";
 import { verdictPanel } from "../verdict.js";
 
 /** @typedef {import("../main.js").App} App */
@@ -32,12 +33,7 @@ import { verdictPanel } from "../verdict.js";
 
 const LOOK_EVERY_MS = 200;
 
-/**
- * @param {App} app
- * @param {import("../api.js").RoiKey | null} key one of the recipe's ROIs; null: any
- * @param {string} recipe
- * @returns {import("../main.js").Screen}
- */
+/** @type {import("../main.js").OpenScreen} */
 export default function liveScreen(app, key, recipe) {
   const screen = new LiveScreen(app, recipe, key ? nameOf(key) : "");
   void screen.open();

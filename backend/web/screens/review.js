@@ -1,12 +1,13 @@
 // @ts-check
 /** Review: the parts of a shift with their verdicts; a person says which were wrong, and the service learns it. */
 import { ApiError, call, fetchBlob, idsOf } from "../api.js";
-import { fill, h, icon, keepFocus } from "../dom.js";
+import { field, fill, h, icon, keepFocus } from "../dom.js";
 import { changeJudged, forgetJudged, judgedParts, lost } from "../judged.js";
 import { questionAbout } from "../question.js";
 import { exported, Folder, kindOf } from "../review-export.js";
 import { roiText } from "../router.js";
 import { messageOf, moment, score, t } from "../texts.js";
+import "../texts-later.js";
 import { shapeOfWord } from "../verdict.js";
 import { Zip } from "../zip.js";
 
@@ -22,7 +23,7 @@ import { Zip } from "../zip.js";
 const AT_ONCE = 60;
 const MOST_OF_HISTORY = 1000;
 
-/** @param {App} app @param {RoiKey | null} key @returns {import("../main.js").Screen} */
+/** @type {import("../main.js").OpenScreen} */
 export default function reviewScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new ReviewScreen(app, key);
@@ -71,9 +72,9 @@ class ReviewScreen {
       h(
         "div.row",
         {},
-        h("label.field", { for: "review-verdict" }, h("span", {}, t("review.verdict")), this.verdict),
-        h("label.field", { for: "review-from" }, h("span", {}, t("review.from")), this.from),
-        h("label.field", { for: "review-until" }, h("span", {}, t("review.until")), this.until),
+        field(t("review.verdict"), this.verdict),
+        field(t("review.from"), this.from),
+        field(t("review.until"), this.until),
         h("label.inline", { for: "review-marked" }, this.marked, t("review.only_marked")),
       ),
       h("div.row.middle", {}, this.count, h("span.spacer"), this.ask, this.save, this.download, this.forget),

@@ -1,7 +1,7 @@
 // @ts-check
 /** The anchor of a recipe: drawn on a picture, tried there, and what of the other pictures it finds. */
 import { changeAnchor, DEFAULTS, frameOf, rectOf, removeAnchor, saveAnchor, tryAnchor } from "../anchor.js";
-import { fill, h, icon, keepFocus } from "../dom.js";
+import { field, fill, h, icon, keepFocus } from "../dom.js";
 import { LayoutConflict } from "../layout.js";
 import { openPicture } from "../pixels/picture.js";
 import { fixed, messageOf, t } from "../texts.js";
@@ -41,7 +41,7 @@ export class AnchorPanel {
     this.text = h("p.hint");
     this.problem = h("p.anchor-problem", { role: "alert", hidden: true });
     this.inputs = Object.fromEntries(FIELDS.map((name) => [name, h("input", { id: `anchor-${name}`, type: "number", min: RANGES[name][0], max: RANGES[name][1], step: RANGES[name][2], inputmode: "decimal" })]));
-    this.fields = h("div.anchor-fields", { hidden: true }, FIELDS.map((name) => h("label.field", { for: `anchor-${name}` }, h("span", {}, t(`anchor.field.${name}`)), this.inputs[name])));
+    this.fields = h("div.anchor-fields", { hidden: true }, FIELDS.map((name) => field(t(`anchor.field.${name}`), this.inputs[name])));
     this.tools = h("div.row");
     this.node = h("div.panel.anchor", {}, h("h2", {}, t("anchor.title")), this.text, this.fields, this.problem, this.tools, this.files);
   }

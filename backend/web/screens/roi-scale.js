@@ -1,6 +1,6 @@
 // @ts-check
 /** Millimetres per pixel of a recipe: typed or measured, one for all of its ROIs, and fixed once something is stored by it. */
-import { fill, h } from "../dom.js";
+import { field, fill, h } from "../dom.js";
 import { number, t } from "../texts.js";
 
 const MOST_NAMED = 6;
@@ -17,7 +17,7 @@ export class ScaleField {
     this.input = h("input", { id: "roi-scale", type: "number", min: 0.000001, max: 1000000, step: "any", inputmode: "decimal", onchange: () => this.typed() });
     this.hint = h("p.hint", {}, t("roi.scale_hint"));
     this.question = h("div.row", { role: "alert", hidden: true });
-    this.node = h("div.scale", {}, h("label.field", { for: "roi-scale" }, h("span", {}, t("roi.scale")), this.input), this.question, this.hint);
+    this.node = h("div.scale", {}, field(t("roi.scale"), this.input), this.question, this.hint);
   }
 
   /**

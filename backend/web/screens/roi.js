@@ -1,7 +1,7 @@
 // @ts-check
 /** ROI: pictures in, the ROIs of a recipe drawn on one of them, the crop of one ROI from all of them below. */
 import { rectOf } from "../anchor.js";
-import { fill, h, icon, keepFocus } from "../dom.js";
+import { field, fill, h, icon, keepFocus } from "../dom.js";
 import { cropChoice, guiFiles } from "../gui-files.js";
 import { dropZone } from "../ingest.js";
 import { readLayout } from "../layout.js";
@@ -30,7 +30,7 @@ import { cropStrip } from "./strip.js";
 
 const FOLLOW_EVERY_MS = 2000;
 
-/** @param {App} app @param {RoiKey | null} key @returns {import("../main.js").Screen} */
+/** @type {import("../main.js").OpenScreen} */
 export default function roiScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new RoiScreen(app, key);
@@ -98,7 +98,7 @@ class RoiScreen {
       h(
         "div.roi-side",
         {},
-        h("div.panel", {}, h("label.field", { for: "roi-name" }, h("span", {}, t("roi.name")), this.name), this.scale.node, this.crop.node, this.next),
+        h("div.panel", {}, field(t("roi.name"), this.name), this.scale.node, this.crop.node, this.next),
         dropZone((found) => void this.take(found), { text: t("roi.drop_more"), compact: true }),
       ),
     );

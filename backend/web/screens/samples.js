@@ -22,11 +22,7 @@ const FILTERS = /** @type {Filter[]} */ (["all", "suspicious", "open", "ok", "ng
 /** @type {Record<string, Label | null>} */
 const LABEL_KEYS = { o: "ok", n: "ng", u: null };
 
-/**
- * @param {App} app
- * @param {RoiKey | null} key
- * @returns {import("../main.js").Screen}
- */
+/** @type {import("../main.js").OpenScreen} */
 export default function samplesScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new SamplesScreen(app, key);

@@ -1,7 +1,7 @@
 // @ts-check
 /** Threshold: the scores of good and bad pictures, the line between them, and what it promises. */
 import { call, idsOf, newId, pause } from "../api.js";
-import { fill, h, icon, keepFocus } from "../dom.js";
+import { field, fill, h, icon, keepFocus } from "../dom.js";
 import "../histogram.js";
 import { hashOf } from "../router.js";
 import { ASK_EVERY_MS, findRun, leftOf, watchRun } from "../runs.js";
@@ -18,11 +18,7 @@ const LISTED = 10_000;
 /** While the line moves, pictures that are passed are not asked for. */
 const AT_REST_MS = 100;
 
-/**
- * @param {App} app
- * @param {RoiKey | null} key
- * @returns {import("../main.js").Screen}
- */
+/** @type {import("../main.js").OpenScreen} */
 export default function thresholdScreen(app, key) {
   if (!key) throw new Error("no ROI");
   const screen = new ThresholdScreen(app, key);
@@ -76,7 +72,7 @@ class ThresholdScreen {
         {},
         this.histogram,
         this.sentence,
-        h("div.row", {}, h("label.field", { for: "threshold-field" }, h("span", {}, t("nav.threshold")), this.field), this.save, this.recommend, h("span.spacer"), this.next),
+        h("div.row", {}, field(t("nav.threshold"), this.field), this.save, this.recommend, h("span.spacer"), this.next),
         this.stored,
       ),
       h(

@@ -4,6 +4,7 @@
  * like any file. Browsers get frames as YUV and convert them: they are not the sensor's pixels (docs/console.md).
  */
 import { clock, messageOf, t } from "../texts.js";
+import "../texts-later.js";
 import { Bell } from "./source.js";
 
 /** @typedef {import("./source.js").Frame} Frame */

@@ -6,6 +6,7 @@
 import { pause } from "../api.js";
 import { isPicture } from "../ingest.js";
 import { messageOf, t } from "../texts.js";
+import "../texts-later.js";
 import { forgetJudged, judgedFiles, keepJudged } from "./judged.js";
 import { Bell, byName } from "./source.js";
 
