@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def worker_settings(sent: Mapping[str, Any]) -> Settings:
 def connected(cores: int | None = None) -> Iterator[Any]:
     """Connect to the cluster of ``RAY_ADDRESS``; if that is not set, start one on this machine for the block.
 
+    In the block, stdout is stderr: Ray prints what workers print, and its own messages, and a result is neither.
+
     Args:
         cores: number of cores that a cluster on this machine may assign; None is all that this process may use.
 
@@ -61,10 +64,17 @@ def connected(cores: int | None = None) -> Iterator[Any]:
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be reached.
     """
-    if not os.environ.get(_ADDRESS):
-        with local_ray(cores) as ray:
+    with contextlib.redirect_stdout(sys.stderr):
+        if not os.environ.get(_ADDRESS):
+            with local_ray(cores) as ray:
+                yield ray
+            return
+        with _of_address() as ray:
             yield ray
-        return
+
+
+@contextlib.contextmanager
+def _of_address() -> Iterator[Any]:
     close()
     if not (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)):
         raise ConfigError(
