@@ -73,6 +73,7 @@ soak: $(VENV)/.dev ## long runs that try to break what is promised: four hours; 
 	$(RUN) -m soak.crash --rounds 50 --store moto --fails
 	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto
 	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto --fails
+	$(RUN) -m soak.replica_fits --rounds 10
 	$(RUN) -m soak.console --minutes 60
 	$(RUN) -m soak.unwritable
 

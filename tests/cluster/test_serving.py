@@ -16,6 +16,7 @@ from harness.contract.blanks import Blanks
 from harness.contract.client import Client, collect
 from harness.contract.generations import GENERATIONS
 from harness.server import Server, serving
+from soak.replica_fits import Killed, kill_in_a_fit
 from tests.cluster.conftest import SETTINGS, processes_of
 
 pytestmark = pytest.mark.slow
@@ -121,3 +122,10 @@ def test_killed_replica_costs_what_it_was_at_work_on(fitted: httpx.Client, clust
     lost = [reply for reply in replies if reply.status_code != 200]
     assert len(lost) <= 2
     assert {(reply.status_code, reply.json()["code"]) for reply in lost} <= {(503, "not_ready")}
+
+
+def test_replica_killed_in_the_middle_of_a_fit_leaves_the_old_model(cluster: Server) -> None:
+    killed = Killed()
+    kill_in_a_fit(cluster, {"role_id": "Killed", "roi_id": "Fit", "mm_per_px": "0.2"}, killed)
+    assert killed.broken == []
+    assert len(killed.errors_s) == 1
