@@ -1,9 +1,9 @@
-"""Time of an inference at each detail, beside N² inferences at detail 1.
+"""Time of an inference at each detail, beside N² inferences at detail 1 and N² bare passes of the network.
 
 ``python -m benchmarks.detail_times FOLDER``: a scene of `benchmarks.detail_scenes`, from the decoded image to the
 regions and the heatmap. The memory banks are as large as those of a fit of ``--fit`` images; their embeddings are
 random, since the search takes as long for any. Every detail is timed between two inferences at detail 1. So a ratio
-is of neighbours in time.
+is of neighbours in time. Each round also times a bare pass of the network.
 
 ``--bank X`` makes the banks of details above 1 larger or smaller. On a busy machine, ``--cpu`` counts processor time
 instead of time (with ``THREADS=1``), and ``--apart`` times one pass and all the rest of an inference apart: the passes
@@ -50,6 +50,7 @@ class Timed:
         n_bank: embeddings of a block's memory bank.
         seconds: of each inference.
         ratios: each to N² times the mean of the inferences at detail 1 before and after it.
+        to_passes: each to N² times the bare pass of its round.
         searches: seconds of a search for as many embeddings, beside each.
     """
 
@@ -57,6 +58,7 @@ class Timed:
     n_bank: int
     seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    to_passes: list[float] = field(default_factory=list)
     searches: list[float] = field(default_factory=list)
 
 
@@ -130,6 +132,7 @@ class Clock:
                 after = self._infer(1, whole, passed)
                 each.seconds.append(seconds)
                 each.ratios.append(seconds / each.detail**2 / ((before + after) / 2))
+                each.to_passes.append(seconds / each.detail**2 / passed)
                 each.searches.append(self._search(memory))
                 before = after
         return timed
@@ -141,9 +144,7 @@ class Clock:
         return bank_of(n_bank, self.service.features.dim, features.token_hw, self.profile)
 
     def _pass(self) -> float:
-        """Seconds of a pass that is timed apart; 0 where none is."""
-        if not self.apart:
-            return 0
+        """Seconds of a bare pass."""
         features = self.service.features_of(self.profile)
         pixels = features.pixels_of(features.canvas(self.scene), features.tiling.tiles[0])[None]
         start = self.now()
@@ -151,7 +152,7 @@ class Clock:
         return self.now() - start
 
     def _infer(self, detail: int, memory: Memory, passed: float) -> float:
-        """Seconds of an inference; `passed` are those of a pass that was timed apart."""
+        """Seconds of an inference; `passed` are those of a bare pass."""
         settings, features = self.service.settings, self.service.features_of(self.profile, detail)
         if self.apart:
             known = features.identity
@@ -161,7 +162,8 @@ class Clock:
         percentile = score_percentile_of(self.profile, settings.score_percentile, detail)
         start = self.now()
         engine.run(self.scene, memory, mm_per_px=1, threshold=2, score_percentile=percentile, keeps_embeddings=False)
-        return self.now() - start + detail**2 * passed
+        seconds = self.now() - start
+        return seconds + detail**2 * passed if self.apart else seconds
 
     def _search(self, memory: Memory) -> float:
         """Seconds of a search for random embeddings of a whole token grid."""
@@ -197,14 +199,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     timed.n_bank,
                     f"{1000 * statistics.median(timed.seconds):.0f}",
                     f"{1000 * statistics.median(timed.searches):.0f}",
-                    f"{statistics.median(timed.ratios):.2f} ({min(timed.ratios):.2f} to {max(timed.ratios):.2f})",
+                    *(
+                        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                        for ratios in (timed.ratios, timed.to_passes)
+                    ),
                 )
             )
     title = (
         f"Inferences of {scene.shape[1]}×{scene.shape[0]} pixels, banks of a fit of {options.fit} images, "
         f"{'processor time' if options.cpu else 'time'}: median of {options.rounds} rounds"
     )
-    header = ("profile", "detail", "embeddings in a bank", "ms", "of it search", "ratio to N² passes (from, to)")
+    header = (
+        "profile",
+        "detail",
+        "embeddings in a bank",
+        "ms",
+        "of it search",
+        "/ N² at detail 1 (from, to)",
+        "/ N² bare passes",
+    )
     print_table(title, header, rows)
 
 
