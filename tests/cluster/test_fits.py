@@ -21,7 +21,7 @@ from backend.cluster.fits import ByWorkers
 from backend.cluster.places import open_place
 from backend.cluster.workers import Workers, settings_to_send
 from backend.common.config import Settings
-from backend.common.errors import ConfigError, InvalidImage, InvalidRequest, TooLarge
+from backend.common.errors import ConfigError, InvalidImage, InvalidRequest, RunCancelled, TooLarge
 from backend.common.roi_key import RoiKey
 from backend.disk.layout import checkpoint_folder
 from backend.network.weights import Weights
@@ -226,6 +226,20 @@ def test_broken_image_ends_the_fit_and_the_old_model_stays(
     with pytest.raises(InvalidImage, match=r"1\.png"):
         fit_together(service, tmp_path)
     assert service.fitted(TOGETHER).memory_id == before
+
+
+@pytest.mark.parametrize("at", ["extract", "coreset", "score"])
+def test_cancelled_fit_ends_and_the_old_model_stays(service: InspectionService, good: Path, at: str) -> None:
+    before = fit_together(service, good).memory_id
+
+    def cancel(_workers: Any, step: str, _done: int) -> None:
+        for run in service.runs.running() if step == at else ():
+            service.runs.cancel(run["run_id"])
+
+    with pytest.raises(RunCancelled, match=f"at step {at}"):
+        fit_together(service, good, meanwhile=cancel)
+    assert service.fitted(TOGETHER).memory_id == before
+    assert service.runs.running() == []
 
 
 def test_cluster_without_the_memory_refuses_before_it_reads_an_image(
