@@ -1,6 +1,7 @@
 // @ts-check
 /** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
 import { ApiError, call, formOf, idsOf, newId, pause } from "./api.js";
+import { DetailChoice } from "./detail.js";
 import { fill, h, icon, keepFocus } from "./dom.js";
 import { forgetText, keepText, keptText } from "./keep.js";
 import { LEAST_GOOD } from "./rois.js";
@@ -20,7 +21,7 @@ export class FitPanel {
   /**
    * @param {App} app
    * @param {RoiKey} key
-   * @param {{count: () => number, pending: () => number, onFitted: () => void}} samples good ones, and those not yet stored
+   * @param {{count: () => number, pending: () => number, size: () => import("./detail.js").Size | null, onFitted: () => void}} samples good ones, those not yet stored, and the size of the ROI
    */
   constructor(app, key, samples) {
     this.app = app;
@@ -35,12 +36,15 @@ export class FitPanel {
     this.askedKey = `fit of ${roiText(key)}`;
     /** What became of a fit that brought no model. */
     this.lost = "";
+    /** Why the last fit has its detail, as the service said. */
+    this.reason = h("p.hint", { hidden: true });
+    this.detail = new DetailChoice(key);
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
     this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
     this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t(app.mayChange ? "card.next.threshold" : "nav.threshold"), icon("right"));
-    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
+    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.reason, this.bar), h("div.row", {}, this.cancel, this.button, this.next), this.detail.node);
   }
 
   /**
@@ -103,6 +107,7 @@ export class FitPanel {
     const least = this.app.session.value.limits.min_ok_samples ?? LEAST_GOOD;
     const facts = this.app.facts(this.key);
     keepFocus(this.node, () => {
+      this.showDetail(facts);
       this.node.hidden = false;
       this.bar.hidden = this.cancel.hidden = true;
       this.button.hidden = !this.app.mayChange;
@@ -113,6 +118,17 @@ export class FitPanel {
     this.text.classList.toggle("notice", Boolean(this.lost));
     fill(this.button, t(facts?.fitted ? "fit.again" : "fit.fit", { n: good }));
     fill(this.text, this.told(good, least, pending, facts));
+  }
+
+  /** @param {import("./rois.js").RoiFacts | null} facts */
+  showDetail(facts) {
+    const { network } = this.app.session.value;
+    this.detail.show(this.app.mayChange ? this.samples.size() : null, { mm_per_px: this.scale, fitted: facts?.detail ?? 1, network });
+  }
+
+  /** Millimetres per pixel; 1 where nobody measured. */
+  get scale() {
+    return this.app.facts(this.key)?.mm_per_px ?? 1;
   }
 
   /** @param {number} good @param {number} least @param {number} pending @param {import("./rois.js").RoiFacts | null} facts */
@@ -130,15 +146,18 @@ export class FitPanel {
     this.running = running;
     this.runId = undefined;
     this.lost = "";
+    this.reason.hidden = true;
     this.showWaiting();
     this.cancel.hidden = false;
     try {
       this.remember({ before: await this.state(), seen: false }); // without it a lost fit could not be told, so none is begun
-      const scale = this.app.facts(this.key)?.mm_per_px ?? 1;
-      const form = formOf(this.key, { mm_per_px: scale, use_dataset: true, profile: "recommended" });
+      const form = formOf(this.key, { mm_per_px: this.scale, use_dataset: true, profile: "recommended", ...this.detail.fields });
       const fitting = call("fit_ok", { form, headers: { "X-Request-Id": id }, signal: running.signal });
       void watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && this.running !== null);
       const reply = await fitting;
+      this.detail.done();
+      this.reason.hidden = !reply.detail_reason;
+      fill(this.reason, reply.detail_reason);
       this.app.say("done", t("fit.done", { n: this.samples.count() }));
       if (reply.warning) this.app.say("warning", reply.warning);
     } catch (problem) {
@@ -174,7 +193,7 @@ export class FitPanel {
   showRunning() {
     this.node.hidden = false;
     keepFocus(this.node, () => {
-      this.button.hidden = this.next.hidden = true;
+      this.button.hidden = this.next.hidden = this.detail.node.hidden = true;
     });
     this.bar.hidden = false;
     this.text.classList.remove("notice");

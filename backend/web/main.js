@@ -13,7 +13,7 @@ import { language, LANGUAGES, messageOf, t, useLanguage } from "./texts.js";
 /** @typedef {import("./api.js").RoiKey} RoiKey */
 /** @typedef {import("./rois.js").RoiFacts} RoiFacts */
 /** @typedef {"unknown" | "none" | "infer" | "full"} Access  none: the service has keys, and this tab has none of them */
-/** @typedef {{access: Access, rois: RoiFacts[] | null, limits: Record<string, number>}} Session */
+/** @typedef {{access: Access, rois: RoiFacts[] | null, limits: Record<string, number>, network: import("./detail.js").Network}} Session */
 /** @typedef {{node: Element, close?: () => void, ready?: Promise<unknown>, turnTo?: (roi: RoiKey) => boolean}} Screen  ready: fails where it cannot be shown; turnTo: show another ROI, if it can without being opened anew */
 /** @typedef {(app: App, roi: RoiKey | null, recipe: string) => Screen} OpenScreen roi: of which it is; null: of none, or of any */
 /**
@@ -41,7 +41,7 @@ const LOADERS = {
   health: () => import("./screens/health.js"),
 };
 
-const session = new Store(/** @type {Session} */ ({ access: "unknown", rois: null, limits: {} }));
+const session = new Store(/** @type {Session} */ ({ access: "unknown", rois: null, limits: {}, network: { input_size: 448, tokens: 32 } }));
 const heartbeat = new Heartbeat();
 const messages = h("div.messages", { role: "status", "aria-live": "polite" });
 const navigation = h("nav.navigation", { "aria-label": t("nav.label") });
@@ -198,7 +198,8 @@ function askForKey(reason) {
 async function learnAccess() {
   try {
     const health = await call("health", { quiet: true, timeoutMs: 5000 });
-    session.set({ access: accessOf(health), limits: health.limits ?? {} });
+    const network = health.token_shape ? { input_size: health.input_size, tokens: health.token_shape[0] } : session.value.network;
+    session.set({ access: accessOf(health), limits: health.limits ?? {}, network });
   } catch {
     return; // the lamp says that the service does not answer; asked again when it does
   }

@@ -11,7 +11,7 @@ import { roiText } from "./router.js";
  * @typedef {RoiKey & {
  *   name: string, drawn: LayoutRoi | null, fitted: boolean, borrowed: boolean, calibration: "none" | "applied" | "stale",
  *   refit: boolean, threshold: number | null, n_ok: number, n_ng: number, drifts: boolean, memory_id: string | null,
- *   mm_per_px: number | null, locked: number | null, problem: string | null
+ *   mm_per_px: number | null, locked: number | null, problem: string | null, detail: number
  * }} RoiFacts
  */
 
@@ -45,7 +45,7 @@ export async function listRois(recipe) {
  * @returns {RoiFacts}
  */
 function ownOf(facts) {
-  return facts.borrowed ? { ...facts, fitted: false, refit: false, calibration: "none", threshold: null, memory_id: null, drifts: false } : facts;
+  return facts.borrowed ? { ...facts, fitted: false, refit: false, calibration: "none", threshold: null, memory_id: null, detail: 1, drifts: false } : facts;
 }
 
 /** @param {any} roi an entry of `/rois`, or the ids of a ROI that the service has nothing of @returns {RoiFacts} */
@@ -64,6 +64,7 @@ function factsOf(roi) {
     calibration: roi.calibration ?? "none",
     threshold: roi.threshold ?? null,
     memory_id: roi.model?.memory_id ?? null,
+    detail: roi.model?.detail ?? 1,
     n_ok: roi.n_images?.ok ?? 0,
     n_ng: roi.n_images?.ng ?? 0,
     drifts: roi.drift === "drift",

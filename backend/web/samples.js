@@ -2,6 +2,7 @@
 /** The samples of a ROI: pictures of this browser and images of the service as one list, and the way from here to there. */
 import { ApiError, call, fetchBlob, formOf, idsOf, send } from "./api.js";
 import { PictureSet, cutText } from "./pictures.js";
+import { cropSize } from "./pixels/roi.js";
 import { sentOf } from "./question.js";
 import { messageOf } from "./texts.js";
 import { giveBack } from "./thumbnails.js";
@@ -116,6 +117,11 @@ export class Samples {
 
   get cut() {
     return this.drawn?.roi ? cutText(this.drawn.roi, this.drawn.anchor) : "";
+  }
+
+  /** Pixels of the ROI; null: nothing here tells. */
+  get size() {
+    return this.drawn?.roi ? cropSize(this.drawn.roi) : (this.set.list[0] ?? null);
   }
 
   /** @param {Label | null} label */

@@ -49,8 +49,8 @@ _TOO_WIDE = """() => {
   return wide;
 }"""
 _DATA = [
-    *("Washer, whole", "Bore", "Rim", "Thread", "Marking", "Bolt holes", "Ten thousand"),
-    *(showroom.LINE, "new product", "board", "archive", "press", "Inspection", "default"),
+    *("Washer, whole", "Bore", "Rim", "Thread", "Marking", "Bolt holes", "Ten thousand", "Plate"),
+    *(showroom.LINE, "new product", "board", "archive", "press", "plate", "Inspection", "default"),
     r"Joint \d+",
     r"inspection-\d+",
     r"[\w-]+\.png",

@@ -46,8 +46,8 @@ READY, BORE, UNCALIBRATED, UNFITTED, DRAWN, DRIFTING = (ids(LINE, f"inspection-{
 """ROIs of one recipe: that judges; the same without pictures in the browser; without a threshold; with pictures alone;
 without pictures; whose parts changed."""
 _NAMES = ("Washer, whole", "Bore", "Rim", "Thread", "Marking", "Bolt holes")
-NEW, MANY, STORED, LIVE = ids("new product"), ids("board"), ids("archive"), ids("press")
-"""A ROI that is only named; the first of 200; one of 10,000 images; the only one of a recipe that judges."""
+NEW, MANY, STORED, LIVE, LARGE = ids("new product"), ids("board"), ids("archive"), ids("press"), ids("plate")
+"""A ROI that is only named; the first of 200; one of 10,000 images; one that judges alone; a large one."""
 
 
 def washer(seed: int, defect: str = "") -> npt.NDArray[np.uint8]:
@@ -114,9 +114,14 @@ _PLACES = [
 _GRID = [_place(10 + 20 * (number % 20), 15 + 30 * (number // 20), 16, 24) for number in range(N_ROIS)]
 
 
-def layout(rois: Sequence[dict[str, str]], names: Sequence[str], places: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def layout(
+    rois: Sequence[dict[str, str]],
+    names: Sequence[str],
+    places: Sequence[dict[str, Any]],
+    picture: tuple[int, int] = (WIDTH, HEIGHT),
+) -> dict[str, Any]:
     """A layout of the console."""
-    facts = {"mm_per_px": MM_PER_PX, "picture": {"width": WIDTH, "height": HEIGHT}}
+    facts = {"mm_per_px": MM_PER_PX, "picture": {"width": picture[0], "height": picture[1]}}
     return {
         "format": "roi-anomaly-console",
         "version": 1,
@@ -180,6 +185,8 @@ def furnish(server: Server, page: Page, folder: Path) -> None:
         names = [f"Joint {n + 1}" for n in range(N_ROIS)]
         put_layout(client, MANY["recipe_id"], layout(_many(), names, _GRID))
         put_layout(client, STORED["recipe_id"], layout([STORED], ["Ten thousand"], [_WHOLE]))
+        large = layout([LARGE], ["Plate"], [_place(1224, 1024, 2400, 2000)], (2448, 2048))
+        put_layout(client, LARGE["recipe_id"], large)
         _anchored(client, LIVE["recipe_id"], layout([LIVE], ["Washer, whole"], [_WHOLE]))
     page.goto(
         f"{server.address}/#/inspect?{httpx.QueryParams(recipe=READY['recipe_id'], role=_ROLE, roi=READY['roi_id'])}"
@@ -218,6 +225,7 @@ def _copy_states(models: Path) -> None:
             _save(store, roi, small, ready, is_calibrated=number % 7 != 5)
     _fill(datasets, STORED, "ok", samples["ok"], N_STORED - 200)
     _fill(datasets, STORED, "ng", samples["ng"], 200)
+    _fill(datasets, LARGE, "ok", samples["ok"], 12)
     _save(store, STORED, ready.memory, ready)
     _save(store, LIVE, ready.memory, ready)
     _cut_by_anchor(datasets, LIVE, samples["ok"])

@@ -189,6 +189,7 @@ LOOKS = [
     Look("samples", "error", _ALERT, before=failing("datasets/list")),
     Look("samples", "infer", _SAMPLE, 21, key=INFER),
     Look("samples", "no-key", _DIALOG, key=""),
+    Look("samples", "detail", "details[open]", roi=showroom.LARGE),
     Look("samples", "10000-images", ".chip:has-text('10000')", roi=showroom.STORED),
     Look("threshold", "normal", _STORED, height=1300),
     Look("threshold", "spanish", _STORED, language="es", height=1300),

@@ -98,7 +98,7 @@ class HealthScreen {
           {},
           h("p", {}, h("strong", {}, t("health.now"))),
           h("p", {}, manifest.calib ? t("health.threshold", { threshold: score(manifest.calib.threshold) }) : t(state.calibration === "stale" ? "health.stale" : "health.no_threshold")),
-          h("p.muted.num", {}, t("health.memory", { id: (state.model.memory_id ?? "").slice(0, 8) })),
+          h("p.muted.num", {}, t("health.memory", { id: (state.model.memory_id ?? "").slice(0, 8) }), state.model.detail ? `, ${t("card.detail", { detail: state.model.detail })}` : null),
         )
       : h("li.version.now", {}, h("p", {}, t("health.not_fitted")));
     keepFocus(this.models, () => fill(this.models, now, versions.map((/** @type {any} */ version) => this.version(version))));

@@ -146,6 +146,7 @@ function card(roi) {
   const facts = [
     t("card.pictures", { good: roi.n_ok, bad: roi.n_ng }),
     roi.threshold === null ? null : t("card.threshold", { threshold: score(roi.threshold) }),
+    roi.detail > 1 && t("card.detail", { detail: roi.detail }),
   ];
   return h(
     "article.card",

@@ -54,6 +54,7 @@ class SamplesScreen {
     this.fit = new FitPanel(app, key, {
       count: () => this.samples.fitting,
       pending: () => this.samples.pending.length,
+      size: () => this.samples.size,
       onFitted: () => void this.refresh(),
     });
     this.fit.node.tabIndex = -1; // where the focus goes when all is decided
