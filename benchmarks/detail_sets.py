@@ -3,7 +3,8 @@
 ``python -m benchmarks.detail_sets FOLDER …``: data sets in MVTec layout. In each of ``--splits`` splits, a random half
 of all good images is fitted. The other half and the defective images are scored, as by an inference without a
 calibration. The interval of a difference is that of a paired bootstrap over the scored images, for the mean of all
-splits.
+splits. It draws the good images of every split by their places, although these are not the same images: so it is
+approximate.
 ``--good`` and ``--defective`` take a random part of the images, always the same. ``--cache`` keeps the tokens.
 """
 
