@@ -288,7 +288,7 @@ def test_the_language_is_the_browsers_until_a_person_chooses(
         expect(page.locator("html")).to_have_attribute("lang", now)
         expect(
             page.locator(".card-facts").filter(has_text=re.compile(rf"\b0\{threshold}\d{{4}}$")).first
-        ).to_be_visible()
+        ).to_be_visible(timeout=_ANSWER_MS)
         assert {file.removeprefix("later/") for file in loaded} == {f"{now}.js"}
         n_before = len(loaded)
         page.get_by_role("button", name={"en": "English", "es": "Español"}[other]).click()
