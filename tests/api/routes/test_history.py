@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from backend.common.errors import StorageError
-from backend.disk.judgements import Judgement, JudgementFiles
+from backend.disk.judgements import Judgement, JudgementFiles, NewJudgement
 from tests.api.sending import IDS, PARTS, check_refusal, infer, listed
 from tests.factories import KEY, smooth_parts
 
@@ -15,7 +15,7 @@ FULL, INFER = "full-key-of-the-line", "infer-key-of-the-line"
 def keep(root, *decisions):
     """Judgements of the seconds from 1,000,000,000 on."""
     kept = [
-        (Judgement(1e9 + number, 0.5, 0.6, decision, 0.2, "9f86", None), b"\xff\xd8")
+        NewJudgement(Judgement(1e9 + number, 0.5, 0.6, decision, 0.2, "9f86", None), b"\xff\xd8")
         for number, decision in enumerate(decisions)
     ]
     JudgementFiles(root).add(KEY, kept, 1000)
