@@ -140,6 +140,8 @@ def test_the_gui_model_gives_the_same_score_to_the_last_digit(
     watched.open("inspect", IDS)
     replies: list[Any] = []
     watched.page.on("response", lambda reply: reply.url.endswith("/infer") and replies.append(reply))
+    # Until then the screen before it is still there, which has a field for files, too.
+    expect(watched.page.get_by_text("Drop pictures to judge here")).to_be_visible(timeout=_LOAD_MS)
     watched.page.locator("input[type=file][accept]").last.set_input_files(parts.fresh)
     judged = watched.page.locator(".part[data-word=ok], .part[data-word=ng]")
     expect(judged).to_have_count(len(parts.fresh), timeout=_JUDGE_MS)
