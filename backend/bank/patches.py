@@ -26,7 +26,7 @@ _BANK_ROWS = 512
 _COMPARED_AT_ONCE = PRODUCTS_AT_ONCE // _BANK_ROWS
 
 
-class Nearest(NamedTuple):
+class NearestByImage(NamedTuple):
     """The nearest embeddings of the bank for every patch, by the image that they come from.
 
     Attributes:
@@ -84,7 +84,7 @@ class Patches(Protocol):
         """Entered for every piece of the work and left in between, so that others can use its lock meanwhile."""
         ...
 
-    def nearest_by_image(self, bank: Embeddings, owner: Rows) -> Nearest:
+    def nearest_by_image(self, bank: Embeddings, owner: Rows) -> NearestByImage:
         """See `LocalPatches.nearest_by_image`."""
         ...
 
@@ -119,7 +119,7 @@ class LocalPatches:
         self.turn = turn
         self._embeddings = embeddings
 
-    def nearest_by_image(self, bank: Embeddings, owner: Rows) -> Nearest:
+    def nearest_by_image(self, bank: Embeddings, owner: Rows) -> NearestByImage:
         """The nearest embeddings of the bank for all patches.
 
         Args:
@@ -131,7 +131,7 @@ class LocalPatches:
         images, starts = np.unique(owner[order], return_index=True)
         transposed = bank[order].T
         n_patches = len(self._embeddings)
-        nearest = Nearest(
+        nearest = NearestByImage(
             np.empty(n_patches, np.int64), np.empty(n_patches, np.float32), np.empty(n_patches, np.float32)
         )
         step = max(1, PRODUCTS_AT_ONCE // len(bank))

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from backend.bank.block_bank import compare_blocks
 from backend.bank.building import Bank, bank_of_blocks, compare_with_others
 from backend.bank.k_center_shards import Lacking, Nearest, Offer, Picked, Shard, select
-from backend.bank.patches import Cosines, Covered, Landed, LocalPatches, Rows, Turn, join_covered
-from backend.bank.patches import Nearest as NearestByImage
+from backend.bank.patches import Cosines, Covered, Landed, LocalPatches, NearestByImage, Rows, Turn, join_covered
 from backend.common.arrays import Embeddings
 from backend.common.telemetry import OnProgress
 from backend.patchcore import PatchCoreMemory, coreset_size

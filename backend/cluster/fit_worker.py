@@ -29,7 +29,7 @@ from backend.common.profiles import ProfileName
 from backend.features import ExtractorIdentity
 from backend.patchcore import l2_normalize
 from backend.roi_mask import Shape
-from backend.service.fit_work import Way
+from backend.service.fit_executor import Extraction
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
@@ -89,13 +89,13 @@ class FitTask:
         return cls(settings, images, cuts, shape, checkpoint.resolve())
 
 
-class SentWay(NamedTuple):
-    """A `Way` without the extractor itself.
+class ExtractionSpec(NamedTuple):
+    """A `Extraction` without the extractor itself.
 
     Attributes:
         profile, detail: of the extractor.
         identity: of the extractor; that of a worker must be the same.
-        depth, tiles: see `Way`.
+        depth, tiles: see `Extraction`.
     """
 
     profile: ProfileName
@@ -110,32 +110,34 @@ class _Held:
 
     Args:
         images: of the worker.
-        way: how they are embedded.
+        extraction: how they are embedded.
         n_blocks: of the network.
         checkpoint: keeps the embeddings on disk.
     """
 
-    def __init__(self, images: Sequence[NamedImage], way: Way, n_blocks: int, checkpoint: Checkpoint) -> None:
-        self._images, self._way, self._checkpoint = images, way, checkpoint
-        shape = (len(images) * way.per_image, way.features.dim // n_blocks)
+    def __init__(
+        self, images: Sequence[NamedImage], extraction: Extraction, n_blocks: int, checkpoint: Checkpoint
+    ) -> None:
+        self._images, self._extraction, self._checkpoint = images, extraction, checkpoint
+        shape = (len(images) * extraction.per_image, extraction.features.dim // n_blocks)
         self._parts: list[Embeddings] = [np.empty(shape, np.float32) for _ in range(n_blocks)]
         self._shard: FitShard | None = None
         self.looks: list[Look] = []
 
     def embed_until(self, service: InspectionService, end: int) -> None:
         """Embed images up to the position `end`, except those that are done."""
-        first, per_image = len(self.looks), self._way.per_image
+        first, per_image = len(self.looks), self._extraction.per_image
         if first >= end:
             return
         embedded = embed_all(
             self._images[first:end],
-            self._way.features,
+            self._extraction.features,
             service.limits,
             turn=nullcontext,
             checkpoint=self._checkpoint,
             on_progress=lambda _done, _total: None,
-            depth=self._way.depth,
-            tiles=self._way.tiles,
+            depth=self._extraction.depth,
+            tiles=self._extraction.tiles,
         )
         parts = block_parts(embedded.embeddings, len(self._parts))
         for own, part in zip(self._parts, parts, strict=True):
@@ -162,7 +164,7 @@ class FitWorker:
         self._task = task
         self._service = InspectionService.open(settings)
         self._held: _Held | None = None
-        self._held_as: tuple[int, SentWay] | None = None
+        self._held_as: tuple[int, ExtractionSpec] | None = None
 
     def headers(self, first: int) -> tuple[ImageHeaders, list[Wide]]:
         """The headers of some images of the fit, and which of them have 16 bits.
@@ -177,18 +179,17 @@ class FitWorker:
         parts: list[ImageHeaders] = []
         wide: list[Wide] = []
         for image in self._named(first, first + HEADERS_AT_ONCE):
-            content = image.read()
-            read = [NamedImage(image.name, lambda content=content: content)]  # type: ignore[misc]
+            read = [_read_once(image)]
             parts.append(read_headers(read, [self._task.shape], limits))
             wide += wide_images(read, limits, self._service.pixels_of)
         return ImageHeaders.joined(parts), wide
 
-    def embed(self, which: tuple[int, int, int], way: SentWay) -> list[Look]:
+    def embed(self, which: tuple[int, int, int], spec: ExtractionSpec) -> list[Look]:
         """Embed some images of a shard, and those before them that are not done.
 
         Args:
             which: number of the shard, and positions in the fit of the first image and of the end.
-            way: how.
+            spec: how.
 
         Returns:
             The looks of these images.
@@ -198,21 +199,21 @@ class FitWorker:
             InvalidImage, UnsupportedImage, TooLarge: see `embed_all`.
         """
         number, start, end = which
-        held, first = self._of_shard(number, way), self._task.cuts[number]
+        held, first = self._of_shard(number, spec), self._task.cuts[number]
         held.embed_until(self._service, end - first)
         return held.looks[start - first : end - first]
 
-    def ask(self, number: int, way: SentWay, images: Rows, method: str, block: int, *arguments: Any) -> Any:
+    def ask(self, number: int, spec: ExtractionSpec, images: Rows, method: str, block: int, *arguments: Any) -> Any:
         """The answer of a shard; see `FitShard.ask`.
 
         Args:
             number: of the shard.
-            way: how its images are embedded, if they are not.
+            spec: how its images are embedded, if they are not.
             images: int64 [n_images], see `Patches`.
             method, block, arguments: see `FitShard.ask`.
         """
         first, end = self._task.cuts[number : number + 2]
-        shard = self._of_shard(number, way).shard(self._service, first, images[first:end])
+        shard = self._of_shard(number, spec).shard(self._service, first, images[first:end])
         return shard.ask(method, block, *arguments)
 
     def forget(self) -> None:
@@ -223,22 +224,22 @@ class FitWorker:
         """The process id of the worker."""
         return os.getpid()
 
-    def _of_shard(self, number: int, sent: SentWay) -> _Held:
-        if self._held is None or self._held_as != (number, sent):
-            features = self._service.features_of(sent.profile, sent.detail)
-            if features.identity != sent.identity:
+    def _of_shard(self, number: int, spec: ExtractionSpec) -> _Held:
+        if self._held is None or self._held_as != (number, spec):
+            features = self._service.features_of(spec.profile, spec.detail)
+            if features.identity != spec.identity:
                 raise ConfigError(
-                    f"a worker has another extractor ({features.identity}) than the command ({sent.identity}): "
+                    f"a worker has another extractor ({features.identity}) than the command ({spec.identity}): "
                     "give all machines the same weights and settings"
                 )
-            bits = sent.depth.bits if sent.depth else FULL
+            bits = spec.depth.bits if spec.depth else FULL
             self._held = _Held(
                 self._named(*self._task.cuts[number : number + 2]),
-                Way(features, sent.depth, sent.tiles),
+                Extraction(features, spec.depth, spec.tiles),
                 features.dim // self._service.features.dim,
-                Checkpoint(self._task.checkpoint, features.identity, bits, sent.tiles),
+                Checkpoint(self._task.checkpoint, features.identity, bits, spec.tiles),
             )
-            self._held_as = (number, sent)
+            self._held_as = (number, spec)
         return self._held
 
     def _named(self, first: int, end: int) -> list[NamedImage]:
@@ -248,3 +249,9 @@ class FitWorker:
             insecure=self._service.settings.models_url_insecure,
         )
         return [NamedImage(image.title, partial(read, image)) for image in self._task.images[first:end]]
+
+
+def _read_once(image: NamedImage) -> NamedImage:
+    """The image with its content in memory."""
+    content = image.read()
+    return NamedImage(image.name, lambda: content)

@@ -15,7 +15,7 @@ from backend.bank.embedding import Embedded, FitImages, ImageHeaders
 from backend.bank.patches import Turn
 from backend.bank.sharded import ShardedBlock, bank_of_shards
 from backend.bit_depth import BitDepth, Wide, agreed_depth
-from backend.cluster.fit_worker import HEADERS_AT_ONCE, FitTask, SentWay
+from backend.cluster.fit_worker import HEADERS_AT_ONCE, ExtractionSpec, FitTask
 from backend.cluster.workers import Workers
 from backend.common.arrays import Embeddings
 from backend.common.errors import InvalidRequest, TooLarge
@@ -24,7 +24,7 @@ from backend.common.telemetry import OnProgress
 from backend.disk.progress import Run
 from backend.features import DinoV2Features
 from backend.roi_mask import Shape
-from backend.service.fit_work import Way
+from backend.service.fit_executor import Extraction
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
@@ -37,8 +37,8 @@ _BYTES_PER_WORKER = 1 << 30
 _SENT_ONCE = 1 << 20
 
 
-class ByWorkers:
-    """The work of a fit whose embeddings are in the memory of workers; see `FitWork`.
+class ClusterExecutor:
+    """Executes a fit whose embeddings are in the memory of workers; see `FitExecutor`.
 
     Args:
         ray: the connected module.
@@ -60,14 +60,14 @@ class ByWorkers:
         profile: ProfileName,
         detail: DetailName,
     ) -> FitImages:
-        """See `FitWork`.
+        """See `FitExecutor`.
 
         Raises:
             TooLarge: the memory of the cluster is too small; the message has the calculation.
         """
         if self._task.shape is None:  # a mask may hide tiles, which are not embedded
             features = service.features_of(profile, 1 if detail == "auto" else detail)
-            self._check_memory(features, Way(features, None, None).per_image)
+            self._check_memory(features, Extraction(features, None, None).per_image)
         waiting, done = deque(range(0, len(images), HEADERS_AT_ONCE)), 0
         found: dict[int, tuple[ImageHeaders, list[Wide]]] = {}
         for first, part in self._workers.each("headers", lambda _: (waiting.popleft(),) if waiting else None):
@@ -81,20 +81,20 @@ class ByWorkers:
     def depth(
         self, _service: InspectionService, _new: FitImages, _recorded: BitDepth | None, _run: Run
     ) -> BitDepth | None:
-        """See `FitWork`."""
+        """See `FitExecutor`."""
         return agreed_depth(self._wide)
 
     def embed(
         self,
         service: InspectionService,
-        way: Way,
+        extraction: Extraction,
         new: FitImages,
         rate: float,
         _base: Base | None,
         _checkpoint: Checkpoint | None,
         run: Run,
     ) -> Embedded:
-        """See `FitWork`.
+        """See `FitExecutor`.
 
         Raises:
             InvalidRequest: the memory bank would keep every embedding.
@@ -105,8 +105,8 @@ class ByWorkers:
                 "a fit on a cluster selects a coreset, and CORESET_RATE=1 keeps every embedding: set CORESET_RATE "
                 "below 1, or use `fit`"
             )
-        self._check_memory(way.features, way.per_image)
-        sent, n_images, done = self._sent(service, way), len(new.images), 0
+        self._check_memory(extraction.features, extraction.per_image)
+        spec, n_images, done = self._spec(service, extraction), len(new.images), 0
         calls = [
             deque(
                 (number, start, min(start + _EMBEDDED_AT_ONCE, end)) for start in range(first, end, _EMBEDDED_AT_ONCE)
@@ -115,18 +115,18 @@ class ByWorkers:
         ]
         looks: dict[int, list[Look]] = {}
         for (_, start, _), found in self._workers.each(
-            "embed", lambda number: (calls[number].popleft(), sent) if calls[number] else None
+            "embed", lambda number: (calls[number].popleft(), spec) if calls[number] else None
         ):
             looks[start] = found
             done += len(found)
             run.report("extract", done, n_images)
         in_order = [look for start in sorted(looks) for look in looks[start]]
-        return Embedded(np.empty((0, way.features.dim), np.float32), list(range(n_images)), in_order)
+        return Embedded(np.empty((0, extraction.features.dim), np.float32), list(range(n_images)), in_order)
 
     def build(
         self,
         service: InspectionService,
-        way: Way,
+        extraction: Extraction,
         _embedded: Embedded,
         identities: Sequence[str],
         rate: float,
@@ -135,25 +135,26 @@ class ByWorkers:
         run: Run,
         _joined: Mapping[str, str],
     ) -> Bank:
-        """See `FitWork`."""
+        """See `FitExecutor`."""
         numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
         images = np.array([numbers[identity] for identity in identities])
-        ask = partial(self._ask, self._ray.put(self._sent(service, way)), self._ray.put(images))
+        ask = partial(self._ask, self._ray.put(self._spec(service, extraction)), self._ray.put(images))
         blocks = [
-            ShardedBlock(ask, block, images, way.per_image, self._task.cuts, turn)
-            for block in range(way.features.dim // service.features.dim)
+            ShardedBlock(ask, block, images, extraction.per_image, self._task.cuts, turn)
+            for block in range(extraction.features.dim // service.features.dim)
         ]
-        return bank_of_shards(blocks, way.features.token_hw, rate, run.report, way.places)
+        return bank_of_shards(blocks, extraction.features.token_hw, rate, run.report, extraction.places)
 
     def forget(self) -> None:
         """Delete what the workers keep on their disks: the fit is done."""
         self._workers.together("forget", dict.fromkeys(range(len(self._workers.actors)), ()))
 
     def _ask(
-        self, way: Any, images: Any, method: str, block: int, arguments: Mapping[int, tuple[Any, ...]]
+        self, spec: Any, images: Any, method: str, block: int, arguments: Mapping[int, tuple[Any, ...]]
     ) -> dict[int, Any]:
         calls = {
-            number: (number, way, images, method, block, *map(self._once, given)) for number, given in arguments.items()
+            number: (number, spec, images, method, block, *map(self._once, given))
+            for number, given in arguments.items()
         }
         return self._workers.together("ask", calls)
 
@@ -167,9 +168,11 @@ class ByWorkers:
         self._sent_once.append((argument, self._ray.put(argument)))
         return self._sent_once[-1][1]
 
-    def _sent(self, service: InspectionService, way: Way) -> SentWay:
-        profile: ProfileName = CONTRACT if way.features.dim == service.features.dim else RECOMMENDED
-        return SentWay(profile, way.features.tiling.detail, way.features.identity, way.depth, way.tiles)
+    def _spec(self, service: InspectionService, extraction: Extraction) -> ExtractionSpec:
+        profile: ProfileName = CONTRACT if extraction.features.dim == service.features.dim else RECOMMENDED
+        return ExtractionSpec(
+            profile, extraction.features.tiling.detail, extraction.features.identity, extraction.depth, extraction.tiles
+        )
 
     def _check_memory(self, features: DinoV2Features, per_image: int) -> None:
         n_images, n_workers = len(self._task.images), len(self._workers.actors)

@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import importlib
+import ipaddress
 import os
 import signal
 import socket
@@ -140,7 +142,10 @@ def reachable_name(host: str) -> str:
     >>> reachable_name("0.0.0.0"), reachable_name("::"), reachable_name("192.168.1.7")
     ('localhost', 'localhost', '192.168.1.7')
     """
-    return "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104  (all addresses, and nothing is bound)
+    with contextlib.suppress(ValueError):  # a name is no address
+        if ipaddress.ip_address(host).is_unspecified:
+            return "localhost"
+    return host
 
 
 def what_next(host: str, port: int) -> str:

@@ -31,9 +31,9 @@ from backend.features import DinoV2Features
 from backend.roi_mask import Shape
 from backend.service.detail import fitted_tiles, seen_tiles, settle_detail
 from backend.service.doubts import joined
+from backend.service.fit_executor import Extraction, FitExecutor, LocalExecutor
 from backend.service.fit_request import base_of, check_request, chosen_for
 from backend.service.fit_result import fit_result
-from backend.service.fit_work import FitWork, InThisProcess, Way
 from backend.service.inspection import InspectionService
 from backend.service.results import FitResult
 from backend.utils import NamedImage, named_with
@@ -85,7 +85,7 @@ def fit(
     detail: DetailName | None = None,
     smallest_defect_mm: float | None = None,
     save: Callable[..., str] | None = None,
-    work: FitWork | None = None,
+    executor: FitExecutor | None = None,
 ) -> FitResult:
     """Learn what good parts look like, and replace the memory bank of the ROI.
 
@@ -111,7 +111,7 @@ def fit(
         smallest_defect_mm: length of the smallest defect that matters, in mm: ``"auto"`` chooses by it.
         save: stores the model instead of `ModelStore.save_memory`. It takes the same arguments, and `conclude`, which
             it calls before it stores anything. The scale is not locked then.
-        work: who reads and embeds the images and selects the memory bank; None is this process.
+        executor: reads and embeds the images and selects the memory bank; None is this process.
 
     Raises:
         InvalidRequest: no image; images of different bit depths; ids that the file system cannot store; a profile for
@@ -128,11 +128,11 @@ def fit(
     """
     check_request(service, key, images, mm_per_px, keep_all=keep_all, append=append)
     chosen, asked = chosen_for(service, key, profile, detail, append=append)
-    features, work = service.features_of(chosen), work or InThisProcess()
+    features, executor = service.features_of(chosen), executor or LocalExecutor()
     annotate(n_images=len(images), device=service.features.runtime.device)
     with service.queue.fit() as wait_for_those_before:
         with stage("decode"):  # what a header can tell, it tells before any image costs time
-            sent = work.read(service, images, shapes or [None] * len(images), chosen, asked)
+            sent = executor.read(service, images, shapes or [None] * len(images), chosen, asked)
         with service.runs.run("fit", key, len(images), on_progress) as run:
             wait_for_those_before(run.raise_if_cancelled)
             # Only now: those before may have appended to it.
@@ -145,13 +145,13 @@ def fit(
             rate = 1.0 if keep_all else coreset_rate_of(chosen, service.settings.coreset_rate, settled.number)
             new = sent if base is None else sent.without_files_of(base.images)
             tiles = seen_tiles(features, new.headers.sizes, new.masks, service.settings.blur_sigma)
-            depth, warning = _depth(service, work, new, before, run)
+            depth, warning = _depth(service, executor, new, before, run)
             warning = joined([warning, settled.warning])
             bits = depth.bits if depth else FULL
             kept = None if checkpoint is None else Checkpoint(checkpoint, features.identity, bits, tiles)
-            way = Way(features, depth, tiles)
-            most = capped_rate(rate, max(1, len(new.images) * way.per_image), service.settings.coreset_max)
-            embedded = work.embed(service, way, new, most, base, kept, run)
+            extraction = Extraction(features, depth, tiles)
+            most = capped_rate(rate, max(1, len(new.images) * extraction.per_image), service.settings.coreset_max)
+            embedded = executor.embed(service, extraction, new, most, base, kept, run)
             pixels = dict(zip(new.headers.digests, (look.pixels_sha256 for look in embedded.looks), strict=True))
             if before and base and not embedded.numbers:
                 size = len(base.memory.embeddings)
@@ -159,7 +159,7 @@ def fit(
                 result = fit_result(service, key, chosen, settled, sent, pixels, *as_before, None)
                 return replace(result, warning=warning)
             learn = partial(_learn, with_scores=with_scores, with_thumbnails=thumbnails, group_copies=group_copies)
-            learned = learn(service, work, way, new.only(embedded.numbers), embedded, rate, base, run)
+            learned = learn(service, executor, extraction, new.only(embedded.numbers), embedded, rate, base, run)
             every = [*(base.images if base else []), *learned.images]
             metadata = _metadata(service, features, learned, base, every, mm_per_px, source)
             metadata |= fitted_tiles(features, tiles, before)
@@ -176,7 +176,7 @@ def fit(
 
 
 def _depth(
-    service: InspectionService, work: FitWork, new: FitImages, before: FittedRoi | None, run: Run
+    service: InspectionService, executor: FitExecutor, new: FitImages, before: FittedRoi | None, run: Run
 ) -> tuple[BitDepth | None, str | None]:
     """How 16-bit images are read, from `settle` or from the previous model, and a warning if this is doubtful."""
     recorded = None if before is None else BitDepth.of(before.metadata)
@@ -184,13 +184,13 @@ def _depth(
         is_unsettled = any(unsettled(image.read(), None) for image in new.images)
         return None, NOT_SETTLED if is_unsettled else None
     with stage("decode"):
-        return work.depth(service, new, recorded, run), None
+        return executor.depth(service, new, recorded, run), None
 
 
 def _learn(
     service: InspectionService,
-    work: FitWork,
-    way: Way,
+    executor: FitExecutor,
+    extraction: Extraction,
     new: FitImages,
     embedded: Embedded,
     rate: float,
@@ -214,8 +214,8 @@ def _learn(
     joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
     kept, capped = rate, None
     if base is None:
-        kept, capped = _capped(service, way, rate, len(set(identities)))
-    bank = work.build(service, way, embedded, identities, kept, base, turn, run, joined_own)
+        kept, capped = _capped(service, extraction, rate, len(set(identities)))
+    bank = executor.build(service, extraction, embedded, identities, kept, base, turn, run, joined_own)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
     for number, (image, mask) in enumerate(zip(new.images, new.masks, strict=True)):
@@ -231,33 +231,33 @@ def _learn(
                     mask,
                     number,
                     bank.held_out,
-                    way.features.token_hw,
+                    extraction.features.token_hw,
                     blur_sigma=service.settings.blur_sigma,
                     percentiles=percentiles,
                     copy_of=identities[number] if identities[number] != own[number] else None,
                     uploaded_as=image.uploaded_as,
-                    tiles=way.tiles,
+                    tiles=extraction.tiles,
                 )
             )
-    pictures = [_thumbnail(service, image, way.depth, run) if with_thumbnails else b"" for image in new.images]
+    pictures = [_thumbnail(service, image, extraction.depth, run) if with_thumbnails else b"" for image in new.images]
     names = [f"{named_with(image.name, image.uploaded_as)} (in the memory bank)" for image, _ in known]
     names += [shown_name(image.title) for image in new.images]
     warning = copies_warning(names, copies, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
     warning = joined([warning, base.copies_not_sought() if base else None, capped])
-    n_embeddings = len(embedded.numbers) * way.per_image
+    n_embeddings = len(embedded.numbers) * extraction.per_image
     unscored = why_unscored(bank, len(new.images), n_embeddings, with_scores)
     return _Learned(bank, kept, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)
 
 
-def _capped(service: InspectionService, way: Way, rate: float, n_images: int) -> tuple[float, str | None]:
+def _capped(service: InspectionService, extraction: Extraction, rate: float, n_images: int) -> tuple[float, str | None]:
     """The share that ``CORESET_MAX`` leaves of the embeddings of so many different images, and a warning if it does."""
-    most, n_embeddings = service.settings.coreset_max, n_images * way.per_image
+    most, n_embeddings = service.settings.coreset_max, n_images * extraction.per_image
     kept = capped_rate(rate, n_embeddings, most)
     if kept == rate:
         return rate, None
-    n_blocks = way.features.dim // service.features.dim
+    n_blocks = extraction.features.dim // service.features.dim
     each = "the memory bank" if n_blocks == 1 else f"each of the {n_blocks} memory banks"
     return kept, (
         f"{each} keeps {most} of {n_embeddings} patch embeddings, {100 * kept:.3g} % instead of {100 * rate:.3g} %, "

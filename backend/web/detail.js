@@ -2,7 +2,7 @@
 /** In how many tiles a fit looks at a large ROI: what its size and the smallest defect ask for, what that gives, what it costs. */
 import { field, fill, h, keepFocus } from "./dom.js";
 import { keepText, keptText } from "./keep.js";
-import { secondsOfPass } from "./question.js";
+import { LIVE_PATIENCE_MS, secondsOfPass } from "./question.js";
 import { roiText } from "./router.js";
 import { number, t } from "./texts.js";
 
@@ -16,8 +16,6 @@ const MOST_DETAIL = 5;
 const TOKENS_OF_A_DEFECT = 0.6;
 /** Without a smallest defect: pixels of the ROI that may become one of the network's. */
 const MOST_SHRUNK = 2;
-/** Without an answer for as long, Live says NOT JUDGED. */
-const LIVE_WAITS_S = 1.7;
 /** @type {Choice} */
 const NOTHING_CHOSEN = { detail: null, defect_mm: null };
 
@@ -160,7 +158,7 @@ export class DetailChoice {
       detail > enough && t("detail.enlarges", { enough }),
       passes > 1 && t("detail.costs", { passes }),
       passes > 1 && seconds && t("detail.seconds", { seconds: number(seconds) }),
-      passes > 1 && seconds > LIVE_WAITS_S && t("detail.late"),
+      passes > 1 && seconds * 1000 > LIVE_PATIENCE_MS && t("detail.late"),
     ].filter(Boolean).join(" ");
   }
 

@@ -5,6 +5,8 @@ import { keepText, keptText } from "./keep.js";
 import { shapeOf } from "./pixels/roi.js";
 
 const PATIENCE_MS = 30000;
+/** Live: a part without an answer for so long takes the verdict of the part before it from the screen. */
+export const LIVE_PATIENCE_MS = 1700;
 const N_PASSES = 9;
 
 /**

@@ -17,7 +17,7 @@ import pytest
 from backend.cluster import fit_worker
 from backend.cluster import workers as cluster_workers
 from backend.cluster.fit_worker import FitTask, FitWorker, PlacedImage
-from backend.cluster.fits import ByWorkers
+from backend.cluster.fits import ClusterExecutor
 from backend.cluster.places import open_place
 from backend.cluster.workers import Workers, settings_to_send
 from backend.common.config import Settings
@@ -128,7 +128,7 @@ def fit_together(
     task = FitTask.of(settings_to_send(sent or service.settings), images, n_workers, shape, checkpoint)
     ray, kind = ray or InOneProcess(), Workers if ray else Objects
     workers = kind(ray, FitWorker, n_workers, 1, task)
-    work = ByWorkers(ray, workers, task, lambda *_: None)
+    executor = ClusterExecutor(ray, workers, task, lambda *_: None)
     named = [NamedImage(image.title, partial(image.read, 1 << 20, insecure=False)) for image in images]
     try:
         return fit(
@@ -138,11 +138,11 @@ def fit_together(
             mm_per_px=0.2,
             shapes=[shape] * len(named),
             on_progress=lambda step, done, _total: meanwhile(workers, step, done),
-            work=work,
+            executor=executor,
             **how,
         )
     finally:
-        work.forget()
+        executor.forget()
         for actor in workers.actors if kind is Workers else ():
             ray.kill(actor)
 

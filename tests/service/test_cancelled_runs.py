@@ -14,7 +14,7 @@ from backend.disk.progress import Run, RunBoard
 from backend.features import DinoV2Features
 from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service import fit as fit_module
-from backend.service import fit_work
+from backend.service import fit_executor
 from backend.service.calibrate import calibrate
 from backend.service.datasets import calibrate_stored, infer_stored
 from backend.service.feedback import give_feedback
@@ -114,7 +114,7 @@ def test_cancelled_first_fit_of_a_recipe_leaves_it_without_a_scale(service, part
 @pytest.mark.parametrize("step", ["settle", "near_copies", "build_bank", "remembered", "thumbnail"])
 def test_fit_ends_where_it_tells_nothing_about_its_progress_too(service, parts, monkeypatch, step):
     told, calls = [], []
-    module = fit_work if step in ("settle", "build_bank") else fit_module
+    module = fit_executor if step in ("settle", "build_bank") else fit_module
     call = getattr(module, step)
 
     def cancelled_before(*arguments, **options):

@@ -145,7 +145,7 @@ class TestAppend:
         before = service.fitted(KEY).memory_id
         monkeypatch.setattr("backend.bank.memory_limits.free_memory", lambda: 10**9)
         monkeypatch.setattr("backend.bank.memory_limits._COPIES_OF_BANK", 10**4)
-        monkeypatch.setattr("backend.service.fit_work.check_memory", lambda *_: None)
+        monkeypatch.setattr("backend.service.fit_executor.check_memory", lambda *_: None)
         with pytest.raises(TooLarge, match="384 embeddings does not fit"):
             fit(service, KEY, parts[2:], mm_per_px=0.2, append=True)
         assert service.fitted(KEY).memory_id == before

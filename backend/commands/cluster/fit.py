@@ -80,7 +80,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     """
     # Imported only here: other commands do not need Ray.
     from backend.cluster.fit_worker import FitTask, FitWorker
-    from backend.cluster.fits import ByWorkers
+    from backend.cluster.fits import ClusterExecutor
     from backend.cluster.workers import Workers, connected, count_of_workers, settings_to_send
 
     fields = fields_of(
@@ -103,7 +103,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         with connected() as ray, step_bars() as on_progress:
             n_workers = min(len(images), count_of_workers(ray, options.workers, options.cores))
             task = FitTask.of(settings_to_send(settings), images, n_workers, shape, checkpoint)
-            work = ByWorkers(ray, Workers(ray, FitWorker, n_workers, options.cores, task), task, on_progress)
+            executor = ClusterExecutor(ray, Workers(ray, FitWorker, n_workers, options.cores, task), task, on_progress)
             result = fit(
                 service,
                 key,
@@ -116,9 +116,9 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
                 smallest_defect_mm=fields.smallest_defect_mm,
                 on_progress=on_progress,
                 checkpoint=checkpoint,
-                work=work,
+                executor=executor,
             )
-            work.forget()
+            executor.forget()
     except KeyboardInterrupt:
         say(f"stopped; run the same command again to resume (until then {checkpoint} keeps what is done)")
         raise

@@ -1,14 +1,13 @@
 // @ts-check
 /** The verdict on the screen of a line: about the newest part, unless something says that it is about nothing any more. */
 import { partVerdict } from "../part.js";
+import { LIVE_PATIENCE_MS } from "../question.js";
 import { t } from "../texts.js";
 import "../texts-later.js";
 
 /** @typedef {import("../verdict.js").Verdict} Verdict */
 /** @typedef {import("../loop.js").Loop} Loop */
 
-/** A part without an answer for so long takes the verdict of the part before it from the screen. */
-const PATIENCE_MS = 1700;
 const NAMED = 3;
 
 /**
@@ -47,7 +46,7 @@ function whyLate({ source, paused, singles, judging, again, busy_until }) {
   const now = performance.now();
   if (now < busy_until) return t("live.busy", { n: Math.ceil((busy_until - now) / 1000) });
   if (source.kind === "camera" && source.problem && (!paused || singles)) return source.problem;
-  if (!judging || now - judging.since < PATIENCE_MS) return null;
+  if (!judging || now - judging.since < LIVE_PATIENCE_MS) return null;
   return again?.before?.reason || t("live.late", { name: judging.name, seconds: Math.round((now - judging.since) / 1000) });
 }
 

@@ -1,4 +1,4 @@
-"""The work of a fit on its images: reading their headers, embedding them, and selecting the memory bank."""
+"""Executors of a fit: they read the headers of images, embed these, and select the memory bank."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
 
-class Way(NamedTuple):
+class Extraction(NamedTuple):
     """How the images of a fit become embeddings.
 
     Attributes:
@@ -46,8 +46,8 @@ class Way(NamedTuple):
         return rows * columns if self.places is None else len(self.places)
 
 
-class FitWork(Protocol):
-    """Who does the work of a fit: this process, or others for it."""
+class FitExecutor(Protocol):
+    """Executes the steps of a fit that need all its images: in this process, or elsewhere."""
 
     def read(
         self,
@@ -73,7 +73,7 @@ class FitWork(Protocol):
     def embed(
         self,
         service: InspectionService,
-        way: Way,
+        extraction: Extraction,
         new: FitImages,
         rate: float,
         base: Base | None,
@@ -84,7 +84,7 @@ class FitWork(Protocol):
 
         Args:
             service: who fits.
-            way: how.
+            extraction: how.
             new: the images.
             rate: share of the embeddings that the memory bank keeps, if there is no base.
             base: the model to append to.
@@ -96,7 +96,7 @@ class FitWork(Protocol):
     def build(
         self,
         service: InspectionService,
-        way: Way,
+        extraction: Extraction,
         embedded: Embedded,
         identities: Sequence[str],
         rate: float,
@@ -108,15 +108,15 @@ class FitWork(Protocol):
         """Select the memory bank, and compare each image with that of the others.
 
         Args:
-            service, way, rate, base, run: see `embed`.
+            service, extraction, rate, base, run: see `embed`.
             embedded: what `embed` returned.
             identities, turn, joined: see `build_bank`.
         """
         ...
 
 
-class InThisProcess:
-    """The work of a fit whose embeddings fit into the memory of this process; see `FitWork`."""
+class LocalExecutor:
+    """Executes a fit whose embeddings fit into the memory of this process; see `FitExecutor`."""
 
     def read(
         self,
@@ -126,11 +126,11 @@ class InThisProcess:
         _profile: ProfileName,
         _detail: DetailName,
     ) -> FitImages:
-        """See `FitWork`."""
+        """See `FitExecutor`."""
         return FitImages.read(images, masks, service.limits)
 
     def depth(self, service: InspectionService, new: FitImages, recorded: BitDepth | None, run: Run) -> BitDepth | None:
-        """See `FitWork`."""
+        """See `FitExecutor`."""
 
         def pixels_of(image: NamedImage) -> contextlib.AbstractContextManager[None]:
             run.raise_if_cancelled()
@@ -141,15 +141,15 @@ class InThisProcess:
     def embed(
         self,
         service: InspectionService,
-        way: Way,
+        extraction: Extraction,
         new: FitImages,
         rate: float,
         base: Base | None,
         checkpoint: Checkpoint | None,
         run: Run,
     ) -> Embedded:
-        """See `FitWork`."""
-        features, headers = way.features, new.headers
+        """See `FitExecutor`."""
+        features, headers = extraction.features, new.headers
         if not new.images:
             return Embedded(np.empty((0, features.dim), np.float32), [], [])
         check_memory(
@@ -159,7 +159,7 @@ class InThisProcess:
             headers.most_pixels,
             headers.most_bytes,
             len(base.memory.embeddings) if base else 0,
-            way.per_image,
+            extraction.per_image,
         )
         return embed_all(
             new.images,
@@ -168,15 +168,15 @@ class InThisProcess:
             turn=service.queue.fit_turn,
             checkpoint=checkpoint,
             on_progress=partial(run.report, "extract"),
-            depth=way.depth,
+            depth=extraction.depth,
             known={image.pixels_sha256 for image in base.images if image.pixels_sha256} if base else (),
-            tiles=way.tiles,
+            tiles=extraction.tiles,
         )
 
     def build(
         self,
         service: InspectionService,
-        way: Way,
+        extraction: Extraction,
         embedded: Embedded,
         identities: Sequence[str],
         rate: float,
@@ -185,16 +185,16 @@ class InThisProcess:
         run: Run,
         joined: Mapping[str, str],
     ) -> Bank:
-        """See `FitWork`."""
+        """See `FitExecutor`."""
         return build_bank(
             embedded.embeddings,
             identities,
-            way.features.token_hw,
+            extraction.features.token_hw,
             rate,
             base,
             turn,
             run.report,
             joined,
-            way.features.dim // service.features.dim,
-            way.places,
+            extraction.features.dim // service.features.dim,
+            extraction.places,
         )
