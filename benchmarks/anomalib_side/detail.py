@@ -61,8 +61,8 @@ def judge(
         return str(path)
 
     fitted = [write(f"fit{number}", scene) for number, scene in enumerate(tray.fit_scenes(fit))]
-    n_bank = ask("fit", images=fitted)["bank"]
-    found = Found(tray.name, "anomalib", detail, "its own", True, n_bank, 0)
+    fit_reply = ask("fit", images=fitted)
+    found = Found(tray.name, "anomalib", detail, "its own", True, fit_reply["bank"], fit_reply["bank_mb"])
     for number, scene in enumerate(tray.test_scenes(scenes)):
         say(f"{tray.name}, detail {detail}: scene {number + 1} of {scenes}")
         before = ask("infer", image=write("scene", scene))["score"]

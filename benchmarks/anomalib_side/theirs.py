@@ -100,7 +100,8 @@ class Theirs:
             self._model.fit()
             coreset_s = time.perf_counter() - collected
         self._model.eval()
-        return {"bank": len(self._model.model.memory_bank), "coreset_s": coreset_s}
+        bank = self._model.model.memory_bank
+        return {"bank": len(bank), "bank_mb": bank.nbytes / 1e6, "coreset_s": coreset_s}
 
     def infer(self, image: str) -> dict[str, Any]:
         """Score one image file on torch, anomaly map included."""

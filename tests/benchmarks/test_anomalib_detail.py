@@ -26,7 +26,7 @@ def test_every_defect_is_looked_at_alone_after_a_fit(tmp_path):
         asked.append(order)
         if order == "fit":
             assert len(arguments["images"]) == 2
-            return {"bank": 7}
+            return {"bank": 7, "bank_mb": 0.5}
         pixels = cv2.imread(arguments["image"])
         assert pixels.shape == (*SCENE_HW, 3)
         return {"score": float(np.count_nonzero(pixels != 120))}
