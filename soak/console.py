@@ -42,7 +42,8 @@ _START_S, _STOP_S = 60.0, 20.0
 _WARM_PARTS = 600  # by then the last fifty are full, and so is the memory for decoded pictures
 _FEWEST_SAMPLES = 20
 _GROWTH = 1.10
-_SPARE_MB = 2.0  # of a heap of some megabytes a tenth is less than the collector leaves
+# What the collector leaves at times. Of a few megabytes of heap, or of few nodes, it is more than a tenth.
+_SPARE = {"heap_mb": 2.0, "detached_nodes": 500.0}
 _LONGEST_WAIT_MS = 120_000
 # Counts the parts by name and verdict while nobody looks.
 _COUNT = """() => {
@@ -56,9 +57,16 @@ _COUNT = """() => {
     }
   }).observe(document.querySelector(".parts"), { childList: true });
 }"""
+# Nodes that the page shows depend on its last fifty parts: one that is not judged says why. So they are not counted.
+_SHOWN_NODES = """() => {
+  const walker = document.createTreeWalker(document);
+  let count = 1;
+  while (walker.nextNode()) count += 1;
+  return count;
+}"""
 _MEASURES = {
     "heap_mb": "heap of JavaScript, MB",
-    "nodes": "nodes of the page",
+    "detached_nodes": "detached nodes",
     "pages_mb": "processes of pages, MB",
     "others_mb": "other processes of the browser, MB",
 }
@@ -72,14 +80,14 @@ class Sample:
         at_s: since the start.
         parts: judged so far; between looks, as of the look before.
         heap_mb: of JavaScript, after its collector ran.
-        nodes: of the page, those included that are kept without being shown.
+        detached_nodes: nodes in memory that the page does not show.
         pages_mb, others_mb: what the processes that run pages, and all others, hold that is in no file.
     """
 
     at_s: float
     parts: int
     heap_mb: float
-    nodes: float
+    detached_nodes: float
     pages_mb: float
     others_mb: float
 
@@ -89,7 +97,7 @@ class Look(NamedTuple):
 
     parts: int
     heap_mb: float
-    nodes: float
+    detached_nodes: float
 
 
 @dataclass
@@ -241,7 +249,8 @@ def look(browser: Chromium, seen: Seen, words: dict[str, str]) -> Look:
         n_parts = _compare(seen, page, words)
         for text in page.locator(".message.error").all_inner_texts():
             seen.broken.append(f"the page says: {text}")
-        return Look(n_parts, metrics["JSHeapUsedSize"] / 1e6, metrics["Nodes"])
+        detached = metrics["Nodes"] - page.evaluate(_SHOWN_NODES)
+        return Look(n_parts, metrics["JSHeapUsedSize"] / 1e6, detached)
 
 
 def _heard(seen: Seen, entry: dict[str, Any]) -> None:
@@ -271,7 +280,7 @@ def grown(seen: Seen) -> list[str]:
             statistics.median(getattr(sample, name) for sample in some)
             for some in (seen.warm[:fifth], seen.warm[-fifth:])
         )
-        if last > _GROWTH * first + _SPARE_MB * (name == "heap_mb"):
+        if last > _GROWTH * first + _SPARE.get(name, 0.0):
             found.append(f"{what} grew from {first:.1f} to {last:.1f}")
     return found
 

@@ -6,8 +6,8 @@ import pytest
 
 from soak.console import Sample, Seen, grown, slope_per_hour
 
-FLAT = {"heap_mb": 0.0, "nodes": 0.0, "pages_mb": 0.0, "others_mb": 0.0}
-WARM = {"heap_mb": 4.0, "nodes": 2000.0, "pages_mb": 400.0, "others_mb": 150.0}
+FLAT = {"heap_mb": 0.0, "detached_nodes": 0.0, "pages_mb": 0.0, "others_mb": 0.0}
+WARM = {"heap_mb": 4.0, "detached_nodes": 200.0, "pages_mb": 400.0, "others_mb": 150.0}
 
 
 def seen(**rising: float) -> Seen:
@@ -33,7 +33,7 @@ def test_what_stays_flat_once_it_is_warm_has_not_grown() -> None:
         ({"heap_mb": 4.0}, "heap of JavaScript"),
         ({"pages_mb": 80.0}, "processes of pages"),
         ({"others_mb": 40.0}, "other processes"),
-        ({"nodes": 600.0}, "nodes"),
+        ({"detached_nodes": 900.0}, "detached nodes"),
     ],
 )
 def test_what_rises_has_grown_and_the_slope_tells_by_how_much(rising: dict[str, float], told: str) -> None:
