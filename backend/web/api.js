@@ -89,7 +89,7 @@ export function idsOf({ role_id, roi_id, recipe_id, model_key }) {
  */
 export async function call(path, call = {}) {
   const reply = await send(path, call);
-  return reply.status === 204 ? null : reply.json();
+  return reply.status === 204 ? null : arrived(reply.json(), call);
 }
 
 /**
@@ -98,7 +98,7 @@ export async function call(path, call = {}) {
  * @returns {Promise<Blob>}
  */
 export async function fetchBlob(path, call = {}) {
-  return (await send(path, call)).blob();
+  return arrived((await send(path, call)).blob(), call);
 }
 
 /**
@@ -111,7 +111,7 @@ export async function send(path, call) {
     const key = currentKey();
     const reply = await sendOnce(path, call);
     if (reply.ok) return reply;
-    const error = await refusal(reply);
+    const error = await refusal(reply, call);
     if (call.quiet) throw error;
     if (reply.status === 401 && (currentKey() !== key || (await hooks.askForKey(error.message)))) continue;
     if (!error.wait_s || attempt >= (call.tries ?? MOST_TRIES)) throw error;
@@ -126,33 +126,36 @@ async function sendOnce(path, { method, query = {}, json, form, blob, headers = 
   for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value));
   const key = currentKey();
   const signals = [signal, timeoutMs ? AbortSignal.timeout(timeoutMs) : undefined].filter((one) => one !== undefined);
-  try {
-    return await fetch(url, {
-      method: method ?? (json !== undefined || form ? "POST" : "GET"),
-      headers: {
-        ...(key ? { "X-API-Key": key } : {}),
-        ...(json !== undefined ? { "Content-Type": "application/json" } : {}),
-        ...headers,
-      },
-      body: form ?? blob ?? (json !== undefined ? JSON.stringify(json) : undefined),
-      signal: signals.length ? AbortSignal.any(signals) : undefined,
-      credentials: "omit",
-      redirect: "error",
-      referrerPolicy: "no-referrer",
-    });
-  } catch (problem) {
-    if (signal?.aborted) throw problem;
-    if (problem instanceof DOMException && problem.name === "TimeoutError")
-      throw new ApiError(t("api.timeout"), 0, "timeout");
-    throw new ApiError(t("api.unreachable"), 0, "unreachable");
-  }
+  const reply = fetch(url, {
+    method: method ?? (json !== undefined || form ? "POST" : "GET"),
+    headers: {
+      ...(key ? { "X-API-Key": key } : {}),
+      ...(json !== undefined ? { "Content-Type": "application/json" } : {}),
+      ...headers,
+    },
+    body: form ?? blob ?? (json !== undefined ? JSON.stringify(json) : undefined),
+    signal: signals.length ? AbortSignal.any(signals) : undefined,
+    credentials: "omit",
+    redirect: "error",
+    referrerPolicy: "no-referrer",
+  });
+  return arrived(reply, { signal });
 }
 
-/** @param {Response} reply */
-async function refusal(reply) {
+/** A reply, or its body. @template T @param {Promise<T>} part @param {Call} call */
+export function arrived(part, { signal }) {
+  return part.catch((problem) => {
+    if (signal?.aborted) throw problem;
+    const code = problem.name === "TimeoutError" ? "timeout" : "unreachable";
+    throw new ApiError(t(`api.${code}`), 0, code);
+  });
+}
+
+/** @param {Response} reply @param {Call} call */
+async function refusal(reply, call) {
   const isBusy = reply.status === 503 || reply.status === 429;
   const wait_s = isBusy ? Math.min(Number(reply.headers.get("Retry-After")) || 1, LONGEST_WAIT_S) : 0;
-  const text = await reply.text();
+  const text = await arrived(reply.text(), call);
   try {
     const body = JSON.parse(text);
     const error = reply.status === 401 ? t(currentKey() ? "key.unknown" : "key.needed") : String(body.error);

@@ -1,6 +1,6 @@
 // @ts-check
 /** Where the ROIs of a recipe lie in the picture: the layout, which the service keeps for every station. */
-import { ApiError, send } from "./api.js";
+import { ApiError, arrived, send } from "./api.js";
 
 /** @typedef {import("./pixels/roi.js").Roi} Roi */
 /**
@@ -48,7 +48,7 @@ export async function loadLayout(recipe) {
 export async function readLayout(recipe, { etag: known, ...options }) {
   try {
     const reply = await send("layout", { ...options, query: { recipe_id: recipe }, headers: known ? { "If-None-Match": known } : {} });
-    const content = await reply.json();
+    const content = await arrived(reply.json(), options);
     const etag = reply.headers.get("ETag");
     return { content: content.format === FORMAT ? content : { ...content, format: FORMAT, version: 1, rois: [] }, etag };
   } catch (problem) {

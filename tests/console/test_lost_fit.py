@@ -16,6 +16,20 @@ _FIT_MS = 120_000
 _N_SAMPLES = 60
 """So that the fit takes seconds."""
 _SAY_MS = 10_000
+# The head of a reply, and an error instead of its body.
+_BROKEN_REPLY = """async (status) => {
+  const { call } = await import("/console/api.js");
+  const real = fetch;
+  const body = () => new ReadableStream({ start: (stream) => stream.error(new TypeError("network error")) });
+  globalThis.fetch = async () => new Response(body(), { status });
+  try {
+    return await call("runs", { quiet: true });
+  } catch (problem) {
+    return [problem.name, problem.status, problem.code];
+  } finally {
+    globalThis.fetch = real;
+  }
+}"""
 _AWAY = "Whether the fit goes on shows when it is back."
 
 
@@ -83,6 +97,14 @@ def test_a_fit_that_was_cancelled_elsewhere_is_told_after_a_reload(
         done(client.post("/runs/cancel", json={"run_id": run["run_id"]}))
     said = "The fit ended without a new model. The model before it is still in use. Start the fit again."
     expect(watched.page.get_by_text(said)).to_be_visible(timeout=_FIT_MS)
+    watched.close(NO_LAYOUT_YET)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_reply_that_breaks_off_counts_as_no_answer(status: int, chromium: Any, judging: Server) -> None:
+    watched = Watched(chromium, judging)
+    watched.open("samples")
+    assert watched.page.evaluate(_BROKEN_REPLY, status) == ["ApiError", 0, "unreachable"]
     watched.close(NO_LAYOUT_YET)
 
 
