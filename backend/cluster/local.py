@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import tempfile
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import psutil
 import yaml
 
-from backend.cluster.ray_library import TOKEN, TOKEN_PATH, asking_nobody, close, import_ray
+from backend.cluster.ray_library import TOKEN, TOKEN_PATH, asking_nobody, close, import_ray, new_token
 from backend.common.errors import ConfigError
 from backend.common.machine import STOP_SIGNAL, usable_cores
 
@@ -23,7 +22,8 @@ _NAMESPACE = "serve"
 _OBJECT_STORE_BYTES = 256 << 20
 _ENDS_WITHIN_S = 20.0
 _POLL_S = 0.2
-_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+# Ray's own errors get the shape of every error.
+PROXY_ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "backend.cluster.proxy_errors:middlewares"}
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -47,9 +47,9 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
     ):
         close()
         os.environ.pop(TOKEN_PATH, None)
-        os.environ[TOKEN] = secrets.token_hex(32)
+        os.environ[TOKEN] = new_token()
         if serves:
-            os.environ[_CALLBACK] = "backend.cluster.proxy_errors:middlewares"
+            os.environ.update(PROXY_ENVIRONMENT)
             metrics = Path(folder) / "metrics"
             metrics.mkdir()
             os.environ.setdefault(_METRICS, str(metrics))  # for the sum of all replicas in /metrics

@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import os
+import secrets
 from collections.abc import Iterator, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,12 @@ def close(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.update(_CLOSED)
     for name, value in _QUIET.items():
         environment.setdefault(name, value)
+
+
+@cache
+def new_token() -> str:
+    """The token of the clusters that this process starts. All have the same, because Ray reads it only once."""
+    return secrets.token_hex(32)
 
 
 def import_ray(module: str = "ray") -> Any:
