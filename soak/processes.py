@@ -1,8 +1,8 @@
 """Several workers, many clients: every reply comes from one complete and current model, whichever worker gives it.
 
-``python -m soak.processes [--workers 2] [--clients 16] [--minutes 10] [--kill-every 20] [--store moto [--fails]]``. The
-clients mix fits, calibrations and inferences of shared ROIs and of a ROI of their own. Meanwhile, workers are killed
-and restarted.
+``python -m soak.processes [--workers 2] [--clients 16] [--minutes 10] [--kill-every 20] [--store moto [--fails]]
+[--sites 2]``. The clients mix fits, calibrations and inferences of shared ROIs and of a ROI of their own. Meanwhile,
+workers are killed and restarted. With several sites, each is a service of its own, and all write the same object store.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,13 @@ _SAMPLE_S = 0.5
 
 
 def run(
-    server: Server, versions: Versions, tally: Tally, place: Place, clients: int, seconds: float, kill_s: float
+    sites: Sequence[Server],
+    versions: Versions,
+    tally: Tally,
+    place: Place,
+    clients: int,
+    seconds: float,
+    kill_s: float,
 ) -> Memory:
     """Press for some seconds, kill a worker every `kill_s`, and look at what is stored in the end."""
     shared = [
@@ -43,25 +49,30 @@ def run(
         Roi({"role_id": "Shared", "roi_id": "Recipe", "recipe_id": "line"}),
     ]
     own = [Roi({"role_id": "Own", "roi_id": f"{number}"}) for number in range(clients)]
-    with Client(server, versions, tally) as client:
+    with Client(sites[0], versions, tally) as client:
         prepare(client, [*shared, *own], versions)
     end = time.monotonic() + seconds
     threads = [
-        threading.Thread(target=_press, args=(server, versions, tally, [*shared, mine], end, number), daemon=True)
+        threading.Thread(
+            target=_press,
+            args=(sites[number % len(sites)], versions, tally, [*shared, mine], end, number),
+            daemon=True,
+        )
         for number, mine in enumerate(own)
     ]
     for thread in threads:
         thread.start()
-    memory = _watch(server, tally, end, kill_s)
+    memory = _watch(sites, tally, end, kill_s)
     for thread in threads:
         thread.join(max(0.0, end + _LONGEST_REQUEST_S - time.monotonic()))
     if stuck := sum(thread.is_alive() for thread in threads):
         tally.breaks(f"{stuck} clients still wait for a reply {_LONGEST_REQUEST_S:.0f} s after the last request")
         return memory
     root = place.files()
-    with Client(server, versions, tally) as client:
-        for roi in [*shared, *own]:
-            _look_at(client, roi, root, versions, tally)
+    for site in sites:
+        with Client(site, versions, tally) as client:
+            for roi in [*shared, *own]:
+                _look_at(client, roi, root, versions, tally)
     return memory
 
 
@@ -73,14 +84,14 @@ def _press(server: Server, versions: Versions, tally: Tally, rois: Sequence[Roi]
                 mix(client, rois, versions, chance)
 
 
-def _watch(server: Server, tally: Tally, end: float, kill_s: float) -> Memory:
+def _watch(sites: Sequence[Server], tally: Tally, end: float, kill_s: float) -> Memory:
     """Sample the workers' memory until the end, and kill one of them now and then."""
-    master = psutil.Process(server.process.pid)
+    masters = [psutil.Process(site.process.pid) for site in sites]
     memory, start = Memory(), time.monotonic()
     next_kill = start + kill_s
     with tqdm(total=round(end - start), unit="s", file=sys.stderr) as bar:
         while (now := time.monotonic()) < end:
-            workers = master.children()
+            workers = [worker for master in masters for worker in master.children()]
             memory.sample(now - start, [worker.pid for worker in workers])
             if now >= next_kill and end - now > kill_s / 2:
                 max(workers, key=psutil.Process.create_time).kill()  # so that one lives to show its memory
@@ -111,17 +122,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=16, help="number of simultaneous clients (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10, help="duration in minutes (%(default)g)")
     parser.add_argument("--kill-every", type=float, default=20, help="seconds between kills of a worker (%(default)g)")
+    parser.add_argument("--sites", type=int, default=1, help="services that write the same store (%(default)s)")
     add_store(parser)
     chosen = parser.parse_args(arguments)
+    if chosen.sites > 1 and chosen.store == "folder":
+        parser.error("several sites need an object store: add --store moto")
     versions, tally = known_versions(_VERSIONS), Tally()
     command = partial(gunicorn_command, workers=chosen.workers)
     with (
         tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as folder,
         opened(chosen.store, Path(folder), chosen.ministack, fails=chosen.fails) as place,
-        serving(command, **SMALL_NETWORK, **place.environment, MAX_FITS=f"{chosen.clients}") as server,
+        ExitStack() as stack,
     ):
-        memory = run(server, versions, tally, place, chosen.clients, 60 * chosen.minutes, chosen.kill_every)
-    title = f"{chosen.workers} workers, {chosen.clients} clients, {chosen.minutes:g} minutes, milliseconds"
+        environment = {**SMALL_NETWORK, **place.environment, "MAX_FITS": f"{chosen.clients}"}
+        sites = [stack.enter_context(serving(command, **environment)) for _ in range(chosen.sites)]
+        memory = run(sites, versions, tally, place, chosen.clients, 60 * chosen.minutes, chosen.kill_every)
+    of_sites = f"{chosen.sites} sites with " if chosen.sites > 1 else ""
+    title = f"{of_sites}{chosen.workers} workers, {chosen.clients} clients, {chosen.minutes:g} minutes, milliseconds"
     print_table(title, ("request", "answered", "median", "p95"), tally.rows(_KINDS))
     others = sorted(what for what in tally.counts if what not in _KINDS)
     rows = [[what, tally.counts[what]] for what in others]
