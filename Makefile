@@ -61,7 +61,7 @@ format: $(VENV)/.dev ## format and fix
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-soak: $(VENV)/.dev ## long runs that try to break what is promised: four hours; needs Chromium, and the last one root
+soak: $(VENV)/.dev ## long runs that try to break what is promised: over four hours; needs Chromium and redis-server, the last one root
 	$(RUN) -m soak.files --uploads 20000
 	$(RUN) -m soak.api --cases 10000
 	$(RUN) -m soak.slow
@@ -73,7 +73,9 @@ soak: $(VENV)/.dev ## long runs that try to break what is promised: four hours; 
 	$(RUN) -m soak.crash --rounds 50 --store moto --fails
 	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto
 	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto --fails
+	$(RUN) -m soak.processes --workers 2 --minutes 10 --store moto --sites 2
 	$(RUN) -m soak.replica_fits --rounds 10
+	$(RUN) -m soak.cluster
 	$(RUN) -m soak.console --minutes 60
 	$(RUN) -m soak.unwritable
 

@@ -1,16 +1,23 @@
 """A failing store for tests and soaks: a proxy in front of an object store with the faults of networks and stores."""
 
 import http.client
+import os
 import random
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import Literal
 from urllib.parse import unquote, urlsplit
+
+from harness.object_store import make_bucket
+from harness.server import free_port
 
 Kind = Literal["slow", "status", "lost", "reset", "unreachable"]
 _CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
@@ -111,6 +118,65 @@ def faulty(endpoint: str) -> Iterator[Faults]:
         server.server_close()
 
 
+class ProxyProcess:
+    """A proxy without faults in a process of its own, which can be frozen and killed.
+
+    Args:
+        endpoint: of the store.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint, self._port = endpoint, free_port()
+        self._process: BaseProcess | None = None
+
+    @property
+    def address(self) -> str:
+        """``http://host:port``."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = get_context("spawn").Process(target=_pass_on, args=(self._endpoint, self._port), daemon=True)
+        self._process.start()
+        make_bucket(self.address)
+
+    def freeze(self) -> None:
+        """Accept connections, and answer nothing."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Answer again."""
+        self._send(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Refuse connections."""
+        assert self._process is not None, "it was started"
+        self._process.kill()
+        self._process.join()
+
+    def _send(self, number: int) -> None:
+        assert self._process is not None, "it was started"
+        assert self._process.pid is not None, "it was started"
+        os.kill(self._process.pid, number)
+
+
+@contextmanager
+def proxy_process(endpoint: str) -> Iterator[ProxyProcess]:
+    """A process before a store, which is ended with the block."""
+    process = ProxyProcess(endpoint)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def _pass_on(endpoint: str, port: int) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(urlsplit(endpoint).netloc, Faults()))
+    server.daemon_threads = True
+    server.serve_forever()
+
+
 def _handler(address: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -158,7 +224,8 @@ def _handler(address: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", length or "0" if is_head else str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content)
+                with suppress(ConnectionError):  # the client has given up
+                    self.wfile.write(content)
 
         def _drop(self) -> None:
             self.close_connection = True

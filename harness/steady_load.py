@@ -1,0 +1,118 @@
+"""Clients that ask the same without a pause, and what each request got: for soaks that break something meanwhile."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from harness.forms import Form
+
+_OK = httpx.codes.OK
+_LONGEST_S = 60.0
+_SAME_SCORE = 1e-6
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request.
+
+    Attributes:
+        start, end: on the clock of `time.monotonic`.
+        status: of the reply; 0 if there was none.
+        code: of an error in the contract's shape; else its text.
+        score: of a reply with status 200.
+    """
+
+    start: float
+    end: float
+    status: int
+    code: str = ""
+    score: float | None = None
+
+
+class SteadyLoad:
+    """Some clients, each of which sends its next inference when it has the reply to the last one.
+
+    Args:
+        address: of the service.
+        form: the inference.
+        score: that every reply must have.
+        clients: number of clients.
+
+    Attributes:
+        asked: all requests that ended so far.
+    """
+
+    def __init__(self, address: str, form: Form, score: float, clients: int = 2) -> None:
+        self._address, self._form, self._score = address, form, score
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(clients)]
+        self.asked: list[Asked] = []
+
+    def __enter__(self) -> "SteadyLoad":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(_LONGEST_S)
+
+    def since(self, moment: float) -> Sequence[Asked]:
+        """The requests that ended after a moment on the clock of `time.monotonic`."""
+        return [asked for asked in list(self.asked) if asked.end > moment]
+
+    def failed(self, since: float = 0.0) -> Sequence[Asked]:
+        """The requests that ended after a moment, and got something else than a judgement."""
+        return [asked for asked in self.since(since) if asked.status != _OK]
+
+    def wrong(self) -> Sequence[Asked]:
+        """The requests that got another score."""
+        return [
+            asked
+            for asked in list(self.asked)
+            if asked.score is not None and abs(asked.score - self._score) > _SAME_SCORE
+        ]
+
+    def wait_for_judgements(self, count: int, within_s: float = _LONGEST_S) -> float:
+        """Seconds until so many further requests got a judgement.
+
+        Raises:
+            RuntimeError: they did not, in time.
+        """
+        start = time.monotonic()
+        while time.monotonic() < start + within_s:
+            if sum(asked.status == _OK and asked.start > start for asked in self.since(start)) >= count:
+                return time.monotonic() - start
+            time.sleep(0.02)
+        raise RuntimeError(f"no {count} judgements in {within_s:.0f} s; the last request: {self.asked[-1:]}")
+
+    def _ask_on(self) -> None:
+        with httpx.Client(base_url=self._address, timeout=_LONGEST_S, trust_env=False) as client:
+            while not self._stop.is_set():
+                self.asked.append(ask(client, self._form))
+
+
+def ask(client: httpx.Client, form: Form, path: str = "/infer") -> Asked:
+    """Send a form once.
+
+    Args:
+        client: of the service.
+        form: the request.
+        path: that it is sent to.
+    """
+    start = time.monotonic()
+    try:
+        reply = form.post(client, path)
+    except httpx.TransportError as exc:
+        return Asked(start, time.monotonic(), 0, type(exc).__name__)
+    end = time.monotonic()
+    if reply.status_code == _OK:
+        return Asked(start, end, _OK, score=reply.json().get("score"))
+    try:
+        return Asked(start, end, reply.status_code, reply.json()["code"])
+    except (ValueError, KeyError):
+        return Asked(start, end, reply.status_code, f"not in the contract's shape: {reply.text[:80]}")
