@@ -26,6 +26,7 @@ The others take longer or print more. Run them with ``python -m benchmarks.<name
 - ``gui_crops``: crops of the console for models of the existing GUI, compared with OpenCV
 - ``object_store``: requests, time and cost of models in an object store, compared with a folder
 - ``cluster_fit``: a memory bank from a million embeddings in the workers of a cluster, compared with one process
+- ``cluster_serving``: an inference by a replica on Ray, compared with plain uvicorn; ``--rounds``
 - ``scale_model``: capacity on paper, and what binds at 1 to 1,000 nodes
 - ``rois``: a list of 200 ROIs, compared with reading their memory banks; ``--rois``
 - ``watch``: parts per second of `watch`, compared with clients that cut nothing, or cut and wait in turn; ``--parts``
