@@ -6,6 +6,7 @@ memory bank for each of the last four blocks, distances minus excess radii (`bac
 mean.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -39,18 +40,23 @@ def coreset_rate_of(profile: ProfileName, configured: float, detail: int = 1) ->
     return rate / detail
 
 
-def capped_rate(rate: float, n_embeddings: int, most: int | None) -> float:
+def capped_rate(rate: float, n_embeddings: int, most: int | None, n_with_copies: int | None = None) -> float:
     """The share of embeddings that a memory bank keeps if it may have at most so many.
 
     >>> capped_rate(0.02, 1_000_000, 10_000), capped_rate(0.02, 1_000_000, None)
     (0.01, 0.02)
 
     Args:
-        rate: share without the limit.
-        n_embeddings: of the fit, at least one.
+        rate: share without the limit; 1 keeps the embeddings of copies, too.
+        n_embeddings: of the different images of the fit, at least one.
         most: ``CORESET_MAX``; None is no limit.
+        n_with_copies: embeddings of all its images; None is as many.
     """
-    return rate if most is None else min(rate, most / n_embeddings)
+    if most is None:
+        return rate
+    if rate == 1 and n_embeddings <= most < (n_with_copies or n_embeddings):
+        return math.nextafter(1, 0)  # every different embedding, selected
+    return min(rate, most / n_embeddings)
 
 
 def profile_of(metadata: Mapping[str, Any]) -> ProfileName:

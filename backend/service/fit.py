@@ -28,6 +28,7 @@ from backend.common.telemetry import OnProgress, annotate, stage
 from backend.disk.fitted import FittedRoi
 from backend.disk.progress import Run
 from backend.features import DinoV2Features
+from backend.patchcore import coreset_size
 from backend.roi_mask import Shape
 from backend.service.detail import fitted_tiles, seen_tiles, settle_detail
 from backend.service.doubts import joined
@@ -214,7 +215,7 @@ def _learn(
     joined_own = dict(zip(known_own, copies.identities, strict=False)) if group_copies else {}
     kept, capped = rate, None
     if base is None:
-        kept, capped = _capped(service, extraction, rate, len(set(identities)))
+        kept, capped = _capped(service, extraction, rate, identities)
     bank = executor.build(service, extraction, embedded, identities, kept, base, turn, run, joined_own)
     percentiles = (*SCORE_PERCENTILES, service.settings.score_percentile) if with_scores else ()
     images = []
@@ -251,17 +252,21 @@ def _learn(
     return _Learned(bank, kept, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)
 
 
-def _capped(service: InspectionService, extraction: Extraction, rate: float, n_images: int) -> tuple[float, str | None]:
-    """The share that ``CORESET_MAX`` leaves of the embeddings of so many different images, and a warning if it does."""
-    most, n_embeddings = service.settings.coreset_max, n_images * extraction.per_image
-    kept = capped_rate(rate, n_embeddings, most)
+def _capped(
+    service: InspectionService, extraction: Extraction, rate: float, identities: Sequence[str]
+) -> tuple[float, str | None]:
+    """The share that ``CORESET_MAX`` leaves of the embeddings of different images, and a warning if it does."""
+    most, per_image = service.settings.coreset_max, extraction.per_image
+    n_embeddings, n_with_copies = len(set(identities)) * per_image, len(identities) * per_image
+    kept = capped_rate(rate, n_embeddings, most, n_with_copies)
     if kept == rate:
         return rate, None
     n_blocks = extraction.features.dim // service.features.dim
     each = "the memory bank" if n_blocks == 1 else f"each of the {n_blocks} memory banks"
+    size, of = coreset_size(n_embeddings, kept), n_with_copies if rate == 1 else n_embeddings
     return kept, (
-        f"{each} keeps {most} of {n_embeddings} patch embeddings, {100 * kept:.3g} % instead of {100 * rate:.3g} %, "
-        "because CORESET_MAX allows no more"
+        f"{each} keeps {size} of {of} patch embeddings, {100 * size / of:.3g} % instead of {100 * rate:.3g} %, "
+        f"because CORESET_MAX allows no more than {most}"
     )
 
 

@@ -47,6 +47,13 @@ def test_fit_that_keeps_every_embedding_keeps_no_more_either(fit_with):
     assert "13 % instead of 100 %" in result.warning
 
 
+def test_copies_of_images_do_not_exceed_the_limit_either(fit_with, parts):
+    service, result = fit_with(400, [*parts, *parts], keep_all=True)
+    assert (result.n_embeddings, result.coreset_size) == (768, 384)
+    assert "keeps 384 of 768 patch embeddings, 50 % instead of 100 %" in result.warning
+    assert sorted(service.fitted(KEY).memory.patches) == list(range(384)), "those of the first of two copies"
+
+
 def test_what_is_appended_is_not_limited(fit_with, parts):
     service, _ = fit_with(5, parts[:2])
     result = fit(service, KEY, parts, mm_per_px=0.2, append=True)

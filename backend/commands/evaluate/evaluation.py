@@ -227,7 +227,7 @@ class _CategoryEvaluation:
             embeddings,
             identities,
             self.features.token_hw,
-            capped_rate(self.way.coreset_rate, n_different, self.settings.coreset_max),
+            capped_rate(self.way.coreset_rate, n_different, self.settings.coreset_max, len(embeddings)),
             None,
             contextlib.nullcontext,
             on_progress,
