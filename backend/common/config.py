@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     )
     coreset_rate: float = Field(0.02, gt=0, le=1, description="share of patch embeddings the memory bank keeps")
     coreset_max: int | None = Field(
-        None, ge=1, description="most patch embeddings that a fit keeps in a memory bank; unset: no limit"
+        None, ge=1, le=10**9, description="most patch embeddings that a fit keeps in a memory bank; unset: no limit"
     )
     models_dir: Path = Field(Path("models"), description="folder of the fitted models")
     models_url: str | None = Field(

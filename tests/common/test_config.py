@@ -68,7 +68,7 @@ BAD_TEXTS = {
     "profile": ["best", "Recommended"],
     "detail": ["0", "6", "1.5", "all", "Auto"],
     "coreset_rate": ["0", "-0.1", "1.01", "2%", "nan", "inf"],
-    "coreset_max": ["0", "-1", "1.5", "many"],
+    "coreset_max": ["0", "-1", "1.5", "many", "1" + 400 * "0"],
     "weights_sha256": ["abc", "0" * 63, "0" * 65, "g" * 64],
     "models_url_insecure": ["maybe", "2"],
     "models_fresh_s": ["-1", "nan", "inf", "3601", "10s"],
