@@ -1,6 +1,7 @@
 """The places of images and results: a folder that all machines see, or a prefix in an object store."""
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,18 +94,29 @@ class FolderPlace:
                     found[path.relative_to(self.folder).as_posix()] = size
         return found
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, max_bytes: int | None = None) -> bytes | None:
         """See `Place`.
+
+        Args:
+            name: of the content.
+            max_bytes: largest accepted size; None is any.
 
         Raises:
             StorageError: it cannot be read.
+            TooLarge: it has more than `max_bytes`, and is not read.
         """
+        path = self.folder / name
         try:
-            return read_whole(self.folder / name)
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+                raise StorageError(f"{path}: the file cannot be read (it is not a regular file)")
+            if max_bytes is not None and found.st_size > max_bytes:
+                raise _too_large(name, found.st_size, max_bytes)
+            return read_whole(path)
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise StorageError(f"{self.folder / name}: the file cannot be read ({exc.strerror})") from exc
+            raise StorageError(f"{path}: the file cannot be read ({exc.strerror})") from exc
 
     def write(self, name: str, content: bytes) -> None:
         """See `Place`.
@@ -166,14 +178,19 @@ def read_image(place: Place, name: str, max_bytes: int) -> bytes:
         TooLarge: it has more than `max_bytes`.
         StoreUnavailable: the object store does not answer, or refuses.
     """
-    try:
-        content = place.read(name)
-    except StorageError as exc:
-        if isinstance(place, FolderPlace):
+    if isinstance(place, FolderPlace):
+        try:
+            content = place.read(name, max_bytes)
+        except StorageError as exc:
             raise InvalidImage(str(exc)) from exc
-        raise
+    else:
+        content = place.read(name)
     if content is None:
         raise InvalidImage(f"{name}: the image does not exist any more")
     if len(content) > max_bytes:
-        raise TooLarge(f"{name}: {len(content)} bytes, at most {max_bytes} are accepted")
+        raise _too_large(name, len(content), max_bytes)
     return content
+
+
+def _too_large(name: str, n_bytes: int, max_bytes: int) -> TooLarge:
+    return TooLarge(f"{name}: {n_bytes} bytes, at most {max_bytes} are accepted")

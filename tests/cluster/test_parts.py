@@ -1,6 +1,7 @@
 """Which images belong to which part, which parts are missing, and what a place already has."""
 
 import io
+import os
 
 import pytest
 
@@ -89,6 +90,17 @@ def test_folder_gives_its_images_by_name_and_says_what_cannot_be_read(tmp_path):
     assert FolderPlace(tmp_path / "none").names() == {}
     with pytest.raises(StorageError, match="cannot be written"):
         place.write("a.jpg/part", b"")
+
+
+def test_files_that_are_too_large_or_no_files_are_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(b"12345")
+    monkeypatch.setattr("backend.cluster.places.read_whole", lambda path: pytest.fail(f"{path} was read"))
+    place = FolderPlace(tmp_path)
+    with pytest.raises(InvalidImage, match="not a regular file"):
+        read_image(place, "pipe.png", 5)
+    with pytest.raises(TooLarge, match="5 bytes, at most 4"):
+        read_image(place, "large.png", 4)
 
 
 def test_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path):
