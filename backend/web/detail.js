@@ -7,7 +7,7 @@ import { roiText } from "./router.js";
 import { number, t } from "./texts.js";
 
 /** @typedef {{input_size: number, tokens: number}} Network pixels, and tokens, along a side of what it sees at once */
-/** @typedef {{detail: number | null, defect_mm: number | null}} Choice null: not chosen, nobody said */
+/** @typedef {{detail: number | null, defect_mm: number | null, mm_per_px: number | null}} Choice null: not chosen, nobody said; mm_per_px: when the defect was typed */
 /** @typedef {{width: number, height: number}} Size of the ROI in pixels */
 
 const DETAILS = [1, 2, 3, 4, 5];
@@ -17,7 +17,7 @@ const TOKENS_OF_A_DEFECT = 0.6;
 /** Without a smallest defect: pixels of the ROI that may become one of the network's. */
 const MOST_SHRUNK = 2;
 /** @type {Choice} */
-const NOTHING_CHOSEN = { detail: null, defect_mm: null };
+const NOTHING_CHOSEN = { detail: null, defect_mm: null, mm_per_px: null };
 
 /** Tokens along a side of the ROI: of those that two tiles share, each gives its half. @param {number} detail @param {Network} network */
 function tokensOf(detail, { tokens }) {
@@ -26,7 +26,7 @@ function tokensOf(detail, { tokens }) {
 }
 
 /** Whether the tiles have a pixel for each of the ROI's. @param {number} detail @param {number} side @param {Network} network */
-const showsAll = (detail, side, network) => (tokensOf(detail, network) / network.tokens) * network.input_size >= side;
+const showsAll = (detail, side, network) => (tokensOf(detail, network) * network.input_size) / network.tokens >= side;
 
 /** The smallest detail that shows every pixel. @param {number} side @param {Network} network */
 const enoughFor = (side, network) => DETAILS.find((detail) => showsAll(detail, side, network)) ?? MOST_DETAIL;
@@ -52,8 +52,8 @@ export class DetailChoice {
     /** @type {Size} */
     this.size = { width: 1, height: 1 };
     this.mm_per_px = 1;
-    /** The model's detail. */
-    this.fitted = 1;
+    /** @type {number | null} the model's detail; null: there is no model */
+    this.fitted = null;
     this.offered = false;
     this.label = h("span");
     this.defect = h("input", { id: "detail-defect", type: "number", min: 0.000001, max: 1000000, step: "any", inputmode: "decimal", autocomplete: "off", onchange: () => this.typed() });
@@ -92,31 +92,38 @@ export class DetailChoice {
     return Math.max(this.size.width, this.size.height);
   }
 
+  /** The smallest defect in mm, or in pixels where nobody measured: as long on the picture as when it was typed, if the unit is another one since. */
+  get defect_mm() {
+    const { defect_mm, mm_per_px } = this.choice;
+    if (defect_mm === null || mm_per_px === null || (mm_per_px === 1) === (this.mm_per_px === 1)) return defect_mm;
+    return Number(((defect_mm / mm_per_px) * this.mm_per_px).toPrecision(9));
+  }
+
   /** What is proposed for this ROI. */
   get proposed() {
-    const { defect_mm } = this.choice;
+    const { defect_mm } = this;
     return proposedFor(this.side, defect_mm && defect_mm / this.mm_per_px, this.network);
   }
 
   /** What the next fit has, as far as that is known here. */
   get detail() {
-    return this.choice.detail ?? this.fitted;
+    return this.choice.detail ?? this.fitted ?? 1;
   }
 
   /** The fields of a fit: nothing where nobody chose, and a model keeps its detail. @returns {{detail?: number, smallest_defect_mm?: number}} */
   get fields() {
-    const { detail, defect_mm } = this.offered ? this.choice : NOTHING_CHOSEN;
-    return { detail: detail ?? (this.fitted > 1 ? this.fitted : undefined), smallest_defect_mm: defect_mm ?? undefined };
+    const { detail, defect_mm } = this.offered ? { detail: this.choice.detail, defect_mm: this.defect_mm } : NOTHING_CHOSEN;
+    return { detail: detail ?? this.fitted ?? undefined, smallest_defect_mm: defect_mm ?? undefined };
   }
 
   /**
    * @param {Size | null} size null: it is not known here
-   * @param {{mm_per_px: number, fitted: number, network: Network}} known fitted: the model's detail
+   * @param {{mm_per_px: number, fitted: number | null, network: Network}} known fitted: the model's detail; null: there is no model
    */
   show(size, { mm_per_px, fitted, network }) {
     const wasOffered = this.offered;
     Object.assign(this, { mm_per_px, fitted, network, size: size ?? this.size });
-    this.offered = size !== null && (this.side > network.input_size || fitted > 1);
+    this.offered = size !== null && (this.side > network.input_size || (fitted ?? 1) > 1);
     this.node.hidden = !this.offered;
     if (!this.offered) return;
     this.update();
@@ -124,12 +131,12 @@ export class DetailChoice {
   }
 
   update() {
-    const { detail, fitted, proposed, choice } = this;
+    const { detail, fitted, proposed, choice, defect_mm } = this;
     fill(this.summary, t(proposed === detail ? "detail.now" : "detail.now_proposed", { detail, proposed }));
     fill(this.label, t("detail.defect", { unit: this.mm_per_px === 1 ? "px" : "mm" }));
-    if (document.activeElement !== this.defect) this.defect.value = choice.defect_mm === null ? "" : String(choice.defect_mm);
-    this.unchosen.hidden = this.unchosen.disabled = fitted > 1; // it keeps its detail
-    this.select.value = String(choice.detail ?? (fitted > 1 ? fitted : ""));
+    if (document.activeElement !== this.defect) this.defect.value = defect_mm === null ? "" : String(defect_mm);
+    this.unchosen.hidden = this.unchosen.disabled = fitted !== null; // it keeps its detail
+    this.select.value = String(choice.detail ?? fitted ?? "");
     this.take.hidden = proposed === detail;
     fill(this.take, t("detail.take", { detail: proposed }));
     const told = this.sentences();
@@ -145,8 +152,7 @@ export class DetailChoice {
 
   /** @param {number} detail */
   about(detail) {
-    const { side, mm_per_px, network } = this;
-    const { defect_mm } = this.choice;
+    const { side, mm_per_px, network, defect_mm } = this;
     const pitch = side / tokensOf(detail, network);
     const covered = defect_mm && defect_mm / mm_per_px / pitch;
     const enough = enoughFor(side, network);
@@ -165,7 +171,7 @@ export class DetailChoice {
   typed() {
     const value = this.defect.valueAsNumber;
     if (!this.defect.validity.valid) this.defect.reportValidity();
-    else this.change({ defect_mm: Number.isNaN(value) ? null : value });
+    else this.change({ defect_mm: Number.isNaN(value) ? null : value, mm_per_px: this.mm_per_px });
   }
 
   takeProposed() {

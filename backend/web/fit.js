@@ -123,7 +123,8 @@ export class FitPanel {
   /** @param {import("./rois.js").RoiFacts | null} facts */
   showDetail(facts) {
     const { network } = this.app.session.value;
-    this.detail.show(this.app.mayChange ? this.samples.size() : null, { mm_per_px: this.scale, fitted: facts?.detail ?? 1, network });
+    const fitted = facts && (facts.fitted || facts.detail > 1) ? facts.detail : null;
+    this.detail.show(this.app.mayChange ? this.samples.size() : null, { mm_per_px: this.scale, fitted, network });
   }
 
   /** Millimetres per pixel; 1 where nobody measured. */

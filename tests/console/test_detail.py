@@ -39,12 +39,13 @@ def _features(tokens: int) -> Any:
 
 def test_the_console_proposes_what_the_service_would_choose(chromium: Any, judging: Server) -> None:
     sizes = [(1, 1), (448, 300), (449, 448), (512, 512), (840, 840), (841, 20), (896, 1), (897, 5), (1232, 900)]
-    sizes += [(1680, 1200), (1681, 1), (2016, 2016), (2448, 2048), (2464, 10), (2465, 10), (4000, 3000), (9248, 6944)]
+    sizes += [(826, 826), (1680, 1200), (1681, 1), (2016, 2016), (2448, 2048), (2464, 10), (2465, 10)]
+    sizes += [(4000, 3000), (9248, 6944)]
     asked = [
         {"width": width, "height": height, "mm_per_px": scale, "defect_mm": defect, "tokens": tokens}
         for width, height in sizes
         for scale, defect in ((1, None), (1, 2), (1, 8.4), (1, 16), (0.05, 0.8), (0.05, 1.5), (0.021, 3), (1, 600))
-        for tokens in (32, 37, 8)
+        for tokens in (32, 37, 21, 8)
     ]
     expected = [
         settle_detail(
@@ -57,6 +58,33 @@ def test_the_console_proposes_what_the_service_would_choose(chromium: Any, judgi
     expect(watched.page.locator("main h1")).to_be_visible()
     assert watched.page.evaluate(_PROPOSED, asked) == expected
     assert set(expected) == {1, 2, 3, 4, 5}
+    watched.close(NO_LAYOUT_YET)
+
+
+# What a fit is sent when the scale changes after a defect was typed: the unit is px at 1 mm per pixel.
+_AT_SCALES = """async ([typed_at, scales, fitted]) => {
+  const { DetailChoice } = await import(new URL("console/detail.js", document.baseURI));
+  const choice = new DetailChoice({ role_id: "r", roi_id: "of scales", recipe_id: "r", model_key: "m" });
+  const network = { input_size: 448, tokens: 32 };
+  const show = (mm_per_px) => choice.show({ width: 2448, height: 2048 }, { mm_per_px, fitted, network });
+  show(typed_at);
+  choice.defect.value = "8";
+  choice.typed();
+  return scales.map((scale) => {
+    show(scale);
+    return [choice.fields.detail ?? null, choice.fields.smallest_defect_mm, choice.proposed];
+  });
+}"""
+
+
+def test_a_smallest_defect_keeps_its_length_when_its_unit_changes(chromium: Any, judging: Server) -> None:
+    watched = Watched(chromium, judging)
+    watched.open("line")
+    expect(watched.page.locator("main h1")).to_be_visible()
+    evaluate = watched.page.evaluate
+    assert evaluate(_AT_SCALES, [1, [1, 0.05, 0.04, 1], None]) == [[None, each, 5] for each in (8, 0.4, 0.32, 8)]
+    assert evaluate(_AT_SCALES, [0.05, [0.05, 0.04, 1], None]) == [[None, each, 1] for each in (8, 8, 160)]
+    assert evaluate(_AT_SCALES, [1, [1], 1])[0][0] == 1, "a model keeps its detail, whatever the service is set to"
     watched.close(NO_LAYOUT_YET)
 
 
