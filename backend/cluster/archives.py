@@ -167,7 +167,7 @@ def _shown(text: str) -> str:
 
 
 def images_of(source: Place, address: str, is_left_out: Callable[[str], bool]) -> list[str]:
-    """Names of the images of an archive, sorted.
+    """Names of the images of an archive, sorted. Hidden files, such as ``._1.png`` of macOS, are left out.
 
     Args:
         source: the archive.
@@ -178,6 +178,7 @@ def images_of(source: Place, address: str, is_left_out: Callable[[str], bool]) -
         InvalidRequest: there are no images.
     """
     names = [name for name in image_names(source.names()) if not any(map(is_left_out, name.split("/")[:-1]))]
+    names = [name for name in names if not name.rpartition("/")[2].startswith(".")]
     if not names:
         raise InvalidRequest(f"{address} has no images")
     return names

@@ -279,18 +279,22 @@ def test_command_fits_what_is_in_a_bucket_and_stores_it_there(
             environment[name.upper()] = str(getattr(settings, name))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        for path in sorted(good.iterdir())[:4]:
-            open_place(f"s3://{BUCKET}/lots", insecure=False).write(f"good/{path.name}", path.read_bytes())
-        open_place(f"s3://{BUCKET}/lots", insecure=False).write("bad/1.png", b"a defective part")
+        place, names = open_place(f"s3://{BUCKET}/lots", insecure=False), ["0.png", "1.png", "2.png", "late/3.png"]
+        for path, name in zip(sorted(good.iterdir()), names, strict=False):
+            place.write(f"good/{name}", path.read_bytes())
+        place.write("bad/1.png", b"a defective part")
+        place.write("good/._1.png", b"of macOS")
         arguments = ("cluster", "fit", "Master1", "Pattern", f"s3://{BUCKET}/lots", "--mm-per-px", "0.2")
         status, _, err = command_line(*arguments)
         assert (status, "the names of the folders suggest" in err) == (2, True)
         arguments = (*arguments[:4], f"s3://{BUCKET}/lots/good/", *arguments[5:])
-        status, out, err = command_line(*arguments, "--all-scores", "--workers", "2")
+        again = f"s3://{BUCKET}/lots/good/late"
+        status, out, err = command_line(*arguments, again, "--all-scores", "--workers", "2")
         assert status == 0, err
         assert f"4 images in s3://{BUCKET}/lots/good\n" in err
         told = json.loads(out)
-        assert list(told["ok_scores"]) == [f"s3://{BUCKET}/lots/good/{number}.png" for number in range(4)]
+        assert list(told["ok_scores"]) == [f"s3://{BUCKET}/lots/good/{name}" for name in names]
+        assert told["n_images"] == len(names), "each once"
         stored = InspectionService.open(Settings())
         assert len(stored.fitted(RoiKey("Master1", "Pattern")).memory.embeddings) == told["coreset_size"]
 

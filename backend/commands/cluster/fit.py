@@ -141,8 +141,13 @@ def _images_of(uris: Sequence[str], *, insecure: bool, any_folder: bool) -> "Ite
         say_found(found, ignored)
         for path in found:
             yield PlacedImage(str(path.parent), path.name)
+    titles: set[str] = set()
     for url in dict.fromkeys(uri.rstrip("/") for uri in uris if is_url(uri)):
-        yield from (PlacedImage(url, name) for name in _names_below(url, insecure=insecure, any_folder=any_folder))
+        for name in _names_below(url, insecure=insecure, any_folder=any_folder):
+            image = PlacedImage(url, name)
+            if image.title not in titles:  # a URL may be below another one
+                titles.add(image.title)
+                yield image
 
 
 def _names_below(url: str, *, insecure: bool, any_folder: bool) -> list[str]:
