@@ -31,7 +31,11 @@ _MOST_UNLIKE = 0.003
 # Grey levels, as a standard deviation: what shows less has nothing by which it could be recognised.
 _LEAST_CONTRAST = 0.5
 _ROWS_AT_ONCE = 256
+_MADE_AT_ONCE = 64
+_N_TANGENTS = 3  # contrast, and shifts to the right and down
 _MOST_NAMED = 5
+BYTES_PER_LOOK = SIDE**2 + 4 * (1 + _N_TANGENTS) * (SIDE - 2 * _MARGIN) ** 2 + 5 * 4 * _ROWS_AT_ONCE
+"""Of the memory that a comparison of images takes, for each: beside this, it takes a bit for each pair."""
 
 
 class Look(NamedTuple):
@@ -233,13 +237,25 @@ def _vectors(miniatures: Sequence[Miniature]) -> tuple[Vectors, list[Vectors]]:
         vectors: float32 [n, P], in grey levels.
         tangents: three times float32 [n, P]: contrast, and shifts to the right and down.
     """
-    shown = np.stack(
-        [cv2.GaussianBlur(miniature, (0, 0), _BLUR) for miniature in np.asarray(miniatures, np.float32)],
-    )
-    coordinates = np.linspace(-1, 1, SIDE - 2 * _MARGIN)
+    side = SIDE - 2 * _MARGIN
+    coordinates = np.linspace(-1, 1, side)
     x, y = np.meshgrid(coordinates, coordinates)
     shading, _ = np.linalg.qr(np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6))
     shading = shading.astype(np.float32)
+    vectors, *tangents = (np.empty((len(miniatures), side**2), np.float32) for _ in range(1 + _N_TANGENTS))
+    for start in range(0, len(miniatures), _MADE_AT_ONCE):
+        rows = slice(start, start + _MADE_AT_ONCE)
+        vectors[rows], found = _some_vectors(miniatures[rows], shading)
+        for tangent, own in zip(tangents, found, strict=True):
+            tangent[rows] = own
+    return vectors, tangents
+
+
+def _some_vectors(miniatures: Sequence[Miniature], shading: Vectors) -> tuple[Vectors, list[Vectors]]:
+    """As `_vectors`, of images that are worked on at once; `shading` is its orthonormal basis, float32 [P, 6]."""
+    shown = np.stack(
+        [cv2.GaussianBlur(miniature, (0, 0), _BLUR) for miniature in np.asarray(miniatures, np.float32)],
+    )
 
     def unshaded(pictures: Vectors) -> Vectors:
         inner = pictures[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].reshape(len(pictures), -1)

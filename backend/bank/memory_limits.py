@@ -2,6 +2,7 @@
 
 import math
 
+from backend.bank.copies import BYTES_PER_LOOK
 from backend.bank.embedding import most_ahead
 from backend.common.errors import TooLarge
 from backend.common.machine import free_memory
@@ -55,6 +56,24 @@ def check_memory(
             f"{_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e6:.0f} MB, plus {bank / 1e6:.0f} MB for a memory bank "
             f"of {100 * coreset_rate:g}% of them and {fixed / 1e6:.0f} MB for any number of images: "
             f"{needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free; send fewer images or free memory"
+        )
+
+
+def check_comparison(n_images: int) -> None:
+    """Check that the search for near copies among the images of a fit fits into the free memory.
+
+    Args:
+        n_images: images in the fit, whose embeddings are elsewhere.
+
+    Raises:
+        TooLarge: it needs more memory than is free; the message has the calculation.
+    """
+    looks, pairs, free = n_images * BYTES_PER_LOOK, n_images**2 // 8, free_memory()
+    if looks + pairs > free:
+        raise TooLarge(
+            f"the memory of this machine does not hold what a fit compares to find near copies: {n_images} images × "
+            f"{BYTES_PER_LOOK} bytes = {looks / 1e6:.0f} MB, plus {pairs / 1e6:.0f} MB for their pairs, but only "
+            f"{free / 1e6:.0f} MB are free; fit on fewer images, or start the command on a machine with more memory"
         )
 
 

@@ -21,7 +21,7 @@ from backend.bank.patches import Rows
 from backend.bank.sharded import FitShard
 from backend.bit_depth import FULL, BitDepth, Wide, wide_images
 from backend.block_memory import block_parts
-from backend.cluster.places import open_place, read_image
+from backend.cluster.places import Place, open_place, read_image
 from backend.cluster.workers import worker_settings
 from backend.common.arrays import Embeddings
 from backend.common.errors import ConfigError
@@ -34,6 +34,8 @@ from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
 HEADERS_AT_ONCE = 64
+# Of the embeddings that the network gave, before they are among those that are held: 64 MiB, or those of an image.
+_BYTES_AT_ONCE = 64 << 20
 
 
 class PlacedImage(NamedTuple):
@@ -125,10 +127,14 @@ class _Held:
         self.looks: list[Look] = []
 
     def embed_until(self, service: InspectionService, end: int) -> None:
-        """Embed images up to the position `end`, except those that are done."""
-        first, per_image = len(self.looks), self._extraction.per_image
-        if first >= end:
-            return
+        """Embed images up to the position `end`, except those that are done, without a second copy of all of them."""
+        n_bytes = self._extraction.per_image * self._extraction.features.dim * 4
+        at_once = max(1, _BYTES_AT_ONCE // n_bytes)
+        for first in range(len(self.looks), end, at_once):
+            self._embed(service, first, min(first + at_once, end))
+
+    def _embed(self, service: InspectionService, first: int, end: int) -> None:
+        per_image = self._extraction.per_image
         embedded = embed_all(
             self._images[first:end],
             self._extraction.features,
@@ -163,6 +169,7 @@ class FitWorker:
         settings = worker_settings(task.settings)
         self._task = task
         self._service = InspectionService.open(settings)
+        self._places: dict[str, Place] = {}
         self._held: _Held | None = None
         self._held_as: tuple[int, ExtractionSpec] | None = None
 
@@ -243,12 +250,13 @@ class FitWorker:
         return self._held
 
     def _named(self, first: int, end: int) -> list[NamedImage]:
-        read = partial(
-            PlacedImage.read,
-            max_bytes=self._service.limits.max_bytes,
-            insecure=self._service.settings.models_url_insecure,
-        )
-        return [NamedImage(image.title, partial(read, image)) for image in self._task.images[first:end]]
+        return [NamedImage(image.title, partial(self._read, image)) for image in self._task.images[first:end]]
+
+    def _read(self, image: PlacedImage) -> bytes:
+        if (place := self._places.get(image.address)) is None:  # opening a bucket again costs new connections
+            place = open_place(image.address, insecure=self._service.settings.models_url_insecure)
+            self._places[image.address] = place
+        return read_image(place, image.name, self._service.limits.max_bytes)
 
 
 def _read_once(image: NamedImage) -> NamedImage:

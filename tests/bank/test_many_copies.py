@@ -95,3 +95,15 @@ def test_pairs_of_many_frames_of_one_part_take_no_memory_each(monkeypatch):
     said = copies_warning(own, found, grouped=False)
     assert said.startswith("32640 pairs of images look nearly the same (0 and 1, 0 and 2, ")
     assert "0 and 5, 32635 more)" in said
+
+
+def test_comparison_of_many_images_takes_the_memory_that_a_fit_counts_with():
+    random = np.random.default_rng(0)
+    looks = [Look(str(number), random.integers(0, 256, (64, 64), np.uint8)) for number in range(640)]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    assert list(near_copies(looks)) == []
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    at_any_number = 12 << 20
+    assert most - before < len(looks) * copies.BYTES_PER_LOOK + len(looks) ** 2 // 8 + at_any_number

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from backend.api.schemas.inspection import FitFields
+from backend.bank.memory_limits import check_comparison
 from backend.commands.arguments import (
     Commands,
     add_any_folder,
@@ -75,7 +76,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     Raises:
         InvalidRequest: a URI has no images, or their folders suggest other images than good parts.
         ConfigError: Ray is not installed, a URL cannot be used, or the cluster has too few cores.
-        TooLarge: the memory of the cluster does not hold the embeddings.
+        TooLarge: the memory of the workers does not hold the embeddings, or that of this machine not the comparisons.
         BackendError: as `fit` of the service.
     """
     # Imported only here: other commands do not need Ray.
@@ -95,6 +96,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     shape, doubt = requested_shape(fields.shape)
     key, insecure = key_of(fields), settings.models_url_insecure
     images = list(_images_of(options.images, insecure=insecure, any_folder=options.any_folder))
+    check_comparison(len(images))
     titles = [image.title for image in images]
     checkpoint = checkpoint_folder(settings.models_dir, key)
     service = InspectionService.open(settings)
