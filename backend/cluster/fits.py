@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import structlog
 
 from backend.bank.building import Bank, Base
 from backend.bank.checkpoint import Checkpoint
@@ -35,6 +36,9 @@ _BYTES_PER_EMBEDDING = 64
 _BYTES_PER_WORKER = 1 << 30
 # An array of so many bytes is sent to the object store of the cluster once, not with every call.
 _SENT_ONCE = 1 << 20
+_FORGET_WITHIN_S = 60.0
+
+log: Any = structlog.get_logger(__name__)
 
 
 class ClusterExecutor:
@@ -106,6 +110,7 @@ class ClusterExecutor:
                 "below 1, or use `fit`"
             )
         self._check_memory(extraction.features, extraction.per_image)
+        self._workers.meanwhile = run.raise_if_cancelled
         spec, n_images, done = self._spec(service, extraction), len(new.images), 0
         calls = [
             deque(
@@ -146,8 +151,13 @@ class ClusterExecutor:
         return bank_of_shards(blocks, extraction.features.token_hw, rate, run.report, extraction.places)
 
     def forget(self) -> None:
-        """Delete what the workers keep on their disks: the fit is done."""
-        self._workers.together("forget", dict.fromkeys(range(len(self._workers.actors)), ()))
+        """Delete what the workers keep on their disks. The fit is stored: a worker that is lost now does no harm."""
+        if n_failed := self._workers.tell("forget", _FORGET_WITHIN_S):
+            log.warning(
+                "fit.embeddings_left",
+                n_workers=n_failed,
+                hint=f"the fit is stored; machines of lost workers may keep {self._task.checkpoint}: delete it there",
+            )
 
     def _ask(
         self, spec: Any, images: Any, method: str, block: int, arguments: Mapping[int, tuple[Any, ...]]
@@ -178,11 +188,11 @@ class ClusterExecutor:
         n_images, n_workers = len(self._task.images), len(self._workers.actors)
         embeddings = n_images * per_image * (features.dim * 4 + _BYTES_PER_EMBEDDING)
         needed = embeddings + n_workers * _BYTES_PER_WORKER
-        has = self._ray.cluster_resources().get("memory", 0)
+        has = self._workers.memory()
         if needed > has:
             raise TooLarge(
                 f"the memory of the cluster does not hold this fit: {n_images} images × {per_image} patches × "
                 f"({features.dim} × 4 + {_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e9:.1f} GB, plus "
                 f"{n_workers * _BYTES_PER_WORKER / 1e9:.1f} GB for {n_workers} workers: {needed / 1e9:.1f} GB, but the "
-                f"cluster has {has / 1e9:.1f} GB; add machines, or fit on fewer images"
+                f"workers have {has / 1e9:.1f} GB; add machines, or fit on fewer images"
             )

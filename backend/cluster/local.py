@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from typing import Any
 import psutil
 import yaml
 
-from backend.cluster.ray_library import TOKEN, TOKEN_PATH, asking_nobody, close, import_ray, new_token
+from backend.cluster.ray_library import ADDRESS, TOKEN, TOKEN_PATH, asking_nobody, close, import_ray, init, new_token
 from backend.common.errors import ConfigError
-from backend.common.machine import STOP_SIGNAL, usable_cores
+from backend.common.machine import usable_cores
 
 LOOPBACK = "127.0.0.1"
 _NAMESPACE = "serve"
@@ -46,7 +45,8 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
         _environment_as_before(),
     ):
         close()
-        os.environ.pop(TOKEN_PATH, None)
+        for name in (ADDRESS, TOKEN_PATH):  # of another cluster
+            os.environ.pop(name, None)
         os.environ[TOKEN] = new_token()
         if serves:
             os.environ.update(PROXY_ENVIRONMENT)
@@ -54,11 +54,11 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
             metrics.mkdir()
             os.environ.setdefault(_METRICS, str(metrics))  # for the sum of all replicas in /metrics
         ray = import_ray()
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, STOP_SIGNAL)}
         others = _children()
         try:
             with asking_nobody(Path(folder)):
-                ray.init(
+                init(
+                    ray,
                     num_cpus=cores or usable_cores(),
                     include_dashboard=False,
                     namespace=_NAMESPACE,
@@ -67,8 +67,6 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
                     _node_ip_address=LOOPBACK,
                     _temp_dir=folder,
                 )
-            for number, handler in before.items():  # Ray replaces one of them
-                signal.signal(number, handler)
             yield ray
         finally:
             started = _children() - others

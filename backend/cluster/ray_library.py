@@ -4,12 +4,14 @@ import contextlib
 import importlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from backend.common.errors import ConfigError
+from backend.common.machine import STOP_SIGNAL
 
 _CLOSED = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else it reports to its makers
@@ -23,7 +25,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # who asks for no GPU keeps the variables of CUDA
     "RAY_DEDUP_LOGS": "0",  # every line of the service's log is one event
 }
-TOKEN, TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+ADDRESS, TOKEN, TOKEN_PATH = "RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 def close(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -59,6 +61,21 @@ def import_ray(module: str = "ray") -> Any:
         if exc.name is None or exc.name.partition(".")[0] != "ray":
             raise
         raise ConfigError("this needs Ray: pip install -r requirements/ray.txt") from exc
+
+
+def init(ray: Any, **options: Any) -> None:
+    """``ray.init`` without Ray's handlers of signals: it replaces that of SIGTERM.
+
+    Args:
+        ray: the module.
+        options: of ``ray.init``.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, STOP_SIGNAL)}
+    try:
+        ray.init(**options)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

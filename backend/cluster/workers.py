@@ -3,18 +3,24 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
 
 from backend.cluster.local import check_cores, local_ray
-from backend.cluster.ray_library import TOKEN, TOKEN_PATH, close, import_ray
+from backend.cluster.ray_library import ADDRESS, TOKEN, TOKEN_PATH, close, import_ray, init
 from backend.common.config import Settings, load_settings
 from backend.common.errors import BackendError, ConfigError
 
-_ADDRESS = "RAY_ADDRESS"
 _SECRETS = frozenset({"api_keys", "infer_keys", "api_keys_file"})
 _CALLS_AHEAD = 2  # calls queued for each worker, so that none is idle between two
 _TRIES = 3
+_LOOK_EVERY_S = 1.0
+_SAY_EVERY_S = 60.0
+
+log: Any = structlog.get_logger(__name__)
 
 
 def settings_to_send(settings: Settings) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def connected(cores: int | None = None) -> Iterator[Any]:
         ConfigError: Ray is not installed, or the cluster cannot be reached.
     """
     with contextlib.redirect_stdout(sys.stderr):
-        if not os.environ.get(_ADDRESS):
+        if not os.environ.get(ADDRESS):
             with local_ray(cores) as ray:
                 yield ray
             return
@@ -78,13 +84,13 @@ def _of_address() -> Iterator[Any]:
     close()
     if not (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)):
         raise ConfigError(
-            f"{_ADDRESS} is set, but the token of that cluster is not: set {TOKEN_PATH} to the file of the token"
+            f"{ADDRESS} is set, but the token of that cluster is not: set {TOKEN_PATH} to the file of the token"
         )
     ray = import_ray()
     try:
-        ray.init(address=os.environ[_ADDRESS], logging_level="warning", log_to_driver=True)
-    except (ConnectionError, RuntimeError, ValueError) as exc:
-        raise ConfigError(f"the cluster of {_ADDRESS}={os.environ[_ADDRESS]} cannot be reached: {exc}") from exc
+        init(ray, address=os.environ[ADDRESS], logging_level="warning", log_to_driver=True)
+    except (ConnectionError, RuntimeError, ValueError, import_ray("ray.exceptions").RayError) as exc:
+        raise ConfigError(f"the cluster of {ADDRESS}={os.environ[ADDRESS]} cannot be reached: {exc}") from exc
     try:
         yield ray
     finally:
@@ -96,15 +102,46 @@ def count_of_workers(ray: Any, count: int | None, cores: int) -> int:
 
     Args:
         ray: the connected module.
-        count: how many are wanted; None is as many as the cluster has cores for.
+        count: how many are wanted; None is as many as free cores allow.
         cores: number of cores for each.
 
     Raises:
         ConfigError: the cluster has too few cores.
     """
-    count = count or max(1, int(ray.cluster_resources().get("CPU", 0) // cores))
+    rooms = sum(room for room, _ in _rooms(ray, cores))
+    count = count or max(1, min(rooms, int(ray.available_resources().get("CPU", 0) // cores)))
     check_cores(ray, count * cores)
+    if count > rooms:
+        raise ConfigError(
+            f"the {count} workers need {cores} cores each, on one machine, and the machines of the cluster have room "
+            f"for {rooms}: use fewer workers, or fewer cores for each (--workers, --cores)"
+        )
     return count
+
+
+def _rooms(ray: Any, cores: int) -> list[tuple[int, float]]:
+    """Of each machine of the cluster: how many workers of so many cores it has room for, and its bytes of memory."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(int(has.get("CPU", 0) // cores), has.get("memory", 0)) for has in machines]
+
+
+class _Unreachable(BackendError):
+    """A worker cannot be reached: it is lost, and Ray may restart it."""
+
+
+class _Call(NamedTuple):
+    """A call of a worker.
+
+    Attributes:
+        number: of the worker.
+        method, arguments: of the call.
+        n_restarts: how often the worker had been restarted when this call first failed; None if it has not.
+    """
+
+    number: int
+    method: str
+    arguments: tuple[Any, ...]
+    n_restarts: int | None = None
 
 
 class Workers:
@@ -113,9 +150,12 @@ class Workers:
     Args:
         ray: the connected module.
         kind: the class.
-        count: number of actors; None is as many as the cluster has cores for.
+        count: number of actors; None is as many as free cores allow.
         cores: number of cores for each actor.
         arguments: of the class.
+
+    Attributes:
+        meanwhile: called every second while the result of a call is awaited; what it raises ends the waiting.
 
     Raises:
         ConfigError: the cluster has too few cores.
@@ -123,9 +163,19 @@ class Workers:
 
     def __init__(self, ray: Any, kind: type[Any], count: int | None, cores: int, *arguments: Any) -> None:
         self._ray = ray
+        self._cores = cores
+        self.meanwhile: Callable[[], None] = lambda: None
         count = count_of_workers(ray, count, cores)
         actor = ray.remote(kind).options(num_cpus=cores, max_restarts=-1, max_task_retries=_TRIES)
         self.actors = [actor.remote(*arguments) for _ in range(count)]
+
+    def memory(self) -> float:
+        """Bytes that all workers have together, wherever Ray puts them: a machine may get as many as it has cores for.
+
+        Memory of a machine without cores for workers does not count. What else runs in the cluster is not known.
+        """
+        machines = [(min(room, len(self.actors)), memory) for room, memory in _rooms(self._ray, self._cores) if room]
+        return len(self.actors) * min((memory / room for room, memory in machines), default=0)
 
     def each(self, method: str, next_call: Callable[[int], tuple[Any, ...] | None]) -> Iterator[tuple[Any, Any]]:
         """Call a method again and again, each time of a worker that is free.
@@ -141,20 +191,27 @@ class Workers:
         Raises:
             BackendError: see `result`.
         """
-        under_way: dict[Any, tuple[int, Any]] = {}
+        under_way: dict[Any, _Call] = {}
 
         def begin(number: int) -> None:
-            if (call := next_call(number)) is not None:
-                under_way[getattr(self.actors[number], method).remote(*call)] = (number, call[0])
+            if (arguments := next_call(number)) is not None:
+                call = _Call(number, method, arguments)
+                under_way[self._start(call)] = call
 
         for _ in range(_CALLS_AHEAD):
             for number in range(len(self.actors)):
                 begin(number)
         while under_way:
-            (done, *_), _ = self._ray.wait(list(under_way), num_returns=1)
-            number, what = under_way.pop(done)
-            yield what, self.result(done)
-            begin(number)
+            done = self._first_of(list(under_way))
+            call = under_way.pop(done)
+            try:
+                result = self.result(done)
+            except _Unreachable as exc:
+                call = self._lost(call, exc)
+                under_way[self._start(call)] = call
+                continue
+            yield call.arguments[0], result
+            begin(call.number)
 
     def together(self, method: str, calls: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Call a method of some workers at once.
@@ -169,8 +226,30 @@ class Workers:
         Raises:
             BackendError: see `result`.
         """
-        references = {number: getattr(self.actors[number], method).remote(*call) for number, call in calls.items()}
-        return {number: self.result(reference) for number, reference in references.items()}
+        started = [
+            (call, self._start(call)) for call in (_Call(number, method, given) for number, given in calls.items())
+        ]
+        return {call.number: self._answer(call, reference) for call, reference in started}
+
+    def tell(self, method: str, within_s: float) -> int:
+        """Call a method of all workers for its effect alone.
+
+        Args:
+            method: name of the method, which has no arguments.
+            within_s: seconds after which no result is awaited any more.
+
+        Returns:
+            How many workers did not do it: some are lost, or it failed.
+        """
+        references = [getattr(actor, method).remote() for actor in self.actors]
+        ended, late = self._ray.wait(references, num_returns=len(references), timeout=within_s)
+        n_failed = len(late)
+        for reference in ended:
+            try:
+                self._ray.get(reference)
+            except import_ray("ray.exceptions").RayError:
+                n_failed += 1
+        return n_failed
 
     def result(self, reference: Any) -> Any:
         """The result of a call.
@@ -182,16 +261,72 @@ class Workers:
             BackendError: the call raised it, or the worker ended `_TRIES` + 1 times during the call.
         """
         errors = import_ray("ray.exceptions")
+        self._first_of([reference])
         try:
             return self._ray.get(reference)
         except errors.RayTaskError as exc:
             if isinstance(exc.cause, BackendError):
                 raise exc.cause from None
             raise
+        except errors.ActorUnavailableError as exc:
+            raise _Unreachable(f"a worker ended more than {_TRIES} times during the same call: {_reason(exc)}") from exc
         except errors.RayActorError as exc:
             raise BackendError(
                 f"a worker cannot start, or ended {_TRIES + 1} times during the same call: {_reason(exc)}"
             ) from exc
+        except errors.RayError as exc:
+            raise BackendError(f"Ray lost the result of a worker: {_reason(exc)}") from exc
+
+    def _start(self, call: "_Call") -> Any:
+        return getattr(self.actors[call.number], call.method).remote(*call.arguments)
+
+    def _answer(self, call: "_Call", reference: Any) -> Any:
+        while True:
+            try:
+                return self.result(reference)
+            except _Unreachable as exc:
+                call = self._lost(call, exc)
+                reference = self._start(call)
+
+    def _lost(self, call: "_Call", exc: BackendError) -> "_Call":
+        """The call, to be started again: Ray tries for seconds, and notices later that a machine is lost.
+
+        Raises:
+            BackendError: it is `exc`, and the worker was restarted more than `_TRIES` times since the call failed.
+        """
+        known = import_ray("ray._private.state").actors()
+        n_restarts = known.get(self.actors[call.number]._actor_id.hex(), {}).get("NumRestarts", 0)
+        if call.n_restarts is None:
+            call = call._replace(n_restarts=n_restarts)
+        elif n_restarts - call.n_restarts > _TRIES:
+            raise exc
+        self.meanwhile()
+        time.sleep(_LOOK_EVERY_S)
+        return call
+
+    def _first_of(self, references: Sequence[Any]) -> Any:
+        """The first of some calls that ends. Ray lets them wait, as long as the cluster has no cores for a worker."""
+        said = time.monotonic()
+        while True:
+            ended, _ = self._ray.wait(references, num_returns=1, timeout=_LOOK_EVERY_S)
+            if ended:
+                return ended[0]
+            self.meanwhile()
+            if time.monotonic() - said >= _SAY_EVERY_S:
+                said = time.monotonic()
+                self._say_what_is_missing()
+
+    def _say_what_is_missing(self) -> None:
+        """Warn if some of the workers do not run."""
+        known = import_ray("ray._private.state").actors()
+        states = [known.get(actor._actor_id.hex(), {}).get("State") for actor in self.actors]
+        if n_missing := sum(state != "ALIVE" for state in states):
+            log.warning(
+                "workers.missing",
+                n_missing=n_missing,
+                n_workers=len(states),
+                hint="they start, or wait until the cluster has free cores for them; then the command goes on",
+            )
 
 
 def _reason(exc: BaseException) -> str:

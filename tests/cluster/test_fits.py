@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from backend.cluster import fit_worker
 from backend.cluster import workers as cluster_workers
@@ -92,6 +93,11 @@ class InOneProcess:
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 3, "memory": self.memory}
 
+    available_resources = cluster_resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": self.cluster_resources()}]
+
     def put(self, value: Any) -> Any:
         return value
 
@@ -99,8 +105,17 @@ class InOneProcess:
 class Objects:
     """Stands for `Workers`."""
 
-    def __init__(self, _ray: Any, kind: Callable[..., Any], count: int, _cores: int, *arguments: Any) -> None:
+    def __init__(self, ray: Any, kind: Callable[..., Any], count: int, _cores: int, *arguments: Any) -> None:
+        self._ray = ray
         self.actors = [kind(*arguments) for _ in range(count)]
+
+    def memory(self) -> float:
+        return self._ray.memory
+
+    def tell(self, method: str, _within_s: float) -> int:
+        for actor in self.actors:
+            getattr(actor, method)()
+        return 0
 
     def each(self, method: str, next_call: Callable[[int], Any]) -> Iterator[tuple[Any, Any]]:
         for number in reversed(range(len(self.actors))):
@@ -242,12 +257,23 @@ def test_cancelled_fit_ends_and_the_old_model_stays(service: InspectionService, 
     assert service.runs.running() == []
 
 
+def test_fit_is_stored_though_a_worker_is_lost_in_the_end(
+    service: InspectionService, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Objects, "tell", lambda *_: 1)
+    with capture_logs() as logs:
+        assert fit_together(service, good).memory_id == service.fitted(TOGETHER).memory_id
+    assert "fit.embeddings_left" in [line["event"] for line in logs]
+
+
 def test_cluster_without_the_memory_refuses_before_it_reads_an_image(
     service: InspectionService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "0.png").write_bytes(b"never read")
     monkeypatch.setattr(InOneProcess, "memory", GIB)
-    with pytest.raises(TooLarge, match=r"1 images × 64 patches × \(384 × 4 \+ 64\) bytes = 0.0 GB.*cluster has 1.1 GB"):
+    with pytest.raises(
+        TooLarge, match=r"1 images × 64 patches × \(384 × 4 \+ 64\) bytes = 0.0 GB.*workers have 1.1 GB"
+    ):
         fit_together(service, tmp_path, n_workers=1)
 
 
@@ -287,9 +313,9 @@ def test_command_fits_what_is_in_a_bucket_and_stores_it_there(
         arguments = ("cluster", "fit", "Master1", "Pattern", f"s3://{BUCKET}/lots", "--mm-per-px", "0.2")
         status, _, err = command_line(*arguments)
         assert (status, "the names of the folders suggest" in err) == (2, True)
-        arguments = (*arguments[:4], f"s3://{BUCKET}/lots/good/", *arguments[5:])
-        again = f"s3://{BUCKET}/lots/good/late"
-        status, out, err = command_line(*arguments, again, "--all-scores", "--workers", "2")
+        urls = (f"s3://{BUCKET}/lots/good/", f"s3://{BUCKET}/lots/good/late")
+        arguments = (*arguments[:4], *urls, *arguments[5:])
+        status, out, err = command_line(*arguments, "--all-scores", "--workers", "2")
         assert status == 0, err
         assert f"4 images in s3://{BUCKET}/lots/good\n" in err
         told = json.loads(out)

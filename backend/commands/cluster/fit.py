@@ -65,7 +65,7 @@ def add_to(commands: Commands) -> None:
     add_smallest_defect(parser)
     parser.add_argument("--all-scores", action="store_true", help="also print the score of every image")
     parser.add_argument(
-        "--workers", metavar="N", type=natural_number, help="number of workers; default: as many as there are cores for"
+        "--workers", metavar="N", type=natural_number, help="number of workers; default: as many as free cores allow"
     )
     parser.add_argument("--cores", metavar="N", type=natural_number, default=1, help="cores of each worker; default 1")
 

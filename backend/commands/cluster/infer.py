@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
         "--per-part", metavar="N", type=natural_number, default=_PER_PART, help=f"images of a part; default {_PER_PART}"
     )
     parser.add_argument(
-        "--workers", metavar="N", type=natural_number, help="number of workers; default: as many as there are cores for"
+        "--workers", metavar="N", type=natural_number, help="number of workers; default: as many as free cores allow"
     )
     parser.add_argument("--cores", metavar="N", type=natural_number, default=1, help="cores of each worker; default 1")
 
