@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, RadiusOf, hold_out, last_distance, owners
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.bank.patches import LocalPatches, Patches, Rows, Turn
 from backend.block_memory import BlockMemory, Landings, block_parts, build_banks
@@ -108,6 +108,7 @@ def compare_blocks(
     base: BlockBase | None,
     before: Sequence[int],
     on_progress: OnProgress,
+    radius_of: RadiusOf = last_distance,
 ) -> tuple[BlockMemory, list[float], HeldOut]:
     """Compare each image with the memory banks of the others, and count where patches land.
 
@@ -115,6 +116,7 @@ def compare_blocks(
         parts: the patches of each block.
         banks: the memory bank of each block.
         base, before, on_progress: see `build_block_bank`.
+        radius_of: see `compare_with_others`.
 
     Returns:
         As `build_block_bank`.
@@ -124,7 +126,7 @@ def compare_blocks(
         landed = Landings.none(0) if base is None else base.memory.landings[number]
         bound = None if base is None else base.covering_radii[number]
         owner = owners(bank, [*before, *part.images.tolist()])
-        of_block = _of_block(part, len(parts), bank, owner, landed, bound)
+        of_block = _of_block(part, len(parts), bank, owner, landed, bound, radius_of)
         if bound is not None:
             of_block = replace(of_block, covering_radius=bound)
         found.append(of_block)
@@ -149,6 +151,7 @@ def _of_block(
     owner: Rows,
     landed: Landings,
     bound: float | None,
+    radius_of: RadiusOf,
 ) -> _OfBlock:
     """The result of a fit for a block; `landed`: earlier landings on its bank; `bound`: of the covering radius."""
     images, per_image, n_bank = patches.images, patches.per_image, len(bank.embeddings)
@@ -167,7 +170,7 @@ def _of_block(
     has_landed = distances <= _MOST_DISTANCE
     landings = landed.plus(Landings.of(rows[has_landed], distances[has_landed], n_bank))
     if step > 1:
-        radius = last_distance(bank, n_patches) if bound is None else bound
+        radius = radius_of(patches, bank) if bound is None else bound
         sample = choose_sample(images, per_image, n_bank, n_blocks)
         held_out = hold_out_sample(patches, bank.embeddings, owner, sample, radius)
     else:

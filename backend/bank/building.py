@@ -12,7 +12,7 @@ import structlog
 from backend.bank.block_bank import BlockBase, build_block_bank
 from backend.bank.copies import Miniature
 from backend.bank.images import BankImage, as_metadata, comparable_images
-from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, hold_out, last_distance, owners
+from backend.bank.leave_one_out import MOST_PRODUCTS, HeldOut, RadiusOf, hold_out, last_distance, owners
 from backend.bank.leave_one_out_sample import choose_sample, hold_out_sample
 from backend.bank.memory_limits import check_bank
 from backend.bank.patches import LocalPatches, Patches, Rows, Turn
@@ -38,6 +38,7 @@ class Base:
         source: where the images came from, if known.
         thumbnails: of each image; empty bytes if none was kept.
         miniatures: see `Look`, by their number; earlier versions kept none.
+        radius_bounds: see `Bank`.
     """
 
     memory: Memory
@@ -49,6 +50,7 @@ class Base:
     source: str | None
     thumbnails: list[bytes]
     miniatures: Mapping[int, Miniature]
+    radius_bounds: list[float] | None = None
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Base:
         try:
             rate = float(metadata["coreset_rate"])
             radii = _recorded_radii(memory, metadata)
+            bounds = [float(bound) for bound in metadata.get("covering_radius_bounds", ())] or None
             n_images, n_embeddings = (int(metadata[field]) for field in ("n_images", "n_embeddings"))
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise Conflict(
@@ -87,7 +90,7 @@ class Base:
         pictures = thumbnails if len(thumbnails) == len(images) else [b""] * len(images)
         counts = (n_images, n_embeddings)
         known = {number: miniature for number, miniature in miniatures.items() if 0 <= number < len(images)}
-        return cls(memory, radii, rate, *counts, images, metadata.get("source"), pictures, known)
+        return cls(memory, radii, rate, *counts, images, metadata.get("source"), pictures, known, bounds)
 
     def known(self) -> list[tuple[BankImage, Miniature]]:
         """The images that have a miniature, with the miniature; only the first of images with the same pixels."""
@@ -119,13 +122,15 @@ class Bank:
 
     Attributes:
         memory: the bank.
-        covering_radii: see `Base`; upper bounds, if `held_out` is of a sample.
+        covering_radii: see `Base`; upper bounds, if `held_out` is of a sample and the selection had one round.
         held_out: what the fit tells about its own images, or about a sample of them if all would have taken too long.
+        radius_bounds: upper bounds of the covering radii that a selection in two rounds proves; None for one round.
     """
 
     memory: Memory
     covering_radii: list[float]
     held_out: HeldOut
+    radius_bounds: list[float] | None = None
 
     @property
     def honest_maps(self) -> dict[int, DistanceMap]:
@@ -204,6 +209,7 @@ def compare_with_others(
     before: Sequence[int],
     places: Rows | None,
     on_progress: OnProgress,
+    radius_of: RadiusOf = last_distance,
 ) -> Bank:
     """Compare each image of a fit, or of a sample if all would take too long, with the bank of the others.
 
@@ -213,11 +219,12 @@ def compare_with_others(
         base: the model that was appended to.
         before: a number for each image of the base, see `build_block_bank`.
         places, on_progress: see `build_bank`.
+        radius_of: used where the distances of a sample need it, if there is no base.
     """
     images, bank, score = patches.images, memory.embeddings, partial(on_progress, "score")
     owner, n_embeddings = owners(memory, [*before, *images.tolist()]), len(images) * patches.per_image
     if n_embeddings * len(bank) > MOST_PRODUCTS:
-        radius = base.covering_radii[0] if base else last_distance(memory, n_embeddings)
+        radius = base.covering_radii[0] if base else radius_of(patches, memory)
         sample = choose_sample(images, patches.per_image, len(bank))
         held_out = hold_out_sample(patches, bank, owner, sample, radius, score)
     else:
@@ -308,6 +315,20 @@ def why_unscored(bank: Bank, n_images: int, n_embeddings: int, with_scores: bool
     return None
 
 
+def two_rounds_warning(bank: Bank) -> str | None:
+    """A warning that a memory bank was selected in two rounds, with what it reaches; None for one round."""
+    if bank.radius_bounds is None:
+        return None
+    reached, proved = (
+        ", ".join(f"{radius:.3f}" for radius in radii) for radii in (bank.covering_radii, bank.radius_bounds)
+    )
+    whose = "the memory bank" if len(bank.radius_bounds) == 1 else f"the {len(bank.radius_bounds)} memory banks"
+    return (
+        f"the embeddings do not fit into memory, so two rounds selected {whose}, not exactly as one round does: "
+        f"every patch is within {reached} of an embedding in it (two rounds prove {proved}; 2 is the largest distance)"
+    )
+
+
 def of_an_earlier_fit(n_unscored: int, n_images: int, *, is_sample: bool) -> str:
     """Why not all images have a score by the memory bank of the others, if none of them is new.
 
@@ -343,6 +364,7 @@ def bank_metadata(
         coreset_rate: share to keep, where there is no base.
         mm_per_px: millimetres per pixel.
     """
+    bounds = base.radius_bounds if base else bank.radius_bounds
     return {
         "coreset_rate": base.coreset_rate if base else coreset_rate,
         "n_embeddings": (base.n_embeddings if base else 0) + n_embedded,
@@ -351,4 +373,5 @@ def bank_metadata(
         "images": as_metadata(images),
         "covering_radius": bank.covering_radii[-1],
         **({"covering_radii": bank.covering_radii} if len(bank.covering_radii) > 1 else {}),
+        **({"selection_rounds": 2, "covering_radius_bounds": bounds} if bounds else {}),
     }

@@ -23,6 +23,10 @@ from backend.patchcore import ROUNDING, PatchCoreMemory, distance_of_cosine, gre
 MOST_PRODUCTS = 10**10
 
 
+RadiusOf = Callable[[Patches, PatchCoreMemory], float]
+"""Gives the covering radius of a memory bank, or an upper bound of it: `last_distance` or `farthest_distance`."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """What a fit tells about its own images.
@@ -108,20 +112,30 @@ def gained_without(patches: Patches, lost: Rows, other: Cosines, least_cosine: n
     return embeddings[greedy_cover(embeddings, other, least_cosine, patches.turn)]
 
 
-def last_distance(memory: PatchCoreMemory, n_embeddings: int) -> float:
+def last_distance(patches: Patches, memory: PatchCoreMemory) -> float:
     """An upper bound of the covering radius: the distance of the last selected embedding to those selected before it.
 
     Args:
-        memory: a bank in the order of its selection; embeddings float32 [M, D], L2-normalised.
-        n_embeddings: how many embeddings it was selected from.
+        patches: of all images.
+        memory: a bank of all their embeddings, in the order of its selection; embeddings float32 [M, D], L2-normalised.
 
     Returns:
         0..2, on the unit sphere; 0 if the bank keeps every embedding.
     """
     bank = memory.embeddings
-    if len(bank) == n_embeddings:
+    if len(bank) == len(patches.images) * patches.per_image:
         return 0.0
     return float(distance_of_cosine((bank[:-1] @ bank[-1]).max()))
+
+
+def farthest_distance(patches: Patches, memory: PatchCoreMemory) -> float:
+    """The covering radius: the distance of the patch that is farthest from the bank, 0..2, on the unit sphere.
+
+    Args:
+        patches: of all images.
+        memory: any bank; embeddings float32 [M, D], L2-normalised.
+    """
+    return float(distance_of_cosine(np.array(patches.least_cosine(memory.embeddings))))
 
 
 def owners(memory: PatchCoreMemory, numbers: Sequence[int]) -> npt.NDArray[np.int64]:

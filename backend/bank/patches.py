@@ -92,6 +92,10 @@ class Patches(Protocol):
         """See `LocalPatches.covered_by_one`."""
         ...
 
+    def least_cosine(self, bank: Embeddings) -> np.float32:
+        """See `LocalPatches.least_cosine`."""
+        ...
+
     def land(self, bank: Embeddings, owner: Rows, rows: Rows) -> Landed:
         """See `LocalPatches.land`."""
         ...
@@ -106,10 +110,10 @@ class Patches(Protocol):
 
 
 class LocalPatches:
-    """Patches in the memory of this process.
+    """Patches in the memory of this process, or in a file that is mapped into it.
 
     Args:
-        embeddings: float32 [N, D], L2-normalised.
+        embeddings: float32 [N, D], L2-normalised; they are read in slices.
         images, turn: see `Patches`; there are N / n_images patches of each.
     """
 
@@ -190,6 +194,26 @@ class LocalPatches:
                     rows, by, other, compared = rows[left], by[left], other[left], compared[left]
             found.append(Covered(rows, by, other))
         return join_covered(found) if found else covered
+
+    def least_cosine(self, bank: Embeddings) -> np.float32:
+        """Cosine of the patch that is farthest from the bank, to its nearest embedding.
+
+        A patch is compared no further than until it proves to be nearer than another one.
+
+        Args:
+            bank: float32 [M, D], L2-normalised.
+        """
+        least = np.float32(1)
+        for first in range(0, len(self._embeddings), _COMPARED_AT_ONCE):
+            compared = self._embeddings[first : first + _COMPARED_AT_ONCE]
+            cosine = np.full(len(compared), NO_COSINE)
+            for start in range(0, len(bank), _BANK_ROWS):
+                with self.turn():
+                    cosine = np.maximum(cosine, (compared @ bank[start : start + _BANK_ROWS].T).max(axis=1))
+                    far = cosine < least
+                    compared, cosine = compared[far], cosine[far]
+            least = cosine.min(initial=least)
+        return least
 
     def land(self, bank: Embeddings, owner: Rows, rows: Rows) -> Landed:
         """Where patches land among the embeddings that are not of their own image.

@@ -4,8 +4,9 @@ A shard has the embeddings of some images. It answers questions, and a coordinat
 knows where a shard is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -15,38 +16,53 @@ import numpy.typing as npt
 from backend.bank.block_bank import compare_blocks
 from backend.bank.building import Bank, bank_of_blocks, compare_with_others
 from backend.bank.k_center_shards import Lacking, Nearest, Offer, Picked, Shard, select
+from backend.bank.leave_one_out import farthest_distance, last_distance
 from backend.bank.patches import Cosines, Covered, Landed, LocalPatches, NearestByImage, Rows, Turn, join_covered
+from backend.bank.two_rounds import MOST_DISTANCE, KeptShard, Pieces
 from backend.common.arrays import Embeddings
 from backend.common.telemetry import OnProgress
-from backend.patchcore import PatchCoreMemory, coreset_size
+from backend.patchcore import PatchCoreMemory, coreset_size, distance_of_cosine
 
 
 class FitShard:
     """The embeddings of some images of a fit, which follow one another.
 
     Args:
-        parts: float32 [n * per_image, D] of each block, L2-normalised.
+        parts: float32 [n * per_image, D] of each block, L2-normalised; on a disk, if `pieces` are given.
         first: position of the first image in the fit.
         images: int64 [n], a number for each image; copies of one have the same in all shards.
+        pieces: of round one, if the selection has two rounds; None is one round.
     """
 
-    def __init__(self, parts: Sequence[Embeddings], first: int, images: Rows) -> None:
-        per_image = len(parts[0]) // len(images)
-        rows = first * per_image + np.arange(len(parts[0]))
-        self._answering: list[tuple[Shard, LocalPatches]] = [
-            (Shard(part, rows), LocalPatches(part, images)) for part in parts
-        ]
+    def __init__(self, parts: Sequence[Embeddings], first: int, images: Rows, pieces: Pieces | None = None) -> None:
+        self._parts, self._pieces = parts, pieces
+        self._first_row = first * (len(parts[0]) // len(images))
+        self._patches = [LocalPatches(part, images) for part in parts]
+        self._shards: list[Shard] = []
+        self._kept: tuple[int, KeptShard] | None = None
+        if pieces is None:
+            rows = self._first_row + np.arange(len(parts[0]))
+            self._shards = [Shard(part, rows) for part in parts]
 
     def ask(self, method: str, block: int, *arguments: Any) -> Any:
         """The answer of a shard.
 
         Args:
-            method: of `Shard` or `LocalPatches`; rows for the latter count within this shard.
+            method: of `Shard`, `KeptShard` or `LocalPatches`; rows for the latter count within this shard.
             block: number of the block, from 0.
             arguments: of the method.
         """
-        shard, patches = self._answering[block]
-        return getattr(shard if hasattr(shard, method) else patches, method)(*arguments)
+        return getattr(self._answering(method, block), method)(*arguments)
+
+    def _answering(self, method: str, block: int) -> Shard | KeptShard | LocalPatches:
+        if hasattr(LocalPatches, method):
+            return self._patches[block]
+        if self._pieces is None:
+            return self._shards[block]
+        if self._kept is None or self._kept[0] != block:  # of one block at a time, to save memory
+            self._kept = block, KeptShard(self._parts[block], self._first_row, self._pieces)
+        kept = self._kept[1]
+        return kept if hasattr(KeptShard, method) else kept.shard()
 
 
 class AskShards(Protocol):
@@ -80,6 +96,7 @@ class ShardedBlock:
         self.images, self.per_image, self.turn = images, per_image, turn
         self._ask, self._block = ask, block
         self._first_rows = np.array(cuts[:-1]) * per_image
+        self._n_images = np.diff(cuts).tolist()
         self._n_shards = len(cuts) - 1
 
     def totals(self) -> list[tuple[npt.NDArray[np.float64], int]]:
@@ -95,6 +112,28 @@ class ShardedBlock:
         answers = self._ask("offer", self._block, dict.fromkeys(of, (first, picks)))
         return [answers[number] for number in of]
 
+    def n_kept(self, pieces: Pieces) -> int:
+        """How many embeddings `keep` keeps of all shards."""
+        return sum(map(pieces.n_kept_of, self._n_images))
+
+    def keep(self, pieces: Pieces) -> Iterator[int]:
+        """Let the shards keep some embeddings of one piece after the other; see `KeptShard.keep`.
+
+        Yields:
+            How many embeddings are kept so far.
+        """
+        counts, n_kept = list(map(pieces.count, self._n_images)), 0
+        for piece in range(max(counts)):
+            of = [number for number, count in enumerate(counts) if piece < count]
+            with self.turn():
+                self._ask("keep", self._block, dict.fromkeys(of, (piece,)))
+            n_kept += sum(pieces.n_kept(piece, self._n_images[number]) for number in of)
+            yield n_kept
+
+    def radius(self) -> float:
+        """The distance within which what was kept covers all embeddings, 0..2."""
+        return float(max(self._all("radius")))
+
     def nearest_by_image(self, bank: Embeddings, owner: Rows) -> NearestByImage:
         """See `Patches`."""
         parts = self._all("nearest_by_image", bank, owner)
@@ -106,6 +145,10 @@ class ShardedBlock:
         parts = self._all("covered_by_one", bank, owner, sample, enough)
         firsts = self._first_rows.tolist()
         return join_covered([part._replace(rows=part.rows + first) for part, first in zip(parts, firsts, strict=True)])
+
+    def least_cosine(self, bank: Embeddings) -> np.float32:
+        """See `Patches`."""
+        return np.float32(min(self._all("least_cosine", bank)))
 
     def land(self, bank: Embeddings, owner: Rows, rows: Rows) -> Landed:
         """See `Patches`."""
@@ -144,6 +187,7 @@ def bank_of_shards(
     coreset_rate: float,
     on_progress: OnProgress,
     places: Rows | None = None,
+    pieces: Pieces | None = None,
 ) -> Bank:
     """Select the memory bank, and compare each image with that of the others, as `build_bank` does.
 
@@ -151,16 +195,61 @@ def bank_of_shards(
         blocks: of the network, each in the same shards.
         token_hw, on_progress, places: see `build_bank`.
         coreset_rate: share to keep, below 1.
+        pieces: of round one, as the shards have them, if the selection has two rounds.
     """
     images, per_image = blocks[0].images, blocks[0].per_image
-    n_select = coreset_size(len(np.unique(images)) * per_image, coreset_rate)
-    banks = []
+    n_select = n_selected(images, per_image, coreset_rate)
+    banks, bounds = [], []
     for number, block in enumerate(blocks):
-        picked = select(block, n_select, _over_blocks(on_progress, number, len(blocks)))
+        report = _over_blocks(on_progress, number, len(blocks))
+        if pieces is None:
+            picked = select(block, n_select, report)
+        else:
+            picked, bound = select_in_two_rounds(block, n_select, pieces, report)
+            bounds.append(bound)
         banks.append(PatchCoreMemory.of_picks(picked.embeddings, picked.rows, token_hw, places))
+    radius_of = last_distance if pieces is None else farthest_distance
     if len(blocks) == 1:
-        return compare_with_others(blocks[0], banks[0], None, (), places, on_progress)
-    return bank_of_blocks(*compare_blocks(blocks, banks, None, (), on_progress), len(images), places, token_hw)
+        bank = compare_with_others(blocks[0], banks[0], None, (), places, on_progress, radius_of)
+    else:
+        compared = compare_blocks(blocks, banks, None, (), on_progress, radius_of)
+        bank = bank_of_blocks(*compared, len(images), places, token_hw)
+    return replace(bank, radius_bounds=bounds or None)
+
+
+def n_selected(images: Rows, per_image: int, coreset_rate: float) -> int:
+    """How many embeddings of each block a memory bank keeps.
+
+    Args:
+        images, per_image: see `Patches`; copies of an image do not count.
+        coreset_rate: share to keep.
+    """
+    return coreset_size(len(np.unique(images)) * per_image, coreset_rate)
+
+
+def select_in_two_rounds(
+    block: ShardedBlock, n_select: int, pieces: Pieces, on_progress: Callable[[int, int], None]
+) -> tuple[Picked, float]:
+    """Select among what the shards keep of their pieces; see `two_rounds`.
+
+    Args:
+        block: in shards that have the same `pieces`.
+        n_select: how many, from 1 to the number of embeddings.
+        pieces: of round one.
+        on_progress: called with the number of embeddings that are kept and selected, and that of all which will be.
+
+    Returns:
+        What is selected, and the distance, 0..2, within which it covers all embeddings at most.
+    """
+    n_kept = block.n_kept(pieces)
+    for done in block.keep(pieces):
+        on_progress(done, n_kept + n_select)
+    n_picks = min(n_select + 1, n_kept)  # the distance of one more pick is the radius of those before it
+    picks = select(block, n_picks, lambda done, _: on_progress(n_kept + min(done, n_select), n_kept + n_select))
+    picked = Picked(picks.rows[:n_select], picks.embeddings[:n_select])
+    beyond = picks.embeddings[n_select:]
+    radius = float(distance_of_cosine((beyond @ picked.embeddings.T).max())) if len(beyond) else 0.0
+    return picked, min(block.radius() + radius, MOST_DISTANCE)
 
 
 def _over_blocks(on_progress: OnProgress, number: int, n_blocks: int) -> Callable[[int, int], None]:

@@ -5,6 +5,8 @@ embeds its images again, or reads what it kept on its disk, catches up with the 
 """
 
 import os
+import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,13 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backend.bank.block_files import BlockFiles
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import Look
 from backend.bank.embedding import ImageHeaders, embed_all, read_headers
 from backend.bank.patches import Rows
 from backend.bank.sharded import FitShard
+from backend.bank.two_rounds import Pieces
 from backend.bit_depth import FULL, BitDepth, Wide, wide_images
 from backend.block_memory import block_parts
+from backend.cluster.fit_plan import Disk
 from backend.cluster.places import Place, open_place, read_image
 from backend.cluster.workers import worker_settings
 from backend.common.arrays import Embeddings
@@ -34,6 +39,7 @@ from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
 HEADERS_AT_ONCE = 64
+EMBEDDED_AT_ONCE = 16
 # Of the embeddings that the network gave, before they are among those that are held: 64 MiB, or those of an image.
 _BYTES_AT_ONCE = 64 << 20
 
@@ -98,6 +104,7 @@ class ExtractionSpec(NamedTuple):
         profile, detail: of the extractor.
         identity: of the extractor; that of a worker must be the same.
         depth, tiles: see `Extraction`.
+        on_disk: whether the worker keeps the embeddings in files, because its memory does not hold them.
     """
 
     profile: ProfileName
@@ -105,6 +112,7 @@ class ExtractionSpec(NamedTuple):
     identity: ExtractorIdentity
     depth: BitDepth | None
     tiles: Sequence[int] | None
+    on_disk: bool = False
 
 
 class _Held:
@@ -114,15 +122,24 @@ class _Held:
         images: of the worker.
         extraction: how they are embedded.
         n_blocks: of the network.
-        checkpoint: keeps the embeddings on disk.
+        checkpoint: keeps the embeddings of each image on disk.
+        folder: of files that take the place of memory; None is memory.
     """
 
     def __init__(
-        self, images: Sequence[NamedImage], extraction: Extraction, n_blocks: int, checkpoint: Checkpoint
+        self,
+        images: Sequence[NamedImage],
+        extraction: Extraction,
+        n_blocks: int,
+        checkpoint: Checkpoint,
+        folder: Path | None,
     ) -> None:
         self._images, self._extraction, self._checkpoint = images, extraction, checkpoint
         shape = (len(images) * extraction.per_image, extraction.features.dim // n_blocks)
-        self._parts: list[Embeddings] = [np.empty(shape, np.float32) for _ in range(n_blocks)]
+        self._files = None if folder is None else BlockFiles(folder, shape, n_blocks)
+        self._parts: list[Embeddings] = (
+            [np.empty(shape, np.float32) for _ in range(n_blocks)] if self._files is None else self._files.parts
+        )
         self._shard: FitShard | None = None
         self.looks: list[Look] = []
 
@@ -130,13 +147,12 @@ class _Held:
         """Embed images up to the position `end`, except those that are done, without a second copy of all of them."""
         n_bytes = self._extraction.per_image * self._extraction.features.dim * 4
         at_once = max(1, _BYTES_AT_ONCE // n_bytes)
-        for first in range(len(self.looks), end, at_once):
-            self._embed(service, first, min(first + at_once, end))
+        for start in range(len(self.looks), end, at_once):
+            self._embed(service, start, min(start + at_once, end))
 
-    def _embed(self, service: InspectionService, first: int, end: int) -> None:
-        per_image = self._extraction.per_image
+    def _embed(self, service: InspectionService, start: int, end: int) -> None:
         embedded = embed_all(
-            self._images[first:end],
+            self._images[start:end],
             self._extraction.features,
             service.limits,
             turn=nullcontext,
@@ -145,16 +161,19 @@ class _Held:
             depth=self._extraction.depth,
             tiles=self._extraction.tiles,
         )
-        parts = block_parts(embedded.embeddings, len(self._parts))
-        for own, part in zip(self._parts, parts, strict=True):
-            own[first * per_image : end * per_image] = l2_normalize(part)
+        first = start * self._extraction.per_image
+        for block, part in enumerate(block_parts(embedded.embeddings, len(self._parts))):
+            if self._files is not None:
+                self._files.write(block, first, l2_normalize(part))
+            else:
+                self._parts[block][first : first + len(part)] = l2_normalize(part)
         self.looks += embedded.looks
 
-    def shard(self, service: InspectionService, first: int, images: Rows) -> FitShard:
+    def shard(self, service: InspectionService, first: int, images: Rows, pieces: Pieces | None) -> FitShard:
         """All embeddings, as the shard of a fit; see `FitShard`."""
         if self._shard is None:
             self.embed_until(service, len(self._images))
-            self._shard = FitShard(self._parts, first, images)
+            self._shard = FitShard(self._parts, first, images, pieces)
         return self._shard
 
 
@@ -172,6 +191,14 @@ class FitWorker:
         self._places: dict[str, Place] = {}
         self._held: _Held | None = None
         self._held_as: tuple[int, ExtractionSpec] | None = None
+
+    def disk(self) -> Disk:
+        """Where this worker keeps embeddings, and how much is free."""
+        folder = self._task.checkpoint
+        kept = sum(file.stat().st_size for file in folder.iterdir()) if folder.exists() else 0
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free + kept
+        return Disk(platform.node(), there.stat().st_dev, str(self._task.checkpoint.parent), free)
 
     def headers(self, first: int) -> tuple[ImageHeaders, list[Wide]]:
         """The headers of some images of the fit, and which of them have 16 bits.
@@ -210,21 +237,32 @@ class FitWorker:
         held.embed_until(self._service, end - first)
         return held.looks[start - first : end - first]
 
-    def ask(self, number: int, spec: ExtractionSpec, images: Rows, method: str, block: int, *arguments: Any) -> Any:
+    def ask(
+        self,
+        number: int,
+        spec: ExtractionSpec,
+        images: Rows,
+        pieces: Pieces | None,
+        method: str,
+        block: int,
+        *arguments: Any,
+    ) -> Any:
         """The answer of a shard; see `FitShard.ask`.
 
         Args:
             number: of the shard.
             spec: how its images are embedded, if they are not.
             images: int64 [n_images], see `Patches`.
+            pieces: see `FitShard`.
             method, block, arguments: see `FitShard.ask`.
         """
         first, end = self._task.cuts[number : number + 2]
-        shard = self._of_shard(number, spec).shard(self._service, first, images[first:end])
+        shard = self._of_shard(number, spec).shard(self._service, first, images[first:end], pieces)
         return shard.ask(method, block, *arguments)
 
     def forget(self) -> None:
         """Delete what is kept on disk: the fit is done."""
+        self._held = self._held_as = None
         Checkpoint(self._task.checkpoint, self._service.features.identity).remove()
 
     def process_id(self) -> int:
@@ -245,6 +283,7 @@ class FitWorker:
                 Extraction(features, spec.depth, spec.tiles),
                 features.dim // self._service.features.dim,
                 Checkpoint(self._task.checkpoint, features.identity, bits, spec.tiles),
+                self._task.checkpoint if spec.on_disk else None,
             )
             self._held_as = (number, spec)
         return self._held

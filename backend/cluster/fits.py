@@ -1,7 +1,7 @@
 """A fit by the workers of a cluster: each holds the embeddings of some images, and all together select the bank."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -14,26 +14,23 @@ from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import Look
 from backend.bank.embedding import Embedded, FitImages, ImageHeaders
 from backend.bank.patches import Turn
-from backend.bank.sharded import ShardedBlock, bank_of_shards
+from backend.bank.sharded import ShardedBlock, bank_of_shards, n_selected
+from backend.bank.two_rounds import Pieces
 from backend.bit_depth import BitDepth, Wide, agreed_depth
-from backend.cluster.fit_worker import HEADERS_AT_ONCE, ExtractionSpec, FitTask
+from backend.cluster.fit_plan import FitSize, Plan, check_disks, plan_of
+from backend.cluster.fit_worker import EMBEDDED_AT_ONCE, HEADERS_AT_ONCE, ExtractionSpec, FitTask
 from backend.cluster.workers import Workers
 from backend.common.arrays import Embeddings
-from backend.common.errors import InvalidRequest, TooLarge
-from backend.common.profiles import CONTRACT, RECOMMENDED, DetailName, ProfileName
+from backend.common.errors import InvalidRequest
+from backend.common.profiles import CONTRACT, RECOMMENDED, DetailName, ProfileName, capped_rate, coreset_rate_of
 from backend.common.telemetry import OnProgress
 from backend.disk.progress import Run
-from backend.features import DinoV2Features
+from backend.patchcore import coreset_size
 from backend.roi_mask import Shape
 from backend.service.fit_executor import Extraction
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
-_EMBEDDED_AT_ONCE = 16
-# Of every embedding: what the selection and the comparisons know about it besides its numbers.
-_BYTES_PER_EMBEDDING = 64
-# Of every worker: the network, its buffers, and what it compares at once.
-_BYTES_PER_WORKER = 1 << 30
 # An array of so many bytes is sent to the object store of the cluster once, not with every call.
 _SENT_ONCE = 1 << 20
 _FORGET_WITHIN_S = 60.0
@@ -42,17 +39,21 @@ log: Any = structlog.get_logger(__name__)
 
 
 class ClusterExecutor:
-    """Executes a fit whose embeddings are in the memory of workers; see `FitExecutor`.
+    """Executes a fit whose embeddings are in the memory of workers, or on their disks; see `FitExecutor`.
 
     Args:
         ray: the connected module.
         workers: actors of `FitWorker`.
         task: their input.
         on_progress: called with the step ``"headers"``, its finished images and all images.
+        say: tells people that the memory bank will be selected in two rounds, and why.
     """
 
-    def __init__(self, ray: Any, workers: Workers, task: FitTask, on_progress: OnProgress) -> None:
+    def __init__(
+        self, ray: Any, workers: Workers, task: FitTask, on_progress: OnProgress, say: Callable[[str], None]
+    ) -> None:
         self._ray, self._workers, self._task, self._on_progress = ray, workers, task, on_progress
+        self._say, self._plan = say, Plan()
         self._wide: list[Wide] = []
         self._sent_once: deque[tuple[Embeddings, Any]] = deque(maxlen=2)
 
@@ -67,11 +68,14 @@ class ClusterExecutor:
         """See `FitExecutor`.
 
         Raises:
-            TooLarge: the memory of the cluster is too small; the message has the calculation.
+            TooLarge: the memory or a disk of the cluster is too small; the message has the calculation.
         """
         if self._task.shape is None:  # a mask may hide tiles, which are not embedded
-            features = service.features_of(profile, 1 if detail == "auto" else detail)
-            self._check_memory(features, Extraction(features, None, None).per_image)
+            at_least = 1 if detail == "auto" else detail
+            extraction = Extraction(service.features_of(profile, at_least), None, None)
+            rate = coreset_rate_of(profile, service.settings.coreset_rate, at_least)
+            n_embeddings = len(images) * extraction.per_image
+            self._choose(service, extraction, capped_rate(rate, n_embeddings, service.settings.coreset_max))
         waiting, done = deque(range(0, len(images), HEADERS_AT_ONCE)), 0
         found: dict[int, tuple[ImageHeaders, list[Wide]]] = {}
         for first, part in self._workers.each("headers", lambda _: (waiting.popleft(),) if waiting else None):
@@ -109,13 +113,11 @@ class ClusterExecutor:
                 "a fit on a cluster selects a coreset, and CORESET_RATE=1 keeps every embedding: set CORESET_RATE "
                 "below 1, or use `fit`"
             )
-        self._check_memory(extraction.features, extraction.per_image)
+        self._choose(service, extraction, rate)
         self._workers.meanwhile = run.raise_if_cancelled
         spec, n_images, done = self._spec(service, extraction), len(new.images), 0
         calls = [
-            deque(
-                (number, start, min(start + _EMBEDDED_AT_ONCE, end)) for start in range(first, end, _EMBEDDED_AT_ONCE)
-            )
+            deque((number, start, min(start + EMBEDDED_AT_ONCE, end)) for start in range(first, end, EMBEDDED_AT_ONCE))
             for number, (first, end) in enumerate(pairwise(self._task.cuts))
         ]
         looks: dict[int, list[Look]] = {}
@@ -143,12 +145,16 @@ class ClusterExecutor:
         """See `FitExecutor`."""
         numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
         images = np.array([numbers[identity] for identity in identities])
-        ask = partial(self._ask, self._ray.put(self._spec(service, extraction)), self._ray.put(images))
+        pieces = None
+        if self._plan.most_images is not None:
+            n_select = n_selected(images, extraction.per_image, rate)
+            pieces = Pieces(self._plan.most_images, n_select, len(images), extraction.per_image)
+        ask = partial(self._ask, self._ray.put(self._spec(service, extraction)), self._ray.put(images), pieces)
         blocks = [
             ShardedBlock(ask, block, images, extraction.per_image, self._task.cuts, turn)
             for block in range(extraction.features.dim // service.features.dim)
         ]
-        return bank_of_shards(blocks, extraction.features.token_hw, rate, run.report, extraction.places)
+        return bank_of_shards(blocks, extraction.features.token_hw, rate, run.report, extraction.places, pieces)
 
     def forget(self) -> None:
         """Delete what the workers keep on their disks. The fit is stored: a worker that is lost now does no harm."""
@@ -160,10 +166,16 @@ class ClusterExecutor:
             )
 
     def _ask(
-        self, spec: Any, images: Any, method: str, block: int, arguments: Mapping[int, tuple[Any, ...]]
+        self,
+        spec: Any,
+        images: Any,
+        pieces: Pieces | None,
+        method: str,
+        block: int,
+        arguments: Mapping[int, tuple[Any, ...]],
     ) -> dict[int, Any]:
         calls = {
-            number: (number, spec, images, method, block, *map(self._once, given))
+            number: (number, spec, images, pieces, method, block, *map(self._once, given))
             for number, given in arguments.items()
         }
         return self._workers.together("ask", calls)
@@ -181,18 +193,33 @@ class ClusterExecutor:
     def _spec(self, service: InspectionService, extraction: Extraction) -> ExtractionSpec:
         profile: ProfileName = CONTRACT if extraction.features.dim == service.features.dim else RECOMMENDED
         return ExtractionSpec(
-            profile, extraction.features.tiling.detail, extraction.features.identity, extraction.depth, extraction.tiles
+            profile,
+            extraction.features.tiling.detail,
+            extraction.features.identity,
+            extraction.depth,
+            extraction.tiles,
+            self._plan.most_images is not None,
         )
 
-    def _check_memory(self, features: DinoV2Features, per_image: int) -> None:
-        n_images, n_workers = len(self._task.images), len(self._workers.actors)
-        embeddings = n_images * per_image * (features.dim * 4 + _BYTES_PER_EMBEDDING)
-        needed = embeddings + n_workers * _BYTES_PER_WORKER
-        has = self._workers.memory()
-        if needed > has:
-            raise TooLarge(
-                f"the memory of the cluster does not hold this fit: {n_images} images × {per_image} patches × "
-                f"({features.dim} × 4 + {_BYTES_PER_EMBEDDING}) bytes = {embeddings / 1e9:.1f} GB, plus "
-                f"{n_workers * _BYTES_PER_WORKER / 1e9:.1f} GB for {n_workers} workers: {needed / 1e9:.1f} GB, but the "
-                f"workers have {has / 1e9:.1f} GB; add machines, or fit on fewer images"
-            )
+    def _choose(self, service: InspectionService, extraction: Extraction, rate: float) -> None:
+        """One round or two, by the memory of the cluster; says so, once, if there are two.
+
+        Args:
+            service, extraction: of the fit.
+            rate: share of the embeddings that the memory bank keeps.
+        """
+        n_images, dim = len(self._task.images), extraction.features.dim
+        size = FitSize(
+            n_images,
+            extraction.per_image,
+            dim,
+            dim // service.features.dim,
+            coreset_size(n_images * extraction.per_image, rate),
+            len(self._workers.actors),
+        )
+        before, self._plan = self._plan, plan_of(size, self._workers.memory() / size.n_workers)
+        if self._plan.most_images is not None:
+            disks = self._workers.together("disk", dict.fromkeys(range(size.n_workers), ()))
+            check_disks(size, list(disks.values()))
+        if self._plan.notice and self._plan != before:
+            self._say(self._plan.notice)

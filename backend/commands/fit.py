@@ -203,6 +203,11 @@ def reply_of(service: InspectionService, images: Sequence[str], result: FitResul
     sample = {names[image.index]: image.score for image in result.ok_scores_sample or ()}
     about_score = about_percentile(service.score_percentile_of(result.profile, result.detail), "SCORE_PERCENTILE")
     warning = joined([result.warning, result.unscored, about_score, doubt])
+    two_rounds: dict[str, Any] = {}
+    if result.covering_radii is not None and result.radius_bounds is not None:
+        two_rounds["selection_rounds"] = 2
+        two_rounds["covering_radii"] = [round(radius, 6) for radius in result.covering_radii]
+        two_rounds["covering_radius_bounds"] = [round(radius, 6) for radius in result.radius_bounds]
     return {
         "n_images": len(images),
         "n_embeddings": result.n_embeddings,
@@ -211,6 +216,7 @@ def reply_of(service: InspectionService, images: Sequence[str], result: FitResul
         **({"detail": result.detail} if result.detail != 1 else {}),
         **({"detail_reason": result.detail_reason} if result.detail_reason else {}),
         "token_shape": list(result.token_hw),
+        **two_rounds,
         **({} if result.ok_scores is None else {"ok_scores": dict(zip(names, result.ok_scores, strict=True))}),
         **({"ok_scores_sample": sample} if sample else {}),
         "suspicious": [names[image.index] for image in result.suspicious],

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from backend.bank.building import Bank, Base, bank_metadata, look_id, why_unscored
+from backend.bank.building import Bank, Base, bank_metadata, look_id, two_rounds_warning, why_unscored
 from backend.bank.checkpoint import Checkpoint
 from backend.bank.copies import Copies, Look, Miniature, copies_warning, near_copies
 from backend.bank.embedding import Embedded, FitImages
@@ -54,7 +54,7 @@ class _Learned:
         thumbnails: a small picture of each; empty bytes if none is kept.
         miniatures: of each; see `Look`.
         unscored: the reason if not all of them have a score by the memory bank of the others.
-        warning: that some are near copies, or that ``CORESET_MAX`` limits the bank.
+        warning: that some are near copies, that ``CORESET_MAX`` limits the bank, or that two rounds selected it.
     """
 
     bank: Bank
@@ -170,9 +170,11 @@ def fit(
     service.drift.forget(key)
     if kept is not None:
         kept.remove()
-    size = len(learned.bank.memory.embeddings)
-    counts = (metadata["n_embeddings"], size)
+    bank = learned.bank
+    counts = (metadata["n_embeddings"], len(bank.memory.embeddings))
     result = fit_result(service, key, chosen, settled, sent, pixels, every, *counts, memory_id, learned.unscored)
+    if bank.radius_bounds is not None:
+        result = replace(result, covering_radii=bank.covering_radii, radius_bounds=bank.radius_bounds)
     return replace(result, warning=joined([warning, learned.warning]))
 
 
@@ -246,7 +248,7 @@ def _learn(
     warning = copies_warning(names, copies, grouped=group_copies)
     if warning:
         log.warning("fit.near_copies", reason=warning)
-    warning = joined([warning, base.copies_not_sought() if base else None, capped])
+    warning = joined([warning, base.copies_not_sought() if base else None, capped, two_rounds_warning(bank)])
     n_embeddings = len(embedded.numbers) * extraction.per_image
     unscored = why_unscored(bank, len(new.images), n_embeddings, with_scores)
     return _Learned(bank, kept, images, n_embeddings, pictures, [look.miniature for look in looks], unscored, warning)

@@ -30,6 +30,8 @@ class FitResult:
         profile: of the memory bank.
         detail: tiles along each side of the ROI.
         detail_reason: why as many, where they were chosen or a smallest defect was named.
+        covering_radii: of the memory bank of each block, 0..2, if it was selected in two rounds; None for one round.
+        radius_bounds: upper bounds of these, which the two rounds prove.
     """
 
     n_embeddings: int
@@ -45,6 +47,8 @@ class FitResult:
     ok_scores_sample: list[ScoredImage] | None = None
     detail: int = 1
     detail_reason: str | None = None
+    covering_radii: list[float] | None = None
+    radius_bounds: list[float] | None = None
 
 
 @dataclass(frozen=True)

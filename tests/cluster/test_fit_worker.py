@@ -52,7 +52,7 @@ def test_worker_that_begins_again_holds_no_second_copy_of_its_embeddings(
     images = [PlacedImage(str(folder), path.name) for path in sorted(folder.iterdir())]
     worker = FitWorker(FitTask.of(settings_to_send(service.settings), images, 1, None, tmp_path / "kept"))
     spec = ExtractionSpec("contract", 1, small_features.identity, None, None)
-    total, count = worker.ask(0, spec, np.arange(N_IMAGES), "total", 0)
+    total, count = worker.ask(0, spec, np.arange(N_IMAGES), None, "total", 0)
     assert (total.shape, count) == ((384,), N_IMAGES * 64)
     assert at_once == [2, 2, 1]
     assert opened == [str(folder)], "once for all images"

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -38,6 +39,7 @@ from harness.object_store import BUCKET, CREDENTIALS, moto_store
 
 pytestmark = pytest.mark.slow
 N_IMAGES, GIB = 9, 1 << 30
+N_KEPT = 81  # of pieces of 2, 2, 2, 2 and 1 images, for a memory bank of 20
 ALONE, TOGETHER = RoiKey("Master1", "Alone"), RoiKey("Master1", "Together")
 
 
@@ -135,6 +137,8 @@ def fit_together(
     shape: Shape | None = None,
     sent: Settings | None = None,
     meanwhile: Callable[[Any, str, int], None] = lambda *_: None,
+    memory: int = 16 * GIB,
+    say: Callable[[str], None] = lambda _text: None,
     **how: Any,
 ) -> FitResult:
     """Fit by workers: actors, or objects where there is no `ray`."""
@@ -142,8 +146,9 @@ def fit_together(
     checkpoint = checkpoint_folder(service.settings.models_dir, TOGETHER)
     task = FitTask.of(settings_to_send(sent or service.settings), images, n_workers, shape, checkpoint)
     ray, kind = ray or InOneProcess(), Workers if ray else Objects
-    workers = kind(ray, FitWorker, n_workers, 1, task)
-    executor = ClusterExecutor(ray, workers, task, lambda *_: None)
+    workers: Any = kind(ray, FitWorker, n_workers, 1, task)
+    workers.memory = lambda: memory
+    executor = ClusterExecutor(ray, workers, task, lambda *_: None, say)
     named = [NamedImage(image.title, partial(image.read, 1 << 20, insecure=False)) for image in images]
     try:
         return fit(
@@ -267,14 +272,83 @@ def test_fit_is_stored_though_a_worker_is_lost_in_the_end(
 
 
 def test_cluster_without_the_memory_refuses_before_it_reads_an_image(
-    service: InspectionService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: InspectionService, tmp_path: Path
 ) -> None:
     (tmp_path / "0.png").write_bytes(b"never read")
-    monkeypatch.setattr(InOneProcess, "memory", GIB)
-    with pytest.raises(
-        TooLarge, match=r"1 images × 64 patches × \(384 × 4 \+ 64\) bytes = 0.0 GB.*workers have 1.1 GB"
-    ):
-        fit_together(service, tmp_path, n_workers=1)
+    expected = (
+        r"1 images × 64 patches × \(384 × 4 \+ 64\) bytes = 0\.1 MB .*has 1\.1 GB; two rounds.*: 1\.1 GB; add machines"
+    )
+    with pytest.raises(TooLarge, match=expected):
+        fit_together(service, tmp_path, n_workers=1, memory=GIB)
+
+
+@pytest.fixture
+def small_banks(service: InspectionService, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Fits whose memory banks keep 20 embeddings, where two workers have memory for two rounds alone."""
+    monkeypatch.setattr(service, "settings", settings.model_copy(update={"coreset_max": 20}))
+    return partial(fit_together, service, sent=settings, memory=2 * GIB + 500_000)
+
+
+@pytest.mark.parametrize(("profile", "kill_at"), [("contract", ["round one", "score"]), ("recommended", ["round two"])])
+def test_two_rounds_are_the_same_though_workers_are_killed(
+    ray: Any, service: InspectionService, good: Path, small_banks: Any, profile: Any, kill_at: list[str]
+) -> None:
+    said: list[str] = []
+    undisturbed = small_banks(good, profile=profile, say=said.append)
+    before, metadata = banks_of(service, TOGETHER), service.fitted(TOGETHER).metadata
+    killed: list[str] = []
+
+    def kill(workers: Any, step: str, done: int) -> None:
+        if step == "coreset":
+            step = "round one" if done < N_KEPT else "round two"
+        if step in kill_at and step not in killed:
+            killed.append(step)
+            os.kill(ray.get(workers.actors[len(killed) % 2].process_id.remote()), signal.SIGKILL)
+
+    found = small_banks(good, profile=profile, ray=ray, meanwhile=kill)
+    assert killed == kill_at
+    for own, other in zip(banks_of(service, TOGETHER), before, strict=True):
+        assert own.patches.tolist() == other.patches.tolist()
+        assert own.embeddings == pytest.approx(other.embeddings, abs=1e-6)
+    assert found.ok_scores == pytest.approx(undisturbed.ok_scores, abs=1e-5)
+    assert found.covering_radii == pytest.approx(undisturbed.covering_radii, abs=1e-4)
+    assert metadata["selection_rounds"] == 2
+    assert metadata["covering_radius_bounds"] == undisturbed.radius_bounds == pytest.approx(found.radius_bounds, 1e-4)
+    assert metadata["covering_radius"] == undisturbed.covering_radii[-1]
+    assert len(found.radius_bounds) == len(before)
+    assert np.all(np.array(found.covering_radii) <= found.radius_bounds)
+    assert f"{found.radius_bounds[0]:.3f}" in found.warning
+    assert len(said) == 1
+    assert "pieces of at most 2 images" in said[0]
+
+
+def test_two_rounds_are_refused_where_a_disk_is_too_small(
+    good: Path, small_banks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_worker.shutil, "disk_usage", lambda _folder: Namespace(free=1_966_079))
+    with pytest.raises(TooLarge, match=r"2 × 5 images × 64 patches × 384 × 4 bytes for each of 2 workers = 2\.0 MB"):
+        small_banks(good)
+    monkeypatch.setattr(fit_worker.shutil, "disk_usage", lambda _folder: Namespace(free=1_966_080))
+    assert small_banks(good).radius_bounds is not None
+
+
+def test_appending_keeps_what_two_rounds_reached(service: InspectionService, good: Path, small_banks: Any) -> None:
+    before = small_banks(good)
+    shifted = cv2.imencode(".png", cv2.imread(str(good / "0.png"))[8:, 8:])[1].tobytes()
+    fit(service, TOGETHER, [NamedImage("shifted.png", lambda: shifted)], mm_per_px=0.2, append=True)
+    metadata = service.fitted(TOGETHER).metadata
+    assert (metadata["n_images"], metadata["selection_rounds"]) == (N_IMAGES + 1, 2)
+    assert metadata["covering_radius_bounds"] == before.radius_bounds
+    assert metadata["covering_radius"] == before.covering_radii[0]
+
+
+def test_two_rounds_can_be_cancelled_in_the_first(service: InspectionService, good: Path, small_banks: Any) -> None:
+    def cancel(_workers: Any, step: str, _done: int) -> None:
+        for run in service.runs.running() if step == "coreset" else ():
+            service.runs.cancel(run["run_id"])
+
+    with pytest.raises(RunCancelled, match="at step coreset"):
+        small_banks(good, meanwhile=cancel)
 
 
 def test_worker_with_another_extractor_is_refused(service: InspectionService, good: Path) -> None:
@@ -336,6 +410,25 @@ def test_command_fits_folders(
     assert f"{N_IMAGES} images in {good}" in err
     assert "fitted on 9 images: the memory bank keeps 52 of 576 patch embeddings" in err
     assert json.loads(out)["ok_scores_summary"]["n"] == N_IMAGES
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_command_says_that_there_were_two_rounds_and_what_they_reach(
+    settings: Settings, good: Path, command_line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InOneProcess, "memory", 2 * GIB + 500_000)
+    for name in ("models_dir", "weights", "input_size", "device", "threads", "coreset_rate"):
+        monkeypatch.setenv(name.upper(), str(getattr(settings, name)))
+    monkeypatch.setenv("CORESET_MAX", "20")
+    arguments = ("cluster", "fit", "Master1", "TwoRounds", good, "--mm-per-px", "0.2", "--workers", "2")
+    status, out, err = command_line(*arguments)
+    assert status == 0, err
+    told = json.loads(out)
+    (radius,), (bound,) = told["covering_radii"], told["covering_radius_bounds"]
+    assert (told["selection_rounds"], told["coreset_size"]) == (2, 20)
+    assert 0 < radius <= bound <= 2
+    assert err.index("two rounds: the memory of the cluster does not hold") < err.index("fitted on 9 images")
+    assert f"every patch is within {radius:.3f} of an embedding in it (two rounds prove {bound:.3f};" in err
 
 
 def test_workers_select_from_synthetic_embeddings_what_one_process_selects(ray: Any) -> None:

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from backend.cluster.fit_worker import PlacedImage
 
 _TEXT = """
-Fits as `fit` does, and gives the same memory bank, but the embeddings are in the memory of the workers. URI is an
-image or a folder that all machines see, or s3://BUCKET/PREFIX. The checks of folder names are those of `fit`. If a
-worker is killed, another one takes its place, and the result is the same. If the command is stopped or killed, the same
-command resumes it. With RAY_ADDRESS and RAY_AUTH_TOKEN_PATH, the workers are those of that cluster; otherwise they are
-processes of this machine."""
+Fits as `fit` does, and gives the same memory bank, but the embeddings are in the memory of the workers. URI is an image
+or a folder that all machines see, or s3://BUCKET/PREFIX. The checks of folder names are those of `fit`. If a worker is
+killed, another one takes its place, and the result is the same. If the command is stopped or killed, the same command
+resumes it. Where the memory of the workers does not hold the embeddings, these are kept on disk, and the memory bank is
+selected in two rounds: not exactly that of `fit`; the reply says how closely it covers the images. With RAY_ADDRESS and
+RAY_AUTH_TOKEN_PATH, the workers are those of that cluster; otherwise they are processes of this machine."""
 _EPILOG = """\
 examples:
   %(prog)s Master1 Pattern good/ --mm-per-px 0.2
@@ -76,7 +77,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     Raises:
         InvalidRequest: a URI has no images, or their folders suggest other images than good parts.
         ConfigError: Ray is not installed, a URL cannot be used, or the cluster has too few cores.
-        TooLarge: the memory of the workers does not hold the embeddings, or that of this machine not the comparisons.
+        TooLarge: the memory of the workers holds neither the embeddings nor a selection in two rounds, a disk not the
+            embeddings of two rounds, or the memory of this machine not the comparisons.
         BackendError: as `fit` of the service.
     """
     # Imported only here: other commands do not need Ray.
@@ -105,7 +107,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
         with connected() as ray, step_bars() as on_progress:
             n_workers = min(len(images), count_of_workers(ray, options.workers, options.cores))
             task = FitTask.of(settings_to_send(settings), images, n_workers, shape, checkpoint)
-            executor = ClusterExecutor(ray, Workers(ray, FitWorker, n_workers, options.cores, task), task, on_progress)
+            workers = Workers(ray, FitWorker, n_workers, options.cores, task)
+            executor = ClusterExecutor(ray, workers, task, on_progress, say)
             result = fit(
                 service,
                 key,
