@@ -1,14 +1,22 @@
-"""Ray, once for all tests of a process: it takes seconds to start."""
+"""Ray, once for all tests of a process, since it takes seconds to start; and what fits by workers share."""
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import psutil
 import pytest
 
+from backend.cluster import fit_worker
+from backend.cluster import workers as cluster_workers
 from backend.cluster.local import local_ray
+from backend.common.config import Settings
 from backend.network.weights import Weights
+from backend.service.inspection import InspectionService
 from harness.server import Server, cluster_command, starting
+from tests.cluster.fitting import N_IMAGES, OPENED_ONCE, InOneProcess, Objects
 
 # As the contract's steps want it, and quick; a queue that is soon full.
 SETTINGS = {
@@ -46,3 +54,39 @@ def processes_of(server: Server) -> list[psutil.Process]:
     """The command and all that it started."""
     command = psutil.Process(server.pid)
     return [command, *command.children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Settings:
+    models = tmp_path_factory.mktemp("models")
+    given: dict[str, Any] = {"input_size": 112, "device": "cpu", "threads": 1, "coreset_rate": 0.1}
+    return Settings(models_dir=models, weights=weights.path, **given)
+
+
+@pytest.fixture(scope="module")
+def service(settings: Settings) -> InspectionService:
+    return InspectionService.open(settings)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, images: list[Any]) -> Path:
+    """A folder of good parts: crops of real images, and a copy of one of them."""
+    folder = tmp_path_factory.mktemp("good")
+    for number in range(N_IMAGES - 1):
+        image = images[number % 2]
+        crop = image[20 * number : 20 * number + 160, 15 * number : 15 * number + 160]
+        (folder / f"{number}.png").write_bytes(cv2.imencode(".png", crop)[1].tobytes())
+    (folder / "8.png").write_bytes((folder / "3.png").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def workers_share_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_worker, "InspectionService", OPENED_ONCE)
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands' workers are objects of this process."""
+    monkeypatch.setattr(cluster_workers, "connected", lambda: contextlib.nullcontext(InOneProcess()))
+    monkeypatch.setattr(cluster_workers, "Workers", Objects)

@@ -4,10 +4,7 @@ import contextlib
 import json
 import os
 import signal
-from argparse import Namespace
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,184 +13,30 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from backend.cluster import fit_worker
 from backend.cluster import workers as cluster_workers
-from backend.cluster.fit_worker import FitTask, FitWorker, PlacedImage
-from backend.cluster.fits import ClusterExecutor
 from backend.cluster.places import open_place
-from backend.cluster.workers import Workers, settings_to_send
 from backend.common.config import Settings
 from backend.common.errors import ConfigError, InvalidImage, InvalidRequest, RunCancelled, TooLarge
 from backend.common.roi_key import RoiKey
 from backend.disk.layout import checkpoint_folder
-from backend.network.weights import Weights
-from backend.roi_mask import Rect, Shape
-from backend.service.fit import fit
+from backend.roi_mask import Rect
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
-from backend.service.results import FitResult
 from backend.service.scoring import Scoring
 from backend.utils import NamedImage
 from benchmarks import cluster_fit
 from harness.object_store import BUCKET, CREDENTIALS, moto_store
+from tests.cluster.fitting import (
+    GIB,
+    N_IMAGES,
+    TOGETHER,
+    Objects,
+    check_same,
+    fit_alone,
+    fit_together,
+)
 
-pytestmark = pytest.mark.slow
-N_IMAGES, GIB = 9, 1 << 30
-N_KEPT = 81  # of pieces of 2, 2, 2, 2 and 1 images, for a memory bank of 20
-ALONE, TOGETHER = RoiKey("Master1", "Alone"), RoiKey("Master1", "Together")
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Settings:
-    models = tmp_path_factory.mktemp("models")
-    given: dict[str, Any] = {"input_size": 112, "device": "cpu", "threads": 1, "coreset_rate": 0.1}
-    return Settings(models_dir=models, weights=weights.path, **given)
-
-
-@pytest.fixture(scope="module")
-def service(settings: Settings) -> InspectionService:
-    return InspectionService.open(settings)
-
-
-class OpenedOnce:
-    """Stands for `InspectionService` where workers of this process open it."""
-
-    def __init__(self) -> None:
-        self._opened: dict[str, InspectionService] = {}
-
-    def open(self, settings: Settings) -> InspectionService:
-        if repr(settings) not in self._opened:
-            self._opened[repr(settings)] = InspectionService.open(settings)
-        return self._opened[repr(settings)]
-
-
-OPENED_ONCE = OpenedOnce()
-
-
-@pytest.fixture(autouse=True)
-def workers_share_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_worker, "InspectionService", OPENED_ONCE)
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory, images: list[Any]) -> Path:
-    """A folder of good parts: crops of real images, and a copy of one of them."""
-    folder = tmp_path_factory.mktemp("good")
-    for number in range(N_IMAGES - 1):
-        image = images[number % 2]
-        crop = image[20 * number : 20 * number + 160, 15 * number : 15 * number + 160]
-        (folder / f"{number}.png").write_bytes(cv2.imencode(".png", crop)[1].tobytes())
-    (folder / "8.png").write_bytes((folder / "3.png").read_bytes())
-    return folder
-
-
-class InOneProcess:
-    """Stands for Ray where nothing is to be killed: workers are objects, and what is put is itself."""
-
-    memory = 16 * GIB
-
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 3, "memory": self.memory}
-
-    available_resources = cluster_resources
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": self.cluster_resources()}]
-
-    def put(self, value: Any) -> Any:
-        return value
-
-
-class Objects:
-    """Stands for `Workers`."""
-
-    def __init__(self, ray: Any, kind: Callable[..., Any], count: int, _cores: int, *arguments: Any) -> None:
-        self._ray = ray
-        self.actors = [kind(*arguments) for _ in range(count)]
-
-    def memory(self) -> float:
-        return self._ray.memory
-
-    def tell(self, method: str, _within_s: float) -> int:
-        for actor in self.actors:
-            getattr(actor, method)()
-        return 0
-
-    def each(self, method: str, next_call: Callable[[int], Any]) -> Iterator[tuple[Any, Any]]:
-        for number in reversed(range(len(self.actors))):
-            while (call := next_call(number)) is not None:
-                yield call[0], getattr(self.actors[number], method)(*call)
-
-    def together(self, method: str, calls: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
-        return {number: getattr(self.actors[number], method)(*call) for number, call in calls.items()}
-
-
-def fit_together(
-    service: InspectionService,
-    folder: Path,
-    *,
-    ray: Any = None,
-    n_workers: int = 2,
-    shape: Shape | None = None,
-    sent: Settings | None = None,
-    meanwhile: Callable[[Any, str, int], None] = lambda *_: None,
-    memory: int = 16 * GIB,
-    say: Callable[[str], None] = lambda _text: None,
-    **how: Any,
-) -> FitResult:
-    """Fit by workers: actors, or objects where there is no `ray`."""
-    images = [PlacedImage(str(folder), path.name) for path in sorted(folder.iterdir())]
-    checkpoint = checkpoint_folder(service.settings.models_dir, TOGETHER)
-    task = FitTask.of(settings_to_send(sent or service.settings), images, n_workers, shape, checkpoint)
-    ray, kind = ray or InOneProcess(), Workers if ray else Objects
-    workers: Any = kind(ray, FitWorker, n_workers, 1, task)
-    workers.memory = lambda: memory
-    executor = ClusterExecutor(ray, workers, task, lambda *_: None, say)
-    named = [NamedImage(image.title, partial(image.read, 1 << 20, insecure=False)) for image in images]
-    try:
-        return fit(
-            service,
-            TOGETHER,
-            named,
-            mm_per_px=0.2,
-            shapes=[shape] * len(named),
-            on_progress=lambda step, done, _total: meanwhile(workers, step, done),
-            executor=executor,
-            **how,
-        )
-    finally:
-        executor.forget()
-        for actor in workers.actors if kind is Workers else ():
-            ray.kill(actor)
-
-
-def fit_alone(service: InspectionService, folder: Path, shape: Shape | None = None, **how: Any) -> FitResult:
-    named = [NamedImage(str(path), path.read_bytes) for path in sorted(folder.iterdir())]
-    return fit(service, ALONE, named, mm_per_px=0.2, shapes=[shape] * len(named), **how)
-
-
-def banks_of(service: InspectionService, key: RoiKey) -> list[Any]:
-    memory = service.fitted(key).memory
-    return list(getattr(memory, "banks", [memory]))
-
-
-def check_same(service: InspectionService, alone: FitResult, together: FitResult) -> None:
-    """Both have the same picks, embeddings, scores and metadata, and explain an image alike."""
-    assert replace(together, memory_id="", ok_scores=None) == replace(alone, memory_id="", ok_scores=None)
-    assert together.ok_scores == pytest.approx(alone.ok_scores, abs=1e-4)
-    for own, other in zip(banks_of(service, TOGETHER), banks_of(service, ALONE), strict=True):
-        assert sorted(own.patches) == sorted(other.patches)
-        assert own.embeddings[np.argsort(own.patches)] == pytest.approx(
-            other.embeddings[np.argsort(other.patches)], abs=1e-5
-        )
-    ours, theirs = (service.fitted(key).metadata for key in (TOGETHER, ALONE))
-    for own, other in zip(ours["images"], theirs["images"], strict=True):
-        assert {**own, "scores": None} == {**other, "scores": None}
-        assert list(own["scores"].values()) == pytest.approx(list(other["scores"].values()), abs=1e-4)
-    same = ours.keys() - {"roi_id", "memory_id", "images", "covering_radius", "covering_radii"}
-    assert ours.keys() == theirs.keys()
-    assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
-    assert ours["covering_radius"] == pytest.approx(theirs["covering_radius"], abs=1e-4)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_share_a_network")]
 
 
 @pytest.mark.parametrize(
@@ -282,82 +125,6 @@ def test_cluster_without_the_memory_refuses_before_it_reads_an_image(
         fit_together(service, tmp_path, n_workers=1, memory=GIB)
 
 
-@pytest.fixture
-def small_banks(service: InspectionService, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Fits whose memory banks keep 20 embeddings, where two workers have memory for two rounds alone."""
-    monkeypatch.setattr(service, "settings", settings.model_copy(update={"coreset_max": 20}))
-    return partial(fit_together, service, sent=settings, memory=2 * GIB + 500_000)
-
-
-def test_two_rounds_are_the_same_though_workers_are_killed(
-    ray: Any, service: InspectionService, good: Path, small_banks: Any
-) -> None:
-    undisturbed = small_banks(good)
-    (before,) = banks_of(service, TOGETHER)
-    killed: list[str] = []
-
-    def kill(workers: Any, step: str, done: int) -> None:
-        if step == "coreset":
-            step = "round one" if done < N_KEPT else "round two"
-        if step in {"round one", "score"} - set(killed):
-            killed.append(step)
-            os.kill(ray.get(workers.actors[len(killed) % 2].process_id.remote()), signal.SIGKILL)
-
-    found = small_banks(good, ray=ray, meanwhile=kill)
-    assert killed == ["round one", "score"]
-    (bank,) = banks_of(service, TOGETHER)
-    assert bank.patches.tolist() == before.patches.tolist()
-    assert bank.embeddings == pytest.approx(before.embeddings, abs=1e-6)
-    assert found.ok_scores == pytest.approx(undisturbed.ok_scores, abs=1e-5)
-    assert found.covering_radii == pytest.approx(undisturbed.covering_radii, abs=1e-4)
-    assert found.radius_bounds == pytest.approx(undisturbed.radius_bounds, abs=1e-4)
-
-
-def test_two_rounds_tell_of_each_block_what_they_reach(
-    service: InspectionService, good: Path, small_banks: Any
-) -> None:
-    said: list[str] = []
-    found = small_banks(good, profile="recommended", say=said.append)
-    metadata = service.fitted(TOGETHER).metadata
-    assert metadata["selection_rounds"] == 2
-    assert metadata["covering_radius_bounds"] == found.radius_bounds
-    assert metadata["covering_radii"] == found.covering_radii
-    assert len(found.radius_bounds) == len(banks_of(service, TOGETHER)) == 4
-    assert np.all(np.array(found.covering_radii) <= found.radius_bounds)
-    assert f"{found.radius_bounds[0]:.3f}, {found.radius_bounds[1]:.3f}" in found.warning
-    assert len(said) == 1
-    assert "pieces of at most 2 images" in said[0]
-
-
-def test_two_rounds_are_refused_where_a_disk_is_too_small(
-    good: Path, small_banks: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fit_worker.shutil, "disk_usage", lambda _folder: Namespace(free=1_966_079))
-    with pytest.raises(TooLarge, match=r"2 × 5 images × 64 patches × 384 × 4 bytes for each of 2 workers = 2\.0 MB"):
-        small_banks(good)
-    monkeypatch.setattr(fit_worker.shutil, "disk_usage", lambda _folder: Namespace(free=1_966_080))
-    assert small_banks(good).radius_bounds is not None
-
-
-def test_appending_keeps_what_two_rounds_reached(service: InspectionService, good: Path, small_banks: Any) -> None:
-    before = small_banks(good)
-    shifted = cv2.imencode(".png", cv2.imread(str(good / "0.png"))[8:, 8:])[1].tobytes()
-    fit(service, TOGETHER, [NamedImage("shifted.png", lambda: shifted)], mm_per_px=0.2, append=True)
-    metadata = service.fitted(TOGETHER).metadata
-    assert (metadata["n_images"], metadata["selection_rounds"]) == (N_IMAGES + 1, 2)
-    assert metadata["covering_radius_bounds"] == before.radius_bounds
-    assert metadata["covering_radius"] == before.covering_radii[0]
-
-
-def test_two_rounds_can_be_cancelled_in_the_first(service: InspectionService, good: Path, small_banks: Any) -> None:
-    def cancel(_workers: Any, step: str, _done: int) -> None:
-        for run in service.runs.running() if step == "coreset" else ():
-            service.runs.cancel(run["run_id"])
-
-    with pytest.raises(RunCancelled, match="at step coreset"):
-        small_banks(good, meanwhile=cancel)
-
-
 def test_worker_with_another_extractor_is_refused(service: InspectionService, good: Path) -> None:
     other = service.settings.model_copy(update={"input_size": 126})
     with pytest.raises(ConfigError, match="another extractor"):
@@ -367,13 +134,6 @@ def test_worker_with_another_extractor_is_refused(service: InspectionService, go
 def test_bank_of_every_embedding_is_refused(service: InspectionService, good: Path) -> None:
     with pytest.raises(InvalidRequest, match="set CORESET_RATE below 1"):
         fit_together(service, good, keep_all=True)
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands' workers are objects of this process."""
-    monkeypatch.setattr(cluster_workers, "connected", lambda: contextlib.nullcontext(InOneProcess()))
-    monkeypatch.setattr(cluster_workers, "Workers", Objects)
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -417,25 +177,6 @@ def test_command_fits_folders(
     assert f"{N_IMAGES} images in {good}" in err
     assert "fitted on 9 images: the memory bank keeps 52 of 576 patch embeddings" in err
     assert json.loads(out)["ok_scores_summary"]["n"] == N_IMAGES
-
-
-@pytest.mark.usefixtures("without_ray")
-def test_command_says_that_there_were_two_rounds_and_what_they_reach(
-    settings: Settings, good: Path, command_line: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(InOneProcess, "memory", 2 * GIB + 500_000)
-    for name in ("models_dir", "weights", "input_size", "device", "threads", "coreset_rate"):
-        monkeypatch.setenv(name.upper(), str(getattr(settings, name)))
-    monkeypatch.setenv("CORESET_MAX", "20")
-    arguments = ("cluster", "fit", "Master1", "TwoRounds", good, "--mm-per-px", "0.2", "--workers", "2")
-    status, out, err = command_line(*arguments)
-    assert status == 0, err
-    told = json.loads(out)
-    (radius,), (bound,) = told["covering_radii"], told["covering_radius_bounds"]
-    assert (told["selection_rounds"], told["coreset_size"]) == (2, 20)
-    assert 0 < radius <= bound <= 2
-    assert err.index("two rounds: the memory of the cluster does not hold") < err.index("fitted on 9 images")
-    assert f"every patch is within {radius:.3f} of an embedding in it (two rounds prove {bound:.3f};" in err
 
 
 def test_workers_select_from_synthetic_embeddings_what_one_process_selects(ray: Any) -> None:
