@@ -44,6 +44,7 @@ _FEWEST_SAMPLES = 20
 _GROWTH = 1.10
 # What the collector leaves at times. Of a few megabytes of heap, or of few nodes, it is more than a tenth.
 _SPARE = {"heap_mb": 2.0, "detached_nodes": 500.0}
+_N_COURSE = 6
 _LONGEST_WAIT_MS = 120_000
 # Counts the parts by name and verdict while nobody looks.
 _COUNT = """() => {
@@ -293,6 +294,17 @@ def slope_per_hour(seen: Seen, name: str) -> float:
     return statistics.linear_regression(times, [getattr(sample, name) for sample in seen.warm]).slope
 
 
+def course(seen: Seen) -> dict[str, list[float]]:
+    """Medians of the warm samples, one for each sixth of them: whether what grew comes back to where it was.
+
+    Returns:
+        By measure, up to six values in the order of time.
+    """
+    n = len(seen.warm)
+    parts = [part for k in range(_N_COURSE) if (part := seen.warm[n * k // _N_COURSE : n * (k + 1) // _N_COURSE])]
+    return {name: [statistics.median(getattr(sample, name) for sample in part) for part in parts] for name in _MEASURES}
+
+
 def _table(seen: Seen) -> list[list[object]]:
     rows: list[list[object]] = []
     for name, what in _MEASURES.items():
@@ -326,6 +338,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{chosen.minutes:g} minutes, {seen.samples[-1].parts} parts judged, {chosen.per_s:g} pictures a second played"
     )
     print_table(title, ("", "first", "warm", "at the end", "highest", "slope an hour"), _table(seen))
+    medians = course(seen)
+    if n_medians := len(medians["pages_mb"]):
+        rows = [[what, *(f"{value:.1f}" for value in medians[name])] for name, what in _MEASURES.items()]
+        print_table("Medians over time, once it was warm", ("", *map(str, range(1, n_medians + 1))), rows)
     for text in sorted(seen.unjudged):
         print(f"not judged: {text}")
     broken = [*dict.fromkeys(seen.broken), *grown(seen)]

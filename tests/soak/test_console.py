@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from soak.console import Sample, Seen, grown, slope_per_hour
+from soak.console import Sample, Seen, course, grown, slope_per_hour
 
 FLAT = {"heap_mb": 0.0, "detached_nodes": 0.0, "pages_mb": 0.0, "others_mb": 0.0}
 WARM = {"heap_mb": 4.0, "detached_nodes": 200.0, "pages_mb": 400.0, "others_mb": 150.0}
@@ -42,6 +43,15 @@ def test_what_rises_has_grown_and_the_slope_tells_by_how_much(rising: dict[str, 
     assert text.startswith(told)
     ((name, by),) = rising.items()
     assert slope_per_hour(hour, name) == pytest.approx(by)
+
+
+def test_the_course_shows_growth_sixth_by_sixth() -> None:
+    medians = course(seen(pages_mb=60.0))
+    assert medians["heap_mb"] == [4.0] * 6
+    steps = np.diff(medians["pages_mb"])
+    assert len(steps) == 5
+    assert steps == pytest.approx([10.0] * 5, abs=0.5)
+    assert course(Seen()) == {name: [] for name in medians}
 
 
 def test_a_run_that_is_too_short_tells_nothing_of_growth() -> None:
