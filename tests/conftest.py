@@ -112,9 +112,15 @@ def images() -> list[npt.NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def features(weights: Weights) -> DinoV2Features:
+def full_features(weights: Weights) -> DinoV2Features:
     """The extractor as the service runs it: OpenVINO, 448 pixels."""
     return DinoV2Features(OpenVinoRuntime(weights.path, 448), DEFAULT_MODEL, weights.sha256, 448)
+
+
+@pytest.fixture(scope="session")
+def features(full_features: DinoV2Features) -> DinoV2Features:
+    """The extractor of `service`; folders and modules may have another one."""
+    return full_features
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,12 @@ from tests.factories import IN_RECIPE, image_named, with_one_pixel_changed
 from tests.service.stored import store
 
 
+@pytest.fixture(scope="session")
+def features(small_features):
+    """What a use case does hardly depends on how good scores are; a module that needs good ones has its own."""
+    return small_features
+
+
 @pytest.fixture
 def named(images):
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images]

@@ -19,6 +19,11 @@ from backend.utils import NamedImage
 from tests.factories import KEY, calibration_of, encoded, service_with
 
 
+@pytest.fixture(scope="module")
+def features(full_features):
+    return full_features
+
+
 @pytest.mark.slow
 def test_the_same_images_fitted_twice_write_the_same_memory(features, images, tmp_path):
     content = [encoded(image) for image in images[:2]]

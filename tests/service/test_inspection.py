@@ -20,6 +20,11 @@ from backend.storage import ModelStore
 from tests.factories import KEY, LAYOUTS, image_named, older_files, service_with, unit_rows, write_memory
 
 
+@pytest.fixture(scope="module")
+def features(full_features):
+    return full_features
+
+
 @pytest.mark.slow
 def test_a_bank_of_another_precision_is_never_compared(features, named, tmp_path, weights):
     fit(service_with(features, tmp_path), KEY, named[:1], mm_per_px=1)

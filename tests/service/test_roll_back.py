@@ -14,6 +14,11 @@ from backend.utils import NamedImage
 from tests.factories import IN_RECIPE, KEY, memory_of, same_memory, snapshot, unit_rows
 
 
+@pytest.fixture(scope="module")
+def features(full_features):
+    return full_features
+
+
 def served_memory(service, seed):
     return PatchCoreMemory.build(unit_rows(10, 384, seed), (32, 32), 1.0)
 
