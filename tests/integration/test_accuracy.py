@@ -44,7 +44,7 @@ def solar_cells() -> Split:
 SETS: dict[str, tuple[Callable[[], Split], float]] = (
     {
         "hazelnut": (lambda: mvtec("hazelnut"), 1.00),
-        "elpv_mono": (lambda: mvtec("elpv_mono", every_train=2, every_test=2), 0.90),
+        "elpv_mono": (lambda: mvtec("elpv_mono", every_train=4, every_test=2), 0.90),
         "magnetic_tile": (lambda: mvtec("magnetic_tile", every_train=4, every_test=4), 0.85),
     }
     if DATA.is_dir()
