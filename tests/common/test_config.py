@@ -165,10 +165,9 @@ def test_the_defaults_are_the_playbooks():
     assert settings.blur_sigma == 1.0
 
 
-@pytest.mark.slow
 def test_input_size_snaps_to_the_nearest_multiple_of_14(monkeypatch):
     multiples = range(14, 2045, 14)
-    for size in range(14, 2045):
+    for size in range(14, 2045, 9):  # which gives every remainder
         monkeypatch.setenv("INPUT_SIZE", str(size))
         snapped = load_settings().input_size
         assert snapped in multiples
