@@ -101,7 +101,9 @@ class Nodes:
         while time.monotonic() < start + _STARTS_WITHIN_S:
             (application,) = serve.status().applications.values()
             (deployment,) = application.deployments.values()
-            if deployment.replica_states.get("RUNNING", 0) == count == sum(deployment.replica_states.values()):
+            states = deployment.replica_states
+            # Ray counts a replica that was killed until it has noticed it.
+            if states.get("RUNNING", 0) == count == sum(states.values()) == len(self.replicas()):
                 return time.monotonic() - start
             time.sleep(0.1)
         raise RuntimeError(f"there are no {count} replicas after {_STARTS_WITHIN_S:.0f} s: {deployment}")
