@@ -60,11 +60,14 @@ class Nodes:
         Args:
             node: one of `others`.
         """
-        processes = [psutil.Process(info.process.pid) for each in node.all_processes.values() for info in each]
-        every = [*processes, *(child for process in processes for child in process.children(recursive=True))]
+        every: list[psutil.Process] = []
+        for info in (info for each in node.all_processes.values() for info in each):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(info.process.pid)
+                every += [process, *process.children(recursive=True)]
         for process in every:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGSTOP)  # so that none sees another one end before it ends itself
+                process.send_signal(signal.SIGSTOP)  # so that no process notices that another one has ended
         for process in every:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -116,7 +119,7 @@ def ray_nodes(environment: Mapping[str, str]) -> Iterator[Nodes]:
     Args:
         environment: of all processes of the cluster, such as the settings of the service.
     """
-    before = dict(os.environ)
+    before, others = dict(os.environ), set(_processes())
     with tempfile.TemporaryDirectory(prefix="roi-ray-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         os.environ |= {**environment, **PROXY_ENVIRONMENT, TOKEN: new_token()}
@@ -129,11 +132,13 @@ def ray_nodes(environment: Mapping[str, str]) -> Iterator[Nodes]:
             ray.init(address=cluster.address, namespace="serve", logging_level="warning", log_to_driver=False)
             yield Nodes(ray, cluster, free_port(), folder)
         finally:
+            started = set(_processes()) - others
             ray.shutdown()
             cluster.shutdown()
-            _, left = psutil.wait_procs(_processes(), timeout=_STOPS_WITHIN_S)
+            _, left = psutil.wait_procs(list(started), timeout=_STOPS_WITHIN_S)
             for process in left:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             os.environ.clear()
             os.environ.update(before)
 

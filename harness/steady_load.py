@@ -9,7 +9,6 @@ import httpx
 
 from harness.forms import Form
 
-_OK = httpx.codes.OK
 _LONGEST_S = 60.0
 _SAME_SCORE = 1e-6
 
@@ -21,8 +20,8 @@ class Asked:
     Attributes:
         start, end: on the clock of `time.monotonic`.
         status: of the reply; 0 if there was none.
-        code: of an error in the contract's shape; else its text.
-        score: of a reply with status 200.
+        code: of an error in the contract's shape; else what came instead.
+        score: of a judgement; None if there was none.
     """
 
     start: float
@@ -50,6 +49,7 @@ class SteadyLoad:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(clients)]
         self.asked: list[Asked] = []
+        self._error: Exception | None = None
 
     def __enter__(self) -> "SteadyLoad":
         for thread in self._threads:
@@ -60,14 +60,18 @@ class SteadyLoad:
         self._stop.set()
         for thread in self._threads:
             thread.join(_LONGEST_S)
+        if (n_waiting := sum(thread.is_alive() for thread in self._threads)) and not self._error:
+            raise RuntimeError(f"{n_waiting} clients still wait for a reply after {_LONGEST_S:.0f} s")
+        if self._error:
+            raise self._error
 
     def since(self, moment: float) -> Sequence[Asked]:
         """The requests that ended after a moment on the clock of `time.monotonic`."""
         return [asked for asked in list(self.asked) if asked.end > moment]
 
-    def failed(self, since: float = 0.0) -> Sequence[Asked]:
-        """The requests that ended after a moment, and got something else than a judgement."""
-        return [asked for asked in self.since(since) if asked.status != _OK]
+    def failed(self) -> Sequence[Asked]:
+        """The requests that got something else than a judgement."""
+        return [asked for asked in list(self.asked) if asked.score is None]
 
     def wrong(self) -> Sequence[Asked]:
         """The requests that got another score."""
@@ -85,34 +89,37 @@ class SteadyLoad:
         """
         start = time.monotonic()
         while time.monotonic() < start + within_s:
-            if sum(asked.status == _OK and asked.start > start for asked in self.since(start)) >= count:
+            if sum(asked.score is not None and asked.start > start for asked in self.since(start)) >= count:
                 return time.monotonic() - start
             time.sleep(0.02)
         raise RuntimeError(f"no {count} judgements in {within_s:.0f} s; the last request: {self.asked[-1:]}")
 
     def _ask_on(self) -> None:
-        with httpx.Client(base_url=self._address, timeout=_LONGEST_S, trust_env=False) as client:
-            while not self._stop.is_set():
-                self.asked.append(ask(client, self._form))
+        try:
+            with httpx.Client(base_url=self._address, timeout=_LONGEST_S, trust_env=False) as client:
+                while not self._stop.is_set():
+                    self.asked.append(ask(client, self._form))
+        except Exception as exc:  # raised again where the load ends
+            self._error = exc
 
 
-def ask(client: httpx.Client, form: Form, path: str = "/infer") -> Asked:
-    """Send a form once.
+def ask(client: httpx.Client, form: Form) -> Asked:
+    """Send an inference once.
 
     Args:
         client: of the service.
         form: the request.
-        path: that it is sent to.
     """
     start = time.monotonic()
     try:
-        reply = form.post(client, path)
+        reply = form.post(client, "/infer")
     except httpx.TransportError as exc:
         return Asked(start, time.monotonic(), 0, type(exc).__name__)
-    end = time.monotonic()
-    if reply.status_code == _OK:
-        return Asked(start, end, _OK, score=reply.json().get("score"))
+    end, status = time.monotonic(), reply.status_code
     try:
-        return Asked(start, end, reply.status_code, reply.json()["code"])
-    except (ValueError, KeyError):
-        return Asked(start, end, reply.status_code, f"not in the contract's shape: {reply.text[:80]}")
+        body = reply.json()
+        if status == httpx.codes.OK:
+            return Asked(start, end, status, score=float(body["score"]))
+        return Asked(start, end, status, str(body["code"]))
+    except (ValueError, KeyError, TypeError):
+        return Asked(start, end, status, f"not in the contract's shape: {reply.text[:80]}")

@@ -1,8 +1,8 @@
 """A cluster under load while a part of it fails or changes: which requests fail, and how long until all is well.
 
 ``python -m soak.cluster [node] [redeploy] [scale] [store] [control] [--pause 20]``; all if none is named. Ray's nodes
-are processes of this machine. Two clients send one inference after another, and every reply must have the score that
-the first one had.
+are processes of this machine. Two clients send one inference after another, and every judgement must have the
+score that the first one had. Errors must be 503 `not_ready` or `store_unavailable`.
 
 - node: one of two nodes is killed, and later another one is added.
 - redeploy: every replica is replaced, because a setting changed.
@@ -15,6 +15,7 @@ Two sites that write one ROI are in `soak.processes --sites 2`.
 
 import argparse
 import contextlib
+import math
 import shutil
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ from functools import partial
 
 import httpx
 
+from backend.commands.console import count
 from backend.common.config import load_settings
 from backend.network.weights import find_weights
 from harness.fault_proxy import proxy_process
@@ -43,6 +45,7 @@ _REDIS = "redis-server"
 _N_GOOD, _MOST_REPLICAS = 4, 8
 _STEADY = 20  # judgements that are waited for
 _START_S, _STOP_S = 400.0, 20.0
+_RECOVERS_S = 5.0  # requests that begin so soon after an outage may still fail
 _ERRORS = ("not_ready", "store_unavailable")
 
 
@@ -61,8 +64,8 @@ class Result:
     def expect_none(self, asked: Sequence[Asked], what: str) -> None:
         """Note a broken promise if there are such requests."""
         if asked:
-            seen = sorted({f"{each.status} {each.code}" for each in asked})
-            self.broken.append(f"{len(asked)} requests {what}: {', '.join(seen)}")
+            seen = sorted({f"{each.status} {each.code}".strip() for each in asked})
+            self.broken.append(f"{count(len(asked), 'request')} {what}: {', '.join(seen)}")
 
 
 @contextlib.contextmanager
@@ -91,21 +94,23 @@ def under_load(nodes: Nodes, result: Result) -> Iterator[SteadyLoad]:
     ]
     result.expect_none(load.wrong(), "got another score")
     other = [asked for asked in load.failed() if asked.status != 503 or asked.code not in _ERRORS]
-    result.expect_none(other, "got an error in another shape")
+    result.expect_none(other, f"failed otherwise than with 503 {' or '.join(_ERRORS)}")
 
 
 def node(nodes: Nodes, result: Result, pause_s: float) -> None:
     """Kill one of two nodes under load, and add another one after `pause_s` seconds."""
     nodes.deploy(2, 1)
     with under_load(nodes, result) as load:
-        killed_at = time.monotonic()
-        nodes.kill(nodes.others[0])
-        result.rows.append(("seconds from the kill to 20 judgements", f"{load.wait_for_judgements(_STEADY):.1f}"))
+        kill = Event.of(lambda: nodes.kill(nodes.others[0]))
+        if len(nodes.replicas()) != 1:
+            result.broken.append("the kill of a node did not end its replica")
+        result.rows.append(
+            (f"seconds from the kill to {_STEADY} judgements", f"{load.wait_for_judgements(_STEADY):.1f}")
+        )
         time.sleep(pause_s)
         nodes.add(1)
         result.rows.append(("seconds from a new node to two replicas", f"{nodes.wait_for_replicas(2):.1f}"))
-    later = [asked for asked in load.failed() if asked.start > killed_at]
-    result.expect_none(later, "failed that began after the kill")
+    result.expect_none(kill.others(load.failed()), "failed that were not in work at the kill")
 
 
 def redeploy(nodes: Nodes, result: Result, _pause_s: float) -> None:
@@ -125,11 +130,11 @@ def scale(nodes: Nodes, result: Result, pause_s: float) -> None:
     """Make one replica eight under load, and one again."""
     nodes.deploy(1, 2 / _MOST_REPLICAS)
     with under_load(nodes, result) as load:
-        for count in (_MOST_REPLICAS, 1):
+        for number in (_MOST_REPLICAS, 1):
             start = time.monotonic()
-            nodes.deploy(count, 2 / _MOST_REPLICAS)
-            nodes.wait_for_replicas(count)
-            result.rows.append((f"seconds to {count} replicas", f"{time.monotonic() - start:.1f}"))
+            nodes.deploy(number, 2 / _MOST_REPLICAS)
+            nodes.wait_for_replicas(number)
+            result.rows.append((f"seconds to {count(number, 'replica')}", f"{time.monotonic() - start:.1f}"))
             time.sleep(pause_s)
     result.expect_none(load.failed(), "failed")
 
@@ -142,13 +147,17 @@ def store(result: Result, pause_s: float) -> None:
         with _nodes(2, **settings) as nodes:
             nodes.deploy(2, 1)
             with under_load(nodes, result) as load:
-                _outage("frozen", result, load, pause_s, process.freeze, process.go_on)
-                _outage("gone", result, load, pause_s, process.end, process.start)
+                frozen = _outage(load, pause_s, process.freeze, process.go_on)
+                gone = _outage(load, pause_s, process.end, process.start)
                 nodes.deploy(2, 1, fresh)
                 nodes.wait_for_replicas(2)
                 load.wait_for_judgements(_STEADY)
-                failed = _outage("frozen, MODELS_FRESH_S", result, load, pause_s, process.freeze, process.go_on)
-                result.expect_none(failed, "failed though MODELS_FRESH_S is longer than the outage")
+                frozen_again = _outage(load, pause_s, process.freeze, process.go_on)
+            for name, outage in (("frozen", frozen), ("gone", gone), ("frozen, MODELS_FRESH_S", frozen_again)):
+                result.rows += outage.rows(name, load)
+            if len(gone.others(load.failed())) == len(load.failed()):
+                result.broken.append("no request failed while the store was gone, so nobody asked it")
+            result.expect_none(gone.others(frozen.others(load.failed())), "failed outside of both outages")
 
 
 def control(result: Result, pause_s: float) -> None:
@@ -157,38 +166,70 @@ def control(result: Result, pause_s: float) -> None:
         nodes.deploy(2, 1)
         with under_load(nodes, result) as load:
             head = nodes.cluster.head_node
-            failed = _outage("gone", result, load, pause_s, head.kill_gcs_server, head.start_gcs_server)
-            result.expect_none(failed, "failed while the control store was gone")
+            gone = _outage(load, pause_s, head.kill_gcs_server, head.start_gcs_server)
             load.wait_for_judgements(_STEADY)
-            start = time.monotonic()
-            nodes.replicas()[0].kill()
+            kill = Event.of(nodes.replicas()[0].kill)
             nodes.wait_for_replicas(2)
-            result.rows.append(("seconds to the replacement of a killed replica", f"{time.monotonic() - start:.1f}"))
+            took_s = time.monotonic() - kill.end
+        result.rows += gone.rows("gone", load)
+        result.rows.append(("seconds to the replacement of a killed replica", f"{took_s:.1f}"))
+        result.expect_none(kill.others(load.failed()), "failed that were not in work at the kill of a replica")
 
 
-def _outage(
-    name: str,
-    result: Result,
-    load: SteadyLoad,
-    pause_s: float,
-    begin: Callable[[], object],
-    end: Callable[[], object],
-) -> Sequence[Asked]:
-    """Let something fail for some seconds; the requests that began meanwhile and got no judgement."""
+@dataclass(frozen=True)
+class Event:
+    """Something that was done to the cluster, or an outage.
+
+    Attributes:
+        start, end: on the clock of `time.monotonic`.
+        steady_s: seconds from the end until `_STEADY` judgements; NaN if nobody waited for them.
+        recovers_s: seconds after the end in which requests may still fail.
+    """
+
+    start: float
+    end: float
+    steady_s: float = math.nan
+    recovers_s: float = 0.0
+
+    @classmethod
+    def of(cls, action: Callable[[], object]) -> "Event":
+        """Do it."""
+        start = time.monotonic()
+        action()
+        return cls(start, time.monotonic())
+
+    def others(self, every: Sequence[Asked]) -> Sequence[Asked]:
+        """The requests that were not in work at any time between start and end."""
+        return [asked for asked in every if asked.end < self.start or asked.start > self.end + self.recovers_s]
+
+    def rows(self, name: str, load: SteadyLoad) -> list[tuple[str, object]]:
+        """Figures of an outage, when all requests have ended.
+
+        Args:
+            name: of the outage.
+            load: the clients.
+        """
+        during = [asked for asked in load.asked if self.start < asked.start <= self.end]
+        longest = max((asked.end - asked.start for asked in during), default=0.0)
+        n_failed = sum(asked.score is None for asked in during)
+        return [
+            (
+                f"{name}: requests that began in {self.end - self.start:.0f} s, without a judgement",
+                f"{len(during)}, {n_failed}",
+            ),
+            (f"{name}: seconds of the longest of them", f"{longest:.1f}"),
+            (f"{name}: seconds from its end to {_STEADY} judgements", f"{self.steady_s:.1f}"),
+        ]
+
+
+def _outage(load: SteadyLoad, pause_s: float, begin: Callable[[], object], end: Callable[[], object]) -> Event:
+    """Let something fail for some seconds."""
     start = time.monotonic()
     begin()
     time.sleep(pause_s)
-    back = time.monotonic()
     end()
-    result.rows.append(
-        (f"{name} for {pause_s:g} s: seconds from its end to 20 judgements", f"{load.wait_for_judgements(_STEADY):.1f}")
-    )
-    during = [asked for asked in load.since(start) if asked.start < back]
-    failed = [asked for asked in during if asked.score is None]
-    longest = max((asked.end - asked.start for asked in during), default=0.0)
-    result.rows.append((f"{name}: requests, those without a judgement", f"{len(during)}, {len(failed)}"))
-    result.rows.append((f"{name}: seconds of the longest request", f"{longest:.1f}"))
-    return failed
+    back = time.monotonic()
+    return Event(start, back, load.wait_for_judgements(_STEADY), _RECOVERS_S)
 
 
 @contextlib.contextmanager
@@ -198,8 +239,8 @@ def _nodes(*cores: int, **settings: str) -> Iterator[Nodes]:
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-soak-") as models:
         environment = {**_SETTINGS, "WEIGHTS": weights, "MODELS_DIR": models, **settings}
         with ray_nodes(environment) as nodes:
-            for count in cores:
-                nodes.add(count)
+            for number in cores:
+                nodes.add(number)
             yield nodes
 
 

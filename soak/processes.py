@@ -91,10 +91,12 @@ def _watch(sites: Sequence[Server], tally: Tally, end: float, kill_s: float) -> 
     next_kill = start + kill_s
     with tqdm(total=round(end - start), unit="s", file=sys.stderr) as bar:
         while (now := time.monotonic()) < end:
-            workers = [worker for master in masters for worker in master.children()]
+            by_site = [master.children() for master in masters]
+            workers = [worker for own in by_site for worker in own]
             memory.sample(now - start, [worker.pid for worker in workers])
             if now >= next_kill and end - now > kill_s / 2:
-                max(workers, key=psutil.Process.create_time).kill()  # so that one lives to show its memory
+                own = by_site[tally.counts["workers killed"] % len(by_site)]  # one site after the other
+                max(own, key=psutil.Process.create_time).kill()  # so that one lives to show its memory
                 tally.count("workers killed")
                 next_kill += kill_s
             time.sleep(_SAMPLE_S)

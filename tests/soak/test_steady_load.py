@@ -55,8 +55,10 @@ def answering(*replies: tuple[int, object]) -> Iterator[str]:
         ((200, {"score": _SCORE + 1e-4}), [], [(200, "")]),
         (_NOT_READY, [(503, "not_ready")], []),
         ((502, "Bad Gateway"), [(502, "not in the contract's shape: Bad Gateway")], []),
+        ((200, "Welcome"), [(200, "not in the contract's shape: Welcome")], []),
+        ((200, {"decision": "OK"}), [(200, 'not in the contract\'s shape: {"decision": "OK"}')], []),
     ],
-    ids=["right", "other score", "error", "plain text"],
+    ids=["right", "other score", "error", "plain text", "OK in plain text", "no score"],
 )
 def test_every_reply_is_compared_with_the_first(
     reply: tuple[int, object], failed: list[tuple[int, str]], wrong: list[tuple[int, str]]
@@ -75,4 +77,4 @@ def test_requests_that_should_not_be_there_are_broken_promises() -> None:
         load.wait_for_judgements(1)
     result.expect_none(load.wrong(), "got another score")
     result.expect_none(load.failed(), "failed")
-    assert result.broken == ["1 requests failed: 503 not_ready"]
+    assert result.broken == ["1 request failed: 503 not_ready"]
