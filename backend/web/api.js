@@ -89,7 +89,7 @@ export function idsOf({ role_id, roi_id, recipe_id, model_key }) {
  */
 export async function call(path, call = {}) {
   const reply = await send(path, call);
-  return reply.status === 204 ? null : arrived(reply.json(), call);
+  return reply.status === 204 ? null : arrived(reply.json(), call, reply.status);
 }
 
 /**
@@ -142,10 +142,11 @@ async function sendOnce(path, { method, query = {}, json, form, blob, headers = 
   return arrived(reply, { signal });
 }
 
-/** A reply, or its body. @template T @param {Promise<T>} part @param {Call} call */
-export function arrived(part, { signal }) {
+/** Wait for a reply or its body. @template T @param {Promise<T>} part @param {Call} call @param {number} [status] of a reply in JSON @throws {ApiError} */
+export function arrived(part, { signal }, status = 0) {
   return part.catch((problem) => {
     if (signal?.aborted) throw problem;
+    if (problem instanceof SyntaxError) throw new ApiError(t("api.strange", { status }), status, "");
     const code = problem.name === "TimeoutError" ? "timeout" : "unreachable";
     throw new ApiError(t(`api.${code}`), 0, code);
   });

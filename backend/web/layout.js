@@ -48,7 +48,7 @@ export async function loadLayout(recipe) {
 export async function readLayout(recipe, { etag: known, ...options }) {
   try {
     const reply = await send("layout", { ...options, query: { recipe_id: recipe }, headers: known ? { "If-None-Match": known } : {} });
-    const content = await arrived(reply.json(), options);
+    const content = await arrived(reply.json(), options, reply.status);
     const etag = reply.headers.get("ETag");
     return { content: content.format === FORMAT ? content : { ...content, format: FORMAT, version: 1, rois: [] }, etag };
   } catch (problem) {

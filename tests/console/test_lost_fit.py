@@ -30,6 +30,10 @@ _BROKEN_REPLY = """async (status) => {
     globalThis.fetch = real;
   }
 }"""
+_PROBLEM = """async () => {
+  const { call } = await import("/console/api.js");
+  return call("runs", { quiet: true }).catch((problem) => [problem.name, problem.status, problem.message]);
+}"""
 _AWAY = "Whether the fit goes on shows when it is back."
 
 
@@ -97,6 +101,19 @@ def test_a_fit_that_was_cancelled_elsewhere_is_told_after_a_reload(
         done(client.post("/runs/cancel", json={"run_id": run["run_id"]}))
     said = "The fit ended without a new model. The model before it is still in use. Start the fit again."
     expect(watched.page.get_by_text(said)).to_be_visible(timeout=_FIT_MS)
+    watched.close(NO_LAYOUT_YET)
+
+
+def test_a_page_of_somebody_else_is_no_lost_connection(chromium: Any, judging: Server) -> None:
+    watched = Watched(chromium, judging)
+    watched.open("samples")
+    watched.page.route(re.compile("/runs$"), lambda route: route.fulfill(body="<h1>Please log in</h1>"))
+    told = watched.page.evaluate(_PROBLEM)
+    assert told == [
+        "ApiError",
+        200,
+        "The reply (status 200) is none of the service. Check what stands between this computer and it.",
+    ]
     watched.close(NO_LAYOUT_YET)
 
 
