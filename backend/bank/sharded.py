@@ -88,6 +88,9 @@ class ShardedBlock:
         per_image: patches of an image.
         cuts: positions in the fit of the first image of each shard, and the number of all images.
         turn: see `Patches`.
+
+    Attributes:
+        kept_radius: the distance, 0..2, within which what `keep` kept covers all embeddings.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class ShardedBlock:
         self._first_rows = np.array(cuts[:-1]) * per_image
         self._n_images = np.diff(cuts).tolist()
         self._n_shards = len(cuts) - 1
+        self.kept_radius = 0.0
 
     def totals(self) -> list[tuple[npt.NDArray[np.float64], int]]:
         """See `Shards`."""
@@ -126,13 +130,10 @@ class ShardedBlock:
         for piece in range(max(counts)):
             of = [number for number, count in enumerate(counts) if piece < count]
             with self.turn():
-                self._ask("keep", self._block, dict.fromkeys(of, (piece,)))
+                radii = self._ask("keep", self._block, dict.fromkeys(of, (piece,)))
+            self.kept_radius = max(self.kept_radius, *radii.values())
             n_kept += sum(pieces.n_kept(piece, self._n_images[number]) for number in of)
             yield n_kept
-
-    def radius(self) -> float:
-        """The distance within which what was kept covers all embeddings, 0..2."""
-        return float(max(self._all("radius")))
 
     def nearest_by_image(self, bank: Embeddings, owner: Rows) -> NearestByImage:
         """See `Patches`."""
@@ -249,7 +250,7 @@ def select_in_two_rounds(
     picked = Picked(picks.rows[:n_select], picks.embeddings[:n_select])
     beyond = picks.embeddings[n_select:]
     radius = float(distance_of_cosine((beyond @ picked.embeddings.T).max())) if len(beyond) else 0.0
-    return picked, min(block.radius() + radius, MOST_DISTANCE)
+    return picked, min(block.kept_radius + radius, MOST_DISTANCE)
 
 
 def _over_blocks(on_progress: OnProgress, number: int, n_blocks: int) -> Callable[[int, int], None]:

@@ -1,9 +1,9 @@
 """Round one of a selection in two rounds, for embeddings that do not fit into the memory of all shards.
 
 Each shard reads its embeddings in pieces, and keeps some of each by greedy k-center. Round two is `select` among all
-that were kept. The bank is then not exactly that of one round. An embedding is within the radius of its piece of one
-that was kept, which is within the radius of round two of a pick. So both radii together bound the covering radius, by
-the triangle inequality.
+that were kept. The bank is then not exactly that of one round. Every embedding is within r1 of a kept embedding of its
+piece, and every kept embedding is within r2 of a pick. So every embedding is within r1 + r2 of a pick (triangle
+inequality).
 
 Malkomes et al., *Fast Distributed k-Center Clustering with Outliers on Massive Data*, NIPS 2015.
 """
@@ -64,7 +64,7 @@ class Pieces(NamedTuple):
 
 
 class KeptShard:
-    """A shard of one block, of which round two has what round one kept.
+    """The embeddings of one block in one shard. Round one keeps some of them, and round two selects among these.
 
     All that it knows follows from its embeddings, so a shard that was restarted keeps the same of them.
 
@@ -93,14 +93,11 @@ class KeptShard:
             self._kept[piece] = self._kept_of(piece)
         return self._kept[piece][1]
 
-    def radius(self) -> float:
-        """The distance within which what is kept covers all embeddings of the shard, 0..2."""
-        return max(map(self.keep, range(self._pieces.count(self._n_images))))
-
     def shard(self) -> Shard:
         """What was kept, in memory, as the shard of round two."""
         if self._shard is None:
-            self.radius()
+            for piece in range(self._pieces.count(self._n_images)):
+                self.keep(piece)
             rows = np.sort(np.concatenate([rows for rows, _ in self._kept.values()]))
             self._shard = Shard(self._embeddings[rows], rows + self._first_row)
         return self._shard

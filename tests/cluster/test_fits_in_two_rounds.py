@@ -39,8 +39,8 @@ def test_two_rounds_are_the_same_though_workers_are_killed(
     killed: list[str] = []
 
     def kill(workers: Any, step: str, done: int) -> None:
-        if step == "coreset":
-            step = "round one" if done < N_KEPT else "round two"
+        if step == "coreset" and done < N_KEPT:
+            step = "round one"
         if step in {"round one", "score"} - set(killed):
             killed.append(step)
             os.kill(ray.get(workers.actors[len(killed) % 2].process_id.remote()), signal.SIGKILL)
