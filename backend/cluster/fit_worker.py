@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from backend.cluster.fit_plan import Disk
 from backend.cluster.places import Place, open_place, read_image
 from backend.cluster.workers import worker_settings
 from backend.common.arrays import Embeddings
-from backend.common.errors import ConfigError
+from backend.common.errors import ConfigError, StorageError
 from backend.common.profiles import ProfileName
 from backend.features import ExtractorIdentity
 from backend.patchcore import l2_normalize
@@ -40,7 +40,7 @@ from backend.utils import NamedImage
 
 HEADERS_AT_ONCE = 64
 EMBEDDED_AT_ONCE = 16
-# Of the embeddings that the network gave, before they are among those that are held: 64 MiB, or those of an image.
+# Most bytes of embeddings between the network and the held ones: 64 MiB, or one image if that is more.
 _BYTES_AT_ONCE = 64 << 20
 
 
@@ -193,12 +193,21 @@ class FitWorker:
         self._held_as: tuple[int, ExtractionSpec] | None = None
 
     def disk(self) -> Disk:
-        """Where this worker keeps embeddings, and how much is free."""
-        folder = self._task.checkpoint
-        kept = sum(file.stat().st_size for file in folder.iterdir()) if folder.exists() else 0
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(there).free + kept
-        return Disk(platform.node(), there.stat().st_dev, str(self._task.checkpoint.parent), free)
+        """Where this worker keeps embeddings, and how many bytes are free or hold embeddings that it kept before.
+
+        Raises:
+            StorageError: the folder cannot be looked at.
+        """
+        folder, kept = self._task.checkpoint, 0
+        try:
+            for file in folder.iterdir() if folder.exists() else ():
+                with suppress(FileNotFoundError):  # of a worker that has just ended
+                    kept += file.stat().st_size
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            free = shutil.disk_usage(there).free + kept
+            return Disk(platform.node(), there.stat().st_dev, str(folder.parent), free)
+        except OSError as exc:
+            raise StorageError(f"{folder}: the folder cannot be looked at ({exc.strerror})") from exc
 
     def headers(self, first: int) -> tuple[ImageHeaders, list[Wide]]:
         """The headers of some images of the fit, and which of them have 16 bits.

@@ -113,8 +113,8 @@ class ClusterExecutor:
                 "a fit on a cluster selects a coreset, and CORESET_RATE=1 keeps every embedding: set CORESET_RATE "
                 "below 1, or use `fit`"
             )
-        self._choose(service, extraction, rate)
         self._workers.meanwhile = run.raise_if_cancelled
+        self._choose(service, extraction, rate)
         spec, n_images, done = self._spec(service, extraction), len(new.images), 0
         calls = [
             deque((number, start, min(start + EMBEDDED_AT_ONCE, end)) for start in range(first, end, EMBEDDED_AT_ONCE))
@@ -202,7 +202,7 @@ class ClusterExecutor:
         )
 
     def _choose(self, service: InspectionService, extraction: Extraction, rate: float) -> None:
-        """One round or two, by the memory of the cluster; says so, once, if there are two.
+        """One round or two, by the memory of the cluster; says so if there are two, once for each plan.
 
         Args:
             service, extraction: of the fit.

@@ -1,6 +1,7 @@
 """Workers of a cluster: actors, which Ray restarts if one is lost, and the calls to them."""
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ _CALLS_AHEAD = 2  # calls queued for each worker, so that none is idle between t
 _TRIES = 3
 _LOOK_EVERY_S = 1.0
 _SAY_EVERY_S = 60.0
+_SAME_WAIT_S = 10.0  # after such a pause, another wait begins
 
 log: Any = structlog.get_logger(__name__)
 
@@ -165,6 +167,7 @@ class Workers:
         self._ray = ray
         self._cores = cores
         self.meanwhile: Callable[[], None] = lambda: None
+        self._waited_at = self._said_at = -math.inf
         count = count_of_workers(ray, count, cores)
         actor = ray.remote(kind).options(num_cpus=cores, max_restarts=-1, max_task_retries=_TRIES)
         self.actors = [actor.remote(*arguments) for _ in range(count)]
@@ -289,42 +292,64 @@ class Workers:
                 reference = self._start(call)
 
     def _lost(self, call: "_Call", exc: BackendError) -> "_Call":
-        """The call, to be started again: Ray tries for seconds, and notices later that a machine is lost.
+        """Prepare a call to be started again. Ray gives a call up after seconds, and notices a lost machine only later.
 
         Raises:
             BackendError: it is `exc`, and the worker was restarted more than `_TRIES` times since the call failed.
         """
-        known = import_ray("ray._private.state").actors()
-        n_restarts = known.get(self.actors[call.number]._actor_id.hex(), {}).get("NumRestarts", 0)
-        if call.n_restarts is None:
-            call = call._replace(n_restarts=n_restarts)
-        elif n_restarts - call.n_restarts > _TRIES:
-            raise exc
-        self.meanwhile()
+        known = self._known()
+        if known is not None:
+            n_restarts = known.get(self.actors[call.number]._actor_id.hex(), {}).get("NumRestarts", 0)
+            if call.n_restarts is None:
+                call = call._replace(n_restarts=n_restarts)
+            elif n_restarts - call.n_restarts > _TRIES:
+                raise exc
+        self._wait(n_unreachable=1)
         time.sleep(_LOOK_EVERY_S)
         return call
 
     def _first_of(self, references: Sequence[Any]) -> Any:
         """The first of some calls that ends. Ray lets them wait, as long as the cluster has no cores for a worker."""
-        said = time.monotonic()
         while True:
             ended, _ = self._ray.wait(references, num_returns=1, timeout=_LOOK_EVERY_S)
             if ended:
                 return ended[0]
-            self.meanwhile()
-            if time.monotonic() - said >= _SAY_EVERY_S:
-                said = time.monotonic()
-                self._say_what_is_missing()
+            self._wait()
 
-    def _say_what_is_missing(self) -> None:
-        """Warn if some of the workers do not run."""
-        known = import_ray("ray._private.state").actors()
-        states = [known.get(actor._actor_id.hex(), {}).get("State") for actor in self.actors]
-        if n_missing := sum(state != "ALIVE" for state in states):
+    def _wait(self, n_unreachable: int = 0) -> None:
+        """Look for a cancel, and warn every minute of waiting if some of the workers do not run.
+
+        Args:
+            n_unreachable: workers that cannot be reached, whatever Ray knows of them.
+        """
+        self.meanwhile()
+        now = time.monotonic()
+        if now - self._waited_at > _SAME_WAIT_S:
+            self._said_at = now
+        self._waited_at = now
+        if now - self._said_at >= _SAY_EVERY_S:
+            self._said_at = now
+            self._say_what_is_missing(n_unreachable)
+
+    def _known(self) -> dict[str, Any] | None:
+        """What Ray knows of all actors, by id; None if its control store does not answer."""
+        try:
+            known: dict[str, Any] = import_ray("ray._private.state").actors()
+        except import_ray("ray.exceptions").RayError:
+            return None
+        return known
+
+    def _say_what_is_missing(self, n_unreachable: int) -> None:
+        known = self._known()
+        n_dead = 0
+        if known is not None:
+            states = [known.get(actor._actor_id.hex(), {}).get("State") for actor in self.actors]
+            n_dead = sum(state != "ALIVE" for state in states)
+        if n_missing := max(n_unreachable, n_dead):
             log.warning(
                 "workers.missing",
                 n_missing=n_missing,
-                n_workers=len(states),
+                n_workers=len(self.actors),
                 hint="they start, or wait until the cluster has free cores for them; then the command goes on",
             )
 
