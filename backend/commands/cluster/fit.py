@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from backend.cluster.fit_worker import PlacedImage
 
 _TEXT = """
-Fits as `fit` does, and gives the same memory bank, but the embeddings are in the memory of the workers. URI is an image
-or a folder that all machines see, or s3://BUCKET/PREFIX. The checks of folder names are those of `fit`. If a worker is
-killed, another one takes its place, and the result is the same. If the command is stopped or killed, the same command
-resumes it. Where the memory of the workers does not hold the embeddings, these are kept on disk, and the memory bank is
-selected in two rounds: not exactly that of `fit`; the reply says how closely it covers the images. With RAY_ADDRESS and
-RAY_AUTH_TOKEN_PATH, the workers are those of that cluster; otherwise they are processes of this machine."""
+Fits as `fit` does, but the embeddings are in the memory of the workers, and the memory bank is the same. URI is an
+image or a folder that all machines see, or s3://BUCKET/PREFIX. The checks of folder names are those of `fit`. If a
+worker is killed, another one takes its place, and the result is the same. If the command is stopped or killed, the same
+command resumes it. If the memory of the workers does not hold the embeddings, these are kept on disk, and two rounds
+select the memory bank. It is then not exactly that of `fit`, and the reply says how closely it covers the images. With
+RAY_ADDRESS and RAY_AUTH_TOKEN_PATH, the workers are those of that cluster; otherwise they are processes of this
+machine."""
 _EPILOG = """\
 examples:
   %(prog)s Master1 Pattern good/ --mm-per-px 0.2
@@ -103,6 +104,7 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     checkpoint = checkpoint_folder(settings.models_dir, key)
     service = InspectionService.open(settings)
     read = [partial(image.read, max_bytes(settings), insecure=insecure) for image in images]
+    result = None
     try:
         with connected() as ray, step_bars() as on_progress:
             n_workers = min(len(images), count_of_workers(ray, options.workers, options.cores))
@@ -125,6 +127,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
             )
             executor.forget()
     except KeyboardInterrupt:
+        if result is not None:
+            say(f"stopped after the model was stored; {checkpoint} may keep embeddings, which nothing needs any more")
+            print_fitted(reply_of(service, titles, result, doubt), "fitted on", all_scores=options.all_scores)
+            return
         say(f"stopped; run the same command again to resume (until then {checkpoint} keeps what is done)")
         raise
     print_fitted(reply_of(service, titles, result, doubt), "fitted on", all_scores=options.all_scores)
