@@ -1,8 +1,8 @@
 """What Ray costs: one replica behind its proxy beside plain uvicorn, with the real network.
 
 ``python -m benchmarks.cluster_serving [--rounds 40] [--side 512] [--threads 2]``. Both servers run at once, and one
-client asks them in turn, so that noise hits both. CPU time is that of all processes of a server, from each request to
-its reply.
+client asks them in turn, so that noise hits both. CPU time is that of all processes of a server, from each request
+until 50 ms after its reply, because log lines and statistics are written then.
 """
 
 import argparse

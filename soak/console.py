@@ -42,7 +42,8 @@ _START_S, _STOP_S = 60.0, 20.0
 _WARM_PARTS = 600  # by then the last fifty are full, and so is the memory for decoded pictures
 _FEWEST_SAMPLES = 20
 _GROWTH = 1.10
-# What the collector leaves at times. Of a few megabytes of heap, or of few nodes, it is more than a tenth.
+# What the collector leaves at times. Of a few megabytes of heap, or of few nodes, it is more than a tenth. A node that
+# each part left behind would be thousands in an hour.
 _SPARE = {"heap_mb": 2.0, "detached_nodes": 500.0}
 _N_COURSE = 6
 _LONGEST_WAIT_MS = 120_000
@@ -58,7 +59,8 @@ _COUNT = """() => {
     }
   }).observe(document.querySelector(".parts"), { childList: true });
 }"""
-# Nodes that the page shows depend on its last fifty parts: one that is not judged says why. So they are not counted.
+# How many nodes the page shows depends on its last fifty parts, because a part that is not judged says why. So shown
+# nodes are not counted.
 _SHOWN_NODES = """() => {
   const walker = document.createTreeWalker(document);
   let count = 1;

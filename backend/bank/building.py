@@ -322,10 +322,13 @@ def two_rounds_warning(bank: Bank) -> str | None:
     reached, proved = (
         ", ".join(f"{radius:.3f}" for radius in radii) for radii in (bank.covering_radii, bank.radius_bounds)
     )
-    whose = "the memory bank" if len(bank.radius_bounds) == 1 else f"the {len(bank.radius_bounds)} memory banks"
+    is_one = len(bank.radius_bounds) == 1
+    whose = "the memory bank" if is_one else f"the {len(bank.radius_bounds)} memory banks"
+    its = "it" if is_one else "the bank of its block"
     return (
         f"the embeddings do not fit into memory, so two rounds selected {whose}, not exactly as one round does: "
-        f"every patch is within {reached} of an embedding in it (two rounds prove {proved}; 2 is the largest distance)"
+        f"every patch is within {reached} of an embedding in {its} (two rounds prove {proved}; 2 is the largest "
+        "distance)"
     )
 
 

@@ -35,7 +35,7 @@ _MADE_AT_ONCE = 64
 _N_TANGENTS = 3  # contrast, and shifts to the right and down
 _MOST_NAMED = 5
 BYTES_PER_LOOK = SIDE**2 + 4 * (1 + _N_TANGENTS) * (SIDE - 2 * _MARGIN) ** 2 + 5 * 4 * _ROWS_AT_ONCE
-"""Of the memory that a comparison of images takes, for each: beside this, it takes a bit for each pair."""
+"""Bytes that a comparison of images takes for each image. It also takes one bit for each pair."""
 
 
 class Look(NamedTuple):

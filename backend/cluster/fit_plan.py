@@ -109,9 +109,9 @@ def plan_of(size: FitSize, share: float) -> Plan:
     return Plan(
         most_images,
         f"two rounds: the memory of the cluster does not hold all embeddings ({calculation}). The workers keep them on "
-        f"disk, keep {KEPT_FOR_EACH} patches for each of the memory bank from pieces of at most {most_images} images, "
-        "and the memory bank is selected among those: not exactly as `fit` selects it. The reply says how closely it "
-        "covers the images",
+        f"disk. Round one reads pieces of at most {most_images} images, and keeps {KEPT_FOR_EACH} times as many "
+        "patches as the memory bank will have. Round two selects the memory bank among these patches. The result is "
+        "not exactly that of `fit`, and the reply says how closely it covers the images",
     )
 
 
