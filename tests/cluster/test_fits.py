@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from backend.cluster import workers as cluster_workers
+from backend.cluster.fits import ClusterExecutor
 from backend.cluster.places import open_place
 from backend.common.config import Settings
 from backend.common.errors import ConfigError, InvalidImage, InvalidRequest, RunCancelled, TooLarge
@@ -177,6 +178,21 @@ def test_command_fits_folders(
     assert f"{N_IMAGES} images in {good}" in err
     assert "fitted on 9 images: the memory bank keeps 52 of 576 patch embeddings" in err
     assert json.loads(out)["ok_scores_summary"]["n"] == N_IMAGES
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_command_prints_the_reply_though_it_is_stopped_after_the_fit(
+    settings: Settings, good: Path, command_line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_executor: ClusterExecutor) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClusterExecutor, "forget", stopped)
+    for name in ("models_dir", "weights", "input_size", "device", "threads", "coreset_rate"):
+        monkeypatch.setenv(name.upper(), str(getattr(settings, name)))
+    status, out, err = command_line("cluster", "fit", "Master1", "Stopped", good, "--mm-per-px", "0.2")
+    assert (status, json.loads(out)["n_images"]) == (0, N_IMAGES)
+    assert "stopped after the model was stored" in err
 
 
 def test_workers_select_from_synthetic_embeddings_what_one_process_selects(ray: Any) -> None:
