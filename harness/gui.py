@@ -110,11 +110,13 @@ class Gui:
     Attributes:
         host, port: of the service.
         headers: sent with every request.
+        patience_s: how long it waits for a reply.
     """
 
     host: str
     port: int
     headers: dict[str, str] = field(default_factory=dict)
+    patience_s: float = 120
 
     def get(self, path: str) -> Reply:
         """Ask for a path."""
@@ -136,7 +138,7 @@ class Gui:
 
     def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
         """Send a request; a body that is not bytes is iterated over and sent in chunks."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.patience_s)
         try:
             chunked = body is not None and not isinstance(body, bytes)
             all_headers = {**self.headers, **(headers or {}), **({"Transfer-Encoding": "chunked"} if chunked else {})}
