@@ -10,6 +10,7 @@ import httpx
 from harness.forms import Form
 
 _LONGEST_S = 60.0
+_MOST_WAIT_S = 180.0
 _SAME_SCORE = 1e-6
 
 
@@ -81,7 +82,7 @@ class SteadyLoad:
             if asked.score is not None and abs(asked.score - self._score) > _SAME_SCORE
         ]
 
-    def wait_for_judgements(self, count: int, within_s: float = _LONGEST_S) -> float:
+    def wait_for_judgements(self, count: int, within_s: float = _MOST_WAIT_S) -> float:
         """Seconds until so many further requests got a judgement.
 
         Raises:
