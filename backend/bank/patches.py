@@ -198,21 +198,14 @@ class LocalPatches:
     def least_cosine(self, bank: Embeddings) -> np.float32:
         """Cosine of the patch that is farthest from the bank, to its nearest embedding.
 
-        A patch is compared no further than until it proves to be nearer than another one.
-
         Args:
             bank: float32 [M, D], L2-normalised.
         """
-        least = np.float32(1)
-        for first in range(0, len(self._embeddings), _COMPARED_AT_ONCE):
-            compared = self._embeddings[first : first + _COMPARED_AT_ONCE]
-            cosine = np.full(len(compared), NO_COSINE)
-            for start in range(0, len(bank), _BANK_ROWS):
-                with self.turn():
-                    cosine = np.maximum(cosine, (compared @ bank[start : start + _BANK_ROWS].T).max(axis=1))
-                    far = cosine < least
-                    compared, cosine = compared[far], cosine[far]
-            least = cosine.min(initial=least)
+        least, at_once = np.float32(1), max(1, PRODUCTS_AT_ONCE // len(bank))
+        for start in range(0, len(self._embeddings), at_once):
+            with self.turn():
+                cosine = (self._embeddings[start : start + at_once] @ bank.T).max(axis=1)
+                least = cosine.min(initial=least)
         return least
 
     def land(self, bank: Embeddings, owner: Rows, rows: Rows) -> Landed:

@@ -13,21 +13,15 @@ from backend.bank.sharded import FitShard, ShardedBlock, bank_of_shards
 from backend.bank.two_rounds import KeptShard, Pieces
 from backend.block_memory import block_parts
 from backend.patchcore import l2_normalize
+from tests.bank.shards import CUTS, IMAGES, PER_IMAGE, embeddings_of
 
-PER_IMAGE, DIM, RATE, N_SELECT = 16, 12, 0.1, 18
-IMAGES = np.array([0, 1, 2, 3, 1, 4, 5, 6, 7, 8, 9, 10])  # the fifth is a copy of the second
-CUTS = [0, 3, 4, 12]
+RATE, N_SELECT = 0.1, 18
 PIECES = Pieces(2, N_SELECT, len(IMAGES), PER_IMAGE)
 
 
 def parts_of(seed, n_blocks):
-    """Embeddings of images whose patches are of some kinds, float32 [N, DIM] of each block, L2-normalised."""
-    random = np.random.default_rng(seed)
-    kinds = random.normal(size=(12, n_blocks * DIM))
-    found = kinds[random.integers(0, 12, len(IMAGES) * PER_IMAGE)]
-    found = (found + 0.3 * random.normal(size=found.shape)).astype(np.float32)
-    found[4 * PER_IMAGE : 5 * PER_IMAGE] = found[PER_IMAGE : 2 * PER_IMAGE]
-    return [l2_normalize(part) for part in block_parts(found, n_blocks)]
+    """Embeddings of each block, float32 [N, DIM], L2-normalised."""
+    return [l2_normalize(part) for part in block_parts(embeddings_of(seed, n_blocks), n_blocks)]
 
 
 class Shards:
@@ -159,9 +153,8 @@ def test_pieces_that_are_kept_whole_give_the_bank_of_one_round():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_farthest_patch_is_found_though_few_are_compared_in_full(seed, monkeypatch):
-    monkeypatch.setattr(patches, "_BANK_ROWS", 3)
-    monkeypatch.setattr(patches, "_COMPARED_AT_ONCE", 20)
+def test_farthest_patch_is_found_piece_by_piece(seed, monkeypatch):
+    monkeypatch.setattr(patches, "PRODUCTS_AT_ONCE", 20 * 15)
     (part,) = parts_of(seed, 1)
     bank = part[::13]
     assert LocalPatches(part, IMAGES).least_cosine(bank) == pytest.approx((part @ bank.T).max(axis=1).min(), abs=1e-6)
