@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from backend.cluster.local import LOOPBACK, PROXY_ENVIRONMENT, deploy, read_config
-from backend.cluster.ray_library import TOKEN, asking_nobody, close, import_ray, new_token
+from backend.cluster.ray_library import TOKEN, asking_nobody, close, import_ray, own_token
 from harness.server import ROOT, free_port
 
 _ON_LOOPBACK: dict[str, Any] = {"node_ip_address": LOOPBACK, "object_store_memory": 128 << 20}
@@ -130,7 +130,7 @@ def ray_nodes(environment: Mapping[str, str]) -> Iterator[Nodes]:
     before, others = dict(os.environ), set(_processes())
     with tempfile.TemporaryDirectory(prefix="roi-ray-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        os.environ |= {**environment, **PROXY_ENVIRONMENT, TOKEN: new_token()}
+        os.environ |= {**environment, **PROXY_ENVIRONMENT, TOKEN: own_token()}
         close()
         ray, tools = import_ray(), import_ray("ray.cluster_utils")
         cluster = tools.Cluster()

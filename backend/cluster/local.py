@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import yaml
 
-from backend.cluster.ray_library import ADDRESS, TOKEN, TOKEN_PATH, asking_nobody, close, import_ray, init, new_token
+from backend.cluster.ray_library import ADDRESS, TOKEN, TOKEN_PATH, asking_nobody, close, import_ray, init, own_token
 from backend.common.errors import ConfigError
 from backend.common.machine import usable_cores
 
@@ -47,7 +47,7 @@ def local_ray(cores: int | None = None, *, serves: bool = False) -> Iterator[Any
         close()
         for name in (ADDRESS, TOKEN_PATH):  # of another cluster
             os.environ.pop(name, None)
-        os.environ[TOKEN] = new_token()
+        os.environ[TOKEN] = own_token()
         if serves:
             os.environ.update(PROXY_ENVIRONMENT)
             metrics = Path(folder) / "metrics"

@@ -40,7 +40,7 @@ def close(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 @cache
-def new_token() -> str:
+def own_token() -> str:
     """The token of the clusters that this process starts. All have the same, because Ray reads it only once."""
     return secrets.token_hex(32)
 

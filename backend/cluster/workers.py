@@ -110,19 +110,19 @@ def count_of_workers(ray: Any, count: int | None, cores: int) -> int:
     Raises:
         ConfigError: the cluster has too few cores.
     """
-    rooms = sum(room for room, _ in _rooms(ray, cores))
-    count = count or max(1, min(rooms, int(ray.available_resources().get("CPU", 0) // cores)))
+    slots = sum(n_slots for n_slots, _ in _slots(ray, cores))
+    count = count or max(1, min(slots, int(ray.available_resources().get("CPU", 0) // cores)))
     check_cores(ray, count * cores)
-    if count > rooms:
+    if count > slots:
         raise ConfigError(
             f"the {count} workers need {cores} cores each, on one machine, and the machines of the cluster have room "
-            f"for {rooms}: use fewer workers, or fewer cores for each (--workers, --cores)"
+            f"for {slots}: use fewer workers, or fewer cores for each (--workers, --cores)"
         )
     return count
 
 
-def _rooms(ray: Any, cores: int) -> list[tuple[int, float]]:
-    """Of each machine of the cluster: how many workers of so many cores it has room for, and its bytes of memory."""
+def _slots(ray: Any, cores: int) -> list[tuple[int, float]]:
+    """For each machine of the cluster: how many workers of so many cores fit on it, and its bytes of memory."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [(int(has.get("CPU", 0) // cores), has.get("memory", 0)) for has in machines]
 
@@ -177,8 +177,8 @@ class Workers:
 
         Memory of a machine without cores for workers does not count. What else runs in the cluster is not known.
         """
-        machines = [(min(room, len(self.actors)), memory) for room, memory in _rooms(self._ray, self._cores) if room]
-        return len(self.actors) * min((memory / room for room, memory in machines), default=0)
+        machines = [(min(slots, len(self.actors)), memory) for slots, memory in _slots(self._ray, self._cores) if slots]
+        return len(self.actors) * min((memory / slots for slots, memory in machines), default=0)
 
     def each(self, method: str, next_call: Callable[[int], tuple[Any, ...] | None]) -> Iterator[tuple[Any, Any]]:
         """Call a method again and again, each time of a worker that is free.

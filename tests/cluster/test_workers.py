@@ -115,6 +115,21 @@ def test_who_waits_for_lost_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert [(line["event"], line["n_missing"], line["n_workers"]) for line in logs] == [("workers.missing", 1, 2)]
 
 
+def test_who_waits_is_told_every_minute_whatever_ends_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr(cluster_workers, "import_ray", lambda _: exceptions_and({"id 0": {"State": "DEAD"}}))
+    monkeypatch.setattr(cluster_workers, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    cluster = Cluster((1, 1e9))
+    workers = Workers(cluster, Actor, 1, 1)
+    told = []
+    for _ in range(5):  # calls that take 30 s each
+        cluster._n_looks = 30
+        with capture_logs() as logs:
+            workers.together("work", {0: ()})
+        told.append(len(logs))
+    assert told == [0, 0, 1, 0, 1]
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_call_is_made_again_until_ray_has_noticed_that_a_machine_is_lost(
     monkeypatch: pytest.MonkeyPatch, ended: bool
