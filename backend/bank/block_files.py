@@ -1,6 +1,5 @@
 """The embeddings of a fit in files, one for each block of the network, where memory does not hold them."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -55,7 +54,7 @@ class BlockFiles:
             StorageError: the disk is full, or cannot be written.
         """
         try:
-            self._files[block].seek(first * embeddings.shape[1] * embeddings.itemsize, os.SEEK_SET)
+            self._files[block].seek(first * embeddings.shape[1] * embeddings.itemsize)
             self._files[block].write(np.ascontiguousarray(embeddings).data)
             self._files[block].flush()
         except OSError as exc:

@@ -219,7 +219,7 @@ def compare_with_others(
         base: the model that was appended to.
         before: a number for each image of the base, see `build_block_bank`.
         places, on_progress: see `build_bank`.
-        radius_of: used where the distances of a sample need it, if there is no base.
+        radius_of: gives the covering radius for the distances of a sample, if there is no base.
     """
     images, bank, score = patches.images, memory.embeddings, partial(on_progress, "score")
     owner, n_embeddings = owners(memory, [*before, *images.tolist()]), len(images) * patches.per_image

@@ -18,10 +18,12 @@ from backend.bank.building import Bank, bank_of_blocks, compare_with_others
 from backend.bank.k_center_shards import Lacking, Nearest, Offer, Picked, Shard, select
 from backend.bank.leave_one_out import farthest_distance, last_distance
 from backend.bank.patches import Cosines, Covered, Landed, LocalPatches, NearestByImage, Rows, Turn, join_covered
-from backend.bank.two_rounds import MOST_DISTANCE, KeptShard, Pieces
+from backend.bank.two_rounds import KeptShard, Pieces
 from backend.common.arrays import Embeddings
 from backend.common.telemetry import OnProgress
 from backend.patchcore import PatchCoreMemory, coreset_size, distance_of_cosine
+
+_MOST_DISTANCE = 2.0  # of unit vectors
 
 
 class FitShard:
@@ -237,7 +239,7 @@ def select_in_two_rounds(
         block: in shards that have the same `pieces`.
         n_select: how many, from 1 to the number of embeddings.
         pieces: of round one.
-        on_progress: called with the number of embeddings that are kept and selected, and that of all which will be.
+        on_progress: called with (embeddings kept or selected so far, all that will be kept or selected).
 
     Returns:
         What is selected, and the distance, 0..2, within which it covers all embeddings at most.
@@ -250,7 +252,7 @@ def select_in_two_rounds(
     picked = Picked(picks.rows[:n_select], picks.embeddings[:n_select])
     beyond = picks.embeddings[n_select:]
     radius = float(distance_of_cosine((beyond @ picked.embeddings.T).max())) if len(beyond) else 0.0
-    return picked, min(block.kept_radius + radius, MOST_DISTANCE)
+    return picked, min(block.kept_radius + radius, _MOST_DISTANCE)
 
 
 def _over_blocks(on_progress: OnProgress, number: int, n_blocks: int) -> Callable[[int, int], None]:

@@ -18,7 +18,6 @@ from backend.patchcore import distance_of_cosine, k_center_greedy
 
 # Embeddings that round one keeps for each that round two selects. ``docs/scale.md`` has the measurements.
 KEPT_FOR_EACH = 4
-MOST_DISTANCE = 2.0
 
 
 class Pieces(NamedTuple):

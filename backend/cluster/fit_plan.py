@@ -11,7 +11,7 @@ from backend.common.errors import TooLarge
 _BYTES_PER_EMBEDDING = 64
 # Of every worker: the network, its buffers, and what it compares at once.
 _BYTES_PER_WORKER = 1 << 30
-# Of the memory bank in every worker: the picks, room for more of them, and what is compared with.
+# Copies of the memory bank in every worker: the picks, spare room of their array, and the bank of the comparisons.
 _COPIES_OF_BANK = 3
 # On disk: a file for each image, from which the fit resumes, and the files of the blocks, which are compared.
 _COPIES_ON_DISK = 2

@@ -39,7 +39,6 @@ from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
 HEADERS_AT_ONCE = 64
-EMBEDDED_AT_ONCE = 16
 # Most bytes of embeddings between the network and the held ones: 64 MiB, or one image if that is more.
 _BYTES_AT_ONCE = 64 << 20
 
@@ -240,6 +239,7 @@ class FitWorker:
         Raises:
             ConfigError: the extractor is not that of the fit.
             InvalidImage, UnsupportedImage, TooLarge: see `embed_all`.
+            StorageError: the disk is full, or cannot be written.
         """
         number, start, end = which
         held, first = self._of_shard(number, spec), self._task.cuts[number]

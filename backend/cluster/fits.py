@@ -18,7 +18,7 @@ from backend.bank.sharded import ShardedBlock, bank_of_shards, n_selected
 from backend.bank.two_rounds import Pieces
 from backend.bit_depth import BitDepth, Wide, agreed_depth
 from backend.cluster.fit_plan import FitSize, Plan, check_disks, plan_of
-from backend.cluster.fit_worker import EMBEDDED_AT_ONCE, HEADERS_AT_ONCE, ExtractionSpec, FitTask
+from backend.cluster.fit_worker import HEADERS_AT_ONCE, ExtractionSpec, FitTask
 from backend.cluster.workers import Workers
 from backend.common.arrays import Embeddings
 from backend.common.errors import InvalidRequest
@@ -31,6 +31,7 @@ from backend.service.fit_executor import Extraction
 from backend.service.inspection import InspectionService
 from backend.utils import NamedImage
 
+_EMBEDDED_AT_ONCE = 16
 # An array of so many bytes is sent to the object store of the cluster once, not with every call.
 _SENT_ONCE = 1 << 20
 _FORGET_WITHIN_S = 60.0
@@ -117,7 +118,9 @@ class ClusterExecutor:
         self._choose(service, extraction, rate)
         spec, n_images, done = self._spec(service, extraction), len(new.images), 0
         calls = [
-            deque((number, start, min(start + EMBEDDED_AT_ONCE, end)) for start in range(first, end, EMBEDDED_AT_ONCE))
+            deque(
+                (number, start, min(start + _EMBEDDED_AT_ONCE, end)) for start in range(first, end, _EMBEDDED_AT_ONCE)
+            )
             for number, (first, end) in enumerate(pairwise(self._task.cuts))
         ]
         looks: dict[int, list[Look]] = {}

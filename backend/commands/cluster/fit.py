@@ -78,8 +78,8 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
     Raises:
         InvalidRequest: a URI has no images, or their folders suggest other images than good parts.
         ConfigError: Ray is not installed, a URL cannot be used, or the cluster has too few cores.
-        TooLarge: the memory of the workers holds neither the embeddings nor a selection in two rounds, a disk not the
-            embeddings of two rounds, or the memory of this machine not the comparisons.
+        TooLarge: the memory of the workers, a disk of theirs or the memory of this machine is too small; the message
+            has the calculation.
         BackendError: as `fit` of the service.
     """
     # Imported only here: other commands do not need Ray.
@@ -127,12 +127,10 @@ def run(settings: Settings, options: argparse.Namespace) -> None:
             )
             executor.forget()
     except KeyboardInterrupt:
-        if result is not None:
-            say(f"stopped after the model was stored; {checkpoint} may keep embeddings, which nothing needs any more")
-            print_fitted(reply_of(service, titles, result, doubt), "fitted on", all_scores=options.all_scores)
-            return
-        say(f"stopped; run the same command again to resume (until then {checkpoint} keeps what is done)")
-        raise
+        if result is None:
+            say(f"stopped; run the same command again to resume (until then {checkpoint} keeps what is done)")
+            raise
+        say(f"stopped after the model was stored; {checkpoint} may keep embeddings, which nothing needs any more")
     print_fitted(reply_of(service, titles, result, doubt), "fitted on", all_scores=options.all_scores)
 
 
