@@ -9,7 +9,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
@@ -58,8 +58,9 @@ def _cpu_s(server: Server) -> float:
     process = psutil.Process(server.pid)
     total = 0.0
     for each in [process, *process.children(recursive=True)]:
-        times = each.cpu_times()
-        total += times.user + times.system
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            times = each.cpu_times()
+            total += times.user + times.system
     return total
 
 

@@ -68,6 +68,52 @@ class Result:
             self.broken.append(f"{count(len(asked), 'request')} {what}: {', '.join(seen)}")
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that was done to the cluster, or an outage.
+
+    Attributes:
+        start, end: on the clock of `time.monotonic`.
+        steady_s: seconds from the end until `_STEADY` judgements; NaN if nobody waited for them.
+        recovers_s: seconds after the end in which requests may still fail.
+    """
+
+    start: float
+    end: float
+    steady_s: float = math.nan
+    recovers_s: float = 0.0
+
+    @classmethod
+    def of(cls, action: Callable[[], object]) -> "Event":
+        """Do it."""
+        start = time.monotonic()
+        action()
+        return cls(start, time.monotonic())
+
+    def others(self, every: Sequence[Asked]) -> Sequence[Asked]:
+        """The requests that were not in work at any time between start and end."""
+        return [asked for asked in every if asked.end < self.start or asked.start > self.end + self.recovers_s]
+
+    def rows(self, name: str, load: SteadyLoad) -> list[tuple[str, object]]:
+        """Figures of an outage, when all requests have ended.
+
+        Args:
+            name: of the outage.
+            load: the clients.
+        """
+        during = [asked for asked in load.asked if self.start < asked.start <= self.end]
+        longest = max((asked.end - asked.start for asked in during), default=0.0)
+        n_failed = sum(asked.score is None for asked in during)
+        return [
+            (
+                f"{name}: requests that began in {self.end - self.start:.0f} s, without a judgement",
+                f"{len(during)}, {n_failed}",
+            ),
+            (f"{name}: seconds of the longest of them", f"{longest:.1f}"),
+            (f"{name}: seconds from its end to {_STEADY} judgements", f"{self.steady_s:.1f}"),
+        ]
+
+
 @contextlib.contextmanager
 def under_load(nodes: Nodes, result: Result) -> Iterator[SteadyLoad]:
     """Fit a ROI, and send inferences for the duration of the block.
@@ -174,52 +220,6 @@ def control(result: Result, pause_s: float) -> None:
         result.rows += gone.rows("gone", load)
         result.rows.append(("seconds to the replacement of a killed replica", f"{took_s:.1f}"))
         result.expect_none(kill.others(load.failed()), "failed that were not in work at the kill of a replica")
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that was done to the cluster, or an outage.
-
-    Attributes:
-        start, end: on the clock of `time.monotonic`.
-        steady_s: seconds from the end until `_STEADY` judgements; NaN if nobody waited for them.
-        recovers_s: seconds after the end in which requests may still fail.
-    """
-
-    start: float
-    end: float
-    steady_s: float = math.nan
-    recovers_s: float = 0.0
-
-    @classmethod
-    def of(cls, action: Callable[[], object]) -> "Event":
-        """Do it."""
-        start = time.monotonic()
-        action()
-        return cls(start, time.monotonic())
-
-    def others(self, every: Sequence[Asked]) -> Sequence[Asked]:
-        """The requests that were not in work at any time between start and end."""
-        return [asked for asked in every if asked.end < self.start or asked.start > self.end + self.recovers_s]
-
-    def rows(self, name: str, load: SteadyLoad) -> list[tuple[str, object]]:
-        """Figures of an outage, when all requests have ended.
-
-        Args:
-            name: of the outage.
-            load: the clients.
-        """
-        during = [asked for asked in load.asked if self.start < asked.start <= self.end]
-        longest = max((asked.end - asked.start for asked in during), default=0.0)
-        n_failed = sum(asked.score is None for asked in during)
-        return [
-            (
-                f"{name}: requests that began in {self.end - self.start:.0f} s, without a judgement",
-                f"{len(during)}, {n_failed}",
-            ),
-            (f"{name}: seconds of the longest of them", f"{longest:.1f}"),
-            (f"{name}: seconds from its end to {_STEADY} judgements", f"{self.steady_s:.1f}"),
-        ]
 
 
 def _outage(load: SteadyLoad, pause_s: float, begin: Callable[[], object], end: Callable[[], object]) -> Event:

@@ -92,7 +92,7 @@ export class DetailChoice {
     return Math.max(this.size.width, this.size.height);
   }
 
-  /** The smallest defect in mm, or in pixels where nobody measured: as long on the picture as when it was typed, if the unit is another one since. */
+  /** The smallest defect in mm, or in pixels before the scale is measured. If the unit changed since it was typed, its length on the picture stays. */
   get defect_mm() {
     const { defect_mm, mm_per_px } = this.choice;
     if (defect_mm === null || mm_per_px === null || (mm_per_px === 1) === (this.mm_per_px === 1)) return defect_mm;

@@ -1,4 +1,4 @@
-"""Ray, once for all tests of a process, since it takes seconds to start; and what fits by workers share."""
+"""Ray, started once for all tests of a process because that takes seconds, and what tests of fits by workers share."""
 
 import contextlib
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from harness.gui import Gui
 
-_PATIENCE_S = 500  # the GUI waits for two minutes, and fits no data set of this size on a machine that tests keep busy
+_PATIENCE_S = 500  # the two minutes of the GUI are too short for these fits if other tests keep the machine busy
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
