@@ -61,10 +61,10 @@ class SteadyLoad:
         self._stop.set()
         for thread in self._threads:
             thread.join(_LONGEST_S)
-        if (n_waiting := sum(thread.is_alive() for thread in self._threads)) and not self._error:
-            raise RuntimeError(f"{n_waiting} clients still wait for a reply after {_LONGEST_S:.0f} s")
         if self._error:
             raise self._error
+        if n_waiting := sum(thread.is_alive() for thread in self._threads):
+            raise RuntimeError(f"{n_waiting} clients still wait for a reply after {_LONGEST_S:.0f} s")
 
     def since(self, moment: float) -> Sequence[Asked]:
         """The requests that ended after a moment on the clock of `time.monotonic`."""
