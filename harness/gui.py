@@ -116,7 +116,7 @@ class Gui:
     host: str
     port: int
     headers: dict[str, str] = field(default_factory=dict)
-    patience_s: float = 120
+    patience_s: float = field(default=120, kw_only=True)
 
     def get(self, path: str) -> Reply:
         """Ask for a path."""
