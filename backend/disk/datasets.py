@@ -24,7 +24,15 @@ from backend.disk.layout import dataset_folder, folder_name
 from backend.disk.locking import writing
 from backend.disk.name_clashes import refuse_clashes
 from backend.disk.path_lengths import refuse_long_paths
-from backend.disk.sample_facts import METADATA_SUFFIX, PIXELS, FactsCache, parse_metadata, path_of
+from backend.disk.sample_facts import (
+    METADATA_SUFFIX,
+    PIXELS,
+    FactsCache,
+    SampleFacts,
+    facts_of,
+    parse_metadata,
+    path_of,
+)
 from backend.disk.sample_moves import move_image
 from backend.utils import named_with, utc_now
 
@@ -57,13 +65,18 @@ class Sample:
         label: its class.
         name: its name in the data set.
         path: its file.
-        uploaded_as: the name that it came with; None if unknown.
+        facts: what is known of its metadata.
     """
 
     label: Label
     name: str
     path: Path
-    uploaded_as: str | None = field(default=None, compare=False)
+    facts: SampleFacts = field(default=SampleFacts(), compare=False)
+
+    @property
+    def uploaded_as(self) -> str | None:
+        """The name that it came with; None if unknown."""
+        return self.facts.uploaded_as
 
     @property
     def title(self) -> str:
@@ -118,6 +131,14 @@ class Sample:
             StorageError: it is damaged or cannot be read.
         """
         return parse_metadata(self.metadata_bytes(), self.name)
+
+    def all_facts(self) -> SampleFacts:
+        """The facts in its metadata, which is read only if `facts` are not all.
+
+        Raises:
+            StorageError: it is damaged or cannot be read.
+        """
+        return self.facts if self.facts.are_all else facts_of(self.metadata())
 
 
 class DatasetStore:
@@ -332,7 +353,7 @@ class DatasetStore:
         return found[0] if found else own
 
     def _sample(self, folder: Path, label: Label, name: str) -> Sample:
-        return Sample(label, name, folder / name, self._facts.of(path_of(folder, name)).uploaded_as)
+        return Sample(label, name, folder / name, self._facts.of(path_of(folder, name)))
 
     @contextlib.contextmanager
     def _adding(self, key: RoiKey, label: Label) -> Iterator[Path]:

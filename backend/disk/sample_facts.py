@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ PIXELS = "pixels_sha256"
 """Member of the metadata of an image, beside those that its client sent."""
 _MAX_KEPT = 50_000  # some 25 MB
 _LONGEST_NAME = 1000  # what requests may name
+_LONGEST_SHAPE = 1000  # that is kept: most images of a ROI have the same, but outlines may have thousands of points
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 log: Any = structlog.get_logger(__name__)
@@ -31,10 +33,15 @@ class SampleFacts(NamedTuple):
     Attributes:
         uploaded_as: original name; None if unknown.
         pixels_sha256: see `bit_depth.whole_pixels_sha256`; None in metadata of earlier versions.
+        shape_json: mask of the image, as JSON; None if it has none.
+        are_all: False if the metadata may say more than these facts: it is missing, damaged, or its mask is too long
+            to be kept.
     """
 
     uploaded_as: str | None = None
     pixels_sha256: str | None = None
+    shape_json: str | None = None
+    are_all: bool = False
 
 
 _NOTHING = SampleFacts()
@@ -64,7 +71,8 @@ class FactsCache:
                 self._kept.move_to_end(path)
                 return kept[1]
         try:
-            facts = facts_of(parse_metadata(read_small(Path(path), MAX_JSON_FILE_BYTES), Path(image).name))
+            found = facts_of(parse_metadata(read_small(Path(path), MAX_JSON_FILE_BYTES), Path(image).name))
+            facts = _as_kept(found)
         except (OSError, ValueError, StorageError) as exc:
             log.warning("metadata.not_read", reason=str(exc))
             facts = _NOTHING
@@ -101,7 +109,24 @@ def facts_of(metadata: Mapping[str, Any]) -> SampleFacts:
     return SampleFacts(
         name if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and _is_text(name) else None,
         pixels if isinstance(pixels, str) and _SHA256.fullmatch(pixels) else None,
+        shape_text(metadata),
+        are_all=True,
     )
+
+
+def shape_text(metadata: Mapping[str, Any]) -> str | None:
+    """The mask in the metadata of an image, as JSON; None if there is none. Clients send a text or a value."""
+    shape = metadata.get("shape_json")
+    return shape if shape is None or isinstance(shape, str) else json.dumps(shape)
+
+
+def _as_kept(facts: SampleFacts) -> SampleFacts:
+    """Facts that take little memory."""
+    if facts.shape_json is None:
+        return facts
+    if len(facts.shape_json) > _LONGEST_SHAPE:
+        return facts._replace(shape_json=None, are_all=False)
+    return facts._replace(shape_json=sys.intern(facts.shape_json))
 
 
 def _is_text(name: str) -> bool:

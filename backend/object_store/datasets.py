@@ -215,7 +215,7 @@ class ObjectDatasetStore:
 
     def _sample(self, folder: Path, label: Label, name: str) -> Sample:
         path = self._mirror.root / folder / name
-        return Sample(label, name, path, self._facts.of(str(path)).uploaded_as)
+        return Sample(label, name, path, self._facts.of(str(path)))
 
 
 def _names(manifest: Manifest, folder: Path) -> dict[str, bool]:

@@ -1,7 +1,6 @@
 """The use cases over stored images: fit, calibrate and infer a ROI from its data set. No HTTP."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -28,6 +27,7 @@ from backend.disk.datasets import Label, Sample
 from backend.disk.fitted import FittedRoi
 from backend.disk.progress import Run
 from backend.disk.recipes import same_scale
+from backend.disk.sample_facts import shape_text
 from backend.roi_mask import Shape, build_mask, parse_shape, requested_shape
 from backend.service.calibration_options import CalibrationOptions
 from backend.service.doubts import joined
@@ -92,7 +92,7 @@ def about_metas(images: Sequence[NamedImage], metas: Sequence[dict[str, Any]]) -
     doubts: dict[str, str] = {}
     for image, meta in zip(images, metas, strict=False):
         try:
-            _, doubt = requested_shape(_shape_text(meta))
+            _, doubt = requested_shape(shape_text(meta))
         except InvalidRequest as exc:
             doubt = f"{exc}: the image is stored, but cannot be scored within this mask"
         if doubt is not None:
@@ -364,10 +364,4 @@ def shape_of(metadata: dict[str, Any]) -> Shape | None:
     Raises:
         InvalidShape: this is not a mask.
     """
-    return parse_shape(_shape_text(metadata))
-
-
-def _shape_text(metadata: dict[str, Any]) -> str | None:
-    """The mask as JSON: parsed if it is a text, else unchanged."""
-    shape = metadata.get("shape_json")
-    return shape if shape is None or isinstance(shape, str) else json.dumps(shape)
+    return parse_shape(shape_text(metadata))

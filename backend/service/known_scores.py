@@ -8,10 +8,8 @@ from backend.common.errors import ErrorCode, InvalidRequest, StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk.datasets import Label, Sample
 from backend.disk.fitted import FittedRoi
-from backend.disk.sample_facts import facts_of
-from backend.roi_mask import Shape
+from backend.roi_mask import Shape, parse_shape
 from backend.scores.percentile_choice import CANDIDATES
-from backend.service.datasets import shape_of
 from backend.service.image_calibration import ImageScores
 from backend.service.inspection import InspectionService
 from backend.service.stored_scores import StoredScorer
@@ -115,9 +113,9 @@ class _Book:
     def look_up(self, sample: Sample) -> KnownScore:
         """What is known about an image."""
         try:
-            metadata = sample.metadata()
-            shape = shape_of(metadata)
-            pixels = facts_of(metadata).pixels_sha256
+            facts = sample.all_facts()
+            shape = parse_shape(facts.shape_json)
+            pixels = facts.pixels_sha256
             found = self._by_hashes(sample, shape, [pixels] if pixels else [], None)
             if found is None and (file := self._hash_of_file(sample)):
                 known = [digest for scorer, _ in self._scorers if (digest := scorer.cache.pixels_of(file))]

@@ -1,13 +1,13 @@
-"""What is known of stored images without reading their metadata again: the names that they came with."""
+"""What is known of stored images without reading their metadata again: names that they came with, and masks."""
 
 import json
 
 import pytest
 
-from backend.common.errors import SampleNotFound
+from backend.common.errors import SampleNotFound, StorageError
 from backend.common.roi_key import RoiKey
 from backend.disk import sample_facts
-from backend.disk.datasets import DatasetStore, NewSample
+from backend.disk.datasets import DatasetStore, NewSample, Sample
 
 KEY = RoiKey("Master1", "Pattern", "line 1")
 
@@ -50,6 +50,38 @@ def test_unchanged_metadata_is_read_once_whatever_is_asked(tmp_path, monkeypatch
         assert len(store.samples(KEY, "ok")) == 3
         assert store.find(KEY, "ok", "2.png").name == names[2]
     assert sorted(reads) == [f"{name}.json" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "is_kept"),
+    [
+        (None, None, True),
+        ('{"kind":"circle"}', '{"kind":"circle"}', True),
+        ({"kind": "circle"}, '{"kind": "circle"}', True),
+        ("x" * 1000, "x" * 1000, True),
+        ("x" * 1001, "x" * 1001, False),
+    ],
+    ids=["none", "text", "value", "long", "too long"],
+)
+def test_a_mask_is_kept_unless_it_is_too_long(tmp_path, monkeypatch, shape, text, is_kept):
+    store, reads = DatasetStore(tmp_path), []
+    metadata = {} if shape is None else {"shape_json": shape}
+    add(store, metadata, metadata)
+    first, second = store.samples(KEY, "ok")
+    read = Sample.metadata
+    monkeypatch.setattr(Sample, "metadata", lambda sample: reads.append(sample) or read(sample))
+    assert [first.all_facts().shape_json, second.all_facts().shape_json] == [text, text]
+    assert len(reads) == (0 if is_kept else 2)
+    assert first.facts.shape_json is second.facts.shape_json  # all images of a ROI share one text
+
+
+def test_metadata_that_cannot_be_read_is_an_error_of_its_image(tmp_path):
+    store = DatasetStore(tmp_path)
+    (name,) = add(store, {"filename": "a.png"})
+    metadata_of(tmp_path, name).write_text("{")
+    (sample,) = store.samples(KEY, "ok")
+    with pytest.raises(StorageError, match="is damaged: delete the image"):
+        sample.all_facts()
 
 
 def test_memory_for_facts_is_bounded_and_forgets_no_name(tmp_path, monkeypatch):

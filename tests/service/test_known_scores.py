@@ -108,6 +108,8 @@ def test_after_a_calibration_every_score_is_the_one_that_infer_gives(client, par
     for name in (fresh, bad):
         assert (images[name]["score"], images[name]["honest"], images[name]["in_fit"]) == (scores[name], True, False)
     assert [images[name]["score"] for name in good] == fitted["ok_scores"]
+    stored = client.get("/manifest", params=IDS).json()["calib"]
+    assert body["calib"] == {name: value for name, value in stored.items() if value is not None}
     assert all(scores[name] < images[name]["score"] for name in good), "by its own bank an image scores too low"
 
 

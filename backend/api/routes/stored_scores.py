@@ -29,6 +29,7 @@ def stored_scores(
     labels: tuple[Label, ...] = (wanted.label,) if wanted.label else ("ok", "ng")
     found = known_scores(service, key, labels, wanted.offset, wanted.limit)
     fitted = found.fitted
+    calibration = fitted.calibration
     images = [
         KnownScoreReply(
             label=image.sample.label,
@@ -46,8 +47,9 @@ def stored_scores(
     return ScoresReply(
         **ids_of(key, request_id),
         calibration=fitted.calibration_state,
-        threshold=fitted.calibration.threshold if fitted.calibration else None,
-        decide_by=fitted.calibration.decide_by if fitted.calibration else None,
+        threshold=calibration.threshold if calibration else None,
+        decide_by=calibration.decide_by if calibration else None,
+        calib=calibration.as_dict() if calibration else None,
         score_percentile=found.percentile,
         images=images,
         n_total=found.n_total,

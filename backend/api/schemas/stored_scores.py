@@ -1,6 +1,6 @@
 """Requests and replies about the known scores of stored images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -49,6 +49,11 @@ class ScoresReply(RoiReply):
         None, description="threshold that /infer applies; left out if there is none", examples=[0.5512]
     )
     decide_by: DecidedBy = None
+    calib: dict[str, Any] | None = Field(
+        None,
+        description="the calibration that /infer applies; left out if there is none",
+        examples=[{"threshold": 0.5512, "p99_ok": 0.4394}],
+    )
     score_percentile: float = Field(description="percentile of the distance map that is the score", examples=[99.0])
     images: list[KnownScoreReply]
     n_total: int = Field(

@@ -113,9 +113,9 @@ class ThresholdScreen {
   }
 
   async load() {
-    const [known, manifest] = await Promise.all([this.knownScores(), call("manifest", { query: idsOf(this.key) })]);
+    const known = await this.knownScores();
     if (this.closed) return;
-    this.calibration = manifest.calib;
+    this.calibration = known.calib ?? null;
     this.n_bad = known.images.filter((/** @type {any} */ image) => image.label === "ng").length;
     this.scored = known.images.filter((/** @type {any} */ image) => image.known).map(scoredOf);
     this.build(known);
