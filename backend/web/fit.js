@@ -1,7 +1,6 @@
 // @ts-check
 /** The fit of a ROI on its stored good images: how far it is, how long it still takes, and how to give it up. */
 import { ApiError, call, formOf, idsOf, newId, pause } from "./api.js";
-import { DetailChoice } from "./detail.js";
 import { fill, h, icon, keepFocus } from "./dom.js";
 import { forgetText, keepText, keptText } from "./keep.js";
 import { LEAST_GOOD } from "./rois.js";
@@ -38,13 +37,15 @@ export class FitPanel {
     this.lost = "";
     /** Why the last fit has its detail, as the service said. */
     this.reason = h("p.hint", { hidden: true });
-    this.detail = new DetailChoice(key);
+    /** @type {import("./detail.js").DetailChoice | null} null: until now the network sees the whole ROI without shrinking it */
+    this.detail = null;
+    this.detailPlace = h("div");
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
     this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
     this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t(app.mayChange ? "card.next.threshold" : "nav.threshold"), icon("right"));
-    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.reason, this.bar), h("div.row", {}, this.cancel, this.button, this.next), this.detail.node);
+    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.reason, this.bar), h("div.row", {}, this.cancel, this.button, this.next), this.detailPlace);
   }
 
   /**
@@ -106,9 +107,9 @@ export class FitPanel {
     const pending = this.samples.pending();
     const least = this.app.session.value.limits.min_ok_samples ?? LEAST_GOOD;
     const facts = this.app.facts(this.key);
+    void this.showDetail();
     keepFocus(this.node, () => {
-      this.showDetail(facts);
-      this.node.hidden = false;
+      this.node.hidden = this.detailPlace.hidden = false;
       this.bar.hidden = this.cancel.hidden = true;
       this.button.hidden = !this.app.mayChange;
       this.button.disabled = good < least || pending > 0;
@@ -120,11 +121,18 @@ export class FitPanel {
     fill(this.text, this.told(good, least, pending, facts));
   }
 
-  /** @param {import("./rois.js").RoiFacts | null} facts */
-  showDetail(facts) {
+  /** Most ROIs are small, so the choice is loaded for large ones. */
+  async showDetail() {
     const { network } = this.app.session.value;
+    const facts = this.app.facts(this.key);
     const fitted = facts && (facts.fitted || facts.detail > 1) ? facts.detail : null;
-    this.detail.show(this.app.mayChange ? this.samples.size() : null, { mm_per_px: this.scale, fitted, network });
+    const size = this.app.mayChange ? this.samples.size() : null;
+    if (!this.detail && size && (Math.max(size.width, size.height) > network.input_size || (fitted ?? 1) > 1)) {
+      const { DetailChoice } = await import("./detail.js");
+      this.detail ??= new DetailChoice(this.key);
+      fill(this.detailPlace, this.detail.node);
+    }
+    this.detail?.show(size, { mm_per_px: this.scale, fitted, network });
   }
 
   /** Millimetres per pixel; 1 where nobody measured. */
@@ -151,12 +159,13 @@ export class FitPanel {
     this.showWaiting();
     this.cancel.hidden = false;
     try {
+      await this.showDetail();
       this.remember({ before: await this.state(), seen: false }); // without it a lost fit could not be told, so none is begun
-      const form = formOf(this.key, { mm_per_px: this.scale, use_dataset: true, profile: "recommended", ...this.detail.fields });
+      const form = formOf(this.key, { mm_per_px: this.scale, use_dataset: true, profile: "recommended", ...this.detail?.fields });
       const fitting = call("fit_ok", { form, headers: { "X-Request-Id": id }, signal: running.signal });
       void watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && this.running !== null);
       const reply = await fitting;
-      this.detail.done();
+      this.detail?.done();
       this.reason.hidden = !reply.detail_reason;
       fill(this.reason, reply.detail_reason);
       this.app.say("done", t("fit.done", { n: this.samples.count() }));
@@ -194,7 +203,7 @@ export class FitPanel {
   showRunning() {
     this.node.hidden = false;
     keepFocus(this.node, () => {
-      this.button.hidden = this.next.hidden = this.detail.node.hidden = true;
+      this.button.hidden = this.next.hidden = this.detailPlace.hidden = true;
     });
     this.bar.hidden = false;
     this.text.classList.remove("notice");
