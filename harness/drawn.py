@@ -79,7 +79,7 @@ def fit_drawn(
     """
     client.delete("/datasets/clear", params={**ids, "label": "ok"}).raise_for_status()
     shape = {"shape_json": json.dumps(roi.shape)} if roi.shape else {}
-    metas = [
+    metas: list[dict[str, Any]] = [
         {"filename": f"{number}.png", "mm_per_px": mm_per_px, "console_cut": cut_text(roi, anchor_id), **shape}
         for number in range(len(crops))
     ]

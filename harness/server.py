@@ -209,7 +209,7 @@ def serving(
 
 
 @contextlib.contextmanager
-def fitted_models(count: int, **environment: str) -> Iterator[dict[str, str]]:
+def fitted_models(count: int, **environment: Any) -> Iterator[dict[str, str]]:
     """Fit `ROI` on the first `count` solar cells once, for several servers.
 
     Args:
@@ -220,7 +220,6 @@ def fitted_models(count: int, **environment: str) -> Iterator[dict[str, str]]:
         The environment of servers that find the model: that of the fit, and ``MODELS_DIR``.
     """
     with tempfile.TemporaryDirectory(prefix="roi-anomaly-") as folder:
-        environment = {**environment, "MODELS_DIR": folder}
-        with serving(**environment) as server:
+        with serving(MODELS_DIR=folder, **environment) as server:
             server.fit(count)
-        yield environment
+        yield {**environment, "MODELS_DIR": folder}

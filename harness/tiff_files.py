@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,14 @@ import numpy.typing as npt
 _NUMBERS = {"none": 1, "LZW": 5, "deflate": 8, "old deflate": 32946, "PackBits": 32773}
 _CLEAR, _END = 256, 257
 
+ByteOrder = Literal["<", ">"]
+
 
 def tiff(
     image: npt.NDArray[Any],
     *,
     codec: str = "none",
-    order: str = "<",
+    order: ByteOrder = "<",
     rows_each: int | None = None,
     tile: tuple[int, int] | None = None,
     predictor: int = 1,
@@ -68,7 +70,7 @@ def tiff(
     return _file(kept, b"".join(parts) + extra_body, order)
 
 
-def _file(tags: Mapping[int, tuple[str, Sequence[int]]], body: bytes, order: str) -> bytes:
+def _file(tags: Mapping[int, tuple[str, Sequence[int]]], body: bytes, order: ByteOrder) -> bytes:
     directory = 8 + len(body)
     entries, values = struct.pack(f"{order}H", len(tags)), b""
     for tag, (form, numbers) in tags.items():
@@ -96,7 +98,7 @@ def _cut(image: npt.NDArray[Any], rows: int, tile: tuple[int, int] | None) -> li
     ]
 
 
-def pack(part: npt.NDArray[Any], codec: str, order: str = "<", predictor: int = 1) -> bytes:
+def pack(part: npt.NDArray[Any], codec: str, order: ByteOrder = "<", predictor: int = 1) -> bytes:
     """A segment, [rows, columns, C], packed."""
     if predictor == 2:
         part = part.copy()

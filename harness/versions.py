@@ -18,7 +18,7 @@ from harness.server import serving
 
 MM_PER_PX = "0.52"
 # Fits and inferences in milliseconds; memory banks of 70 to 200 kB.
-SMALL_NETWORK = {"INPUT_SIZE": "56", "LOG_LEVEL": "warning"}
+SMALL_NETWORK: dict[str, Any] = {"INPUT_SIZE": "56", "LOG_LEVEL": "warning"}
 _FEWEST_IMAGES = 3
 _SAME_SCORE = 1e-5
 _OTHER_SCORE = 1e-3
