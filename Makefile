@@ -1,4 +1,4 @@
-# make serve · make cluster · make install · make demo · make test · make test-unit · make check · make soak · make bench
+# make serve · make cluster · make install · make demo · make test · make test-unit · make coverage · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-wor
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
-.PHONY: help serve cluster install demo test test-unit test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve cluster install demo test test-unit coverage test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,9 +32,12 @@ weights: $(COMMAND) ## find and verify the weights
 demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
 	@$(RUN) -m demo
 
-test: $(VENV)/.dev ## all tests, and what of backend/ they run (apt-get install mosquitto openssl)
+test: $(VENV)/.dev ## all tests but those of test-console and test-docs (apt-get install mosquitto openssl)
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto openssl"
-	$(PYTEST) --cov --ignore tests/console --ignore tests/fresh_clone
+	$(PYTEST) $(COVERAGE) --ignore tests/console --ignore tests/fresh_clone
+
+coverage: ## the tests of `make test`, and what of backend/ they run: a third longer
+	$(MAKE) test COVERAGE=--cov
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console --ignore tests/fresh_clone
