@@ -12,12 +12,17 @@ from backend.network.weights import Weights
 from harness.gui import Gui
 from harness.server import Command, Server, serving, uvicorn_command
 
+SIDE = 16
+TOKENS = SIDE**2
+SMALL = str(14 * SIDE)
+"""``INPUT_SIZE`` of tests that do not ask how good the scores are: half the usual side, a quarter of the tokens."""
+
 
 @contextmanager
 def running(command: Command, folder: Path, weights: Weights, **environment: str) -> Iterator[Server]:
     """A server that answers, and that must end when it is told to."""
     # What the developer's machine is set to must not reach the servers of the tests.
-    settings = {"DEVICE": "cpu", "WEIGHTS": str(weights.path), **environment}
+    settings = {"DEVICE": "cpu", "WEIGHTS": str(weights.path), "INPUT_SIZE": SMALL, **environment}
     with serving(command, folder, as_set=False, **settings) as server:
         yield server
         server.stop()

@@ -18,7 +18,7 @@ import pytest
 from backend.network.weights import Weights
 from harness.gui import FIT, HEAD_INFERENCE, HEALTH, Gui, Head, Reply, image_parts, multipart_body
 from harness.server import ROOT, Server, free_port, gunicorn_command, serve_command, uvicorn_command
-from tests.integration.conftest import running
+from tests.integration.conftest import SIDE, running
 
 FULL, INFER, FILED = "full-key-of-the-line", "infer-key-of-the-line", "full-key-of-the-file"
 WRONG = "nobody-knows-this-key"
@@ -60,7 +60,7 @@ def test_a_client_with_a_key_works_as_it_does_without_keys(keyed: Server, crops:
     ):
         gui = Head(keyed.gui.host, keyed.gui.port, headers)
         roi = f"Roi{number}"
-        assert gui.fit("Keyed", roi, crops[:1]).read(FIT)["token_shape"] == [32, 32]
+        assert gui.fit("Keyed", roi, crops[:1]).read(FIT)["token_shape"] == [SIDE, SIDE]
         score = gui.infer("Keyed", roi, crops[1]).read(HEAD_INFERENCE)["score"]
         assert gui.calibrate("Keyed", roi, [score], None).status == 200
         assert gui.infer("Keyed", roi, crops[2]).read(HEAD_INFERENCE)["decision"] in ("ok", "ng")

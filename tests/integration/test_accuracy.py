@@ -1,7 +1,7 @@
 """Image AUROC on real inspection images, over HTTP, with the contract's defaults (2 % coreset, p99)."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +9,10 @@ import elpv_dataset
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from backend.network.weights import Weights
 from harness.gui import Gui
+from harness.server import uvicorn_command
+from tests.integration.conftest import running
 
 _PATIENCE_S = 500  # the two minutes of the GUI are too short for these fits if other tests keep the machine busy
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -53,19 +56,25 @@ SETS: dict[str, tuple[Callable[[], Split], float]] = (
 )
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator[Gui]:
+    """A client of the service at the size that it has if nobody sets another."""
+    with running(uvicorn_command, tmp_path_factory.mktemp("full"), weights, INPUT_SIZE="448") as server:
+        yield replace(server.gui, patience_s=_PATIENCE_S)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_defective_parts_score_above_good_ones(
-    gui: Gui, name: str, record_property: Callable[[str, float], None]
+    full: Gui, name: str, record_property: Callable[[str, float], None]
 ) -> None:
     load, expected = SETS[name]
     split = load()
-    gui = replace(gui, patience_s=_PATIENCE_S)
-    fit = gui.fit("Accuracy", name, [path.read_bytes() for path in split.train])
+    fit = full.fit("Accuracy", name, [path.read_bytes() for path in split.train])
     assert fit.status == 200, fit.content
     assert fit.json["coreset_size"] == -(-fit.json["n_embeddings"] // 50)
 
     def score(path: Path) -> float:
-        value: float = gui.infer("Accuracy", name, path.read_bytes()).json["score"]
+        value: float = full.infer("Accuracy", name, path.read_bytes()).json["score"]
         return value
 
     good, defective = [score(path) for path in split.good], [score(path) for path in split.defective]

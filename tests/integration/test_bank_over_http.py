@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.gui import Gui, Part, Reply
+from tests.integration.conftest import TOKENS
 
 ROLE = "Bank"
 
@@ -52,7 +53,7 @@ def test_a_false_reject_is_fed_back(gui: Gui, crops: list[bytes]) -> None:
     before = gui.infer(ROLE, "append", rejected).json["score"]
     fed_back = gui.fit(ROLE, "append", [rejected], append="true")
     assert fed_back.status == 200, fed_back.content
-    assert fed_back.json["n_embeddings"] == 2048
+    assert fed_back.json["n_embeddings"] == 2 * TOKENS
     assert gui.infer(ROLE, "append", rejected).json["score"] < before / 1.2
     assert len(bank(gui, "append")["images"]) == 2
     nothing = gui.fit(ROLE, "never fitted", [rejected], append="true")

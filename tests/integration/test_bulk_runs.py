@@ -20,6 +20,7 @@ from backend.common.config import Settings
 from backend.network.weights import Weights
 from harness.ctrl_c import ctrl_c_is_heard
 from harness.server import ROOT, Server
+from tests.integration.conftest import SMALL
 
 COMMAND = [sys.executable, "-m", "backend"]
 ROI = ["Bulk", "Roi", "--mm-per-px", "0.2"]
@@ -39,7 +40,7 @@ def test_the_command_line_and_http_give_the_same_to_the_last_digit(
         (tmp_path / f"{number}.png").write_bytes(crop)
 
     def run(*arguments: str) -> str:
-        variables = environment(weights, server.models)
+        variables = environment(weights, server.models, INPUT_SIZE=SMALL)
         done = subprocess.run([*COMMAND, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -13,6 +13,7 @@ import pytest
 
 from harness.gui import CALIBRATION, FIT, HEAD_INFERENCE, SEED_INFERENCE, Gui, Head, Part, Reply, image_parts, number
 from harness.server import Server
+from tests.integration.conftest import SIDE, TOKENS
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',
@@ -111,7 +112,7 @@ def test_every_generation_from_the_fit_to_its_errors(server: Server, crops: list
 
     fit = gui.multipart("/fit_ok", [*ids, *texts, *files(crops[:2])])
     assert fit.status == 200, fit.content
-    assert fit.read(FIT) == {"n_embeddings": 2048, "coreset_size": 41, "token_shape": [32, 32]}
+    assert fit.read(FIT) == {"n_embeddings": 2 * TOKENS, "coreset_size": 11, "token_shape": [SIDE, SIDE]}
     before = infer(crops[2])
     assert before.status == 200
     assert "threshold" not in before.json
@@ -157,9 +158,9 @@ def test_seed_fits_infers_uncalibrated_calibrates_and_infers(server: Server, cro
     gui = server.gui
     fit = gui.fit("Seed Role", "Pattern.1", crops[:2], field="images[{}]")
     assert fit.status == 200, fit.content
-    assert fit.json["n_embeddings"] == 2048
-    assert fit.json["coreset_size"] == 41
-    assert fit.json["token_shape"] == [32, 32]
+    assert fit.json["n_embeddings"] == 2 * TOKENS
+    assert fit.json["coreset_size"] == 11
+    assert fit.json["token_shape"] == [SIDE, SIDE]
     assert all(type(number) is int for number in (fit.json["n_embeddings"], fit.json["coreset_size"]))
 
     before = gui.infer("Seed Role", "Pattern.1", crops[2])
@@ -184,7 +185,7 @@ def test_seed_fits_infers_uncalibrated_calibrates_and_infers(server: Server, cro
     reply = after.json
     assert reply["threshold"] == calibration.json["threshold"]
     assert reply["decision"] == ("ng" if reply["score"] >= reply["threshold"] else "ok")
-    assert (reply["role_id"], reply["roi_id"], reply["token_shape"]) == ("Seed Role", "Pattern.1", [32, 32])
+    assert (reply["role_id"], reply["roi_id"], reply["token_shape"]) == ("Seed Role", "Pattern.1", [SIDE, SIDE])
     assert reply["regions"], "half the score of this image as threshold must mark something"
     for region in reply["regions"]:
         assert region["bbox"] == [region["x"], region["y"], region["w"], region["h"]]
@@ -206,7 +207,7 @@ def test_mid_generation_fits_octet_streams_with_all_embeddings_kept(gui: Gui, cr
     texts = [Part("memory_fit", b"true"), Part("model_key", b"Pattern")]
     fit = gui.multipart("/fit_ok", [*gui.roi("Mid", "Pattern"), *texts, *files])
     assert fit.status == 200, fit.content
-    assert fit.json["n_embeddings"] == fit.json["coreset_size"] == 2048
+    assert fit.json["n_embeddings"] == fit.json["coreset_size"] == 2 * TOKENS
 
     parts = [*gui.roi("Mid", "Pattern", mm_per_px=1e-05), Part("file", crops[0], "application/octet-stream", "crop")]
     reply = gui.multipart("/infer", parts)
@@ -221,7 +222,7 @@ def test_playbooks_bracket_field_and_integers_for_floats_are_accepted(gui: Gui, 
         *(Part("images[]", crop, "image/png", "a.png") for crop in crops[:2]),
     ]
     assert b"\r\n\r\n1\r\n" in parts[2].encoded() + b"\r\n"
-    assert gui.multipart("/fit_ok", parts).json["n_embeddings"] == 2048
+    assert gui.multipart("/fit_ok", parts).json["n_embeddings"] == 2 * TOKENS
     reply = gui.calibrate("Book", "Pattern", [1, 2], None, area_mm2_thr=1, score_percentile=95)
     assert reply.status == 200, reply.content
     assert "ng_mean" not in reply.json

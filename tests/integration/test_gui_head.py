@@ -29,7 +29,7 @@ from harness.gui import (
     meta,
 )
 from harness.server import Server, gunicorn_command, serve_command
-from tests.integration.conftest import running
+from tests.integration.conftest import SIDE, TOKENS, running
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',
@@ -116,7 +116,7 @@ def test_from_the_first_upload_to_a_decision(server: Server, crops: list[bytes],
         fitting.set()
         polling.result()
     assert fit.status == 200, fit.content
-    assert fit.read(FIT) == {"n_embeddings": 10240, "coreset_size": 205, "token_shape": [32, 32]}
+    assert fit.read(FIT) == {"n_embeddings": 10 * TOKENS, "coreset_size": 52, "token_shape": [SIDE, SIDE]}
     assert len(waits) > 5
     assert max(waits) < 2, "answered before the next question comes"
 

@@ -16,7 +16,7 @@ from backend.common.machine import usable_cores
 from backend.network.weights import Weights
 from harness.gui import Gui, Part
 from harness.server import ROOT, Server, gunicorn_command, serve_command, uvicorn_command
-from tests.integration.conftest import running
+from tests.integration.conftest import SIDE, TOKENS, running
 
 
 def test_health_tells_device_model_and_version(gui: Gui) -> None:
@@ -56,7 +56,7 @@ def test_log_line_per_request_holds_ids_counts_and_timings_but_no_paths(
     for line in lines:
         assert (line["role_id"], line["roi_id"]) == ("Logged", "Roi")
         assert line["status"] == 200
-        assert line["token_shape"] == [32, 32]
+        assert line["token_shape"] == [SIDE, SIDE]
         assert line["device"] == "cpu"
     assert (fit["n_images"], infer["n_images"]) == (2, 1)
     assert {"decode_ms", "extract_ms", "coreset_ms", "store_ms"} <= set(fit)
@@ -110,12 +110,12 @@ def test_health_answers_while_a_fit_runs(server: Server, crops: list[bytes]) -> 
 def test_inferences_are_answered_while_a_fit_runs(server: Server, fitted: tuple[str, str], crops: list[bytes]) -> None:
     role_id, roi_id = fitted
     with ThreadPoolExecutor(1) as pool:
-        fit = pool.submit(server.gui.fit, "Busy", "Meanwhile", crops[:4] * 5)
+        fit = pool.submit(server.gui.fit, "Busy", "Meanwhile", crops[:4] * 20)
         time.sleep(0.5)
         for _ in range(3):
             assert server.gui.infer(role_id, roi_id, crops[2]).status == 200
-        assert not fit.done(), "20 images take longer than 3 inferences between them"
-        assert fit.result().json["n_embeddings"] == 20 * 1024
+        assert not fit.done(), "80 images take longer than 3 inferences between them"
+        assert fit.result().json["n_embeddings"] == 80 * TOKENS
 
 
 def test_health_answers_while_every_thread_waits(server: Server, crops: list[bytes]) -> None:

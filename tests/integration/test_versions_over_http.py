@@ -9,7 +9,7 @@ import pytest
 from backend.network.weights import Weights
 from harness.gui import Gui, Head, Reply
 from harness.server import Server, gunicorn_command
-from tests.integration.conftest import running
+from tests.integration.conftest import SIDE, TOKENS, running
 
 
 def versions(gui: Gui, role: str, roi: str, **more: str) -> list[dict[str, Any]]:
@@ -53,8 +53,8 @@ def test_roll_back_serves_the_earlier_model_to_the_last_digit(server: Server, cr
     ]
     assert listed[1]["threshold"] == threshold
     assert [(item["n_images"], item["n_embeddings"], item["coreset_size"]) for item in listed[:2]] == [
-        (2, 2048, 2048),
-        (2, 2048, 41),
+        (2, 2 * TOKENS, 2 * TOKENS),
+        (2, 2 * TOKENS, 11),
     ]
 
     reply = roll_back(gui, *roi, version=2)
@@ -71,8 +71,8 @@ def test_roll_back_serves_the_earlier_model_to_the_last_digit(server: Server, cr
         "version": 2,
         "memory_id": listed[1]["memory_id"],
         "calibration": "applied",
-        "coreset_size": 41,
-        "token_shape": [32, 32],
+        "coreset_size": 11,
+        "token_shape": [SIDE, SIDE],
     }
     assert reply.json["threshold"] == threshold
     assert judged(gui, roi, crops[4]) == before
