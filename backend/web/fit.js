@@ -39,13 +39,12 @@ export class FitPanel {
     this.reason = h("p.hint", { hidden: true });
     /** @type {import("./detail.js").DetailChoice | null} null: until now the network sees the whole ROI without shrinking it */
     this.detail = null;
-    this.detailPlace = h("div");
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
     this.button = h("button.primary", { hidden: true, onclick: () => void this.fit() }, "");
     this.cancel = h("button", { hidden: true, onclick: () => void this.giveUp() }, t("cancel"));
     this.next = h("a.button.primary", { hidden: true, href: hashOf("threshold", key) }, t(app.mayChange ? "card.next.threshold" : "nav.threshold"), icon("right"));
-    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.reason, this.bar), h("div.row", {}, this.cancel, this.button, this.next), this.detailPlace);
+    this.node = h("div.panel.fit", { hidden: true }, h("div.fit-text", {}, this.text, this.reason, this.bar), h("div.row", {}, this.cancel, this.button, this.next));
   }
 
   /**
@@ -109,7 +108,7 @@ export class FitPanel {
     const facts = this.app.facts(this.key);
     void this.showDetail();
     keepFocus(this.node, () => {
-      this.node.hidden = this.detailPlace.hidden = false;
+      this.node.hidden = false;
       this.bar.hidden = this.cancel.hidden = true;
       this.button.hidden = !this.app.mayChange;
       this.button.disabled = good < least || pending > 0;
@@ -130,7 +129,7 @@ export class FitPanel {
     if (!this.detail && size && (Math.max(size.width, size.height) > network.input_size || (fitted ?? 1) > 1)) {
       const { DetailChoice } = await import("./detail.js");
       this.detail ??= new DetailChoice(this.key);
-      fill(this.detailPlace, this.detail.node);
+      this.node.append(this.detail.node);
     }
     this.detail?.show(size, { mm_per_px: this.scale, fitted, network });
   }
@@ -203,7 +202,8 @@ export class FitPanel {
   showRunning() {
     this.node.hidden = false;
     keepFocus(this.node, () => {
-      this.button.hidden = this.next.hidden = this.detailPlace.hidden = true;
+      this.button.hidden = this.next.hidden = true;
+      if (this.detail) this.detail.node.hidden = true;
     });
     this.bar.hidden = false;
     this.text.classList.remove("notice");
