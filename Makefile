@@ -9,7 +9,8 @@ COMMAND := $(VENV)/bin/roi-anomaly
 PROCESSES ?= 2
 # Browsers wait more than they compute.
 CONSOLE_PROCESSES ?= 3
-PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 0
+# The processes have a core each, so that the libraries' own threads would only wait for each other: a fifth less time.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 0
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
