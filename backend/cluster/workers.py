@@ -3,10 +3,12 @@
 import contextlib
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -19,6 +21,7 @@ _SECRETS = frozenset({"api_keys", "infer_keys", "api_keys_file"})
 _CALLS_AHEAD = 2  # calls queued for each worker, so that none is idle between two
 _TRIES = 3
 _LOOK_EVERY_S = 1.0
+_LISTENS_WITHIN_S = 10.0  # a cluster that is being started
 _SAY_EVERY_S = 60.0
 _SAME_WAIT_S = 10.0  # after such a pause, another wait begins
 
@@ -90,13 +93,39 @@ def _of_address() -> Iterator[Any]:
         )
     ray = import_ray()
     try:
+        _wait_for_listener(os.environ[ADDRESS])
         init(ray, address=os.environ[ADDRESS], logging_level="warning", log_to_driver=True)
-    except (ConnectionError, RuntimeError, ValueError, import_ray("ray.exceptions").RayError) as exc:
+    except (OSError, RuntimeError, ValueError, import_ray("ray.exceptions").RayError) as exc:
         raise ConfigError(f"the cluster of {ADDRESS}={os.environ[ADDRESS]} cannot be reached: {exc}") from exc
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _wait_for_listener(address: str) -> None:
+    """Wait until something listens at the address of a cluster: Ray itself tries for minutes, and says nothing.
+
+    Args:
+        address: ``host:port`` or ``ray://host:port``; others, such as ``auto``, are Ray's to find.
+
+    Raises:
+        OSError: nothing listens there after `_LISTENS_WITHIN_S` seconds.
+        ValueError: the port is not a number.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if not place.hostname or place.port is None:
+        return
+    until = time.monotonic() + _LISTENS_WITHIN_S
+    while True:
+        try:
+            socket.create_connection((place.hostname, place.port), timeout=_LISTENS_WITHIN_S).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
 
 
 def count_of_workers(ray: Any, count: int | None, cores: int) -> int:

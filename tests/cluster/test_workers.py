@@ -1,6 +1,10 @@
 """Workers: how many a cluster has room for, and waiting for those that are lost."""
 
+import os
 import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,7 @@ from backend.cluster.ray_library import ADDRESS, TOKEN, import_ray
 from backend.cluster.workers import Workers, connected, count_of_workers
 from backend.common.errors import BackendError, ConfigError, RunCancelled
 from backend.common.machine import STOP_SIGNAL
+from harness.server import free_port
 
 
 class Cluster:
@@ -174,10 +179,36 @@ def test_signals_stay_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> N
         signal.signal(STOP_SIGNAL, signal.SIG_IGN)
 
     before = signal.getsignal(STOP_SIGNAL)
-    monkeypatch.setenv(ADDRESS, "10.0.0.1:6379")
     monkeypatch.setenv(TOKEN, "0" * 64)
     ray = SimpleNamespace(init=take, shutdown=lambda: None)
     monkeypatch.setattr(cluster_workers, "import_ray", lambda: ray)
-    with connected():
-        assert signal.getsignal(STOP_SIGNAL) == before
-    assert taken["address"] == "10.0.0.1:6379"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv(ADDRESS, f"127.0.0.1:{listener.getsockname()[1]}")
+        with connected():
+            assert signal.getsignal(STOP_SIGNAL) == before
+    assert taken["address"] == os.environ[ADDRESS]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:70000"])
+def test_address_where_nothing_listens_is_an_error_before_ray_tries(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = address.format(port=free_port())
+    monkeypatch.setenv(ADDRESS, address)
+    monkeypatch.setenv(TOKEN, "0" * 64)
+    monkeypatch.setattr(cluster_workers, "_LISTENS_WITHIN_S", 0.01)
+    monkeypatch.setattr(cluster_workers, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(cluster_workers, "init", lambda *_, **__: pytest.fail("Ray tried"))
+    with pytest.raises(ConfigError, match=rf"the cluster of RAY_ADDRESS={address} cannot be reached: "), connected():
+        pytest.fail("it was reached")
+
+
+def test_cluster_that_is_being_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setattr(cluster_workers, "_LOOK_EVERY_S", 0.05)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cluster_workers._wait_for_listener, f"127.0.0.1:{port}")
+        time.sleep(0.2)
+        assert not waiting.done()
+        with socket.create_server(("127.0.0.1", port)):
+            waiting.result(timeout=20)
