@@ -37,7 +37,7 @@ export class FitPanel {
     this.lost = "";
     /** Why the last fit has its detail, as the service said. */
     this.reason = h("p.hint", { hidden: true });
-    /** @type {import("./detail.js").DetailChoice | null} null: until now the network sees the whole ROI without shrinking it */
+    /** @type {import("./detail.js").DetailChoice | null} null: there is nothing to choose, or its size is not known here */
     this.detail = null;
     this.text = h("p", { role: "status" });
     this.bar = h("progress", { hidden: true, "aria-label": t("fit.progress") });
@@ -120,18 +120,25 @@ export class FitPanel {
     fill(this.text, this.told(good, least, pending, facts));
   }
 
+  /** The model's detail; null: there is no model. */
+  get fitted() {
+    const facts = this.app.facts(this.key);
+    return facts && (facts.fitted || facts.detail > 1) ? facts.detail : null;
+  }
+
   /** Most ROIs are small, so the choice is loaded for large ones. */
   async showDetail() {
     const { network } = this.app.session.value;
-    const facts = this.app.facts(this.key);
-    const fitted = facts && (facts.fitted || facts.detail > 1) ? facts.detail : null;
     const size = this.app.mayChange ? this.samples.size() : null;
-    if (!this.detail && size && (Math.max(size.width, size.height) > network.input_size || (fitted ?? 1) > 1)) {
+    const isLarge = size !== null && Math.max(size.width, size.height) > network.input_size;
+    if (!this.detail && size && (isLarge || (this.fitted ?? 1) > 1)) {
       const { DetailChoice } = await import("./detail.js");
       this.detail ??= new DetailChoice(this.key);
       this.node.append(this.detail.node);
     }
-    this.detail?.show(size, { mm_per_px: this.scale, fitted, network });
+    if (!this.detail) return;
+    this.detail.show(size, { mm_per_px: this.scale, fitted: this.fitted, network });
+    if (this.running || this.watching) this.detail.node.hidden = true; // the fit has begun with what was chosen
   }
 
   /** Millimetres per pixel; 1 where nobody measured. */
@@ -160,7 +167,7 @@ export class FitPanel {
     try {
       await this.showDetail();
       this.remember({ before: await this.state(), seen: false }); // without it a lost fit could not be told, so none is begun
-      const form = formOf(this.key, { mm_per_px: this.scale, use_dataset: true, profile: "recommended", ...this.detail?.fields });
+      const form = formOf(this.key, { mm_per_px: this.scale, use_dataset: true, profile: "recommended", ...(this.detail?.fields ?? { detail: this.fitted ?? undefined }) });
       const fitting = call("fit_ok", { form, headers: { "X-Request-Id": id }, signal: running.signal });
       void watchRun("fit", this.key, id, (run) => this.show(run), () => !this.closed && this.running !== null);
       const reply = await fitting;

@@ -263,7 +263,7 @@ async function reopen() {
 
 /** All screens, so that those open, too, that were not seen before the service stopped. */
 async function loadScreens() {
-  await Promise.allSettled(Object.values(LOADERS).map((load) => load())); // one that fails is asked for again when it is opened
+  await Promise.allSettled([...Object.values(LOADERS), () => import("./detail.js")].map((load) => load())); // one that fails is asked for again when it is opened
 }
 
 function start() {

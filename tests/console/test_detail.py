@@ -137,7 +137,7 @@ def marked(chromium: Any, serve: Serve, tmp_path: Any) -> Any:
         yield watched, server, parts
 
 
-def test_a_detail_is_chosen_fitted_shown_and_kept(marked: tuple[Watched, Server, Parts]) -> None:
+def test_a_detail_is_chosen_fitted_shown_and_kept(chromium: Any, marked: tuple[Watched, Server, Parts]) -> None:
     watched, server, parts = marked
     page = watched.page
     detail = page.locator("details.detail")
@@ -148,6 +148,8 @@ def test_a_detail_is_chosen_fitted_shown_and_kept(marked: tuple[Watched, Server,
     page.reload()
     expect(detail.locator("summary")).to_have_text("Small defects: detail 3", timeout=_STORE_MS)
     page.get_by_role("button", name=re.compile("^Fit on")).click()
+    expect(page.locator(".fit progress")).to_be_visible()
+    assert detail.is_hidden(), "it is too late to choose"
     expect(page.get_by_role("link", name="Set the threshold")).to_be_visible(timeout=_WORK_MS)
     expect(page.locator(".fit")).to_contain_text(f"detail=3: a defect of {_DEFECT_PX} mm is {_DEFECT_PX} pixels long")
 
@@ -167,6 +169,21 @@ def test_a_detail_is_chosen_fitted_shown_and_kept(marked: tuple[Watched, Server,
     watched.open("samples")
     expect(detail).to_contain_text("at most about", timeout=_STORE_MS)  # seconds, since parts were judged here
     watched.close(NO_LAYOUT_YET, "400 /fit_ok", "400 /fit_ok")
+    _fit_again_elsewhere(chromium, server)
+
+
+def _fit_again_elsewhere(chromium: Any, server: Server) -> None:
+    """A station that has no pictures, and a layout without the ROI: nothing tells how large it is."""
+    with server.client() as client:
+        known = client.get("/layout")
+        layout = {**known.json(), "rois": []}
+        done(client.put("/layout", json=layout, headers={"If-Match": known.headers["ETag"]}))
+    watched = Watched(chromium, server)
+    watched.open("samples")
+    expect(watched.page.get_by_role("button", name=re.compile("^Fit again"))).to_be_enabled(timeout=_STORE_MS)
+    assert _field(_fit_on(watched.page), "detail") == "3"
+    expect(watched.page.locator("details.detail")).to_have_count(0)
+    watched.close("400 /fit_ok")
 
 
 def _choose(page: Page) -> None:
