@@ -110,7 +110,7 @@ def _wait_for_listener(address: str) -> None:
         address: ``host:port`` or ``ray://host:port``; others, such as ``auto``, are Ray's to find.
 
     Raises:
-        OSError: nothing listens there after `_LISTENS_WITHIN_S` seconds.
+        OSError: nothing listens there after some `_LISTENS_WITHIN_S` seconds.
         ValueError: the port is not a number.
     """
     place = urlsplit(address if "://" in address else f"//{address}")
@@ -118,10 +118,11 @@ def _wait_for_listener(address: str) -> None:
         return
     until = time.monotonic() + _LISTENS_WITHIN_S
     while True:
+        left_s = until - time.monotonic()
         try:
-            socket.create_connection((place.hostname, place.port), timeout=_LISTENS_WITHIN_S).close()
+            socket.create_connection((place.hostname, place.port), timeout=max(left_s, _LOOK_EVERY_S)).close()
         except OSError:
-            if time.monotonic() > until:
+            if left_s < 0:
                 raise
             time.sleep(_LOOK_EVERY_S)
         else:
