@@ -19,9 +19,9 @@ from backend.disk.memory_cache import FileIdentity, identity_of
 METADATA_SUFFIX = ".json"
 PIXELS = "pixels_sha256"
 """Member of the metadata of an image, beside those that its client sent."""
-_MAX_KEPT = 50_000  # some 25 MB
+_MAX_KEPT = 50_000  # some 25 MB, if the images of a ROI share their mask
 _LONGEST_NAME = 1000  # what requests may name
-_LONGEST_SHAPE = 1000  # that is kept: most images of a ROI have the same, but outlines may have thousands of points
+_LONGEST_SHAPE = 1000  # that is kept: a mask needs some 100 characters
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 log: Any = structlog.get_logger(__name__)

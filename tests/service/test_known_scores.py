@@ -6,6 +6,7 @@ from starlette.testclient import TestClient
 
 from backend.app import create_app
 from backend.disk import file_hashes
+from backend.disk.datasets import Sample
 from backend.service import known_scores
 from backend.service.inspection import InspectionService
 from backend.utils import ImageLimits, decode_image
@@ -175,6 +176,15 @@ def test_a_damaged_image_is_listed_with_its_error(client, parts, tmp_path):
     images = by_name(asked(client))
     assert (images[first]["known"], images[first]["code"]) == (False, "storage_failed")
     assert images[second]["known"]
+
+
+def test_listing_again_reads_no_metadata(client, parts, monkeypatch):
+    upload(client, "ok", *parts[:3])
+    fit(client, *parts[:3])
+    before = asked(client)
+    monkeypatch.setattr(Sample, "metadata_bytes", lambda sample: pytest.fail(f"{sample.name} was read again"))
+    assert asked(client)["images"] == before["images"]
+    assert before["n_unknown"] == 0
 
 
 def test_classes_and_pages_can_be_asked_for(client, parts):
