@@ -16,6 +16,8 @@ SIDE = 16
 TOKENS = SIDE**2
 SMALL = str(14 * SIDE)
 """``INPUT_SIZE`` of tests that do not ask how good the scores are: half the usual side, a quarter of the tokens."""
+FULL = "448"
+"""``INPUT_SIZE`` of tests of good scores, and of fits in whose middle something happens."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from backend.network.weights import Weights
 from harness.gui import Gui
 from harness.server import uvicorn_command
-from tests.integration.conftest import running
+from tests.integration.conftest import FULL, running
 
 _PATIENCE_S = 500  # the two minutes of the GUI are too short for these fits if other tests keep the machine busy
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -58,8 +58,8 @@ SETS: dict[str, tuple[Callable[[], Split], float]] = (
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator[Gui]:
-    """A client of the service at the size that it has if nobody sets another."""
-    with running(uvicorn_command, tmp_path_factory.mktemp("full"), weights, INPUT_SIZE="448") as server:
+    """A client of the service at its default size."""
+    with running(uvicorn_command, tmp_path_factory.mktemp("full"), weights, INPUT_SIZE=FULL) as server:
         yield replace(server.gui, patience_s=_PATIENCE_S)
 
 

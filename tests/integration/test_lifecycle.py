@@ -18,18 +18,16 @@ import pytest
 from backend.network.weights import Weights
 from harness.gui import Gui
 from harness.server import ROOT, free_port, gunicorn_command, serve_command, uvicorn_command
-from tests.integration.conftest import running
+from tests.integration.conftest import FULL, running
 
 COMMANDS = [serve_command, uvicorn_command, gunicorn_command]
-_SLOW = "448"
-"""``INPUT_SIZE`` of fits in whose middle something happens."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_sigterm_finishes_a_fit_and_refuses_new_work_with_503(
     tmp_path: Path, weights: Weights, crops: list[bytes], command: Callable[[int], list[str]]
 ) -> None:
-    with running(command, tmp_path, weights, INPUT_SIZE=_SLOW) as server, ThreadPoolExecutor(1) as pool:
+    with running(command, tmp_path, weights, INPUT_SIZE=FULL) as server, ThreadPoolExecutor(1) as pool:
         fit = pool.submit(server.gui.fit, "Last", "Fit", crops[:4] * 3)
         wait_for(lambda: server.gui.get("/runs").json["runs"] != [])  # of several workers, one may still be starting
         os.kill(server.pid, signal.SIGTERM)
@@ -69,7 +67,7 @@ def test_sigterm_ends_a_body_that_is_not_there_and_a_second_one_everything(
 ) -> None:
     head = b"POST /calibrate_ng HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with (
-        running(serve_command, tmp_path, weights, INPUT_SIZE=_SLOW) as server,
+        running(serve_command, tmp_path, weights, INPUT_SIZE=FULL) as server,
         ThreadPoolExecutor(1) as pool,
         socket.create_connection(("127.0.0.1", server.gui.port), timeout=30) as upload,
     ):
@@ -95,7 +93,7 @@ def test_sigterm_ends_a_body_that_is_not_there_and_a_second_one_everything(
 
 
 def test_sigquit_ends_gunicorn_at_once(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
-    with running(gunicorn_command, tmp_path, weights, INPUT_SIZE=_SLOW) as server, ThreadPoolExecutor(1) as pool:
+    with running(gunicorn_command, tmp_path, weights, INPUT_SIZE=FULL) as server, ThreadPoolExecutor(1) as pool:
         fit = pool.submit(server.gui.fit, "Last", "Fit", crops[:4] * 10)
         wait_for(lambda: server.gui.get("/runs").json["runs"] != [])
         os.kill(server.pid, signal.SIGQUIT)

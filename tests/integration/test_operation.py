@@ -16,7 +16,7 @@ from backend.common.machine import usable_cores
 from backend.network.weights import Weights
 from harness.gui import Gui, Part
 from harness.server import ROOT, Server, gunicorn_command, serve_command, uvicorn_command
-from tests.integration.conftest import SIDE, TOKENS, running
+from tests.integration.conftest import FULL, SIDE, TOKENS, running
 
 
 def test_health_tells_device_model_and_version(gui: Gui) -> None:
@@ -98,7 +98,7 @@ def test_metrics_count_requests_stages_scores_and_fitted_rois(
 
 def test_health_answers_while_a_fit_runs(server: Server, crops: list[bytes]) -> None:
     with ThreadPoolExecutor(1) as pool:
-        fit = pool.submit(server.gui.fit, "Busy", "Roi", crops[:2] * 4)
+        fit = pool.submit(server.gui.fit, "Busy", "Roi", crops[:2] * 16)
         polls = 0
         while not fit.done():
             assert server.gui.get("/health").status == 200
@@ -144,7 +144,7 @@ def test_ctrl_c_stops_the_service_quietly(tmp_path: Path, weights: Weights) -> N
 
 def test_a_full_queue_is_503_with_the_time_to_come_back(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
     with (
-        running(uvicorn_command, tmp_path, weights, MAX_QUEUE="1", MAX_FITS="1") as server,
+        running(uvicorn_command, tmp_path, weights, INPUT_SIZE=FULL, MAX_QUEUE="1", MAX_FITS="1") as server,
         ThreadPoolExecutor(4) as pool,
     ):
         assert server.gui.fit("Full", "Queue", crops[:1]).status == 200

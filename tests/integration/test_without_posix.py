@@ -13,7 +13,7 @@ import pytest
 from backend.network.weights import Weights
 from harness import no_posix
 from harness.server import ROOT
-from tests.integration.conftest import running
+from tests.integration.conftest import FULL, running
 
 BREAK = signal.SIGUSR1  # which `no_posix` makes Ctrl-Break
 
@@ -79,7 +79,7 @@ def test_service_fits_calibrates_infers_and_stores_without_posix(
 
 
 def test_ctrl_break_finishes_a_fit_and_refuses_new_work(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
-    with running(without_posix, tmp_path, weights, INPUT_SIZE="448") as server, ThreadPoolExecutor(1) as pool:
+    with running(without_posix, tmp_path, weights, INPUT_SIZE=FULL) as server, ThreadPoolExecutor(1) as pool:
         fit = pool.submit(server.gui.fit, "Last", "Fit", crops[:4] * 2)
         deadline = time.monotonic() + 20
         while server.gui.get("/runs").json["runs"] == [] and time.monotonic() < deadline:
