@@ -7,9 +7,11 @@ RUN := $(VENV)/bin/python
 COMMAND := $(VENV)/bin/roi-anomaly
 # Processes that tests share, a file at a time.
 PROCESSES ?= 2
+# `make coverage` sets it.
+COUNT :=
 # Browsers wait more than they compute.
 CONSOLE_PROCESSES ?= 3
-# The processes have a core each, so that the libraries' own threads would only wait for each other: a fifth less time.
+# With a core for each process, the libraries' own threads only wait for each other: without them a fifth less time.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 0
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
@@ -35,10 +37,10 @@ demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a pic
 
 test: $(VENV)/.dev ## all tests but those of test-console and test-docs (apt-get install mosquitto openssl)
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto openssl"
-	$(PYTEST) $(COVERAGE) --ignore tests/console --ignore tests/fresh_clone
+	$(PYTEST) $(COUNT) --ignore tests/console --ignore tests/fresh_clone
 
-coverage: ## the tests of `make test`, and what of backend/ they run: a third longer
-	$(MAKE) test COVERAGE=--cov
+coverage: COUNT := --cov
+coverage: test ## the tests of `make test`, and what of backend/ they run: a third longer
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console --ignore tests/fresh_clone
