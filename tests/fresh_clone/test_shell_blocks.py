@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,9 +49,12 @@ ready() {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed files as `git clone` gives them, and the images that the pages name."""
+    """The files as `git clone` gives them, and the images that the pages name."""
     folder = tmp_path_factory.mktemp("fresh") / "clone"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True, timeout=120)
+    if (ROOT / ".git").exists():
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True, timeout=120)
+    else:  # an unpacked archive
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv*", ".*_cache", "__pycache__"))
     for count, images in ((12, "hazelnut/good"), (2, "hazelnut/parts"), (2, "hazelnut/bad")):
         (folder / images).mkdir(parents=True)
         for number in range(count):
