@@ -89,6 +89,7 @@ def environment(clone: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(_LIMIT_S + 60)
 @pytest.mark.parametrize("page", PAGES)
 def test_every_shell_block_of_a_page_runs(page: str, clone: Path, environment: dict[str, str]) -> None:
     """In the order of `PAGES`: the README installs, and the manual rolls back what both fitted and calibrated."""
