@@ -11,7 +11,7 @@ PROCESSES ?= 2
 COUNT :=
 # Browsers wait more than they compute.
 CONSOLE_PROCESSES ?= 3
-# With a core for each process, the libraries' own threads only wait for each other: without them a fifth less time.
+# With a core for each process, the libraries' own threads only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 0
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
@@ -40,12 +40,12 @@ test: $(VENV)/.dev ## all tests but those of test-console and test-docs (apt-get
 	$(PYTEST) $(COUNT) --ignore tests/console --ignore tests/fresh_clone
 
 coverage: COUNT := --cov
-coverage: test ## the tests of `make test`, and what of backend/ they run: a third longer
+coverage: test ## the tests of `make test`, and what of backend/ they run: takes longer
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console --ignore tests/fresh_clone
 
-test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some ten minutes (apt-get install chromium firefox-esr)
+test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some sixteen minutes (apt-get install chromium firefox-esr)
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
 	$(PYTEST) --numprocesses $(CONSOLE_PROCESSES) tests/console
 

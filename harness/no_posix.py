@@ -40,7 +40,7 @@ SIGNALS = (
 
 def take_away() -> None:
     """Take away from this process what Windows does not have, and give it Ctrl-Break."""
-    signal.SIGBREAK = signal.SIGUSR1  # type: ignore[attr-defined]  # the number of another signal
+    vars(signal)["SIGBREAK"] = signal.SIGUSR1  # the number of another signal
     for name in MODULES:
         sys.modules[name] = None  # type: ignore[assignment]  # which makes its import fail
     for module, names in ((os, OS_NAMES), (signal, SIGNALS)):
@@ -60,6 +60,8 @@ if __name__ == "__main__":
     # uvicorn adds Ctrl-Break on Windows to the signals that stop it.
     import uvicorn.server
 
-    uvicorn.server.HANDLED_SIGNALS += (signal.SIGBREAK,)  # type: ignore[attr-defined,assignment]
+    from backend.common.machine import STOP_SIGNAL
+
+    vars(uvicorn.server)["HANDLED_SIGNALS"] = (*uvicorn.server.HANDLED_SIGNALS, STOP_SIGNAL)
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

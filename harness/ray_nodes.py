@@ -47,11 +47,11 @@ class Nodes:
     def add(self, cores: float) -> None:
         """Add a node, and wait until the others know it.
 
-        Raises:
-            RuntimeError: they do not, in time.
-
         Args:
             cores: number of cores for replicas.
+
+        Raises:
+            RuntimeError: they do not, in time.
         """
         with asking_nobody(self.folder):
             node = self.cluster.add_node(wait=False, num_cpus=cores, **_ON_LOOPBACK)
