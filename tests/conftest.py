@@ -15,8 +15,8 @@ import pytest
 from backend.commands.main import main
 from backend.common import files
 from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.profiles import RECOMMENDED_BLOCKS
 from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.network.weights import CANONICAL_NAME, Weights, find_weights
 from backend.patchcore import PatchCoreMemory
 from backend.service.inspection import InspectionService
@@ -24,6 +24,7 @@ from backend.storage import ModelStore
 from harness import open_files
 from harness.no_network import sitecustomize as no_network
 from tests.factories import KEY, SHARED, memory_of, store_memory, store_threshold
+from tests.remembering import RememberingRuntime
 
 _DATA_SETS = ("elpv_mono", "hazelnut", "magnetic_tile")
 
@@ -114,7 +115,7 @@ def images() -> list[npt.NDArray[np.uint8]]:
 @pytest.fixture(scope="session")
 def full_features(weights: Weights) -> DinoV2Features:
     """The extractor as the service runs it: OpenVINO, 448 pixels."""
-    return DinoV2Features(OpenVinoRuntime(weights.path, 448), DEFAULT_MODEL, weights.sha256, 448)
+    return DinoV2Features(RememberingRuntime(weights.path, 448), DEFAULT_MODEL, weights.sha256, 448)
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +135,14 @@ def embeddings(features: DinoV2Features, images: list[npt.NDArray[np.uint8]]) ->
 @pytest.fixture(scope="session")
 def small_features(weights: Weights) -> DinoV2Features:
     """The extractor at 112 pixels, which is quick, for what does not depend on how good the scores are."""
-    return DinoV2Features(OpenVinoRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
+    return DinoV2Features(RememberingRuntime(weights.path, 112), DEFAULT_MODEL, weights.sha256, 112)
+
+
+@pytest.fixture(scope="session")
+def block_features(weights: Weights) -> DinoV2Features:
+    """The extractor of the recommended profile at 112 pixels."""
+    runtime = RememberingRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
+    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ def features(small_features):
 
 
 @pytest.fixture
-def client(features, tmp_path):
+def client(features, block_features, tmp_path):
     settings = Settings(models_dir=tmp_path / "models")
-    service = InspectionService(settings, features, ModelStore(settings.models_dir))
+    service = InspectionService(settings, features, ModelStore(settings.models_dir), recommended=block_features)
     with TestClient(create_app(settings, service), raise_server_exceptions=False) as client:
         yield client
 

@@ -5,22 +5,12 @@ import json
 
 import pytest
 
-from backend.common.config import DEFAULT_MODEL
-from backend.common.profiles import RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 from tests.commands.parts import CIRCLE, ROI, records
 
 pytestmark = pytest.mark.slow
 REGIONS = ("--decide-by", "region", "--area-mm2-thr", "1")
-
-
-@pytest.fixture(scope="module")
-def block_features(weights):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
 
 
 @pytest.fixture

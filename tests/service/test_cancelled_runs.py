@@ -7,12 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.errors import RunCancelled, RunStoring
-from backend.common.profiles import RECOMMENDED_BLOCKS
 from backend.disk.progress import Run, RunBoard
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service import fit as fit_module
 from backend.service import fit_executor
 from backend.service.calibrate import calibrate
@@ -93,10 +90,11 @@ def test_cancelled_fit_leaves_the_model_and_its_calibration_to_the_byte(service,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [("coreset", 1), ("score",)])
-def test_cancelled_fit_of_the_recommended_profile_stores_nothing(features, weights, tmp_path, parts, monkeypatch, at):
-    blocks = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    wide = DinoV2Features(blocks, DEFAULT_MODEL, weights.sha256, 112)
-    service = InspectionService(Settings(models_dir=tmp_path), features, ModelStore(tmp_path), recommended=wide)
+def test_cancelled_fit_of_the_recommended_profile_stores_nothing(
+    features, block_features, tmp_path, parts, monkeypatch, at
+):
+    store = ModelStore(tmp_path)
+    service = InspectionService(Settings(models_dir=tmp_path), features, store, recommended=block_features)
     fitting = partial(fit, service, KEY, parts[:3], mm_per_px=0.2, profile="recommended")
     with monkeypatch.context() as patched:
         cancelling(service, patched, "report", at)

@@ -8,12 +8,9 @@ import pytest
 
 from backend.bank.images import recorded_images
 from backend.calib import ThresholdOptions, choose_threshold
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.errors import Conflict, InvalidRequest
-from backend.common.profiles import RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
 from backend.infer import find_regions, image_scores, region_score, to_image_grid
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.roi_mask import build_mask, parse_shape
 from backend.service import stored_scores
 from backend.service.calibration_options import CalibrationOptions
@@ -33,12 +30,6 @@ from tests.service.stored import CIRCLE, store
 
 AREA = 4.0  # mm², of 0.2 mm pixels: 100 pixels
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def block_features(weights):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 import pytest
 
 from backend.bank.images import recorded_images
-from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.profiles import RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.common.config import Settings
 from backend.service.calibrate import calibrate
 from backend.service.feedback import give_feedback
 from backend.service.fit import fit
@@ -20,10 +17,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def service(small_features, weights, tmp_path):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    blocks = DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
-    return InspectionService(Settings(models_dir=tmp_path), small_features, ModelStore(tmp_path), recommended=blocks)
+def service(small_features, block_features, tmp_path):
+    settings = Settings(models_dir=tmp_path)
+    return InspectionService(settings, small_features, ModelStore(tmp_path), recommended=block_features)
 
 
 def test_the_honest_score_of_the_recommended_profile_is_that_of_infer(service):

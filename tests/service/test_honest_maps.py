@@ -5,12 +5,9 @@ import numpy as np
 import pytest
 
 from backend.bank.images import recorded_images
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.errors import StorageError
-from backend.common.profiles import RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
 from backend.infer import image_scores
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
@@ -20,11 +17,9 @@ MAPS = ("honest_maps", "honest_map_images")
 
 
 @pytest.fixture
-def service(weights, small_features, tmp_path):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    recommended = DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
+def service(block_features, small_features, tmp_path):
     return InspectionService(
-        Settings(models_dir=tmp_path), small_features, ModelStore(tmp_path), recommended=recommended
+        Settings(models_dir=tmp_path), small_features, ModelStore(tmp_path), recommended=block_features
     )
 
 

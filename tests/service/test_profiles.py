@@ -10,11 +10,10 @@ from backend.block_memory import BlockMemory, Landings
 from backend.calib import ThresholdOptions
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import Conflict, IncompatibleMemory, InvalidRequest
-from backend.common.profiles import PROFILES, RECOMMENDED_BLOCKS
+from backend.common.profiles import PROFILES
 from backend.common.roi_key import RoiKey
 from backend.disk.memory_file import memory_id
 from backend.features import DinoV2Features, ExtractorIdentity
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.service import fit as fit_module
 from backend.service.calibrate import calibrate
 from backend.service.explain import explain
@@ -31,12 +30,6 @@ OTHER = RoiKey("Master1", "Other")
 @pytest.fixture(scope="session")
 def features(small_features):
     return small_features
-
-
-@pytest.fixture(scope="session")
-def block_features(weights):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import pytest
 
 from backend.bank import block_bank, building, leave_one_out_sample
 from backend.bank.images import recorded_images
-from backend.common.config import DEFAULT_MODEL, Settings
+from backend.common.config import Settings
 from backend.common.errors import InvalidRequest
-from backend.common.profiles import RECOMMENDED_BLOCKS, RECOMMENDED_PERCENTILE
-from backend.features import DinoV2Features
+from backend.common.profiles import RECOMMENDED_PERCENTILE
 from backend.infer import image_scores
-from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.roi_mask import Circle
 from backend.service import stored_scores
 from backend.service.bank_report import bank_report
@@ -91,12 +89,10 @@ def test_a_fit_that_scores_all_images_says_nothing_of_a_sample(service, named):
 
 
 @pytest.fixture
-def of_blocks(features, weights, tmp_path):
+def of_blocks(features, block_features, tmp_path):
     """A service that has the recommended profile, too."""
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    blocks = DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
     settings = Settings(models_dir=tmp_path, min_ok_samples=2)
-    return InspectionService(settings, features, ModelStore(tmp_path), recommended=blocks)
+    return InspectionService(settings, features, ModelStore(tmp_path), recommended=block_features)
 
 
 @pytest.mark.slow

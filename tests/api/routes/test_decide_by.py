@@ -6,10 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.profiles import RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
@@ -18,11 +15,9 @@ NEW = {"decide_by", "pixel_threshold", "why"}
 
 
 @pytest.fixture
-def client(features, weights, tmp_path):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    recommended = DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
+def client(features, block_features, tmp_path):
     settings = Settings(models_dir=tmp_path / "models", min_ok_samples=2)
-    service = InspectionService(settings, features, ModelStore(settings.models_dir), recommended=recommended)
+    service = InspectionService(settings, features, ModelStore(settings.models_dir), recommended=block_features)
     with TestClient(create_app(settings, service), raise_server_exceptions=False) as client:
         yield client
 

@@ -21,9 +21,9 @@ def files(images):
 
 
 @pytest.fixture
-def client(features, tmp_path):
+def client(features, block_features, tmp_path):
     settings = Settings(models_dir=tmp_path / "models", min_ok_samples=3)
-    service = InspectionService(settings, features, ModelStore(settings.models_dir))
+    service = InspectionService(settings, features, ModelStore(settings.models_dir), recommended=block_features)
     with TestClient(create_app(settings, service)) as client:
         yield client
 

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from backend.commands.evaluate import evaluation
-from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.profiles import CONTRACT, RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.common.config import Settings
+from backend.common.profiles import CONTRACT
 from tests.factories import SHARED
 
 
@@ -54,13 +52,6 @@ def pristine(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def recommended_features(weights):
-    """The extractor of the recommended profile at 112 pixels."""
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
-
-
 @pytest.fixture
 def part(pristine, features, tmp_path, monkeypatch, request):
     """A copy of the data set as part/ in the working folder, where commands use the loaded extractor."""
@@ -70,7 +61,7 @@ def part(pristine, features, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
 
     def opened(settings, profile):
-        return (features if profile == CONTRACT else request.getfixturevalue("recommended_features")), None
+        return (features if profile == CONTRACT else request.getfixturevalue("block_features")), None
 
     monkeypatch.setattr(evaluation, "open_features", opened)
     return tmp_path / "part"

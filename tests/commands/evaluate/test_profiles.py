@@ -22,12 +22,12 @@ from tests.commands.evaluate.reports import results
 
 
 @pytest.mark.slow
-def test_recommended_scores_and_decisions_are_those_of_the_service(run, part, features, recommended_features, tmp_path):
+def test_recommended_scores_and_decisions_are_those_of_the_service(run, part, features, block_features, tmp_path):
     assert run("part", "--profile", "recommended", "--shots", "4")[0] == 0
     found = results(tmp_path / "evaluation-part")
     (category,) = found["categories"]
     store = ModelStore(tmp_path / "elsewhere")
-    service = InspectionService(Settings(), features, store, recommended=recommended_features)
+    service = InspectionService(Settings(), features, store, recommended=block_features)
     key = RoiKey("R", "P")
 
     def named(path):

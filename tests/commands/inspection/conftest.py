@@ -4,10 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.common.config import DEFAULT_MODEL, Settings
-from backend.common.profiles import RECOMMENDED_BLOCKS
-from backend.features import DinoV2Features
-from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.common.config import Settings
 from backend.service.inspection import InspectionService
 from backend.storage import ModelStore
 
@@ -19,12 +16,6 @@ def part(number, *, is_bad=False):
     if is_bad:
         cv2.line(grey, (25, 30 + number % 20), (80, 60), 20, 7)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-
-
-@pytest.fixture(scope="session")
-def block_features(weights):
-    runtime = OpenVinoRuntime(weights.path, 112, blocks=RECOMMENDED_BLOCKS)
-    return DinoV2Features(runtime, DEFAULT_MODEL, weights.sha256, 112)
 
 
 @pytest.fixture
