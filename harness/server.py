@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from harness.images import png, solar_cells
 
 ROOT = Path(__file__).parents[1]  # where gunicorn.conf.py lies
 _LOCAL = "127.0.0.1"
+_NOT_EPHEMERAL = range(10_000, 32_000)  # outgoing connections get ports from 32,768 on
 _START_S = 120
 _STOP_S = 30
 _LOG_S = 10
@@ -54,11 +56,12 @@ def cluster_command(_port: int) -> list[str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((_LOCAL, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this machine that nobody uses, and that no client of another process gets meanwhile."""
+    while True:
+        port = random.SystemRandom().choice(_NOT_EPHEMERAL)
+        with socket.socket() as probe, contextlib.suppress(OSError):  # another program has it
+            probe.bind((_LOCAL, port))
+            return port
 
 
 @dataclass(frozen=True)
