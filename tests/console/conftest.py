@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from backend.network.weights import Weights
-from harness.browser import CHROMIUM, FIREFOX, installed
+from harness.browser import FIREFOX, HEADLESS, installed
 from harness.pages import PageServer
 from harness.server import Server, serving
 from tests.console.line import FULL, INFER, Parts, Serve, prepare
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _program(names: tuple[str, ...]) -> str:
     found = installed(names)
     if found is None:
-        pytest.fail(f"none of {', '.join(names)} is installed: apt-get install chromium firefox-esr")
+        pytest.fail(f"none of {', '.join(names)} is installed: apt-get install chromium-headless-shell firefox-esr")
     return found
 
 
@@ -43,7 +43,7 @@ def _program(names: tuple[str, ...]) -> str:
 def chromium() -> Iterator[Any]:
     """A playwright browser."""
     with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=_program(CHROMIUM), args=["--no-sandbox"])
+        browser = running.chromium.launch(executable_path=_program(HEADLESS), args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -54,7 +54,7 @@ def launch(chromium: Any) -> Iterator[Callable[..., Any]]:
     with contextlib.ExitStack() as browsers:
 
         def launch(*options: str) -> Any:
-            browser = chromium.browser_type.launch(executable_path=_program(CHROMIUM), args=["--no-sandbox", *options])
+            browser = chromium.browser_type.launch(executable_path=_program(HEADLESS), args=["--no-sandbox", *options])
             return browsers.enter_context(contextlib.closing(browser))
 
         yield launch

@@ -25,6 +25,12 @@ _ONE_FONT = """() => {
 # Times and the names of models change with every run.
 _TIMELESS = 'Date.prototype.toLocaleString = () => "1 Nov 2026, 08:00";'
 
+# Chromium's headless shell has no screen to keep on.
+_AWAKE = """
+  const lock = { release: async () => {} };
+  Object.defineProperty(navigator, "wakeLock", { value: { request: async () => lock } });
+"""
+
 Change = Callable[[Page], None]
 
 
@@ -247,6 +253,7 @@ class Browser:
         if look.key:
             page.add_init_script(f"sessionStorage.setItem('roi-anomaly-key', '{look.key}')")
         page.add_init_script(_TIMELESS)
+        page.add_init_script(_AWAKE)
         chosen = f"setItem('language', '{look.language}')" if look.language else "removeItem('language')"
         page.add_init_script(f"localStorage.{chosen}")
         look.before(page)
