@@ -13,19 +13,23 @@ from scipy import stats
 
 from backend.bank.leave_one_out import hold_out
 from backend.bank.patches import LocalPatches
+from backend.common.config import DEFAULT_MODEL
+from backend.features import DinoV2Features
 from backend.infer import image_scores
+from backend.network.runtimes.openvino import OpenVinoRuntime
 from backend.patchcore import PatchCoreMemory, greedy_cover, l2_normalize
 
 PATCHES = 16
 
 
 @pytest.fixture(scope="module")
-def solar_cells_embedded(features):
+def solar_cells_embedded(weights):
     """Embeddings of good monocrystalline cells of the package ``elpv-dataset``, in random order."""
     folder = Path(elpv_dataset.__file__).parent / "data"
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines()]
     good = [folder / name for name, probability, kind in rows if kind == "mono" and float(probability) == 0]
     chosen = random.Random(0).sample(good, 60)
+    features = DinoV2Features(OpenVinoRuntime(weights.path, 224), DEFAULT_MODEL, weights.sha256, 224)
     return np.stack([features.extract(cv2.imread(str(path)))[0] for path in chosen])
 
 
@@ -169,7 +173,7 @@ def test_honest_scores_are_those_of_fresh_parts_and_naive_ones_are_not(solar_cel
     naive = [score(memory.distances(image)) for image in own]
     new = [score(memory.distances(image)) for image in fresh]
     assert stats.ks_2samp(honest, new).pvalue > 0.05
-    assert stats.ks_2samp(naive, new).pvalue < 1e-6
+    assert stats.ks_2samp(naive, new).pvalue < 1e-4
     refitted = []
     for number in range(0, len(own), 6):
         others = np.delete(own, number, axis=0).reshape(-1, own.shape[-1])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,14 @@ from backend.network.weights import Weights
 from harness.gui import Gui
 from harness.server import Command, Server, serving, uvicorn_command
 
-SIDE = 16
+SIDE = 8
 TOKENS = SIDE**2
+PICKS_OF_TWO, PICKS_OF_TEN = ceil(0.02 * 2 * TOKENS), ceil(0.02 * 10 * TOKENS)
+"""Patches in the memory bank of so many images, at the contract's coreset rate."""
 SMALL = str(14 * SIDE)
-"""``INPUT_SIZE`` of tests that do not ask how good the scores are: half the usual side, a quarter of the tokens."""
+"""``INPUT_SIZE`` of tests that do not ask how good the scores are: a quarter of the usual side."""
+HALF = "224"
+"""``INPUT_SIZE`` of tests in which a request arrives while another one is under way."""
 FULL = "448"
 """``INPUT_SIZE`` of tests of good scores, and of fits in whose middle something happens."""
 

@@ -123,7 +123,7 @@ def test_copies_are_known_by_pixels_and_near_copies_are_named(gui: Gui, crops: l
     assert "warning" not in alone
     both = gui.fit(ROLE, "copies", [*crops[:3], bmp]).json
     assert both["ok_scores"][0] == both["ok_scores"][3]
-    assert both["ok_scores"][1] == pytest.approx(alone["ok_scores"][1], abs=0.02)
+    assert both["ok_scores"][1] == pytest.approx(alone["ok_scores"][1], abs=0.1)  # a bank of four patches, or of six
     known = gui.fit(ROLE, "copies", [bmp], append="true").json
     assert known["memory_id"] == both["memory_id"]
     near = gui.fit(ROLE, "copies", [*crops[:3], jpeg])

@@ -13,7 +13,7 @@ import pytest
 
 from harness.gui import CALIBRATION, FIT, HEAD_INFERENCE, SEED_INFERENCE, Gui, Head, Part, Reply, image_parts, number
 from harness.server import Server
-from tests.integration.conftest import SIDE, TOKENS
+from tests.integration.conftest import PICKS_OF_TWO, SIDE, TOKENS
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',
@@ -112,7 +112,7 @@ def test_every_generation_from_the_fit_to_its_errors(server: Server, crops: list
 
     fit = gui.multipart("/fit_ok", [*ids, *texts, *files(crops[:2])])
     assert fit.status == 200, fit.content
-    assert fit.read(FIT) == {"n_embeddings": 2 * TOKENS, "coreset_size": 11, "token_shape": [SIDE, SIDE]}
+    assert fit.read(FIT) == {"n_embeddings": 2 * TOKENS, "coreset_size": PICKS_OF_TWO, "token_shape": [SIDE, SIDE]}
     before = infer(crops[2])
     assert before.status == 200
     assert "threshold" not in before.json
@@ -159,7 +159,7 @@ def test_seed_fits_infers_uncalibrated_calibrates_and_infers(server: Server, cro
     fit = gui.fit("Seed Role", "Pattern.1", crops[:2], field="images[{}]")
     assert fit.status == 200, fit.content
     assert fit.json["n_embeddings"] == 2 * TOKENS
-    assert fit.json["coreset_size"] == 11
+    assert fit.json["coreset_size"] == PICKS_OF_TWO
     assert fit.json["token_shape"] == [SIDE, SIDE]
     assert all(type(number) is int for number in (fit.json["n_embeddings"], fit.json["coreset_size"]))
 

@@ -29,7 +29,7 @@ from harness.gui import (
     meta,
 )
 from harness.server import Server, gunicorn_command, serve_command
-from tests.integration.conftest import FULL, SIDE, TOKENS, running
+from tests.integration.conftest import HALF, PICKS_OF_TEN, SIDE, TOKENS, running
 
 SHAPES = {
     "rect": '{"kind":"rect","x":0,"y":0,"w":300,"h":240}',
@@ -116,7 +116,7 @@ def test_from_the_first_upload_to_a_decision(server: Server, crops: list[bytes],
         fitting.set()
         polling.result()
     assert fit.status == 200, fit.content
-    assert fit.read(FIT) == {"n_embeddings": 10 * TOKENS, "coreset_size": 52, "token_shape": [SIDE, SIDE]}
+    assert fit.read(FIT) == {"n_embeddings": 10 * TOKENS, "coreset_size": PICKS_OF_TEN, "token_shape": [SIDE, SIDE]}
     assert len(waits) > 1
     assert max(waits) < 2, "answered before the next question comes"
 
@@ -461,7 +461,7 @@ def test_a_model_of_other_features_is_never_compared_and_says_refit(server: Serv
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator[Server]:
-    with running(gunicorn_command, tmp_path_factory.mktemp("head"), weights, INPUT_SIZE=FULL) as server:
+    with running(gunicorn_command, tmp_path_factory.mktemp("head"), weights, INPUT_SIZE=HALF) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ from backend.common.machine import usable_cores
 from backend.network.weights import Weights
 from harness.gui import Gui, Part
 from harness.server import ROOT, Server, gunicorn_command, serve_command, uvicorn_command
-from tests.integration.conftest import FULL, SIDE, TOKENS, running
+from tests.integration.conftest import HALF, SIDE, TOKENS, running
 
 
 def test_health_tells_device_model_and_version(gui: Gui) -> None:
@@ -144,7 +144,7 @@ def test_ctrl_c_stops_the_service_quietly(tmp_path: Path, weights: Weights) -> N
 
 def test_a_full_queue_is_503_with_the_time_to_come_back(tmp_path: Path, weights: Weights, crops: list[bytes]) -> None:
     with (
-        running(uvicorn_command, tmp_path, weights, INPUT_SIZE=FULL, MAX_QUEUE="1", MAX_FITS="1") as server,
+        running(uvicorn_command, tmp_path, weights, INPUT_SIZE=HALF, MAX_QUEUE="1", MAX_FITS="1") as server,
         ThreadPoolExecutor(4) as pool,
     ):
         assert server.gui.fit("Full", "Queue", crops[:1]).status == 200

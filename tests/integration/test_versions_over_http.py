@@ -9,7 +9,7 @@ import pytest
 from backend.network.weights import Weights
 from harness.gui import Gui, Head, Reply
 from harness.server import Server, gunicorn_command
-from tests.integration.conftest import SIDE, TOKENS, running
+from tests.integration.conftest import PICKS_OF_TWO, SIDE, TOKENS, running
 
 
 def versions(gui: Gui, role: str, roi: str, **more: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def test_roll_back_serves_the_earlier_model_to_the_last_digit(server: Server, cr
     assert listed[1]["threshold"] == threshold
     assert [(item["n_images"], item["n_embeddings"], item["coreset_size"]) for item in listed[:2]] == [
         (2, 2 * TOKENS, 2 * TOKENS),
-        (2, 2 * TOKENS, 11),
+        (2, 2 * TOKENS, PICKS_OF_TWO),
     ]
 
     reply = roll_back(gui, *roi, version=2)
@@ -71,7 +71,7 @@ def test_roll_back_serves_the_earlier_model_to_the_last_digit(server: Server, cr
         "version": 2,
         "memory_id": listed[1]["memory_id"],
         "calibration": "applied",
-        "coreset_size": 11,
+        "coreset_size": PICKS_OF_TWO,
         "token_shape": [SIDE, SIDE],
     }
     assert reply.json["threshold"] == threshold
