@@ -1,4 +1,4 @@
-# make serve · make cluster · make install · make demo · make test · make test-unit · make coverage · make check · make soak · make bench
+# make serve · make cluster · make install · make demo · make test · make test-unit · make test-long · make coverage · make check · make soak · make bench
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,8 +7,9 @@ RUN := $(VENV)/bin/python
 COMMAND := $(VENV)/bin/roi-anomaly
 # Processes that tests share, a file at a time.
 PROCESSES ?= 2
-# `make coverage` sets it.
+# `make coverage` sets these.
 COUNT :=
+WHICH := not long
 # Browsers wait more than they compute.
 CONSOLE_PROCESSES ?= 3
 # With a core for each process, the libraries' own threads only wait for each other.
@@ -16,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocess
 # Wherever there is Node, and a registry or npm's cache.
 TSC := npx --yes --prefer-offline --package typescript@5.9.3 tsc
 
-.PHONY: help serve cluster install demo test test-unit coverage test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
+.PHONY: help serve cluster install demo test test-unit test-long coverage test-console test-docs check format soak soak-nginx bench bench-anomalib bench-anomalib-accuracy pins weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,19 +36,24 @@ weights: $(COMMAND) ## find and verify the weights
 demo: $(VENV)/.demo ## fit, calibrate and inspect real solar cells; writes a picture
 	@$(RUN) -m demo
 
-test: $(VENV)/.dev ## all tests but those of test-console and test-docs (apt-get install mosquitto openssl)
+test: $(VENV)/.dev ## all tests but those of test-long, test-console and test-docs (apt-get install mosquitto openssl)
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo "mosquitto is not installed, so the tests of MQTT will fail: apt-get install mosquitto openssl"
-	$(PYTEST) $(COUNT) --ignore tests/console --ignore tests/fresh_clone
+	$(PYTEST) $(COUNT) -m "$(WHICH)" --ignore tests/console --ignore tests/fresh_clone
 
 coverage: COUNT := --cov
-coverage: test ## the tests of `make test`, and what of backend/ they run: takes longer
+coverage: WHICH := long or not long
+coverage: test ## all tests but those of test-console and test-docs, and what of backend/ they run
 
 test-unit: $(VENV)/.dev ## the quick tests, in some three minutes: no server processes, nothing marked slow
-	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/soak --ignore tests/console --ignore tests/fresh_clone
+	$(PYTEST) -m "not slow and not long" --ignore tests/integration --ignore tests/soak --ignore tests/console --ignore tests/fresh_clone
 
-test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some sixteen minutes (apt-get install chromium firefox-esr)
-	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || { echo "no Chromium is installed: apt-get install chromium"; exit 1; }
-	$(PYTEST) --numprocesses $(CONSOLE_PROCESSES) tests/console
+test-long: $(VENV)/.dev ## quicker tests again with more data, servers and kills, before a release (needs what test and test-console need)
+	$(PYTEST) -m long --ignore tests/fresh_clone
+
+test-console: $(VENV)/.dev ## the console in a real browser before the real service, in some fifteen minutes (apt-get install chromium-headless-shell firefox-esr)
+	@{ command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || \
+	    { echo "no Chromium is installed: apt-get install chromium-headless-shell"; exit 1; }
+	$(PYTEST) --numprocesses $(CONSOLE_PROCESSES) -m "not long" tests/console
 
 test-docs: $(VENV)/.dev ## the shell blocks of README, manual and tutorial in a fresh clone and environment
 	$(RUN) -m pytest tests/fresh_clone

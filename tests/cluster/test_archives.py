@@ -175,6 +175,7 @@ def test_archive_without_images_is_refused(tmp_path: Path) -> None:
         images_of(FolderPlace(tmp_path), "archive", lambda folder: folder == "@eaDir")
 
 
+@pytest.mark.long
 def test_command_goes_on_where_it_was_killed(
     fitted: InspectionService, settings: Settings, archive: Path, tmp_path: Path
 ) -> None:

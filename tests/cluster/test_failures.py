@@ -10,7 +10,7 @@ import pytest
 import soak
 from backend.network.weights import Weights
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 _WITHIN_S = 400
 
 

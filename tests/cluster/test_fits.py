@@ -41,7 +41,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_share_a_network
 
 
 @pytest.mark.parametrize(
-    ("profile", "kill_at"), [("contract", {"extract", "coreset", "score"}), ("recommended", {"coreset"})]
+    ("profile", "kill_at"),
+    [
+        ("contract", {"extract", "coreset", "score"}),
+        pytest.param("recommended", {"coreset"}, marks=pytest.mark.long),
+    ],
 )
 def test_cluster_fits_the_bank_of_one_machine_though_workers_are_killed(
     ray: Any, service: InspectionService, good: Path, profile: Any, kill_at: set[str]

@@ -31,6 +31,7 @@ def small_banks(service: InspectionService, settings: Settings, monkeypatch: pyt
     return partial(fit_together, service, sent=settings, memory=2 * GIB + 500_000)
 
 
+@pytest.mark.long
 def test_two_rounds_are_the_same_though_workers_are_killed(
     ray: Any, service: InspectionService, good: Path, small_banks: Any
 ) -> None:

@@ -33,7 +33,7 @@ def files(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return written
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pictures_of_64_megapixels_are_judged_in_bounded_memory(
     chromium: Any, judging: Server, files: list[Path]
 ) -> None:

@@ -279,6 +279,7 @@ def test_a_hidden_tab_says_that_it_is_slowed(chromium: Any, line: Server, files:
     live.close()
 
 
+@pytest.mark.long
 def test_a_recorded_folder_is_judged_in_firefox_too(line: Server) -> None:
     with pages(PAGES) as server:
         server.behind = line.address

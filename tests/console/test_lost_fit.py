@@ -53,8 +53,10 @@ def _begin(page: Page) -> None:
 
 @pytest.mark.parametrize(
     ("has_model", "what_is_left"),
-    [(False, "There is no model yet."), (True, "The model before it is still in use.")],
-    ids=["first fit", "second fit"],
+    [
+        pytest.param(False, "There is no model yet.", id="first fit", marks=pytest.mark.long),
+        pytest.param(True, "The model before it is still in use.", id="second fit"),
+    ],
 )
 def test_a_service_that_is_killed_in_a_fit_is_said_to_have_stopped(
     has_model: bool,

@@ -48,8 +48,8 @@ class Recipe:
 
 WHOLE = Roi("rect", SIDE / 2, SIDE / 2, w=SIDE, h=SIDE)
 RECIPES = [
-    Recipe("turned by 90 degrees", 1, WHOLE),
-    Recipe("tilted", 0, Roi("rect", 100, 100, w=130, h=110, angle_deg=17.3)),
+    pytest.param(Recipe("turned by 90 degrees", 1, WHOLE), id="turned by 90 degrees", marks=pytest.mark.long),
+    pytest.param(Recipe("tilted", 0, Roi("rect", 100, 100, w=130, h=110, angle_deg=17.3)), id="tilted"),
 ]
 
 
@@ -101,7 +101,7 @@ class Line:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_parts_in_scenes_are_judged_as_the_parts_themselves(
     recipe: Recipe, chromium: Any, service: Server, tiles: Parts, tmp_path: Path
 ) -> None:

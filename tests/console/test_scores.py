@@ -34,6 +34,7 @@ def judged(client: Any, content: bytes, roi: Roi) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("visit", ["chromium", pytest.param("firefox", marks=pytest.mark.long)], indirect=True)
 def test_the_crop_of_the_console_scores_as_numpys_to_the_last_digit(
     visit: Visit, images: list[np.ndarray], weights: Weights, tmp_path: Path
 ):

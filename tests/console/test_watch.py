@@ -57,6 +57,7 @@ def ours_of(content: bytes, name: str, roi: Roi) -> Crop | str:
         return exc.code
 
 
+@pytest.mark.parametrize("visit", ["chromium", pytest.param("firefox", marks=pytest.mark.long)], indirect=True)
 def test_watch_cuts_byte_for_byte_what_the_browser_cuts(visit: Visit, parts: Parts) -> None:
     real = {file.name: file.read_bytes() for file in [*parts.good[:2], *parts.bad[:2]]}
     damaged = {name: content for name, (_, content) in refused().items()}

@@ -47,13 +47,14 @@ def solar_cells() -> Split:
 
 SETS: dict[str, tuple[Callable[[], Split], float]] = (
     {
-        "hazelnut": (lambda: mvtec("hazelnut"), 1.00),
+        "hazelnut": (lambda: mvtec("hazelnut", every_test=2), 1.00),
         "elpv_mono": (lambda: mvtec("elpv_mono", every_train=4, every_test=2), 0.90),
         "magnetic_tile": (lambda: mvtec("magnetic_tile", every_train=4, every_test=4), 0.85),
     }
     if DATA.is_dir()
     else {"solar_cells": (solar_cells, 0.93)}
 )
+LARGE = ("elpv_mono", "magnetic_tile")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,9 @@ def full(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator
         yield replace(server.gui, patience_s=_PATIENCE_S)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LARGE else name for name in SETS]
+)
 def test_defective_parts_score_above_good_ones(
     full: Gui, name: str, record_property: Callable[[str, float], None]
 ) -> None:

@@ -138,9 +138,9 @@ def uninterrupted(start: Start, parts: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.parametrize(
     ("number", "status", "suffix"),
     [
-        (signal.SIGKILL, -9, ".jsonl"),
-        (signal.SIGKILL, -9, ".csv"),
-        (signal.SIGINT, 130, ".jsonl"),
+        pytest.param(signal.SIGKILL, -9, ".jsonl", marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, -9, ".csv", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 130, ".jsonl", marks=pytest.mark.long),
         (signal.SIGTERM, 143, ".csv"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from backend.network.weights import Weights
 from harness.gui import Gui
@@ -67,6 +68,7 @@ def test_a_lamp_that_fails_is_a_drift_before_it_is_a_pile_of_rejects(
         assert (found["verdict"], found["n_parts"], found["n_rejected"]) == ("collecting", 1, 0)
 
 
+@pytest.mark.long
 def test_two_workers_count_every_part_once(tmp_path: Path, weights: Weights, images: list[np.ndarray]) -> None:
     with running(gunicorn_command, tmp_path, weights, **QUICK) as server:
         gui = server.gui

@@ -11,6 +11,7 @@ from backend.network.weights import Weights
 from harness.gui import Gui
 from harness.no_network import sitecustomize as no_network
 from harness.server import ROOT, gunicorn_command, serve_command, serving, uvicorn_command
+from tests.integration.conftest import SMALL
 
 WATCH = str(Path(no_network.__file__).parent)
 # What OpenVINO takes for a build machine, where it reports nothing.
@@ -54,7 +55,10 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(tmp_path)
 
 
-@pytest.mark.parametrize("command", [serve_command, uvicorn_command, gunicorn_command])
+@pytest.mark.parametrize(
+    "command",
+    [serve_command, *(pytest.param(other, marks=pytest.mark.long) for other in (uvicorn_command, gunicorn_command))],
+)
 def test_a_server_at_work_stays_on_the_machine(
     watch: Watch, tmp_path: Path, weights: Weights, crops: list[bytes], command
 ) -> None:
@@ -81,7 +85,12 @@ def test_the_commands_stay_on_the_machine(watch: Watch, tmp_path: Path, weights:
         folder = tmp_path / "set" / ("train/good" if number < 3 else f"test/{('good', 'dent')[number - 3]}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.png").write_bytes(crop)
-    settings = {"DEVICE": "cpu", "WEIGHTS": str(weights.path), "MODELS_DIR": str(tmp_path / "models")}
+    settings = {
+        "DEVICE": "cpu",
+        "WEIGHTS": str(weights.path),
+        "MODELS_DIR": str(tmp_path / "models"),
+        "INPUT_SIZE": SMALL,
+    }
     good, defects = str(tmp_path / "set" / "train" / "good"), str(tmp_path / "set" / "test" / "dent")
     roi = ("Quiet", "Roi")
     scale = ("--mm-per-px", "0.2")

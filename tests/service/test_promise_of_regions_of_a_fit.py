@@ -11,6 +11,15 @@ from backend.calib import ThresholdOptions
 from backend.region_calibration import RegionScores, calibrate_by_regions
 from tests.service.simulated_parts import N_FRESH, REPETITIONS, SPREAD, TOKEN_HW, parts, scores
 
+FURTHER = [
+    ("either", 12, {}, 0),
+    ("region", 40, {"rule": "recommended"}, 0),
+    ("either", 40, {"rule": "recommended"}, 0),
+    ("region", 40, {"rule": "recommended"}, 10),
+    ("region", 40, {"target_false_reject_rate": 0.1}, 0),
+    ("either", 40, {"target_false_reject_rate": 0.1}, 0),
+]
+
 
 def region_scores(distances):
     """The level that two of nine patches reach: some share of the part."""
@@ -18,16 +27,13 @@ def region_scores(distances):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decide_by", ["region", "either"])
 @pytest.mark.parametrize(
-    ("n", "options", "n_ng"),
+    ("decide_by", "n", "options", "n_ng"),
     [
-        (12, {}, 0),
-        (40, {"rule": "recommended"}, 0),
-        (40, {"rule": "recommended"}, 10),
-        (40, {"target_false_reject_rate": 0.1}, 0),
+        ("region", 12, {}, 0),
+        ("either", 40, {"rule": "recommended"}, 10),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in FURTHER),
     ],
-    ids=["contract", "recommended", "recommended, NG", "rate"],
 )
 def test_bound_from_honest_maps_holds_as_that_of_independent_scores(decide_by, n, options, n_ng):
     rng, failed = np.random.default_rng([n, n_ng, len(decide_by)]), 0
