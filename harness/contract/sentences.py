@@ -5,6 +5,7 @@ import re
 SENTENCE = "<sentence>"
 _MEMBERS = frozenset({"description", "error", "hint", "reason", "summary", "text", "warning", "why"})
 _EXAMPLES = "examples"
+_AROUND = "().,;:"
 _FEWEST_BLANKS = 8
 # Three words or more. What has digits, underscores, slashes, dashes or quotes, or ends with a colon, is a name.
 _WORD = r"(?:ROIs?|[A-Za-z][a-z]*(?:['’][a-z]+)?)"
@@ -23,12 +24,27 @@ def is_sentence(member: str, text: str) -> bool:
 
 
 def without_sentences(text: str) -> str:
-    """A text in which every three words or more are one placeholder.
+    """A text in which three words or more are one placeholder; of the rest of their line, names and numbers are left.
 
     >>> without_sentences("fit: the following arguments are required: ROLE, --mm-per-px, 0.2 mm")
-    'fit: <sentence>: ROLE, --mm-per-px, 0.2 mm'
+    '<sentence> fit: ROLE --mm-per-px 0.2'
+    >>> without_sentences("0.2 mm")
+    '0.2 mm'
     """
-    return _WORDS.sub(SENTENCE, text)
+    return "\n".join(map(_without_sentences, text.split("\n")))
+
+
+def _without_sentences(line: str) -> str:
+    blanked = _WORDS.sub(f" {SENTENCE} ", line)
+    if blanked == line:
+        return line
+    # One sentence has its names and numbers at other places than the next: "1 or more", "at least 1".
+    names = [token if _is_title(token) else token.strip(_AROUND) for token in blanked.split() if SENTENCE not in token]
+    return " ".join([SENTENCE, *(name for name in names if name and not re.fullmatch(_WORD, name))])
+
+
+def _is_title(token: str) -> bool:
+    return re.fullmatch(f"{_WORD}:", token) is not None
 
 
 def help_without_sentences(text: str) -> str:

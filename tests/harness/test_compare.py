@@ -149,7 +149,9 @@ def test_progress_bars_are_what_they_are_about(blanks: Blanks) -> None:
 def test_without_sentences_names_numbers_and_statuses_are_kept(wordless: Blanks) -> None:
     reply = {"error": "role_id: it is missing", "n_ok": 3, "status": "ok", "role_id": "A B"}
     assert json.loads(blanked(wordless, reply)) == {**reply, "error": "<sentence>"}
-    assert wordless.prose("2 other files are ignored in /a/b") == "2 <sentence> /a/b"
+    assert wordless.prose("2 other files are ignored in /a/b") == "<sentence> 2 /a/b"
+    assert wordless.prose("error: '0' must be more than 0, at most 100") == "<sentence> error: '0' 0 100"
+    assert wordless.prose("error: '0' is not above 0 and up to 100") == "<sentence> error: '0' 0 100"
 
 
 def test_help_without_sentences_ignores_wording_and_sees_new_options() -> None:
