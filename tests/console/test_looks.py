@@ -25,7 +25,7 @@ _ALSO = """(rule) => {
   sheet.replaceSync(rule);
   document.adoptedStyleSheets = [document.adoptedStyleSheets[0], sheet];
 }"""
-_ALIKE = """() => {
+_SHOWN_ALIKE = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const text = node.data.replace(/\\b[0-9a-f]{8}\\b/g, "0123abcd");
@@ -88,7 +88,7 @@ def browser(chromium: Any, serve: Serve, tmp_path_factory: pytest.TempPathFactor
 def picture_of(page: Page, *, is_below: bool = False) -> bytes:
     """The top or the end of a screen, once nothing changes any more."""
     page.evaluate(_SETTLED)
-    page.evaluate(_ALIKE)
+    page.evaluate(_SHOWN_ALIKE)
     page.locator("main").evaluate("(main, isBelow) => main.scrollTo(0, isBelow ? main.scrollHeight : 0)", is_below)
     png: bytes = page.screenshot(animations="disabled", caret="hide")
     return png

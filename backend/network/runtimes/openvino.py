@@ -16,14 +16,13 @@ from backend.common.errors import ConfigError
 from backend.network.openvino_library import op, ov
 from backend.network.runtimes import int8
 from backend.network.runtimes.base import blocks_name, earlier_block
+from backend.network.runtimes.rotation import BACK, Tensors, rotated
 
 PATCH = 14
 BLOCKS = DEFAULT_MODEL_BLOCKS
 HEADS = 6
 DIM = 384
 LAYER_NORM_EPS = 1e-6
-
-Tensors = dict[str, npt.NDArray[np.float32]]
 
 
 class OpenVinoRuntime:
@@ -63,7 +62,8 @@ class OpenVinoRuntime:
         self.block: int | str | None = blocks_name(self._blocks) if blocks else last
         self.dim = DIM * len(self._blocks)
         core = ov.Core()
-        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bfloat16" and not has_bfloat16:
             raise ConfigError("PRECISION=bfloat16: this CPU has no instructions for it; use PRECISION=float32")
         hints = {
             # What is not bfloat16 by construction stays float32: left alone, OpenVINO may lower all of it.
@@ -75,7 +75,7 @@ class OpenVinoRuntime:
         }
         exact_kernels = precision != "int8" or int8.has_exact_kernels()
         self.advice = None if exact_kernels else int8.ADVICE
-        model = build_vit(load_file(weights), input_size, precision, self._blocks, exact_kernels)
+        model = build_vit(load_file(weights), input_size, precision, self._blocks, exact_kernels, has_bfloat16)
         self.compiled = core.compile_model(model, "CPU", hints)
         self._request = self.compiled.create_infer_request()
 
@@ -95,6 +95,7 @@ def build_vit(
     precision: str = "float32",
     blocks: Sequence[int] = (BLOCKS,),
     exact_kernels: bool = True,
+    has_bfloat16: bool = False,
 ) -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
 
@@ -104,7 +105,8 @@ def build_vit(
 
     In ``"bfloat16"`` the inputs and outputs of matrix products are rounded. Norms, GELU, softmax and the residual
     stream stay float32: a few of its numbers are so large that rounding would drown the others. In ``"int8"`` the
-    inputs of products with weights are rounded, from block `int8.FIRST_BLOCK` on; see `int8`.
+    stream is rotated (`rotated`), and the inputs of products with weights are rounded, from block `int8.FIRST_BLOCK`
+    on; see `int8`. The attention is in bfloat16 where the CPU has it.
 
     Args:
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
@@ -112,6 +114,7 @@ def build_vit(
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
         blocks: after which the final norm is taken, rising; those after the last of them are left out.
         exact_kernels: for ``"int8"``, see `int8.has_exact_kernels`.
+        has_bfloat16: for ``"int8"``, whether the CPU has instructions for bfloat16.
 
     Returns:
         A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]`` of each of the blocks. Its
@@ -119,7 +122,10 @@ def build_vit(
     """
     n_patches = (input_size // PATCH) ** 2
     products = FloatProducts(ov.Type.bf16 if precision == "bfloat16" else None)
-    later_products = int8.Int8Products(exact_kernels) if precision == "int8" else products
+    later_products: Products = products
+    if precision == "int8":
+        weights = rotated(weights)
+        later_products = int8.Int8Products(exact_kernels, ov.Type.bf16 if has_bfloat16 else None)
     pixels = op.parameter([1, 3, input_size, input_size], np.float32, name="pixels")
 
     patches = op.convolution(
@@ -137,7 +143,7 @@ def build_vit(
         tokens = op.add(tokens, _attention(tokens, weights, block, n_patches + 1, own))
         tokens = op.add(tokens, _mlp(tokens, weights, block, own))
         if index + 1 in blocks:
-            normed = _layer_norm(tokens, weights, "norm")
+            normed = _final_norm(tokens, weights)
             outputs.append(op.slice(normed, _shape(1), _shape(n_patches + 1), _shape(1), _shape(1)))
     return ov.Model(outputs, [pixels], "dinov2_vits14")
 
@@ -165,32 +171,30 @@ class FloatProducts:
     """Products of tokens and weights, of and in a floating-point type.
 
     Args:
-        lower: the type; None is float32.
+        lower: the type, also that of the attention; None is float32.
     """
 
     def __init__(self, lower: ov.Type | None = None) -> None:
-        self.lower = lower
+        self.attention = lower
 
-    def of(self, tokens: ov.Output, *matrices: npt.NDArray[np.float32], source: int8.Source = None) -> list[ov.Output]:
+    def of(
+        self, tokens: ov.Output, *matrices: npt.NDArray[np.float32], source: int8.Gelu | None = None
+    ) -> list[ov.Output]:
         """``tokens @ matrix.T`` for each of the matrices, float32 [O, D]; the source makes no difference."""
-        if self.lower is not None and tokens.get_element_type() != self.lower:
-            tokens = op.convert(tokens, self.lower)
-        return [op.matmul(tokens, _constant(matrix, self.lower), False, True) for matrix in matrices]
+        tokens = _converted(tokens, self.attention)
+        return [op.matmul(tokens, _constant(matrix, self.attention), False, True) for matrix in matrices]
 
 
 Products = FloatProducts | int8.Int8Products
 
 
 def _attention(tokens: ov.Output, weights: Tensors, block: str, n_tokens: int, products: Products) -> ov.Output:
-    head_dim, lower = DIM // HEADS, products.lower
+    head_dim, lower = DIM // HEADS, products.attention
     query_weight, key_weight, value_weight = np.split(weights[block + "attn.qkv.weight"], 3)
     query_bias, _, value_bias = np.split(weights[block + "attn.qkv.bias"], 3)
     scale = np.float32(head_dim**-0.5)
-    query, keys, values = products.of(
-        _layer_norm(tokens, weights, block + "norm1"),
-        *(query_weight * scale, key_weight, value_weight),
-        source=_norm(weights, block + "norm1"),
-    )
+    found = products.of(_layer_norm(tokens, weights, block + "norm1"), query_weight * scale, key_weight, value_weight)
+    query, keys, values = (_converted(part, lower) for part in found)
     query, values = op.add(query, _constant(query_bias * scale, lower)), op.add(values, _constant(value_bias, lower))
     query, keys, values = (
         op.transpose(op.reshape(part, _shape(1, n_tokens, HEADS, head_dim), False), _shape(0, 2, 1, 3))
@@ -202,10 +206,10 @@ def _attention(tokens: ov.Output, weights: Tensors, block: str, n_tokens: int, p
 
 
 def _mlp(tokens: ov.Output, weights: Tensors, block: str, products: Products) -> ov.Output:
-    normed, source = _layer_norm(tokens, weights, block + "norm2"), _norm(weights, block + "norm2")
-    (hidden,) = products.of(normed, weights[block + "mlp.fc1.weight"], source=source)
-    hidden = op.add(_float32(hidden, products.lower), _constant(weights[block + "mlp.fc1.bias"]))
-    return _branch(op.gelu(hidden, "erf"), weights, block + "mlp.fc2", block + "ls2", products, int8.GELU)
+    weight, bias = weights[block + "mlp.fc1.weight"], weights[block + "mlp.fc1.bias"]
+    (hidden,) = products.of(_layer_norm(tokens, weights, block + "norm2"), weight)
+    hidden = op.gelu(op.add(_converted(hidden), _constant(bias)), "erf")
+    return _branch(hidden, weights, block + "mlp.fc2", block + "ls2", products, int8.Gelu(weight, bias))
 
 
 def _branch(
@@ -214,25 +218,32 @@ def _branch(
     key: str,
     layer_scale: str,
     products: Products,
-    source: int8.Source = None,
+    source: int8.Gelu | None = None,
 ) -> ov.Output:
     """The last layer of a residual branch, with LayerScale in its weights: float32."""
-    gamma = weights[layer_scale + ".gamma"]
+    gamma = weights.get(layer_scale + ".gamma", np.ones(DIM, np.float32))
     (product,) = products.of(inputs, weights[key + ".weight"] * gamma[:, None], source=source)
-    return op.add(_float32(product, products.lower), _constant(weights[key + ".bias"] * gamma))
+    return op.add(_converted(product), _constant(weights[key + ".bias"] * gamma))
 
 
-def _norm(weights: Tensors, key: str) -> int8.Norm:
-    return int8.Norm(weights[key + ".weight"], weights[key + ".bias"])
-
-
-def _float32(tokens: ov.Output, lower: ov.Type | None) -> ov.Output:
-    return tokens if lower is None else op.convert(tokens, np.float32)
+def _final_norm(tokens: ov.Output, weights: Tensors) -> ov.Output:
+    if BACK not in weights:
+        return _layer_norm(tokens, weights, "norm")
+    back = op.matmul(_layer_norm(tokens, weights, "norm"), _constant(weights[BACK]), False, True)
+    return op.add(back, _constant(weights["norm.bias"]))
 
 
 def _layer_norm(tokens: ov.Output, weights: Tensors, key: str) -> ov.Output:
     normed = op.mvn(tokens, _shape(-1), True, LAYER_NORM_EPS, "inside_sqrt")
+    if key + ".weight" not in weights:  # it is in the next product
+        return normed
     return op.add(op.multiply(normed, _constant(weights[key + ".weight"])), _constant(weights[key + ".bias"]))
+
+
+def _converted(tokens: ov.Output, lower: ov.Type | None = None) -> ov.Output:
+    """The same tokens in a type; None is float32."""
+    wanted = lower or ov.Type.f32
+    return tokens if tokens.get_element_type() == wanted else op.convert(tokens, wanted)
 
 
 def _constant(values: npt.NDArray[np.float32], lower: ov.Type | None = None) -> ov.Output:
