@@ -3,7 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch.nn import functional
 
 from backend.common.config import DEFAULT_MODEL, Settings
 from backend.common.errors import ConfigError, IncompatibleMemory
@@ -11,8 +13,16 @@ from backend.features import DinoV2Features, preprocess
 from backend.network import runtimes
 from backend.network.openvino_library import op, ov
 from backend.network.runtimes import int8, open_runtime
-from backend.network.runtimes.int8 import GELU, Int8Products, Norm, has_exact_kernels, migrated_scales, quantise_rows
-from backend.network.runtimes.openvino import OpenVinoRuntime
+from backend.network.runtimes.int8 import (
+    GELU_FLOOR,
+    Gelu,
+    Int8Products,
+    has_exact_kernels,
+    migrated_scales,
+    quantise_rows,
+)
+from backend.network.runtimes.openvino import OpenVinoRuntime, build_vit
+from backend.network.runtimes.rotation import rotated, rotation
 from backend.patchcore import PatchCoreMemory, l2_normalize
 from backend.service.fit import fit
 from backend.service.judge import infer
@@ -29,18 +39,19 @@ def computed(tokens, *matrices, source=None, exact_kernels=False):
     return [found[number][0] for number in range(len(matrices))]
 
 
-def expected(tokens, matrix, floor=0.0):
+def expected(tokens, matrix, floor=None):
     """The same in integers and float64."""
-    shifted = tokens.astype(np.float64) + floor
+    shifted = tokens.astype(np.float64) + (0 if floor is None else floor)
     largest = np.abs(shifted).max(axis=1, keepdims=True)
-    n_levels = 255 if floor else 127
+    n_levels = 127 if floor is None else 255
     levels = np.rint(shifted / largest * n_levels).astype(np.int64)
-    if floor:
+    if floor is not None:
         levels = levels.clip(0)
     largest_weight = np.abs(matrix.astype(np.float64)).max(axis=1, keepdims=True)
     rows = np.rint(matrix / largest_weight * 127).astype(np.int64)
     sums = levels @ rows.T
-    return sums * (largest / n_levels) * (largest_weight / 127).T - floor * (rows * largest_weight / 127).sum(axis=1)
+    product = sums * (largest / n_levels) * (largest_weight / 127).T
+    return product if floor is None else product - (rows * largest_weight / 127) @ floor
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +89,12 @@ def test_kernels_of_8_bits_give_the_same_as_those_of_float32(normed, tensors):
     matrix[:, ::2] = 0
     (found,) = computed(normed[1:], matrix, exact_kernels=True)
     assert_near(found, expected(normed[1:], matrix))
-    positive = np.abs(normed[1:]) - int8.GELU_FLOOR
-    (found,) = computed(positive, matrix, source=GELU, exact_kernels=True)
-    assert_near(found, expected(positive, matrix, 0.17))
+    positive = np.abs(normed[1:]) - GELU_FLOOR
+    gelu = Gelu(tensors["blocks.5.attn.proj.weight"], tensors["blocks.5.attn.proj.bias"])
+    matrix[:, ::2] = 1e-6
+    scales = migrated_scales(gelu, matrix)
+    (found,) = computed(positive, matrix, source=gelu, exact_kernels=True)
+    assert_near(found, expected(positive / scales, matrix * scales, GELU_FLOOR / scales))
 
 
 def test_the_probe_finds_out_whether_kernels_of_8_bits_are_exact(tensors):
@@ -92,29 +106,47 @@ def test_the_probe_finds_out_whether_kernels_of_8_bits_are_exact(tensors):
         assert error <= 1e-4 if has_exact_kernels() else error > 0.01
 
 
-def test_after_a_gelu_all_levels_are_for_what_is_not_negative(tensors):
-    hidden = np.random.default_rng(1).standard_normal((50, 1536)).astype(np.float32)
-    values = np.maximum(hidden, -0.16997)
-    matrix = tensors["blocks.5.mlp.fc2.weight"]
-    (found,) = computed(values, matrix, source=GELU)
-    assert_near(found, expected(values, matrix, 0.17))
+def test_after_a_gelu_all_levels_are_for_what_is_not_negative(normed, tensors):
+    """Hidden channels of the real network reach differently far: the scales bring them nearer to each other."""
+    own = rotated(tensors)
+    gelu = Gelu(own["blocks.5.mlp.fc1.weight"], own["blocks.5.mlp.fc1.bias"])
+    tokens = (normed[1:] - normed[1:].mean(axis=1, keepdims=True)) / normed[1:].std(axis=1, keepdims=True)
+    values = functional.gelu(torch.from_numpy(tokens @ gelu.weight.T + gelu.bias)).numpy()
+    matrix = own["blocks.5.mlp.fc2.weight"]
+    scales = migrated_scales(gelu, matrix)
+    assert np.exp(np.log(scales.astype(np.float64)).mean()) == pytest.approx(1, abs=1e-5)
+    (found,) = computed(values, matrix, source=gelu)
+    assert_near(found, expected(values / scales, matrix * scales, GELU_FLOOR / scales))
     exact = values @ matrix.T
     (symmetric,) = computed(values, matrix)
-    assert np.abs(found - exact).mean() < 0.8 * np.abs(symmetric - exact).mean()
+    assert np.abs(found - exact).mean() < 0.7 * np.abs(symmetric - exact).mean()
 
 
-def test_channels_that_a_norm_makes_large_do_not_coarsen_the_others(normed, tensors):
-    scale, shift = tensors["blocks.5.norm2.weight"].copy(), tensors["blocks.5.norm2.bias"]
-    scale[68] *= 20
-    tokens, matrix = normed[1:] * scale + shift, tensors["blocks.5.mlp.fc1.weight"]
-    norm = Norm(scale, shift)
-    scales = migrated_scales(norm, matrix)
-    assert np.exp(np.log(scales.astype(np.float64)).mean()) == pytest.approx(1, abs=1e-5)
-    (found,) = computed(tokens, matrix, source=norm)
-    assert_near(found, expected(tokens / scales, matrix * scales))
-    exact = tokens.astype(np.float64) @ matrix.T
-    (unmigrated,) = computed(tokens, matrix)
-    assert np.abs(found - exact).mean() < 0.6 * np.abs(unmigrated - exact).mean()
+def test_a_rotation_is_orthogonal_and_keeps_the_mean_of_a_token():
+    for dim in (64, 384):
+        own = rotation(dim)
+        assert np.abs(own @ own.T - np.eye(dim)).max() < 1e-12
+        assert np.abs(own @ np.ones(dim) - 1).max() < 1e-12
+    # One large channel becomes many of about the same size.
+    alone = np.zeros(384)
+    alone[68] = 1
+    assert np.abs(rotation(384) @ alone).max() < 0.25
+    with pytest.raises(ValueError, match="no Hadamard matrix of order 9"):
+        rotation(18)
+
+
+@pytest.mark.slow
+def test_rotated_weights_are_the_same_network(weights, tensors, pictures):
+    """In float32, against the tokens of weights that are not rotated, of the last block and of an earlier one."""
+    for blocks in ((12,), (3, 9)):
+        found = []
+        for own in (tensors, rotated(tensors)):
+            compiled = ov.Core().compile_model(
+                build_vit(own, 224, blocks=blocks), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+            )
+            outputs = compiled([pictures[:1]])
+            found.append(l2_normalize(np.concatenate([outputs[number][0] for number in range(len(blocks))])))
+        assert np.abs(found[0] - found[1]).max() < 1e-4
 
 
 def test_rows_are_rounded_to_127ths_of_their_largest_number():
@@ -144,16 +176,31 @@ def test_maps_of_int8_are_those_of_float32_with_the_same_patches(weights, pictur
         memory = PatchCoreMemory(l2_normalize(np.concatenate(own[::2]))[::10], (16, 16))
         distances[name] = np.stack([memory.distances(image) for image in own[1::2]])
     for one, other in zip(distances["int8"], distances["float32"], strict=True):
-        assert 0.985 < np.corrcoef(one, other)[0, 1] < 0.99999
+        assert 0.99 < np.corrcoef(one, other)[0, 1] < 0.99999
         assert np.percentile(one, 99) == pytest.approx(np.percentile(other, 99), abs=0.02)
 
 
 @pytest.mark.slow
-def test_earlier_blocks_stay_float32_to_the_last_bit(weights, images):
+def test_earlier_blocks_stay_float32(weights, images):
     pixels = preprocess(images[0], 112)[None]
     for block, same in ((int8.FIRST_BLOCK - 1, True), (int8.FIRST_BLOCK, False)):
-        tokens = [OpenVinoRuntime(weights.path, 112, p, block=block).forward(pixels) for p in ("float32", "int8")]
-        assert np.array_equal(*tokens) == same
+        one, other = (
+            l2_normalize(OpenVinoRuntime(weights.path, 112, p, block=block).forward(pixels)[0])
+            for p in ("float32", "int8")
+        )
+        assert (np.abs(one - other).max() < 1e-4) == same
+
+
+@pytest.mark.slow
+def test_a_cpu_with_bfloat16_gives_nearly_the_same_tokens_as_one_without(tensors, pictures):
+    """Its attention is in bfloat16, which OpenVINO computes on any CPU."""
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = []
+    for lower_attention in (False, True):
+        model = build_vit(tensors, 224, "int8", exact_kernels=False, lower_attention=lower_attention)
+        found.append(l2_normalize(ov.Core().compile_model(model, "CPU", hints)([pictures[:1]])[0][0]))
+    cosines = (found[0] * found[1]).sum(axis=1)
+    assert 0.99 < cosines.min() < 0.999999
 
 
 @pytest.mark.slow

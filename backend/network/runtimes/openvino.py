@@ -61,9 +61,8 @@ class OpenVinoRuntime:
         self._blocks = tuple(blocks) if blocks else (last or BLOCKS,)
         self.block: int | str | None = blocks_name(self._blocks) if blocks else last
         self.dim = DIM * len(self._blocks)
-        core = ov.Core()
-        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bfloat16" and not has_bfloat16:
+        lower_attention = has_bfloat16()
+        if precision == "bfloat16" and not lower_attention:
             raise ConfigError("PRECISION=bfloat16: this CPU has no instructions for it; use PRECISION=float32")
         hints = {
             # What is not bfloat16 by construction stays float32: left alone, OpenVINO may lower all of it.
@@ -75,8 +74,8 @@ class OpenVinoRuntime:
         }
         exact_kernels = precision != "int8" or int8.has_exact_kernels()
         self.advice = None if exact_kernels else int8.ADVICE
-        model = build_vit(load_file(weights), input_size, precision, self._blocks, exact_kernels, has_bfloat16)
-        self.compiled = core.compile_model(model, "CPU", hints)
+        model = build_vit(load_file(weights), input_size, precision, self._blocks, exact_kernels, lower_attention)
+        self.compiled = ov.Core().compile_model(model, "CPU", hints)
         self._request = self.compiled.create_infer_request()
 
     def forward(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -89,13 +88,18 @@ class OpenVinoRuntime:
         return tokens
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def build_vit(
     weights: Tensors,
     input_size: int,
     precision: str = "float32",
     blocks: Sequence[int] = (BLOCKS,),
     exact_kernels: bool = True,
-    has_bfloat16: bool = False,
+    lower_attention: bool = False,
 ) -> ov.Model:
     """Write the forward pass in OpenVINO's own operations.
 
@@ -106,7 +110,7 @@ def build_vit(
     In ``"bfloat16"`` the inputs and outputs of matrix products are rounded. Norms, GELU, softmax and the residual
     stream stay float32: a few of its numbers are so large that rounding would drown the others. In ``"int8"`` the
     stream is rotated (`rotated`), and the inputs of products with weights are rounded, from block `int8.FIRST_BLOCK`
-    on; see `int8`. The attention is in bfloat16 where the CPU has it.
+    on; see `int8`.
 
     Args:
         weights: float32 tensors under timm's names for ``vit_small_patch14_dinov2``.
@@ -114,7 +118,7 @@ def build_vit(
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
         blocks: after which the final norm is taken, rising; those after the last of them are left out.
         exact_kernels: for ``"int8"``, see `int8.has_exact_kernels`.
-        has_bfloat16: for ``"int8"``, whether the CPU has instructions for bfloat16.
+        lower_attention: for ``"int8"``, whether the attention of the rounded blocks is in bfloat16.
 
     Returns:
         A model from ``[1, 3, S, S]`` to the normalised patch tokens ``[1, (S / 14)², 384]`` of each of the blocks. Its
@@ -125,7 +129,7 @@ def build_vit(
     later_products: Products = products
     if precision == "int8":
         weights = rotated(weights)
-        later_products = int8.Int8Products(exact_kernels, ov.Type.bf16 if has_bfloat16 else None)
+        later_products = int8.Int8Products(exact_kernels, ov.Type.bf16 if lower_attention else None)
     pixels = op.parameter([1, 3, input_size, input_size], np.float32, name="pixels")
 
     patches = op.convolution(
