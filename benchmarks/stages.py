@@ -10,6 +10,7 @@ from backend.common.config import load_settings
 from backend.common.logs import configure_logging
 from backend.common.roi_key import RoiKey
 from backend.common.telemetry import RequestRecord, recording
+from backend.service.fit import fit
 from backend.service.inspection import InspectionService
 from backend.service.judge import infer
 from backend.service.scoring import Scoring
@@ -30,15 +31,15 @@ def main() -> None:
         cells = solar_cells(_FIT_IMAGES)
         named = [NamedImage("cell.png", cv2.imencode(".png", cell)[1].tobytes) for cell in cells]
 
-        fit = RequestRecord("fit")
+        record = RequestRecord("fit")
         start = time.perf_counter()
-        with recording(fit):
+        with recording(record):
             fit(service, key, named, mm_per_px=0.5)
         total = time.perf_counter() - start
         print_table(
             f"/fit_ok of {_FIT_IMAGES} cells of 300×300 pixels",
             ("stage", "seconds", "share"),
-            [(name, f"{ms / 1000:.2f}", f"{ms / 1000 / total:.1%}") for name, ms in fit.timings_ms.items()]
+            [(name, f"{ms / 1000:.2f}", f"{ms / 1000 / total:.1%}") for name, ms in record.timings_ms.items()]
             + [("all", f"{total:.2f}", "100 %")],
         )
 
