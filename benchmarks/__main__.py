@@ -21,7 +21,8 @@ The others take longer or print more. Run them with ``python -m benchmarks.<name
 - ``detail_times``: time of an inference at each detail, beside N² inferences at detail 1; ``--cpu``
 - ``regions``: like ``decisions``, but regions decide, on folders in MVTec layout
 - ``level``: scores minus the level of their image, on folders in MVTec layout; ``--splits``
-- ``precision``: bfloat16 compared with float32, on folders in MVTec layout
+- ``precision``: bfloat16 and int8 compared with float32, on folders in MVTec layout; ``--curve``, ``--orders``
+- ``precision_cpus``: a bank of int8 that one CPU built, scored on another, on folders in MVTec layout
 - ``history``: extra time of an inference if judgements are kept
 - ``gui_crops``: crops of the console for models of the existing GUI, compared with OpenCV
 - ``object_store``: requests, time and cost of models in an object store, compared with a folder

@@ -3,7 +3,8 @@
 ``python -m benchmarks.precision [FOLDER …]`` takes folders in MVTec layout (train/good, test/good, test/<defect>);
 without one it takes solar cells of the package ``elpv-dataset``. ``--most N`` takes at most N images to fit and as many
 to score, good and defective each. ``--size 112`` is quicker, to try the command. ``--orders 10`` adds the AUROC of own
-coresets over ten orders of the images of the fit. ``--curve`` is another table: int8 from each block on.
+coresets over ten orders of the images of the fit. ``--no-torch`` takes OpenVINO float32 as the reference.
+``--curve`` is another table: int8 from each block on.
 
 ``ONEDNN_MAX_CPU_ISA=AVX2`` (``AVX2_VNNI``, ``AVX512_CORE_VNNI``) before the command limits the instructions of
 oneDNN's kernels, which compute the products in 8 bits. It does not limit other kernels: those of MLAS for products in
@@ -16,6 +17,7 @@ import random
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,11 +86,15 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--most", type=int, metavar="N", help="most images to fit, and to score of each class")
     parser.add_argument("--orders", type=int, default=0, metavar="N", help="orders of the fit's images (%(default)s)")
+    parser.add_argument("--no-torch", action="store_true", help="OpenVINO alone, float32 is the reference")
     parser.add_argument("--curve", action="store_true", help="int8 from each block on, against OpenVINO float32")
     parser.add_argument("--size", type=int, default=_SIZE, metavar="PX", help="side of the network input (%(default)s)")
     options = parser.parse_args()
     weights = find_weights(load_settings())
-    runtimes = (open_curve if options.curve else open_runtimes)(weights, options.size)
+    if options.curve:
+        runtimes = open_curve(weights, options.size)
+    else:
+        runtimes = open_runtimes(weights, options.size, has_torch=not options.no_torch)
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "none")
     print(
         f"8-bit products are {'exact' if int8.has_exact_kernels() else 'not exact'} on this CPU; cap of oneDNN: {cap}"
@@ -113,6 +119,7 @@ def main() -> None:
             "largest change of a score, same patches in the bank",
             "largest change of a score, own coreset",
             "mean change of a score, own coreset",
+            "farthest from the threshold of a changed decision, same patches in the bank",
             "AUROC, same patches in the bank",
             "AUROC, own coreset",
             *(["lowest … highest AUROC over the orders"] if options.orders else []),
@@ -146,6 +153,7 @@ def table_rows(data_set: DataSet, runtimes: dict[str, Runtime], size: int, order
                 f"{same_patches.max():.1e}",
                 f"{scores.max():.1e}",
                 f"{scores.mean():.1e}",
+                f"{farthest_change(reference.same_patches_scores, answer.same_patches_scores):.4f}",
                 f"{roc_auc_score(labels, answer.same_patches_scores):.4f}",
                 f"{roc_auc_score(labels, answer.scores):.4f}",
                 *([f"{min(areas):.4f} … {max(areas):.4f}"] if areas else []),
@@ -154,9 +162,27 @@ def table_rows(data_set: DataSet, runtimes: dict[str, Runtime], size: int, order
     return rows
 
 
-def open_runtimes(weights: Weights, size: int) -> dict[str, Runtime]:
+def farthest_change(reference: Sequence[float], scores: Sequence[float]) -> float:
+    """How far from the threshold a score of the reference is at most, of an image that is judged otherwise.
+
+    Every threshold between two scores of the reference is tried: in the middle of them.
+
+    Args:
+        reference: scores of N images.
+        scores: of the same images.
+    """
+    one, other = np.asarray(reference), np.asarray(scores)
+    ranked = np.unique(one)
+    thresholds = ((ranked[1:] + ranked[:-1]) / 2)[:, None]
+    is_changed = (one >= thresholds) != (other >= thresholds)
+    return float((np.abs(one - thresholds) * is_changed).max(initial=0))
+
+
+def open_runtimes(weights: Weights, size: int, *, has_torch: bool) -> dict[str, Runtime]:
     """Everything this machine can run the network on."""
-    runtimes: dict[str, Runtime] = {"torch float32": TorchRuntime(DEFAULT_MODEL, weights.path, size, "cpu")}
+    runtimes: dict[str, Runtime] = {}
+    if has_torch:
+        runtimes["torch float32"] = TorchRuntime(DEFAULT_MODEL, weights.path, size, "cpu")
     for precision in ("float32", "bfloat16", "int8"):
         try:
             runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(weights.path, size, precision)
