@@ -8,7 +8,7 @@ The browser is driven for some seconds at the start and every 25 minutes, and no
 driven browser keeps what was sent and received, so that its processes grow with every part.
 
 The processes of a browser fill what the machine lets them have for some twenty minutes, and go up and down from then
-on. So what is counted as growth is what the last two thirds of the time show.
+on. So their growth is what the last two thirds of the time show.
 """
 
 import argparse
@@ -70,12 +70,9 @@ _SHOWN_NODES = """() => {
   while (walker.nextNode()) count += 1;
   return count;
 }"""
-_MEASURES = {
-    "heap_mb": "heap of JavaScript, MB",
-    "detached_nodes": "detached nodes",
-    "pages_mb": "processes of pages, MB",
-    "others_mb": "other processes of the browser, MB",
-}
+_OF_PAGE = {"heap_mb": "heap of JavaScript, MB", "detached_nodes": "detached nodes"}
+_OF_PROCESSES = {"pages_mb": "processes of pages, MB", "others_mb": "other processes of the browser, MB"}
+_MEASURES = _OF_PAGE | _OF_PROCESSES
 
 
 @dataclass(frozen=True)
@@ -122,9 +119,13 @@ class Seen:
 
     @property
     def warm(self) -> list[Sample]:
-        """Samples of the last two thirds of the time, without those of the first parts."""
-        start_s = self.samples[-1].at_s / 3 if self.samples else 0.0
-        return [sample for sample in self.samples if sample.parts >= _WARM_PARTS and sample.at_s >= start_s]
+        """Samples after the start."""
+        return [sample for sample in self.samples if sample.parts >= _WARM_PARTS]
+
+    @property
+    def settled(self) -> list[Sample]:
+        """Of the warm samples, those of the last two thirds of the time."""
+        return [sample for sample in self.warm if sample.at_s >= self.samples[-1].at_s / 3]
 
 
 def expected(client: httpx.Client, made: Sequence[Picture]) -> dict[str, str]:
@@ -277,18 +278,22 @@ def _compare(seen: Seen, page: Any, words: dict[str, str]) -> int:
 
 
 def grown(seen: Seen) -> list[str]:
-    """What is larger at the end than once it was warm, by medians of the first and last fifth of the warm samples."""
-    if len(seen.warm) < _FEWEST_SAMPLES:
-        return []
-    fifth = len(seen.warm) // 5
+    """What is larger at the end than once it was warm, and of processes once they had settled.
+
+    Medians of the first and the last fifth of that time are compared.
+    """
     found = []
-    for name, what in _MEASURES.items():
-        first, last = (
-            statistics.median(getattr(sample, name) for sample in some)
-            for some in (seen.warm[:fifth], seen.warm[-fifth:])
-        )
-        if last > _GROWTH * first + _SPARE.get(name, 0.0):
-            found.append(f"{what} grew from {first:.1f} to {last:.1f}")
+    for samples, measures in ((seen.warm, _OF_PAGE), (seen.settled, _OF_PROCESSES)):
+        if len(samples) < _FEWEST_SAMPLES:
+            continue
+        fifth = len(samples) // 5
+        for name, what in measures.items():
+            first, last = (
+                statistics.median(getattr(sample, name) for sample in some)
+                for some in (samples[:fifth], samples[-fifth:])
+            )
+            if last > _GROWTH * first + _SPARE.get(name, 0.0):
+                found.append(f"{what} grew from {first:.1f} to {last:.1f}")
     return found
 
 

@@ -1,6 +1,7 @@
 """What the hour before the console calls growth."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_what_stays_flat_once_it_is_warm_has_not_grown() -> None:
     ("rising", "told"),
     [
         ({"heap_mb": 4.0}, "heap of JavaScript"),
-        ({"pages_mb": 80.0}, "processes of pages"),
+        ({"pages_mb": 120.0}, "processes of pages"),
         ({"others_mb": 40.0}, "other processes"),
         ({"detached_nodes": 900.0}, "detached nodes"),
     ],
@@ -43,6 +44,14 @@ def test_what_rises_has_grown_and_the_slope_tells_by_how_much(rising: dict[str, 
     assert text.startswith(told)
     ((name, by),) = rising.items()
     assert slope_per_hour(hour, name) == pytest.approx(by)
+
+
+def test_what_processes_take_in_the_first_third_is_no_growth() -> None:
+    hour = seen()
+    early = [replace(sample, pages_mb=250.0) if sample.at_s < 1000 else sample for sample in hour.samples]
+    assert grown(Seen(early)) == []
+    late = [replace(sample, pages_mb=250.0) if sample.at_s < 2500 else sample for sample in hour.samples]
+    assert len(grown(Seen(late))) == 1
 
 
 def test_the_course_shows_growth_sixth_by_sixth() -> None:
