@@ -44,7 +44,7 @@ def leftovers(root):
 @pytest.mark.parametrize(
     ("kind", "first", "last"),
     [
-        ("good", BEFORE, AFTER),
+        pytest.param("good", BEFORE, AFTER, marks=pytest.mark.long),
         ("good and covered", BEFORE, COVERED),
         ("bad", BEFORE, COVERED),
         ("roll-back of good", AFTER, BEFORE),

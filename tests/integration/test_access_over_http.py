@@ -304,7 +304,9 @@ def gunicorn_bound_to_all(port: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("command", "host"), [(serve_command, "0.0.0.0"), (gunicorn_bound_to_all, "127.0.0.1")], ids=["serve", "gunicorn"]
+    ("command", "host"),
+    [(serve_command, "0.0.0.0"), pytest.param(gunicorn_bound_to_all, "127.0.0.1", marks=pytest.mark.long)],
+    ids=["serve", "gunicorn"],
 )
 def test_a_start_that_others_can_reach_without_a_key_says_so(
     tmp_path: Path, weights: Weights, command: object, host: str

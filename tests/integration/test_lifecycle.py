@@ -20,7 +20,11 @@ from harness.gui import Gui
 from harness.server import ROOT, free_port, gunicorn_command, serve_command, uvicorn_command
 from tests.integration.conftest import FULL, running
 
-COMMANDS = [serve_command, pytest.param(uvicorn_command, marks=pytest.mark.long), gunicorn_command]
+COMMANDS = [
+    serve_command,
+    pytest.param(uvicorn_command, marks=pytest.mark.long),
+    pytest.param(gunicorn_command, marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
