@@ -1,6 +1,7 @@
 """Parity is measured on the real weights: random-initialised DINOv2 has LayerScale 1e-5, and any two runtimes agree."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,8 @@ from backend.common.errors import ConfigError
 from backend.common.profiles import RECOMMENDED_BLOCKS
 from backend.features import preprocess
 from backend.network import runtimes
-from backend.network.openvino_library import ov
-from backend.network.runtimes import open_runtime
-from backend.network.runtimes.openvino import OpenVinoRuntime, build_vit, resample_position_grid
+from backend.network.runtimes import open_runtime, openvino
+from backend.network.runtimes.openvino import OpenVinoRuntime, build_vit, has_bfloat16, resample_position_grid
 from backend.network.runtimes.torch import TorchRuntime, select_patch_tokens
 from backend.patchcore import PatchCoreMemory
 
@@ -31,6 +31,7 @@ from timm.layers import resample_abs_pos_embed  # isort: skip
 from timm.models.vision_transformer import checkpoint_filter_fn  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[2]
+CPU_INFO = Path("/proc/cpuinfo")
 EARLIER = (1, 10)  # blocks before the last
 
 
@@ -188,7 +189,7 @@ def test_12_real_images_score_the_same_from_openvino_and_torch(weights):
 @pytest.mark.slow
 def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, images):
     exact = OpenVinoRuntime(weights.path, 448)
-    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not has_bfloat16():
         with pytest.raises(ConfigError, match="PRECISION=bfloat16"):
             OpenVinoRuntime(weights.path, 448, "bfloat16")
         return
@@ -202,9 +203,15 @@ def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, 
     assert 0.9995 <= cosine.mean() < 0.999999
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64" or not CPU_INFO.exists(), reason="asks Linux on x86")
+def test_bfloat16_is_there_where_the_cpu_lists_its_instructions():
+    listed = set(CPU_INFO.read_text().split())
+    assert has_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & listed)
+
+
 @pytest.mark.slow
 def test_a_cpu_without_bfloat16_refuses_it_in_words(weights, monkeypatch):
-    monkeypatch.setattr(ov.Core, "get_property", lambda self, *names: ["FP32", "INT8"])
+    monkeypatch.setattr(openvino, "has_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match=r"PRECISION=bfloat16.*float32"):
         OpenVinoRuntime(weights.path, 28, "bfloat16")
     assert OpenVinoRuntime(weights.path, 28).precision == "float32"
