@@ -205,7 +205,7 @@ def test_bfloat16_tokens_stay_close_or_are_refused_without_cpu_support(weights, 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or not CPU_INFO.exists(), reason="asks Linux on x86")
 def test_bfloat16_is_there_where_the_cpu_lists_its_instructions():
-    listed = set(CPU_INFO.read_text().split())
+    listed = set(CPU_INFO.read_text(encoding="utf-8").split())
     assert has_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & listed)
 
 
